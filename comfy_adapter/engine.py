@@ -1,0 +1,180 @@
+"""The engine: a bank of branches with gates, carried by a MODEL through any sampler of the host.
+
+One batched forward serves conditional and unconditional rows; the low-rank work runs on the rows
+whose gate is not zero. Two wrappers do it: around a sampling run, hooks are attached and roles
+assigned; around each model call, the gates of its moment are read.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import comfy.patcher_extension
+import torch
+from torch import Tensor
+
+from ..craft_core.guidance import row_gates
+from ..craft_core.schedule.clock import progress
+from ..craft_core.types import Bank, Gates, Moment
+from .bank import bank_patcher
+from .hooks import Call, Run, attached
+from .roles import Role, Roles, assign_roles
+
+KEY = "craft"
+ASYMMETRIC = "craft_asymmetric"
+ROLES = "craft_roles"
+_WRAPPERS = comfy.patcher_extension.WrappersMP
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Which time the gates live in: the run's own steps, or the model's whole noise range.
+
+    table: the model's sigmas, descending over its percent, for clock "model"; None for "schedule".
+    """
+
+    table: tuple[float, ...] | None = None
+
+
+@dataclass
+class _Session:
+    """One sampling run under way: its schedule, roles and, per device, the call now running."""
+
+    sigmas: tuple[float, ...]
+    roles: Roles
+    asymmetric: bool
+    calls: dict[int, Call] = field(default_factory=dict)
+
+
+class RoutedBank:
+    """A bank with its gates on one MODEL: makes the wrappers the host calls."""
+
+    def __init__(self, bank: Bank, gates: Gates, clock: Clock, factors_key: str) -> None:
+        self.bank, self.gates, self.clock, self.factors_key = bank, gates, clock, factors_key
+        self._session: _Session | None = None
+
+    def sample(self, executor: Any, guider: Any, sigmas: Tensor, extra_args: dict, *args: Any):
+        """SAMPLER_SAMPLE: runs after the host has loaded the model and prepared the conds."""
+        options = extra_args["model_options"]["transformer_options"]
+        asymmetric = bool(options.get(ASYMMETRIC, False))
+        with self._attach(guider, options, sigmas, asymmetric):
+            return executor(guider, sigmas, extra_args, *args)
+
+    @contextmanager
+    def _attach(
+        self, guider: Any, options: dict, sigmas: Tensor, asymmetric: bool
+    ) -> Iterator[None]:
+        roles = options.get(ROLES)
+        if roles is None:
+            roles = assign_roles(guider.conds, self.gates.views, copy_all=not asymmetric)
+            options[ROLES] = roles
+        assert roles.views == self.gates.views, "two banks of one MODEL must agree on views"
+        session = _Session(tuple(sigmas.tolist()), roles, asymmetric)
+        with ExitStack() as stack:
+            for patcher in _patchers(guider):
+                call = session.calls[id(patcher.model)] = Call()
+                factors = patcher.get_additional_models_with_key(self.factors_key)[0].model
+                model = patcher.model.diffusion_model
+                stack.enter_context(attached(model, self.bank.layers, factors, call))
+            outer, self._session = self._session, session
+            try:
+                yield
+            finally:
+                self._session = outer
+
+    def apply(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """APPLY_MODEL: set the gates of this call, and clear them whatever happens."""
+        session = self._session
+        call = session and session.calls.get(id(executor.class_obj))
+        if session is None or call is None:  # a call from outside the sampling run
+            return executor(*args, **kwargs)
+        options = args[5] if len(args) > 5 else kwargs["transformer_options"]
+        call.set(*self._runs(session, options))
+        try:
+            with _eager() if call.runs else nullcontext():
+                return executor(*args, **kwargs)
+        finally:
+            call.clear()
+
+    def _runs(self, session: _Session, options: dict) -> tuple[int, list[Run]]:
+        """The call's chunks as runs of equal roles, each with its gate table."""
+        uuids = options.get("uuids") or [None]
+        table = self.gates.at(self._moment(session, float(options["sigmas"][0])))
+        runs, at = [], 0
+        for role, members in groupby(session.roles.of(key) for key in uuids):
+            size = len(list(members))
+            gates = self._gates(table, role, session.asymmetric)
+            if gates is not None:
+                runs.append(Run(at, at + size, gates))
+            at += size
+        return len(uuids), _joined(runs)
+
+    def _gates(self, table: Tensor, role: Role, asymmetric: bool) -> list[list[float]] | None:
+        kind = "cond" if role.conditional else "uncond"
+        rows = row_gates(table, kind, asymmetric)  # (views, layers, branches)
+        return rows[role.view].tolist() if rows.any() else None
+
+    def _moment(self, session: _Session, sigma: float) -> Moment:
+        grid = self.clock.table or session.sigmas
+        return Moment(progress(sigma, grid), steps=len(session.sigmas) - 1)
+
+
+def _eager() -> AbstractContextManager:
+    """Compiled models run eagerly while branches act: torch.compile reuses graphs it traced
+    before the hooks came, without looking, and those would drop the branches silently."""
+    compiling = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if compiling else nullcontext()
+
+
+def _joined(runs: list[Run]) -> list[Run]:
+    """Neighbouring runs with the same gates as one, so that plain CFG is a single product."""
+    out: list[Run] = []
+    for run in runs:
+        if out and out[-1].stop == run.start and out[-1].gates == run.gates:
+            out[-1] = Run(out[-1].start, run.stop, run.gates)
+        else:
+            out.append(run)
+    return out
+
+
+def _patchers(guider: Any) -> list[Any]:
+    """The patchers whose models this run evaluates: one, or one a device."""
+    clones = guider.model_options.get("multigpu_clones")
+    return list(clones.values()) if clones else [guider.model_patcher]
+
+
+def attach(model: Any, bank: Bank, gates: Gates, clock: Clock | None = None) -> Any:
+    """A clone of MODEL that carries the bank; nothing of the given MODEL changes."""
+    routed = model.clone()
+    if not bank.layers:
+        return routed
+    key = f"{KEY}_{sum(1 for name in routed.additional_models if name.startswith(KEY))}"
+    carrier = RoutedBank(bank, gates, clock or Clock(), key)
+    routed.set_additional_models(key, [bank_patcher(bank, routed)])
+    routed.add_wrapper_with_key(_WRAPPERS.SAMPLER_SAMPLE, key, carrier.sample)
+    routed.add_wrapper_with_key(_WRAPPERS.APPLY_MODEL, key, carrier.apply)
+    return routed
+
+
+def is_routed(model: Any) -> bool:
+    return any(name.startswith(KEY) for name in model.additional_models)
+
+
+def set_asymmetric(model: Any, asymmetric: bool) -> Any:
+    """A clone whose unconditional rows run on the backbone alone (ACFG), or as the rest (CFG)."""
+    clone = model.clone()
+    clone.model_options["transformer_options"][ASYMMETRIC] = asymmetric
+    return clone
+
+
+def model_clock(model: Any, points: int = 1000) -> Clock:
+    """The model's own sigmas over its percent, as the schedule nodes of the host count it."""
+    sampling = model.get_model_object("model_sampling")
+    inner = [sampling.percent_to_sigma(i / points) for i in range(1, points)]
+    ends = (float(sampling.sigma_max), *map(float, inner), float(sampling.sigma_min), 0.0)
+    return Clock(tuple(ends))

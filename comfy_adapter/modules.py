@@ -1,0 +1,56 @@
+"""The host's model as the core sees it: module paths, weight shapes, and the names files use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import comfy.lora
+from torch import nn
+
+from ..craft_core.types import Target
+
+PREFIX = "diffusion_model."
+
+
+def model_layers(patcher: Any) -> dict[str, tuple[int, ...]]:
+    """Linear and convolution layers of a MODEL, in forward depth order.
+
+    -> {module path inside the diffusion model: weight shape (out, n) or (out, n, *kernel)}.
+    The host's models register their blocks in the order in which they run.
+    """
+    return {path: weight_shape(module) for path, module in _layers(patcher.model.diffusion_model)}
+
+
+def _layers(diffusion_model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for path, module in diffusion_model.named_modules():
+        # The host's quantised layers are no torch.nn.Linear; what they all have is their sizes.
+        if hasattr(module, "weight") and (
+            hasattr(module, "in_features") or hasattr(module, "kernel_size")
+        ):
+            yield path, module
+
+
+def weight_shape(module: Any) -> tuple[int, ...]:
+    """The logical weight shape, also where the stored weight is packed."""
+    if hasattr(module, "in_features"):
+        return (module.out_features, module.in_features)
+    return (module.out_channels, module.in_channels // module.groups, *module.kernel_size)
+
+
+def host_names(patcher: Any) -> dict[str, Target]:
+    """Every LoRA name the host itself maps for this model, as targets.
+
+    The host knows the names of each DiT family, fused slices included. Slices along the input
+    and names with a reordering function have no row target and are left out.
+    """
+    names: dict[str, Target] = {}
+    for name, value in comfy.lora.model_lora_keys_unet(patcher.model, {}).items():
+        key, offset = (value, None) if isinstance(value, str) else (value[0], value[1])
+        reorders = not isinstance(value, str) and len(value) > 2
+        slices_inputs = offset is not None and offset[0] != 0
+        if not key.endswith(".weight") or reorders or slices_inputs:
+            continue
+        rows = None if offset is None else (offset[1], offset[2])
+        names[name] = Target(key.removeprefix(PREFIX).removesuffix(".weight"), rows)
+    return names

@@ -1,0 +1,11 @@
+"""The pack's own socket types; every other socket is the host's."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+Branches = io.Custom("CRAFT_BRANCHES")  # tuple[lora_files.BranchFile, ...]
+Schedule = io.Custom("CRAFT_SCHEDULE")  # craft_core.schedule.Schedule
+LoraStack = io.Custom("LORA_STACK")  # [(lora name, model strength, clip strength), ...]
+
+CATEGORY = "CRAFT-LoRA"

@@ -1,0 +1,52 @@
+"""A registry as a menu: each method an option, each of its knobs a widget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..craft_core.registry import Method, Parameter, Registry
+
+
+def method_menu(name: str, registry: Registry, tooltip: str) -> io.DynamicCombo.Input:
+    """A menu of the registry's methods that shows the chosen one's knobs."""
+    options = [
+        io.DynamicCombo.Option(method.key, [knob_widget(p) for p in method.parameters])
+        for method in registry
+    ]
+    lines = [f"{method.key}: {method.summary}" for method in registry]
+    return io.DynamicCombo.Input(name, options=options, tooltip="\n".join([tooltip, *lines]))
+
+
+def knob_widget(parameter: Parameter) -> io.Input:
+    """The host's widget for one knob."""
+    knob, default = parameter.knob, parameter.default
+    if parameter.type is bool:
+        return io.Boolean.Input(parameter.name, default=default, tooltip=knob.help)
+    if knob.choices:
+        return io.Combo.Input(
+            parameter.name, options=list(knob.choices), default=default, tooltip=knob.help
+        )
+    if parameter.type is int:
+        return io.Int.Input(
+            parameter.name, default=default, min=int(knob.minimum or 0), tooltip=knob.help,
+            max=int(knob.maximum or 2**31), step=int(knob.step or 1),
+        )  # fmt: skip
+    if parameter.type is float:
+        return io.Float.Input(
+            parameter.name, default=default, min=knob.minimum, tooltip=knob.help,
+            max=knob.maximum, step=knob.step,
+        )  # fmt: skip
+    if parameter.type is str:
+        return io.String.Input(
+            parameter.name, default=default, multiline=True, tooltip=knob.help
+        )
+    return io.Curve.Input(parameter.name, default=list(default), tooltip=knob.help)
+
+
+def chosen(menu: dict[str, Any], name: str, registry: Registry) -> tuple[Method, dict[str, Any]]:
+    """(method, its checked knobs) from what the host passes for a menu."""
+    settings = {key: value for key, value in menu.items() if key != name}
+    method = registry[menu[name]]
+    return method, method.knobs(settings)

@@ -1,0 +1,205 @@
+"""Every name under which a LoRA file may hold a layer, derived from the model's own module list.
+
+A *stem* is a file's key without its ending (".lora_down.weight"); formats.py knows the endings.
+The module paths of this library are the LDM ones ("input_blocks.4.1.proj_in"); diffusers counts
+the same blocks per resolution level ("down_blocks.1.attentions.0.proj_in"). Both countings
+follow from which modules exist, so no table of channels or depths is needed, and smaller or
+custom UNets of the same class are covered like SD1.x, SD2.x and SDXL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ..errors import CraftError
+from ..types import Target
+
+Layers = Mapping[str, tuple[int, ...]]
+"""Module path -> weight shape of a model's linear and convolution layers, forward depth order."""
+
+_OUTER = (
+    ("time_embedding.linear_1", "time_embed.0"),
+    ("time_embedding.linear_2", "time_embed.2"),
+    ("class_embedding.linear_1", "label_emb.0.0"),  # SD2 unCLIP's name for what SDXL
+    ("class_embedding.linear_2", "label_emb.0.2"),  # calls add_embedding
+    ("add_embedding.linear_1", "label_emb.0.0"),
+    ("add_embedding.linear_2", "label_emb.0.2"),
+    ("conv_in", "input_blocks.0.0"),
+    ("conv_out", "out.2"),
+)
+_RESNET = (
+    ("conv1", "in_layers.2"),
+    ("time_emb_proj", "emb_layers.1"),
+    ("conv2", "out_layers.3"),
+    ("conv_shortcut", "skip_connection"),
+)
+_DIFFUSERS_PREFIXES = ("", "unet.", "base_model.model.", "unet.base_model.model.")
+
+
+def unet_diffusers_blocks(layers: Layers) -> dict[str, str]:
+    """Diffusers block name -> LDM prefix of a UNet; empty for any other architecture.
+
+    Blocks ("down_blocks.1.attentions.0" -> "input_blocks.4.1", "mid_block.resnets.1"), the layers
+    inside a resnet that are called differently ("....resnets.0.conv1" -> "....in_layers.2"), the
+    samplers' convolutions and the layers outside the blocks (conv_in, time_embedding.linear_1).
+    Only what the model has is listed. SD2 unCLIP and SDXL call the same LDM layers
+    class_embedding and add_embedding; both names are given.
+    """
+    stages = _stages(layers)
+    if not stages["input_blocks"] or not stages["output_blocks"]:
+        return {}
+    blocks = {name: path for name, path in _OUTER if path in layers}
+    blocks |= _level_blocks(stages["input_blocks"], "input_blocks", "down_blocks")
+    blocks |= _middle_blocks(stages["middle_block"])
+    blocks |= _level_blocks(stages["output_blocks"], "output_blocks", "up_blocks")
+    return {name: path for name, path in blocks.items() if _holds_layer(path, layers)}
+
+
+def unet_diffusers_paths(layers: Layers) -> dict[str, str]:
+    """Diffusers module name -> LDM module path of every layer of a UNet; empty for others."""
+    names: dict[str, list[str]] = {}
+    for name, prefix in unet_diffusers_blocks(layers).items():
+        names.setdefault(prefix, []).append(name)
+    found = {}
+    for path in layers:
+        prefix = next((p for p in _prefixes(path) if p in names), None)
+        for name in names.get(prefix or "", ()):
+            found[name + path[len(prefix or "") :]] = path
+    return found
+
+
+def lora_names(layers: Layers, extra: Mapping[str, Target] | None = None) -> dict[str, Target]:
+    """Stem -> target: every name under which a LoRA file may hold one of the layers.
+
+    For any model: kohya "lora_unet_<path>", generic "diffusion_model.<path>". For a UNet also
+    its diffusers names: kohya "lora_unet_<name>", LyCORIS "lycoris_<name>", diffusers and PEFT
+    (with and without "unet." and "base_model.model."), attention with and without ".processor",
+    "to_out.0" also as "to_out".
+    extra: names only the host knows (diffusers names of Flux, SD3, ...), with row slices of fused
+    layers; those that point to no linear or convolution layer are left out.
+    Raises CraftError if one name would mean two different targets.
+    """
+    names: dict[str, Target] = {}
+    for path in layers:
+        _claim(names, kohya_name(path), Target(path))
+        _claim(names, f"diffusion_model.{path}", Target(path))
+    for name, path in unet_diffusers_paths(layers).items():
+        for stem in _diffusers_stems(name):
+            _claim(names, stem, Target(path))
+    for stem, target in (extra or {}).items():
+        if target.module in layers:
+            _claim(names, stem, target)
+    return names
+
+
+def kohya_name(path: str) -> str:
+    """The stem under which write_lora stores a layer."""
+    return f"lora_unet_{_flat(path)}"
+
+
+def _stages(layers: Layers) -> dict[str, dict[int, dict[int, set[str]]]]:
+    """Stage -> block number -> part number -> module paths below the part ("" for itself).
+
+    The middle block is a single block, number 0.
+    """
+    stages: dict[str, dict[int, dict[int, set[str]]]]
+    stages = {"input_blocks": {}, "middle_block": {}, "output_blocks": {}}
+    for path in layers:
+        stage, *rest = path.split(".")
+        if stage not in stages:
+            continue
+        if stage == "middle_block":
+            rest.insert(0, "0")
+        if len(rest) >= 2 and rest[0].isdecimal() and rest[1].isdecimal():
+            parts = stages[stage].setdefault(int(rest[0]), {})
+            parts.setdefault(int(rest[1]), set()).add(".".join(rest[2:]))
+    return stages
+
+
+def _level_blocks(
+    blocks: Mapping[int, Mapping[int, set[str]]], stage: str, level_stage: str
+) -> dict[str, str]:
+    """Diffusers names of one side of the UNet; a sampler's convolution ends a level."""
+    found: dict[str, str] = {}
+    level, index = 0, 0
+    for number in sorted(blocks):
+        level_ends = False
+        for part, inner in sorted(blocks[number].items()):
+            prefix, name = f"{stage}.{number}.{part}", f"{level_stage}.{level}"
+            if "op" in inner:
+                found[f"{name}.downsamplers.0.conv"] = f"{prefix}.op"
+                level_ends = True
+            elif "conv" in inner:
+                found[f"{name}.upsamplers.0.conv"] = f"{prefix}.conv"
+                level_ends = True
+            elif _is_resnet(inner):
+                found |= _resnet_blocks(f"{name}.resnets.{index}", prefix)
+            elif _is_attention(inner):
+                found[f"{name}.attentions.{index}"] = prefix
+        if level_ends:
+            level, index = level + 1, 0
+        elif any(map(_is_resnet, blocks[number].values())):
+            index += 1
+    return found
+
+
+def _middle_blocks(blocks: Mapping[int, Mapping[int, set[str]]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    resnets, attentions = 0, 0
+    for part, inner in sorted(blocks.get(0, {}).items()):
+        if _is_resnet(inner):
+            found |= _resnet_blocks(f"mid_block.resnets.{resnets}", f"middle_block.{part}")
+            resnets += 1
+        elif _is_attention(inner):
+            found[f"mid_block.attentions.{attentions}"] = f"middle_block.{part}"
+            attentions += 1
+    return found
+
+
+def _resnet_blocks(name: str, prefix: str) -> dict[str, str]:
+    inner = {f"{name}.{diffusers}": f"{prefix}.{ldm}" for diffusers, ldm in _RESNET}
+    return {name: prefix, **inner}
+
+
+def _is_resnet(inner: set[str]) -> bool:
+    return any(path.startswith("in_layers.") for path in inner)
+
+
+def _is_attention(inner: set[str]) -> bool:
+    return "proj_in" in inner or any(path.startswith("transformer_blocks.") for path in inner)
+
+
+def _holds_layer(prefix: str, layers: Layers) -> bool:
+    return any(path == prefix or path.startswith(f"{prefix}.") for path in layers)
+
+
+def _prefixes(path: str) -> Iterator[str]:
+    """The path itself, then what remains as its last components are taken off one by one."""
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
+
+
+def _diffusers_stems(name: str) -> Iterator[str]:
+    flat = _flat(name)
+    yield f"lora_unet_{flat}"
+    yield f"lycoris_{flat}"
+    for prefix in _DIFFUSERS_PREFIXES:
+        for form in (name, name.replace(".to_", ".processor.to_")):
+            yield prefix + form
+            if form.endswith(".to_out.0"):
+                yield prefix + form.removesuffix(".0")
+
+
+def _claim(names: dict[str, Target], stem: str, target: Target) -> None:
+    known = names.setdefault(stem, target)
+    if known != target:
+        raise CraftError(
+            f"The LoRA name {stem!r} would mean both {known} and {target} in this model",
+            "A name can stand for one layer only",
+            "Report the model's architecture: its naming needs a rule of its own",
+        )
+
+
+def _flat(path: str) -> str:
+    return path.replace(".", "_")

@@ -1,0 +1,52 @@
+"""Rank-limited backbones: subspaces, their ranks by depth, and the files that hold them."""
+
+from .basis_file import (
+    WHICH,
+    Basis,
+    Header,
+    LayerBasis,
+    Which,
+    export_lora,
+    match_layers,
+    read_basis,
+    read_header,
+    write_basis,
+)
+from .rank_schedule import RankSchedule, rank_schedule
+from .subspace import (
+    SIDES,
+    Side,
+    component,
+    dimension,
+    low_rank_patch,
+    merge,
+    orthonormal,
+    project_out,
+    require_orthonormal,
+    require_strength,
+)
+
+__all__ = [
+    "SIDES",
+    "WHICH",
+    "Basis",
+    "Header",
+    "LayerBasis",
+    "RankSchedule",
+    "Side",
+    "Which",
+    "component",
+    "dimension",
+    "export_lora",
+    "low_rank_patch",
+    "match_layers",
+    "merge",
+    "orthonormal",
+    "project_out",
+    "rank_schedule",
+    "read_basis",
+    "read_header",
+    "require_orthonormal",
+    "require_strength",
+    "write_basis",
+]

@@ -1,0 +1,300 @@
+"""Basis files: the orthonormal bases Q_c and Q_s of each layer, and nothing of the model itself.
+
+A safetensors file with float32 tensors `<module path>.content` and `<module path>.style`, each
+(out, rank) or, on the input side, (n * kernel, rank). A layer may have one or both. Metadata:
+`format` = craft-basis, `format_version`, `side`, `base_model` (the hash of the model it was
+trained on, for the reader's eyes: quantised copies of one model hash differently, so it refuses
+nothing), `layers` (JSON: the module paths in depth order), `ranks` (JSON: path -> [content,
+style], 0 where absent), and any further text the writer adds.
+CRAFT-LoRA (2026), arXiv:2602.18936, Eqs. 1, 3 and 4.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ..errors import CraftError
+from ..types import ROLES, Factors, Role
+from .subspace import Side, dimension, low_rank_patch, merge, require_orthonormal, require_side
+
+Which = Literal["content", "style", "both"]
+WHICH: tuple[Which, ...] = get_args(Which)
+
+FORMAT = "craft-basis"
+FORMAT_VERSION = 1
+_OWN_METADATA = ("format", "format_version", "side", "base_model", "layers", "ranks")
+
+
+@dataclass(frozen=True)
+class LayerBasis:
+    """Q_c and Q_s of one layer, each (out, rank) orthonormal float32; one may be absent."""
+
+    content: Tensor | None = None
+    style: Tensor | None = None
+
+    def select(self, which: Which) -> Tensor | None:
+        """Q_c, Q_s, or their merged basis (Eq. 3); None where this layer has neither asked for."""
+        if which == "content":
+            return self.content
+        if which == "style":
+            return self.style
+        if self.content is None or self.style is None:
+            return self.style if self.content is None else self.content
+        return merge(self.content, self.style)
+
+
+@dataclass(frozen=True)
+class Basis:
+    """The bases of a model's layers by module path, in depth order."""
+
+    layers: Mapping[str, LayerBasis]
+    side: Side = "output"
+    base_model: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def select(self, which: Which) -> dict[str, Tensor]:
+        """Q by module path of the layers that have what was asked for; CraftError if none has."""
+        if which not in WHICH:
+            raise CraftError(
+                f"which = {which!r}", f"It can be {', '.join(WHICH)}", "Choose one of these"
+            )
+        chosen = {path: layer.select(which) for path, layer in self.layers.items()}
+        found = {path: q for path, q in chosen.items() if q is not None}
+        if not found:
+            raise CraftError(
+                f"This basis file has no {which} basis",
+                "A file may hold content bases, style bases, or both",
+                "Choose another part of the file, or another file",
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a basis file says about itself, read without its tensors."""
+
+    side: Side
+    base_model: str
+    ranks: Mapping[str, tuple[int, int]]
+    metadata: Mapping[str, str]
+
+    def has(self, which: Which) -> bool:
+        """Whether any layer has a basis of this kind."""
+        content, style = (any(pair[i] for pair in self.ranks.values()) for i in (0, 1))
+        return {"content": content, "style": style, "both": content or style}[which]
+
+
+def write_basis(path: str | Path, basis: Basis) -> None:
+    """Save atomically: a partial file beside `path`, then a rename. Same basis, same bytes.
+
+    CraftError if the basis is empty or would not be accepted by `read_basis`.
+    """
+    _require_valid(basis)
+    tensors = {
+        f"{layer}.{role}": q.detach().to("cpu", torch.float32).contiguous()
+        for layer, pair in basis.layers.items()
+        for role, q in _present(pair)
+    }
+    _replace(Path(path), _sorted_metadata(safetensors.torch.save(tensors, _metadata(basis))))
+
+
+def read_basis(path: str | Path) -> Basis:
+    """The file's basis, every Q checked; CraftError for anything else than a basis file."""
+    header = read_header(path)
+    tensors = {key: q.float().clone() for key, q in safetensors.torch.load_file(path).items()}
+    layers = {
+        layer: LayerBasis(*(tensors.pop(f"{layer}.{role}", None) for role in ROLES))
+        for layer in header.ranks
+    }
+    basis = Basis(layers, header.side, header.base_model, header.metadata)
+    if tensors or _ranks(basis) != header.ranks:
+        raise _damaged(path, "its tensors are not those its metadata lists")
+    _require_valid(basis)
+    return basis
+
+
+def read_header(path: str | Path) -> Header:
+    """Side, base model and ranks, from the metadata alone."""
+    metadata = _read_metadata(path)
+    if metadata.get("format") != FORMAT:
+        raise CraftError(
+            f"{Path(path).name} is no basis file",
+            f"A basis file's metadata says format = {FORMAT}",
+            "Choose a file made by training a rank-limited basis; LoRAs have their own loader",
+        )
+    if metadata.get("format_version") != str(FORMAT_VERSION):
+        raise CraftError(
+            f"{Path(path).name} has basis format version {metadata.get('format_version')}",
+            f"This version reads version {FORMAT_VERSION}",
+            "Update CRAFT-LoRA, or make the file again",
+        )
+    side = metadata.get("side", "")
+    require_side(side)
+    further = {key: text for key, text in metadata.items() if key not in _OWN_METADATA}
+    base_model = metadata.get("base_model", "")
+    return Header(side, base_model, _read_ranks(path, metadata), further)  # type: ignore[arg-type]
+
+
+def match_layers(
+    chosen: Mapping[str, Tensor],
+    layers: Mapping[str, tuple[int, ...]],
+    side: Side = "output",
+    allow_missing: bool = False,
+) -> dict[str, Tensor]:
+    """Those of the chosen Q (see `Basis.select`) whose layer the model has, sizes checked.
+
+    layers: module path -> weight shape of the model. CraftError if a size differs, if nothing
+    matches, or, unless allow_missing, if the model lacks a layer.
+    """
+    missing = [path for path in chosen if path not in layers]
+    matched = {path: q for path, q in chosen.items() if path in layers}
+    if missing and (not matched or not allow_missing):
+        raise CraftError(
+            f"The model lacks {len(missing)} of the basis's {len(chosen)} layers: "
+            f"{_shortened(missing)}",
+            "A basis fits models of the architecture it was trained on",
+            "Use such a model" + (", or set allow_missing to go without" if matched else ""),
+        )
+    wrong = [p for p, q in matched.items() if q.shape[0] != dimension(layers[p], side)]
+    if wrong:
+        raise CraftError(
+            f"The basis has other sizes than the model in {len(wrong)} layers: "
+            f"{_shortened(wrong)}",
+            f"On the {side} side a basis has as many rows as the layer has {side}s",
+            "Use a basis trained on this model's architecture",
+        )
+    return matched
+
+
+def export_lora(
+    basis: Basis,
+    weights: Mapping[str, Tensor],
+    which: Which = "both",
+    strength: float = 1.0,
+) -> dict[str, tuple[Factors, ...]]:
+    """The projection of these weights as LoRA factors by module path.
+
+    weights: the base model's weights, (out, n) or (out, n, *kernel), of every layer of the
+    basis; each is asked for once. The LoRA is exact for this base model only.
+    """
+    chosen = basis.select(which)
+    missing = [path for path in chosen if path not in weights]
+    if missing:
+        raise CraftError(
+            f"No weights were given for {len(missing)} layers: {_shortened(missing)}",
+            "A projection is exported for one base model, from its own weights",
+            "Give the weights of every layer of the basis",
+        )
+    return {
+        path: (low_rank_patch(weights[path], q, basis.side, strength),)
+        for path, q in chosen.items()
+    }
+
+
+def _present(pair: LayerBasis) -> Iterable[tuple[Role, Tensor]]:
+    return ((role, q) for role in ROLES if (q := getattr(pair, role)) is not None)
+
+
+def _ranks(basis: Basis) -> dict[str, tuple[int, int]]:
+    def rank(q: Tensor | None) -> int:
+        return 0 if q is None else q.shape[-1]
+
+    return {path: (rank(pair.content), rank(pair.style)) for path, pair in basis.layers.items()}
+
+
+def _require_valid(basis: Basis) -> None:
+    require_side(basis.side)
+    for path, pair in basis.layers.items():
+        rows = {q.shape[0] for _, q in _present(pair)}
+        if len(rows) != 1:
+            raise CraftError(
+                f"{path} has {'bases of different sizes' if rows else 'no basis'}",
+                "A layer has a content basis, a style basis, or both, in the same space",
+                "Leave the layer out, or make its bases again",
+            )
+        for role, q in _present(pair):
+            require_orthonormal(q, f"The {role} basis of {path}")
+    if not basis.layers:
+        raise CraftError(
+            "The basis has no layers", "At least one is needed", "Train it on some layers"
+        )
+
+
+def _metadata(basis: Basis) -> dict[str, str]:
+    taken = sorted(set(basis.metadata) & set(_OWN_METADATA))
+    if taken:
+        raise CraftError(
+            f"Further metadata was given under {', '.join(taken)}",
+            "These names are the format's own",
+            "Choose other names",
+        )
+    return {
+        **basis.metadata,
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "side": basis.side,
+        "base_model": basis.base_model,
+        "layers": json.dumps(list(basis.layers)),
+        "ranks": json.dumps(_ranks(basis)),
+    }
+
+
+def _sorted_metadata(blob: bytes) -> bytes:
+    """safetensors writes its metadata in random order; the same file with it in sorted order."""
+    size = int.from_bytes(blob[:8], "little")
+    header: dict[str, Any] = json.loads(blob[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the format aligns the tensors that follow
+    return len(text).to_bytes(8, "little") + text + blob[8 + size :]
+
+
+def _replace(path: Path, blob: bytes) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(blob)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read_metadata(path: str | Path) -> Mapping[str, str]:
+    if not Path(path).is_file():
+        raise CraftError(f"There is no file {path}", "A basis is a file", "Check the name")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise _damaged(path, f"safetensors cannot read it ({error})") from error
+
+
+def _read_ranks(path: str | Path, metadata: Mapping[str, str]) -> dict[str, tuple[int, int]]:
+    try:
+        layers, ranks = json.loads(metadata["layers"]), json.loads(metadata["ranks"])
+        return {layer: (int(ranks[layer][0]), int(ranks[layer][1])) for layer in layers}
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise _damaged(path, "its list of layers and ranks is not readable") from error
+
+
+def _damaged(path: str | Path, reason: str) -> CraftError:
+    return CraftError(
+        f"{Path(path).name} is damaged: {reason}",
+        "A basis file is whole or not used",
+        "Copy or make it again",
+    )
+
+
+def _shortened(paths: Iterable[str], limit: int = 8) -> str:
+    paths = list(paths)
+    more = f" and {len(paths) - limit} more" if len(paths) > limit else ""
+    return ", ".join(paths[:limit]) + more

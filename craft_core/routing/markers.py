@@ -1,0 +1,186 @@
+"""Markers in a prompt say which words are content and which are style, and switch the branches.
+
+CRAFT-LoRA (2026), arXiv:2602.18936, Sec. 3.4.1: the text encoder sees the prompt without its
+markers (Eq. 6), the marked phrases are the content and the style condition, and a branch whose
+marker is absent is off (Eq. 8).
+
+    <c>a red car</c> in <s>watercolor style</s>      a phrase between a pair
+    A dog <c> in watercolor style <s>                a lone marker: the text before it, back to
+                                                     the previous marker or the start
+
+Our rules where the paper has none. A marker is paired if the next marker of its kind closes it.
+Letter case does not matter (<C> is <c>). A role may have several phrases. Phrases neither nest
+nor cross, and none is empty. Removing markers touches only the whitespace beside them: none
+stays at the start or end of a line, after an opening bracket, or before punctuation, one space
+stays elsewhere, and a lone marker between two words never joins them. Line breaks stay.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import CraftError
+from ..types import Role
+
+_KINDS: dict[str, Role] = {"c": "content", "s": "style"}
+_MARKER = re.compile(r"<(?P<close>/?)(?P<kind>[cs])>", re.IGNORECASE)
+_BLANK = r"[^\S\r\n]*"  # whitespace within a line
+_GAP = re.compile(rf"{_BLANK}(?:</?[cs]>{_BLANK})+", re.IGNORECASE)
+_WEAK = ",;."  # not part of the phrase that a lone marker ends
+_POSSIBLE = "Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>"
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A marked phrase; prompt[start:end] == text."""
+
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class MarkedPrompt:
+    """A prompt read for markers.
+
+    clean: what the text encoder sees. markers: (start, end, role) of every marker in the text as
+    typed, in order.
+    """
+
+    prompt: str
+    clean: str
+    content: tuple[Phrase, ...] = ()
+    style: tuple[Phrase, ...] = ()
+    markers: tuple[tuple[int, int, Role], ...] = ()
+
+    @property
+    def has_content(self) -> bool:
+        return bool(self.content)
+
+    @property
+    def has_style(self) -> bool:
+        return bool(self.style)
+
+
+def parse(prompt: str) -> MarkedPrompt:
+    """Read the markers of a prompt; without any, `clean` is the prompt itself.
+
+    Raises CraftError for a closing marker without its opening one, phrases inside one another
+    and empty phrases.
+    """
+    phrases: dict[Role, list[Phrase]] = {"content": [], "style": []}
+    marks = list(_MARKER.finditer(prompt))
+    ends_phrase: set[int] = set()  # starts of the closing and lone markers
+    lone: set[int] = set()
+    index, free_from = 0, 0  # free_from: end of the previous marker
+    while index < len(marks):
+        mark = marks[index]
+        closing = _closing_index(marks, index)
+        if closing is None:
+            start, end, trimmed = free_from, mark.start(), _WEAK
+            lone.add(mark.start())
+        else:
+            start, end, trimmed = mark.end(), marks[closing].start(), ""
+            index = closing
+        ends_phrase.add(end)
+        phrases[_role(mark)].append(_phrase(prompt, start, end, trimmed, mark))
+        free_from = marks[index].end()
+        index += 1
+    return MarkedPrompt(
+        prompt=prompt,
+        clean=_clean(prompt, lone, ends_phrase) if marks else prompt,
+        content=tuple(phrases["content"]),
+        style=tuple(phrases["style"]),
+        markers=tuple((mark.start(), mark.end(), _role(mark)) for mark in marks),
+    )
+
+
+def gammas(
+    marked: MarkedPrompt, roles: Sequence[Role], content: float = 1.0, style: float = 1.0
+) -> tuple[float, ...]:
+    """gamma of Eq. 8 by branch: the user's dial of its role, 0 where the role's marker is absent.
+
+    roles: the branches' roles, in the bank's order. content, style: dials in [0, 1].
+    """
+    for name, dial in (("content", content), ("style", style)):
+        if not 0.0 <= dial <= 1.0:
+            raise CraftError(
+                f"The {name} gamma is {dial!r}",
+                "A gamma ranges from 0 to 1 (Eq. 8)",
+                "Use the branch's strength for more than 1",
+            )
+    present = {"content": marked.has_content, "style": marked.has_style}
+    dials = {"content": content, "style": style}
+    return tuple(float(dials[role]) if present[role] else 0.0 for role in roles)
+
+
+def _role(mark: re.Match[str]) -> Role:
+    return _KINDS[mark["kind"].lower()]
+
+
+def _closing_index(marks: list[re.Match[str]], index: int) -> int | None:
+    """Index of the marker that closes this one, None if it is a lone marker."""
+    mark = marks[index]
+    if mark["close"]:
+        raise CraftError(
+            f"The prompt has {mark[0]} at character {mark.start() + 1} with no marker to close",
+            _POSSIBLE,
+            f"Add the opening marker before the phrase, or remove {mark[0]}",
+        )
+    for later in range(index + 1, len(marks)):
+        if _role(marks[later]) != _role(mark):
+            continue
+        if not marks[later]["close"]:
+            return None
+        if later > index + 1:
+            inner = marks[index + 1]
+            raise CraftError(
+                f"The prompt has {inner[0]} between {mark[0]} and {marks[later][0]} "
+                f"(character {inner.start() + 1})",
+                "A content phrase and a style phrase stand side by side, never in one another",
+                f"Move {marks[later][0]} before {inner[0]}",
+            )
+        return later
+    return None
+
+
+def _phrase(prompt: str, start: int, end: int, trimmed: str, mark: re.Match[str]) -> Phrase:
+    """prompt[start:end] without surrounding whitespace and, for a lone marker, punctuation."""
+    while start < end and (prompt[start].isspace() or prompt[start] in trimmed):
+        start += 1
+    while start < end and (prompt[end - 1].isspace() or prompt[end - 1] in trimmed):
+        end -= 1
+    if not prompt[start:end].strip(_WEAK):
+        raise CraftError(
+            f"The marker {mark[0]} at character {mark.start() + 1} marks no words",
+            _POSSIBLE,
+            "Write the phrase it belongs to, or remove the marker to switch its branch off",
+        )
+    return Phrase(prompt[start:end], start, end)
+
+
+def _clean(prompt: str, lone: set[int], ends_phrase: set[int]) -> str:
+    """Eq. 6's text: the prompt without its markers."""
+
+    def seam(gap: re.Match[str]) -> str:
+        starts = [gap.start() + mark.start() for mark in _MARKER.finditer(gap[0])]
+        before, after = prompt[: gap.start()][-1:], prompt[gap.end() :][:1]
+        if before in ("", "\n", "\r", "(", "[", "{") or after in ("", "\n", "\r"):
+            return ""
+        if after in ",.;:!?)]}" and starts[-1] in ends_phrase:
+            return ""
+        if any(character.isspace() for character in gap[0]):
+            return " "
+        words_meet = before.isalnum() and after.isalnum()
+        return " " if words_meet and not lone.isdisjoint(starts) else ""
+
+    clean = _GAP.sub(seam, prompt)
+    if _MARKER.search(clean):
+        raise CraftError(
+            "Removing the prompt's markers leaves another marker",
+            _POSSIBLE,
+            "Remove the extra < or > around a marker",
+        )
+    return clean

@@ -1,0 +1,126 @@
+"""The receiving half of a WebSocket (RFC 6455) for one server on the loopback."""
+
+import base64
+import hashlib
+import os
+import socket
+import struct
+
+GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+FINAL = 0x80
+
+
+class WebSocketClosed(ConnectionError):
+    """The other side has ended the connection, or broke the protocol."""
+
+
+class WebSocket:
+    """Receives text messages; binary ones (live previews) are read and dropped."""
+
+    def __init__(self, host: str, port: int, path: str, timeout: float = 10.0):
+        self._socket = socket.create_connection((host, port), timeout)
+        self._buffer = b""
+        self._text = b""
+        self._kind = 0
+        try:
+            self._shake_hands(f"{host}:{port}", path)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> "WebSocket":
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Say goodbye where possible, and free the socket."""
+        try:
+            self._send(CLOSE, b"")
+        except OSError:
+            pass  # the other side has gone already
+        self._socket.close()
+
+    def receive(self, timeout: float) -> str | None:
+        """The next text message, or None when none came in time; WebSocketClosed at the end."""
+        self._socket.settimeout(timeout)
+        try:
+            while True:
+                message = self._step()
+                if message is not None:
+                    return message
+        except TimeoutError:
+            return None
+
+    def _step(self) -> str | None:
+        """Take one whole frame from the stream; a frame cut by a time-out stays in the buffer."""
+        final, kind, payload = self._frame()
+        if kind == CLOSE:
+            raise WebSocketClosed("the server closed the connection")
+        if kind == PING:
+            self._send(PONG, payload)
+            return None
+        if kind == PONG:
+            return None
+        if kind != 0:  # 0 continues the message before
+            self._kind, self._text = kind, b""
+        self._text += payload
+        if not final or self._kind != TEXT:
+            return None
+        return self._text.decode("utf-8", errors="replace")
+
+    def _frame(self) -> tuple[bool, int, bytes]:
+        self._fill(2)
+        first, second = self._buffer[0], self._buffer[1]
+        header, length = 2, second & 0x7F
+        if length == 126:
+            self._fill(4)
+            header, (length,) = 4, struct.unpack(">H", self._buffer[2:4])
+        elif length == 127:
+            self._fill(10)
+            header, (length,) = 10, struct.unpack(">Q", self._buffer[2:10])
+        if second & 0x80:
+            raise WebSocketClosed("the server sent a masked frame")
+        self._fill(header + length)
+        payload = self._buffer[header : header + length]
+        self._buffer = self._buffer[header + length :]
+        return bool(first & FINAL), first & 0x0F, payload
+
+    def _fill(self, size: int) -> None:
+        """Read until the buffer holds `size` bytes."""
+        while len(self._buffer) < size:
+            chunk = self._socket.recv(65536)
+            if not chunk:
+                raise WebSocketClosed("the server ended the connection")
+            self._buffer += chunk
+
+    def _send(self, kind: int, payload: bytes) -> None:
+        """Send a control frame (at most 125 bytes), masked as a client must."""
+        mask = os.urandom(4)
+        masked = bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
+        self._socket.sendall(bytes([FINAL | kind, 0x80 | len(payload)]) + mask + masked)
+
+    def _shake_hands(self, authority: str, path: str) -> None:
+        key = base64.b64encode(os.urandom(16)).decode()
+        lines = [
+            f"GET {path} HTTP/1.1",
+            f"Host: {authority}",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            f"Sec-WebSocket-Key: {key}",
+            "Sec-WebSocket-Version: 13",
+        ]
+        self._socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        while b"\r\n\r\n" not in self._buffer:
+            self._fill(len(self._buffer) + 1)
+        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        expected = base64.b64encode(hashlib.sha1((key + GUID).encode()).digest())
+        status, *fields = head.split(b"\r\n")
+        accepted = any(
+            name.strip().lower() == b"sec-websocket-accept" and value.strip() == expected
+            for name, _, value in (field.partition(b":") for field in fields)
+        )
+        if b" 101 " not in status + b" " or not accepted:
+            raise WebSocketClosed(f"no WebSocket here: {status.decode(errors='replace')}")

@@ -1,0 +1,31 @@
+"""The menus: one file per family of nodes, each a schema and a few lines."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .acfg import ACFGGuider, ACFGKSampler
+from .lora_branch import LoadLoRABranch
+from .pair_builder import PairBuilder
+from .rank_limited import LoadRankLimitedUNet
+from .router import Router
+from .schedule import TimestepSchedule
+
+NODES: list[type[io.ComfyNode]] = [
+    LoadRankLimitedUNet,
+    LoadLoRABranch,
+    Router,
+    TimestepSchedule,
+    ACFGGuider,
+    ACFGKSampler,
+    PairBuilder,
+]
+
+
+class CraftExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
+
+
+async def comfy_entrypoint() -> CraftExtension:
+    return CraftExtension()

@@ -1,0 +1,102 @@
+"""ACFG Guider and ACFG KSampler: routed LoRAs on the conditional rows only."""
+
+from __future__ import annotations
+
+import comfy.samplers
+from comfy_api.latest import io
+
+from ..comfy_adapter.acfg import acfg_guider, acfg_sample, objections
+from ..comfy_adapter.notice import warn
+from ..comfy_adapter.sockets import CATEGORY
+
+_ASYMMETRIC = io.Boolean.Input(
+    "asymmetric", default=True, label_on="ACFG", label_off="standard CFG",
+    tooltip="On: LoRAs act on the conditional rows only and the unconditional rows run on the "
+    "backbone (ACFG, CRAFT-LoRA Eqs. 9-11). Off: on all rows, as standard CFG. "
+    "This switch is the paper's ablation.",
+)  # fmt: skip
+_CFG = io.Float.Input(
+    "cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01,
+    tooltip="Guidance scale w in uncond + w (cond - uncond); the paper's is w - 1. At 1 the host "
+    "runs no unconditional rows, so there is nothing to be asymmetric to.",
+)  # fmt: skip
+
+
+class ACFGGuider(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CRAFTACFGGuider",
+            display_name="ACFG Guider",
+            category=CATEGORY,
+            description="Asymmetric classifier-free guidance for SamplerCustomAdvanced: the "
+            "routed LoRAs act on the conditional rows, the unconditional rows stay on the backbone.",
+            search_aliases=["craft", "asymmetric cfg", "guider", "acfg"],
+            inputs=[
+                io.Model.Input("model", tooltip="A MODEL from the Content/Style LoRA Router."),
+                io.Conditioning.Input("positive", tooltip="The Router's conditioning."),
+                io.Conditioning.Input("negative", tooltip="What the image should not show."),
+                _CFG,
+                _ASYMMETRIC,
+            ],
+            outputs=[io.Guider.Output(tooltip="For SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(cls, model, positive, negative, cfg, asymmetric) -> io.NodeOutput:
+        for text in objections(model, cfg, asymmetric):
+            warn(cls, text)
+        return io.NodeOutput(acfg_guider(model, positive, negative, cfg, asymmetric))
+
+
+class ACFGKSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CRAFTACFGKSampler",
+            display_name="ACFG KSampler",
+            category=CATEGORY,
+            description="The host's KSampler with asymmetric classifier-free guidance: the routed "
+            "LoRAs act on the conditional rows, the unconditional rows stay on the backbone.",
+            search_aliases=["craft", "asymmetric cfg", "sampler", "ksampler", "acfg"],
+            inputs=[
+                io.Model.Input("model", tooltip="A MODEL from the Content/Style LoRA Router."),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
+                    tooltip="The random seed of the noise.",
+                ),
+                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Denoising steps."),
+                _CFG,
+                io.Combo.Input(
+                    "sampler_name", options=comfy.samplers.KSampler.SAMPLERS,
+                    tooltip="The sampling algorithm; two-stage ones read the schedule at each of "
+                    "their evaluations.",
+                ),
+                io.Combo.Input(
+                    "scheduler", options=comfy.samplers.KSampler.SCHEDULERS,
+                    tooltip="How the noise falls over the steps.",
+                ),
+                io.Conditioning.Input("positive", tooltip="The Router's conditioning."),
+                io.Conditioning.Input("negative", tooltip="What the image should not show."),
+                io.Latent.Input("latent_image", tooltip="The latent to denoise."),
+                io.Float.Input(
+                    "denoise", default=1.0, min=0.0, max=1.0, step=0.01,
+                    tooltip="Below 1 keeps the structure of the given image.",
+                ),
+                _ASYMMETRIC,
+            ],
+            outputs=[io.Latent.Output(tooltip="The denoised latent.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image,
+        denoise, asymmetric,
+    ) -> io.NodeOutput:  # fmt: skip
+        for text in objections(model, cfg, asymmetric):
+            warn(cls, text)
+        latent = acfg_sample(
+            model, asymmetric, seed, steps, cfg, sampler_name, scheduler, positive, negative,
+            latent_image, denoise,
+        )  # fmt: skip
+        return io.NodeOutput(latent)

@@ -1,0 +1,53 @@
+"""Load LoRA Branch: more contents or styles than the Router's own two."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..comfy_adapter.lora_files import BranchFile, lora_choices
+from ..comfy_adapter.sockets import CATEGORY, Branches
+from ..craft_core.types import ROLES
+
+
+class LoadLoRABranch(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CRAFTLoadLoRABranch",
+            display_name="Load LoRA Branch",
+            category=CATEGORY,
+            description="One more content or style LoRA for the Content/Style LoRA Router. "
+            "Chain several through 'branches'.",
+            search_aliases=["craft branch", "content lora", "style lora", "extra lora"],
+            inputs=[
+                io.Combo.Input(
+                    "lora", options=lora_choices(), tooltip="A LoRA file of models/loras."
+                ),
+                io.Combo.Input(
+                    "role",
+                    options=list(ROLES),
+                    tooltip="content follows <c>, the content layers and the content curve of the "
+                    "schedule; style follows <s> and the style ones.",
+                ),
+                io.Float.Input(
+                    "strength", default=1.0, min=-10.0, max=10.0, step=0.05,
+                    tooltip="How strongly the LoRA acts; multiplies its update once.",
+                ),
+                io.String.Input(
+                    "layers", default="", multiline=True, optional=True, advanced=True,
+                    tooltip="Own layers in place of the role's set: one pattern a line, "
+                    "e.g. up_blocks.0.attentions.1. Empty: the role's set.",
+                ),
+                Branches.Input(
+                    "branches", optional=True, tooltip="Branches to add this one to."
+                ),
+            ],
+            outputs=[
+                Branches.Output("branches_out", display_name="branches",
+                                tooltip="For the Router's extra_branches."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, lora, role, strength, layers="", branches=()) -> io.NodeOutput:
+        return io.NodeOutput((*branches, BranchFile(lora, role, strength, layers)))

@@ -1,0 +1,14 @@
+"""One command for everything: python run.py demo | host | test | bench | workflow."""
+
+import sys
+
+if sys.version_info < (3, 10):
+    sys.exit(
+        "error: run.py needs Python 3.10 to 3.14, and this is Python %d.%d; "
+        "start it with a newer one, for example: python3.12 run.py demo" % sys.version_info[:2]
+    )
+
+from launcher.commands import main  # noqa: E402 (after the version check)
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

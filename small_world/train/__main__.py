@@ -1,0 +1,47 @@
+"""Command line: `python -m small_world.train base|loras --comfyui PATH --out DIR`."""
+
+import argparse
+import os
+from pathlib import Path
+
+from .host import prepare
+
+MODELS = Path(__file__).resolve().parents[1] / "models"
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m small_world.train", description=__doc__)
+    parser.add_argument("what", choices=("base", "loras"))
+    parser.add_argument(
+        "--comfyui",
+        type=Path,
+        default=os.environ.get("COMFYUI_PATH"),
+        help="the ComfyUI folder whose model class is trained (default: COMFYUI_PATH)",
+    )
+    parser.add_argument("--out", type=Path, default=MODELS, help="where models are written")
+    parser.add_argument("--minutes", type=float, default=40.0, help="length of base training")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--repeats", type=int, default=10, help="renders of every pair in the pool")
+    options = parser.parse_args()
+    if options.comfyui is None:
+        parser.error("no ComfyUI given: use --comfyui PATH or set COMFYUI_PATH")
+    return options
+
+
+def main() -> None:
+    options = parse()
+    prepare(options.comfyui.resolve(), options.threads)
+    if options.what == "base":
+        from .base import BaseTraining
+
+        print(BaseTraining(options.out, options.minutes, options.seed, options.repeats).run())
+    else:
+        from .loras import train_all
+
+        for path in train_all(options.out, options.seed):
+            print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Train the base model: v-prediction on the pool, frozen text encoder, averaged weights."""
+
+import time
+from math import cos, pi
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from ..world import captions
+from . import checkpoint
+from .data import Pool
+from .diffusion import sample, v_loss
+from .host import build_model
+from .text import CaptionEncoder, build_text_model, pretrain
+
+BATCH, RATE, WARMUP, DROP, DECAY = 48, 1.2e-3, 150, 0.1, 0.998
+SAVE_SECONDS = 180
+LOOK = [("cat", "comic"), ("house", "blueprint"), ("rocket", "neon"), ("fish", "ocean"),
+        ("cup", "sepia"), ("crown", "gold"), ("tree", "ink"), ("car", "sunset")]  # fmt: skip
+
+
+class BaseTraining:
+    """Model, optimiser, average and clock of one training; saved and resumed as a whole."""
+
+    def __init__(self, out: Path, minutes: float, seed: int, repeats: int):
+        self.out, self.minutes, self.seed = out, minutes, seed
+        out.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(seed)
+        self.model, self.text_model = build_model(), self._text_model(out / "text.pt")
+        self.unet = self.model.diffusion_model
+        self.encode = CaptionEncoder(self.text_model, self.model)
+        self.pool = Pool(out, repeats, seed)
+        self.optimiser = torch.optim.AdamW(
+            self.unet.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0.01
+        )
+        self.average = {k: v.detach().clone() for k, v in self.unet.state_dict().items()}
+        self.step, self.seconds, self.loss = 0, 0.0, 1.0
+        self.state_path = out / "base_state.pt"
+        if self.state_path.is_file():
+            self._resume()
+
+    def _text_model(self, path: Path):
+        if not path.is_file():
+            torch.save(pretrain(self.seed).state_dict(), path)
+        text_model = build_text_model()
+        text_model.load_state_dict(torch.load(path, weights_only=True))
+        return text_model.requires_grad_(False)
+
+    def progress(self) -> float:
+        """0 at the start, 1 when the minutes are used; the wall clock decides the step count."""
+        return min(1.0, self.seconds / (60 * self.minutes))
+
+    def run(self) -> Path:
+        saved = time.monotonic()
+        with tqdm(total=round(60 * self.minutes), unit="s", desc="base") as bar:
+            bar.update(round(self.seconds))
+            while self.progress() < 1:
+                started = time.monotonic()
+                self.train_step()
+                self.seconds += time.monotonic() - started
+                bar.set_postfix(step=self.step, loss=f"{self.loss:.4f}", refresh=False)
+                bar.update(round(self.seconds) - bar.n)
+                if time.monotonic() - saved > SAVE_SECONDS:
+                    self.save()
+                    saved = time.monotonic()
+        self.save()
+        return self.write()
+
+    def train_step(self) -> None:
+        rng = np.random.default_rng((self.seed, self.step))
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
+        rate = RATE * (0.02 + 0.98 * (0.5 + 0.5 * cos(pi * self.progress())))
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * min(1.0, (self.step + 1) / WARMUP)
+        images, texts = self.pool.batch(BATCH, rng, DROP)
+        context, vector = self.encode(texts)
+        loss = v_loss(self.unet, self.model.model_sampling, images, context, vector, generator)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
+        self.optimiser.step()
+        decay = min(DECAY, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            current = self.unet.state_dict()
+            torch._foreach_lerp_(
+                [*self.average.values()], [current[k] for k in self.average], 1 - decay
+            )
+        self.step += 1
+        self.loss += 0.02 * (loss.item() - self.loss)
+
+    def save(self) -> None:
+        """State for resuming, and a strip of pictures by the averaged weights."""
+        state = {
+            "unet": self.unet.state_dict(),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "clock": torch.tensor([self.step, self.seconds, self.loss], dtype=torch.float64),
+        }
+        partial = self.state_path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self.state_path)
+        current = {k: v.clone() for k, v in self.unet.state_dict().items()}
+        self.unet.load_state_dict(self.average)
+        texts = [captions.plain(*pair) for pair in LOOK]
+        images = sample(self.model, self.encode, texts, seed=1)
+        self.unet.load_state_dict(current)
+        strip = torch.cat(list(images), dim=2).permute(1, 2, 0)
+        picture = Image.fromarray(((strip + 1) * 127.5).round().byte().numpy())
+        picture.save(self.out / f"look_{self.step:06d}.png")
+
+    def _resume(self) -> None:
+        state = torch.load(self.state_path, weights_only=True)
+        self.unet.load_state_dict(state["unet"])
+        self.average = state["average"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        step, self.seconds, self.loss = state["clock"].tolist()
+        self.step = int(step)
+
+    def write(self) -> Path:
+        path = self.out / "checkpoints" / "craft_small_world.safetensors"
+        details = {"steps": self.step, "batch": BATCH, "seconds": round(self.seconds)}
+        details |= {"seed": self.seed, "final_loss": round(self.loss, 5)}
+        metadata = {key: str(value) for key, value in details.items()}
+        checkpoint.write(path, self.average, self.text_model, metadata)
+        return path

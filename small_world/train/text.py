@@ -1,0 +1,121 @@
+"""Pretrain the text encoder on words alone, then encode captions with it.
+
+The host's transformer layer adds in place, which autograd refuses, so training walks the same
+modules out of place; `tests` may hold the two against each other.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from tqdm import trange
+
+from ..architecture import TEXT_HEADS, TEXT_LENGTH, TEXT_WIDTH
+from ..vocabulary import END, START, build_words, encode
+from ..world import captions
+from ..world.objects import FAMILIES, OBJECTS
+from ..world.styles import STYLES
+
+
+def build_text_model() -> nn.Module:
+    """The host's CLIP text model in our size, initialised, float32."""
+    import comfy.ops
+
+    from ..text_encoder import CONFIG, SmallTextModel
+
+    model = SmallTextModel(dict(CONFIG), torch.float32, "cpu", comfy.ops.disable_weight_init)
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.Linear.reset_parameters(module)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.5 if module.num_embeddings > TEXT_LENGTH else 0.1)
+    nn.init.eye_(model.text_projection.weight)
+    return model
+
+
+def token_ids(texts: list[str], words: dict[str, int]) -> torch.Tensor:
+    """(B, TEXT_LENGTH) int64: start, words, end, then end as padding, as the host pads."""
+    rows = []
+    for text in texts:
+        ids = [START, *encode(text, words)][: TEXT_LENGTH - 1]
+        rows.append(ids + [END] * (TEXT_LENGTH - len(ids)))
+    return torch.tensor(rows)
+
+
+def forward(model: nn.Module, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden states (B, TEXT_LENGTH, TEXT_WIDTH) and the state at the first end token (B, W)."""
+    text = model.text_model
+    x = text.embeddings(ids)
+    causal = torch.full((TEXT_LENGTH, TEXT_LENGTH), float("-inf")).triu_(1)
+    for layer in text.encoder.layers:
+        x = x + layer.self_attn(layer.layer_norm1(x), causal, _attention)
+        x = x + layer.mlp(layer.layer_norm2(x))
+    x = text.final_layer_norm(x)
+    return x, x[torch.arange(len(ids)), (ids == END).int().argmax(-1)]
+
+
+def _attention(q, k, v, heads, mask):
+    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + mask
+    return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+
+def pretrain(seed: int, steps: int = 700, batch: int = 128) -> nn.Module:
+    """Teach the encoder to tell object, family and style from a caption, and every word apart."""
+    assert TEXT_WIDTH % TEXT_HEADS == 0
+    torch.manual_seed(seed)
+    rng, words = np.random.default_rng(seed), build_words()
+    model = build_text_model()
+    contents, styles = [*OBJECTS, *FAMILIES], [*STYLES, captions.STYLE_TOKEN, "none"]
+    heads = nn.ModuleList(
+        nn.Linear(TEXT_WIDTH, size) for size in (len(contents), len(styles), len(words))
+    )
+    parameters = [*model.parameters(), *heads.parameters()]
+    optimiser = torch.optim.AdamW(parameters, 2e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, steps)
+    with trange(steps, desc="text") as bar:
+        for _ in bar:
+            texts, content, style = _labelled(rng, batch, contents, styles)
+            ids = token_ids(texts, words)
+            hidden, pooled = forward(model, ids)
+            loss = functional.cross_entropy(heads[0](pooled), content)
+            loss = loss + functional.cross_entropy(heads[1](pooled), style)
+            loss = loss + functional.cross_entropy(heads[2](hidden).flatten(0, 1), ids.flatten())
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            bar.set_postfix(loss=f"{loss.item():.3f}")
+    return model.requires_grad_(False)
+
+
+def _labelled(rng, batch, contents, styles):
+    """Captions over all words (also the held-out ones: the word is known, its picture is not)."""
+    texts, content_index, style_index = [], [], []
+    for _ in range(batch):
+        content, style = rng.choice(list(OBJECTS)), rng.choice(list(STYLES))
+        text = captions.sample(content, style, rng)
+        named = set(text.replace(",", "").split())
+        content = content if content in named else OBJECTS[content].family
+        other = captions.STYLE_TOKEN if captions.STYLE_TOKEN in named else "none"
+        texts.append(text)
+        content_index.append(contents.index(content))
+        style_index.append(styles.index(style if style in named else other))
+    return texts, torch.tensor(content_index), torch.tensor(style_index)
+
+
+class CaptionEncoder:
+    """The frozen encoder: captions -> what the UNet is conditioned on."""
+
+    def __init__(self, text_model: nn.Module, model: nn.Module):
+        self.text_model, self.model, self.words = text_model, model, build_words()
+
+    @torch.no_grad()
+    def __call__(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Context (B, TEXT_LENGTH, TEXT_WIDTH) and vector (B, TEXT_WIDTH + 6*256)."""
+        hidden, pooled = forward(self.text_model, token_ids(texts, self.words))
+        # The host takes a latent cell for eight pixels, so 64x64 reaches the model as 512x512.
+        return hidden, self.model.encode_adm(pooled_output=pooled, width=512, height=512)

@@ -1,0 +1,34 @@
+"""The closed vocabulary: every word the text encoder knows, and how a prompt becomes token ids."""
+
+import re
+
+from .architecture import VOCABULARY_SIZE
+from .world.objects import FAMILIES, OBJECTS
+from .world.styles import STYLES
+
+START, END, UNKNOWN = 0, 1, 2
+FILLERS = (
+    "a an the of in on with and style photo drawing picture painting print sketch image small big "
+    "one simple art artwork scene isolated background made as like"
+).split()
+PLACEHOLDERS = ("sks", "zwx")
+WORD = re.compile(r"[a-z0-9]+")
+
+
+def build_words() -> dict[str, int]:
+    """Word -> id.  Ids: three specials, fillers, placeholders, families, objects, styles."""
+    ordered = dict.fromkeys([*FILLERS, *PLACEHOLDERS, *FAMILIES, *OBJECTS, *STYLES])
+    words = {"<start>": START, "<end>": END, "<unknown>": UNKNOWN}
+    words.update({word: len(words) + i for i, word in enumerate(ordered)})
+    assert len(words) <= VOCABULARY_SIZE, "raise VOCABULARY_SIZE and train again"
+    return words
+
+
+def split_words(text: str) -> list[str]:
+    """Lower-case words of a prompt; punctuation only separates."""
+    return WORD.findall(text.lower())
+
+
+def encode(text: str, words: dict[str, int]) -> list[int]:
+    """Prompt -> ids without start and end; an unknown word becomes the id of `<unknown>`."""
+    return [words.get(word, UNKNOWN) for word in split_words(text)]

@@ -1,0 +1,1 @@
+"""The procedural world: objects times drawing styles, rendered by code."""

@@ -1,0 +1,110 @@
+"""Tiny random models of the host's own classes: SD1.x and SDXL families at a few channels."""
+
+from __future__ import annotations
+
+import comfy.model_base
+import comfy.model_patcher
+import comfy.supported_models
+import torch
+
+CPU = torch.device("cpu")
+CONTEXT = 48
+POOLED = 32
+
+
+def _unet_config(**changes) -> dict:
+    config = {
+        "image_size": 32,
+        "in_channels": 4,
+        "out_channels": 4,
+        "model_channels": 32,
+        "num_res_blocks": [1, 1, 1],
+        "channel_mult": [1, 2, 2],
+        "transformer_depth": [1, 1, 0],
+        "transformer_depth_output": [1, 1, 1, 1, 0, 0],
+        "transformer_depth_middle": 1,
+        "context_dim": CONTEXT,
+        "num_heads": 4,
+        "num_head_channels": -1,
+        "use_spatial_transformer": True,
+        "use_linear_in_transformer": False,
+        "legacy": False,
+        "adm_in_channels": None,
+        "use_temporal_attention": False,
+        "dtype": torch.float32,
+    }
+    return config | changes
+
+
+def sd15(dtype: torch.dtype = torch.float32, seed: int = 0):
+    """MODEL of the SD1.x class, seeded random weights."""
+    return _patcher(comfy.supported_models.SD15, _unet_config(), dtype, seed)
+
+
+def sdxl(dtype: torch.dtype = torch.float32, seed: int = 0):
+    """MODEL of the SDXL class: attention on the two deeper levels, linear projections, ADM."""
+    config = _unet_config(
+        transformer_depth=[0, 1, 1],
+        transformer_depth_output=[1, 1, 1, 1, 0, 0],
+        use_linear_in_transformer=True,
+        num_heads=-1,
+        num_head_channels=16,
+        num_classes="sequential",
+        adm_in_channels=POOLED + 6 * 256,
+    )
+    return _patcher(comfy.supported_models.SDXL, config, dtype, seed)
+
+
+def _patcher(kind, unet_config: dict, dtype: torch.dtype, seed: int):
+    config = kind(unet_config)
+    for key, value in unet_config.items():  # the class's extra config must not override ours
+        config.unet_config[key] = value
+    manual_cast = None if dtype == torch.float32 else torch.float32
+    config.set_inference_dtype(dtype, manual_cast)
+    model = config.get_model({}, device=CPU)
+    _randomise(model.diffusion_model, seed)
+    return comfy.model_patcher.CoreModelPatcher(model, load_device=CPU, offload_device=CPU)
+
+
+def _randomise(module: torch.nn.Module, seed: int) -> None:
+    """Seeded weights of a trained network's scale, also where the class initialises zeros."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        fan_in = max(1, parameter[0].numel()) if parameter.ndim > 1 else 64
+        values = torch.randn(parameter.shape, generator=generator) / fan_in**0.5
+        if parameter.ndim == 1:
+            values = values * 0.1 + (1.0 if parameter.shape else 0.0)
+        parameter.data = values.to(parameter.dtype)
+    module.out[2].weight.data *= 0.1  # predictions well below the noise, so that runs stay tame
+
+
+def conditioning(seed: int, tokens: int = 7, **extra) -> list:
+    """Random CONDITIONING, as a text encoder would give it."""
+    generator = torch.Generator().manual_seed(seed)
+    cross = torch.randn(1, tokens, CONTEXT, generator=generator)
+    pooled = torch.randn(1, POOLED, generator=generator)
+    return [[cross, {"pooled_output": pooled, **extra}]]
+
+
+def latent(batch: int = 1, size: int = 16, seed: int | None = None) -> dict:
+    """Empty LATENT, or a random one where a seed is given."""
+    samples = torch.zeros(batch, 4, size, size)
+    if seed is not None:
+        samples = torch.randn(samples.shape, generator=torch.Generator().manual_seed(seed))
+    return {"samples": samples}
+
+
+def random_lora(layers: dict, rank: int, seed: int, size: float = 0.3) -> dict:
+    """kohya state dict of a LoRA on all `layers` {module path: weight shape}, with alpha."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for path, shape in layers.items():
+        stem = "lora_unet_" + path.replace(".", "_")
+        out, inner = shape[0], shape[1:]
+        down = torch.randn(rank, *inner, generator=generator)
+        up = torch.randn(out, rank, *[1] * (len(shape) - 2), generator=generator)
+        fan_in = down[0].numel()
+        state[f"{stem}.lora_down.weight"] = down / fan_in**0.5
+        state[f"{stem}.lora_up.weight"] = size * up / rank**0.5
+        state[f"{stem}.alpha"] = torch.tensor(rank / 2.0)
+    return state
