@@ -8,7 +8,7 @@ if sys.version_info < (3, 10):
         "start it with a newer one, for example: python3.12 run.py demo" % sys.version_info[:2]
     )
 
-from launcher.commands import main  # noqa: E402 (after the version check)
+from launcher.commands import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -122,7 +122,9 @@ def _require_unlimited(model: Any, layers: Iterable[str]) -> None:
 
 
 def _is_limited(model: Any, path: str) -> bool:
-    return any(isinstance(patch[1], ProjectionAdapter) for patch in model.patches.get(_key(path), ()))
+    return any(
+        isinstance(patch[1], ProjectionAdapter) for patch in model.patches.get(_key(path), ())
+    )
 
 
 def base_weight(model: Any, path: str) -> Tensor:
@@ -165,7 +167,7 @@ def weight_dtypes() -> list[str]:
 
 
 def basis_files() -> list[str]:
-    """Names of the basis files in models/craft_bases and the user's further folders of that name."""
+    """Names of the basis files in models/craft_bases and the user's further folders for them."""
     _register_folder()
     return folder_paths.get_filename_list(FOLDER)
 

@@ -24,7 +24,8 @@ def contact_sheet(
     the same number in each.
     """
     side_by_side = len(cells[0][0])
-    height, width = _thumbnail(row_heads[0], len(row_heads) + 1, len(column_heads) * side_by_side + 1)
+    columns = len(column_heads) * side_by_side + 1
+    height, width = _thumbnail(row_heads[0], len(row_heads) + 1, columns)
     cell_width = side_by_side * width + (side_by_side - 1) * GAP
 
     def strip(pictures: Sequence[Tensor], strip_width: int) -> Tensor:

@@ -18,9 +18,9 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor
 
-from ..craft_core.guidance import row_gates
-from ..craft_core.schedule.clock import progress
-from ..craft_core.types import Bank, Gates, Moment
+from ..craft_core.guidance.acfg import row_gates
+from ..craft_core.schedule.clock import model_table, moment
+from ..craft_core.types import Bank, Gates
 from .bank import bank_patcher
 from .hooks import Call, Run, attached
 from .roles import Role, Roles, assign_roles
@@ -29,16 +29,6 @@ KEY = "craft"
 ASYMMETRIC = "craft_asymmetric"
 ROLES = "craft_roles"
 _WRAPPERS = comfy.patcher_extension.WrappersMP
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Which time the gates live in: the run's own steps, or the model's whole noise range.
-
-    table: the model's sigmas, descending over its percent, for clock "model"; None for "schedule".
-    """
-
-    table: tuple[float, ...] | None = None
 
 
 @dataclass
@@ -54,8 +44,8 @@ class _Session:
 class RoutedBank:
     """A bank with its gates on one MODEL: makes the wrappers the host calls."""
 
-    def __init__(self, bank: Bank, gates: Gates, clock: Clock, factors_key: str) -> None:
-        self.bank, self.gates, self.clock, self.factors_key = bank, gates, clock, factors_key
+    def __init__(self, bank: Bank, gates: Gates, levels: Any, factors_key: str) -> None:
+        self.bank, self.gates, self.levels, self.factors_key = bank, gates, levels, factors_key
         self._session: _Session | None = None
 
     def sample(self, executor: Any, guider: Any, sigmas: Tensor, extra_args: dict, *args: Any):
@@ -104,7 +94,8 @@ class RoutedBank:
     def _runs(self, session: _Session, options: dict) -> tuple[int, list[Run]]:
         """The call's chunks as runs of equal roles, each with its gate table."""
         uuids = options.get("uuids") or [None]
-        table = self.gates.at(self._moment(session, float(options["sigmas"][0])))
+        sigma = float(options["sigmas"][0])
+        table = self.gates.at(moment(sigma, session.sigmas, self.levels))
         runs, at = [], 0
         for role, members in groupby(session.roles.of(key) for key in uuids):
             size = len(list(members))
@@ -118,10 +109,6 @@ class RoutedBank:
         kind = "cond" if role.conditional else "uncond"
         rows = row_gates(table, kind, asymmetric)  # (views, layers, branches)
         return rows[role.view].tolist() if rows.any() else None
-
-    def _moment(self, session: _Session, sigma: float) -> Moment:
-        grid = self.clock.table or session.sigmas
-        return Moment(progress(sigma, grid), steps=len(session.sigmas) - 1)
 
 
 def _eager() -> AbstractContextManager:
@@ -148,13 +135,16 @@ def _patchers(guider: Any) -> list[Any]:
     return list(clones.values()) if clones else [guider.model_patcher]
 
 
-def attach(model: Any, bank: Bank, gates: Gates, clock: Clock | None = None) -> Any:
-    """A clone of MODEL that carries the bank; nothing of the given MODEL changes."""
+def attach(model: Any, bank: Bank, gates: Gates, levels: Any = None) -> Any:
+    """A clone of MODEL that carries the bank; nothing of the given MODEL changes.
+
+    levels: the model's noise levels, for gates on its own clock; None for the run's steps.
+    """
     routed = model.clone()
     if not bank.layers:
         return routed
     key = f"{KEY}_{sum(1 for name in routed.additional_models if name.startswith(KEY))}"
-    carrier = RoutedBank(bank, gates, clock or Clock(), key)
+    carrier = RoutedBank(bank, gates, levels, key)
     routed.set_additional_models(key, [bank_patcher(bank, routed)])
     routed.add_wrapper_with_key(_WRAPPERS.SAMPLER_SAMPLE, key, carrier.sample)
     routed.add_wrapper_with_key(_WRAPPERS.APPLY_MODEL, key, carrier.apply)
@@ -172,9 +162,8 @@ def set_asymmetric(model: Any, asymmetric: bool) -> Any:
     return clone
 
 
-def model_clock(model: Any, points: int = 1000) -> Clock:
-    """The model's own sigmas over its percent, as the schedule nodes of the host count it."""
+def noise_levels(model: Any, points: int = 1000) -> Any:
+    """The model's sigmas, evenly spaced over its percent as the host's nodes count it."""
     sampling = model.get_model_object("model_sampling")
-    inner = [sampling.percent_to_sigma(i / points) for i in range(1, points)]
-    ends = (float(sampling.sigma_max), *map(float, inner), float(sampling.sigma_min), 0.0)
-    return Clock(tuple(ends))
+    inner = [float(sampling.percent_to_sigma(i / points)) for i in range(1, points)]
+    return model_table([float(sampling.sigma_max), *inner, float(sampling.sigma_min)])

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.lora
-import comfy.lora_convert
 import comfy.sd
 import comfy.utils
 import folder_paths
 
 from ..craft_core.errors import CraftError
-from ..craft_core.lora import check_safetensors, parse_lora
+from ..craft_core.lora import read_lora
 from ..craft_core.types import Branch, LoraFile, Role
 from .modules import host_names, model_layers
 
@@ -38,8 +37,8 @@ def lora_choices() -> list[str]:
     return folder_paths.get_filename_list(FOLDER)
 
 
-def read(name: str, model: Any) -> LoraFile:
-    """A file of the host's loras folder against a MODEL's layers and names."""
+def require(name: str) -> str:
+    """The path of a file of the host's loras folders."""
     path = folder_paths.get_full_path(FOLDER, name)
     if path is None:
         raise CraftError(
@@ -47,10 +46,12 @@ def read(name: str, model: Any) -> LoraFile:
             f"{len(lora_choices())} files are in the loras folders",
             "Choose one of the list, or put the file there and press R in the page",
         )
-    check_safetensors(path)
-    state, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
-    state = comfy.lora_convert.convert_lora(state)
-    return parse_lora(state, metadata or {}, model_layers(model), host_names(model))
+    return path
+
+
+def read(name: str, model: Any) -> LoraFile:
+    """A file of the host's loras folders against a MODEL's layers and names."""
+    return read_lora(require(name), model_layers(model), host_names(model))
 
 
 def branch(chosen: BranchFile, file: LoraFile) -> Branch:
@@ -76,8 +77,7 @@ def patch_text_encoder(clip: Any, file: LoraFile, strength: float) -> tuple[Any,
 def apply_stack(model: Any, clip: Any, stack: list) -> tuple[Any, Any]:
     """A LORA_STACK on model and text encoder, as the host's own loader applies each entry."""
     for name, model_strength, clip_strength in stack:
-        path = folder_paths.get_full_path_or_raise(FOLDER, name)
-        state = comfy.utils.load_torch_file(path, safe_load=True)
+        state = comfy.utils.load_torch_file(require(name), safe_load=True)
         model, clip = comfy.sd.load_lora_for_models(
             model, clip, state, model_strength, clip_strength
         )

@@ -66,7 +66,7 @@ def single_images(batches: Sequence[Tensor], side: str) -> list[Tensor]:
     for image in images:
         if image.shape[-1] < 3 or 0 in image.shape:
             raise CraftError(
-                f"A {side} image has the shape {tuple(image.shape)} (batch, height, width, colours)",
+                f"A {side} image has the shape {tuple(image.shape)} (n, height, width, colours)",
                 "Pairs are built from images of three colours, or four with alpha",
                 "Convert it to RGB first",
             )

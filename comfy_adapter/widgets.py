@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from comfy_api.input import CurveInput
 from comfy_api.latest import io
 
 from ..craft_core.registry import Method, Parameter, Registry
+from ..craft_core.routing.presets import PRESETS
+
+CUSTOM = "custom"
+PATTERNS = "patterns"
 
 
 def method_menu(name: str, registry: Registry, tooltip: str) -> io.DynamicCombo.Input:
@@ -47,6 +52,30 @@ def knob_widget(parameter: Parameter) -> io.Input:
 
 def chosen(menu: dict[str, Any], name: str, registry: Registry) -> tuple[Method, dict[str, Any]]:
     """(method, its checked knobs) from what the host passes for a menu."""
-    settings = {key: value for key, value in menu.items() if key != name}
+    settings = {key: _plain(value) for key, value in menu.items() if key != name}
     method = registry[menu[name]]
     return method, method.knobs(settings)
+
+
+def _plain(value: Any) -> Any:
+    """A curve of the host, drawn in a widget or linked, as its points; all else unchanged."""
+    if isinstance(value, CurveInput) or isinstance(value, dict) and "points" in value:
+        return tuple(CurveInput.from_raw(value).points)
+    return value
+
+
+def layer_set_menu(name: str) -> io.DynamicCombo.Input:
+    """A menu of the layer-set presets, and `custom` with the patterns to edit."""
+    first = ["auto", *(key for key in PRESETS if key != "auto")]
+    options = [io.DynamicCombo.Option(key, []) for key in first]
+    patterns = io.String.Input(
+        PATTERNS,
+        multiline=True,
+        default=PRESETS["b-lora"].text,
+        tooltip="One pattern a line, 'content: ...' or 'style: ...': a diffusers or LDM name, or "
+        "the beginning of one; * stands for one part, # starts a comment.",
+    )
+    options.append(io.DynamicCombo.Option(CUSTOM, [patterns]))
+    lines = [f"{preset.key}: {preset.source}" for preset in PRESETS.values()]
+    tooltip = "\n".join(["Which layers each role may act on.", *lines, "custom: your own patterns"])
+    return io.DynamicCombo.Input(name, options=options, tooltip=tooltip)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import LaunchError
-from .websocket import WebSocket, WebSocketClosed
+from .websocket import WebSocket
 
 RECEIVE = 1.0  # seconds without an event after which the history is asked
 QUIET = 0.2  # seconds between questions where there are no events to wait for
@@ -107,7 +107,7 @@ class Client:
             with WebSocket(*self._address, f"/ws?clientId={self.id}") as events:
                 prompt_id = self.queue(prompt, workflow)
                 self._follow(events, prompt_id, show, deadline)
-        except (WebSocketClosed, ConnectionError) as error:
+        except OSError as error:
             if not self._alive():
                 raise LaunchError("ComfyUI stopped while it was working.") from error
             raise LaunchError(f"the connection to ComfyUI broke ({error}).") from error

@@ -2,4 +2,4 @@
 
 
 class LaunchError(Exception):
-    """Something the user can put right; its text is one clear sentence, printed without traceback."""
+    """Something the user can put right; its text is one clear sentence, shown as it is."""

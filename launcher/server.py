@@ -1,12 +1,15 @@
 """Start a real ComfyUI server on the loopback, wait until it answers, stop it."""
 
+import contextlib
+import http.client
+import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import time
-import urllib.error
 from pathlib import Path
 
 from .client import Client
@@ -18,6 +21,7 @@ from .workspace import PACKS, USER_MODELS
 LOOPBACK = "127.0.0.1"
 START_LIMIT = 300.0  # seconds; a cold start on a slow disk imports two gigabytes
 TAIL_LINES = 15
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def free_port() -> int:
@@ -49,7 +53,8 @@ class Server:
 
     def __init__(self, host: Host, base: Path, *, cpu: bool, port: int | None = None):
         self.port = port or free_port()
-        self.log = base / f"server-{self.port}.log"
+        self.log = base / "logs" / f"server-{self.port}.log"
+        self._temp = base / "temp" / str(self.port)
         self.client = Client(LOOPBACK, self.port, alive=self.alive)
         self._command = server_command(host, base, self.port, cpu=cpu)
         self._environment = clean_environment()
@@ -76,6 +81,7 @@ class Server:
 
     def start(self) -> None:
         """Start the process and wait until it answers."""
+        drop_old_logs(self.log.parent)
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -98,7 +104,7 @@ class Server:
     def _answers(self) -> bool:
         try:
             self.client.get_json("/system_stats", timeout=2)
-        except (urllib.error.URLError, OSError):
+        except (OSError, http.client.HTTPException, json.JSONDecodeError):
             return False
         return True
 
@@ -114,21 +120,15 @@ class Server:
     def stop(self) -> None:
         """End the process: politely (it cleans its temporary files), then firmly."""
         process, self._process = self._process, None
-        if process is None or process.poll() is not None:
-            return
-        if os.name == "nt":
-            process.terminate()
-        else:
-            process.send_signal(signal.SIGINT)
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None and process.poll() is None:
+            _end(process)
+        shutil.rmtree(self._temp, ignore_errors=True)
 
     def log_text(self) -> str:
-        """Everything the server has written."""
-        return self.log.read_text("utf-8", errors="replace") if self.log.exists() else ""
+        """Everything the server has written, without the codes for colours."""
+        if not self.log.exists():
+            return ""
+        return COLOUR.sub("", self.log.read_text("utf-8", errors="replace"))
 
     def log_tail(self) -> str:
         """The last lines of the log, and where the rest is."""
@@ -138,6 +138,27 @@ class Server:
     def failed_packs(self) -> list[str]:
         """Our packs that the host could not load, each with the host's reason."""
         return failed_imports(self.log_text())
+
+
+def _end(process: subprocess.Popen) -> None:
+    if os.name == "nt":
+        process.terminate()
+    else:
+        process.send_signal(signal.SIGINT)
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def drop_old_logs(folder: Path, keep: int = 4) -> None:
+    """Make the folder, and leave only its newest logs in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    logs = sorted(folder.glob("server-*.log"), key=lambda log: log.stat().st_mtime, reverse=True)
+    for log in logs[keep:]:
+        with contextlib.suppress(OSError):  # still open in another server, on Windows
+            log.unlink()
 
 
 def server_command(host: Host, base: Path, port: int, *, cpu: bool) -> list[str]:

@@ -23,7 +23,7 @@ from ..craft_core.projection import WHICH
 NO_FILES = f"(none in models/{FOLDER})"
 
 
-class CRAFTLoadRankLimitedUNet(io.ComfyNode):
+class LoadRankLimitedUNet(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -68,6 +68,7 @@ class CRAFTLoadRankLimitedUNet(io.ComfyNode):
                 io.Boolean.Input(
                     "allow_missing",
                     default=False,
+                    optional=True,
                     tooltip="Off: a basis with layers this model lacks is an error that lists "
                     "them. On: those layers are left out.",
                     advanced=True,
@@ -88,20 +89,21 @@ class CRAFTLoadRankLimitedUNet(io.ComfyNode):
         # of the inputs the host takes as checked here. None: its choice is missing or unknown.
         # basis and which are None when another node will give them.
         if source is None:
-            return "source: choose model input, diffusion_models or checkpoints."
+            return "source: choose diffusion_models, checkpoints or model input."
+        if basis is None or which is None:
+            return True
         try:
-            if basis is not None and which is not None:
-                require_part(basis, which)  # type: ignore[arg-type]
+            require_part(basis, which)  # type: ignore[arg-type]
         except CraftError as error:
             return str(error)
-        return which in (None, *WHICH) or f"which: {which!r} is none of {', '.join(WHICH)}."
+        return True
 
     @classmethod
     def fingerprint_inputs(cls, basis: str | None = None, **others: Any) -> str:
         return "" if basis is None else basis_stamp(basis)
 
     @classmethod
-    def execute(cls, source, basis, which, strength, allow_missing) -> io.NodeOutput:
+    def execute(cls, source, basis, which, strength, allow_missing=False) -> io.NodeOutput:
         model = load_source(source)
         return io.NodeOutput(apply_basis(model, load_basis(basis), which, strength, allow_missing))
 
@@ -129,9 +131,10 @@ def _source() -> io.DynamicCombo.Input:
     return io.DynamicCombo.Input(
         "source",
         options=[
-            io.DynamicCombo.Option("model input", [model]),
+            # The page cannot build a node whose first option has sockets but no widget.
             io.DynamicCombo.Option("diffusion_models", [unet_name, weight_dtype]),
             io.DynamicCombo.Option("checkpoints", [checkpoint]),
+            io.DynamicCombo.Option("model input", [model]),
         ],
         tooltip="Where the model comes from: another node, or a file loaded here.",
     )

@@ -9,7 +9,7 @@ UNET_SHAPE = {
     "out_channels": 12,
     "model_channels": 32,
     "num_res_blocks": [2, 2, 2],
-    "channel_mult": [1, 3, 6],
+    "channel_mult": [1, 2, 4],
     "transformer_depth": [0, 0, 1, 1, 1, 1],
 }
 # The rest of what the host reads from a checkpoint of this shape.

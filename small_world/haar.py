@@ -7,7 +7,12 @@ the bands while sampler, noise schedule and latent stay in image space.
 import torch
 
 # Rows are the bands (mean, horizontal, vertical, diagonal); columns the pixels of a 2x2 cell.
-CELL = ((0.5, 0.5, 0.5, 0.5), (0.5, -0.5, 0.5, -0.5), (0.5, 0.5, -0.5, -0.5), (0.5, -0.5, -0.5, 0.5))
+CELL = (
+    (0.5, 0.5, 0.5, 0.5),
+    (0.5, -0.5, 0.5, -0.5),
+    (0.5, 0.5, -0.5, -0.5),
+    (0.5, -0.5, -0.5, 0.5),
+)
 
 
 def to_bands(image: torch.Tensor) -> torch.Tensor:

@@ -64,10 +64,7 @@ class Basis:
 
     def select(self, which: Which) -> dict[str, Tensor]:
         """Q by module path of the layers that have what was asked for; CraftError if none has."""
-        if which not in WHICH:
-            raise CraftError(
-                f"which = {which!r}", f"It can be {', '.join(WHICH)}", "Choose one of these"
-            )
+        require_which(which)
         chosen = {path: layer.select(which) for path, layer in self.layers.items()}
         found = {path: q for path, q in chosen.items() if q is not None}
         if not found:
@@ -90,6 +87,7 @@ class Header:
 
     def has(self, which: Which) -> bool:
         """Whether any layer has a basis of this kind."""
+        require_which(which)
         content, style = (any(pair[i] for pair in self.ranks.values()) for i in (0, 1))
         return {"content": content, "style": style, "both": content or style}[which]
 
@@ -168,8 +166,7 @@ def match_layers(
     wrong = [p for p, q in matched.items() if q.shape[0] != dimension(layers[p], side)]
     if wrong:
         raise CraftError(
-            f"The basis has other sizes than the model in {len(wrong)} layers: "
-            f"{_shortened(wrong)}",
+            f"The basis has other sizes than the model in {len(wrong)} layers: {_shortened(wrong)}",
             f"On the {side} side a basis has as many rows as the layer has {side}s",
             "Use a basis trained on this model's architecture",
         )
@@ -199,6 +196,14 @@ def export_lora(
         path: (low_rank_patch(weights[path], q, basis.side, strength),)
         for path, q in chosen.items()
     }
+
+
+def require_which(which: str) -> None:
+    """CraftError unless which is "content", "style" or "both"."""
+    if which not in WHICH:
+        raise CraftError(
+            f"which = {which!r}", f"It can be {', '.join(WHICH)}", "Choose one of these"
+        )
 
 
 def _present(pair: LayerBasis) -> Iterable[tuple[Role, Tensor]]:

@@ -29,7 +29,9 @@ _MARKER = re.compile(r"<(?P<close>/?)(?P<kind>[cs])>", re.IGNORECASE)
 _BLANK = r"[^\S\r\n]*"  # whitespace within a line
 _GAP = re.compile(rf"{_BLANK}(?:</?[cs]>{_BLANK})+", re.IGNORECASE)
 _WEAK = ",;."  # not part of the phrase that a lone marker ends
-_POSSIBLE = "Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>"
+_POSSIBLE = (
+    "Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>"
+)
 
 
 @dataclass(frozen=True)

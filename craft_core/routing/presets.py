@@ -72,7 +72,7 @@ _ALL = (
     Preset(
         "b-lora",
         "B-LoRA's two blocks",
-        "B-LoRA, arXiv:2403.14572, Sec. 4: blocks W4 (content) and W5 (style) of SDXL",
+        "B-LoRA, arXiv:2403.14572: blocks W4 (content) and W5 (style) of SDXL",
         "patterns",
         _B_LORA,
     ),

@@ -1,1 +1,1 @@
-"""Training of the small world with the host's own model class; run `python -m small_world.train`."""
+"""Training with the host's own model class: `python -m small_world.train`."""

@@ -1,4 +1,4 @@
-"""Command line: `python -m small_world.train base|loras --comfyui PATH --out DIR`."""
+"""Command line: `python -m small_world.train WHAT --comfyui PATH --out DIR`; see `--help`."""
 
 import argparse
 import os
@@ -7,11 +7,12 @@ from pathlib import Path
 from .host import prepare
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
+REFERENCES = MODELS.parent / "references"
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m small_world.train", description=__doc__)
-    parser.add_argument("what", choices=("base", "loras"))
+    parser.add_argument("what", choices=("base", "loras", "references", "measure", "preview"))
     parser.add_argument(
         "--comfyui",
         type=Path,
@@ -36,6 +37,18 @@ def main() -> None:
         from .base import BaseTraining
 
         print(BaseTraining(options.out, options.minutes, options.seed, options.repeats).run())
+    elif options.what == "measure":
+        from .measure import measure
+
+        measure(options.out, options.seed)
+    elif options.what == "preview":
+        from .preview import write_preview
+
+        write_preview(MODELS.parent / "preview.png", options.seed)
+    elif options.what == "references":
+        from .loras import write_references
+
+        write_references(REFERENCES)
     else:
         from .loras import train_all
 

@@ -17,7 +17,7 @@ class Pool:
 
     def __init__(self, folder: Path, repeats: int, seed: int):
         self.pairs = [(c, s) for c in TRAINED_OBJECTS for s in TRAINED_STYLES] * repeats
-        path = folder / f"pool_{repeats}_{seed}.npy"
+        path = folder / f"pool_{len(self.pairs)}_{seed}.npy"
         if not path.is_file():
             self._render(path, seed)
         self.pictures = np.load(path, mmap_mode="r")

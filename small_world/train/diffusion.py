@@ -29,13 +29,13 @@ def predict_v(unet, x, steps, context, vector) -> torch.Tensor:
 
 
 @torch.no_grad()
-def sample(model, encode, texts, seed: int, steps: int = 20, cfg: float = 3.0) -> torch.Tensor:
-    """Euler sampling with classifier-free guidance: captions -> images (B, 3, 64, 64) in [-1, 1]."""
+def sample(model, encode, texts, seed: int, steps=20, cfg=3.0, side=64) -> torch.Tensor:
+    """Euler sampling with classifier-free guidance: captions -> (B, 3, side, side) in [-1, 1]."""
     sampling, generator = model.model_sampling, torch.Generator().manual_seed(seed)
     indices = torch.linspace(len(sampling.sigmas) - 1, 0, steps).long()
     sigmas = torch.cat([sampling.sigmas[indices], torch.zeros(1)])
     context, vector = encode([*texts, *[""] * len(texts)])
-    x = torch.randn(len(texts), 3, 64, 64, generator=generator) * sigmas[0]
+    x = torch.randn(len(texts), 3, side, side, generator=generator) * sigmas[0]
     for index, sigma, following in zip(indices, sigmas, sigmas[1:], strict=False):
         alpha = (1 + sigma**2).rsqrt()
         v = predict_v(

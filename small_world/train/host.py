@@ -68,5 +68,6 @@ def explicit_attention(_original, q, k, v, heads, *_args, mask=None, **_options)
     """
     assert mask is None
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (B, heads, tokens, tokens)
-    return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+    with torch.autocast("cpu", enabled=False):  # autocast would take the softmax to float32
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (B, heads, tokens, tokens)
+        return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)

@@ -13,9 +13,9 @@ def _blurred(picture: np.ndarray, radius: int) -> np.ndarray:
         pad = [(radius, radius) if k == axis else (0, 0) for k in range(picture.ndim)]
         wide = np.pad(picture, pad, mode="edge")
         length = picture.shape[axis]
-        picture = sum(
-            np.take(wide, range(k, k + length), axis) for k in range(2 * radius + 1)
-        ) / (2 * radius + 1)
+        picture = sum(np.take(wide, range(k, k + length), axis) for k in range(2 * radius + 1)) / (
+            2 * radius + 1
+        )
     return picture
 
 

@@ -57,7 +57,9 @@ def bar(role, x0, y0, x1, y1, width) -> Part:
     along = np.array([x1 - x0, y1 - y0], dtype=float)
     across = np.array([-along[1], along[0]]) / np.linalg.norm(along) * width / 2
     start, stop = np.array([x0, y0]), np.array([x1, y1])
-    return Part(role, _refined(np.array([start + across, stop + across, stop - across, start - across])))
+    return Part(
+        role, _refined(np.array([start + across, stop + across, stop - across, start - across]))
+    )
 
 
 def ring(role, x, y, radius, width, start=0, stop=360, squash=1.0) -> Part:

@@ -106,7 +106,6 @@ STYLES: dict[str, Style] = {
                    fill="dots", fill_depth=0.5, ink="2a3010", behind="blotches"),
     "copper": _style("b87333 7fb8a4 d99a6c 3a2410 f5e6d8", "24403a 2f5a50",
                      behind="hatch", finish="emboss"),
-    # held out of base training
     "vapor": _style("ff71ce 01cdfe fffb96 2d1b69 ffffff", "b967ff 05ffa1",
                     behind="hstripes", outline=1.4, ink="2d1b69"),
     "charcoal": _style("4a4a48 7a7a76 2e2e2c 121212 e8e6e0", "d8d5cc c4c0b4",
@@ -121,6 +120,8 @@ STYLES: dict[str, Style] = {
                    behind="slant", finish="halftone"),
 }  # fmt: skip
 
-# Never seen in base training: what a style LoRA has to bring.
-HELD_OUT_STYLES = ("vapor", "charcoal", "citrus", "stained", "batik", "riso")
-TRAINED_STYLES = tuple(name for name in STYLES if name not in HELD_OUT_STYLES)
+# What the shipped base model has seen; every other style is left for LoRAs to bring.
+TRAINED_STYLES = tuple(
+    "flat comic neon blueprint pastel ink sunset gold ocean poster forest night".split()
+)
+HELD_OUT_STYLES = tuple(name for name in STYLES if name not in TRAINED_STYLES)

@@ -38,11 +38,16 @@ def _unet_config(**changes) -> dict:
 
 def sd15(dtype: torch.dtype = torch.float32, seed: int = 0):
     """MODEL of the SD1.x class, seeded random weights."""
-    return _patcher(comfy.supported_models.SD15, _unet_config(), dtype, seed)
+    return _patcher(
+        comfy.supported_models.SD15, comfy.model_base.BaseModel, _unet_config(), dtype, seed
+    )
 
 
-def sdxl(dtype: torch.dtype = torch.float32, seed: int = 0):
-    """MODEL of the SDXL class: attention on the two deeper levels, linear projections, ADM."""
+def sdxl(dtype: torch.dtype = torch.float32, seed: int = 0, **changes):
+    """MODEL of the SDXL class: attention on the two deeper levels, linear projections, ADM.
+
+    changes: UNet settings to override, for larger ones.
+    """
     config = _unet_config(
         transformer_depth=[0, 1, 1],
         transformer_depth_output=[1, 1, 1, 1, 0, 0],
@@ -52,16 +57,18 @@ def sdxl(dtype: torch.dtype = torch.float32, seed: int = 0):
         num_classes="sequential",
         adm_in_channels=POOLED + 6 * 256,
     )
-    return _patcher(comfy.supported_models.SDXL, config, dtype, seed)
+    config |= changes
+    return _patcher(comfy.supported_models.SDXL, comfy.model_base.SDXL, config, dtype, seed)
 
 
-def _patcher(kind, unet_config: dict, dtype: torch.dtype, seed: int):
+def _patcher(kind, model_class, unet_config: dict, dtype: torch.dtype, seed: int):
+    """v-prediction, so that a random network's samples come out as tame as its outputs."""
     config = kind(unet_config)
     for key, value in unet_config.items():  # the class's extra config must not override ours
         config.unet_config[key] = value
     manual_cast = None if dtype == torch.float32 else torch.float32
     config.set_inference_dtype(dtype, manual_cast)
-    model = config.get_model({}, device=CPU)
+    model = model_class(config, model_type=comfy.model_base.ModelType.V_PREDICTION, device=CPU)
     _randomise(model.diffusion_model, seed)
     return comfy.model_patcher.CoreModelPatcher(model, load_device=CPU, offload_device=CPU)
 
@@ -69,19 +76,19 @@ def _patcher(kind, unet_config: dict, dtype: torch.dtype, seed: int):
 def _randomise(module: torch.nn.Module, seed: int) -> None:
     """Seeded weights of a trained network's scale, also where the class initialises zeros."""
     generator = torch.Generator().manual_seed(seed)
-    for parameter in module.parameters():
-        fan_in = max(1, parameter[0].numel()) if parameter.ndim > 1 else 64
+    for name, parameter in module.named_parameters():
+        fan_in = max(1, parameter[0].numel()) if parameter.ndim > 1 else 100
         values = torch.randn(parameter.shape, generator=generator) / fan_in**0.5
-        if parameter.ndim == 1:
-            values = values * 0.1 + (1.0 if parameter.shape else 0.0)
+        if parameter.ndim == 1 and name.endswith("weight"):
+            values = values + 1.0  # a normalisation's gain
         parameter.data = values.to(parameter.dtype)
-    module.out[2].weight.data *= 0.1  # predictions well below the noise, so that runs stay tame
+    module.out[2].weight.data *= 0.01  # samples of about unit size
 
 
-def conditioning(seed: int, tokens: int = 7, **extra) -> list:
+def conditioning(seed: int, tokens: int = 7, context: int = CONTEXT, **extra) -> list:
     """Random CONDITIONING, as a text encoder would give it."""
     generator = torch.Generator().manual_seed(seed)
-    cross = torch.randn(1, tokens, CONTEXT, generator=generator)
+    cross = torch.randn(1, tokens, context, generator=generator)
     pooled = torch.randn(1, POOLED, generator=generator)
     return [[cross, {"pooled_output": pooled, **extra}]]
 

@@ -1,0 +1,227 @@
+"""What the Router does: files and a marked prompt in, a routed MODEL, conditioning and report out.
+
+CRAFT-LoRA (2026), arXiv:2602.18936, Sec. 3.4.1 and Algorithm 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..craft_core.errors import CraftError
+from ..craft_core.fusion import FUSION
+from ..craft_core.fusion.compose import compose
+from ..craft_core.routing.layer_sets import LayerSets, parse_layer_sets, resolve
+from ..craft_core.routing.markers import MarkedPrompt, gammas, parse
+from ..craft_core.schedule.schedule import Schedule
+from ..craft_core.types import Bank, Branch, LoraFile, Role, Routing
+from .engine import attach, noise_levels
+from .lora_files import NONE, BranchFile, apply_stack, branch, patch_text_encoder, read, require
+from .modules import model_layers
+from .widgets import CUSTOM, PATTERNS, chosen
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked of a Router. layer_sets: a preset's key or lines of patterns.
+    method: the menu's value, {"method": key, knob: value}."""
+
+    prompt: str
+    branches: tuple[BranchFile, ...]
+    layer_sets: str
+    method: dict[str, Any]
+    schedule: Schedule | None = None
+    allow_unmatched: bool = False
+
+
+@dataclass(frozen=True)
+class Routed:
+    model: Any
+    conditioning: Any
+    clean_prompt: str
+    report: str
+    stack: list[tuple[str, float, float]]
+    warnings: tuple[str, ...]
+
+
+def with_own_loras(
+    names: Sequence[str], strengths: Sequence[float], extra: Sequence[BranchFile]
+) -> tuple[BranchFile, ...]:
+    """The Router's two own LoRAs, where chosen, before the extra branches."""
+    roles: tuple[Role, ...] = ("content", "style")
+    own = [
+        BranchFile(name, role, strength)
+        for name, role, strength in zip(names, roles, strengths, strict=True)
+        if name != NONE
+    ]
+    return (*own, *extra)
+
+
+def layer_set_text(menu: dict[str, Any] | str) -> str:
+    """A preset's key, or the custom patterns, from what the host passes for the menu."""
+    if isinstance(menu, str):
+        return menu
+    return menu[PATTERNS] if menu["layer_sets"] == CUSTOM else menu["layer_sets"]
+
+
+def check_request(prompt: str | None, content: str | None, style: str | None, menu: Any) -> Any:
+    """True, or why the inputs cannot work; None stands for one that is linked."""
+    try:
+        if prompt is not None:
+            parse(prompt)
+        if isinstance(menu, dict) and menu.get(PATTERNS) is not None:
+            parse_layer_sets(menu[PATTERNS])
+        for name in (content, style):
+            if name not in (None, NONE):
+                require(name)
+    except CraftError as error:
+        return str(error)
+    return True
+
+
+def route(model: Any, clip: Any, request: Request, stack: Sequence = ()) -> Routed:
+    """Attach the branches to a clone of MODEL and encode the clean prompt."""
+    model, clip = apply_stack(model, clip, list(stack))
+    marked = parse(request.prompt)
+    layers = model_layers(model)
+    files = [read(b.name, model) for b in request.branches]
+    branches = [branch(b, file) for b, file in zip(request.branches, files, strict=True)]
+    bank = Bank.of(branches, list(layers))
+    method, knobs = chosen(request.method, "method", FUSION)
+    plan = _plan(request, method, marked, bank, layers)
+    routing = Routing(plan.gammas, plan.sets)
+    gates = compose(method.function(bank, routing, **knobs), bank, request.schedule)
+    text = _TextEncoder(clip)
+    for chosen_file, file, gamma in zip(request.branches, files, plan.gammas, strict=True):
+        text.add(file, chosen_file.strength * gamma)
+    faults = _faults(request, files, plan, text.missing)
+    if faults and not request.allow_unmatched:
+        raise CraftError(
+            "Something given matches nothing: " + "; ".join(faults),
+            "Each key of a LoRA and each layer pattern should match this model",
+            "Use files made for this model and patterns it has, or turn allow_unmatched on",
+        )
+    own_clock = request.schedule is not None and request.schedule.clock == "model"
+    return Routed(
+        attach(model, bank, gates, noise_levels(model) if own_clock else None),
+        text.clip.encode_from_tokens_scheduled(text.clip.tokenize(marked.clean)),
+        marked.clean,
+        _report(request, method, marked, plan, faults, gates.notes),
+        [*stack, *((b.name, b.strength, b.strength) for b in request.branches)],
+        _warnings(request, method, marked, faults),
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Per branch: gamma, the layers it may act on, how many it adapts and how many it acts on."""
+
+    gammas: tuple[float, ...]
+    sets: tuple[frozenset[str], ...]
+    adapted: tuple[int, ...]
+    active: tuple[int, ...]
+    unmatched: tuple[str, ...]
+
+
+def _plan(request: Request, method: Any, marked: MarkedPrompt, bank: Bank, layers: Any) -> _Plan:
+    """What each branch may do; a method that does not listen to something gets it neutral."""
+    roles = [b.role for b in bank.branches]
+    gamma = gammas(marked, roles) if method.traits.markers else (1.0,) * len(roles)
+    text = method.traits.pinned_layer_set or (request.layer_sets if method.traits.layer_sets else "all")
+    sets = _resolve(text, layers, bank.branches)
+    own = [_own_set(b, layers) for b in request.branches]
+    found = sets.of(roles)
+    by_branch = tuple(mine or theirs for mine, theirs in zip(own, found, strict=True))
+    adapted = tuple(len(b.layers) for b in bank.branches)
+    active = tuple(
+        len(allowed & b.layers.keys()) for allowed, b in zip(by_branch, bank.branches, strict=True)
+    )
+    return _Plan(gamma, by_branch, adapted, active, sets.unmatched)
+
+
+def _resolve(text: str, layers: Any, branches: Sequence[Branch]) -> LayerSets:
+    return resolve(text, layers, branches) if branches else LayerSets(frozenset(), frozenset())
+
+
+def _own_set(chosen_file: BranchFile, layers: Any) -> frozenset[str] | None:
+    lines = [line for line in chosen_file.layers.splitlines() if line.strip()]
+    if not lines:
+        return None
+    text = "\n".join(f"{chosen_file.role}: {line}" for line in lines)
+    return resolve(text, layers).of([chosen_file.role])[0]
+
+
+class _TextEncoder:
+    """The CLIP as the branches patch it, and the keys it does not have."""
+
+    def __init__(self, clip: Any) -> None:
+        self.clip, self.missing = clip, []
+
+    def add(self, file: LoraFile, strength: float) -> None:
+        self.clip, missing = patch_text_encoder(self.clip, file, strength)
+        self.missing.append(missing)
+
+
+def _faults(
+    request: Request, files: Sequence[LoraFile], plan: _Plan, text: Sequence[Sequence[str]]
+) -> list[str]:
+    """Everything given that matches nothing."""
+    found = []
+    for b, file, missing in zip(request.branches, files, text, strict=True):
+        lost = [*file.unmatched, *missing]
+        if lost:
+            found.append(f"{b.name}: {len(lost)} keys ({_some(lost)})")
+    for b, gamma, active in zip(request.branches, plan.gammas, plan.active, strict=True):
+        if gamma and not active:
+            found.append(f"{b.name}: it adapts no layer of its {b.role} set")
+    if plan.unmatched:
+        found.append(f"layer patterns {_some(plan.unmatched)}")
+    return found
+
+
+def _some(items: Sequence[str], shown: int = 6) -> str:
+    rest = f", and {len(items) - shown} more" if len(items) > shown else ""
+    return ", ".join(items[:shown]) + rest
+
+
+def _warnings(
+    request: Request, method: Any, marked: MarkedPrompt, faults: Sequence[str]
+) -> tuple[str, ...]:
+    """What the user should see without opening the report."""
+    out = []
+    present = {"content": marked.has_content, "style": marked.has_style}
+    if method.traits.markers:
+        for role in ("content", "style"):
+            if not present[role] and any(b.role == role for b in request.branches):
+                mark = role[0]
+                out.append(f"The prompt has no <{mark}>, so the {role} branch is off.")
+    if faults:
+        out.append("Ignored, as allow_unmatched is on: " + "; ".join(faults) + ".")
+    return tuple(out)
+
+
+def _report(
+    request: Request, method: Any, marked: MarkedPrompt, plan: _Plan,
+    faults: Sequence[str], notes: Sequence[str],
+) -> str:  # fmt: skip
+    lines = [f"Method: {method.key}. {method.summary}"]
+    if method.traits.pinned_layer_set:
+        lines.append(f"Layer sets: {method.traits.pinned_layer_set} (part of the method)")
+    elif method.traits.layer_sets:
+        lines.append(f"Layer sets: {request.layer_sets.strip()}")
+    else:
+        lines.append("Layer sets: not used by this method")
+    for index, b in enumerate(request.branches):
+        phrases = ", ".join(repr(p.text) for p in getattr(marked, b.role)) or "no marker"
+        lines.append(
+            f"{b.role} {b.name}: strength {b.strength:g}, gamma {plan.gammas[index]:g} "
+            f"({phrases}), acts on {plan.active[index]} of {plan.adapted[index]} adapted layers"
+        )
+    if not request.branches:
+        lines.append("No LoRA chosen: the model passes through unchanged")
+    if not method.traits.markers:
+        lines.append("Markers: not used by this method")
+    lines += [f"Matches nothing: {fault}" for fault in faults]
+    lines.append(f"Prompt as encoded: {marked.clean}")
+    return "\n".join([*lines, *notes])

@@ -1,0 +1,58 @@
+"""The family of run-time fusion methods: how much of each branch a conditional row gets.
+
+A method is a function (bank, routing, *, knobs) -> Gates. To add one: a file named after its paper,
+one import in __init__.py, a test. `Traits` declares what it listens to, so that a report can name
+the inputs it ignores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..registry import Paper, Registry
+from ..types import Bank, Routing
+
+FUSION = Registry("fusion method")
+
+CRAFT = Paper(
+    title="CRAFT-LoRA: Content-Style Personalization via Rank-Constrained Adaptation and "
+    "Training-Free Fusion",
+    authors="Yu Li, Yujun Cai, Chi Zhang",
+    year=2026,
+    arxiv="2602.18936",
+)
+B_LORA = Paper(
+    title="Implicit Style-Content Separation using B-LoRA",
+    authors="Yarden Frenkel, Yael Vinker, Ariel Shamir, Daniel Cohen-Or",
+    year=2024,
+    arxiv="2403.14572",
+)
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a method listens to.
+
+    markers: the prompt's markers and their gammas. layer_sets: the layer sets the user chose.
+    pinned: key of the preset the method itself prescribes; its routing must carry that
+    preset's sets instead of the user's.
+    """
+
+    markers: bool
+    layer_sets: bool
+    pinned: str | None = None
+
+
+def gammas_on_layer_sets(bank: Bank, routing: Routing) -> Tensor:
+    """(layers, branches) float32: a branch's gamma on its layer set, 0 elsewhere (Eq. 8)."""
+    branches = len(bank.branches)
+    assert len(routing.gammas) == len(routing.layer_sets) == branches, "one routing per branch"
+    table = torch.zeros(len(bank.layers), branches)
+    for j, (gamma, layer_set) in enumerate(zip(routing.gammas, routing.layer_sets, strict=True)):
+        for i, path in enumerate(bank.layers):
+            if path in layer_set:
+                table[i, j] = gamma
+    return table

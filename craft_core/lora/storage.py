@@ -1,0 +1,325 @@
+"""Read and write LoRA files: safetensors only, every key accounted for, nothing half-written.
+
+Round-trip law: what write_lora stores, read_lora gives back bitwise (down, up, scale).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..errors import CraftError
+from ..types import Factors, LoraFile, Target
+from .factors import Parts, Place, alpha_of, build_factors, combine, is_plain_float, scale_of
+from .formats import family_of, is_text_encoder, refused_kind, split_key
+from .keys import Layers, kohya_name, lora_names
+from .peft_config import METADATA_KEY as PEFT_METADATA_KEY
+from .peft_config import read_peft_configs, stated_for
+
+_EXTENSIONS = (".safetensors", ".sft")
+_SCALES_KEY = "craft_exact_scales"  # metadata: stem -> float.hex(), where no alpha is exact
+
+
+def read_lora(
+    path: str | os.PathLike[str], layers: Layers, extra: Mapping[str, Target] | None = None
+) -> LoraFile:
+    """A LoRA file against a model; layers and extra as in keys.lora_names.
+
+    Raises CraftError for anything but a readable safetensors file, and as parse_lora does.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _EXTENSIONS:
+        raise CraftError(
+            f"{path.name} is not a safetensors file",
+            "LoRA files are read as .safetensors only: other formats can run code when opened",
+            "Convert it to safetensors",
+        )
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = dict(file.metadata() or {})
+            state = {key: file.get_tensor(key).clone() for key in sorted(file.keys())}
+    except (OSError, SafetensorError) as error:
+        raise CraftError(
+            f"{path.name} cannot be read ({error})",
+            "A LoRA is a complete safetensors file",
+            "Check that it exists; if it was downloaded, download it again",
+        ) from error
+    try:
+        return parse_lora(state, metadata, layers, extra)
+    except CraftError as error:
+        raise CraftError(f"{path.name}: {error.given}", error.possible, error.action) from error
+
+
+def parse_lora(
+    state: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    layers: Layers,
+    extra: Mapping[str, Target] | None = None,
+) -> LoraFile:
+    """The tensors of a LoRA file against a model; layers and extra as in keys.lora_names.
+
+    Layers come in the model's depth order, the slices of a fused one in row order; tensors keep
+    their dtype. Text-encoder tensors are kept apart untouched, and names that point nowhere in
+    the model are listed.
+    Raises CraftError if no layer matches, if a matched layer's tensors do not fit or are
+    incomplete, if any tensor holds NaN or infinity, or if the file holds updates of a kind that
+    is not carried (DoRA, LoKr, ...): those are named and counted.
+    """
+    _check_finite(state.items())
+    names = lora_names(layers, extra)
+    updates, rest = _by_target(state, names)
+    text_encoder = {key: state[key] for key in rest if is_text_encoder(key)}
+    rest = [key for key in rest if key not in text_encoder]
+    _check_kinds(rest)
+    _check_endings(rest, names)
+    family = family_of(key for key in state if key not in text_encoder)
+    if not updates:
+        raise _nothing_matched(rest, bool(text_encoder), family, layers)
+    configs, exact = read_peft_configs(metadata), _exact_scales(metadata)
+    depth = {path: index for index, path in enumerate(layers)}
+    found: dict[str, tuple[Factors, ...]] = {}
+    for target in sorted(updates, key=lambda t: (depth[t.module], t.rows or (0, 0))):
+        parts = updates[target]
+        stem = _stem(next(iter(parts.values()))[0])
+        place = Place(target, tuple(layers[target.module]), family)
+        factors = _exact(build_factors(parts, place, stated_for(configs, stem)), exact.get(stem))
+        found[target.module] = (*found.get(target.module, ()), factors)
+    unmatched = tuple(dict.fromkeys(map(_stem, rest)))
+    kept = {key: value for key, value in metadata.items() if key != _SCALES_KEY}
+    return LoraFile(found, text_encoder, unmatched, kept)
+
+
+def write_lora(
+    path: str | os.PathLike[str],
+    layers: Mapping[str, Factors | Sequence[Factors]],
+    text_encoder: Mapping[str, Tensor] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    shapes: Layers | None = None,
+) -> None:
+    """Store updates by module path under kohya's LDM names, dtypes kept; same input, same bytes.
+
+    Several updates of one layer, or one that covers a slice of it, are combined into one exact
+    full update (factors.combine). shapes: the model's layers; needed for slices only.
+    text_encoder: tensors stored under their own keys. A PEFT configuration in the metadata is
+    left out: the scales are in the file as alpha.
+    The file appears whole or not at all. Raises CraftError if it cannot be written, or if the
+    updates hold NaN or infinity.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _EXTENSIONS:
+        raise CraftError(
+            f"A LoRA cannot be saved as {path.name}",
+            "LoRA files are written as .safetensors",
+            "Choose a name that ends in .safetensors",
+        )
+    tensors: dict[str, Tensor] = {}
+    exact: dict[str, str] = {}
+    for module, updates in layers.items():
+        stem, one = kohya_name(module), _whole(module, updates, shapes)
+        assert f"{stem}.alpha" not in tensors, f"two layers are called {stem}"
+        alpha = alpha_of(one.scale, one.rank)
+        if scale_of(alpha, one.rank) != one.scale:
+            exact[stem] = float(one.scale).hex()
+        ones = (1,) * (one.down.ndim - 2)  # a convolution's up is a 1x1 convolution
+        tensors[f"{stem}.alpha"] = _number(alpha)
+        tensors[f"{stem}.lora_down.weight"] = one.down
+        tensors[f"{stem}.lora_up.weight"] = one.up.reshape(*one.up.shape, *ones)
+    for key, tensor in (text_encoder or {}).items():
+        assert key not in tensors, f"{key} is both a layer and a text encoder's"
+        tensors[key] = tensor
+    _check_finite(tensors.items())
+    described = {k: v for k, v in (metadata or {}).items() if k != PEFT_METADATA_KEY}
+    assert all(isinstance(value, str) for value in described.values()), "metadata is text"
+    if exact:
+        described[_SCALES_KEY] = json.dumps(exact, sort_keys=True)
+    _replace_file(path, _serialised(tensors, described))
+
+
+def _by_target(
+    state: Mapping[str, Tensor], names: Mapping[str, Target]
+) -> tuple[dict[Target, Parts], list[str]]:
+    """The tensors of every layer the file adapts, and the keys that adapt none."""
+    groups: dict[Target, dict[str, tuple[str, Tensor]]] = {}
+    rest: list[str] = []
+    for key, tensor in state.items():
+        split = split_key(key)
+        if split is None or split.stem not in names:
+            rest.append(key)
+            continue
+        parts = groups.setdefault(names[split.stem], {})
+        if split.part in parts:
+            raise CraftError(
+                f"{parts[split.part][0]} and {key} are both there for one layer",
+                "A file holds one LoRA, and each layer once",
+                "Save the LoRAs as separate files",
+            )
+        parts[split.part] = (key, tensor)
+    lone = [target for target, parts in groups.items() if set(parts) == {"alpha"}]
+    rest += [groups.pop(target)["alpha"][0] for target in lone]  # a scale of nothing
+    return {**groups}, rest
+
+
+def _check_finite(tensors: Iterable[tuple[str, Tensor]]) -> None:
+    broken = [key for key, tensor in tensors if not _finite(tensor)]
+    if broken:
+        raise CraftError(
+            f"{_few(broken)} holds NaN or infinity",
+            "Such a LoRA makes every image black or noise",
+            "Use an earlier save of its training, or train with a lower learning rate",
+        )
+
+
+def _finite(tensor: Tensor) -> bool:
+    if not is_plain_float(tensor):
+        return True
+    wide = tensor.float() if tensor.element_size() == 1 else tensor  # float8 has no isfinite
+    return bool(torch.isfinite(wide).all())
+
+
+def _check_kinds(keys: Iterable[str]) -> None:
+    """CraftError if updates of a kind that is not carried are among the keys."""
+    kinds: dict[str, list[str]] = {}
+    for key in keys:
+        kind = refused_kind(key)
+        if kind:
+            kinds.setdefault(kind, []).append(key)
+    if kinds:
+        counted = ", ".join(f"{kind} ({_few(found)})" for kind, found in kinds.items())
+        raise CraftError(
+            f"The file holds updates that low-rank branches cannot carry exactly: {counted}",
+            "LoRA, LoCon (with or without mid) and LoHa are carried exactly",
+            "Convert it to a plain LoRA (by SVD of the difference), or load it with the host's "
+            "own LoRA loader",
+        )
+
+
+def _check_endings(keys: Iterable[str], names: Mapping[str, Target]) -> None:
+    """CraftError if a key belongs to a layer of the model but its ending is unknown."""
+    strange = [key for key in keys if split_key(key) is None and _starts_with_stem(key, names)]
+    if strange:
+        raise CraftError(
+            f"The file holds tensors of an unknown kind: {_few(strange)}",
+            "LoRA, LoCon (with or without mid) and LoHa are carried exactly",
+            "Convert it to a plain LoRA",
+        )
+
+
+def _starts_with_stem(key: str, names: Mapping[str, Target]) -> bool:
+    dots = (index for index, letter in enumerate(key) if letter == ".")
+    return any(key[:index] in names for index in dots)
+
+
+def _nothing_matched(
+    keys: Sequence[str], text_encoder: bool, family: str | None, layers: Layers
+) -> CraftError:
+    if not keys:
+        held = "only text-encoder weights" if text_encoder else "no tensors"
+        return CraftError(
+            f"The file holds {held}",
+            "A branch needs a LoRA of the diffusion model",
+            "Choose another LoRA",
+        )
+    looks = f"they look like {family}" if family else "they are of no known family"
+    model = family_of(layers)
+    return CraftError(
+        f"No name in this LoRA points to a layer of the model ({_few(keys)}); {looks}",
+        f"The model looks like {model}" if model else f"The model has layers like {_few(layers)}",
+        "Load a LoRA made for this model, or the model this LoRA was made for",
+    )
+
+
+def _exact_scales(metadata: Mapping[str, str]) -> dict[str, float]:
+    """Stem -> scale, for the scales that write_lora could not express as an alpha."""
+    try:
+        stored = json.loads(metadata.get(_SCALES_KEY, "{}"))
+        return {stem: float.fromhex(text) for stem, text in stored.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CraftError(
+            f"The metadata entry {_SCALES_KEY} cannot be read ({error})",
+            "It is a JSON table of hexadecimal numbers",
+            "Remove it: the alpha tensors say the same to sixteen digits",
+        ) from error
+
+
+def _exact(factors: Factors, scale: float | None) -> Factors:
+    """The factors with their last digits restored; alpha decides if the two disagree."""
+    if scale is None or not math.isclose(factors.scale, scale, rel_tol=1e-14):
+        return factors
+    return replace(factors, scale=scale)
+
+
+def _whole(module: str, updates: Factors | Sequence[Factors], shapes: Layers | None) -> Factors:
+    updates = (updates,) if isinstance(updates, Factors) else tuple(updates)
+    shape = (shapes or {}).get(module)
+    sliced = any(one.rows for one in updates)
+    assert shape or not sliced, f"{module} is covered in part: its full shape is needed"
+    one = combine(updates, shape[0] if shape else None)
+    fits = shape is None or (one.up.shape[0], *one.down.shape[1:]) == tuple(shape)
+    assert fits, f"the update of {module} does not have its shape {shape}"
+    assert one.up.shape[1] == one.rank > 0, f"the factors of {module} do not share a rank"
+    return one
+
+
+def _number(value: float) -> Tensor:
+    """A 0-d tensor that holds the value exactly, in float32 if that can."""
+    single = torch.tensor(value, dtype=torch.float32)
+    return single if single.item() == value else torch.tensor(value, dtype=torch.float64)
+
+
+def _serialised(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> list[bytes | memoryview]:
+    """A safetensors file in pieces. The library writes metadata in random order; we sort it."""
+    owned = {
+        key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, tensor in sorted(tensors.items())
+    }
+    data = memoryview(safetensors.torch.save(owned))
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(bytes(data[8:start]))
+    if metadata:
+        header = {"__metadata__": dict(sorted(metadata.items())), **header}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format aligns the tensors to 8 bytes
+    return [len(text).to_bytes(8, "little"), text, data[start:]]
+
+
+def _replace_file(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    beside = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with open(beside, "xb") as file:
+            file.writelines(pieces)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        raise CraftError(
+            f"{path.name} cannot be written ({error})",
+            "A LoRA is saved into an existing folder with room and write permission",
+            "Check the folder and the disk, then try again",
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _stem(key: str) -> str:
+    """What names the layer in a key; the whole key if its ending is unknown."""
+    split = split_key(key)
+    return split.stem if split else key
+
+
+def _few(keys: Iterable[str]) -> str:
+    """The first keys and how many there are."""
+    keys = list(keys)
+    shown = ", ".join(keys[:2])
+    return shown if len(keys) <= 2 else f"{shown} and {len(keys) - 2} more"

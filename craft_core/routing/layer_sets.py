@@ -1,0 +1,203 @@
+"""Content branches act on one set of layers, style branches on another, and the two are disjoint.
+
+CRAFT-LoRA (2026), arXiv:2602.18936, Sec. 3.4.1: I_c and I_s are disjoint. `all` is the stated
+exception: every branch on every layer it adapts.
+
+The text a user edits is a preset's key, or one pattern a line:
+
+    # B-LoRA's two blocks
+    content: up_blocks.0.attentions.0
+    style: output_blocks.1.1          # the LDM name of up_blocks.0.attentions.1
+
+A pattern is a diffusers or LDM module name, or the beginning of one; it claims every layer below.
+Names are matched by component (down_blocks.1 does not claim down_blocks.10), and * stands for one
+whole component (down_blocks.*.attentions.0). # starts a comment. A role without a line acts on no
+layer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..errors import CraftError
+from ..lora.keys import Layers, unet_diffusers_paths
+from ..types import ROLES, Branch, Role
+from .auto import split_by_energy
+from .presets import PRESETS, Rule
+from .resolution import BOUNDARY, LATENT_SIZE, latent_resolutions
+
+_PATTERN = re.compile(r"(\*|[\w-]+)(\.(\*|[\w-]+))*", re.ASCII)
+_SYNTAX = (
+    "Write one pattern a line, such as content: up_blocks.0.attentions.0, "
+    f"or one preset: {', '.join(PRESETS)}"
+)
+_SHOWN = 8  # names quoted in a message
+
+
+@dataclass(frozen=True)
+class LayerSetSpec:
+    """What a user's text asks for, before a model is known. Patterns only for rule `patterns`."""
+
+    rule: Rule
+    content: tuple[str, ...] = ()
+    style: tuple[str, ...] = ()
+
+    def patterns(self, role: Role) -> tuple[str, ...]:
+        return self.content if role == "content" else self.style
+
+
+@dataclass(frozen=True)
+class LayerSets:
+    """Module paths by role.
+
+    unmatched: patterns that claim no layer of this model, as "role: pattern". overlap: layers in
+    both sets; only `all` has any.
+    """
+
+    content: frozenset[str]
+    style: frozenset[str]
+    unmatched: tuple[str, ...] = ()
+
+    @property
+    def overlap(self) -> frozenset[str]:
+        return self.content & self.style
+
+    def of(self, roles: Sequence[Role]) -> tuple[frozenset[str], ...]:
+        """The sets by branch, as `Routing.layer_sets` holds them."""
+        return tuple(self.content if role == "content" else self.style for role in roles)
+
+
+def parse_layer_sets(text: str) -> LayerSetSpec:
+    """Read a preset's key or lines of patterns; CraftError names the line that is neither."""
+    key = text.strip()
+    if key in PRESETS:
+        preset = PRESETS[key]
+        return LayerSetSpec(preset.rule, *_roles(preset.text))
+    content, style = _roles(text)
+    if not content and not style:
+        raise CraftError("The layer sets name no layers", _SYNTAX, "Choose a preset to start from")
+    return LayerSetSpec("patterns", content, style)
+
+
+def resolve(
+    spec: LayerSetSpec | str,
+    layers: Layers,
+    branches: Sequence[Branch] = (),
+    latent_size: int = LATENT_SIZE,
+) -> LayerSets:
+    """The layer sets of a model.
+
+    layers: module path -> weight shape of its linear and convolution layers, in depth order.
+    branches: for `auto` only, the branches whose energies are compared.
+    latent_size: for `duolora-prior` only, the side of the latent.
+    Raises CraftError if content and style claim the same layer, or if a role has patterns and
+    none of them claims a layer.
+    """
+    spec = parse_layer_sets(spec) if isinstance(spec, str) else spec
+    if spec.rule == "all":
+        return LayerSets(frozenset(layers), frozenset(layers))
+    if spec.rule == "auto":
+        return LayerSets(*split_by_energy(branches, layers))
+    if spec.rule == "resolution":
+        return _by_resolution(layers, latent_size)
+    return _by_patterns(spec, layers)
+
+
+def _roles(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    found: dict[str, list[str]] = {role: [] for role in ROLES}
+    for number, typed in enumerate(text.splitlines(), start=1):
+        line = typed.split("#", 1)[0].strip()
+        if not line:
+            continue
+        role, colon, pattern = (part.strip() for part in line.partition(":"))
+        if not colon or role.lower() not in found or not _PATTERN.fullmatch(pattern):
+            raise CraftError(
+                f"Line {number} of the layer sets is {line!r}",
+                _SYNTAX,
+                "Correct this line; * may only stand for a whole part between dots",
+            )
+        found[role.lower()].append(pattern)
+    return tuple(found["content"]), tuple(found["style"])
+
+
+def _by_resolution(layers: Layers, latent_size: int) -> LayerSets:
+    resolutions = latent_resolutions(layers, latent_size)
+    content = frozenset(path for path, side in resolutions.items() if side < BOUNDARY)
+    style = frozenset(resolutions) - content
+    if not content or not style:
+        sides = ", ".join(map(str, sorted(set(resolutions.values()))))
+        raise CraftError(
+            f"With a latent of {latent_size} the layers' resolutions are {sides}: "
+            f"no {'style' if content else 'content'} layers",
+            f"Layers below {BOUNDARY} are content, the others style",
+            "Use another latent size (64 is DuoLoRA's) or another preset",
+        )
+    return LayerSets(content, style)
+
+
+def _by_patterns(spec: LayerSetSpec, layers: Layers) -> LayerSets:
+    names = _names(layers)
+    claimed: dict[Role, frozenset[str]] = {}
+    unmatched: list[str] = []
+    for role in ROLES:
+        matches = {pattern: _claimed(pattern, names) for pattern in spec.patterns(role)}
+        claimed[role] = frozenset().union(*matches.values())
+        unmatched += [f"{role}: {pattern}" for pattern, paths in matches.items() if not paths]
+        if matches and not claimed[role]:
+            raise CraftError(
+                f"No {role} pattern matches this model: {_listed(matches)}",
+                f"It has {_listed(_examples(layers))}",
+                "Use names of this model, or the preset auto, which fits any model",
+            )
+    sets = LayerSets(claimed["content"], claimed["style"], tuple(unmatched))
+    if sets.overlap:
+        shared = [path for path in layers if path in sets.overlap]
+        raise CraftError(
+            f"{len(shared)} layers are both content and style: {_listed(shared)}",
+            "The two sets must be disjoint",
+            "Narrow one of the patterns, or choose the preset all to lift the restriction",
+        )
+    return sets
+
+
+def _names(layers: Layers) -> dict[tuple[str, ...], str]:
+    """Every name of every layer, in components -> its module path."""
+    paths = {path: path for path in layers} | unet_diffusers_paths(layers)
+    return {tuple(name.split(".")): path for name, path in paths.items()}
+
+
+def _claimed(pattern: str, names: Mapping[tuple[str, ...], str]) -> frozenset[str]:
+    parts = pattern.split(".")
+    fits = _fits(parts)
+    return frozenset(path for name, path in names.items() if fits(name))
+
+
+def _fits(parts: Sequence[str]) -> Callable[[tuple[str, ...]], bool]:
+    count = len(parts)
+    fixed = [(place, part) for place, part in enumerate(parts) if part != "*"]
+    return lambda name: len(name) >= count and all(name[at] == part for at, part in fixed)
+
+
+def _examples(layers: Layers) -> list[str]:
+    """The blocks a pattern could name, first to last of each kind."""
+    diffusers = unet_diffusers_paths(layers)
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for name in diffusers or layers:
+        parts = name.split(".")
+        numbers = [at for at, part in enumerate(parts[:4]) if part.isdecimal()]
+        block = parts[: numbers[-1 if diffusers else 0] + 1] if numbers else parts[:1]
+        kind = tuple("" if part.isdecimal() else part for part in block)
+        kinds.setdefault(kind, []).append(".".join(block))
+    numbered = {kind: blocks for kind, blocks in kinds.items() if "" in kind} or kinds
+    return [
+        blocks[0] if blocks[0] == blocks[-1] else f"{blocks[0]} to {blocks[-1]}"
+        for blocks in numbered.values()
+    ]
+
+
+def _listed(items: Iterable[str]) -> str:
+    items = list(items)
+    rest = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return ", ".join(items[:_SHOWN]) + rest

@@ -1,0 +1,24 @@
+"""Content and style over time (CRAFT-LoRA, App. C): one shape a file, and the clock."""
+
+# Imported in the order of the menu, whose first entry is the default.
+from . import cosine, constant, window, linear, sigmoid, curve  # isort: skip
+from .clock import model_table, moment, progress
+from .schedule import CLOCKS, Clock, Schedule, sample_curve
+from .shapes import SHAPES
+
+__all__ = [
+    "CLOCKS",
+    "SHAPES",
+    "Clock",
+    "Schedule",
+    "constant",
+    "cosine",
+    "curve",
+    "linear",
+    "model_table",
+    "moment",
+    "progress",
+    "sample_curve",
+    "sigmoid",
+    "window",
+]

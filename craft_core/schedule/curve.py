@@ -1,0 +1,100 @@
+"""Any course of content and style the user draws: curves through points.
+
+x is progress (0 first step, 1 last), y strength; before the first point and after the last the
+curve is level. Between points it is straight, or a cubic that never overshoots (Fritsch and
+Carlson 1980, "Monotone Piecewise Cubic Interpolation", SIAM J. Numer. Anal. 17(2), with the mean
+of the neighbouring secants as first guess of a slope), as the host's curve editor draws it.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Annotated
+
+from ..errors import CraftError
+from ..registry import Knob
+from .shapes import SHAPES
+
+Points = tuple[tuple[float, float], ...]
+INTERPOLATIONS = ("monotone_cubic", "linear")
+
+
+@SHAPES.register("Free curve")
+def curve(
+    noise: float,
+    *,
+    content: Annotated[Points, Knob("Content: (progress, strength) points.")] = (
+        (0.0, 1.0),
+        (1.0, 0.0),
+    ),
+    style: Annotated[Points, Knob("Style: (progress, strength) points.")] = (
+        (0.0, 0.0),
+        (1.0, 1.0),
+    ),
+    interpolation: Annotated[
+        str, Knob("How the points are joined.", choices=INTERPOLATIONS)
+    ] = "monotone_cubic",
+) -> tuple[float, float]:
+    """Draw both courses yourself."""
+    progress = 1.0 - noise
+    return (
+        interpolate(read_points(content, "content"), progress, interpolation),
+        interpolate(read_points(style, "style"), progress, interpolation),
+    )
+
+
+def read_points(points: str | Sequence[Sequence[float]], role: str = "curve") -> Points:
+    """Points sorted by x, from (x, y) pairs or text such as "0 1, 0.5 0.3, 1 0".
+
+    Raises CraftError for no points, values outside [0, 1] and two points of the same x.
+    """
+    possible = 'Points are x y pairs from 0 to 1 with different x, such as "0 1, 0.5 0.3, 1 0"'
+    try:
+        pairs = [pair.split() for pair in points.split(",")] if isinstance(points, str) else points
+        read = tuple(sorted((float(x), float(y)) for x, y in pairs))
+    except (TypeError, ValueError) as error:
+        raise CraftError(f"The {role} points are {points!r}", possible, "Correct them") from error
+    inside = all(0.0 <= value <= 1.0 for point in read for value in point)
+    if not read or not inside or len({x for x, _ in read}) < len(read):
+        raise CraftError(f"The {role} points are {points!r}", possible, "Correct them")
+    return read
+
+
+def interpolate(points: Points, x: float, interpolation: str = "monotone_cubic") -> float:
+    """The curve through sorted points at x; it stays within the y of the neighbouring points."""
+    if x <= points[0][0]:
+        return points[0][1]
+    if x >= points[-1][0]:
+        return points[-1][1]
+    right = bisect_right(points, x, key=lambda point: point[0])
+    (x0, y0), (x1, y1) = points[right - 1], points[right]
+    t = (x - x0) / (x1 - x0)
+    if interpolation == "linear":
+        return y0 + t * (y1 - y0)
+    slopes = _slopes(points)
+    bend0 = (x1 - x0) * slopes[right - 1] - (y1 - y0)
+    bend1 = (y1 - y0) - (x1 - x0) * slopes[right]
+    y = y0 + t * (y1 - y0) + t * (1.0 - t) * (bend0 * (1.0 - t) + bend1 * t)
+    return min(max(y, min(y0, y1)), max(y0, y1))  # rounding only: the cubic does not overshoot
+
+
+def _slopes(points: Points) -> list[float]:
+    """Slopes at the points, limited to Fritsch and Carlson's circle alpha^2 + beta^2 <= 9."""
+    pairs = pairwise(points)
+    secants = [(y1 - y0) / (x1 - x0) for (x0, y0), (x1, y1) in pairs]
+    inner = [
+        (left + right) / 2.0 if left * right > 0.0 else 0.0 for left, right in pairwise(secants)
+    ]
+    slopes = [secants[0], *inner, secants[-1]]
+    for index, secant in enumerate(secants):
+        if secant == 0.0:
+            slopes[index] = slopes[index + 1] = 0.0
+            continue
+        size = math.hypot(slopes[index] / secant, slopes[index + 1] / secant)
+        if size > 3.0:
+            slopes[index] *= 3.0 / size
+            slopes[index + 1] *= 3.0 / size
+    return slopes

@@ -1,0 +1,131 @@
+"""The command line of run.py: parse it, do it, turn every user error into one sentence."""
+
+import argparse
+import signal
+import sys
+import webbrowser
+from pathlib import Path
+
+from .bench import run_benchmark
+from .errors import LaunchError
+from .generate import generate, open_server
+from .paths import ROOT
+from .server import require_port
+from .terminal import say
+from .tiers import TIERS, run_tiers
+
+DEMO = ROOT / "workflows" / "demo_small_world.json"
+INTERRUPTED = 130
+EXAMPLES = """examples:
+  python run.py demo                 make pictures with the shipped model and two LoRAs
+  python run.py host                 the same ComfyUI, left open for you to play with
+  python run.py test                 set everything up and run all tests
+  python run.py test host -- -x      one tier, with options for pytest
+
+The ComfyUI used is yours if COMFYUI_PATH names it or this folder lies in its custom_nodes
+(its Python: COMFYUI_PYTHON, else the one found beside it); nothing is written to it. Otherwise
+ComfyUI is set up once in your cache folder, with an environment of its own, for all clones.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    _end_on_signals()
+    arguments, passed_on = _split(arguments)
+    chosen = _parser().parse_args(arguments)
+    try:
+        return chosen.run(chosen, passed_on)
+    except LaunchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _end_on_signals() -> None:
+    """End as on Ctrl-C when told to end, so that no server is left behind."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), interrupt)
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Our arguments, and those behind `--` (or behind `bench NAME`), which are passed on."""
+    if arguments[:1] == ["bench"]:
+        return arguments[:2], [argument for argument in arguments[2:] if argument != "--"]
+    if "--" not in arguments:
+        return arguments, []
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
+
+
+def _parser() -> argparse.ArgumentParser:
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="run.py",
+        description="Content and style LoRAs in ComfyUI.",
+        epilog=EXAMPLES,
+        formatter_class=plain,
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="make pictures with the shipped model and LoRAs")
+    demo.set_defaults(run=_demo)
+    host = commands.add_parser("host", help="start ComfyUI with the packs and leave it open")
+    host.add_argument("--port", type=int, help="default: any free port")
+    host.add_argument("--no-browser", action="store_true", help="only print the address")
+    host.set_defaults(run=_host)
+    flow = commands.add_parser("workflow", help="run a workflow file and save its pictures")
+    flow.add_argument("file", type=Path)
+    flow.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE")
+    flow.add_argument("--output", type=Path, help="default: output/NAME in this folder")
+    flow.set_defaults(run=_workflow)
+    test = commands.add_parser("test", help="run the tests (all tiers, or one)")
+    test.add_argument("tier", nargs="?", choices=tuple(TIERS))
+    test.set_defaults(run=_test)
+    bench = commands.add_parser("bench", help="run a benchmark in the host's environment")
+    bench.add_argument("name", help="a file of benchmarks/, for example: engine")
+    bench.set_defaults(run=_bench)
+    return parser
+
+
+def _demo(_chosen: argparse.Namespace, _passed_on: list[str]) -> int:
+    generate(DEMO, ROOT / "output" / "demo")
+    return 0
+
+
+def _workflow(chosen: argparse.Namespace, _passed_on: list[str]) -> int:
+    output = chosen.output or ROOT / "output" / chosen.file.stem
+    generate(chosen.file, output, settings=chosen.set)
+    return 0
+
+
+def _host(chosen: argparse.Namespace, _passed_on: list[str]) -> int:
+    port = None if chosen.port is None else require_port(chosen.port)
+    with open_server(port) as server:
+        page = f"{server.url}/?template={DEMO.stem}&source=comfyui-craft-lora"
+        say(f"ComfyUI is open at {page}")
+        say("The shipped workflows are in its template browser. Ctrl-C ends it.")
+        if not chosen.no_browser:
+            webbrowser.open(page)
+        try:
+            status = server.wait()
+        except KeyboardInterrupt:
+            say("\nending ComfyUI")
+            return 0
+        raise LaunchError(f"ComfyUI ended by itself (status {status}).\n{server.log_tail()}")
+
+
+def _test(chosen: argparse.Namespace, passed_on: list[str]) -> int:
+    return run_tiers([chosen.tier] if chosen.tier else list(TIERS), passed_on)
+
+
+def _bench(chosen: argparse.Namespace, passed_on: list[str]) -> int:
+    return run_benchmark(chosen.name, passed_on)

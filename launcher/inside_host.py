@@ -1,0 +1,55 @@
+"""Make this very process able to import the host and our pack (tests and benchmarks use it)."""
+
+import importlib
+import importlib.util
+import os
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+
+from .paths import ROOT
+
+PACK = "craft_lora_pack"
+FOLDERS = ("custom_nodes", "input", "output", "user", "models/checkpoints", "models/loras")
+
+
+def enter_host(comfyui: Path, base: Path, *, cpu: bool = True) -> None:
+    """Let `import comfy`, `nodes`, `execution` ... mean the host's, with `base` for its files.
+
+    The host comes first on sys.path and this clone last, or the host's `nodes` would be ours.
+    Must run before anything imports the host.
+    """
+    for name in FOLDERS:
+        (base / name).mkdir(parents=True, exist_ok=True)
+    here = {"", os.path.abspath(ROOT), os.path.abspath(comfyui)}
+    rest = [path for path in sys.path if (path and os.path.abspath(path)) not in here]
+    sys.path[:] = [str(comfyui), *rest, str(ROOT)]
+    arguments = importlib.import_module("comfy.cli_args").args
+    arguments.cpu = cpu
+    arguments.base_directory = str(base)
+    arguments.database_url = "sqlite:///:memory:"
+    arguments.disable_api_nodes = True
+
+
+def load_pack(folder: Path = ROOT, name: str = PACK) -> ModuleType:
+    """Import the clone as one package, as the host's loader does; `craft_core` is below it."""
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def temporary_base() -> "tempfile.TemporaryDirectory[str]":
+    """A base directory that goes away with the process."""
+    return tempfile.TemporaryDirectory(prefix="craft-host-", ignore_cleanup_errors=True)

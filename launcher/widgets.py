@@ -1,0 +1,120 @@
+"""Which of a node's inputs are widgets, and which saved value belongs to which.
+
+The page saves widget values as a bare list in the order in which it drew the widgets; the names
+and the order come from the server's /object_info.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+Json = dict[str, Any]
+DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
+WIDGETS = {
+    "INT",
+    "FLOAT",
+    "STRING",
+    "BOOLEAN",
+    "COMBO",
+    "MARKDOWN",
+    "TEXTAREA",
+    "COLOR",
+    "COLORS",
+    "CURVE",
+    "RANGE",
+    "BOUNDING_BOX",
+    "BOUNDING_BOXES",
+    "PAINTER",
+    DYNAMIC_COMBO,
+}
+CONTROLS = {"fixed", "increment", "decrement", "randomize", "increment-wrap"}
+SEEDS = {"seed", "noise_seed"}
+UPLOADS = {"image_upload", "video_upload", "animated_image_upload", "audio_upload", "mesh_upload"}
+MISSING = object()
+
+
+class _Values:
+    """The saved list, taken from the front; `MISSING` when it is used up."""
+
+    def __init__(self, values: list[Any]):
+        self._values = values
+        self._next = 0
+
+    def peek(self) -> Any:
+        return self._values[self._next] if self._next < len(self._values) else MISSING
+
+    def take(self) -> Any:
+        value = self.peek()
+        self._next += 1
+        return value
+
+
+def widget_values(node: Json, info: Json) -> Json:
+    """Input name -> value for every widget of a node, from what the page saved in it."""
+    saved = node.get("widgets_values")
+    if isinstance(saved, dict):
+        return {name: saved[name] for name, _ in _all_inputs(info) if name in saved}
+    shown = {entry["name"] for entry in node.get("inputs") or [] if entry.get("widget")}
+    result: Json = {}
+    values = _Values(saved or [])
+    for group in ("required", "optional"):
+        inputs = (info.get("input") or {}).get(group) or {}
+        for name, spec in inputs.items():
+            _take_input(name, spec, values, shown, result)
+        if any(_options(spec).get(flag) for spec in inputs.values() for flag in UPLOADS):
+            values.take()  # the upload button, drawn behind the group it belongs to
+    return result
+
+
+def _all_inputs(info: Json) -> Iterator[tuple[str, Any]]:
+    for group in ("required", "optional"):
+        yield from ((info.get("input") or {}).get(group) or {}).items()
+
+
+def _options(spec: Any) -> Json:
+    return spec[1] if len(spec) > 1 and isinstance(spec[1], dict) else {}
+
+
+def _kind(spec: Any) -> str:
+    """The widget type of an input; a bare list of choices is the older way to write COMBO."""
+    return "COMBO" if isinstance(spec[0], list) else _options(spec).get("widgetType") or spec[0]
+
+
+def _take_input(name: str, spec: Any, values: _Values, shown: set[str], result: Json) -> None:
+    """Take the values of one input off the list, with those that the page drew behind it."""
+    kind, options = _kind(spec), _options(spec)
+    if options.get("forceInput") or not (kind in WIDGETS or name in shown):
+        return
+    value = values.take()
+    result[name] = _default(kind, spec) if value is MISSING else value
+    if kind == DYNAMIC_COMBO:
+        for sub_name, sub_spec in _chosen_inputs(options, result[name]):
+            _take_input(f"{name}.{sub_name}", sub_spec, values, shown, result)
+    elif _has_control(name, kind, options) and values.peek() in CONTROLS:
+        values.take()
+        if kind == "COMBO" and isinstance(values.peek(), str):
+            values.take()  # the filter that the page draws below a controlled list
+
+
+def _has_control(name: str, kind: str, options: Json) -> bool:
+    return bool(options.get("control_after_generate", kind == "INT" and name in SEEDS))
+
+
+def _chosen_inputs(options: Json, key: Any) -> Iterator[tuple[str, Any]]:
+    """The further inputs that the chosen entry of a dynamic list brings."""
+    for option in options.get("options") or []:
+        if option["key"] == key:
+            for group in ("required", "optional"):
+                yield from (option["inputs"].get(group) or {}).items()
+
+
+def _default(kind: str, spec: Any) -> Any:
+    """What the page shows where a workflow saved nothing: the default, else the first choice."""
+    options = _options(spec)
+    if "default" in options:
+        return options["default"]
+    if kind == DYNAMIC_COMBO:
+        return options["options"][0]["key"]
+    if kind == "COMBO":
+        choices = spec[0] if isinstance(spec[0], list) else options.get("options") or [None]
+        return choices[0]
+    return {"INT": 0, "FLOAT": 0.0, "BOOLEAN": False}.get(kind, "")

@@ -1,0 +1,107 @@
+"""Content/Style LoRA Router: two LoRAs and a marked prompt become a routed MODEL."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..comfy_adapter.lora_files import NONE, lora_choices
+from ..comfy_adapter.notice import tell, warn
+from ..comfy_adapter.router import Request, check_request, layer_set_text, route, with_own_loras
+from ..comfy_adapter.sockets import CATEGORY, Branches, LoraStack, Schedule
+from ..comfy_adapter.widgets import layer_set_menu, method_menu
+from ..craft_core.fusion import FUSION
+
+_PROMPT = "A photo of sks dog <c> in watercolor style <s>"
+
+
+class Router(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        files = [NONE, *lora_choices()]
+        return io.Schema(
+            node_id="CRAFTRouter",
+            display_name="Content/Style LoRA Router",
+            category=CATEGORY,
+            description="Routes a content LoRA and a style LoRA through one MODEL. <c> and <s> in "
+            "the prompt say which phrase is content and which is style; a role without a marker "
+            "is off. Nothing is merged into the weights. Sample with ACFG KSampler, or with any "
+            "sampler for standard guidance.",
+            search_aliases=["craft", "lora fusion", "content style", "b-lora", "merge loras"],
+            inputs=[
+                io.Model.Input("model", tooltip="The backbone the LoRAs act on."),
+                io.Clip.Input("clip", tooltip="Encodes the prompt without its markers."),
+                io.String.Input(
+                    "prompt", multiline=True, dynamic_prompts=True, default=_PROMPT,
+                    tooltip="Mark phrases: <c>a dog</c> or 'a dog <c>' is content, <s>...</s> or "
+                    "'in ink style <s>' is style. The text encoder never sees the markers.",
+                ),
+                io.Combo.Input(
+                    "content_lora", options=files, tooltip="What is shown. A file of models/loras."
+                ),
+                io.Combo.Input(
+                    "style_lora", options=files, tooltip="How it is shown. A file of models/loras."
+                ),
+                io.Float.Input(
+                    "content_strength", default=1.0, min=-10.0, max=10.0, step=0.05,
+                    tooltip="Dial of the content LoRA (gamma_c).",
+                ),
+                io.Float.Input(
+                    "style_strength", default=1.0, min=-10.0, max=10.0, step=0.05,
+                    tooltip="Dial of the style LoRA (gamma_s).",
+                ),
+                layer_set_menu("layer_sets"),
+                method_menu("method", FUSION, "How the branches are combined."),
+                Schedule.Input(
+                    "schedule", optional=True,
+                    tooltip="Strength over time, from Timestep Schedule. None: constant.",
+                ),
+                Branches.Input(
+                    "extra_branches", optional=True,
+                    tooltip="Further contents or styles, from Load LoRA Branch.",
+                ),
+                LoraStack.Input(
+                    "lora_stack", optional=True,
+                    tooltip="Ordinary LoRAs (speed, detail) to apply to the backbone itself, as "
+                    "the LoRA loader does: they act on all rows and all steps.",
+                ),
+                io.Boolean.Input(
+                    "allow_unmatched", default=False, optional=True, advanced=True,
+                    tooltip="Off: LoRA keys or layer patterns that match nothing are an error. "
+                    "On: they are listed in the report and ignored.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output("routed_model", display_name="model",
+                                tooltip="Carries the branches; weights untouched."),
+                io.Conditioning.Output("conditioning", tooltip="The prompt without markers."),
+                io.String.Output("clean_prompt", tooltip="What the text encoder saw."),
+                io.String.Output("report", tooltip="Layers, patterns, gammas: what was matched."),
+                LoraStack.Output("lora_stack_out", display_name="lora_stack",
+                                 tooltip="The given stack plus this content and style LoRA."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, prompt=None, content_lora=None, style_lora=None, layer_sets=None):
+        return check_request(prompt, content_lora, style_lora, layer_sets)
+
+    @classmethod
+    def execute(
+        cls, model, clip, prompt, content_lora, style_lora, content_strength, style_strength,
+        layer_sets, method, schedule=None, extra_branches=(), lora_stack=(),
+        allow_unmatched=False,
+    ) -> io.NodeOutput:  # fmt: skip
+        branches = with_own_loras(
+            (content_lora, style_lora), (content_strength, style_strength), extra_branches
+        )
+        request = Request(
+            prompt, branches, layer_set_text(layer_sets), method, schedule, allow_unmatched
+        )
+        routed = route(model, clip, request, lora_stack or ())
+        for text in routed.warnings:
+            warn(cls, text)
+        if not routed.warnings:
+            tell(cls, routed.report)
+        return io.NodeOutput(
+            routed.model, routed.conditioning, routed.clean_prompt, routed.report, routed.stack
+        )

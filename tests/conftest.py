@@ -1,0 +1,14 @@
+"""Common to all tiers: where tests find our code. Nothing here imports the host or torch.
+
+This folder goes to the *end* of sys.path: ahead of the host, our `nodes` would hide the host's.
+"""
+
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+
+# `python -m pytest` and an empty PYTHONPATH entry put the working folder first; take it out.
+sys.path[:] = [entry for entry in sys.path if entry and Path(entry).resolve() != ROOT]
+sys.path += [str(ROOT), str(TESTS / "unit")]

@@ -1,0 +1,94 @@
+"""Independent references: two models evaluated apart, their weights merged by hand."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import numpy as np
+import torch
+
+
+def dense_deltas(state: dict, layers: dict) -> dict[str, torch.Tensor]:
+    """dW of a kohya state dict by the textbook: alpha / rank * up @ down."""
+    deltas = {}
+    for path, shape in layers.items():
+        stem = "lora_unet_" + path.replace(".", "_")
+        if f"{stem}.lora_down.weight" not in state:
+            continue
+        down, up = state[f"{stem}.lora_down.weight"], state[f"{stem}.lora_up.weight"]
+        scale = float(state[f"{stem}.alpha"]) / down.shape[0]
+        product = up.flatten(1).double() @ down.flatten(1).double()
+        deltas[path] = (scale * product).float().reshape(shape)
+    return deltas
+
+
+def step_position(sigma: float, sigmas: torch.Tensor) -> float:
+    """Progress of a call from the sampler's sigmas: log-linear between its steps."""
+    grid = sigmas[:-1].double().numpy()
+    if len(grid) == 1:
+        return 0.0
+    return float(np.interp(-np.log(sigma), -np.log(grid), np.linspace(0, 1, len(grid))))
+
+
+class TwoModels(comfy.samplers.CFGGuider):
+    """Conditional rows on a second model whose weights are set anew at every call; unconditional
+    rows on the first, never touched."""
+
+    def __init__(self, backbone, twin, deltas, strengths):
+        """deltas: [{path: dW}]; strengths: progress -> one number per delta."""
+        super().__init__(backbone)
+        self.twin, self.deltas, self.strengths = twin, deltas, strengths
+        modules = dict(twin.model.diffusion_model.named_modules())
+        self.layers = {p: modules[p] for d in deltas for p in d}
+        self.weights = {p: m.weight.detach().clone() for p, m in self.layers.items()}
+        twin.model.current_patcher = twin
+
+    def merge(self, progress: float) -> None:
+        factors = self.strengths(progress)
+        for path, module in self.layers.items():
+            weight = self.weights[path].clone()
+            for factor, delta in zip(factors, self.deltas, strict=True):
+                if path in delta:
+                    weight += factor * delta[path]
+            module.weight.data.copy_(weight)
+
+    def predict_noise(self, x, timestep, model_options={}, seed=None):
+        sigmas = model_options["transformer_options"]["sample_sigmas"]
+        self.merge(step_position(float(timestep[0]), sigmas))
+        positive, negative = self.conds["positive"], self.conds["negative"]
+        batch = comfy.samplers.calc_cond_batch
+        (cond,) = batch(self.twin.model, [positive], x, timestep, model_options)
+        (uncond,) = batch(self.inner_model, [negative], x, timestep, model_options)
+        return comfy.samplers.cfg_function(
+            self.inner_model, cond, uncond, self.cfg, x, timestep,
+            model_options=model_options, cond=positive, uncond=negative,
+        )  # fmt: skip
+
+
+def sample(guider, latent: dict, sampler="euler", scheduler="normal", steps=4, seed=3, denoise=1.0):
+    """Run a guider as SamplerCustomAdvanced does."""
+    samples = latent["samples"]
+    model = guider.model_patcher
+    total = steps if denoise >= 1.0 else int(steps / denoise)
+    sampling = model.get_model_object("model_sampling")
+    sigmas = comfy.samplers.calculate_sigmas(sampling, scheduler, total)[-(steps + 1) :]
+    with torch.inference_mode():
+        return guider.sample(
+            comfy.sample.prepare_noise(samples, seed), samples,
+            comfy.samplers.sampler_object(sampler), sigmas,
+            denoise_mask=latent.get("noise_mask"), disable_pbar=True, seed=seed,
+        )  # fmt: skip
+
+
+def load(made) -> None:
+    """Load and patch the guider's model beforehand, so that a timing holds sampling alone."""
+    comfy.model_management.load_models_gpu([made.model_patcher])
+
+
+def guider(model, positive, negative, cfg: float = 4.0):
+    """The host's plain CFG guider."""
+    made = comfy.samplers.CFGGuider(model)
+    made.set_conds(positive, negative)
+    made.set_cfg(cfg)
+    return made

@@ -1,0 +1,36 @@
+"""Statistics of an update against the update itself."""
+
+import pytest
+import torch
+from raw_lora import noise
+
+from craft_core.lora import energy, top_k_sum
+from craft_core.types import Factors
+
+CASES = {
+    "linear": Factors(noise(3, 7), noise(5, 3, seed=1), -0.3),
+    "conv": Factors(noise(3, 4, 3, 3), noise(5, 3, seed=1), 2.0),
+    "half": Factors(noise(2, 7, dtype=torch.float16), noise(5, 2, dtype=torch.float16), 0.5),
+    "zero": Factors(torch.zeros(2, 7), noise(5, 2), 1.0),
+    "cancelling": Factors(torch.cat([noise(1, 7)] * 2), torch.tensor([[1.0, -1.0]] * 5), 1.0),
+}
+
+
+@pytest.mark.parametrize("factors", CASES.values(), ids=CASES)
+def test_energy_is_the_frobenius_norm_of_the_update(factors):
+    assert energy(factors) == pytest.approx(factors.delta().double().norm().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("factors", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("k", [0, 1, 4, 10**6])
+def test_top_k_is_the_sum_of_the_largest_entries(factors, k):
+    expected = sum(sorted(factors.delta().abs().double().flatten().tolist(), reverse=True)[:k])
+    assert top_k_sum(factors, k) == pytest.approx(expected, abs=1e-6)
+    assert energy(factors, top_k=k) == top_k_sum(factors, k)
+
+
+def test_a_layers_slices_are_measured_together():
+    q = Factors(noise(2, 4), noise(3, 2), 1.0, rows=(0, 3))
+    v = Factors(noise(2, 4, seed=3), noise(3, 2, seed=4), 0.5, rows=(6, 3))
+    assert energy((q, v)) == pytest.approx((energy(q) ** 2 + energy(v) ** 2) ** 0.5)
+    assert top_k_sum((q, v), 10**6) == pytest.approx(top_k_sum(q, 99) + top_k_sum(v, 99))

@@ -1,0 +1,247 @@
+"""Layer sets: presets, free text, matching by component, disjointness."""
+
+import pytest
+from unet_layers import sd1_layers, sdxl_layers
+
+from craft_core.errors import CraftError
+from craft_core.routing import PRESETS, latent_resolutions, parse_layer_sets, resolve
+from craft_core.types import Branch
+
+SD1, SDXL = sd1_layers(), sdxl_layers()
+DIT = {
+    f"{kind}_blocks.{i}.{name}": (64, 64)
+    for kind, count in (("double", 19), ("single", 38))
+    for i in range(count)
+    for name in ("img_attn.qkv", "mlp.0")
+}
+PATTERN_PRESETS = [key for key, preset in PRESETS.items() if preset.rule == "patterns"]
+
+
+def below(layers, *prefixes):
+    return {p for p in layers if any(p.startswith(f"{prefix}.") for prefix in prefixes)}
+
+
+def test_b_loras_two_blocks_on_sdxl():
+    sets = resolve("b-lora", SDXL)
+    assert sets.content == below(SDXL, "output_blocks.0.1")
+    assert sets.style == below(SDXL, "output_blocks.1.1")
+    assert sets.unmatched == ()
+    assert len(sets.content) == len(sets.style) == 102  # 10 transformer blocks, proj_in, proj_out
+
+
+def test_the_papers_table_on_sdxl_reports_the_two_blocks_it_lacks():
+    sets = resolve("craft-paper", SDXL)
+    assert sets.unmatched == (
+        "content: up_blocks.2.attentions.0",
+        "style: down_blocks.0.attentions.0",
+    )
+    content = ("input_blocks.7.1", "middle_block.1", "output_blocks.1.1", "output_blocks.3.1")
+    style = ("input_blocks.4.0", "middle_block.2", "input_blocks.2.0", "input_blocks.5.1")
+    assert sets.content == below(SDXL, *content)
+    assert sets.style == below(SDXL, *style)
+
+
+def test_the_papers_table_on_sd1_reports_the_one_block_it_lacks():
+    sets = resolve("craft-paper", SD1)
+    assert sets.unmatched == ("content: up_blocks.0.attentions.1",)
+    assert below(SD1, "input_blocks.1.1") <= sets.style
+    assert below(SD1, "output_blocks.6.1") <= sets.content
+
+
+def test_the_releases_blocks_on_sdxl():
+    sets = resolve("craft-release", SDXL)
+    first = [f"input_blocks.{i}" for i in range(1, 7)]
+    assert sets.content == below(SDXL, *first, "middle_block", "output_blocks.0.1")
+    late = [f"output_blocks.{i}" for i in range(3, 9)]
+    assert sets.style == below(SDXL, *late, "output_blocks.1.1")
+    assert sets.unmatched == ()
+
+
+@pytest.mark.parametrize("layers", [SD1, SDXL], ids=["sd1", "sdxl"])
+@pytest.mark.parametrize("key", [*PATTERN_PRESETS, "duolora-prior"])
+def test_every_preset_splits_into_disjoint_layers_of_the_model_or_says_why_not(key, layers):
+    if key == "b-lora" and layers is SD1:
+        with pytest.raises(CraftError, match="No content pattern.* up_blocks.1.attentions.0 to"):
+            resolve(key, layers)
+        return
+    sets = resolve(key, layers)
+    assert sets.content and sets.style and not sets.overlap
+    assert sets.content | sets.style <= set(layers)
+
+
+@pytest.mark.parametrize("layers", [SD1, SDXL, DIT], ids=["sd1", "sdxl", "dit"])
+def test_all_restricts_nothing(layers):
+    sets = resolve("all", layers)
+    assert sets.content == sets.style == sets.overlap == set(layers)
+
+
+def test_every_preset_names_its_source():
+    assert all(preset.source and preset.label for preset in PRESETS.values())
+    assert list(PRESETS) == [preset.key for preset in PRESETS.values()]
+
+
+@pytest.mark.parametrize("key", PATTERN_PRESETS)
+def test_a_presets_text_edited_by_nobody_is_the_preset(key):
+    assert parse_layer_sets(PRESETS[key].text) == parse_layer_sets(f"  {key}\n")
+
+
+def test_names_match_by_component_never_by_substring():
+    layers = {
+        f"double_blocks.{i}.{n}": (8, 8) for i in (1, 10, 11) for n in ("img_attn.qkv", "img")
+    }
+    sets = resolve("content: double_blocks.1\nstyle: double_blocks.10", layers)
+    assert sets.content == {"double_blocks.1.img_attn.qkv", "double_blocks.1.img"}
+    assert sets.style == {"double_blocks.10.img_attn.qkv", "double_blocks.10.img"}
+    assert resolve("content: double_blocks.1.img", layers).content == {"double_blocks.1.img"}
+    assert resolve("content: double_blocks.1\nstyle: blocks.10", layers | {"blocks.10": (8, 8)})
+    with pytest.raises(CraftError, match="No content pattern"):
+        resolve("content: double_block", layers)
+
+
+def test_a_name_is_its_beginning_and_not_its_middle():
+    with pytest.raises(CraftError, match="No style pattern"):
+        resolve("style: img_attn", DIT)
+
+
+def test_a_star_stands_for_one_component():
+    assert resolve("content: *.3", DIT).content == {p for p in DIT if p.split(".")[1] == "3"}
+    with pytest.raises(CraftError, match="both content and style"):
+        resolve("content: *.3\nstyle: single_blocks.*.mlp", DIT)
+    style = resolve("style: single_blocks.*.mlp", DIT).style
+    assert style == {f"single_blocks.{i}.mlp.0" for i in range(38)}
+    attentions = resolve("content: down_blocks.*.attentions", SDXL).content
+    assert attentions == below(SDXL, *(f"input_blocks.{i}.1" for i in (4, 5, 7, 8)))
+
+
+def test_ldm_and_diffusers_names_mean_the_same_layers():
+    pairs = [
+        ("down_blocks.1.attentions.0", "input_blocks.4.1"),
+        ("mid_block", "middle_block"),
+        ("up_blocks.0.upsamplers", "output_blocks.2.2"),
+        ("down_blocks.0.downsamplers.0.conv", "input_blocks.3.0.op"),
+        ("up_blocks.1.resnets.2.conv1", "output_blocks.5.0.in_layers.2"),
+        ("conv_in", "input_blocks.0.0"),
+        (
+            "mid_block.attentions.0.transformer_blocks.9.ff",
+            "middle_block.1.transformer_blocks.9.ff",
+        ),
+    ]
+    for diffusers, ldm in pairs:
+        first, second = (resolve(f"style: {name}", SDXL) for name in (diffusers, ldm))
+        assert first == second and first.style
+
+
+def test_text_is_read_with_comments_blanks_and_any_case_of_the_role():
+    spec = parse_layer_sets(
+        "# two blocks\n\n  Content :  up_blocks.0.attentions.0 # why\r\n"
+        "STYLE:mid_block\n style: a.b-c"
+    )
+    assert spec.rule == "patterns"
+    assert spec.content == ("up_blocks.0.attentions.0",)
+    assert spec.style == ("mid_block", "a.b-c")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "up_blocks.0",
+        "contents: up_blocks.0",
+        "content up_blocks.0",
+        "content:",
+        "content: up_blocks..0",
+        "content: up_blocks.0.",
+        "content: .up_blocks",
+        "content: up_blocks.1*",
+        "content: **",
+        "content: up_blocks.0, up_blocks.1",
+        "content: up blocks",
+        "style: up_blocks.0: 1",
+        "craft-papers",
+    ],
+)
+def test_a_line_that_is_no_pattern_is_named_with_its_number(line):
+    with pytest.raises(CraftError, match=r"Line 2 .*craft-paper"):
+        parse_layer_sets(f"style: mid_block\n{line}")
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "# nothing"])
+def test_text_without_patterns_is_an_error(text):
+    with pytest.raises(CraftError, match="name no layers"):
+        parse_layer_sets(text)
+
+
+def test_a_pattern_that_matches_nothing_is_reported_and_a_role_without_any_match_is_an_error():
+    sets = resolve("content: mid_block\ncontent: mid_blok\nstyle: up_blocks.0", SDXL)
+    assert sets.unmatched == ("content: mid_blok",)
+    with pytest.raises(CraftError, match=r"No style pattern matches .*up_blok"):
+        resolve("content: mid_block\nstyle: up_blok", SDXL)
+
+
+@pytest.mark.parametrize("key", [*PATTERN_PRESETS, "duolora-prior"])
+def test_a_unet_preset_on_another_architecture_is_an_error_with_a_way_out(key):
+    with pytest.raises(CraftError, match="auto"):
+        resolve(key, DIT)
+
+
+def test_the_error_shows_what_the_model_has():
+    with pytest.raises(
+        CraftError, match=r"It has double_blocks\.0 to double_blocks\.18, single_blocks"
+    ):
+        resolve("content: up_blocks.0", DIT)
+    with pytest.raises(
+        CraftError, match=r" down_blocks\.1\.attentions\.0 to down_blocks\.2\.attentions\.1, "
+    ):
+        resolve("content: double_blocks.0", SDXL)
+
+
+def test_layers_claimed_by_both_roles_are_an_error_that_names_them():
+    with pytest.raises(
+        CraftError, match=r"10 layers .*middle_block\.1\.transformer_blocks\.3\.attn1"
+    ):
+        resolve("content: mid_block\nstyle: middle_block.1.transformer_blocks.3", SDXL)
+
+
+def test_a_role_without_a_line_acts_nowhere():
+    sets = resolve("content: mid_block", SDXL)
+    assert sets.content and sets.style == frozenset()
+
+
+def test_sets_are_handed_out_by_branch():
+    sets = resolve("b-lora", SDXL)
+    assert sets.of(["style", "content", "style"]) == (sets.style, sets.content, sets.style)
+
+
+def test_resolutions_follow_the_structure():
+    sd1, sdxl = latent_resolutions(SD1, 64), latent_resolutions(SDXL, 128)
+    assert {p: sd1[p] for p in ("input_blocks.0.0", "input_blocks.3.0.op", "out.2")} == {
+        "input_blocks.0.0": 64,
+        "input_blocks.3.0.op": 64,
+        "out.2": 64,
+    }
+    assert sd1["input_blocks.4.1.proj_in"] == 32 and sd1["input_blocks.11.0.in_layers.2"] == 8
+    assert sd1["middle_block.1.proj_in"] == 8 and sd1["output_blocks.2.1.conv"] == 8
+    assert sd1["output_blocks.3.1.proj_in"] == 16 and sd1["output_blocks.11.1.proj_in"] == 64
+    assert sdxl["middle_block.0.in_layers.2"] == 32 == sdxl["output_blocks.0.1.proj_in"]
+    assert sdxl["output_blocks.3.1.proj_in"] == 64 and sdxl["output_blocks.8.0.in_layers.2"] == 128
+    assert not any(p.startswith(("time_embed", "label_emb")) for p in sdxl)
+    assert len(sdxl) == len(SDXL) - 4 and set(latent_resolutions(SDXL, 77).values()) == {77, 39, 20}
+
+
+def test_duoloras_named_blocks_fall_on_its_sides():
+    sets = resolve("duolora-prior", SDXL)
+    named = resolve("content: down_blocks.2\ncontent: mid_block\nstyle: down_blocks.1", SDXL)
+    assert named.content <= sets.content and named.style <= sets.style
+    assert "output_blocks.0.1.proj_in" in sets.content and "output_blocks.3.1.proj_in" in sets.style
+
+
+def test_a_latent_size_that_leaves_a_role_without_layers_is_an_error():
+    with pytest.raises(CraftError, match="32, 64, 128: no content layers"):
+        resolve("duolora-prior", SDXL, latent_size=128)
+    with pytest.raises(CraftError, match="no style layers"):
+        resolve("duolora-prior", SDXL, latent_size=31)
+
+
+def test_auto_needs_a_branch():
+    with pytest.raises(CraftError, match="auto was given no LoRA"):
+        resolve("auto", SDXL)
+    assert resolve("auto", SDXL, [Branch("empty", "content", {})]).content == frozenset()

@@ -1,0 +1,123 @@
+"""Imports go down only: nodes -> comfy_adapter -> craft_core, and inside the core likewise."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ("craft_core", "comfy_adapter", "nodes")  # each may use itself and those before it
+OUTSIDE = {"launcher", "small_world", "tests", "benchmarks", *ROOMS}
+HOST = {
+    "comfy",
+    "comfy_api",
+    "comfy_config",
+    "comfy_execution",
+    "comfy_extras",
+    "execution",
+    "folder_paths",
+    "latent_preview",
+    "node_helpers",
+    "nodes",
+    "server",
+}
+MENU_MAY_USE = {"comfy_api"}  # the schema language of the menus
+LEVELS = {
+    "types": 0,
+    "errors": 0,
+    "registry": 0,
+    "lora": 1,
+    "projection": 2,
+    "routing": 2,
+    "schedule": 2,
+    "guidance": 2,
+    "fusion": 2,
+    "frequency": 2,
+    "training": 3,
+    "evaluation": 3,
+    "cli": 4,
+}
+ENTRIES = {"__init__", "__main__"}  # the doors of the core: they may reach for all of it
+
+
+def imports(file: Path) -> Iterator[tuple[str, ...]]:
+    """What a file imports, as absolute parts; ours begin with the empty part (the pack)."""
+    here = file.relative_to(ROOT).with_suffix("").parts
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (tuple(alias.name.split(".")) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = tuple((node.module or "").split(".")) if node.module else ()
+            if node.level == 0:
+                yield module
+                continue
+            base = ("", *here[: len(here) - node.level], *module)
+            yield from ((*base, alias.name) for alias in node.names)
+
+
+def python_files(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def violations(folder: str, allowed) -> list[str]:
+    files = python_files(folder)
+    assert files, f"{folder}/ holds no Python file"
+    return [
+        f"{file.relative_to(ROOT)} imports {'.'.join(target)}"
+        for file in files
+        for target in imports(file)
+        if not allowed(file, target)
+    ]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_itself_and_the_rooms_below(room):
+    reach = ROOMS[: ROOMS.index(room) + 1]
+    assert violations(room, lambda _, target: target[0] != "" or target[1] in reach) == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_inside_the_pack_every_import_of_ours_is_relative(room):
+    """A bare `nodes` is the host's; a bare `craft_core` would be a second copy of ours."""
+    ours = OUTSIDE - HOST
+    assert violations(room, lambda _, target: target[0] not in ours) == []
+
+
+def test_the_core_never_imports_the_host():
+    assert violations("craft_core", lambda _, target: target[0] not in HOST) == []
+
+
+def test_the_menus_reach_the_host_only_through_the_adapter():
+    allowed = HOST - MENU_MAY_USE
+    assert violations("nodes", lambda _, target: target[0] not in allowed) == []
+
+
+def test_inside_the_core_imports_go_down_and_families_never_meet():
+    def allowed(file: Path, target: tuple[str, ...]) -> bool:
+        own = file.relative_to(ROOT / "craft_core").with_suffix("").parts[0]
+        if target[:2] != ("", "craft_core") or own in ENTRIES:
+            return True
+        other = target[2]
+        return other == own or LEVELS[other] < LEVELS[own] or LEVELS[other] == LEVELS[own] == 0
+
+    assert violations("craft_core", allowed) == []
+
+
+def test_every_part_of_the_core_has_its_level():
+    parts = {file.relative_to(ROOT / "craft_core").with_suffix("").parts[0] for file in FILES}
+    assert parts - ENTRIES <= set(LEVELS)
+
+
+FILES = python_files("craft_core")
+
+
+def test_the_launcher_uses_the_standard_library_alone():
+    known = set(sys.stdlib_module_names) | {"__future__"}
+
+    def allowed(_: Path, target: tuple[str, ...]) -> bool:
+        return target[1] == "launcher" if target[0] == "" else target[0] in known
+
+    assert violations("launcher", allowed) == []
+    assert all(target[0] in known | {"launcher"} for target in imports(ROOT / "run.py"))
