@@ -105,6 +105,9 @@ def apply_basis(
     patched = limited.add_patches(patches, strength)
     assert len(patched) == len(patches), "the host has no weight for a layer it lists"
     log.info("rank-limited %d of the basis's %d layers", len(layers), len(basis.layers))
+    whole = [path for path, q in layers.items() if q.shape[0] == q.shape[1]]
+    if whole:
+        log.warning("the basis spans these layers wholly, nothing is left of them: %s", whole)
     return limited
 
 

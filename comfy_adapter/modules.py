@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,15 +12,29 @@ from torch import nn
 from ..craft_core.types import Target
 
 PREFIX = "diffusion_model."
+_RUN_ORDER = ("attn1", "attn2", "ff")
+_TRANSFORMER_LAYER = re.compile(r"(.*\.transformer_blocks\.\d+)\.(attn1|attn2|ff)\.")
 
 
 def model_layers(patcher: Any) -> dict[str, tuple[int, ...]]:
     """Linear and convolution layers of a MODEL, in forward depth order.
 
     -> {module path inside the diffusion model: weight shape (out, n) or (out, n, *kernel)}.
-    The host's models register their blocks in the order in which they run.
+    The host's models register their blocks in the order in which they run, except that a UNet's
+    transformer block registers its feed-forward before its second attention.
     """
-    return {path: weight_shape(module) for path, module in _layers(patcher.model.diffusion_model)}
+    found = {path: weight_shape(module) for path, module in _layers(patcher.model.diffusion_model)}
+    first: dict[str, int] = {}  # where each transformer block starts
+    for index, path in enumerate(found):
+        first.setdefault(_block(path)[0], index)
+    order = {path: (first[_block(path)[0]], _block(path)[1]) for path in found}
+    return {path: found[path] for path in sorted(found, key=order.__getitem__)}
+
+
+def _block(path: str) -> tuple[str, int]:
+    """(its transformer block, place in it) of a UNet's layer; other layers stand for themselves."""
+    match = _TRANSFORMER_LAYER.match(path)
+    return (match[1], _RUN_ORDER.index(match[2])) if match else (path, 0)
 
 
 def _layers(diffusion_model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

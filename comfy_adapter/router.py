@@ -13,6 +13,7 @@ from ..craft_core.errors import CraftError
 from ..craft_core.fusion import FUSION
 from ..craft_core.fusion.compose import compose
 from ..craft_core.routing.layer_sets import LayerSets, parse_layer_sets, resolve
+from ..craft_core.routing.presets import PRESETS
 from ..craft_core.routing.markers import MarkedPrompt, gammas, parse
 from ..craft_core.schedule.schedule import Schedule
 from ..craft_core.types import Bank, Branch, LoraFile, Role, Routing
@@ -128,7 +129,9 @@ def _plan(request: Request, method: Any, marked: MarkedPrompt, bank: Bank, layer
     """What each branch may do; a method that does not listen to something gets it neutral."""
     roles = [b.role for b in bank.branches]
     gamma = gammas(marked, roles) if method.traits.markers else (1.0,) * len(roles)
-    text = method.traits.pinned_layer_set or (request.layer_sets if method.traits.layer_sets else "all")
+    text = method.traits.pinned_layer_set or (
+        request.layer_sets if method.traits.layer_sets else "all"
+    )
     sets = _resolve(text, layers, bank.branches)
     own = [_own_set(b, layers) for b in request.branches]
     found = sets.of(roles)
@@ -175,7 +178,7 @@ def _faults(
     for b, gamma, active in zip(request.branches, plan.gammas, plan.active, strict=True):
         if gamma and not active:
             found.append(f"{b.name}: it adapts no layer of its {b.role} set")
-    if plan.unmatched:
+    if plan.unmatched and request.layer_sets not in PRESETS:
         found.append(f"layer patterns {_some(plan.unmatched)}")
     return found
 
@@ -222,6 +225,8 @@ def _report(
         lines.append("No LoRA chosen: the model passes through unchanged")
     if not method.traits.markers:
         lines.append("Markers: not used by this method")
+    if plan.unmatched:
+        lines.append(f"Layer patterns this model has no layers for: {', '.join(plan.unmatched)}")
     lines += [f"Matches nothing: {fault}" for fault in faults]
     lines.append(f"Prompt as encoded: {marked.clean}")
     return "\n".join([*lines, *notes])

@@ -97,7 +97,7 @@ def pip(
     )
     command = [str(python), "-m", "pip", *arguments]
     progress, lines = PipProgress(), []
-    with log.open("a", encoding="utf-8") as record:
+    with log.open("a", buffering=1, encoding="utf-8") as record:
         record.write(f"\n$ {' '.join(command)}\n")
         process = subprocess.Popen(
             command,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import comfy.samplers
 from comfy_api.latest import io
 
-from ..comfy_adapter.acfg import acfg_guider, acfg_sample, objections
+from ..comfy_adapter.acfg import (
+    SAMPLERS,
+    SCHEDULERS,
+    acfg_guider,
+    acfg_sample,
+    objections,
+)
 from ..comfy_adapter.notice import warn
 from ..comfy_adapter.sockets import CATEGORY
 
@@ -68,12 +73,12 @@ class ACFGKSampler(io.ComfyNode):
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Denoising steps."),
                 _CFG,
                 io.Combo.Input(
-                    "sampler_name", options=comfy.samplers.KSampler.SAMPLERS,
+                    "sampler_name", options=SAMPLERS,
                     tooltip="The sampling algorithm; two-stage ones read the schedule at each of "
                     "their evaluations.",
                 ),
                 io.Combo.Input(
-                    "scheduler", options=comfy.samplers.KSampler.SCHEDULERS,
+                    "scheduler", options=SCHEDULERS,
                     tooltip="How the noise falls over the steps.",
                 ),
                 io.Conditioning.Input("positive", tooltip="The Router's conditioning."),

@@ -13,7 +13,7 @@ from .methods import B_LORA, FUSION, Traits, gammas_on_layer_sets
 @FUSION.register(
     "B-LoRA",
     paper=B_LORA,
-    traits=Traits(markers=True, layer_sets=False, pinned="b-lora"),
+    traits=Traits(markers=True, layer_sets=False, pinned_layer_set="b-lora"),
 )
 def b_lora(bank: Bank, routing: Routing) -> Gates:
     """Content on one SDXL block, style on the next; the layer sets are the method's own."""

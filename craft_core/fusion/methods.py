@@ -37,13 +37,13 @@ class Traits:
     """What a method listens to.
 
     markers: the prompt's markers and their gammas. layer_sets: the layer sets the user chose.
-    pinned: key of the preset the method itself prescribes; its routing must carry that
+    pinned_layer_set: key of the preset the method itself prescribes; its routing must carry that
     preset's sets instead of the user's.
     """
 
     markers: bool
     layer_sets: bool
-    pinned: str | None = None
+    pinned_layer_set: str | None = None
 
 
 def gammas_on_layer_sets(bank: Bank, routing: Routing) -> Tensor:

@@ -8,12 +8,14 @@ import comfy.float
 import comfy.model_patcher
 import comfy.ops
 import comfy.sd
+import comfy.utils
 import execution
 import folder_paths
 import nodes as host_nodes
 import pytest
 import tiny
 import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.quant_ops import QuantizedTensor
 from craft_lora_pack.comfy_adapter import basis as adapter
 from craft_lora_pack.comfy_adapter.modules import model_layers
@@ -45,11 +47,11 @@ def random_basis(layers, side="output", content=3, style=2, seed=7) -> Basis:
 
 
 def sample(model):
-    """The host's KSampler node on a MODEL, from a noise level of the images' own size."""
+    """The host's KSampler node on a MODEL."""
     with torch.inference_mode():
         (result,) = host_nodes.KSampler().sample(
             model, 3, 3, 4.0, "euler", "normal",
-            tiny.conditioning(1), tiny.conditioning(2), tiny.latent(seed=5), denoise=0.3,
+            tiny.conditioning(1), tiny.conditioning(2), tiny.latent(),
         )  # fmt: skip
     return result["samples"].clone()
 
@@ -105,7 +107,7 @@ def test_sampling_equals_a_model_of_projected_weights(family, side):
     make = FAMILIES[family]
     basis = random_basis(model_layers(make()), side)
     base = sample(make())
-    for which, strength in [("both", 1.0), ("content", 0.4), ("style", 1.0)]:
+    for which, strength in [("both", 1.0), ("style", 0.4)]:
         expected = sample(with_projected_weights(make, basis, which, strength))
         actual = sample(adapter.apply_basis(make(), basis, which, strength))
         assert distance(actual, expected) <= TOLERANCE
@@ -290,7 +292,7 @@ def test_quantised_layers_are_dequantised_projected_and_quantised_again():
 
 
 def test_large_weights_are_projected_in_pieces_with_the_same_result(monkeypatch):
-    monkeypatch.setattr(adapter, "PIECE", 100)
+    monkeypatch.setattr(adapter, "PIECE", 500)
     model = tiny.sd15()
     for side in ("output", "input"):
         basis = random_basis(model_layers(model), side)
@@ -339,6 +341,12 @@ def test_layers_the_model_lacks_are_an_error_with_an_opt_out():
     wrong = Basis({path: LayerBasis(torch.eye(7)[:, :1]) for path in basis.layers})
     with pytest.raises(CraftError, match="other sizes"):
         adapter.apply_basis(model, wrong)
+
+
+def test_a_basis_that_spans_a_whole_layer_is_warned_of(caplog):
+    model = tiny.sd15()
+    adapter.apply_basis(model, Basis({"out.2": LayerBasis(torch.eye(4))}))
+    assert "out.2" in caplog.text
 
 
 def test_a_strength_outside_its_range_is_refused():
@@ -429,23 +437,24 @@ def test_a_file_changed_on_disk_runs_the_node_again(folders):
 
 def save_real_checkpoint(folders):
     """A checkpoint the host's loaders detect: SD1.x needs 320 channels, the rest may shrink."""
-    config = tiny._unet_config(
-        model_channels=320, channel_mult=[1], num_res_blocks=[1], transformer_depth=[1],
-        transformer_depth_output=[1, 1], context_dim=768, num_heads=8,
+    unet = UNetModel(
+        image_size=32, in_channels=4, out_channels=4, model_channels=320, channel_mult=[1],
+        num_res_blocks=[1], transformer_depth=[1], transformer_depth_output=[1, 1],
+        transformer_depth_middle=1, context_dim=768, num_heads=8, use_spatial_transformer=True, legacy=False,
+        operations=comfy.ops.disable_weight_init,
     )  # fmt: skip
-    model = tiny._patcher(comfy.supported_models.SD15, config, torch.float32, 0)
-    state = {k: v.half() for k, v in model.model.diffusion_model.state_dict().items()}
+    tiny.randomise_all(unet, 0)
+    state = {key: value.half() for key, value in unet.state_dict().items()}
     full = {f"model.diffusion_model.{key}": value for key, value in state.items()}
     comfy.utils.save_torch_file(full, str(folders / "checkpoints" / "base.safetensors"))
     comfy.utils.save_torch_file(state, str(folders / "diffusion_models" / "base.safetensors"))
-    return model
 
 
 def test_each_source_gives_the_same_rank_limited_model(folders):
-    made = save_real_checkpoint(folders)
-    basis = random_basis(model_layers(made))
-    name = put_basis(folders, basis)
+    save_real_checkpoint(folders)
     (given,) = host_nodes.UNETLoader().load_unet("base.safetensors", "default")
+    basis = random_basis(model_layers(given))
+    name = put_basis(folders, basis)
     sources = [
         {"source": "model input", "model": given},
         {"source": "diffusion_models", "unet_name": "base.safetensors", "weight_dtype": "default"},

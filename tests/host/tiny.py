@@ -69,11 +69,13 @@ def _patcher(kind, model_class, unet_config: dict, dtype: torch.dtype, seed: int
     manual_cast = None if dtype == torch.float32 else torch.float32
     config.set_inference_dtype(dtype, manual_cast)
     model = model_class(config, model_type=comfy.model_base.ModelType.V_PREDICTION, device=CPU)
-    _randomise(model.diffusion_model, seed)
+    randomise_all(model.diffusion_model, seed)
+    last = model.diffusion_model.out[2].weight
+    last.data = (last.data.float() * 0.01).to(last.dtype)  # samples of about unit size
     return comfy.model_patcher.CoreModelPatcher(model, load_device=CPU, offload_device=CPU)
 
 
-def _randomise(module: torch.nn.Module, seed: int) -> None:
+def randomise_all(module: torch.nn.Module, seed: int) -> None:
     """Seeded weights of a trained network's scale, also where the class initialises zeros."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in module.named_parameters():
@@ -82,7 +84,6 @@ def _randomise(module: torch.nn.Module, seed: int) -> None:
         if parameter.ndim == 1 and name.endswith("weight"):
             values = values + 1.0  # a normalisation's gain
         parameter.data = values.to(parameter.dtype)
-    module.out[2].weight.data *= 0.01  # samples of about unit size
 
 
 def conditioning(seed: int, tokens: int = 7, context: int = CONTEXT, **extra) -> list:

@@ -73,8 +73,8 @@ def test_gamma_multiplies_once(method):
 
 def test_b_lora_pins_its_preset_and_gates_just_its_two_blocks():
     traits = FUSION["b_lora"].traits
-    assert traits.pinned in PRESETS and not traits.layer_sets
-    gates = table("b_lora", routing("a dog <c> in ink <s>", traits.pinned))
+    assert traits.pinned_layer_set in PRESETS and not traits.layer_sets
+    gates = table("b_lora", routing("a dog <c> in ink <s>", traits.pinned_layer_set))
     on = {path for row, path in zip(gates, BANK.layers, strict=True) if row.any()}
     assert {path.rsplit(".transformer_blocks", 1)[0] for path in on} == {
         "output_blocks.0.1",
@@ -88,9 +88,9 @@ def test_every_method_declares_what_it_listens_to_and_holds_to_it():
         base = table(method.key, routing("a dog <c> in ink <s>"))
         unmarked = table(method.key, routing("a dog in ink"))
         assert torch.equal(base, unmarked) is not method.traits.markers
-        assert not (method.traits.layer_sets and method.traits.pinned)
+        assert not (method.traits.layer_sets and method.traits.pinned_layer_set)
         other = table(method.key, routing("a dog <c> in ink <s>", "craft-release"))
-        hears_sets = method.traits.layer_sets or bool(method.traits.pinned)
+        hears_sets = method.traits.layer_sets or bool(method.traits.pinned_layer_set)
         assert torch.equal(base, other) is not hears_sets
 
 

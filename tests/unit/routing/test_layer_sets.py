@@ -201,6 +201,12 @@ def test_layers_claimed_by_both_roles_are_an_error_that_names_them():
         resolve("content: mid_block\nstyle: middle_block.1.transformer_blocks.3", SDXL)
 
 
+def test_a_pattern_longer_than_a_name_does_not_match_it():
+    sets = resolve("content: conv_in\ncontent: conv_in.weight\ncontent: conv_in.*", SDXL)
+    assert sets.content == {"input_blocks.0.0"}
+    assert sets.unmatched == ("content: conv_in.weight", "content: conv_in.*")
+
+
 def test_a_role_without_a_line_acts_nowhere():
     sets = resolve("content: mid_block", SDXL)
     assert sets.content and sets.style == frozenset()

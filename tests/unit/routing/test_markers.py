@@ -78,6 +78,8 @@ def test_a_prompt_without_markers_stays_bitwise_the_same(prompt):
         ("<c>dog</c>s, <c>cat</c>fish", "dogs, catfish"),
         ("a dog<c>in ink<s>", "a dog in ink"),
         ("a dog <c>, ,  ink <s>", "a dog, ,  ink"),
+        ("(<c> dog </c>:1.2), {<s> ink</s>}", "(dog:1.2), {ink}"),
+        ("in <s>:D style</s>", "in :D style"),
         ("[<c>dog</c>:<s>ink</s>:0.5]", "[dog:ink:0.5]"),
     ],
 )

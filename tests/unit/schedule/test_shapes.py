@@ -136,6 +136,14 @@ def test_monotone_cubic_by_hand():
     assert interpolate(points, 0.6) == pytest.approx(0.5 * 1.8 + (1.25 - 0.5) * 0.4 / 8)
 
 
+def test_a_steep_neighbour_is_limited_to_the_circle_by_hand():
+    """Secants 0.1 and 10: slopes 0.1 and 5.05 are 1 and 50.5 secants, so both shrink by
+    3 / |(1, 50.5)|."""
+    points = ((0.0, 0.0), (0.5, 0.05), (0.55, 0.55))
+    shrink = 3 / math.hypot(1, 50.5)
+    assert interpolate(points, 0.25) == pytest.approx(0.025 + 0.5 * shrink * (0.1 - 5.05) / 8)
+
+
 def test_a_cubic_curve_never_overshoots_its_points():
     points = ((0.0, 0.0), (0.05, 0.02), (0.5, 1.0), (0.55, 1.0), (0.6, 0.0), (1.0, 0.01))
     for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
