@@ -137,17 +137,17 @@ class Generation:
     the style reference's high band kept; else one picture a pair, from the prompts alone.
     """
 
-    model: Any
-    clip: Any
-    vae: Any
-    negative_prompt: str
-    seed: int
-    steps: int
-    cfg: float
-    sampler_name: str
-    scheduler: str
-    denoise: float
-    keep_references: bool
+    model: Any = None
+    clip: Any = None
+    vae: Any = None
+    negative_prompt: str = ""
+    seed: int = 0
+    steps: int = 20
+    cfg: float = 7.0
+    sampler_name: str = "euler"
+    scheduler: str = "normal"
+    denoise: float = 1.0
+    keep_references: bool = True
 
     def check_sockets(self) -> None:
         """Raise CraftError where the model, its text encoder or its VAE is missing."""

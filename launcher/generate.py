@@ -1,7 +1,7 @@
 """From a workflow file to saved pictures, through a real server."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,10 @@ def open_server(port: int | None = None) -> Iterator[Server]:
     if host.own:
         say(f"Using your ComfyUI in {host.comfyui} (nothing is written to it)")
     base = prepare_workspace(host)
-    with Activity("starting ComfyUI"):
-        device = device_of(host)
-        server = Server(host, base, cpu=device == "cpu", port=port)
-        server.__enter__()
-    with server:
+    with ExitStack() as until_the_end:
+        with Activity("starting ComfyUI"):
+            device = device_of(host)
+            server = until_the_end.enter_context(Server(host, base, cpu=device == "cpu", port=port))
         failed = server.failed_packs()
         if failed:
             raise LaunchError(

@@ -81,6 +81,7 @@ class Server:
 
     def start(self) -> None:
         """Start the process and wait until it answers."""
+        assert self._process is None, "started twice"
         drop_old_logs(self.log.parent)
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(

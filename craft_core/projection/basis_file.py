@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,11 +96,12 @@ class Header:
 def write_basis(path: str | Path, basis: Basis) -> None:
     """Save atomically: a partial file beside `path`, then a rename. Same basis, same bytes.
 
-    CraftError if the basis is empty or would not be accepted by `read_basis`.
+    CraftError if the basis is empty or would not be accepted by `read_basis`, or if the file
+    cannot be written.
     """
     _require_valid(basis)
     tensors = {
-        f"{layer}.{role}": q.detach().to("cpu", torch.float32).contiguous()
+        f"{layer}.{role}": q.detach().to("cpu", torch.float32, copy=True).contiguous()
         for layer, pair in basis.layers.items()
         for role, q in _present(pair)
     }
@@ -265,10 +267,16 @@ def _sorted_metadata(blob: bytes) -> bytes:
 
 
 def _replace(path: Path, blob: bytes) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         partial.write_bytes(blob)
         os.replace(partial, path)
+    except OSError as error:
+        raise CraftError(
+            f"{path.name} cannot be written ({error})",
+            "A basis is saved into an existing folder with room and write permission",
+            "Check the folder and the disk, then try again",
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -20,10 +20,10 @@ def parse() -> argparse.Namespace:
         help="the ComfyUI folder whose model class is trained (default: COMFYUI_PATH)",
     )
     parser.add_argument("--out", type=Path, default=MODELS, help="where models are written")
-    parser.add_argument("--minutes", type=float, default=40.0, help="length of base training")
+    parser.add_argument("--minutes", type=float, default=42.0, help="length of base training")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--repeats", type=int, default=10, help="renders of every pair in the pool")
+    parser.add_argument("--repeats", type=int, default=14, help="renders of every pair in the pool")
     options = parser.parse_args()
     if options.comfyui is None:
         parser.error("no ComfyUI given: use --comfyui PATH or set COMFYUI_PATH")

@@ -17,6 +17,7 @@ def write(path: Path, unet: dict, text_model: torch.nn.Module, metadata: dict[st
     half = {name: value.detach().half().contiguous() for name, value in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(half, path, metadata)
+    path.chmod(0o644)  # safetensors writes for the owner alone
 
 
 def read(path: Path, model: torch.nn.Module, text_model: torch.nn.Module) -> None:

@@ -70,6 +70,7 @@ class Branches:
             tensors[f"{stem}.alpha"] = torch.tensor(float(branch.alpha)).half()
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, path, metadata)
+        path.chmod(0o644)  # safetensors writes for the owner alone
 
 
 def _adding(branch: Branch):

@@ -56,7 +56,7 @@ def _vector(picture: np.ndarray) -> np.ndarray:
     return (cells / 255).ravel()
 
 
-def measure(out: Path, seed: int, count: int = 96) -> None:
+def measure(out: Path, seed: int, count: int = 64) -> None:
     """Print the judge's score on fresh renders, then the base model's on trained pairs."""
     model, text_model = build_model(), build_text_model()
     checkpoint.read(out / "checkpoints" / "craft_small_world.safetensors", model, text_model)
@@ -65,7 +65,7 @@ def measure(out: Path, seed: int, count: int = 96) -> None:
     asked = [captions.trained_pair(rng) for _ in range(count)]
     fresh = [render(*pair, seed=10_000_000 + index) for index, pair in enumerate(asked)]
     print("fresh renders", judge.score(fresh, asked))
-    for cfg in (3.0,):
+    for cfg in (4.0,):
         pictures = []
         for start in tqdm(range(0, count, CHUNK), desc=f"cfg {cfg}"):
             texts = [captions.plain(*pair) for pair in asked[start : start + CHUNK]]

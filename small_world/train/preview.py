@@ -32,7 +32,7 @@ class HostPipeline:
         file = f"craft_small_world_{name}.safetensors"
         return self.nodes.LoraLoader().load_lora(self.model, self.clip, file, strength, strength)[0]
 
-    def picture(self, prompt: str, seed: int, model=None, steps: int = 20, cfg: float = 3.0):
+    def picture(self, prompt: str, seed: int, model=None, steps: int = 20, cfg: float = 4.0):
         """One (64, 64, 3) uint8 picture; euler on the normal schedule."""
         encode = self.nodes.CLIPTextEncode().encode
         with torch.inference_mode():

@@ -1,7 +1,7 @@
 """Pretrain the text encoder on words alone, then encode captions with it.
 
 The host's transformer layer adds in place, which autograd refuses, so training walks the same
-modules out of place; `tests` may hold the two against each other.
+modules out of place.
 """
 
 import numpy as np

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .objects import FAMILIES, OBJECTS, TRAINED_OBJECTS
+from .objects import OBJECTS, TRAINED_OBJECTS
 from .styles import TRAINED_STYLES
 
 CONTENT_TOKEN = "sks"
@@ -53,9 +53,3 @@ def trained_pair(rng: np.random.Generator) -> tuple[str, str]:
         TRAINED_OBJECTS[rng.integers(len(TRAINED_OBJECTS))],
         TRAINED_STYLES[rng.integers(len(TRAINED_STYLES))],
     )
-
-
-def check_words_are_distinct() -> None:
-    """An object, a style and a family never share a word."""
-    names = [*OBJECTS, *FAMILIES, *(TRAINED_STYLES)]
-    assert len(names) == len(set(names))

@@ -188,6 +188,7 @@ def test_captions_may_come_as_lists():
         ({"domain": "haar"}, "dct or fft"),
         ({"caption_template": "{subject}"}, "{subject}.*{content} and {style}"),
         ({"mode": "train"}, "'train'.*references, frequency mix, generate"),
+        ({"mode": GENERATE}, "generate has no model"),
     ],
 )
 def test_a_mistake_is_named_before_any_work(changes, message):

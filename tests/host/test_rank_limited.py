@@ -20,6 +20,7 @@ from comfy.quant_ops import QuantizedTensor
 from craft_lora_pack.comfy_adapter import basis as adapter
 from craft_lora_pack.comfy_adapter.modules import model_layers
 from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.lora import write_lora
 from craft_lora_pack.craft_core.projection import (
     Basis,
     LayerBasis,
@@ -131,24 +132,15 @@ def test_the_model_given_stays_what_it_was_bitwise():
     assert all(torch.equal(w, before[p]) for p, w in weights(model).items())
 
 
-def kohya(layers) -> dict[str, torch.Tensor]:
-    """LoRA factors as a plain kohya state dict, without our own writer."""
-    state = {}
-    for path, (factors,) in layers.items():
-        stem = "lora_unet_" + path.replace(".", "_")
-        up = factors.up.reshape(*factors.up.shape, *[1] * (factors.down.ndim - 2))
-        state |= {f"{stem}.lora_up.weight": up, f"{stem}.lora_down.weight": factors.down}
-        state[f"{stem}.alpha"] = torch.tensor(float(factors.rank) * factors.scale)
-    return state
-
-
 @pytest.mark.parametrize("side", ["output", "input"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_exported_lora_in_the_hosts_loader_is_the_same_model(family, side):
+def test_the_exported_lora_in_the_hosts_loader_is_the_same_model(family, side, tmp_path):
     model = FAMILIES[family]()
     basis = random_basis(model_layers(model), side)
     base = {path: adapter.base_weight(model, path) for path in basis.layers}
-    state = kohya(export_lora(basis, base, strength=0.8))
+    file = str(tmp_path / "lora.safetensors")
+    write_lora(file, export_lora(basis, base, strength=0.8))
+    state = comfy.utils.load_torch_file(file, safe_load=True)
     exported, _ = comfy.sd.load_lora_for_models(model, None, state, 1.0, 0.0)
     limited = adapter.apply_basis(model, basis, strength=0.8)
     assert len(exported.patches) == len(limited.patches) == len(basis.layers)
@@ -420,6 +412,14 @@ def test_an_empty_folder_offers_a_choice_that_explains_itself(folders):
     assert schema["basis"][1]["options"] == ["mine.safetensors"]
 
 
+def test_the_source_shown_first_has_a_widget():
+    """The host's page cannot build a node whose first choice brings sockets alone."""
+    kind, settings = LoadRankLimitedUNet.INPUT_TYPES()["required"]["source"]
+    assert kind == "COMFY_DYNAMICCOMBO_V3"
+    first = settings["options"][0]["inputs"]["required"]
+    assert any(spec[0] == "COMBO" for spec in first.values())
+
+
 def test_a_name_cannot_leave_the_basis_folder(folders):
     put_basis(folders, random_basis({"a": (8, 8)}))
     write_basis(folders / "outside.safetensors", random_basis({"a": (8, 8)}))
@@ -440,7 +440,8 @@ def save_real_checkpoint(folders):
     unet = UNetModel(
         image_size=32, in_channels=4, out_channels=4, model_channels=320, channel_mult=[1],
         num_res_blocks=[1], transformer_depth=[1], transformer_depth_output=[1, 1],
-        transformer_depth_middle=1, context_dim=768, num_heads=8, use_spatial_transformer=True, legacy=False,
+        transformer_depth_middle=1, context_dim=768, num_heads=8,
+        use_spatial_transformer=True, legacy=False,
         operations=comfy.ops.disable_weight_init,
     )  # fmt: skip
     tiny.randomise_all(unet, 0)

@@ -1,0 +1,198 @@
+"""The Router on the trained small world: what the graph's own nodes would give, or an error."""
+
+from __future__ import annotations
+
+import re
+
+import comfy.lora
+import comfy.utils
+import folder_paths
+import nodes
+import pytest
+import safetensors.torch
+import small_world_models as small
+import torch
+from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.nodes.acfg import ACFGKSampler
+from craft_lora_pack.nodes.lora_branch import LoadLoRABranch
+from craft_lora_pack.nodes.router import Router
+
+PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
+CLEAN = "a sks animal in zwx style"
+CRAFT_ALL = {"layer_sets": {"layer_sets": "all"}, "method": {"method": "craft"}}
+
+
+@pytest.fixture(scope="module")
+def world():
+    return small.load()
+
+
+def route(world, prompt=PROMPT, content=small.CONTENT, style=small.STYLE, **changes):
+    settings = {"content_strength": 0.9, "style_strength": 0.6} | CRAFT_ALL | changes
+    return Router.execute(world.model, world.clip, prompt, content, style, **settings).result
+
+
+def sample(model, positive, negative, steps=3):
+    with torch.inference_mode():
+        return nodes.common_ksampler(
+            model, 1, steps, 3.0, "euler", "normal", positive, negative,
+            nodes.EmptyLatentImage().generate(64, 64)[0],
+        )[0]["samples"]  # fmt: skip
+
+
+def test_symmetric_all_layers_is_the_hosts_two_lora_loader_nodes(world):
+    model, positive, clean, *_ = route(world)
+    loader = nodes.LoraLoader().load_lora
+    theirs, clip = loader(world.model, world.clip, small.CONTENT, 0.9, 0.9)
+    theirs, clip = loader(theirs, clip, small.STYLE, 0.6, 0.6)
+    negative = world.encode("")
+    a = sample(model, positive, negative)
+    b = sample(theirs, nodes.CLIPTextEncode().encode(clip, CLEAN)[0], negative)
+    plain = sample(world.model, world.encode(CLEAN), negative)
+    assert clean == CLEAN
+    assert (b - plain).abs().max() > 0.05
+    assert (a - b).abs().max() <= 2e-5
+
+
+def test_a_prompt_without_markers_is_bitwise_the_unrouted_model(world):
+    model, positive, *_ = route(world, prompt=CLEAN)
+    negative = world.encode("")
+    assert torch.equal(
+        sample(model, positive, negative), sample(world.model, world.encode(CLEAN), negative)
+    )
+
+
+def test_a_role_without_its_marker_is_off(world):
+    both = "<c>a sks animal</c> in zwx style"
+    model, positive, *_ = route(world, prompt=both)
+    alone, _, *_ = route(world, prompt=both, style="none")
+    negative = world.encode("")
+    a, b = sample(model, positive, negative), sample(alone, positive, negative)
+    assert (a - b).abs().max() <= 2e-5
+
+
+def test_direct_listens_to_neither_markers_nor_layer_sets(world):
+    one, *_ = route(world, method={"method": "direct"}, layer_sets={"layer_sets": "b-lora"})
+    other, *_ = route(world, prompt=CLEAN, method={"method": "direct"})
+    craft, *_ = route(world)
+    positive, negative = world.encode(CLEAN), world.encode("")
+    results = [sample(m, positive, negative) for m in (one, other, craft)]
+    assert torch.equal(results[0], results[1])
+    assert (results[0] - results[2]).abs().max() <= 2e-5  # all layers, both markers: the same
+
+
+def test_b_lora_is_craft_on_its_two_blocks(world):
+    method, *_ = route(world, method={"method": "b_lora"})
+    by_hand = "content: output_blocks.0.1\nstyle: output_blocks.1.1"
+    custom, *_ = route(world, layer_sets={"layer_sets": "custom", "patterns": by_hand})
+    positive, negative = world.encode(CLEAN), world.encode("")
+    assert torch.equal(sample(method, positive, negative), sample(custom, positive, negative))
+
+
+def test_an_extra_branch_is_the_router_slot_it_stands_for(world):
+    own, positive, *_ = route(world)
+    (extra,) = LoadLoRABranch.execute(small.STYLE, "style", 0.6).result
+    other, *_ = route(world, style="none", extra_branches=extra)
+    negative = world.encode("")
+    assert torch.equal(sample(own, positive, negative), sample(other, positive, negative))
+
+
+def test_an_extra_branch_may_have_its_own_layers(world):
+    (extra,) = LoadLoRABranch.execute(small.STYLE, "style", 0.6, "output_blocks.1.1").result
+    *_, report, _ = route(world, style="none", extra_branches=extra)
+    line = next(line for line in report.splitlines() if line.startswith("style"))
+    active, adapted = map(int, re.search(r"acts on (\d+) of (\d+)", line).groups())
+    assert 0 < active < adapted
+
+
+def test_a_lora_stack_goes_to_the_backbone_and_comes_out_with_the_routers_own(world):
+    stack = [(small.STYLE, 0.6, 0.6)]
+    model, positive, _, _, out = route(world, style="none", lora_stack=stack)
+    patched, _ = nodes.LoraLoader().load_lora(world.model, world.clip, small.STYLE, 0.6, 0.6)
+    expected, *_ = Router.execute(
+        patched, world.clip, PROMPT, small.CONTENT, "none", 0.9, 0.0, **CRAFT_ALL
+    ).result
+    negative = world.encode("")
+    assert out == [*stack, (small.CONTENT, 0.9, 0.9)]
+    assert torch.equal(sample(model, positive, negative), sample(expected, positive, negative))
+
+
+def test_the_acfg_sampler_is_the_hosts_where_nothing_is_routed(world):
+    positive, negative = world.encode(CLEAN), world.encode("")
+    latent = nodes.EmptyLatentImage().generate(64, 64)[0]
+    with torch.inference_mode():
+        (ours,) = ACFGKSampler.execute(
+            world.model, 1, 3, 3.0, "euler", "normal", positive, negative, latent, 1.0, True
+        ).result
+    assert torch.equal(ours["samples"], sample(world.model, positive, negative))
+
+
+def test_the_text_encoder_part_of_a_file_is_applied_as_the_host_does(world, lora_folder):
+    lora = comfy.utils.load_torch_file(folder_paths.get_full_path("loras", small.CONTENT))
+    names = comfy.lora.model_lora_keys_clip(world.clip.cond_stage_model, {})
+    stem = next(n for n in names if n.startswith("lora_te") and n.endswith("q_proj"))
+    width = comfy.utils.get_attr(world.clip.cond_stage_model, names[stem]).shape[0]
+    generator = torch.Generator().manual_seed(0)
+    lora[f"{stem}.lora_down.weight"] = torch.randn(2, width, generator=generator)
+    lora[f"{stem}.lora_up.weight"] = torch.randn(width, 2, generator=generator)
+    safetensors.torch.save_file(lora, lora_folder / "with_text.safetensors")
+    _, positive, *_ = route(world, content="with_text.safetensors", style="none")
+    _, clip = nodes.LoraLoader().load_lora(
+        world.model, world.clip, "with_text.safetensors", 0.9, 0.9
+    )
+    theirs = nodes.CLIPTextEncode().encode(clip, CLEAN)[0]
+    assert torch.equal(positive[0][0], theirs[0][0])
+    assert not torch.equal(positive[0][0], world.encode(CLEAN)[0][0])
+
+
+@pytest.fixture
+def lora_folder(tmp_path):
+    folder_paths.add_model_folder_path("loras", str(tmp_path))
+    yield tmp_path
+    folder_paths.folder_names_and_paths["loras"][0].remove(str(tmp_path))
+    folder_paths.filename_list_cache.clear()
+
+
+def test_keys_that_match_nothing_are_an_error_unless_allowed(world, lora_folder):
+    lora = comfy.utils.load_torch_file(folder_paths.get_full_path("loras", small.CONTENT))
+    lora["lora_unet_output_blocks_99_1_proj_in.lora_down.weight"] = torch.zeros(1, 8)
+    lora["lora_unet_output_blocks_99_1_proj_in.lora_up.weight"] = torch.zeros(8, 1)
+    safetensors.torch.save_file(lora, lora_folder / "odd.safetensors")
+    with pytest.raises(CraftError, match="output_blocks_99"):
+        route(world, content="odd.safetensors")
+    *_, report, _ = route(world, content="odd.safetensors", allow_unmatched=True)
+    assert "output_blocks_99" in report
+
+
+def test_a_file_for_another_model_is_refused(world, lora_folder):
+    stem = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    lora = {f"{stem}.lora_{end}.weight": torch.zeros(4, 4) for end in ("down", "up")}
+    safetensors.torch.save_file(lora, lora_folder / "other.safetensors")
+    with pytest.raises(CraftError, match="other.safetensors"):
+        route(world, content="other.safetensors")
+
+
+def test_custom_patterns_that_match_nothing_are_an_error_and_a_presets_are_reported(world):
+    custom = "content: middle_block\ncontent: input_blocks.77\nstyle: output_blocks.1.1"
+    with pytest.raises(CraftError, match="input_blocks.77"):
+        route(world, layer_sets={"layer_sets": "custom", "patterns": custom})
+    *_, report, _ = route(world, layer_sets={"layer_sets": "craft-paper"})
+    assert "down_blocks.0.attentions.0" in report
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"prompt": "a </c> dog"}, "</c>"),
+        ({"content_lora": "missing.safetensors"}, "missing.safetensors"),
+        ({"layer_sets": {"layer_sets": "custom", "patterns": "up_blocks"}}, "up_blocks"),
+    ],
+)
+def test_static_mistakes_are_answered_before_queueing(changes, part):
+    inputs = {"prompt": PROMPT, "content_lora": small.CONTENT, "style_lora": "none"} | changes
+    answer = Router.validate_inputs(**inputs)
+    assert isinstance(answer, str) and part in answer
+
+
+def test_good_inputs_pass_validation():
+    assert Router.validate_inputs(PROMPT, small.CONTENT, "none", {"layer_sets": "auto"}) is True
