@@ -1,4 +1,4 @@
-"""Teach the host to load the small world: one supported model more, two model folders more."""
+"""Teach the host to load the small world: one supported model and three model folders more."""
 
 from pathlib import Path
 
@@ -9,7 +9,8 @@ from .architecture import MARKER
 from .model_class import CraftSmallWorld
 
 MODELS = Path(__file__).parent / "models"
-FOLDERS = ("checkpoints", "loras")
+BASES = "craft_bases"  # not a folder of the host's own; the main pack's nodes read it
+FOLDERS = ("checkpoints", "loras", BASES)
 
 
 def register() -> None:
@@ -23,3 +24,4 @@ def register() -> None:
         known.insert(0, CraftSmallWorld)
     for folder in FOLDERS:
         folder_paths.add_model_folder_path(folder, str(MODELS / folder))
+    folder_paths.folder_names_and_paths[BASES][1].add(".safetensors")  # none would mean all files

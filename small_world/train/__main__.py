@@ -8,11 +8,12 @@ from .host import prepare
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 REFERENCES = MODELS.parent / "references"
+WHAT = ("base", "loras", "basis", "references", "measure", "preview")
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m small_world.train", description=__doc__)
-    parser.add_argument("what", choices=("base", "loras", "references", "measure", "preview"))
+    parser.add_argument("what", choices=WHAT)
     parser.add_argument(
         "--comfyui",
         type=Path,
@@ -21,6 +22,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=MODELS, help="where models are written")
     parser.add_argument("--minutes", type=float, default=42.0, help="length of base training")
+    parser.add_argument("--steps", type=int, default=150, help="steps of basis training")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=14, help="renders of every pair in the pool")
@@ -37,6 +39,10 @@ def main() -> None:
         from .base import BaseTraining
 
         print(BaseTraining(options.out, options.minutes, options.seed, options.repeats).run())
+    elif options.what == "basis":
+        from .basis import train
+
+        print(train(options.out, options.seed, options.steps))
     elif options.what == "measure":
         from .measure import measure
 

@@ -234,7 +234,7 @@ class Parts(io.ComfyNode):
 class Kept(io.ComfyNode):
     """Keeps what reaches it, as the lists it comes in."""
 
-    found: dict = {}  # noqa: RUF012
+    found: dict = {}
 
     @classmethod
     def define_schema(cls) -> io.Schema:
