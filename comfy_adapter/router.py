@@ -66,8 +66,13 @@ def layer_set_text(menu: dict[str, Any] | str) -> str:
     return menu[PATTERNS] if menu["layer_sets"] == CUSTOM else menu["layer_sets"]
 
 
-def check_request(prompt: str | None, content: str | None, style: str | None, menu: Any) -> Any:
-    """True, or why the inputs cannot work; None stands for one that is linked."""
+def check_request(
+    prompt: str | None, content: str | None, style: str | None, menu: Any, method: Any
+) -> bool | str:
+    """True, or why the inputs cannot work; None stands for a linked input, and for a menu whose
+    entry does not exist."""
+    if menu is None or method is None:
+        return "Choose an entry of the menus layer_sets and method"
     try:
         if prompt is not None:
             parse(prompt)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from .hosts import Host
 from .paths import ROOT, workspace_of
 
 PACKS = {"comfyui-craft-lora": ROOT, "craft_small_world": ROOT / "small_world"}
+REFERENCES = ROOT / "small_world" / "references"
 FOLDERS = ("custom_nodes", "models", "input", "output", "user")
 USER_MODELS = "user_models.yaml"
 
@@ -22,6 +24,7 @@ def prepare_workspace(host: Host, folder: Path | None = None) -> Path:
             (base / name).mkdir(parents=True, exist_ok=True)
         for name, pack in PACKS.items():
             link(pack, base / "custom_nodes" / name)
+        shutil.copytree(REFERENCES, base / "input" / "craft_small_world", dirs_exist_ok=True)
         _point_at_user_models(host, base)
     except OSError as error:
         raise LaunchError(

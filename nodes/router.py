@@ -82,8 +82,12 @@ class Router(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, prompt=None, content_lora=None, style_lora=None, layer_sets=None):
-        return check_request(prompt, content_lora, style_lora, layer_sets)
+    def validate_inputs(
+        cls, prompt=None, content_lora=None, style_lora=None, *, layer_sets=None, method=None
+    ):
+        # The host hands over every menu that has widgets of its own, asked for or not.
+        # None: the input is linked, or its menu has no such entry.
+        return check_request(prompt, content_lora, style_lora, layer_sets, method)
 
     @classmethod
     def execute(

@@ -121,7 +121,10 @@ def layers_in_order(base: Base) -> dict[str, tuple[int, ...]]:
     ran: dict[str, tuple[int, ...]] = {}
 
     def noting(path: str):
-        return lambda layer, inputs, output: ran.setdefault(path, tuple(layer.weight.shape)) and None
+        def note(layer: nn.Module, inputs, output) -> None:
+            ran[path] = tuple(layer.weight.shape)
+
+        return note
 
     hooks = [
         layer.register_forward_hook(noting(path))

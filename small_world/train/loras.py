@@ -89,11 +89,18 @@ def _moved(picture: torch.Tensor, generator: torch.Generator, reach: int = 3) ->
 
 
 def write_references(folder: Path) -> None:
-    """The training pictures, and more content and style pictures to build pairs from."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """The LoRAs' training pictures, and folders of captioned contents and styles to pair."""
+    for kind in ("content", "style"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
     for recipe in RECIPES:
         Image.fromarray(reference(recipe)).save(folder / f"{recipe.name}.png")
-    for content in ("robot", "teapot", "snail", "guitar", "windmill", "cat"):
-        Image.fromarray(render(content, "flat", 0, Pose())).save(folder / f"content_{content}.png")
-    for style in ("charcoal", "citrus", "stained", "batik", "riso", "neon"):
-        Image.fromarray(render("house", style, 0, Pose())).save(folder / f"style_{style}.png")
+    for content in ("cat", "rocket", "mushroom", "house"):
+        _captioned(folder / "content" / content, render(content, "flat", 0, Pose()), f"a {content}")
+    for style in ("comic", "neon", "sunset", "poster"):
+        _captioned(folder / "style" / style, render("heart", style, 0, Pose()), f"{style} style")
+
+
+def _captioned(stem: Path, picture: np.ndarray, caption: str) -> None:
+    """A picture and its caption side by side, as the host's dataset loader reads them."""
+    Image.fromarray(picture).save(stem.with_suffix(".png"))
+    stem.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8")

@@ -189,10 +189,11 @@ def test_custom_patterns_that_match_nothing_are_an_error_and_a_presets_are_repor
     ],
 )
 def test_static_mistakes_are_answered_before_queueing(changes, part):
-    inputs = {"prompt": PROMPT, "content_lora": small.CONTENT, "style_lora": "none"} | changes
+    inputs = {"prompt": PROMPT, "content_lora": small.CONTENT, "style_lora": "none"}
+    inputs = inputs | CRAFT_ALL | changes
     answer = Router.validate_inputs(**inputs)
     assert isinstance(answer, str) and part in answer
 
 
 def test_good_inputs_pass_validation():
-    assert Router.validate_inputs(PROMPT, small.CONTENT, "none", {"layer_sets": "auto"}) is True
+    assert Router.validate_inputs(PROMPT, small.CONTENT, "none", **CRAFT_ALL) is True
