@@ -79,8 +79,9 @@ def _pytest(host: Host, tier: str, arguments: list[str], **environment: str) -> 
         status = _python(
             host, ["-c", PYTEST, *options], COMFYUI_PATH=str(host.comfyui), **environment
         )
-        if status > 1:  # 2 and up: interrupted, broken or empty, not a failing test
-            say(f"the {tier} tests could not run (pytest status {status})")
+        if status > 1:  # not a failing test: nothing collected, or pytest was stopped or broken
+            reason = "there are none" if status == 5 else f"pytest status {status}"
+            say(f"the {tier} tests could not run ({reason}); this counts as a failure")
             return False
         executed = count_executed(report)
     if executed == 0:
