@@ -17,12 +17,13 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [os.environ["COMFYUI_PATH"]]
-sys.path += [str(ROOT / "tests" / "host")]
+sys.path += [str(ROOT), str(ROOT / "tests" / "host")]
 
-import pack  # noqa: E402
+from launcher.inside_host import enter_host, load_pack, temporary_base  # noqa: E402
 
-pack.load()
+_BASE = temporary_base()
+enter_host(Path(os.environ["COMFYUI_PATH"]), Path(_BASE.name), cpu=True)
+load_pack()
 
 import comfy.hooks  # noqa: E402
 import comfy.samplers  # noqa: E402
@@ -126,7 +127,9 @@ class Ways:
         layers = model_layers(model)
         branches = [
             Branch(role, role, parse_lora(state, {}, layers, host_names(model)).layers, strength)
-            for role, state, strength in zip(("content", "style"), self.states, STRENGTHS, strict=True)
+            for role, state, strength in zip(
+                ("content", "style"), self.states, STRENGTHS, strict=True
+            )
         ]
         bank = Bank.of(branches, list(layers))
         ones = constant_gates(torch.ones(len(bank.layers), 2))

@@ -10,9 +10,6 @@ import nodes as host_nodes
 
 from .engine import is_routed, set_asymmetric
 
-SAMPLERS: list[str] = comfy.samplers.KSampler.SAMPLERS
-SCHEDULERS: list[str] = comfy.samplers.KSampler.SCHEDULERS
-
 
 def objections(model: Any, cfg: float, asymmetric: bool) -> list[str]:
     """What a user should know before sampling."""

@@ -13,8 +13,8 @@ from ..craft_core.errors import CraftError
 from ..craft_core.fusion import FUSION
 from ..craft_core.fusion.compose import compose
 from ..craft_core.routing.layer_sets import LayerSets, parse_layer_sets, resolve
-from ..craft_core.routing.presets import PRESETS
 from ..craft_core.routing.markers import MarkedPrompt, gammas, parse
+from ..craft_core.routing.presets import PRESETS
 from ..craft_core.schedule.schedule import Schedule
 from ..craft_core.types import Bank, Branch, LoraFile, Role, Routing
 from .engine import attach, noise_levels

@@ -44,9 +44,7 @@ def knob_widget(parameter: Parameter) -> io.Input:
             max=knob.maximum, step=knob.step,
         )  # fmt: skip
     if parameter.type is str:
-        return io.String.Input(
-            parameter.name, default=default, multiline=True, tooltip=knob.help
-        )
+        return io.String.Input(parameter.name, default=default, multiline=True, tooltip=knob.help)
     return io.Curve.Input(parameter.name, default=list(default), tooltip=knob.help)
 
 

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..comfy_adapter.acfg import (
-    SAMPLERS,
-    SCHEDULERS,
-    acfg_guider,
-    acfg_sample,
-    objections,
-)
+from ..comfy_adapter.acfg import acfg_guider, acfg_sample, objections
+from ..comfy_adapter.choices import SAMPLERS, SCHEDULERS
 from ..comfy_adapter.notice import warn
 from ..comfy_adapter.sockets import CATEGORY
 
@@ -35,7 +30,7 @@ class ACFGGuider(io.ComfyNode):
             display_name="ACFG Guider",
             category=CATEGORY,
             description="Asymmetric classifier-free guidance for SamplerCustomAdvanced: the "
-            "routed LoRAs act on the conditional rows, the unconditional rows stay on the backbone.",
+            "routed LoRAs act on the conditional rows, unconditional rows stay on the backbone.",
             search_aliases=["craft", "asymmetric cfg", "guider", "acfg"],
             inputs=[
                 io.Model.Input("model", tooltip="A MODEL from the Content/Style LoRA Router."),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.samplers
 from comfy_api.latest import io
 
+from ..comfy_adapter.choices import SAMPLERS, SCHEDULERS
 from ..comfy_adapter.pair_modes import GENERATE, MIX, REFERENCES, Sources, build, check_mode
 from ..comfy_adapter.pair_references import CROPS, RESIZE_METHODS, Resizing, check_template
 from ..comfy_adapter.pair_sampling import Generation, check_prompts
@@ -260,13 +260,13 @@ def _generation_inputs() -> list:
         ),
         io.Combo.Input(
             "sampler_name",
-            options=comfy.samplers.KSampler.SAMPLERS,
+            options=SAMPLERS,
             default="euler",
             tooltip="The host's sampler.",
         ),
         io.Combo.Input(
             "scheduler",
-            options=comfy.samplers.KSampler.SCHEDULERS,
+            options=SCHEDULERS,
             default="normal",
             tooltip="The host's noise schedule.",
         ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import folder_paths
 from comfy_api.latest import io
 
 from ..comfy_adapter.basis import (
@@ -17,6 +16,7 @@ from ..comfy_adapter.basis import (
     require_part,
     weight_dtypes,
 )
+from ..comfy_adapter.choices import files
 from ..craft_core.errors import CraftError
 from ..craft_core.projection import WHICH
 
@@ -112,7 +112,7 @@ def _source() -> io.DynamicCombo.Input:
     model = io.Model.Input("model", tooltip="The model to limit, from any loader.")
     unet_name = io.Combo.Input(
         "unet_name",
-        options=folder_paths.get_filename_list("diffusion_models"),
+        options=files("diffusion_models"),
         tooltip="File in models/diffusion_models.",
     )
     weight_dtype = io.Combo.Input(
@@ -125,7 +125,7 @@ def _source() -> io.DynamicCombo.Input:
     )
     checkpoint = io.Combo.Input(
         "ckpt_name",
-        options=folder_paths.get_filename_list("checkpoints"),
+        options=files("checkpoints"),
         tooltip="File in models/checkpoints; only its diffusion model is loaded.",
     )
     return io.DynamicCombo.Input(

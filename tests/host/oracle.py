@@ -53,7 +53,7 @@ class TwoModels(comfy.samplers.CFGGuider):
                     weight += factor * delta[path]
             module.weight.data.copy_(weight)
 
-    def predict_noise(self, x, timestep, model_options={}, seed=None):
+    def predict_noise(self, x, timestep, model_options, seed=None):
         sigmas = model_options["transformer_options"]["sample_sigmas"]
         self.merge(step_position(float(timestep[0]), sigmas))
         positive, negative = self.conds["positive"], self.conds["negative"]

@@ -105,7 +105,9 @@ def attention_names(model):
     import comfy.utils
 
     names = {}
-    for diffusers, ldm in comfy.utils.unet_to_diffusers(model.model.model_config.unet_config).items():
+    for diffusers, ldm in comfy.utils.unet_to_diffusers(
+        model.model.model_config.unet_config
+    ).items():
         if diffusers.endswith(".weight") and ".attn" in diffusers and ".to_" in diffusers:
             stem = "lora_unet_" + ldm.removesuffix(".weight").replace(".", "_")
             names[stem] = diffusers.removesuffix(".weight")
@@ -161,9 +163,9 @@ def cosine(progress):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_asymmetric_is_two_separately_patched_models(family):
     ours, reference = asymmetric_pair(family, None, constant)
-    assert distance(oracle.sample(ours, tiny.latent()), oracle.sample(reference, tiny.latent())) <= (
-        TOLERANCE
-    )
+    assert distance(
+        oracle.sample(ours, tiny.latent()), oracle.sample(reference, tiny.latent())
+    ) <= (TOLERANCE)
 
 
 @pytest.mark.parametrize("sampler", comfy.samplers.KSampler.SAMPLERS)

@@ -43,7 +43,9 @@ def test_zero_strength_or_schedule_is_bitwise_the_unrouted_model(strengths, sche
 
 
 @pytest.mark.parametrize("fail_at", range(4))
-@pytest.mark.parametrize("kind", [RuntimeError, comfy.model_management.InterruptProcessingException])
+@pytest.mark.parametrize(
+    "kind", [RuntimeError, comfy.model_management.InterruptProcessingException]
+)
 def test_an_error_or_interrupt_at_any_step_leaves_the_model_bitwise_as_it_was(kind, fail_at):
     model = tiny.sdxl()
     before, weights = plain(model), weights_of(model)

@@ -209,7 +209,7 @@ def test_attention_and_guidance_patches_act_on_the_routed_model_as_on_a_merged_o
 class ApartDualCFG(Guider_DualCFG):
     """Guider_DualCFG with prompts on one model and the negative on another."""
 
-    def predict_noise(self, x, timestep, model_options={}, seed=None):
+    def predict_noise(self, x, timestep, model_options, seed=None):
         batch = comfy.samplers.calc_cond_batch
         (negative,) = batch(self.inner_model, [self.conds["negative"]], x, timestep, model_options)
         prompts = [self.conds["middle"], self.conds["positive"]]
@@ -246,7 +246,9 @@ def test_perp_negs_two_negatives_stay_on_the_backbone():
         guider.set_conds(POSITIVE, POSITIVE, POSITIVE)
         guider.set_cfg(1.0 if positive_only else 3.0, 0.0)
         results.append(oracle.sample(guider, tiny.latent()))
-    merged = oracle.sample(oracle.guider(two_loaders(model, states), POSITIVE, POSITIVE), tiny.latent())
+    merged = oracle.sample(
+        oracle.guider(two_loaders(model, states), POSITIVE, POSITIVE), tiny.latent()
+    )
     assert distance(results[0], merged) > 0.01  # guided away from the backbone's rows
     assert distance(results[1], merged) <= TOLERANCE  # cfg 1: the conditional rows alone
 
@@ -309,10 +311,15 @@ def test_the_factors_are_counted_and_loaded_by_the_host():
 def test_two_routers_in_a_row_add_up():
     model = tiny.sdxl()
     layers = model_layers(model)
-    first, second = loras(layers), (tiny.random_lora(layers, 2, 41), tiny.random_lora(layers, 5, 42))
+    first, second = (
+        loras(layers),
+        (tiny.random_lora(layers, 2, 41), tiny.random_lora(layers, 5, 42)),
+    )
     ours = routed(routed(model, first), second)
     theirs = two_loaders(two_loaders(model, first), second)
-    a, b = (oracle.sample(oracle.guider(m, POSITIVE, NEGATIVE), tiny.latent()) for m in (ours, theirs))
+    a, b = (
+        oracle.sample(oracle.guider(m, POSITIVE, NEGATIVE), tiny.latent()) for m in (ours, theirs)
+    )
     assert distance(a, b) <= TOLERANCE
 
 
