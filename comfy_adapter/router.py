@@ -17,6 +17,7 @@ from ..craft_core.routing.markers import MarkedPrompt, gammas, parse
 from ..craft_core.routing.presets import PRESETS
 from ..craft_core.schedule.schedule import Schedule
 from ..craft_core.types import Bank, Branch, LoraFile, Role, Routing
+from .auto_sets import auto_sets
 from .engine import attach, noise_levels
 from .lora_files import NONE, BranchFile, apply_stack, branch, patch_text_encoder, read, require
 from .modules import model_layers
@@ -95,7 +96,8 @@ def route(model: Any, clip: Any, request: Request, stack: Sequence = ()) -> Rout
     branches = [branch(b, file) for b, file in zip(request.branches, files, strict=True)]
     bank = Bank.of(branches, list(layers))
     method, knobs = chosen(request.method, "method", FUSION)
-    plan = _plan(request, method, marked, bank, layers)
+    sets = _layer_sets(request, method, bank.branches, layers, model.load_device)
+    plan = _plan(request, method, marked, bank, layers, sets)
     routing = Routing(plan.gammas, plan.sets)
     gates = compose(method.function(bank, routing, **knobs), bank, request.schedule)
     text = _TextEncoder(clip)
@@ -130,14 +132,25 @@ class _Plan:
     unmatched: tuple[str, ...]
 
 
-def _plan(request: Request, method: Any, marked: MarkedPrompt, bank: Bank, layers: Any) -> _Plan:
-    """What each branch may do; a method that does not listen to something gets it neutral."""
+def _layer_sets(
+    request: Request, method: Any, branches: Sequence[Branch], layers: Any, device: Any
+) -> LayerSets:
+    """The method's own sets, the user's, or all layers for a method that listens to none."""
+    if not branches:
+        return LayerSets(frozenset(), frozenset())
+    text = method.traits.pinned_layer_set
+    text = text or (request.layer_sets.strip() if method.traits.layer_sets else "all")
+    if text == "auto":
+        return auto_sets(request.branches, branches, layers, device)
+    return resolve(text, layers, branches)
+
+
+def _plan(
+    request: Request, method: Any, marked: MarkedPrompt, bank: Bank, layers: Any, sets: LayerSets
+) -> _Plan:
+    """What each branch may do; a method that does not listen to markers gets them all at 1."""
     roles = [b.role for b in bank.branches]
     gamma = gammas(marked, roles) if method.traits.markers else (1.0,) * len(roles)
-    text = method.traits.pinned_layer_set or (
-        request.layer_sets if method.traits.layer_sets else "all"
-    )
-    sets = _resolve(text, layers, bank.branches)
     own = [_own_set(b, layers) for b in request.branches]
     found = sets.of(roles)
     by_branch = tuple(mine or theirs for mine, theirs in zip(own, found, strict=True))
@@ -146,10 +159,6 @@ def _plan(request: Request, method: Any, marked: MarkedPrompt, bank: Bank, layer
         len(allowed & b.layers.keys()) for allowed, b in zip(by_branch, bank.branches, strict=True)
     )
     return _Plan(gamma, by_branch, adapted, active, sets.unmatched)
-
-
-def _resolve(text: str, layers: Any, branches: Sequence[Branch]) -> LayerSets:
-    return resolve(text, layers, branches) if branches else LayerSets(frozenset(), frozenset())
 
 
 def _own_set(chosen_file: BranchFile, layers: Any) -> frozenset[str] | None:

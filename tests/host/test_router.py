@@ -12,6 +12,7 @@ import pytest
 import safetensors.torch
 import small_world_models as small
 import torch
+from craft_lora_pack.comfy_adapter import auto_sets
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.nodes.acfg import ACFGKSampler
 from craft_lora_pack.nodes.lora_branch import LoadLoRABranch
@@ -197,3 +198,14 @@ def test_static_mistakes_are_answered_before_queueing(changes, part):
 
 def test_good_inputs_pass_validation():
     assert Router.validate_inputs(PROMPT, small.CONTENT, "none", **CRAFT_ALL) is True
+
+
+def test_auto_gives_every_layer_to_one_role_and_asks_only_once(world, monkeypatch):
+    auto = {"layer_sets": {"layer_sets": "auto"}}
+    *_, report, _ = route(world, **auto)
+    counts = [int(n) for n in re.findall(r"acts on (\d+) of \d+", report)]
+    adapted = [int(n) for n in re.findall(r"acts on \d+ of (\d+)", report)]
+    assert sum(counts) == max(adapted) and min(counts) > 0
+    monkeypatch.setattr(auto_sets, "split_by_energy", None)
+    *_, again, _ = route(world, content_strength=0.1, prompt=PROMPT + " photo", **auto)
+    assert [int(n) for n in re.findall(r"acts on (\d+) of \d+", again)] == counts
