@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,14 +80,20 @@ def _slots(members: list[tuple[int, Factors]]) -> tuple[Slot, ...]:
     return tuple(slots)
 
 
-def bank_patcher(bank: Bank, like: Any, disable_dynamic: bool = False) -> Any:
-    """A ModelPatcher around the bank's factors, in the inference dtype of the model `like`."""
+def bank_patcher(bank: Bank, like: Any) -> Any:
+    """A ModelPatcher around the bank's factors, in the inference dtype of the MODEL `like`."""
     module = BankModule(bank, like.model.get_dtype_inference())
-    kind = (
-        comfy.model_patcher.ModelPatcher
-        if disable_dynamic
-        else comfy.model_patcher.CoreModelPatcher
-    )
-    patcher = kind(module, load_device=like.load_device, offload_device=like.offload_device)
-    patcher.cached_patcher_init = (bank_patcher, (bank, like))
+    return _patcher(module, like.load_device, like.offload_device)
+
+
+def _patcher(module: BankModule, load_device: Any, offload_device: Any) -> Any:
+    patcher = comfy.model_patcher.CoreModelPatcher(module, load_device, offload_device)
+    # How the host makes a copy for a further device.
+    patcher.cached_patcher_init = (_copied, (module, load_device, offload_device))
     return patcher
+
+
+def _copied(
+    module: BankModule, load_device: Any, offload_device: Any, disable_dynamic: bool = False
+) -> Any:
+    return _patcher(copy.deepcopy(module), load_device, offload_device)

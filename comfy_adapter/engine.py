@@ -42,10 +42,12 @@ class _Session:
 
 
 class RoutedBank:
-    """A bank with its gates on one MODEL: makes the wrappers the host calls."""
+    """The layers of a bank and its gates on one MODEL: the wrappers the host calls."""
 
-    def __init__(self, bank: Bank, gates: Gates, levels: Any, factors_key: str) -> None:
-        self.bank, self.gates, self.levels, self.factors_key = bank, gates, levels, factors_key
+    def __init__(
+        self, layers: tuple[str, ...], gates: Gates, levels: Any, factors_key: str
+    ) -> None:
+        self.layers, self.gates, self.levels, self.factors_key = layers, gates, levels, factors_key
         self._session: _Session | None = None
 
     def sample(self, executor: Any, guider: Any, sigmas: Tensor, extra_args: dict, *args: Any):
@@ -70,7 +72,7 @@ class RoutedBank:
                 call = session.calls[id(patcher.model)] = Call()
                 factors = patcher.get_additional_models_with_key(self.factors_key)[0].model
                 model = patcher.model.diffusion_model
-                stack.enter_context(attached(model, self.bank.layers, factors, call))
+                stack.enter_context(attached(model, self.layers, factors, call))
             outer, self._session = self._session, session
             try:
                 yield
@@ -144,7 +146,7 @@ def attach(model: Any, bank: Bank, gates: Gates, levels: Any = None) -> Any:
     if not bank.layers:
         return routed
     key = f"{KEY}_{sum(1 for name in routed.additional_models if name.startswith(KEY))}"
-    carrier = RoutedBank(bank, gates, levels, key)
+    carrier = RoutedBank(bank.layers, gates, levels, key)
     routed.set_additional_models(key, [bank_patcher(bank, routed)])
     routed.add_wrapper_with_key(_WRAPPERS.SAMPLER_SAMPLE, key, carrier.sample)
     routed.add_wrapper_with_key(_WRAPPERS.APPLY_MODEL, key, carrier.apply)

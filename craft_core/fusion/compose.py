@@ -25,16 +25,13 @@ def compose(gates: Gates, bank: Bank, schedule: Timed | None = None) -> Gates:
     Factors of exactly 1 leave the method's gates bitwise as they are; without a schedule and with
     all strengths 1 the gates themselves are returned.
     """
-    dials = [branch.strength for branch in bank.branches]
-    if schedule is None and all(dial == 1.0 for dial in dials):
+    dials = [(branch.strength, branch.role) for branch in bank.branches]  # not the factors
+    if schedule is None and all(strength == 1.0 for strength, _ in dials):
         return gates
 
     def at(moment: Moment) -> Tensor:
         content, style = (1.0, 1.0) if schedule is None else schedule.strengths(moment)
-        factors = [
-            branch.strength * (content if branch.role == "content" else style)
-            for branch in bank.branches
-        ]
+        factors = [strength * (content if role == "content" else style) for strength, role in dials]
         return gates.at(moment) * torch.tensor(factors, dtype=torch.float32)
 
     return Gates(at, gates.views, gates.notes)

@@ -1,0 +1,113 @@
+"""The browser tier: the host's own page in Chromium, against a real server.
+
+One browser and one page serve the whole session, as the page takes long to load. Screenshots are
+kept in the folder CRAFT_ARTIFACTS, else in the session's temporary folder.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import ConsoleMessage, Error, Page, sync_playwright
+
+from launcher.tiers import find_chromium
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "host"))
+
+from live_server import live_server, pytest_runtest_makereport  # noqa: E402, F401
+
+_COMFYUI = os.environ.get("COMFYUI_PATH", "")
+if not (Path(_COMFYUI) / "main.py").is_file():
+    raise pytest.UsageError(
+        f"COMFYUI_PATH is {_COMFYUI!r}, which is no ComfyUI; "
+        "the browser tests run through: python run.py test browser"
+    )
+
+LIMIT = 300_000  # milliseconds; a busy machine needs long to load the page
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,  # else the page opens on its template browser
+    "Comfy.Validation.Workflows": True,  # the page checks what it loads
+}
+READY = (
+    "window.app && window.app.graph && window.LiteGraph"
+    " && Object.keys(LiteGraph.registered_node_types).length > 50"
+)
+LOAD = "([graph, name]) => app.loadGraphData(graph, true, true, name)"
+FIT = "() => app.extensionManager.command.execute('Comfy.Canvas.FitView')"
+
+
+class ComfyPage:
+    """The host's page with what it has written as errors."""
+
+    def __init__(self, page: Page, artifacts: Path):
+        self.page = page
+        self.artifacts = artifacts
+        self.errors: list[str] = []
+        page.on("console", self._note_message)
+        page.on("pageerror", self._note_error)
+
+    def _note_message(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(f"{message.text} [{message.location.get('url', '')}]")
+
+    def _note_error(self, error: Error) -> None:
+        self.errors.append(f"{error.message}\n{error.stack}")
+
+    def evaluate(self, script: str, argument: Any = None) -> Any:
+        return self.page.evaluate(script, argument)
+
+    def open_workflow(self, workflow: dict[str, Any], name: str) -> None:
+        """Load a workflow in UI format, and draw all of it."""
+        self.errors.clear()
+        self.evaluate(LOAD, [workflow, name])
+        self.evaluate(FIT)
+        self.page.wait_for_timeout(1000)  # the fit is animated
+
+    def saved(self) -> dict[str, Any]:
+        """The graph as the page would save it."""
+        return self.evaluate("() => app.graph.serialize()")
+
+    def keep_screenshot(self, name: str) -> Path:
+        path = self.artifacts / f"{name}.png"
+        self.page.screenshot(path=path)
+        return path
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the screenshots."""
+    named = os.environ.get("CRAFT_ARTIFACTS", "").strip()
+    folder = Path(named).resolve() if named else tmp_path_factory.mktemp("screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"screenshots: {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def comfy(live_server, artifacts: Path) -> Iterator[ComfyPage]:  # noqa: F811
+    """The loaded page."""
+    for name, value in SETTINGS.items():
+        live_server.server.client.post_json(f"/settings/{name}", value)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1600, "height": 900})
+        page.set_default_timeout(LIMIT)
+        comfy = ComfyPage(page, artifacts)
+        page.goto(live_server.url)
+        page.wait_for_function(READY)
+        yield comfy
+        browser.close()
