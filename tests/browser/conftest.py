@@ -41,9 +41,11 @@ FLAGS = [
 SETTINGS = {
     "Comfy.TutorialCompleted": True,  # else the page opens on its template browser
     "Comfy.Validation.Workflows": True,  # the page checks what it loads
+    "Comfy.Minimap.Visible": False,
+    "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # texts are drawn however small
 }
 READY = (
-    "window.app && window.app.graph && window.LiteGraph"
+    "window.app?.vueAppReady && app.graph && window.LiteGraph"
     " && Object.keys(LiteGraph.registered_node_types).length > 50"
 )
 LOAD = "([graph, name]) => app.loadGraphData(graph, true, true, name)"
@@ -72,10 +74,18 @@ class ComfyPage:
 
     def open_workflow(self, workflow: dict[str, Any], name: str) -> None:
         """Load a workflow in UI format, and draw all of it."""
+        self.dismiss_alerts()
         self.errors.clear()
         self.evaluate(LOAD, [workflow, name])
         self.evaluate(FIT)
         self.page.wait_for_timeout(1000)  # the fit is animated
+
+    def alerts(self) -> list[str]:
+        """The texts of the messages that the page shows."""
+        return self.page.get_by_role("alert").all_inner_texts()
+
+    def dismiss_alerts(self) -> None:
+        self.evaluate("() => { app.extensionManager.toast.removeAll() }")
 
     def saved(self) -> dict[str, Any]:
         """The graph as the page would save it."""
@@ -104,7 +114,7 @@ def comfy(live_server, artifacts: Path) -> Iterator[ComfyPage]:  # noqa: F811
         live_server.server.client.post_json(f"/settings/{name}", value)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
-        page = browser.new_page(viewport={"width": 1600, "height": 900})
+        page = browser.new_page(viewport={"width": 1920, "height": 1080})
         page.set_default_timeout(LIMIT)
         comfy = ComfyPage(page, artifacts)
         page.goto(live_server.url)

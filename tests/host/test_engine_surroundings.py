@@ -20,14 +20,16 @@ from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_perpneg import Guider_PerpNeg
 from comfy_extras.nodes_sag import SelfAttentionGuidance
 from craft_lora_pack.comfy_adapter.acfg import acfg_guider
-from craft_lora_pack.comfy_adapter.engine import set_asymmetric
+from craft_lora_pack.comfy_adapter.engine import attach, set_asymmetric
 from craft_lora_pack.comfy_adapter.modules import model_layers
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
+from craft_lora_pack.craft_core.types import Bank, Branch, Factors, Gates, constant_gates
 from test_engine_equalities import (
     NEGATIVE,
     POSITIVE,
     TOLERANCE,
     asymmetric_pair,
+    bank_of,
     cosine,
     distance,
     loras,
@@ -330,3 +332,48 @@ def test_no_role_depends_on_the_order_of_the_hosts_lists():
     a = oracle.sample(acfg_guider(ours, POSITIVE, NEGATIVE, 0.0, True), tiny.latent())
     plain = oracle.sample(oracle.guider(model, NEGATIVE, POSITIVE, cfg=1.0), tiny.latent())
     assert distance(a, plain) <= TOLERANCE
+
+
+def test_slices_of_a_fused_layer_write_only_their_rows():
+    """q and v of a fused qkv, and a slice of a convolution's outputs."""
+    model, twin = tiny.sdxl(), tiny.sdxl()
+    layers = model_layers(model)
+    slices = {
+        "middle_block.1.transformer_blocks.0.attn1.to_q": [(0, 16), (48, 16)],
+        "input_blocks.1.0.in_layers.2": [(5, 9)],
+    }
+    generator = torch.Generator().manual_seed(0)
+    factors: dict[str, tuple[Factors, ...]] = {}
+    for path, rows in slices.items():
+        for start, length in rows:
+            down = torch.randn(2, *layers[path][1:], generator=generator) * 0.2
+            made = Factors(down, torch.randn(length, 2, generator=generator), 0.5, (start, length))
+            factors[path] = (*factors.get(path, ()), made)
+            weight = twin.model.diffusion_model.get_submodule(path).weight
+            weight.data[start : start + length] += 0.7 * made.delta()
+    bank = Bank.of([Branch("a", "content", factors, 0.7)], list(layers))
+    ones = constant_gates(torch.full((len(bank.layers), 1), 0.7))
+    a, b, plain = (
+        oracle.sample(oracle.guider(m, POSITIVE, NEGATIVE), tiny.latent())
+        for m in (attach(model, bank, ones), twin, tiny.sdxl())
+    )
+    assert distance(a, b) <= TOLERANCE
+    assert distance(a, plain) > 1e-3
+
+
+def test_views_are_averaged_each_with_its_own_gates():
+    """Two views, one LoRA each: the mean of two predictions, as LoRA Composite asks."""
+    model = tiny.sdxl()
+    states = loras(model_layers(model))
+    bank = bank_of(model, states, (1.0, 1.0))
+    table = torch.eye(2)[:, None, :].expand(2, len(bank.layers), 2).contiguous()
+    ours = attach(model, bank, Gates(at=lambda moment: table, views=2))
+    single = [routed(model, states, strengths=pair) for pair in ((1.0, 0.0), (0.0, 1.0))]
+
+    steps = 1  # one step: then the mean of two runs is the run of the mean
+    runs = [
+        oracle.sample(oracle.guider(m, POSITIVE, NEGATIVE), tiny.latent(), steps=steps)
+        for m in (ours, *single)
+    ]
+    assert distance(runs[0], (runs[1] + runs[2]) / 2) <= TOLERANCE
+    assert distance(runs[1], runs[2]) > 0.01
