@@ -12,7 +12,7 @@ LOG = logging.getLogger("craft")
 
 def warn(node: type[io.ComfyNode], text: str) -> None:
     """Show `text` on the running node and log it as a warning."""
-    LOG.warning("%s: %s", node.GET_SCHEMA().display_name, text)
+    LOG.warning(text)
     tell(node, text)
 
 

@@ -12,14 +12,14 @@ from typing import Any
 from ..craft_core.errors import CraftError
 from ..craft_core.fusion import FUSION
 from ..craft_core.fusion.compose import compose
-from ..craft_core.routing.layer_sets import LayerSets, parse_layer_sets, resolve
+from ..craft_core.routing.layer_sets import LayerSets, resolve
 from ..craft_core.routing.markers import MarkedPrompt, gammas, parse
 from ..craft_core.routing.presets import PRESETS
 from ..craft_core.schedule.schedule import Schedule
 from ..craft_core.types import Bank, Branch, LoraFile, Role, Routing
 from .auto_sets import auto_sets
 from .engine import attach, noise_levels
-from .lora_files import NONE, BranchFile, apply_stack, branch, patch_text_encoder, read, require
+from .lora_files import NONE, BranchFile, apply_stack, branch, patch_text_encoder, read
 from .modules import model_layers
 from .widgets import CUSTOM, PATTERNS, chosen
 
@@ -67,21 +67,15 @@ def layer_set_text(menu: dict[str, Any] | str) -> str:
     return menu[PATTERNS] if menu["layer_sets"] == CUSTOM else menu["layer_sets"]
 
 
-def check_request(
-    prompt: str | None, content: str | None, style: str | None, menu: Any, method: Any
-) -> bool | str:
-    """True, or why the inputs cannot work; None stands for a linked input, and for a menu whose
-    entry does not exist."""
-    if menu is None or method is None:
-        return "Choose an entry of the menus layer_sets and method"
+def check_request(prompt: str | None, layer_sets: Any, method: Any) -> bool | str:
+    """True, or why the inputs cannot work. prompt: None where it is linked. layer_sets, method:
+    None where the menu has no such entry."""
+    if layer_sets is None:
+        return f"layer_sets: choose one of {', '.join([*PRESETS, CUSTOM])}."
+    if method is None:
+        return f"method: choose one of {', '.join(FUSION.keys())}."
     try:
-        if prompt is not None:
-            parse(prompt)
-        if isinstance(menu, dict) and menu.get(PATTERNS) is not None:
-            parse_layer_sets(menu[PATTERNS])
-        for name in (content, style):
-            if name not in (None, NONE):
-                require(name)
+        parse(prompt or "")
     except CraftError as error:
         return str(error)
     return True

@@ -82,12 +82,10 @@ class Router(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(
-        cls, prompt=None, content_lora=None, style_lora=None, *, layer_sets=None, method=None
-    ):
+    def validate_inputs(cls, prompt=None, *, layer_sets=None, method=None):
         # The host hands over every menu that has widgets of its own, asked for or not.
-        # None: the input is linked, or its menu has no such entry.
-        return check_request(prompt, content_lora, style_lora, layer_sets, method)
+        # None: the prompt is linked, a menu has no such entry. Files the host checks itself.
+        return check_request(prompt, layer_sets, method)
 
     @classmethod
     def execute(

@@ -46,6 +46,11 @@ class TimestepSchedule(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def validate_inputs(cls, *, shape=None):
+        # The host hands over `shape` because it has widgets of its own. None: no such entry.
+        return shape is not None or f"shape: choose one of {', '.join(SHAPES.keys())}."
+
+    @classmethod
     def execute(cls, shape, content_floor, style_floor, clock) -> io.NodeOutput:
         method, knobs = chosen(shape, "shape", SHAPES)
         schedule = Curves(method.key, knobs, content_floor, style_floor, clock)

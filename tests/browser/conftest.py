@@ -41,11 +41,12 @@ FLAGS = [
 SETTINGS = {
     "Comfy.TutorialCompleted": True,  # else the page opens on its template browser
     "Comfy.Validation.Workflows": True,  # the page checks what it loads
+    "Comfy.Graph.CanvasInfo": False,
     "Comfy.Minimap.Visible": False,
     "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # texts are drawn however small
 }
 READY = (
-    "window.app?.vueAppReady && app.graph && window.LiteGraph"
+    "window.app?.canvas?.graph && window.LiteGraph"
     " && Object.keys(LiteGraph.registered_node_types).length > 50"
 )
 LOAD = "([graph, name]) => app.loadGraphData(graph, true, true, name)"
@@ -86,6 +87,7 @@ class ComfyPage:
 
     def dismiss_alerts(self) -> None:
         self.evaluate("() => { app.extensionManager.toast.removeAll() }")
+        self.page.wait_for_timeout(500)  # they fade
 
     def saved(self) -> dict[str, Any]:
         """The graph as the page would save it."""

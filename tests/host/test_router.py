@@ -185,19 +185,17 @@ def test_custom_patterns_that_match_nothing_are_an_error_and_a_presets_are_repor
     ("changes", "part"),
     [
         ({"prompt": "a </c> dog"}, "</c>"),
-        ({"content_lora": "missing.safetensors"}, "missing.safetensors"),
-        ({"layer_sets": {"layer_sets": "custom", "patterns": "up_blocks"}}, "up_blocks"),
+        ({"method": None}, "b_lora"),
+        ({"layer_sets": None}, "auto"),
     ],
 )
 def test_static_mistakes_are_answered_before_queueing(changes, part):
-    inputs = {"prompt": PROMPT, "content_lora": small.CONTENT, "style_lora": "none"}
-    inputs = inputs | CRAFT_ALL | changes
-    answer = Router.validate_inputs(**inputs)
+    answer = Router.validate_inputs(**{"prompt": PROMPT} | CRAFT_ALL | changes)
     assert isinstance(answer, str) and part in answer
 
 
 def test_good_inputs_pass_validation():
-    assert Router.validate_inputs(PROMPT, small.CONTENT, "none", **CRAFT_ALL) is True
+    assert Router.validate_inputs(PROMPT, **CRAFT_ALL) is True
 
 
 def test_auto_gives_every_layer_to_one_role_and_asks_only_once(world, monkeypatch):

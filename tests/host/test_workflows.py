@@ -297,6 +297,23 @@ def test_a_failing_run_says_why_and_the_next_one_works(live_server, patterns, se
     assert is_a_picture(image)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "sentence"),
+    [
+        ("CRAFTRouter", "prompt", "<c>a sks animal</c>", "The prompt has no <s>"),
+        ("CRAFTACFGKSampler", "cfg", 1.0, "At cfg 1 the host runs no unconditional pass"),
+        ("CRAFTACFGKSampler", "model", ["1", 0], "This MODEL carries no routed LoRAs"),
+    ],
+)
+def test_a_warning_is_logged_and_does_not_stop_the_run(live_server, kind, name, value, sentence):
+    prompt = runnable(live_server, FUSION)
+    inputs(prompt, kind)[name] = value
+    before = len(live_server.log())
+    (image,) = live_server.images(live_server.run(prompt))
+    assert is_a_picture(image)
+    assert sentence in live_server.log()[before:]
+
+
 def test_an_interrupted_run_leaves_the_model_as_it_was(live_server):
     client = live_server.server.client
     loader, sampler = "1", "plain"
