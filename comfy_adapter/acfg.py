@@ -21,7 +21,7 @@ def objections(model: Any, cfg: float, asymmetric: bool) -> list[str]:
         )
     if asymmetric and math.isclose(cfg, 1.0):
         found.append(
-            "At cfg 1 the host runs no unconditional pass, so ACFG equals standard CFG. "
+            "At cfg 1 most samplers run no unconditional pass, and then ACFG equals standard CFG. "
             "Raise cfg above 1 for asymmetric guidance (distilled models have none)."
         )
     return found

@@ -7,7 +7,6 @@ assigned; around each model call, the gates of its moment are read.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor
 
+from ..craft_core.errors import CraftError
 from ..craft_core.guidance.acfg import row_gates
 from ..craft_core.schedule.clock import model_table, moment
 from ..craft_core.types import Bank, Gates
@@ -39,15 +39,19 @@ class _Session:
     roles: Roles
     asymmetric: bool
     calls: dict[int, Call] = field(default_factory=dict)
+    levels: Any = None  # noise levels of the model's own clock, where the gates live on it
+    batch: int | None = None  # images a conditioning evaluates, as the host says it
+    compiled: bool = False
 
 
 class RoutedBank:
     """The layers of a bank and its gates on one MODEL: the wrappers the host calls."""
 
     def __init__(
-        self, layers: tuple[str, ...], gates: Gates, levels: Any, factors_key: str
+        self, layers: tuple[str, ...], gates: Gates, own_clock: bool, factors_key: str
     ) -> None:
-        self.layers, self.gates, self.levels, self.factors_key = layers, gates, levels, factors_key
+        self.layers, self.gates, self.own_clock = layers, gates, own_clock
+        self.factors_key = factors_key
         self._session: _Session | None = None
 
     def sample(self, executor: Any, guider: Any, sigmas: Tensor, extra_args: dict, *args: Any):
@@ -67,6 +71,8 @@ class RoutedBank:
             options[ROLES] = roles
         assert roles.views == self.gates.views, "two banks of one MODEL must agree on views"
         session = _Session(tuple(sigmas.tolist()), roles, asymmetric)
+        session.levels = noise_levels(guider.model_patcher) if self.own_clock else None
+        session.compiled = _is_compiled(guider)
         with ExitStack() as stack:
             for patcher in _patchers(guider):
                 call = session.calls[id(patcher.model)] = Call()
@@ -86,18 +92,27 @@ class RoutedBank:
         if session is None or call is None:  # a call from outside the sampling run
             return executor(*args, **kwargs)
         options = args[5] if len(args) > 5 else kwargs["transformer_options"]
-        call.set(*self._runs(session, options))
+        call.set(*self._runs(session, options, rows=args[0].shape[0]))
         try:
-            with _eager() if call.runs else nullcontext():
+            with _eager() if call.runs and session.compiled else nullcontext():
                 return executor(*args, **kwargs)
         finally:
             call.clear()
 
-    def _runs(self, session: _Session, options: dict) -> tuple[int, list[Run]]:
-        """The call's chunks as runs of equal roles, each with its gate table."""
+    def count(self, executor: Any, model: Any, conds: Any, x_in: Tensor, *args: Any) -> Any:
+        """CALC_COND_BATCH: how many images each conditioning is about to evaluate."""
+        if self._session is not None:
+            self._session.batch = x_in.shape[0]
+        return executor(model, conds, x_in, *args)
+
+    def _runs(self, session: _Session, options: dict, rows: int) -> tuple[int, list[Run]]:
+        """The call's chunks as runs of equal roles, each with its gate table.
+
+        A wrapper that samples in tiles repeats the whole batch once a tile, and so do the runs.
+        """
         uuids = options.get("uuids") or [None]
         sigma = float(options["sigmas"][0])
-        table = self.gates.at(moment(sigma, session.sigmas, self.levels))
+        table = self.gates.at(moment(sigma, session.sigmas, session.levels))
         runs, at = [], 0
         for role, members in groupby(session.roles.of(key) for key in uuids):
             size = len(list(members))
@@ -105,7 +120,7 @@ class RoutedBank:
             if gates is not None:
                 runs.append(Run(at, at + size, gates))
             at += size
-        return len(uuids), _joined(runs)
+        return _tiled(_joined(runs), len(uuids), rows, session.batch)
 
     def _gates(self, table: Tensor, role: Role, asymmetric: bool) -> list[list[float]] | None:
         kind = "cond" if role.conditional else "uncond"
@@ -113,11 +128,47 @@ class RoutedBank:
         return rows[role.view].tolist() if rows.any() else None
 
 
+def _tiled(runs: list[Run], chunks: int, rows: int, batch: int | None) -> tuple[int, list[Run]]:
+    """(chunks, runs) of a call of `rows` rows: those of one pass, repeated for every tile."""
+    alike = not runs or (runs[0].start, runs[0].stop) == (0, chunks)
+    if alike or batch is None or rows == chunks * batch:
+        return chunks, runs
+    tiles, rest = divmod(rows, chunks * batch)
+    if rest:
+        raise CraftError(
+            f"The model is called with {rows} rows for {chunks} conditionings of {batch} images",
+            "Asymmetric guidance needs to know which rows are whose",
+            "Turn asymmetric off, or take out the node that rearranges the batch",
+        )
+    return tiles * chunks, [
+        Run(tile * chunks + run.start, tile * chunks + run.stop, run.gates)
+        for tile in range(tiles)
+        for run in runs
+    ]
+
+
+def _is_compiled(guider: Any) -> bool:
+    """Whether torch.compile runs any part of this model: by the host's node, or in place."""
+    options = guider.model_options.get("transformer_options", {})
+    by_host = options.get("wrappers", {}).get(_WRAPPERS.APPLY_MODEL, {}).get("torch.compile")
+    modules = guider.model_patcher.model.diffusion_model.modules()
+    return bool(by_host) or any(
+        type(m).__name__ == "OptimizedModule" or getattr(m, "_compiled_call_impl", None)
+        for m in modules
+    )
+
+
 def _eager() -> AbstractContextManager:
     """Compiled models run eagerly while branches act: torch.compile reuses graphs it traced
     before the hooks came, without looking, and those would drop the branches silently."""
-    compiling = "torch._dynamo" in sys.modules
-    return torch.compiler.set_stance("force_eager") if compiling else nullcontext()
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    if set_stance is None:
+        raise CraftError(
+            f"The model is compiled and torch is {torch.__version__}",
+            "Routed LoRAs can switch compiling off for their steps from torch 2.6 on",
+            "Update torch, or take out the node that compiles the model",
+        )
+    return set_stance("force_eager")
 
 
 def _joined(runs: list[Run]) -> list[Run]:
@@ -137,18 +188,19 @@ def _patchers(guider: Any) -> list[Any]:
     return list(clones.values()) if clones else [guider.model_patcher]
 
 
-def attach(model: Any, bank: Bank, gates: Gates, levels: Any = None) -> Any:
+def attach(model: Any, bank: Bank, gates: Gates, own_clock: bool = False) -> Any:
     """A clone of MODEL that carries the bank; nothing of the given MODEL changes.
 
-    levels: the model's noise levels, for gates on its own clock; None for the run's steps.
+    own_clock: the gates' progress runs over the model's whole noise range, not the run's steps.
     """
     routed = model.clone()
     if not bank.layers:
         return routed
     key = f"{KEY}_{sum(1 for name in routed.additional_models if name.startswith(KEY))}"
-    carrier = RoutedBank(bank.layers, gates, levels, key)
+    carrier = RoutedBank(bank.layers, gates, own_clock, key)
     routed.set_additional_models(key, [bank_patcher(bank, routed)])
     routed.add_wrapper_with_key(_WRAPPERS.SAMPLER_SAMPLE, key, carrier.sample)
+    routed.add_wrapper_with_key(_WRAPPERS.CALC_COND_BATCH, key, carrier.count)
     routed.add_wrapper_with_key(_WRAPPERS.APPLY_MODEL, key, carrier.apply)
     return routed
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..craft_core.errors import CraftError
 from .bank import BankModule, Group
 
 
@@ -87,9 +88,10 @@ class LayerHook:
             return slice(0, rows)
         each, rest = divmod(rows, self.call.chunks)
         if rest:
-            raise RuntimeError(
-                f"{self.path} was called with {rows} rows, which {self.call.chunks} conditionings "
-                "cannot share evenly, so its content and style branches have no rows of their own."
+            raise CraftError(
+                f"{self.path} was called with {rows} rows for {self.call.chunks} conditionings",
+                "Asymmetric guidance needs to know which rows are whose",
+                "Turn asymmetric off, or take out the node that rearranges this layer's batch",
             )
         return slice(run.start * each, run.stop * each)
 
@@ -106,38 +108,32 @@ class LayerHook:
 def _add_group(
     module: Any, x: Tensor, y: Tensor, group: Group, bank: BankModule, gates: Sequence[float]
 ) -> None:
-    """Add one group to y, in place."""
-    active = [(slot, gates[slot.branch] * slot.scale) for slot in group.slots]
-    active = [(slot, weight) for slot, weight in active if weight != 0.0]
-    if not active:
+    """Add one group to y, in place. Gates enter as plain numbers: nothing waits for a device."""
+    pieces = _pieces(group, gates)
+    if not pieces:
         return
     down, up = bank.factors(group, x)
-    first, last = active[0][0], active[-1][0]
-    span = slice(first.start, last.start + last.rank)
-    down, up = down[span], up[:, span]  # (ranks, n, *kernel), (out, ranks)
-    hidden, alpha = _project(module, x, down), active[0][1]
-    if any(weight != alpha for _, weight in active) or _has_gap(active):
-        hidden = hidden * _rank_weights(active, span, hidden, conv=down.ndim > 2)
-        alpha = 1.0
-    if down.ndim > 2:
-        _up_conv(y, hidden, up, alpha, group.rows)
-    else:
-        _up_linear(y, hidden, up, alpha, group.rows)
+    first, last = pieces[0][0], pieces[-1][1]
+    hidden = _project(module, x, down[first:last])
+    add = _up_conv if down.ndim > 2 else _up_linear
+    axis = 1 if down.ndim > 2 else -1
+    for start, stop, weight in pieces:
+        part = hidden.narrow(axis, start - first, stop - start)
+        add(y, part, up[:, start:stop], weight, group.rows)
 
 
-def _has_gap(active: list) -> bool:
-    """Whether a switched-off branch lies between two active ones."""
-    ends = [slot.start + slot.rank for slot, _ in active[:-1]]
-    return any(end != slot.start for end, (slot, _) in zip(ends, active[1:], strict=True))
-
-
-def _rank_weights(active: list, span: slice, like: Tensor, conv: bool) -> Tensor:
-    weights = [0.0] * (span.stop - span.start)
-    for slot, weight in active:
-        at = slot.start - span.start
-        weights[at : at + slot.rank] = [weight] * slot.rank
-    row = torch.tensor(weights, dtype=like.dtype, device=like.device)  # (ranks,)
-    return row.view(-1, *[1] * (like.ndim - 2)) if conv else row
+def _pieces(group: Group, gates: Sequence[float]) -> list[tuple[int, int, float]]:
+    """Ranks that act as (start, stop, weight), neighbours of one weight joined."""
+    pieces: list[tuple[int, int, float]] = []
+    for slot in group.slots:
+        weight, stop = gates[slot.branch] * slot.scale, slot.start + slot.rank
+        if weight == 0.0:
+            continue
+        if pieces and pieces[-1][1:] == (slot.start, weight):
+            pieces[-1] = (pieces[-1][0], stop, weight)
+        else:
+            pieces.append((slot.start, stop, weight))
+    return pieces
 
 
 def _project(module: Any, x: Tensor, down: Tensor) -> Tensor:

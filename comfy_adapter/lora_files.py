@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.lora
+import comfy.lora_convert
 import comfy.sd
 import comfy.utils
 import folder_paths
 
 from ..craft_core.errors import CraftError
 from ..craft_core.lora import read_lora
+from ..craft_core.routing.layer_sets import parse_layer_sets
 from ..craft_core.types import Branch, LoraFile, Role
 from .modules import host_names, model_layers
 
@@ -74,11 +76,56 @@ def patch_text_encoder(clip: Any, file: LoraFile, strength: float) -> tuple[Any,
     return patched, missing
 
 
-def apply_stack(model: Any, clip: Any, stack: list) -> tuple[Any, Any]:
-    """A LORA_STACK on model and text encoder, as the host's own loader applies each entry."""
+def own_layers_text(layers: str, role: Role) -> str:
+    """A branch's own patterns as layer-set text of its role; "" where it has none."""
+    lines = (line.split("#", 1)[0].strip() for line in layers.splitlines())
+    return "\n".join(f"{role}: {line}" for line in lines if line)
+
+
+def check_own_layers(layers: str) -> bool | str:
+    """True, or why the patterns cannot be read."""
+    try:
+        text = own_layers_text(layers, "content")
+        if text:
+            parse_layer_sets(text)
+    except CraftError as error:
+        return str(error)
+    return True
+
+
+def apply_stack(model: Any, clip: Any, stack: list) -> tuple[Any, Any, list[str]]:
+    """(model, clip, report lines) with a LORA_STACK applied as the host's own loader does.
+
+    Raises CraftError for an entry that is no safetensors file or matches nothing.
+    """
+    names = comfy.lora.model_lora_keys_unet(model.model, {})
+    names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, names)
+    lines = []
     for name, model_strength, clip_strength in stack:
-        state = comfy.utils.load_torch_file(require(name), safe_load=True)
+        if name in (NONE, "None"):  # how stack nodes leave a slot empty
+            continue
+        path = require(name)
+        state = _stack_state(path, name)
+        converted = comfy.lora_convert.convert_lora(state)
+        matched = len(comfy.lora.load_lora(converted, names, log_missing=False))
+        if not matched:
+            raise CraftError(
+                f"{name} in the lora_stack matches nothing of this model",
+                "A stack's LoRAs are applied to the backbone",
+                "Use a file made for this model, or take it out of the stack",
+            )
         model, clip = comfy.sd.load_lora_for_models(
             model, clip, state, model_strength, clip_strength
         )
-    return model, clip
+        lines.append(f"Stack {name}: {matched} layers on the backbone at {model_strength:g}")
+    return model, clip, lines
+
+
+def _stack_state(path: str, name: str) -> Any:
+    if not path.lower().endswith((".safetensors", ".sft")):
+        raise CraftError(
+            f"{name} in the lora_stack is not a safetensors file",
+            "Other formats can run code when opened",
+            "Convert it to safetensors",
+        )
+    return comfy.utils.load_torch_file(path, safe_load=True)

@@ -5,8 +5,9 @@ CRAFT-LoRA (2026), arXiv:2602.18936, Sec. 3.4.1 and Algorithm 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..craft_core.errors import CraftError
@@ -18,8 +19,16 @@ from ..craft_core.routing.presets import PRESETS
 from ..craft_core.schedule.schedule import Schedule
 from ..craft_core.types import Bank, Branch, LoraFile, Role, Routing
 from .auto_sets import auto_sets
-from .engine import attach, noise_levels
-from .lora_files import NONE, BranchFile, apply_stack, branch, patch_text_encoder, read
+from .engine import attach
+from .lora_files import (
+    NONE,
+    BranchFile,
+    apply_stack,
+    branch,
+    own_layers_text,
+    patch_text_encoder,
+    read,
+)
 from .modules import model_layers
 from .widgets import CUSTOM, PATTERNS, chosen
 
@@ -52,6 +61,12 @@ def with_own_loras(
 ) -> tuple[BranchFile, ...]:
     """The Router's two own LoRAs, where chosen, before the extra branches."""
     roles: tuple[Role, ...] = ("content", "style")
+    if not all(map(math.isfinite, strengths)):
+        raise CraftError(
+            f"The strengths are {strengths[0]} and {strengths[1]}",
+            "A strength is a finite number",
+            "Set one",
+        )
     own = [
         BranchFile(name, role, strength)
         for name, role, strength in zip(names, roles, strengths, strict=True)
@@ -83,7 +98,13 @@ def check_request(prompt: str | None, layer_sets: Any, method: Any) -> bool | st
 
 def route(model: Any, clip: Any, request: Request, stack: Sequence = ()) -> Routed:
     """Attach the branches to a clone of MODEL and encode the clean prompt."""
-    model, clip = apply_stack(model, clip, list(stack))
+    if clip is None:
+        raise CraftError(
+            "The Router's clip is empty: this checkpoint has no text encoder",
+            "The prompt is encoded by a CLIP",
+            "Load one with a CLIP loader and connect it",
+        )
+    model, clip, stacked = apply_stack(model, clip, list(stack))
     marked = parse(request.prompt)
     layers = model_layers(model)
     files = [read(b.name, model) for b in request.branches]
@@ -92,6 +113,7 @@ def route(model: Any, clip: Any, request: Request, stack: Sequence = ()) -> Rout
     method, knobs = chosen(request.method, "method", FUSION)
     sets = _layer_sets(request, method, bank.branches, layers, model.load_device)
     plan = _plan(request, method, marked, bank, layers, sets)
+    bank = _reachable(bank, method, plan)
     routing = Routing(plan.gammas, plan.sets)
     gates = compose(method.function(bank, routing, **knobs), bank, request.schedule)
     text = _TextEncoder(clip)
@@ -106,11 +128,11 @@ def route(model: Any, clip: Any, request: Request, stack: Sequence = ()) -> Rout
         )
     own_clock = request.schedule is not None and request.schedule.clock == "model"
     return Routed(
-        attach(model, bank, gates, noise_levels(model) if own_clock else None),
+        attach(model, bank, gates, own_clock),
         text.clip.encode_from_tokens_scheduled(text.clip.tokenize(marked.clean)),
         marked.clean,
-        _report(request, method, marked, plan, faults, gates.notes),
-        [*stack, *((b.name, b.strength, b.strength) for b in request.branches)],
+        "\n".join([_report(request, method, marked, plan, faults, gates.notes), *stacked]),
+        [*stack, *_active(request.branches, plan.gammas)],
         _warnings(request, method, marked, faults),
     )
 
@@ -124,6 +146,7 @@ class _Plan:
     adapted: tuple[int, ...]
     active: tuple[int, ...]
     unmatched: tuple[str, ...]
+    own_unmatched: tuple[str, ...]
 
 
 def _layer_sets(
@@ -145,22 +168,44 @@ def _plan(
     """What each branch may do; a method that does not listen to markers gets them all at 1."""
     roles = [b.role for b in bank.branches]
     gamma = gammas(marked, roles) if method.traits.markers else (1.0,) * len(roles)
-    own = [_own_set(b, layers) for b in request.branches]
+    listens = method.traits.layer_sets
+    own = [_own_set(b, layers) if listens else (None, ()) for b in request.branches]
     found = sets.of(roles)
-    by_branch = tuple(mine or theirs for mine, theirs in zip(own, found, strict=True))
+    by_branch = tuple(
+        theirs if mine is None else mine for (mine, _), theirs in zip(own, found, strict=True)
+    )
+    missed = tuple(pattern for _, patterns in own for pattern in patterns)
     adapted = tuple(len(b.layers) for b in bank.branches)
     active = tuple(
         len(allowed & b.layers.keys()) for allowed, b in zip(by_branch, bank.branches, strict=True)
     )
-    return _Plan(gamma, by_branch, adapted, active, sets.unmatched)
+    return _Plan(gamma, by_branch, adapted, active, sets.unmatched, missed)
 
 
-def _own_set(chosen_file: BranchFile, layers: Any) -> frozenset[str] | None:
-    lines = [line for line in chosen_file.layers.splitlines() if line.strip()]
-    if not lines:
-        return None
-    text = "\n".join(f"{chosen_file.role}: {line}" for line in lines)
-    return resolve(text, layers).of([chosen_file.role])[0]
+def _reachable(bank: Bank, method: Any, plan: _Plan) -> Bank:
+    """The bank without what no gate of the method can ever reach: it need not be loaded."""
+    traits = method.traits
+    if not (traits.layer_sets or traits.pinned_layer_set):
+        return bank
+    branches = [
+        replace(b, layers={p: f for p, f in b.layers.items() if gamma and p in allowed})
+        for b, gamma, allowed in zip(bank.branches, plan.gammas, plan.sets, strict=True)
+    ]
+    return Bank.of(branches, bank.layers)
+
+
+def _active(files: Sequence[BranchFile], gamma: Sequence[float]) -> list[tuple[str, float, float]]:
+    """LORA_STACK entries of the branches that are on."""
+    return [(b.name, b.strength, b.strength) for b, g in zip(files, gamma, strict=True) if g]
+
+
+def _own_set(file: BranchFile, layers: Any) -> tuple[frozenset[str] | None, tuple[str, ...]]:
+    """(a branch's own layers, patterns among them that match nothing); None for the role's."""
+    text = own_layers_text(file.layers, file.role)
+    if not text:
+        return None, ()
+    sets = resolve(text, layers)
+    return sets.of([file.role])[0], sets.unmatched
 
 
 class _TextEncoder:
@@ -186,7 +231,9 @@ def _faults(
     for b, gamma, active in zip(request.branches, plan.gammas, plan.active, strict=True):
         if gamma and not active:
             found.append(f"{b.name}: it adapts no layer of its {b.role} set")
-    if plan.unmatched and request.layer_sets not in PRESETS:
+    if plan.own_unmatched:
+        found.append(f"layers of an extra branch {_some(plan.own_unmatched)}")
+    if plan.unmatched and request.layer_sets.strip() not in PRESETS:
         found.append(f"layer patterns {_some(plan.unmatched)}")
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.input import CurveInput
+from comfy_api.input import CurveInput, MonotoneCubicCurve
 from comfy_api.latest import io
 
 from ..craft_core.registry import Method, Parameter, Registry
@@ -12,6 +12,7 @@ from ..craft_core.routing.presets import PRESETS
 
 CUSTOM = "custom"
 PATTERNS = "patterns"
+_DENSE = 200
 
 
 def method_menu(name: str, registry: Registry, tooltip: str) -> io.DynamicCombo.Input:
@@ -56,10 +57,16 @@ def chosen(menu: dict[str, Any], name: str, registry: Registry) -> tuple[Method,
 
 
 def _plain(value: Any) -> Any:
-    """A curve of the host, drawn in a widget or linked, as its points; all else unchanged."""
-    if isinstance(value, CurveInput) or isinstance(value, dict) and "points" in value:
-        return tuple(CurveInput.from_raw(value).points)
-    return value
+    """A curve of the host, drawn in a widget or linked, as points; all else unchanged.
+
+    The host's monotone cubic is the core's own; any other curve is followed point by point.
+    """
+    if not (isinstance(value, CurveInput) or isinstance(value, dict) and "points" in value):
+        return value
+    curve = CurveInput.from_raw(value)
+    if isinstance(curve, MonotoneCubicCurve):
+        return tuple(curve.points)
+    return tuple((i / _DENSE, curve.interp(i / _DENSE)) for i in range(_DENSE + 1))
 
 
 def layer_set_menu(name: str) -> io.DynamicCombo.Input:

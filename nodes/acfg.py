@@ -29,6 +29,7 @@ class ACFGGuider(io.ComfyNode):
             node_id="CRAFTACFGGuider",
             display_name="ACFG Guider",
             category=CATEGORY,
+            hidden=[io.Hidden.unique_id],
             description="Asymmetric classifier-free guidance for SamplerCustomAdvanced: the "
             "routed LoRAs act on the conditional rows, unconditional rows stay on the backbone.",
             search_aliases=["craft", "asymmetric cfg", "guider", "acfg"],
@@ -56,6 +57,7 @@ class ACFGKSampler(io.ComfyNode):
             node_id="CRAFTACFGKSampler",
             display_name="ACFG KSampler",
             category=CATEGORY,
+            hidden=[io.Hidden.unique_id],
             description="The host's KSampler with asymmetric classifier-free guidance: the routed "
             "LoRAs act on the conditional rows, the unconditional rows stay on the backbone.",
             search_aliases=["craft", "asymmetric cfg", "sampler", "ksampler", "acfg"],

@@ -22,6 +22,7 @@ class Router(io.ComfyNode):
             node_id="CRAFTRouter",
             display_name="Content/Style LoRA Router",
             category=CATEGORY,
+            hidden=[io.Hidden.unique_id],
             description="Routes a content LoRA and a style LoRA through one MODEL. <c> and <s> in "
             "the prompt say which phrase is content and which is style; a role without a marker "
             "is off. Nothing is merged into the weights. Sample with ACFG KSampler, or with any "

@@ -1,7 +1,7 @@
 """Any course of content and style the user draws: curves through points.
 
 x is progress (0 first step, 1 last), y strength; before the first point and after the last the
-curve is level. Between points it is straight, or a cubic that never overshoots (Fritsch and
+curve is level. Between points it is a cubic that never overshoots (Fritsch and
 Carlson 1980, "Monotone Piecewise Cubic Interpolation", SIAM J. Numer. Anal. 17(2), with the mean
 of the neighbouring secants as first guess of a slope), as the host's curve editor draws it.
 """
@@ -19,7 +19,6 @@ from ..registry import Knob
 from .shapes import SHAPES
 
 Points = tuple[tuple[float, float], ...]
-INTERPOLATIONS = ("monotone_cubic", "linear")
 
 
 @SHAPES.register("Free curve")
@@ -34,15 +33,12 @@ def curve(
         (0.0, 0.0),
         (1.0, 1.0),
     ),
-    interpolation: Annotated[
-        str, Knob("How the points are joined.", choices=INTERPOLATIONS)
-    ] = "monotone_cubic",
 ) -> tuple[float, float]:
     """Draw both courses yourself."""
     progress = 1.0 - noise
     return (
-        interpolate(read_points(content, "content"), progress, interpolation),
-        interpolate(read_points(style, "style"), progress, interpolation),
+        interpolate(read_points(content, "content"), progress),
+        interpolate(read_points(style, "style"), progress),
     )
 
 
@@ -63,7 +59,7 @@ def read_points(points: str | Sequence[Sequence[float]], role: str = "curve") ->
     return read
 
 
-def interpolate(points: Points, x: float, interpolation: str = "monotone_cubic") -> float:
+def interpolate(points: Points, x: float) -> float:
     """The curve through sorted points at x; it stays within the y of the neighbouring points."""
     if x <= points[0][0]:
         return points[0][1]
@@ -72,8 +68,6 @@ def interpolate(points: Points, x: float, interpolation: str = "monotone_cubic")
     right = bisect_right(points, x, key=lambda point: point[0])
     (x0, y0), (x1, y1) = points[right - 1], points[right]
     t = (x - x0) / (x1 - x0)
-    if interpolation == "linear":
-        return y0 + t * (y1 - y0)
     slopes = _slopes(points)
     bend0 = (x1 - x0) * slopes[right - 1] - (y1 - y0)
     bend1 = (y1 - y0) - (x1 - x0) * slopes[right]

@@ -16,12 +16,14 @@ from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comfy_extras.nodes_custom_sampler import Guider_DualCFG
 from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_hypertile import HyperTile
+from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_perpneg import Guider_PerpNeg
 from comfy_extras.nodes_sag import SelfAttentionGuidance
 from craft_lora_pack.comfy_adapter.acfg import acfg_guider
 from craft_lora_pack.comfy_adapter.engine import attach, set_asymmetric
 from craft_lora_pack.comfy_adapter.modules import model_layers
+from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.types import Bank, Branch, Factors, Gates, constant_gates
 from test_engine_equalities import (
@@ -377,3 +379,49 @@ def test_views_are_averaged_each_with_its_own_gates():
     ]
     assert distance(runs[0], (runs[1] + runs[2]) / 2) <= TOLERANCE
     assert distance(runs[1], runs[2]) > 0.01
+
+
+@pytest.mark.parametrize("tiles", [2, 3])
+def test_a_wrapper_that_batches_tiles_keeps_every_row_in_its_role(tiles):
+    """Tiled samplers repeat the whole batch once a tile and leave the roles' list as it is."""
+
+    def tiled(apply_model, arguments):
+        x, t, c = arguments["input"], arguments["timestep"], dict(arguments["c"])
+        repeated = {k: torch.cat([v] * tiles) if torch.is_tensor(v) else v for k, v in c.items()}
+        out = apply_model(torch.cat([x] * tiles), torch.cat([t] * tiles), **repeated)
+        return out.chunk(tiles)[-1]
+
+    ours, reference = asymmetric_pair("sdxl", Schedule("cosine"), cosine)
+    ours.model_patcher.set_model_unet_function_wrapper(tiled)
+    ours.model_options = ours.model_patcher.model_options
+    a, b = (oracle.sample(g, tiny.latent(2)) for g in (ours, reference))
+    assert distance(a, b) <= TOLERANCE
+
+
+def test_a_batch_nobody_can_read_is_an_error_and_not_a_guess():
+    def odd(apply_model, arguments):
+        x, t, c = arguments["input"], arguments["timestep"], arguments["c"]
+        grown = {k: torch.cat([v, v[:1]]) if torch.is_tensor(v) else v for k, v in c.items()}
+        return apply_model(torch.cat([x, x[:1]]), torch.cat([t, t[:1]]), **grown)[:-1]
+
+    ours, _ = asymmetric_pair("sdxl", None, cosine)
+    ours.model_patcher.set_model_unet_function_wrapper(odd)
+    ours.model_options = ours.model_patcher.model_options
+    with pytest.raises(CraftError, match="which rows are whose"):
+        oracle.sample(ours, tiny.latent(2))
+
+
+def test_the_models_own_clock_follows_a_sampling_patch_made_after_the_router():
+    model = tiny.sdxl()
+    states = loras(model_layers(model))
+    bank = bank_of(model, states)
+    seen = []
+    gates = Gates(at=lambda m: seen.append(m.progress) or torch.zeros(1, len(bank.layers), 2))
+    patch = ModelSamplingContinuousEDM().patch
+    for ours in (
+        patch(attach(model, bank, gates, own_clock=True), "v_prediction", 80.0, 0.002)[0],
+        attach(patch(model, "v_prediction", 80.0, 0.002)[0], bank, gates, own_clock=True),
+    ):
+        oracle.sample(oracle.guider(ours, POSITIVE, NEGATIVE), tiny.latent())
+    half = len(seen) // 2
+    assert seen[:half] == seen[half:] and seen[0] == 0.0

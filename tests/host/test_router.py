@@ -14,7 +14,7 @@ import small_world_models as small
 import torch
 from craft_lora_pack.comfy_adapter import auto_sets
 from craft_lora_pack.craft_core.errors import CraftError
-from craft_lora_pack.nodes.acfg import ACFGKSampler
+from craft_lora_pack.nodes.acfg import ACFGGuider, ACFGKSampler
 from craft_lora_pack.nodes.lora_branch import LoadLoRABranch
 from craft_lora_pack.nodes.router import Router
 
@@ -207,3 +207,42 @@ def test_auto_gives_every_layer_to_one_role_and_asks_only_once(world, monkeypatc
     monkeypatch.setattr(auto_sets, "split_by_energy", None)
     *_, again, _ = route(world, content_strength=0.1, prompt=PROMPT + " photo", **auto)
     assert [int(n) for n in re.findall(r"acts on (\d+) of \d+", again)] == counts
+
+
+def test_own_layers_that_match_nothing_are_an_error(world):
+    layers = "output_blocks.1.1  # mine\n# a comment\noutput_blocks.77"
+    (extra,) = LoadLoRABranch.execute(small.STYLE, "style", 0.6, layers).result
+    with pytest.raises(CraftError, match="output_blocks.77"):
+        route(world, style="none", extra_branches=extra)
+
+
+def test_only_layers_a_gate_can_reach_are_loaded(world):
+    two_blocks, *_ = route(world, method={"method": "b_lora"})
+    everything, *_ = route(world)
+    sizes = [m.get_nested_additional_models()[0].model_size() for m in (two_blocks, everything)]
+    assert sizes[0] < sizes[1] / 4
+    off, *_ = route(world, prompt=CLEAN)
+    assert not off.additional_models
+
+
+def test_a_checkpoint_without_a_text_encoder_is_told(world):
+    with pytest.raises(CraftError, match="no text encoder"):
+        Router.execute(world.model, None, PROMPT, small.CONTENT, "none", 1.0, 1.0, **CRAFT_ALL)
+
+
+def test_a_stack_file_that_matches_nothing_is_an_error(world, lora_folder):
+    stem = "lora_unet_down_blocks_9_attentions_0_proj_in"
+    lora = {f"{stem}.lora_{end}.weight": torch.zeros(4, 4) for end in ("down", "up")}
+    safetensors.torch.save_file(lora, lora_folder / "stack.safetensors")
+    with pytest.raises(CraftError, match="stack.safetensors"):
+        route(world, lora_stack=[("stack.safetensors", 1.0, 1.0)])
+
+
+def test_a_role_that_is_off_is_not_in_the_stack_that_comes_out(world):
+    *_, stack = route(world, prompt="<c>a sks animal</c> in zwx style")
+    assert stack == [(small.CONTENT, 0.9, 0.9)]
+
+
+@pytest.mark.parametrize("node", [Router, ACFGKSampler, ACFGGuider])
+def test_a_node_that_warns_knows_its_place_in_the_page(node):
+    assert "unique_id" in node.INPUT_TYPES()["hidden"]

@@ -51,7 +51,6 @@ def test_each_role_has_its_own_floor():
         ({"shape": "cosine", "settings": {"steepness": 1.0}}, "Remove"),
         ({"shape": "sigmoid", "settings": {"steepness": 0.0}}, "ranges from 0.1"),
         ({"shape": "window", "settings": {"style_end": 0.1}}, "lies after"),
-        ({"shape": "curve", "settings": {"interpolation": "spline"}}, "monotone_cubic"),
         ({"shape": "curve", "settings": {"style": ()}}, "style points"),
         ({"content_floor": -0.1}, "content_floor"),
         ({"style_floor": 1.1}, "style_floor"),

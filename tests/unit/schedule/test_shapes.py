@@ -117,16 +117,9 @@ def test_sigmoid_is_half_at_its_middle_and_sharper_when_steeper():
 
 def test_a_curve_goes_through_its_points_and_is_level_outside_them():
     points = ((0.2, 0.1), (0.5, 0.9), (0.6, 0.9), (0.9, 0.4))
-    for kind in ("linear", "monotone_cubic"):
-        assert [interpolate(points, x, kind) for x, _ in points] == [y for _, y in points]
-        assert interpolate(points, 0.0, kind) == 0.1 and interpolate(points, 1.0, kind) == 0.4
+    assert [interpolate(points, x) for x, _ in points] == [y for _, y in points]
+    assert interpolate(points, 0.0) == 0.1 and interpolate(points, 1.0) == 0.4
     assert interpolate(((0.3, 0.7),), 0.9) == 0.7
-
-
-def test_straight_curves_by_hand():
-    points = ((0.0, 0.0), (0.5, 1.0), (1.0, 0.5))
-    assert interpolate(points, 0.25, "linear") == 0.5
-    assert interpolate(points, 0.75, "linear") == 0.75
 
 
 def test_monotone_cubic_by_hand():
@@ -159,7 +152,7 @@ def test_a_cubic_through_a_straight_line_is_the_line():
 
 
 def test_a_curve_reads_time_from_left_to_right():
-    settings = {"content": "0 1, 0.5 0", "style": ((0.5, 0.0), (1, 0.4)), "interpolation": "linear"}
+    settings = {"content": "0 1, 0.5 0", "style": ((0.5, 0.0), (1, 0.4))}
     pairs = course("curve", **settings)
     assert pairs[-1] == (1.0, 0.0) and pairs[0] == (0.0, 0.4)
     assert pairs[30] == pytest.approx((0.5, 0.0))  # noise 0.75 = progress 0.25
