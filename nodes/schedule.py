@@ -46,9 +46,12 @@ class TimestepSchedule(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, *, shape=None):
-        # The host hands over `shape` because it has widgets of its own. None: no such entry.
-        return shape is not None or f"shape: choose one of {', '.join(SHAPES.keys())}."
+    def validate_inputs(cls, clock=None, *, shape=None):
+        # The host hands over `shape` because it has widgets of its own. None: no such entry. It
+        # reports an answer under an input named here, so one has to be: clock, None where linked.
+        if shape is None:
+            return f"shape: choose one of {', '.join(SHAPES.keys())}."
+        return clock in (None, *CLOCKS) or f"clock: choose one of {', '.join(CLOCKS)}."
 
     @classmethod
     def execute(cls, shape, content_floor, style_floor, clock) -> io.NodeOutput:

@@ -6,8 +6,9 @@ paper has no markers; ours switch its branches as everywhere, so that methods co
 
 from __future__ import annotations
 
+from ..papers import B_LORA
 from ..types import Bank, Gates, Routing, constant_gates
-from .methods import B_LORA, FUSION, Traits, gammas_on_layer_sets
+from .methods import FUSION, Traits, gammas_on_layer_sets
 
 
 @FUSION.register(

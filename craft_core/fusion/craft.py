@@ -7,8 +7,9 @@ which squares it).
 
 from __future__ import annotations
 
+from ..papers import CRAFT
 from ..types import Bank, Gates, Routing, constant_gates
-from .methods import CRAFT, FUSION, Traits, gammas_on_layer_sets
+from .methods import FUSION, Traits, gammas_on_layer_sets
 
 
 @FUSION.register("CRAFT routing", paper=CRAFT, traits=Traits(markers=True, layer_sets=True))

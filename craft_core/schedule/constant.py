@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from ..papers import CRAFT
 from ..registry import Knob
-from .shapes import CRAFT, SHAPES
+from .shapes import SHAPES
 
 
 @SHAPES.register("Constant", paper=CRAFT)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 
-from .shapes import CRAFT, SHAPES
+from ..papers import CRAFT
+from .shapes import SHAPES
 
 
 @SHAPES.register("Cosine (paper)", paper=CRAFT)

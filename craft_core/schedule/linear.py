@@ -5,7 +5,8 @@ One of the monotone functions CRAFT-LoRA (2026), arXiv:2602.18936, App. C, leave
 
 from __future__ import annotations
 
-from .shapes import CRAFT, SHAPES
+from ..papers import CRAFT
+from .shapes import SHAPES
 
 
 @SHAPES.register("Linear", paper=CRAFT)

@@ -8,14 +8,6 @@ __init__.py, a test.
 
 from __future__ import annotations
 
-from ..registry import Paper, Registry
+from ..registry import Registry
 
 SHAPES = Registry("schedule shape")
-
-CRAFT = Paper(
-    title="CRAFT-LoRA: Content-Style Personalization via Rank-Constrained Adaptation and "
-    "Training-Free Fusion",
-    authors="Yu Li, Yujun Cai, Chi Zhang",
-    year=2026,
-    arxiv="2602.18936",
-)

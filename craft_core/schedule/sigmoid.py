@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from typing import Annotated
 
+from ..papers import CRAFT
 from ..registry import Knob
-from .shapes import CRAFT, SHAPES
+from .shapes import SHAPES
 
 
 @SHAPES.register("Sigmoid", paper=CRAFT)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from ..errors import CraftError
+from ..papers import CRAFT
 from ..registry import Knob
-from .shapes import CRAFT, SHAPES
+from .shapes import SHAPES
 
 _ROUNDING = 1e-6  # a step that rounding put just outside an end still counts as on it
 

@@ -27,6 +27,7 @@ MENU_MAY_USE = {"comfy_api"}  # the schema language of the menus
 LEVELS = {
     "types": 0,
     "errors": 0,
+    "papers": 0,
     "registry": 0,
     "lora": 1,
     "projection": 2,
