@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from ..types import Factors
 from .factors import combine
+
+_GROUP = 64  # entries that share one maximum in top_sum
 
 
 def energy(factors: Factors | Sequence[Factors], top_k: int | None = None) -> float:
@@ -30,10 +33,23 @@ def top_k_sum(factors: Factors | Sequence[Factors], k: int) -> float:
     k: at least 0; all entries if the layer has fewer. Forms dW of this one layer in float32.
     """
     assert k >= 0, "a number of entries is not negative"
-    entries = _one(factors).delta().abs().flatten()
-    if k >= entries.numel():
-        return entries.sum(dtype=torch.float64).item()
-    return torch.topk(entries, k, sorted=False).values.sum(dtype=torch.float64).item()
+    one = _one(factors)
+    unscaled = one.up.float() @ one.down.float().flatten(1)  # (out, n * kernel)
+    return abs(one.scale) * top_sum(unscaled.abs_(), k)
+
+
+def top_sum(magnitudes: Tensor, k: int) -> float:
+    """Sum of the k largest entries (of all, if there are fewer).
+
+    magnitudes: any shape, no entry below 0. Exact without sorting a large layer: the k largest
+    entries lie in the k groups with the largest maxima, so only those are looked at.
+    """
+    flat = magnitudes.flatten()
+    k = min(k, flat.numel())
+    if flat.numel() % _GROUP == 0 and flat.numel() > k * _GROUP:
+        groups = flat.reshape(-1, _GROUP)  # (groups, entries)
+        flat = groups[groups.amax(dim=1).topk(k, sorted=False).indices].flatten()
+    return flat.topk(k, sorted=False).values.sum(dtype=torch.float64).item()
 
 
 def _one(factors: Factors | Sequence[Factors]) -> Factors:

@@ -21,13 +21,11 @@ import math
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
 
 from ..errors import CraftError
-from ..lora.factors import combine
+from ..lora.energy import top_k_sum
 from ..types import ROLES, Branch, Role
 
-_GROUP = 64  # entries that share one maximum in top_energy
 _TIE = 1e-6
 
 
@@ -67,29 +65,13 @@ def layer_energies(
     return _energy(content, path, k), _energy(style, path, k)
 
 
-def top_energy(magnitudes: Tensor, k: int) -> Tensor:
-    """Sum of the k largest entries (of all, if there are fewer), a float32 scalar.
-
-    magnitudes: any shape, no entry below 0. Exact without sorting a large layer: the k largest
-    entries lie in the k groups with the largest maxima, so only those are looked at.
-    """
-    flat = magnitudes.flatten()
-    k = min(k, flat.numel())
-    if flat.numel() % _GROUP == 0 and flat.numel() > k * _GROUP:
-        groups = flat.reshape(-1, _GROUP)  # (groups, entries)
-        flat = groups[groups.amax(dim=1).topk(k, sorted=False).indices].flatten()
-    return flat.topk(k, sorted=False).values.sum()
-
-
 def _energy(branches: Sequence[Branch], path: str, k: int) -> float:
     """S of a role: the sum over its branches in the layer."""
     total = 0.0
     for branch in branches:
         if path not in branch.layers:
             continue
-        one = combine(branch.layers[path])
-        unscaled = one.up.float() @ one.down.float().flatten(1)  # (out, n * kernel)
-        energy = abs(one.scale) * float(top_energy(unscaled.abs_(), k))
+        energy = top_k_sum(branch.layers[path], k)
         if not math.isfinite(energy):
             raise CraftError(
                 f"{branch.name} has weights that are not finite numbers in {path}",

@@ -5,6 +5,7 @@ import torch
 from raw_lora import noise
 
 from craft_core.lora import energy, top_k_sum
+from craft_core.lora.energy import top_sum
 from craft_core.types import Factors
 
 CASES = {
@@ -34,3 +35,16 @@ def test_a_layers_slices_are_measured_together():
     v = Factors(noise(2, 4, seed=3), noise(3, 2, seed=4), 0.5, rows=(6, 3))
     assert energy((q, v)) == pytest.approx((energy(q) ** 2 + energy(v) ** 2) ** 0.5)
     assert top_k_sum((q, v), 10**6) == pytest.approx(top_k_sum(q, 99) + top_k_sum(v, 99))
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (64, 64), (640, 128), (1, 64), (129, 64)])
+@pytest.mark.parametrize("k", [1, 3, 64, 10_000])
+def test_the_shortcut_finds_the_same_largest_entries_as_sorting(shape, k):
+    random = torch.Generator().manual_seed(19)
+    for values in (
+        torch.randn(shape, generator=random).abs(),
+        torch.randint(0, 3, shape, generator=random).float(),  # many equal ones
+        torch.arange(shape[0] * shape[1]).reshape(shape).float(),  # all large ones together
+    ):
+        expected = values.flatten().sort(descending=True).values[:k].double().sum()
+        assert top_sum(values, k) == pytest.approx(float(expected), rel=1e-6)
