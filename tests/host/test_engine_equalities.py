@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import comfy.samplers
 import comfy.sd
+import comfy.utils
 import oracle
 import pytest
 import tiny
@@ -83,11 +84,6 @@ def test_symmetric_and_constant_is_the_hosts_two_lora_loaders(family, task):
     assert distance(results[1], results[2]) <= TOLERANCE
 
 
-def old_diffusers(state, names):
-    """The same tensors under diffusers' first attention-processor names."""
-    return renamed(state, names, ".processor.{}_lora", ("down.weight", "up.weight"))
-
-
 def renamed(state, names, pattern, ends):
     out = {}
     for stem, diffusers in names.items():
@@ -96,21 +92,20 @@ def renamed(state, names, pattern, ends):
             value = state[f"{stem}.{old}.weight"]
             if old == "lora_up":  # these namings have no alpha
                 value = value * float(state[f"{stem}.alpha"]) / value.shape[1]
-            out[f"unet.{block}{pattern.format(leaf)}.{end}"] = value
+            name = f"{block}{pattern.format(leaf)}".lstrip(".")  # conv_in lies in no block
+            out[f"unet.{name}.{end}"] = value
     return out
 
 
-def attention_names(model):
-    """{kohya stem: diffusers path} of the attention projections, by the host's own conversion."""
-    import comfy.utils
-
-    names = {}
+def diffusers_names(model, attention_only: bool):
+    """{kohya stem: diffusers path} of the model's layers, by the host's own conversion."""
+    layers, names = model_layers(model), {}
     for diffusers, ldm in comfy.utils.unet_to_diffusers(
         model.model.model_config.unet_config
     ).items():
-        if diffusers.endswith(".weight") and ".attn" in diffusers and ".to_" in diffusers:
-            stem = "lora_unet_" + ldm.removesuffix(".weight").replace(".", "_")
-            names[stem] = diffusers.removesuffix(".weight")
+        path = ldm.removesuffix(".weight")
+        if path in layers and (".attn" in diffusers and ".to_" in diffusers or not attention_only):
+            names["lora_unet_" + path.replace(".", "_")] = diffusers.removesuffix(".weight")
     return names
 
 
@@ -120,11 +115,13 @@ NAMINGS = {
 }
 
 
+@pytest.mark.parametrize("task", LATENTS)
 @pytest.mark.parametrize("naming", NAMINGS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_diffusers_files_act_as_the_same_update_under_kohya_names(family, naming):
+def test_diffusers_files_act_as_the_hosts_loaders_do_under_kohya_names(family, naming, task):
+    """PEFT files on every layer; old diffusers files, which know only attention, there."""
     model = FAMILIES[family]()
-    names = attention_names(model)
+    names = diffusers_names(model, attention_only=naming == "old diffusers")
     kohya = tuple(
         {k: v for k, v in state.items() if k.rsplit(".lora", 1)[0].rsplit(".alpha", 1)[0] in names}
         for state in loras(model_layers(model))
@@ -132,9 +129,12 @@ def test_diffusers_files_act_as_the_same_update_under_kohya_names(family, naming
     pattern, ends = NAMINGS[naming]
     ours = routed(model, tuple(renamed(state, names, pattern, ends) for state in kohya))
     theirs = two_loaders(model, kohya)
+    make, denoise = LATENTS[task]
     a, b = (
-        oracle.sample(oracle.guider(m, POSITIVE, NEGATIVE), tiny.latent()) for m in (ours, theirs)
+        oracle.sample(oracle.guider(m, POSITIVE, NEGATIVE), make(), denoise=denoise)
+        for m in (ours, theirs)
     )
+    assert len(names) > 30
     assert distance(a, b) <= TOLERANCE
 
 
