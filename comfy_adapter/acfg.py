@@ -17,7 +17,8 @@ def objections(model: Any, cfg: float, asymmetric: bool) -> list[str]:
     if not is_routed(model):
         found.append(
             "This MODEL carries no routed LoRAs, so sampling is plain. "
-            "Connect the Content/Style LoRA Router's MODEL."
+            "Connect the Content/Style LoRA Router's MODEL, with LoRAs chosen and <c> or <s> in "
+            "its prompt."
         )
     if asymmetric and math.isclose(cfg, 1.0):
         found.append(

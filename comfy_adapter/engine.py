@@ -25,7 +25,7 @@ from .bank import bank_patcher
 from .hooks import Call, Run, attached
 from .roles import Role, Roles, assign_roles
 
-KEY = "craft"
+KEY = "craft_lora_bank"
 ASYMMETRIC = "craft_asymmetric"
 ROLES = "craft_roles"
 _WRAPPERS = comfy.patcher_extension.WrappersMP

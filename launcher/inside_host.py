@@ -44,7 +44,7 @@ def load_pack(folder: Path = ROOT, name: str = PACK) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException:  # also Ctrl-C: a half-imported package must not stay behind
         del sys.modules[name]
         raise
     return module

@@ -25,7 +25,7 @@ class WebSocket:
         self._kind = 0
         try:
             self._shake_hands(f"{host}:{port}", path)
-        except BaseException:
+        except BaseException:  # also Ctrl-C: nobody else can close this socket
             self._socket.close()
             raise
 

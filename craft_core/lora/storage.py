@@ -8,17 +8,16 @@ from __future__ import annotations
 import json
 import math
 import os
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CraftError
+from ..tensor_file import save
 from ..types import Factors, LoraFile, Target
 from .factors import Parts, Place, alpha_of, build_factors, combine, is_plain_float, scale_of
 from .formats import family_of, is_text_encoder, refused_kind, split_key
@@ -142,7 +141,7 @@ def write_lora(
     assert all(isinstance(value, str) for value in described.values()), "metadata is text"
     if exact:
         described[_SCALES_KEY] = json.dumps(exact, sort_keys=True)
-    _replace_file(path, _serialised(tensors, described))
+    save(path, tensors, described, "A LoRA")
 
 
 def _by_target(
@@ -274,42 +273,6 @@ def _number(value: float) -> Tensor:
     """A 0-d tensor that holds the value exactly, in float32 if that can."""
     single = torch.tensor(value, dtype=torch.float32)
     return single if single.item() == value else torch.tensor(value, dtype=torch.float64)
-
-
-def _serialised(
-    tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
-) -> list[bytes | memoryview]:
-    """A safetensors file in pieces. The library writes metadata in random order; we sort it."""
-    owned = {
-        key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for key, tensor in sorted(tensors.items())
-    }
-    data = memoryview(safetensors.torch.save(owned))
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(bytes(data[8:start]))
-    if metadata:
-        header = {"__metadata__": dict(sorted(metadata.items())), **header}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the format aligns the tensors to 8 bytes
-    return [len(text).to_bytes(8, "little"), text, data[start:]]
-
-
-def _replace_file(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
-    beside = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with open(beside, "xb") as file:
-            file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        raise CraftError(
-            f"{path.name} cannot be written ({error})",
-            "A LoRA is saved into an existing folder with room and write permission",
-            "Check the folder and the disk, then try again",
-        ) from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _stem(key: str) -> str:

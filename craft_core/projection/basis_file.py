@@ -12,12 +12,10 @@ CRAFT-LoRA (2026), arXiv:2602.18936, Eqs. 1, 3 and 4.
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import safetensors
 import safetensors.torch
@@ -25,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CraftError
+from ..tensor_file import save
 from ..types import ROLES, Factors, Role
 from .subspace import Side, dimension, low_rank_patch, merge, require_orthonormal, require_side
 
@@ -101,11 +100,11 @@ def write_basis(path: str | Path, basis: Basis) -> None:
     """
     _require_valid(basis)
     tensors = {
-        f"{layer}.{role}": q.detach().to("cpu", torch.float32, copy=True).contiguous()
+        f"{layer}.{role}": q.detach().to("cpu", torch.float32)
         for layer, pair in basis.layers.items()
         for role, q in _present(pair)
     }
-    _replace(Path(path), _sorted_metadata(safetensors.torch.save(tensors, _metadata(basis))))
+    save(Path(path), tensors, _metadata(basis), "A basis")
 
 
 def read_basis(path: str | Path) -> Basis:
@@ -254,31 +253,6 @@ def _metadata(basis: Basis) -> dict[str, str]:
         "layers": json.dumps(list(basis.layers)),
         "ranks": json.dumps(_ranks(basis)),
     }
-
-
-def _sorted_metadata(blob: bytes) -> bytes:
-    """safetensors writes its metadata in random order; the same file with it in sorted order."""
-    size = int.from_bytes(blob[:8], "little")
-    header: dict[str, Any] = json.loads(blob[8 : 8 + size])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # the format aligns the tensors that follow
-    return len(text).to_bytes(8, "little") + text + blob[8 + size :]
-
-
-def _replace(path: Path, blob: bytes) -> None:
-    partial = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        partial.write_bytes(blob)
-        os.replace(partial, path)
-    except OSError as error:
-        raise CraftError(
-            f"{path.name} cannot be written ({error})",
-            "A basis is saved into an existing folder with room and write permission",
-            "Check the folder and the disk, then try again",
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _read_metadata(path: str | Path) -> Mapping[str, str]:

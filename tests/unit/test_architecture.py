@@ -28,6 +28,7 @@ LEVELS = {
     "types": 0,
     "errors": 0,
     "papers": 0,
+    "tensor_file": 0,
     "registry": 0,
     "lora": 1,
     "projection": 2,

@@ -1,0 +1,57 @@
+"""Write safetensors files: the same content gives the same bytes, and a file appears whole or not
+at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from .errors import CraftError
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], noun: str) -> None:
+    """Store tensors and metadata, keys sorted, dtypes kept: a file beside `path`, then a rename.
+
+    noun: what the file is, for the message ("A LoRA"). Raises CraftError if it cannot be written.
+    """
+    beside = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    pieces = _serialised(tensors, metadata)
+    try:
+        with open(beside, "xb") as file:
+            file.writelines(pieces)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        raise CraftError(
+            f"{path.name} cannot be written ({error})",
+            f"{noun} is saved into an existing folder with room and write permission",
+            "Check the folder and the disk, then try again",
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _serialised(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> list[bytes | memoryview]:
+    """The file in pieces. The library writes metadata in random order; here it is sorted."""
+    owned = {
+        key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, tensor in sorted(tensors.items())
+    }
+    data = memoryview(safetensors.torch.save(owned))
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(bytes(data[8:start]))
+    if metadata:
+        header = {"__metadata__": dict(sorted(metadata.items())), **header}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the format aligns the tensors to 8 bytes
+    return [len(text).to_bytes(8, "little"), text, data[start:]]
