@@ -1,0 +1,89 @@
+"""What a recipe needs of a diffusion model, and nothing about whose model it is.
+
+A recipe never sees the network. It asks a Denoiser for the layers, for the noise levels the model
+was trained at, for `denoised` at one of them, and to run with some layers' outputs edited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+# What the model is conditioned on for one picture. Only the Denoiser that made it can read it.
+Condition = Any
+
+
+@dataclass(frozen=True)
+class Example:
+    """One captioned picture. latent: (C, *spatial) on the model's own scale, float32 on the CPU."""
+
+    latent: Tensor
+    condition: Condition
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """One call of one linear or convolution layer, as an Edit sees it.
+
+    x: the layer's input. output: what it returned, (B, ..., out) or (B, out, *spatial).
+    apply: the layer's own map with another weight (m, n) or (m, n, *kernel), without bias: the
+    same strides and padding, so a stored weight and an edit meet the same pixels.
+    """
+
+    x: Tensor
+    output: Tensor
+    bias: Tensor | None
+    weight: Callable[[], Tensor]
+    apply: Callable[[Tensor], Tensor]
+    is_convolution: bool
+
+    def mix(self, hidden: Tensor, up: Tensor) -> Tensor:
+        """`up` (out, rank) over the channels of hidden: (B, ..., rank) or (B, rank, *spatial)."""
+        up = up.to(hidden.dtype)
+        if self.is_convolution:
+            return (up @ hidden.flatten(2)).unflatten(2, hidden.shape[2:])
+        return hidden @ up.T
+
+
+Edit = Callable[[LayerCall], Tensor]  # -> what the layer returns instead of call.output
+
+
+class Denoiser(Protocol):
+    """A frozen diffusion model that gradients can pass through.
+
+    layers: module path -> weight shape, in forward depth order. sigmas: (N,) the noise levels of
+    its training, ascending. device: where x and sigma go.
+    """
+
+    layers: Mapping[str, tuple[int, ...]]
+    sigmas: Tensor
+    device: torch.device
+
+    def noised(self, latent: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """x of (B, C, *spatial) latents at (B,) noise levels, as the model defines it."""
+        ...
+
+    def denoise(self, x: Tensor, sigma: Tensor, conditions: Sequence[Condition]) -> Tensor:
+        """`denoised` (B, C, *spatial), float32, of x at sigma (B,); row i sees conditions[i]."""
+        ...
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        """(B,): what makes the squared error of `denoised` that of the network's own output."""
+        ...
+
+    def edited(self, edits: Mapping[str, Edit]) -> AbstractContextManager[None]:
+        """While the block runs, layer `path` returns edits[path](call)."""
+        ...
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(B, C, *spatial) latents -> (B, 3, H, W) in [0, 1], with gradients.
+
+        CraftError if the model was given without a VAE.
+        """
+        ...

@@ -1,0 +1,218 @@
+"""One training loop for every recipe: AdamW, warm-up, cosine decay; resumable to the same bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+
+import safetensors
+import torch
+from torch import Tensor
+
+from ..errors import CraftError
+from ..tensor_file import save
+from .losses import Draw
+
+STATE_FORMAT = "craft_training_state"
+CURVE_POINTS = 200
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class Recipe(Protocol):
+    """What is trained. The loop owns the optimiser and the clock, the recipe everything else."""
+
+    def parameters(self) -> Mapping[str, Tensor]:
+        """Leaf tensors by name."""
+        ...
+
+    def backward(self, draw: Draw, share: float) -> Mapping[str, float]:
+        """Add `share` times the step's gradients to the parameters; the loss's terms by name.
+
+        The loss is the sum of the terms.
+        """
+        ...
+
+    def settings(self) -> Mapping[str, str]:
+        """What it is trained with: kept in the files, and the same where a training resumes."""
+        ...
+
+    def write(self, path: Path, metadata: Mapping[str, str]) -> None:
+        """Save what is learned so far as a file that can be used."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast and how long. rate rises linearly over `warmup` steps, then falls as a cosine to
+    min_rate at the last step. accumulate: batches whose gradients make one step. max_norm: the
+    length gradients are cut to, 0 for none."""
+
+    steps: int
+    rate: float
+    warmup: int = 0
+    min_rate: float = 0.0
+    weight_decay: float = 0.0
+    max_norm: float = 1.0
+    accumulate: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.accumulate < 1 or self.warmup < 0:
+            raise CraftError(
+                f"steps = {self.steps}, accumulate = {self.accumulate}, warmup = {self.warmup}",
+                "Steps and accumulated batches are 1 or more, the warm-up 0 or more",
+                "Set such numbers",
+            )
+        if not (math.isfinite(self.rate) and self.rate > 0 and 0 <= self.min_rate <= self.rate):
+            raise CraftError(
+                f"learning rate {self.rate:g}, falling to {self.min_rate:g}",
+                "A learning rate is above 0, and its minimum is not above it",
+                "For AdamW on low-rank factors try 1e-4",
+            )
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of step 0, 1, ..., steps - 1."""
+        if step < self.warmup:
+            return self.rate * (step + 1) / (self.warmup + 1)
+        share = (step - self.warmup) / max(1, self.steps - 1 - self.warmup)
+        falling = 0.5 + 0.5 * math.cos(math.pi * min(1.0, share))
+        return self.min_rate + (self.rate - self.min_rate) * falling
+
+
+class Training:
+    """A recipe under way: parameters, optimiser, step and loss curve, saved and resumed whole."""
+
+    def __init__(self, recipe: Recipe, pace: Pace) -> None:
+        self.recipe, self.pace = recipe, pace
+        self.parameters = dict(recipe.parameters())
+        assert self.parameters, "a recipe has parameters"
+        self.optimiser = torch.optim.AdamW(
+            list(self.parameters.values()), pace.rate, weight_decay=pace.weight_decay
+        )
+        self.losses: list[float] = []
+        self.terms: dict[str, float] = {}
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return len(self.losses)
+
+    def run(self, watch: Callable[[Training], None] = lambda training: None) -> None:
+        """Train to the last step; `watch` is called after each and may raise to stop."""
+        while self.step < self.pace.steps:
+            self.advance()
+            watch(self)
+
+    def advance(self) -> None:
+        """One step. CraftError, and parameters as they were, if the loss is not finite."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.pace.rate_at(self.step)
+        self.optimiser.zero_grad(set_to_none=True)
+        terms: dict[str, float] = {}
+        share = 1 / self.pace.accumulate
+        for part in range(self.pace.accumulate):
+            draw = Draw(self.pace.seed, self.step * self.pace.accumulate + part)
+            for name, value in self.recipe.backward(draw, share).items():
+                terms[name] = terms.get(name, 0.0) + share * value
+        loss = sum(terms.values())
+        norm = self._gradient_norm()
+        if not math.isfinite(loss + norm):
+            raise self._diverged(loss)
+        self.optimiser.step()
+        self.losses.append(loss)
+        self.terms = terms
+
+    def _gradient_norm(self) -> float:
+        limit = self.pace.max_norm or math.inf
+        return float(torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), limit))
+
+    def _diverged(self, loss: float) -> CraftError:
+        last = f"; the step before had {self.losses[-1]:.4g}" if self.losses else ""
+        return CraftError(
+            f"Step {self.step + 1} of {self.pace.steps} gave the loss {loss:g} or gradients that "
+            f"are not finite{last}",
+            "Training goes on while both are finite; nothing was saved over earlier files",
+            "Lower the learning rate, train in bf16 or fp32 rather than fp16, and look for "
+            "broken images",
+        )
+
+    def write(self, path: Path, metadata: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Save the result as it is now, with how it was trained in the file's metadata."""
+        curve = json.dumps([float(f"{value:.5g}") for value in _thinned(self.losses)])
+        own = {"training": json.dumps(self._identity(), sort_keys=True), "loss_curve": curve}
+        own |= {"steps_done": str(self.step), "steps_asked": str(self.pace.steps)}
+        self.recipe.write(path, {**own, **metadata})
+
+    def save(self, path: Path) -> None:
+        """Everything needed to go on, as one safetensors file."""
+        tensors = {f"parameter.{name}": value for name, value in self.parameters.items()}
+        for name, value in self.parameters.items():
+            moments = self.optimiser.state.get(value, {})
+            tensors |= {f"{kind}.{name}": moments[kind] for kind in _MOMENTS if kind in moments}
+        tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
+        metadata = {"format": STATE_FORMAT, "recipe": json.dumps(self._identity(), sort_keys=True)}
+        save(path, tensors, metadata, "A training state")
+
+    def resume(self, path: Path) -> None:
+        """Go on where `save` left off. CraftError if the file is of another training."""
+        metadata, tensors = _read_state(path)
+        stored, own = json.loads(metadata["recipe"]), self._identity()
+        differing = sorted(k for k in {*stored, *own} if stored.get(k) != own.get(k))
+        if differing:
+            changes = ", ".join(f"{k}: {stored.get(k)} then, {own.get(k)} now" for k in differing)
+            raise CraftError(
+                f"{path.name} is the state of another training ({changes})",
+                "A training is resumed with the settings it was started with",
+                "Set them back, or start afresh under another name",
+            )
+        count = len(tensors["losses"])
+        if count > self.pace.steps:
+            raise CraftError(
+                f"{path.name} has done {count} steps, {self.pace.steps} were asked for",
+                "A training can be resumed towards as many steps or more",
+                "Ask for more steps, or start afresh under another name",
+            )
+        with torch.no_grad():
+            for name, value in self.parameters.items():
+                value.copy_(tensors[f"parameter.{name}"])
+                if f"{_MOMENTS[0]}.{name}" in tensors:
+                    moments = {kind: tensors[f"{kind}.{name}"].to(value) for kind in _MOMENTS}
+                    self.optimiser.state[value] = {"step": torch.tensor(float(count)), **moments}
+        self.losses = tensors["losses"].tolist()
+
+    def _identity(self) -> dict[str, str]:
+        pace = {name: str(value) for name, value in asdict(self.pace).items() if name != "steps"}
+        return {**pace, **self.recipe.settings()}
+
+
+def _thinned(losses: list[float]) -> list[float]:
+    """At most CURVE_POINTS means of equal stretches of the curve."""
+    count = min(CURVE_POINTS, len(losses))
+    edges = [round(i * len(losses) / max(1, count)) for i in range(count + 1)]
+    return [sum(losses[a:b]) / (b - a) for a, b in pairwise(edges)]
+
+
+def _read_state(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CraftError(
+            f"{path.name} cannot be read ({error})",
+            "A training is resumed from the state file it left",
+            "Start afresh without resuming",
+        ) from error
+    if metadata.get("format") != STATE_FORMAT:
+        raise CraftError(
+            f"{path.name} is no training state",
+            f"Its metadata would say format = {STATE_FORMAT}",
+            "Choose the file the training left, or start afresh",
+        )
+    return metadata, tensors

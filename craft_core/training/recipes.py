@@ -1,0 +1,16 @@
+"""The registry of training recipes, and what they share."""
+
+from __future__ import annotations
+
+import torch
+
+from ..registry import Registry
+
+# A recipe is a function of data (positional) and knobs (keyword-only) that returns a Training.
+TRAINING = Registry("training recipe")
+
+DTYPES: dict[str, torch.dtype] = {
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp32": torch.float32,
+}

@@ -1,0 +1,37 @@
+"""Which layers are trained: the linears of attention blocks, and the convolutions between them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+Layers = Mapping[str, tuple[int, ...]]  # module path -> weight shape, in forward depth order
+
+# A UNet's transformer blocks with the projections around them; the numbered blocks of a DiT. Not
+# the embeddings of time, size and text, nor their projections inside the blocks of a UNet.
+_ATTENTION = re.compile(
+    r"(^|\.)(transformer_blocks|(double|single|joint)_blocks|blocks|layers)\.\d+\.|\.proj_(in|out)$"
+)
+
+
+def attention_linears(layers: Layers) -> dict[str, tuple[int, ...]]:
+    """The linears (and 1x1 projections) of the attention blocks."""
+    return {
+        path: shape
+        for path, shape in layers.items()
+        if _ATTENTION.search(path) and all(size == 1 for size in shape[2:])
+    }
+
+
+def convolutions(layers: Layers) -> dict[str, tuple[int, ...]]:
+    """Convolutions of 3 x 3 and more, without the model's first and last: those are its eyes and
+    hands, and a rank-limited last one would keep nothing."""
+    found = {path: shape for path, shape in layers.items() if any(size > 1 for size in shape[2:])}
+    ends = {*list(layers)[:1], *list(layers)[-1:], "input_blocks.0.0", "out.2"}
+    return {path: shape for path, shape in found.items() if path not in ends}
+
+
+def trainable(layers: Layers) -> dict[str, tuple[int, ...]]:
+    """Attention linears and convolutions, in the model's order."""
+    chosen = attention_linears(layers).keys() | convolutions(layers).keys()
+    return {path: shape for path, shape in layers.items() if path in chosen}
