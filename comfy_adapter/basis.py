@@ -210,7 +210,8 @@ def basis_stamp(name: str) -> str:
 
 
 def _register_folder() -> None:
-    """Make models/craft_bases known to the host, beside any folder the user's paths file adds."""
-    default = os.path.join(folder_paths.models_dir, FOLDER)
-    folder_paths.add_model_folder_path(FOLDER, default)
+    """Make models/craft_bases, and output/craft_bases where trainings save, known to the host,
+    beside any folder the user's paths file adds."""
+    for root in (folder_paths.models_dir, folder_paths.get_output_directory()):
+        folder_paths.add_model_folder_path(FOLDER, os.path.join(root, FOLDER))
     folder_paths.folder_names_and_paths[FOLDER][1].add(".safetensors")

@@ -12,6 +12,7 @@ from torch import Tensor
 CONTENT = (66, 135, 245)
 STYLE = (240, 120, 50)
 INK, GRID, PAPER = (60, 60, 60), (225, 225, 225), (255, 255, 255)
+FAINT = (190, 200, 215)
 _SIZE, _LEFT, _RIGHT, _TOP, _BOTTOM = (640, 360), 52, 16, 34, 44
 
 
@@ -28,6 +29,46 @@ def curves_picture(content: Sequence[float], style: Sequence[float], title: str)
         points = [_point(i / (len(values) - 1), value) for i, value in enumerate(values)]
         draw.line(points, fill=colour, width=4, joint="curve")
     return to_image(image)
+
+
+def loss_picture(losses: Sequence[float], steps: int) -> Image.Image:
+    """A training's loss curve so far, every step grey and a running mean over it."""
+    image = Image.new("RGB", _SIZE, PAPER)
+    draw = ImageDraw.Draw(image)
+    low, high = min(losses), max(losses)
+    span = (high - low) or 1.0
+    scaled = [(value - low) / span for value in losses]
+    _frame(draw, (f"{low:.3g}", f"{high:.3g}"), f"{len(losses)} of {steps} steps")
+    title = f"loss {losses[-1]:.4g}"
+    draw.text((_LEFT, 9), title, fill=INK, font=ImageFont.load_default(15))
+    for values, colour, width in ((scaled, FAINT, 1), (_smoothed(scaled), CONTENT, 4)):
+        points = [_point(i / max(1, steps - 1), value) for i, value in enumerate(values)]
+        if len(points) == 1:
+            points *= 2
+        draw.line(points, fill=colour, width=width, joint="curve")
+    return image
+
+
+def _frame(draw: ImageDraw.ImageDraw, ends: tuple[str, str], below: str) -> None:
+    small = ImageFont.load_default(13)
+    for height, text in zip((0, 1), ends, strict=True):
+        x, y = _point(0, height)
+        draw.text((x - 8, y), text, fill=INK, font=small, anchor="rm")
+    draw.line([_point(0, 1), _point(0, 0), _point(1, 0)], fill=INK)
+    x, y = _point(0.5, 0)
+    draw.text((x, y + 12), below, fill=INK, font=small, anchor="mt")
+
+
+def _smoothed(values: Sequence[float]) -> list[float]:
+    """Means over the last twentieth of the curve up to each step."""
+    window = max(1, len(values) // 20)
+    total, means = 0.0, []
+    for index, value in enumerate(values):
+        total += value
+        if index >= window:
+            total -= values[index - window]
+        means.append(total / min(window, index + 1))
+    return means
 
 
 def to_image(picture: Image.Image) -> Tensor:

@@ -6,6 +6,8 @@ from comfy_api.latest import io
 
 Branches = io.Custom("CRAFT_BRANCHES")  # tuple[lora_files.BranchFile, ...]
 Schedule = io.Custom("CRAFT_SCHEDULE")  # craft_core.schedule.Schedule
+LoraModel = io.Custom("LORA_MODEL")  # the host's: a LoRA's tensors by their file names
+LossMap = io.Custom("LOSS_MAP")  # the host's: {"loss": [a number a step]}
 LoraStack = io.Custom("LORA_STACK")  # [(lora name, model strength, clip strength), ...]
 
 CATEGORY = "CRAFT-LoRA"

@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.input import CurveInput, MonotoneCubicCurve
 from comfy_api.latest import io
 
+from ..craft_core.errors import CraftError
 from ..craft_core.registry import Method, Parameter, Registry
 from ..craft_core.routing.presets import PRESETS
 
@@ -69,9 +70,25 @@ def _plain(value: Any) -> Any:
     return tuple((i / _DENSE, curve.interp(i / _DENSE)) for i in range(_DENSE + 1))
 
 
-def layer_set_menu(name: str) -> io.DynamicCombo.Input:
-    """A menu of the layer-set presets, and `custom` with the patterns to edit."""
-    first = ["auto", *(key for key in PRESETS if key != "auto")]
+def knob_widgets(method: Method) -> list[io.Input]:
+    """A widget for each of a method's knobs; the seed as the host's own nodes have it."""
+    return [seed_widget(p) if p.name == "seed" else knob_widget(p) for p in method.parameters]
+
+
+def seed_widget(parameter: Parameter) -> io.Input:
+    return io.Int.Input(
+        "seed", default=parameter.default, min=0, max=0xFFFFFFFFFFFFFFFF,
+        control_after_generate=True, tooltip=parameter.knob.help,
+    )  # fmt: skip
+
+
+def layer_set_menu(name: str, *, auto: bool = True) -> io.DynamicCombo.Input:
+    """A menu of the layer-set presets, and `custom` with the patterns to edit.
+
+    auto: whether the preset that reads trained LoRAs is among them.
+    """
+    first = [key for key in PRESETS if key != "auto"]
+    first = ["auto", *first] if auto else first
     options = [io.DynamicCombo.Option(key, []) for key in first]
     patterns = io.String.Input(
         PATTERNS,
@@ -81,6 +98,28 @@ def layer_set_menu(name: str) -> io.DynamicCombo.Input:
         "the beginning of one; * stands for one part, # starts a comment.",
     )
     options.append(io.DynamicCombo.Option(CUSTOM, [patterns]))
-    lines = [f"{preset.key}: {preset.source}" for preset in PRESETS.values()]
+    lines = [f"{key}: {PRESETS[key].source}" for key in first]
     tooltip = "\n".join(["Which layers each role may act on.", *lines, "custom: your own patterns"])
     return io.DynamicCombo.Input(name, options=options, tooltip=tooltip)
+
+
+def one(values: list, name: str) -> Any:
+    """The one value of a setting, in nodes whose images and captions may be lists."""
+    if len(values) != 1:
+        raise CraftError(
+            f"{name} got {len(values)} values",
+            "Images and captions may be lists; a setting has one value",
+            f"Connect a single value to {name}",
+        )
+    return values[0]
+
+
+def single(settings: dict[str, list]) -> dict[str, Any]:
+    """Every setting's one value, menus with widgets of their own included."""
+    return {name: _one_inside(values, name) for name, values in settings.items()}
+
+
+def _one_inside(values: Any, name: str) -> Any:
+    if isinstance(values, dict):  # a menu: its choice and that choice's widgets
+        return {key: one(inner, key) for key, inner in values.items()}
+    return one(values, name)

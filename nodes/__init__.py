@@ -10,6 +10,7 @@ from .pair_builder import PairBuilder
 from .rank_limited import LoadRankLimitedUNet
 from .router import Router
 from .schedule import TimestepSchedule
+from .training import TrainBasis, TrainLoRA
 
 NODES: list[type[io.ComfyNode]] = [
     LoadRankLimitedUNet,
@@ -19,6 +20,8 @@ NODES: list[type[io.ComfyNode]] = [
     ACFGGuider,
     ACFGKSampler,
     PairBuilder,
+    TrainBasis,
+    TrainLoRA,
 ]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from comfy_api.latest import io
 
 from ..comfy_adapter.choices import SAMPLERS, SCHEDULERS
@@ -12,6 +10,7 @@ from ..comfy_adapter.pair_references import CROPS, RESIZE_METHODS, Resizing, che
 from ..comfy_adapter.pair_sampling import Generation, check_prompts
 from ..comfy_adapter.pair_set import Band
 from ..comfy_adapter.sockets import CATEGORY
+from ..comfy_adapter.widgets import one, single
 from ..craft_core.errors import CraftError
 from ..craft_core.frequency import DOMAINS
 
@@ -51,11 +50,11 @@ class PairBuilder(io.ComfyNode):
         """Answer before queueing what does not depend on images. A linked text comes as None."""
         captions = {"content": content_captions, "style": style_captions}
         try:
-            check_mode(_one(mode["mode"], "mode") if mode else None)
+            check_mode(one(mode["mode"], "mode") if mode else None)
             for template in caption_template:
                 check_template(template or "")
             for side, texts in captions.items():
-                if _one(mode["mode"], "mode") == GENERATE and None not in texts:
+                if one(mode["mode"], "mode") == GENERATE and None not in texts:
                     check_prompts(texts, side)
         except CraftError as error:
             return str(error)
@@ -71,8 +70,8 @@ class PairBuilder(io.ComfyNode):
         style_captions=(),
         **settings,
     ) -> io.NodeOutput:
-        chosen = _single(mode or {})
-        own = _single(settings)
+        chosen = single(mode or {})
+        own = single(settings)
         name = chosen.pop("mode", None)
         built = build(
             Sources(content_images, style_images, content_captions, style_captions),
@@ -95,21 +94,6 @@ class PairBuilder(io.ComfyNode):
             built.sheet,
             built.report,
         )
-
-
-def _one(values: list, name: str) -> Any:
-    """The one value of a setting; images and captions may be lists, settings may not."""
-    if len(values) != 1:
-        raise CraftError(
-            f"{name} got {len(values)} values",
-            "One set of pairs is built with one value of each setting",
-            f"Connect a single value to {name}",
-        )
-    return values[0]
-
-
-def _single(settings: dict[str, list]) -> dict[str, Any]:
-    return {name: _one(values, name) for name, values in settings.items()}
 
 
 def _inputs() -> list:

@@ -3,6 +3,7 @@
 from .basis import Pairs, basis
 from .data import Dataset
 from .denoiser import Condition, Denoiser, Edit, Example, LayerCall
+from .expert_encoder import Lessons, Phrased, expert_encoder
 from .loop import Pace, Recipe, Training
 from .lora import Pictures, Place, lora
 from .recipes import TRAINING
@@ -15,12 +16,15 @@ __all__ = [
     "Edit",
     "Example",
     "LayerCall",
+    "Lessons",
     "Pace",
     "Pairs",
+    "Phrased",
     "Pictures",
     "Place",
     "Recipe",
     "Training",
     "basis",
+    "expert_encoder",
     "lora",
 ]

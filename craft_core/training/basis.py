@@ -111,7 +111,7 @@ def basis(
         float, Knob("Share of captions left empty: the backbone also runs the unconditional rows.",
                     0.0, 1.0, 0.01),
     ] = 0.1,
-    seed: Annotated[int, Knob("Same seed, same basis.", 0, 2**63 - 1, 1)] = 0,
+    seed: Annotated[int, Knob("Same seed, same basis.", 0, 2**64 - 1, 1)] = 0,
 ) -> Training:  # fmt: skip
     """Learn from contrastive pairs which directions a model's layers give up."""
     shapes = LAYERS[layers](denoiser.layers)

@@ -78,7 +78,7 @@ def lora(
     prior_weight: Annotated[
         float, Knob("Weight of the prior pictures' loss, where there are any.", 0.0, 10.0, 0.05)
     ] = 1.0,
-    seed: Annotated[int, Knob("Same seed, same LoRA.", 0, 2**63 - 1, 1)] = 0,
+    seed: Annotated[int, Knob("Same seed, same LoRA.", 0, 2**64 - 1, 1)] = 0,
     save_as: Annotated[str, Knob("Type of the saved numbers.", choices=tuple(DTYPES))] = "fp16",
 ) -> Training:  # fmt: skip
     """Learn one content or one style from a few pictures, on its own layers only."""

@@ -1,0 +1,174 @@
+"""The loop: same seed same bytes, resumed as uninterrupted, nothing lost to a bad step."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from toy_denoiser import ToyDenoiser, dataset
+
+from craft_core.errors import CraftError
+from craft_core.training import Pace, Pictures, Place, Training, lora
+
+
+def make(steps=6, seed=3, **changes) -> Training:
+    denoiser = ToyDenoiser()
+    place = Place("content", frozenset(denoiser.layers), "all")
+    settings = {"rank": 2, "steps": steps, "learning_rate": 1e-2, "warmup": 2, "batch_size": 2}
+    return lora(denoiser, Pictures(dataset()), place, seed=seed, **{**settings, **changes})
+
+
+def written(training: Training, folder, name: str) -> bytes:
+    path = folder / f"{name}.safetensors"
+    training.write(path)
+    return path.read_bytes()
+
+
+def test_the_same_seed_gives_the_same_file(tmp_path):
+    files = []
+    for name in "ab":
+        training = make()
+        training.run()
+        files.append(written(training, tmp_path, name))
+    assert files[0] == files[1]
+
+
+def test_another_seed_gives_another_file(tmp_path):
+    first, second = make(seed=1), make(seed=2)
+    first.run()
+    second.run()
+    assert written(first, tmp_path, "a") != written(second, tmp_path, "b")
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_resumed_training_ends_with_the_bytes_of_an_uninterrupted_one(tmp_path, stop, accumulate):
+    whole = make(accumulate=accumulate)
+    whole.run()
+    stopped = make(accumulate=accumulate)
+    for _ in range(stop):
+        stopped.advance()
+    stopped.save(tmp_path / "state.safetensors")
+    resumed = make(accumulate=accumulate)
+    resumed.resume(tmp_path / "state.safetensors")
+    assert resumed.step == stop
+    resumed.run()
+    assert resumed.losses == whole.losses
+    assert written(resumed, tmp_path, "a") == written(whole, tmp_path, "b")
+
+
+def test_a_finished_training_can_go_on_towards_more_steps(tmp_path):
+    short = make(steps=3)
+    short.run()
+    short.save(tmp_path / "state.safetensors")
+    longer = make(steps=5)
+    longer.resume(tmp_path / "state.safetensors")
+    longer.run()
+    assert longer.step == 5 and longer.losses[:3] == short.losses
+
+
+@pytest.mark.parametrize("change", [{"rank": 3}, {"seed": 4}, {"learning_rate": 1e-3}])
+def test_the_state_of_another_training_is_refused_by_name(tmp_path, change):
+    training = make()
+    training.advance()
+    training.save(tmp_path / "state.safetensors")
+    with pytest.raises(CraftError, match="another training"):
+        make(**change).resume(tmp_path / "state.safetensors")
+
+
+def test_fewer_steps_than_done_are_refused(tmp_path):
+    training = make(steps=4)
+    training.run()
+    training.save(tmp_path / "state.safetensors")
+    with pytest.raises(CraftError, match="has done 4 steps, 2 were asked for"):
+        make(steps=2).resume(tmp_path / "state.safetensors")
+
+
+def test_a_file_that_is_no_state_is_refused(tmp_path):
+    training = make()
+    training.advance()
+    written(training, tmp_path, "lora")
+    with pytest.raises(CraftError, match="no training state"):
+        make().resume(tmp_path / "lora.safetensors")
+    with pytest.raises(CraftError, match="cannot be read"):
+        make().resume(tmp_path / "missing.safetensors")
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_parameters_change():
+    training = make()
+    training.advance()
+    before = {name: value.detach().clone() for name, value in training.parameters.items()}
+    with torch.no_grad():
+        training.recipe.denoiser.network.conv_out.bias.fill_(float("nan"))
+    with pytest.raises(CraftError, match="Step 2 of 6"):
+        training.advance()
+    assert training.step == 1
+    assert all(torch.equal(before[name], value) for name, value in training.parameters.items())
+
+
+def test_gradients_of_accumulated_batches_are_means_not_sums():
+    """A loss without randomness: any number of equal batches takes the same step."""
+
+    class Fixed:
+        def __init__(self):
+            self.value = torch.ones(2, requires_grad=True)
+
+        def parameters(self):
+            return {"value": self.value}
+
+        def backward(self, draw, share):
+            loss = self.value.square().sum()
+            (share * loss).backward()
+            return {"loss": float(loss.detach())}
+
+        def settings(self):
+            return {}
+
+        def write(self, path, metadata): ...
+
+    results = []
+    for accumulate in (1, 4):
+        training = Training(Fixed(), Pace(3, 0.1, accumulate=accumulate))
+        training.run()
+        results.append((training.losses, training.parameters["value"].detach()))
+    assert results[0][0] == pytest.approx(results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1])
+
+
+def test_the_rate_rises_then_falls_as_a_cosine():
+    pace = Pace(steps=101, rate=1.0, warmup=0, min_rate=0.2)
+    assert pace.rate_at(0) == 1.0
+    assert pace.rate_at(50) == pytest.approx(0.6)
+    assert pace.rate_at(100) == pytest.approx(0.2)
+    warm = Pace(steps=20, rate=1.0, warmup=4)
+    assert [warm.rate_at(i) for i in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"rate": 0.0}, {"rate": float("nan")}, {"min_rate": 2.0},
+              {"warmup": -1}, {"accumulate": 0}],
+)  # fmt: skip
+def test_a_pace_that_cannot_be_run_is_refused(wrong):
+    with pytest.raises(CraftError):
+        Pace(**{"steps": 5, "rate": 1.0, **wrong})
+
+
+def test_the_file_tells_how_it_was_trained(tmp_path):
+    training = make()
+    training.run()
+    written(training, tmp_path, "lora")
+    with safe_open(tmp_path / "lora.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    assert json.loads(metadata["loss_curve"]) == pytest.approx(training.losses, rel=1e-4)
+    assert metadata["steps_done"] == "6"
+    told = json.loads(metadata["training"])
+    assert (told["rank"], told["seed"], told["layer_set"]) == ("2", "3", "all")
+
+
+def test_a_stopped_training_can_be_written_at_once(tmp_path):
+    training = make()
+    assert written(training, tmp_path, "nothing learned yet")
+    training.advance()
+    assert written(training, tmp_path, "one step")
