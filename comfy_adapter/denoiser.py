@@ -151,7 +151,9 @@ def _private_copy(model: Any) -> Any:
         return model.clone(disable_dynamic=True, force_deepcopy=True)
     comfy.model_management.unload_model_and_clones(model)  # puts the weights back as loaded
     private = model.clone()
-    own = copy.deepcopy(model.model)
+    network = model.model
+    shared = (network.model_config, getattr(network, "current_patcher", None))
+    own = copy.deepcopy(network, {id(one): one for one in shared})
     for name, parameter in list(own.named_parameters()):
         if parameter.is_inference():
             holder, _, leaf = name.rpartition(".")

@@ -1,0 +1,187 @@
+"""The host's MODEL as a Denoiser: the host's own predictions, with gradients, and nothing left."""
+
+from __future__ import annotations
+
+import comfy.model_base
+import comfy.model_management
+import comfy.sampler_helpers
+import comfy.samplers
+import pytest
+import tiny
+import torch
+from craft_lora_pack.comfy_adapter.basis import apply_basis
+from craft_lora_pack.comfy_adapter.denoiser import opened
+from craft_lora_pack.comfy_adapter.modules import model_layers
+from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.projection import (
+    Basis,
+    LayerBasis,
+    dimension,
+    orthonormal,
+    project_out,
+)
+from craft_lora_pack.craft_core.training.basis import projections
+from craft_lora_pack.craft_core.training.lora import branch_edit
+from craft_lora_pack.craft_core.types import Factors
+from small_world_models import load
+
+FAMILIES = {"sd15": tiny.sd15, "sdxl": tiny.sdxl}
+KINDS = ("EPS", "V_PREDICTION", "FLOW")
+every_family = pytest.mark.parametrize("family", FAMILIES)
+
+
+def noisy(rows=2, size=8, seed=5):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, 4, size, size, generator=generator), torch.tensor([0.7, 3.0][:rows])
+
+
+def hosts_prediction(model, x, sigma, conditioning):
+    """`denoised` of one row as the host's own sampling code asks for it."""
+    conds = comfy.sampler_helpers.convert_cond(conditioning)
+    extra = model.model.extra_conds
+    conds = comfy.samplers.encode_model_conds(extra, conds, x, x.device, "positive")
+    comfy.model_management.load_models_gpu([model])
+    model.pre_run()
+    return comfy.samplers.calc_cond_batch(model.model, [conds], x, sigma, model.model_options)[0]
+
+
+@every_family
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_row_is_denoised_as_the_host_does_it(family, checkpointing):
+    model = FAMILIES[family]()
+    x, sigma = noisy()
+    conditions = [tiny.conditioning(1), tiny.conditioning(2)]
+    with opened(model, None, "fp32", checkpointing) as denoiser:
+        found = denoiser.denoise(x, sigma, conditions)
+    for i, condition in enumerate(conditions):
+        with torch.no_grad():
+            expected = hosts_prediction(model, x[i : i + 1], sigma[i : i + 1], condition)
+        torch.testing.assert_close(found[i : i + 1], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_of_different_prompt_lengths_do_not_touch_each_other():
+    model = tiny.sd15()
+    x, sigma = noisy()
+    long, short = tiny.conditioning(1, tokens=9), tiny.conditioning(2, tokens=4)
+    with opened(model, None, "fp32") as denoiser:
+        together = denoiser.denoise(x, sigma, [long, short])
+        alone = denoiser.denoise(x[1:], sigma[1:], [short])
+    torch.testing.assert_close(together[1:], alone)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_weighted_error_of_denoised_is_the_error_of_the_networks_own_output(kind):
+    """eps, v or flow: |denoised - latent|^2 * weight == |output - its target|^2."""
+    model = tiny.sd15()
+    config = model.model.model_config
+    chosen = comfy.model_base.ModelType[kind]
+    model.model.model_sampling = comfy.model_base.model_sampling(config, chosen)
+    latent, noise = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    sigma = torch.tensor([0.3, 0.8])
+    with opened(model, None, "fp32") as denoiser:
+        x = denoiser.noised(latent, noise, sigma)
+        sampling = denoiser._model.model_sampling
+        output = torch.randn(2, 4, 8, 8)
+        denoised = sampling.calculate_denoised(sigma, output, x)
+        weight = denoiser.loss_weight(sigma)
+    s = sigma.view(-1, 1, 1, 1)
+    alpha = (1 + s**2).rsqrt()
+    target = {"EPS": noise, "V_PREDICTION": alpha * (noise - s * latent), "FLOW": noise - latent}
+    own = (output - target[kind]).square().flatten(1).mean(1)
+    torch.testing.assert_close(weight * (denoised - latent).square().flatten(1).mean(1), own)
+
+
+@every_family
+def test_checkpointing_changes_no_gradient(family):
+    x, sigma = noisy()
+    gradients = []
+    for checkpointing in (False, True):
+        with opened(FAMILIES[family](), None, "fp32", checkpointing) as denoiser:
+            factors = {
+                path: Factors(
+                    torch.full((1, *shape[1:]), 0.01, requires_grad=True),
+                    torch.full((shape[0], 1), 0.01, requires_grad=True),
+                )
+                for path, shape in denoiser.layers.items()
+            }
+            edits = {path: branch_edit(one) for path, one in factors.items()}
+            with denoiser.edited(edits):
+                denoised = denoiser.denoise(x, sigma, [tiny.conditioning(1), tiny.conditioning(2)])
+                denoised.square().mean().backward()
+        gradients.append({path: one.down.grad for path, one in factors.items()})
+    assert all(value is not None for value in gradients[0].values())
+    for path, value in gradients[0].items():
+        torch.testing.assert_close(gradients[1][path], value)
+
+
+@pytest.mark.parametrize("side", ["output", "input"])
+def test_projecting_in_training_is_the_backbone_that_the_loader_makes(side):
+    """The edit on the plain model == the plain prediction of the model with the basis applied."""
+    model = tiny.sdxl()
+    generator = torch.Generator().manual_seed(3)
+    layers = {p: s for p, s in model_layers(model).items() if s[0] > 8}
+    q = {p: orthonormal(torch.randn(dimension(s, side), 3, generator=generator))
+         for p, s in layers.items()}  # fmt: skip
+    x, sigma = noisy()
+    conditions = [tiny.conditioning(1), tiny.conditioning(2)]
+    basis = Basis({p: LayerBasis(one, None) for p, one in q.items()}, side)
+    limited = apply_basis(model, basis, "content")
+    with opened(model, None, "fp32") as denoiser, denoiser.edited(projections(q, side)):
+        edited = denoiser.denoise(x, sigma, conditions)
+    with opened(limited, None, "fp32") as denoiser:
+        patched = denoiser.denoise(x, sigma, conditions)
+        path = next(iter(q))
+        own = denoiser._model.diffusion_model.get_submodule(path).weight
+        plain = model.model.diffusion_model.get_submodule(path).weight
+        torch.testing.assert_close(own, project_out(plain, q[path], side), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(edited, patched, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [tiny.sd15, lambda: load().model], ids=["no loader", "loader"])
+def test_a_training_leaves_the_users_model_as_it_was(make):
+    with torch.inference_mode():
+        model = make()
+    network = model.model.diffusion_model
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    forwards = {name: module.__dict__.get("forward") for name, module in network.named_modules()}
+    with torch.inference_mode(), pytest.raises(ZeroDivisionError), opened(model) as denoiser:
+        assert denoiser._model is not model.model
+        assert all(not p.is_inference() for p in denoiser._model.diffusion_model.parameters())
+        with denoiser.edited({next(iter(denoiser.layers)): lambda call: call.output}):
+            _ = 1 / 0
+    assert comfy.model_management.in_training is False
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    for name, module in network.named_modules():
+        assert not module._forward_hooks and module.__dict__.get("forward") is forwards[name]
+
+
+def test_a_model_loaded_under_inference_mode_still_trains():
+    with torch.inference_mode():
+        model = tiny.sd15()
+        x, sigma = noisy(1)
+        with opened(model, None, "bf16") as denoiser:
+            path = "input_blocks.1.1.proj_in"
+            shape = denoiser.layers[path]
+            up = torch.zeros(shape[0], 1, requires_grad=True)
+            edit = branch_edit(Factors(torch.ones(1, *shape[1:]), up))
+            with denoiser.edited({path: edit}):
+                denoiser.denoise(x.clone(), sigma.clone(), [tiny.conditioning(1)]).sum().backward()
+            assert up.grad is not None and bool(up.grad.abs().sum() > 0)
+
+
+def test_decoding_without_a_vae_says_what_to_do():
+    with opened(tiny.sd15()) as denoiser, pytest.raises(CraftError, match="VAE"):
+        denoiser.decode(torch.zeros(1, 4, 8, 8))
+
+
+def test_decoding_lets_gradients_through():
+    from pair_parts import tiny_vae
+
+    with torch.inference_mode():
+        vae = tiny_vae()
+        with opened(tiny.sd15(), vae) as denoiser:
+            latent = torch.zeros(1, 4, 8, 8, requires_grad=True)
+            picture = denoiser.decode(latent)
+            assert picture.shape == (1, 3, 64, 64)
+            picture.sum().backward()
+            assert bool(latent.grad.abs().sum() > 0)
