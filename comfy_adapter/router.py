@@ -20,6 +20,7 @@ from ..craft_core.schedule.schedule import Schedule
 from ..craft_core.types import Bank, Branch, LoraFile, Role, Routing
 from .auto_sets import auto_sets
 from .engine import attach
+from .expert_encoder import Applied, apply_encoder
 from .lora_files import (
     NONE,
     BranchFile,
@@ -36,7 +37,8 @@ from .widgets import CUSTOM, PATTERNS, chosen
 @dataclass(frozen=True)
 class Request:
     """What the user asked of a Router. layer_sets: a preset's key or lines of patterns.
-    method: the menu's value, {"method": key, knob: value}."""
+    method: the menu's value, {"method": key, knob: value}. expert_encoder: a file's name, "" for
+    none."""
 
     prompt: str
     branches: tuple[BranchFile, ...]
@@ -44,6 +46,7 @@ class Request:
     method: dict[str, Any]
     schedule: Schedule | None = None
     allow_unmatched: bool = False
+    expert_encoder: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,8 @@ def route(model: Any, clip: Any, request: Request, stack: Sequence = ()) -> Rout
             "The prompt is encoded by a CLIP",
             "Load one with a CLIP loader and connect it",
         )
+    marked, connected = parse(request.prompt), clip
     model, clip, stacked = apply_stack(model, clip, list(stack))
-    marked = parse(request.prompt)
     layers = model_layers(model)
     files = [read(b.name, model) for b in request.branches]
     branches = [branch(b, file) for b, file in zip(request.branches, files, strict=True)]
@@ -115,7 +118,9 @@ def route(model: Any, clip: Any, request: Request, stack: Sequence = ()) -> Rout
     plan = _plan(request, method, marked, bank, layers, sets)
     bank = _reachable(bank, method, plan)
     routing = Routing(plan.gammas, plan.sets)
-    gates = compose(method.function(bank, routing, **knobs), bank, request.schedule)
+    expert = _expert(request, connected, marked, bank)
+    gates = method.function(bank, routing, **knobs)
+    gates = compose(gates, bank, request.schedule, expert.table)
     text = _TextEncoder(clip)
     for chosen_file, file, gamma in zip(request.branches, files, plan.gammas, strict=True):
         text.add(file, chosen_file.strength * gamma)
@@ -126,15 +131,23 @@ def route(model: Any, clip: Any, request: Request, stack: Sequence = ()) -> Rout
             "Each key of a LoRA and each layer pattern should match this model",
             "Use files made for this model and patterns it has, or turn allow_unmatched on",
         )
+    report = _report(request, method, marked, plan, faults, gates.notes)
     own_clock = request.schedule is not None and request.schedule.clock == "model"
     return Routed(
         attach(model, bank, gates, own_clock),
         text.clip.encode_from_tokens_scheduled(text.clip.tokenize(marked.clean)),
         marked.clean,
-        "\n".join([_report(request, method, marked, plan, faults, gates.notes), *stacked]),
+        "\n".join([report, *expert.lines, *stacked]),
         [*stack, *_active(request.branches, plan.gammas)],
-        _warnings(request, method, marked, faults),
+        (*_warnings(request, method, marked, faults), *expert.warnings),
     )
+
+
+def _expert(request: Request, clip: Any, marked: MarkedPrompt, bank: Bank) -> Applied:
+    """The expert encoder's scales of these layers; none without one."""
+    if not request.expert_encoder:
+        return Applied()
+    return apply_encoder(request.expert_encoder, clip, marked, request.branches, bank)
 
 
 @dataclass(frozen=True)
@@ -169,7 +182,7 @@ def _plan(
     roles = [b.role for b in bank.branches]
     gamma = gammas(marked, roles) if method.traits.markers else (1.0,) * len(roles)
     listens = method.traits.layer_sets
-    own = [_own_set(b, layers) if listens else (None, ()) for b in request.branches]
+    own = [own_set(b, layers) if listens else (None, ()) for b in request.branches]
     found = sets.of(roles)
     by_branch = tuple(
         theirs if mine is None else mine for (mine, _), theirs in zip(own, found, strict=True)
@@ -199,7 +212,7 @@ def _active(files: Sequence[BranchFile], gamma: Sequence[float]) -> list[tuple[s
     return [(b.name, b.strength, b.strength) for b, g in zip(files, gamma, strict=True) if g]
 
 
-def _own_set(file: BranchFile, layers: Any) -> tuple[frozenset[str] | None, tuple[str, ...]]:
+def own_set(file: BranchFile, layers: Any) -> tuple[frozenset[str] | None, tuple[str, ...]]:
     """(a branch's own layers, patterns among them that match nothing); None for the role's."""
     text = own_layers_text(file.layers, file.role)
     if not text:

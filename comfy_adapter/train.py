@@ -20,6 +20,7 @@ from ..craft_core.training.perceptual import read_vgg
 from ..craft_core.types import Role
 from .basis import FOLDER as BASES
 from .denoiser import opened
+from .engine import is_routed
 from .lora_files import FOLDER as LORAS
 from .modules import model_layers
 from .training_data import Encoder, dataset
@@ -36,6 +37,14 @@ class Source:
     model: Any
     clip: Any
     vae: Any
+
+    def __post_init__(self) -> None:
+        if is_routed(self.model):
+            raise CraftError(
+                "The model carries the branches of a Router",
+                "A training needs the backbone alone",
+                "Connect the model from before the Router",
+            )
 
 
 @dataclass(frozen=True)

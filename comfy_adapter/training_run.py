@@ -38,6 +38,7 @@ def target(prefix: str, folder: str) -> Target:
     As the host's own save nodes do: counted up, never over an existing file, never outside.
     """
     root = Path(folder_paths.get_output_directory()) / folder
+    folder_paths.add_model_folder_path(folder, str(root))  # the host itself does, for its own
     _require_name(prefix)
     found = folder_paths.get_save_image_path(prefix, str(root))
     directory, filename, counter, subfolder, _ = found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .acfg import ACFGGuider, ACFGKSampler
+from .expert_encoder import LoadExpertEncoder, TrainEncoder
 from .lora_branch import LoadLoRABranch
 from .pair_builder import PairBuilder
 from .rank_limited import LoadRankLimitedUNet
@@ -22,6 +23,8 @@ NODES: list[type[io.ComfyNode]] = [
     PairBuilder,
     TrainBasis,
     TrainLoRA,
+    LoadExpertEncoder,
+    TrainEncoder,
 ]
 
 

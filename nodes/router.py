@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..comfy_adapter.lora_files import NONE, lora_choices
 from ..comfy_adapter.notice import tell, warn
 from ..comfy_adapter.router import Request, check_request, layer_set_text, route, with_own_loras
-from ..comfy_adapter.sockets import CATEGORY, Branches, LoraStack, Schedule
+from ..comfy_adapter.sockets import CATEGORY, Branches, Encoder, LoraStack, Schedule
 from ..comfy_adapter.widgets import layer_set_menu, method_menu
 from ..craft_core.fusion import FUSION
 
@@ -70,6 +70,11 @@ class Router(io.ComfyNode):
                     tooltip="Off: LoRA keys or layer patterns that match nothing are an error. "
                     "On: they are listed in the report and ignored.",
                 ),
+                Encoder.Input(
+                    "expert_encoder", optional=True,
+                    tooltip="A scale for each layer of each LoRA, by what the marked phrases say: "
+                    "from Load Expert Encoder or Train Expert Encoder. None: markers alone.",
+                ),
             ],
             outputs=[
                 io.Model.Output("routed_model", display_name="model",
@@ -92,14 +97,15 @@ class Router(io.ComfyNode):
     def execute(
         cls, model, clip, prompt, content_lora, style_lora, content_strength, style_strength,
         layer_sets, method, schedule=None, extra_branches=(), lora_stack=(),
-        allow_unmatched=False,
+        allow_unmatched=False, expert_encoder="",
     ) -> io.NodeOutput:  # fmt: skip
         branches = with_own_loras(
             (content_lora, style_lora), (content_strength, style_strength), extra_branches
         )
         request = Request(
-            prompt, branches, layer_set_text(layer_sets), method, schedule, allow_unmatched
-        )
+            prompt, branches, layer_set_text(layer_sets), method, schedule, allow_unmatched,
+            expert_encoder or "",
+        )  # fmt: skip
         routed = route(model, clip, request, lora_stack or ())
         for text in routed.warnings:
             warn(cls, text)

@@ -1,0 +1,280 @@
+"""The host without its page: what craft_core.cli asks for, answered by the nodes' own trainings.
+
+It implements craft_core.cli.requests.Headless and knows no flag. Files are found by the names
+that the host lists, or by their paths.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import comfy.sd
+import comfy.utils
+import folder_paths
+import nodes as host_nodes
+import safetensors
+import torch
+from comfy_extras.nodes_dataset import load_and_process_images
+from torch import Tensor
+from utils.extra_config import load_extra_path_config
+
+from ..craft_core.cli.requests import (
+    BasisData,
+    EncoderData,
+    Expert,
+    Job,
+    LoraData,
+    ModelFiles,
+    Picture,
+    Result,
+    Stopped,
+    Watch,
+)
+from ..craft_core.errors import CraftError
+from ..craft_core.projection import read_basis
+from . import train
+from .basis import FOLDER as BASES
+from .basis import apply_basis, basis_files
+from .encoder_training import Experts
+from .encoder_training import train_encoder as train_on_lessons
+from .expert_encoder import FOLDER as ENCODERS
+from .lora_files import FOLDER as LORAS
+from .lora_files import BranchFile
+from .train import Captioned, How, Source, Trained
+from .training_run import target
+
+log = logging.getLogger("craft")
+SAVED = ("checkpoints", "clip", "vae", "diffusion_models", "loras")  # where the host's nodes save
+SAFE = (".safetensors", ".sft")
+OUT_OF_MEMORY = torch.cuda.OutOfMemoryError
+SHOWN = 20  # names in a message
+
+
+def begin(output: Path | None, node_packs: Sequence[Path]) -> None:
+    """What the host's main.py does between reading its flags and loading a model."""
+    extra = Path(folder_paths.__file__).with_name("extra_model_paths.yaml")
+    if extra.is_file():
+        load_extra_path_config(str(extra))
+    if output is not None:
+        folder_paths.set_output_directory(str(output))
+    for kind in SAVED:
+        folder_paths.add_model_folder_path(kind, str(_output() / kind))
+    for folder in node_packs:
+        if not asyncio.run(host_nodes.load_custom_node(str(folder))):
+            raise CraftError(
+                f"The node pack {folder} cannot be loaded; the reason is above",
+                "A node pack is a folder that ComfyUI loads from custom_nodes",
+                "Correct the path, or install what it needs",
+            )
+
+
+def train_lora(job: Job, data: LoraData, knobs: Mapping[str, Any], watch: Watch) -> Result:
+    def started(how: How) -> Trained:
+        learned, prior = _captioned(data.learned, job), _captioned(data.prior, job)
+        return train.train_lora(
+            _source(job.model), learned, prior if data.prior else None, data.role,
+            data.layer_sets, knobs, how, watch,
+        )  # fmt: skip
+
+    return _run(job, LORAS, started)
+
+
+def train_basis(job: Job, data: BasisData, knobs: Mapping[str, Any], watch: Watch) -> Result:
+    """All N x M pairs, content-major (Eq. 5); each picture is encoded once."""
+
+    def started(how: How) -> Trained:
+        vgg = _vgg(data.vgg)
+        content, style = (_each(_captioned(one, job)) for one in (data.content, data.style))
+        pairs = list(itertools.product(content, style))
+        return train.train_basis(
+            _source(job.model), _together([c for c, _ in pairs]), _together([s for _, s in pairs]),
+            vgg, knobs, how, watch,
+        )  # fmt: skip
+
+    return _run(job, BASES, started)
+
+
+def train_encoder(job: Job, data: EncoderData, knobs: Mapping[str, Any], watch: Watch) -> Result:
+    def started(how: How) -> Trained:
+        learned, other = _captioned(data.learned, job), _captioned(data.other, job)
+        experts = Experts(_branches(data.experts), data.layer_sets, data.allow_unmatched)
+        return train_on_lessons(
+            _source(job.model), learned, other if data.other else None, experts, knobs, how, watch
+        )
+
+    return _run(job, ENCODERS, started)
+
+
+def _branches(experts: Sequence[Expert]) -> tuple[BranchFile, ...]:
+    return tuple(BranchFile(_listed(LORAS, one.file), one.role, one.strength) for one in experts)
+
+
+def _run(job: Job, folder: str, started: Callable[[How], Trained]) -> Result:
+    how = How(job.name, job.resume, job.precision, job.checkpointing)
+    place = target(how.save_as, folder)
+    try:
+        with torch.inference_mode():  # as the host runs nodes; a training opens its own way out
+            trained = started(how)
+    except KeyboardInterrupt:
+        if place.path.is_file():
+            raise Stopped(place.path, place.state) from None
+        raise
+    except OUT_OF_MEMORY as error:
+        raise CraftError(
+            f"The GPU ran out of memory ({str(error).splitlines()[0]})",
+            "The model and the activations of one batch have to fit",
+            "Take a smaller --size, or a smaller --batch-size with more --accumulate; keep "
+            "--precision bf16 and do not give --no-checkpointing",
+        ) from error
+    return Result(trained.path, trained.report)
+
+
+def _captioned(pictures: Sequence[Picture], job: Job) -> Captioned:
+    """Each file is read once, so that a picture that counts often is encoded once."""
+    images = {path: _image(path, job.size) for path in {one.path: None for one in pictures}}
+    return Captioned([images[one.path] for one in pictures], [one.caption for one in pictures])
+
+
+def _each(data: Captioned) -> list[tuple[Tensor, str]]:
+    return list(zip(data.images, data.captions, strict=True))
+
+
+def _together(pairs: Sequence[tuple[Tensor, str]]) -> Captioned:
+    return Captioned([image for image, _ in pairs], [caption for _, caption in pairs])
+
+
+def _image(path: Path, size: tuple[int, int] | None) -> Tensor:
+    """(1, height, width, 3) in [0, 1], read as the host's dataset loader does."""
+    try:
+        image = load_and_process_images([path.name], str(path.parent))[0]
+    except OSError as error:
+        raise CraftError(
+            f"{path} cannot be read as a picture ({error})",
+            "Pictures are PNG, JPEG or WebP files",
+            "Save it again as one",
+        ) from error
+    if size is None or size == (image.shape[2], image.shape[1]):
+        return image
+    resized = comfy.utils.common_upscale(image.movedim(-1, 1), *size, "lanczos", "center")
+    return resized.movedim(1, -1)
+
+
+def _source(files: ModelFiles) -> Source:
+    """What the host's loaders make of the files; a part named alone replaces a checkpoint's."""
+    model = clip = vae = None
+    embeddings = folder_paths.get_folder_paths("embeddings")
+    if files.checkpoint:
+        model, clip, vae = _loaded(
+            "checkpoints", files.checkpoint, comfy.sd.load_checkpoint_guess_config,
+            output_model=not files.unet, output_clip=not files.clip, output_vae=not files.vae,
+            embedding_directory=embeddings,
+        )[:3]  # fmt: skip
+    if files.unet:
+        model = _loaded("diffusion_models", files.unet, comfy.sd.load_diffusion_model)
+    if files.clip:
+        clip = _clip(files.clip, files.clip_type, embeddings)
+    if files.vae:
+        vae = _vae(files.vae)
+    if files.basis:
+        basis_files()  # makes their folders known
+        model = apply_basis(model, _loaded(BASES, files.basis, read_basis))
+    return Source(model, clip, vae)
+
+
+def _clip(names: Sequence[str], kind: str, embeddings: list[str]) -> Any:
+    types = {one.name.lower(): one for one in comfy.sd.CLIPType}
+    types["sdxl"] = comfy.sd.CLIPType.STABLE_DIFFUSION  # as in the host's menu
+    if kind not in types:
+        raise CraftError(
+            f"--clip-type {kind}", f"It can be {', '.join(types)}", "Choose one of these"
+        )
+    further = [_file("text_encoders", name) for name in names[1:]]
+
+    def load(first: str) -> Any:
+        return comfy.sd.load_clip([first, *further], embeddings, types[kind])
+
+    return _loaded("text_encoders", names[0], load)
+
+
+def _vae(name: str) -> Any:
+    if name in host_nodes.VAELoader.vae_list(host_nodes.VAELoader):  # some are more than one file
+        return host_nodes.VAELoader().load_vae(name)[0]
+
+    def load(path: str) -> Any:
+        state, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
+        vae = comfy.sd.VAE(sd=state, metadata=metadata)
+        vae.throw_exception_if_invalid()
+        return vae
+
+    return _loaded("vae", name, load)
+
+
+def _loaded(kind: str, given: str, load: Callable[..., Any], **settings: Any) -> Any:
+    """load(path, **settings) of a file; what the host says of a wrong one as a CraftError."""
+    path = _file(kind, given)
+    log.info("Loading %s", Path(path).name)
+    try:
+        return load(path, **settings)
+    except (CraftError, OUT_OF_MEMORY):  # the one is told already, the other in _run
+        raise
+    except (RuntimeError, ValueError, safetensors.SafetensorError) as error:
+        raise CraftError(
+            f"{path} cannot be loaded ({' '.join(str(error).split())})",
+            f"A file of {kind} is one that ComfyUI's own loader takes",
+            "Try it in ComfyUI; a model that needs a node pack there needs --custom-node here",
+        ) from error
+
+
+def _file(kind: str, given: str) -> str:
+    """The path of a safetensors file by the name the host lists it under, or by its path."""
+    if not given.lower().endswith(SAFE):
+        raise CraftError(
+            f"{given} does not end in {' or '.join(SAFE)}",
+            "Other formats can run code when opened",
+            "Name or convert to a safetensors file",
+        )
+    listed = folder_paths.get_full_path(kind, given)
+    if listed is not None:
+        return listed
+    if Path(given).is_file():
+        return str(Path(given).absolute())
+    names = folder_paths.get_filename_list(kind)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    raise CraftError(
+        f"There is no file {given!r}, here or among ComfyUI's {kind}",
+        f"ComfyUI lists {', '.join(names[:SHOWN]) or 'none'}{more}",
+        f"Name one of these, give a path, or put it into {folder_paths.get_folder_paths(kind)[0]}",
+    )
+
+
+def _vgg(given: str) -> str:
+    """The name of the VGG-19 file in a folder the host knows."""
+    if not given:
+        return train.NO_VGG
+    train.vgg_files()  # makes their folder known
+    return _listed(train.VGG, given)
+
+
+def _listed(kind: str, given: str) -> str:
+    """A name under which the host finds the file; its folder is made known where it was not."""
+    if folder_paths.get_full_path(kind, given) is not None:
+        return given
+    path = Path(_file(kind, given))
+    folder_paths.add_model_folder_path(kind, str(path.parent))
+    found = folder_paths.get_full_path(kind, path.name)
+    if found is None or not path.samefile(found):
+        raise CraftError(
+            f"{path} has the name of another file, {found}",
+            f"ComfyUI tells the files of {kind} apart by their names",
+            "Rename one of them",
+        )
+    return path.name
+
+
+def _output() -> Path:
+    return Path(folder_paths.get_output_directory())
