@@ -28,26 +28,21 @@ def method_menu(name: str, registry: Registry, tooltip: str) -> io.DynamicCombo.
 
 def knob_widget(parameter: Parameter) -> io.Input:
     """The host's widget for one knob."""
-    knob, default = parameter.knob, parameter.default
+    knob, name = parameter.knob, parameter.name
+    common = {"default": parameter.default, "tooltip": knob.help, "advanced": knob.advanced or None}
     if parameter.type is bool:
-        return io.Boolean.Input(parameter.name, default=default, tooltip=knob.help)
+        return io.Boolean.Input(name, **common)
     if knob.choices:
-        return io.Combo.Input(
-            parameter.name, options=list(knob.choices), default=default, tooltip=knob.help
-        )
+        return io.Combo.Input(name, options=list(knob.choices), **common)
     if parameter.type is int:
-        return io.Int.Input(
-            parameter.name, default=default, min=int(knob.minimum or 0), tooltip=knob.help,
-            max=int(knob.maximum or 2**31), step=int(knob.step or 1),
-        )  # fmt: skip
+        limits = {"min": int(knob.minimum or 0), "max": int(knob.maximum or 2**31)}
+        return io.Int.Input(name, step=int(knob.step or 1), **limits, **common)
     if parameter.type is float:
-        return io.Float.Input(
-            parameter.name, default=default, min=knob.minimum, tooltip=knob.help,
-            max=knob.maximum, step=knob.step,
-        )  # fmt: skip
+        limits = {"min": knob.minimum, "max": knob.maximum}
+        return io.Float.Input(name, step=knob.step, **limits, **common)
     if parameter.type is str:
-        return io.String.Input(parameter.name, default=default, multiline=True, tooltip=knob.help)
-    return io.Curve.Input(parameter.name, default=list(default), tooltip=knob.help)
+        return io.String.Input(name, multiline=True, **common)
+    return io.Curve.Input(name, default=list(parameter.default), tooltip=knob.help)
 
 
 def chosen(menu: dict[str, Any], name: str, registry: Registry) -> tuple[Method, dict[str, Any]]:
@@ -76,9 +71,10 @@ def knob_widgets(method: Method) -> list[io.Input]:
 
 
 def seed_widget(parameter: Parameter) -> io.Input:
+    """Fixed, where a sampler's changes by itself: a press of Run must not train anew."""
     return io.Int.Input(
         "seed", default=parameter.default, min=0, max=0xFFFFFFFFFFFFFFFF,
-        control_after_generate=True, tooltip=parameter.knob.help,
+        control_after_generate=io.ControlAfterGenerate.fixed, tooltip=parameter.knob.help,
     )  # fmt: skip
 
 

@@ -18,13 +18,17 @@ from .errors import CraftError
 
 @dataclass(frozen=True)
 class Knob:
-    """One user setting. Numbers have minimum, maximum and step; texts may have choices."""
+    """One user setting. Numbers have minimum, maximum and step; texts may have choices.
+
+    advanced: seldom changed; the page folds it away.
+    """
 
     help: str
     minimum: float | None = None
     maximum: float | None = None
     step: float | None = None
     choices: tuple[str, ...] = ()
+    advanced: bool = False
 
 
 @dataclass(frozen=True)

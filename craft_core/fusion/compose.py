@@ -1,6 +1,7 @@
-"""The gates a row finally gets: method's gate * branch's strength * schedule, each applied once.
+"""The gates a row finally gets: method's gate * branch's strength * schedule * the layer's own
+scale, each applied once.
 
-CRAFT-LoRA (2026), arXiv:2602.18936, Eqs. 8-9 together.
+CRAFT-LoRA (2026), arXiv:2602.18936, Eqs. 8-9 together, and the scales of App. B.1.
 """
 
 from __future__ import annotations
@@ -19,19 +20,24 @@ class Timed(Protocol):
     def strengths(self, moment: Moment) -> tuple[float, float]: ...
 
 
-def compose(gates: Gates, bank: Bank, schedule: Timed | None = None) -> Gates:
-    """gate[view, layer, j](t) * strength_j * a_role(j)(t), views and notes kept.
+def compose(
+    gates: Gates, bank: Bank, schedule: Timed | None = None, layer_scales: Tensor | None = None
+) -> Gates:
+    """gate[view, layer, j](t) * strength_j * a_role(j)(t) * scale[layer, j], views and notes kept.
 
-    Factors of exactly 1 leave the method's gates bitwise as they are; without a schedule and with
-    all strengths 1 the gates themselves are returned.
+    layer_scales: (layers, branches), of an expert encoder; None for 1 everywhere.
+    Factors of exactly 1 leave the method's gates bitwise as they are; without a schedule and
+    scales and with all strengths 1 the gates themselves are returned.
     """
     dials = [(branch.strength, branch.role) for branch in bank.branches]  # not the factors
-    if schedule is None and all(strength == 1.0 for strength, _ in dials):
+    neutral = schedule is None and all(strength == 1.0 for strength, _ in dials)
+    if neutral and layer_scales is None:
         return gates
 
     def at(moment: Moment) -> Tensor:
         content, style = (1.0, 1.0) if schedule is None else schedule.strengths(moment)
         factors = [strength * (content if role == "content" else style) for strength, role in dials]
-        return gates.at(moment) * torch.tensor(factors, dtype=torch.float32)
+        now = gates.at(moment) * torch.tensor(factors, dtype=torch.float32)
+        return now if layer_scales is None else now * layer_scales
 
     return Gates(at, gates.views, gates.notes)

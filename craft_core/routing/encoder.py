@@ -89,8 +89,8 @@ class ExpertEncoder(nn.Module):
         table = torch.cat([self.table, self.table.new_zeros(1, WIDTH)])  # row UNKNOWN: zeros
         parts = [
             self.concept(table[concept]),
-            self.content(_unit(content)),
-            self.style(_unit(style)),
+            self.content(_unit(content.to(self.table))),
+            self.style(_unit(style.to(self.table))),
         ]
         raw = self.head(torch.cat(parts, dim=-1))  # (B, layers)
         return nn.functional.softplus(raw.double() + _NEUTRAL).to(raw.dtype)

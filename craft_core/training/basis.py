@@ -86,7 +86,7 @@ def basis(
     r_min: Annotated[int, Knob("Rank of the last layer.", 1, 1024, 1)] = 4,
     side: Annotated[
         str, Knob("output: the paper. input: the side the authors' release projects.",
-                  choices=("output", "input")),
+                  choices=("output", "input"), advanced=True),
     ] = "output",
     layers: Annotated[str, Knob("Which layers give up directions.", choices=tuple(LAYERS))] = (
         "attention and convolutions"
@@ -99,17 +99,18 @@ def basis(
                                 0, 100_000, 1)] = 500,
     batch_size: Annotated[int, Knob("Pairs a step. The paper: 8.", 1, 256, 1)] = 8,
     accumulate: Annotated[int, Knob("Batches that make one step; batch 1 x 8 learns like batch 8 "
-                                    "in an eighth of the memory.", 1, 256, 1)] = 1,
+                                    "in an eighth of the memory.", 1, 256, 1, advanced=True)] = 1,
     overlap_weight: Annotated[
-        float, Knob("Weight of ||Q_c^T Q_s||^2, which keeps the two apart.", 0.0, 100.0, 0.01)
+        float, Knob("Weight of ||Q_c^T Q_s||^2, which keeps the two apart.", 0.0, 100.0, 0.01,
+                    advanced=True)
     ] = 0.1,
     perceptual_weight: Annotated[
         float, Knob("Weight of the VGG-19 term. Needs a VGG-19 file and a VAE; the paper: 0.1.",
-                    0.0, 100.0, 0.01),
+                    0.0, 100.0, 0.01, advanced=True),
     ] = 0.1,
     caption_dropout: Annotated[
         float, Knob("Share of captions left empty: the backbone also runs the unconditional rows.",
-                    0.0, 1.0, 0.01),
+                    0.0, 1.0, 0.01, advanced=True),
     ] = 0.1,
     seed: Annotated[int, Knob("Same seed, same basis.", 0, 2**64 - 1, 1)] = 0,
 ) -> Training:  # fmt: skip

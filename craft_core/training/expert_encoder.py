@@ -52,12 +52,7 @@ class Phrased:
         assert len(self.phrases) == len(self.gammas) == count, "phrases and gammas by picture"
         for one, gammas in zip(self.pictures.examples, self.gammas, strict=True):
             if not any(gammas):
-                raise CraftError(
-                    f"The caption of {one.name or 'a picture'} switches no LoRA on",
-                    "The encoder learns how much of a LoRA a phrase calls for, from captions with "
-                    "<c>...</c> for content LoRAs and <s>...</s> for style LoRAs",
-                    "Mark the phrases, or take the picture out",
-                )
+                raise _teaches_nothing(one.name, "switches no LoRA on")
 
 
 @dataclass(frozen=True)
@@ -74,6 +69,7 @@ def expert_encoder(
     lessons: Lessons,
     branches: Sequence[Branch],
     concept: Concept,
+    layer_set: str = "",
     *,
     steps: Annotated[int, Knob("Training steps.", 1, 1_000_000, 1)] = 500,
     learning_rate: Annotated[
@@ -81,21 +77,22 @@ def expert_encoder(
     ] = 1e-3,
     warmup: Annotated[int, Knob("Steps in which the rate rises.", 0, 100_000, 1)] = 20,
     batch_size: Annotated[int, Knob("Pictures a step, of each kind.", 1, 256, 1)] = 1,
-    accumulate: Annotated[int, Knob("Batches that make one step.", 1, 256, 1)] = 1,
+    accumulate: Annotated[int, Knob("Batches that make one step.", 1, 256, 1, advanced=True)] = 1,
     shift: Annotated[
         int, Knob("Latent cells a picture may move each way (one is 8 pixels for most VAEs).",
                   0, 32, 1),
     ] = 0,
     mirror: Annotated[bool, Knob("Mirror one picture in two.")] = False,
     other_weight: Annotated[
-        float, Knob("Weight of the other pictures' loss, where there are any.", 0.0, 10.0, 0.05)
+        float, Knob("Weight of the other pictures' loss, where there are any.", 0.0, 10.0, 0.05,
+                    advanced=True)
     ] = 1.0,
     neutral_weight: Annotated[
-        float, Knob("Weight of the pull towards scales of 1.", 0.0, 10.0, 0.001)
+        float, Knob("Weight of the pull towards scales of 1.", 0.0, 10.0, 0.001, advanced=True)
     ] = 0.001,
     concept_dropout: Annotated[
         float, Knob("Share of pictures seen without the concept, as LoRAs it does not know will "
-                    "be.", 0.0, 1.0, 0.01),
+                    "be.", 0.0, 1.0, 0.01, advanced=True),
     ] = 0.1,
     seed: Annotated[int, Knob("Same seed, same encoder.", 0, 2**64 - 1, 1)] = 0,
 ) -> Training:  # fmt: skip
@@ -106,9 +103,12 @@ def expert_encoder(
             "The encoder learns one scale for each layer a LoRA acts on",
             "Choose LoRAs and a layer set that share layers",
         )
+    _require_acting(lessons.learned, branches)
+    if lessons.other is not None:
+        _require_acting(lessons.other, branches)
     recipe = EncoderRecipe(
-        denoiser, lessons, branches, concept, batch_size=batch_size, moves=Moves(shift, mirror),
-        other_weight=other_weight, neutral_weight=neutral_weight,
+        denoiser, lessons, branches, concept, layer_set=layer_set, batch_size=batch_size,
+        moves=Moves(shift, mirror), other_weight=other_weight, neutral_weight=neutral_weight,
         concept_dropout=concept_dropout, seed=seed,
     )  # fmt: skip
     pace = Pace(
@@ -121,7 +121,8 @@ def expert_encoder(
 class EncoderRecipe:
     """The encoder is small and stays on the CPU; its scales go to the model, gradients come back.
 
-    branches: of a bank, each with the layers it may act on and no others.
+    branches: each with the layers it may act on and no others. layer_set: what chose them, for
+    the file's metadata.
     """
 
     def __init__(
@@ -131,6 +132,7 @@ class EncoderRecipe:
         branches: Sequence[Branch],
         concept: Concept,
         *,
+        layer_set: str,
         batch_size: int,
         moves: Moves,
         other_weight: float,
@@ -138,7 +140,8 @@ class EncoderRecipe:
         concept_dropout: float,
         seed: int,
     ) -> None:
-        self.denoiser, self.lessons, self.concept = denoiser, lessons, concept
+        self.denoiser, self.lessons = denoiser, lessons
+        self.concept, self.layer_set = concept, layer_set
         self.batch_size, self.moves = batch_size, moves
         self.other_weight, self.neutral_weight = other_weight, neutral_weight
         self.concept_dropout = concept_dropout
@@ -219,6 +222,7 @@ class EncoderRecipe:
             "recipe": "expert_encoder",
             "content_loras": " ".join(self.concept.content),
             "style_loras": " ".join(self.concept.style),
+            "layer_set": self.layer_set,
             "strengths": " ".join(f"{branch.strength:g}" for branch in self.branches),
             "layers": str(sum(map(len, self.encoder.layers.values()))),
             "pictures": str(len(self.lessons.learned.phrases)),
@@ -233,7 +237,25 @@ class EncoderRecipe:
 
     def write(self, path: Path, metadata: Mapping[str, str]) -> None:
         """An expert encoder file; the LoRAs are named in it by their hashes, not stored."""
-        write_encoder(path, self.encoder, metadata)
+        own = {"craft_layer_set": self.layer_set}
+        write_encoder(path, self.encoder, {**own, **metadata})
+
+
+def _require_acting(data: Phrased, branches: Sequence[Branch]) -> None:
+    """CraftError unless every caption switches on a branch that acts on some layer."""
+    for one, gammas in zip(data.pictures.examples, data.gammas, strict=True):
+        pairs = zip(gammas, branches, strict=True)
+        if not any(gamma and branch.layers for gamma, branch in pairs):
+            raise _teaches_nothing(one.name, "switches on no LoRA that acts on a layer")
+
+
+def _teaches_nothing(name: str, why: str) -> CraftError:
+    return CraftError(
+        f"The caption of {name or 'a picture'} {why}",
+        "The encoder learns how much of a LoRA a phrase calls for, from captions with "
+        "<c>...</c> for content LoRAs and <s>...</s> for style LoRAs",
+        "Mark the phrases, or take the picture out",
+    )
 
 
 def scaled_branches(pieces: Sequence[tuple[Factors, Tensor]]) -> Edit:

@@ -57,7 +57,8 @@ def lora(
     *,
     rank: Annotated[int, Knob("Directions a layer can change in.", 1, 1024, 1)] = 16,
     alpha: Annotated[
-        float, Knob("Strength at 1 is alpha / rank; 0 stands for alpha = rank.", 0.0, 1024.0, 0.5)
+        float, Knob("Strength at 1 is alpha / rank; 0 stands for alpha = rank.", 0.0, 1024.0, 0.5,
+                    advanced=True)
     ] = 0.0,
     steps: Annotated[int, Knob("Training steps. The paper: 1000 to 2000.", 1, 1_000_000, 1)] = 1000,
     learning_rate: Annotated[
@@ -65,7 +66,7 @@ def lora(
     ] = 1e-4,
     warmup: Annotated[int, Knob("Steps in which the rate rises.", 0, 100_000, 1)] = 20,
     batch_size: Annotated[int, Knob("Pictures a step. The paper: 1.", 1, 256, 1)] = 1,
-    accumulate: Annotated[int, Knob("Batches that make one step.", 1, 256, 1)] = 1,
+    accumulate: Annotated[int, Knob("Batches that make one step.", 1, 256, 1, advanced=True)] = 1,
     shift: Annotated[
         int, Knob("Latent cells a picture may move each way (one is 8 pixels for most VAEs).",
                   0, 32, 1),
@@ -73,13 +74,15 @@ def lora(
     mirror: Annotated[bool, Knob("Mirror one picture in two.")] = False,
     caption_dropout: Annotated[
         float, Knob("Share of captions left empty. With ACFG the unconditional rows never see the "
-                    "LoRA, so 0 is right for it.", 0.0, 1.0, 0.01),
+                    "LoRA, so 0 is right for it.", 0.0, 1.0, 0.01, advanced=True),
     ] = 0.0,
     prior_weight: Annotated[
-        float, Knob("Weight of the prior pictures' loss, where there are any.", 0.0, 10.0, 0.05)
+        float, Knob("Weight of the prior pictures' loss, where there are any.", 0.0, 10.0, 0.05,
+                    advanced=True)
     ] = 1.0,
     seed: Annotated[int, Knob("Same seed, same LoRA.", 0, 2**64 - 1, 1)] = 0,
-    save_as: Annotated[str, Knob("Type of the saved numbers.", choices=tuple(DTYPES))] = "fp16",
+    save_as: Annotated[str, Knob("Type of the saved numbers.", choices=tuple(DTYPES),
+                                 advanced=True)] = "fp16",
 ) -> Training:  # fmt: skip
     """Learn one content or one style from a few pictures, on its own layers only."""
     shapes = {p: s for p, s in trainable(denoiser.layers).items() if p in place.layers}

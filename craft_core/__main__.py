@@ -1,0 +1,35 @@
+"""`python -m craft_core COMMAND ...` from the pack's folder, with the Python that runs ComfyUI.
+
+Started this way, craft_core is a package of its own, while the pack's other rooms know it as a
+part of the pack. So that no class exists twice, the commands run from the pack's copy alone.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+PACK = "craft_lora_pack"
+
+
+def main() -> int:
+    """Run the command line; its exit status."""
+    pack = ModuleType(PACK)  # the pack as a package; its __init__ (the menus) is not needed here
+    pack.__path__ = [str(Path(__file__).absolute().parent.parent)]
+    sys.modules[PACK] = pack
+    try:
+        cli = importlib.import_module(f"{PACK}.craft_core.cli")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith(PACK):
+            raise
+        print(
+            f"Error: {sys.executable} has no {error.name}. This command runs with ComfyUI's own "
+            "Python, which has it. Start it with the Python that starts ComfyUI.",
+            file=sys.stderr,
+        )
+        return 1
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""Parse, run, and turn what went wrong into one message and an exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from ..errors import CraftError
+from . import train_basis, train_encoder, train_lora
+from .command import parser_of
+from .requests import Stopped
+
+COMMANDS = (train_basis.COMMAND, train_lora.COMMAND, train_encoder.COMMAND)
+FAILED, INTERRUPTED = 1, 130  # argparse itself leaves with 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 when the command did its work, 1 for a user's mistake, 130 after Ctrl-C."""
+    options = parser_of(COMMANDS).parse_args(argv)
+    try:
+        options.command.run(options)
+    except CraftError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return FAILED
+    except Stopped as stopped:
+        print(stopped)
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        print("Stopped before anything was saved.", file=sys.stderr)
+        return INTERRUPTED
+    return 0

@@ -1,0 +1,140 @@
+"""Every knob of every recipe is a flag, with the knob's own range, and the help tells it all."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from craft_core.cli import train_basis, train_encoder, train_lora
+from craft_core.cli.command import parser_of
+from craft_core.cli.knob_flags import flag_of, knobs_of
+from craft_core.cli.main import COMMANDS
+from craft_core.errors import CraftError
+from craft_core.training import TRAINING
+
+RECIPES = {one.COMMAND.words: one.RECIPE for one in (train_basis, train_encoder, train_lora)}
+REQUIRED = {
+    "basis": ["--content", "a.png", "--style", "b.png"],
+    "encoder": ["--images", "a.png"],
+    "lora": ["--images", "a.png", "--role", "content"],
+}
+KNOBS = [(words, p) for words, method in RECIPES.items() for p in method.parameters]
+RANGED = [one for one in KNOBS if one[1].knob.maximum is not None]
+
+
+def _name(value) -> str:
+    return value[1] if isinstance(value, tuple) else value.name
+
+
+every_knob = pytest.mark.parametrize(("words", "parameter"), KNOBS, ids=_name)
+every_range = pytest.mark.parametrize(("words", "parameter"), RANGED, ids=_name)
+every_recipe = pytest.mark.parametrize("words", RECIPES, ids=" ".join)
+
+
+def parse(words, *flags):
+    return parser_of(COMMANDS).parse_args([*words, *REQUIRED[words[1]], *flags])
+
+
+def refused(capsys, words, *flags) -> str:
+    with pytest.raises(SystemExit) as caught:
+        parse(words, *flags)
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_every_recipe_has_a_command():
+    assert {method.key for method in RECIPES.values()} == set(TRAINING.keys())
+    assert set(RECIPES) <= {command.words for command in COMMANDS}
+
+
+@every_recipe
+def test_without_flags_a_recipe_gets_its_defaults(words):
+    assert knobs_of(parse(words), RECIPES[words]) == RECIPES[words].knobs({})
+
+
+def possible(parameter) -> list:
+    """Both ends of the range, or every choice."""
+    knob = parameter.knob
+    if parameter.type is bool:
+        return [True, False]
+    if knob.choices:
+        return list(knob.choices)
+    return [parameter.type(knob.minimum), parameter.type(knob.maximum)]
+
+
+@every_knob
+def test_a_knob_takes_everything_it_declares(words, parameter):
+    flag = flag_of(parameter)
+    for value in possible(parameter):
+        if parameter.type is bool:
+            given = [flag if value else flag.replace("--", "--no-")]
+        else:
+            given = [flag, str(value)]
+        read = knobs_of(parse(words, *given), RECIPES[words])[parameter.name]
+        assert read == value and type(read) is parameter.type
+
+
+@every_range
+def test_a_number_outside_its_range_is_refused_with_the_range(words, parameter, capsys):
+    knob, outside = parameter.knob, parameter.type(parameter.knob.maximum + 1)
+    if outside == knob.maximum:  # a seed's maximum as a float swallows the 1
+        outside = 2 * knob.maximum
+    message = refused(capsys, words, flag_of(parameter), str(outside))
+    assert flag_of(parameter) in message and str(knob.maximum) in message
+
+
+@every_range
+def test_what_is_no_number_is_refused(words, parameter, capsys):
+    for text in ("many", "", str(math.nan)):
+        message = refused(capsys, words, flag_of(parameter), text)
+        assert flag_of(parameter) in message
+
+
+@pytest.mark.parametrize(
+    ("words", "parameter"), [one for one in KNOBS if one[1].knob.choices], ids=_name
+)
+def test_an_unknown_choice_is_refused_with_the_known_ones(words, parameter, capsys):
+    message = refused(capsys, words, flag_of(parameter), "something else")
+    assert all(choice in message for choice in parameter.knob.choices)
+
+
+@every_recipe
+def test_the_help_tells_every_knob(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parser_of(COMMANDS).parse_args([*words, "--help"])
+    assert caught.value.code == 0
+    text = "".join(capsys.readouterr().out.split())  # however it is wrapped
+    for parameter in RECIPES[words].parameters:
+        assert flag_of(parameter) in text
+        assert "".join(parameter.knob.help.split()) in text
+
+
+def test_a_lora_of_an_encoder_may_have_a_strength():
+    given = ["--content-lora", "a.safetensors", "0.5", "--style-lora", "b.safetensors"]
+    experts = train_encoder.experts(parse(("train", "encoder"), *given))
+    assert [(one.file, one.role, one.strength) for one in experts] == [
+        ("a.safetensors", "content", 0.5),
+        ("b.safetensors", "style", 1.0),
+    ]
+
+
+@pytest.mark.parametrize("strength", ["much", "nan", "inf", "0.5 0.5"])
+def test_a_strength_is_one_number(strength):
+    given = ["--content-lora", "a.safetensors", *strength.split()]
+    with pytest.raises(CraftError, match="--content-lora"):
+        train_encoder.experts(parse(("train", "encoder"), *given))
+
+
+def test_a_flag_is_not_guessed_from_its_beginning(capsys):
+    assert "--ran" in refused(capsys, ("train", "lora"), "--ran", "4")
+
+
+@pytest.mark.parametrize("text", ["0x0", "64x", "-64", "64x64x64", "wide", ""])
+def test_a_size_is_width_and_height(text, capsys):
+    assert "--size" in refused(capsys, ("train", "lora"), f"--size={text}")
+
+
+def test_one_number_is_a_square_size():
+    assert parse(("train", "lora"), "--size", "64").size == (64, 64)
+    assert parse(("train", "lora"), "--size", "96x64").size == (96, 64)
