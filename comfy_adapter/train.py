@@ -98,8 +98,9 @@ def train_lora(
     kept = dataset(encoder, prior.images, prior.captions, "prior") if prior else None
     with opened(source.model, None, how.precision, how.checkpointing) as denoiser:
         training = TRAINING["lora"].function(
-            denoiser, Pictures(data, kept), Place(role, layers, _named(layer_sets)), **settings
-        )
+            denoiser, Pictures(data, kept), Place(role, layers, _named(layer_sets)),
+            identity(source.model), **settings,
+        )  # fmt: skip
         return _trained(training, place, how, watch, [note])
 
 
@@ -173,6 +174,12 @@ def base_model_hash(model: Any) -> str:
         return ""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def identity(model: Any) -> str:
+    """The MODEL's file by hash, and how many of its weights are patched."""
+    patched = len(model.patches)
+    return base_model_hash(model) + (f" with {patched} patched weights" if patched else "")
 
 
 def vgg_files() -> list[str]:

@@ -107,7 +107,8 @@ def dataset(
         key = image.data_ptr()  # the Pair Builder repeats a reference in many pairs
         if key not in encoded:
             encoded[key] = encoder.latent(image, name)
-        examples.append(Example(encoded[key], encoder.condition(caption.clean), name))
+        condition = encoder.condition(caption.clean)
+        examples.append(Example(encoded[key], condition, name, caption.clean))
     return Dataset(tuple(examples), encoder.condition(""))
 
 
@@ -122,7 +123,7 @@ def _require_size(image: Tensor, vae: Any, name: str) -> None:
         raise CraftError(
             f"The {name} is {width} x {height}",
             f"This model's VAE takes {possible}",
-            "Resize or crop it (Upscale Image, Center Crop Images) and connect the result",
+            "Resize or crop it: Upscale Image or Center Crop Images, --size on the command line",
         )
 
 

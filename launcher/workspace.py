@@ -25,6 +25,8 @@ def prepare_workspace(host: Host, folder: Path | None = None) -> Path:
         for name, pack in PACKS.items():
             link(pack, base / "custom_nodes" / name)
         shutil.copytree(REFERENCES, base / "input" / "craft_small_world", dirs_exist_ok=True)
+        for picture in REFERENCES.glob("*.png"):  # the host's Load Image lists no subfolders
+            shutil.copy(picture, base / "input" / f"craft_small_world_{picture.name}")
         _point_at_user_models(host, base)
     except OSError as error:
         raise LaunchError(

@@ -238,6 +238,7 @@ class BasisRecipe:
             "caption_dropout": f"{self.caption_dropout:g}",
             "base_model": self.base_model,
             "pairs": str(len(self.pairs.content.examples)),
+            "pictures": f"{self.pairs.content.digest()} {self.pairs.style.digest()}",
         }
 
     @torch.no_grad()

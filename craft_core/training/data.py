@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,14 @@ class Dataset:
                     "Pictures are finite numbers once the VAE has encoded them",
                     "Check the picture; some VAEs overflow in fp16 and need fp32 or bf16",
                 )
+
+    def digest(self) -> str:
+        """Short hash of pictures and captions: a training resumes on what it began with."""
+        found = hashlib.sha256()
+        for one in self.examples:
+            found.update(one.latent.contiguous().numpy().tobytes())
+            found.update(f"{tuple(one.latent.shape)} {one.caption}".encode())
+        return found.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

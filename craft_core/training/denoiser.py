@@ -20,11 +20,15 @@ Condition = Any
 
 @dataclass(frozen=True)
 class Example:
-    """One captioned picture. latent: (C, *spatial) on the model's own scale, float32 on the CPU."""
+    """One captioned picture. latent: (C, *spatial) on the model's own scale, float32 on the CPU.
+
+    name: for messages. caption: what the condition was made of.
+    """
 
     latent: Tensor
     condition: Condition
     name: str = ""
+    caption: str = ""
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ def lora(
     denoiser: Denoiser,
     pictures: Pictures,
     place: Place,
+    base_model: str = "",
     *,
     rank: Annotated[int, Knob("Directions a layer can change in.", 1, 1024, 1)] = 16,
     alpha: Annotated[
@@ -93,7 +94,7 @@ def lora(
             "Choose a layer set that has some",
         )
     recipe = LoraRecipe(
-        denoiser, pictures, place, shapes,
+        denoiser, pictures, place, shapes, base_model=base_model,
         rank=rank, alpha=alpha or float(rank), batch_size=batch_size,
         moves=Moves(shift, mirror), caption_dropout=caption_dropout,
         prior_weight=prior_weight, seed=seed, dtype=DTYPES[save_as],
@@ -115,6 +116,7 @@ class LoraRecipe:
         place: Place,
         shapes: Mapping[str, tuple[int, ...]],
         *,
+        base_model: str,
         rank: int,
         alpha: float,
         batch_size: int,
@@ -125,6 +127,7 @@ class LoraRecipe:
         dtype: torch.dtype,
     ) -> None:
         self.denoiser, self.pictures, self.place = denoiser, pictures, place
+        self.base_model = base_model
         self.rank, self.alpha, self.batch_size, self.moves = rank, alpha, batch_size, moves
         self.caption_dropout, self.prior_weight, self.dtype = caption_dropout, prior_weight, dtype
         generator = torch.Generator().manual_seed(seed)
@@ -182,6 +185,9 @@ class LoraRecipe:
             "mirror": str(self.moves.mirror),
             "caption_dropout": f"{self.caption_dropout:g}",
             "prior_weight": f"{self.prior_weight:g}" if self.pictures.prior else "0",
+            "base_model": self.base_model,
+            "pictures": self.pictures.learned.digest(),
+            "prior": self.pictures.prior.digest() if self.pictures.prior else "",
         }
 
     def write(self, path: Path, metadata: Mapping[str, str]) -> None:
