@@ -172,8 +172,11 @@ def base_model_hash(model: Any) -> str:
     path = init[1][0] if init and init[1] else None
     if not isinstance(path, str) or not Path(path).is_file():
         return ""
+    found = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while piece := file.read(1 << 24):
+            found.update(piece)
+    return found.hexdigest()
 
 
 def identity(model: Any) -> str:

@@ -12,7 +12,7 @@ from ..comfy_adapter.train import Captioned
 from ..comfy_adapter.widgets import knob_widgets, layer_set_menu, single
 from ..craft_core.errors import CraftError
 from ..craft_core.training import TRAINING
-from .training import TRAIN, _how, _how_inputs, _knobs, _save_as, _source, _watch
+from .training import TRAIN, how, how_inputs, knobs, save_name, source
 
 NO_FILES = f"(none in models/{FOLDER})"
 
@@ -87,9 +87,9 @@ class TrainEncoder(io.ComfyNode):
                 Branches.Input("branches", tooltip="The LoRAs, from Load LoRA Branch or Train "
                                "Content/Style LoRA: the same as in the Router."),
                 layer_set_menu("layer_sets"),
-                _save_as("craft/encoder", f"output/{FOLDER}"),
+                save_name("craft/encoder", f"output/{FOLDER}"),
                 *knob_widgets(TRAINING["expert_encoder"]),
-                *_how_inputs(),
+                *how_inputs(),
                 io.Image.Input("other_images", optional=True,
                                tooltip="Pictures of other contents and styles, on which LoRAs that "
                                "do not belong there learn to step back."),
@@ -119,9 +119,9 @@ class TrainEncoder(io.ComfyNode):
             own["branches"], layer_set_text(own["layer_sets"]), own.get("allow_unmatched", False)
         )
         trained = train_encoder(
-            _source(model, clip, vae),
+            source(model, clip, vae),
             Captioned(images, captions),
             Captioned(other_images, other_captions) if other_images else None,
-            experts, _knobs("expert_encoder", own), _how(own), _watch(cls, own),
+            experts, knobs("expert_encoder", own), how(own), watch(cls, own),
         )  # fmt: skip
         return io.NodeOutput(trained.name, {"loss": trained.losses}, trained.report)

@@ -45,21 +45,21 @@ class TrainBasis(io.ComfyNode):
             "them: the rank-limited backbone that content and style LoRAs are trained on.",
             search_aliases=["rank limited backbone", "craft train", "subspace", "PaRa"],
             inputs=[
-                *_source_inputs(),
+                *source_inputs(),
                 io.Image.Input("content_images", tooltip="A picture a pair to learn content from, "
                                "from the Pair Builder or Load Image."),
                 io.Image.Input("style_images", tooltip="A picture a pair to learn style from, in "
                                "the same order."),
                 _captions("content_captions", "a photo of a dog"),
                 _captions("style_captions", "a house in watercolor style"),
-                _save_as("craft/basis", "output/craft_bases"),
+                save_name("craft/basis", "output/craft_bases"),
                 io.Combo.Input(
                     "vgg", options=vgg_files(),
                     tooltip="A VGG-19 safetensors file in models/vgg for the perceptual term; "
                     "none trains without it.",
                 ),
                 *knob_widgets(TRAINING["basis"]),
-                *_how_inputs(),
+                *how_inputs(),
             ],
             outputs=[
                 io.Model.Output("limited_model", display_name="model",
@@ -76,10 +76,10 @@ class TrainBasis(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         own = single(settings)
         trained = train_basis(
-            _source(model, clip, vae),
+            source(model, clip, vae),
             Captioned(content_images, content_captions),
             Captioned(style_images, style_captions),
-            own.pop("vgg"), _knobs("basis", own), _how(own), _watch(cls, own),
+            own.pop("vgg"), knobs("basis", own), how(own), watch(cls, own),
         )  # fmt: skip
         limited = apply_basis(model[0], load_basis(trained.name))
         return io.NodeOutput(limited, {"loss": trained.losses}, trained.report)
@@ -101,16 +101,16 @@ class TrainLoRA(io.ComfyNode):
             "output/loras. Connect 'branches' to the Router's extra_branches.",
             search_aliases=["dreambooth", "b-lora", "train lora", "one image", "layer restricted"],
             inputs=[
-                *_source_inputs(),
+                *source_inputs(),
                 io.Image.Input("images", tooltip="What to learn: one image is enough."),
                 _captions("captions", "a photo of sks dog"),
                 io.Combo.Input("role", options=list(ROLES),
                                tooltip="content learns on the content layers, style on the "
                                "style layers."),
                 layer_set_menu("layer_sets", auto=False),
-                _save_as("craft/lora", "output/loras"),
+                save_name("craft/lora", "output/loras"),
                 *knob_widgets(TRAINING["lora"]),
-                *_how_inputs(),
+                *how_inputs(),
                 io.Float.Input("strength", default=1.0, min=-10.0, max=10.0, step=0.05,
                                tooltip="Dial of the branch this node returns; not trained."),
                 io.Image.Input("prior_images", optional=True,
@@ -137,11 +137,11 @@ class TrainLoRA(io.ComfyNode):
         own = single(settings)
         role, branches = own["role"], own.pop("branches", None) or ()
         trained = train_lora(
-            _source(model, clip, vae),
+            source(model, clip, vae),
             Captioned(images, captions),
             Captioned(prior_images, prior_captions) if prior_images else None,
             role, layer_set_text(own["layer_sets"]),
-            _knobs("lora", own), _how(own), _watch(cls, own),
+            knobs("lora", own), how(own), watch(cls, own),
         )  # fmt: skip
         branch = BranchFile(trained.name, role, own["strength"])
         return io.NodeOutput(
@@ -149,7 +149,7 @@ class TrainLoRA(io.ComfyNode):
         )
 
 
-def _source_inputs() -> list[io.Input]:
+def source_inputs() -> list[io.Input]:
     return [
         io.Model.Input("model", tooltip="The model to train on; it is not changed. For LoRAs best "
                        "the rank-limited one."),
@@ -166,14 +166,14 @@ def _captions(name: str, example: str) -> io.Input:
     )  # fmt: skip
 
 
-def _save_as(default: str, folder: str) -> io.Input:
+def save_name(default: str, folder: str) -> io.Input:
     return io.String.Input(
         "save_name", default=default,
         tooltip=f"Name in {folder}; counted up, never over an existing file.",
     )  # fmt: skip
 
 
-def _how_inputs() -> list[io.Input]:
+def how_inputs() -> list[io.Input]:
     return [
         io.Combo.Input(
             "precision", options=list(PRECISIONS), default="bf16", advanced=True,
@@ -193,18 +193,18 @@ def _how_inputs() -> list[io.Input]:
     ]  # fmt: skip
 
 
-def _source(model: list, clip: list, vae: list) -> Source:
+def source(model: list, clip: list, vae: list) -> Source:
     given = single({"model": model, "clip": clip, "vae": vae})
     return Source(**given)
 
 
-def _knobs(recipe: str, own: dict[str, Any]) -> dict[str, Any]:
+def knobs(recipe: str, own: dict[str, Any]) -> dict[str, Any]:
     return {p.name: own[p.name] for p in TRAINING[recipe].parameters}
 
 
-def _how(own: dict[str, Any]) -> How:
+def how(own: dict[str, Any]) -> How:
     return How(own["save_name"], own["resume"], own["precision"], own["gradient_checkpointing"])
 
 
-def _watch(node: type[io.ComfyNode], own: dict[str, Any]) -> PageWatch:
+def watch(node: type[io.ComfyNode], own: dict[str, Any]) -> PageWatch:
     return PageWatch(own["steps"], lambda text: tell(node, text))

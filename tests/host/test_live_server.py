@@ -16,6 +16,10 @@ PUBLIC_IDS = {
     "CRAFTACFGGuider",
     "CRAFTACFGKSampler",
     "CRAFTPairBuilder",
+    "CRAFTTrainBasis",
+    "CRAFTTrainLoRA",
+    "CRAFTLoadExpertEncoder",
+    "CRAFTTrainEncoder",
 }
 PICTURE = {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 8, "batch_size": 2}}
 SAVE = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "t"}}
