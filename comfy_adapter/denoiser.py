@@ -14,6 +14,7 @@ from typing import Any
 
 import comfy.conds
 import comfy.ldm.modules.attention
+import comfy.ldm.modules.diffusionmodules.model
 import comfy.ldm.modules.diffusionmodules.openaimodel
 import comfy.model_management
 import comfy.model_patcher
@@ -30,10 +31,11 @@ from ..craft_core.training import Edit, LayerCall
 from .modules import model_layers
 
 PRECISIONS: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
-# Blocks whose inner activations are computed again in the backward pass.
-_UNET_BLOCKS = (
+# Blocks of UNets and VAEs whose inner activations are computed again in the backward pass.
+_BLOCKS = (
     comfy.ldm.modules.diffusionmodules.openaimodel.ResBlock,
     comfy.ldm.modules.attention.BasicTransformerBlock,
+    comfy.ldm.modules.diffusionmodules.model.ResnetBlock,
 )
 
 
@@ -129,7 +131,7 @@ def opened(
         dtype = PRECISIONS[precision]
         if patcher.load_device.type != "cpu":
             patcher.set_model_compute_dtype(dtype)
-        decoder = _decoder(vae) if vae is not None else None
+        decoder = _decoder(vae, checkpointing) if vae is not None else None
         management = comfy.model_management
         before = management.in_training
         management.load_models_gpu([patcher], memory_required=1e20, force_full_load=True)
@@ -165,9 +167,11 @@ def _private_copy(model: Any) -> Any:
     return private
 
 
-def _decoder(vae: Any) -> Callable[[Tensor], Tensor]:
+def _decoder(vae: Any, checkpointing: bool) -> Callable[[Tensor], Tensor]:
     """A private copy of the VAE's decoder: (B, C, *spatial) -> (B, 3, H, W) in [0, 1]."""
     network = copy.deepcopy(vae.first_stage_model).requires_grad_(False).to(vae.device)
+    if checkpointing:
+        _checkpoint_blocks(network)
 
     def decode(latent: Tensor) -> Tensor:
         pixels = network.decode(latent.to(vae.device, vae.vae_dtype)).float()
@@ -214,11 +218,11 @@ def _call_of(layer: Any, x: Tensor, output: Tensor) -> LayerCall:
     return LayerCall(x, output, bias, weight, apply, is_convolution)
 
 
-def _checkpoint_blocks(diffusion_model: nn.Module) -> None:
-    """Recompute the activations inside the model's blocks in the backward pass."""
-    blocks = [m for m in diffusion_model.modules() if isinstance(m, _UNET_BLOCKS)]
+def _checkpoint_blocks(network: nn.Module) -> None:
+    """Recompute the activations inside the network's blocks in the backward pass."""
+    blocks = [m for m in network.modules() if isinstance(m, _BLOCKS)]
     if not blocks:  # a DiT: the members of its lists of blocks
-        lists = [m for m in diffusion_model.modules() if isinstance(m, nn.ModuleList)]
+        lists = [m for m in network.modules() if isinstance(m, nn.ModuleList)]
         blocks = [block for held in lists for block in held if any(block.children())]
     for block in blocks:
         block.forward = _recomputed(block.forward)

@@ -174,7 +174,7 @@ class BasisRecipe:
         return {f"{role}.{p}": m for role in ROLES for p, m in self.matrices[role].items()}
 
     def backward(self, draw: Draw, share: float) -> Mapping[str, float]:
-        q = {role: _orthonormal_all(self.matrices[role]) for role in ROLES}
+        q = _orthonormal_all(self.matrices)
         # The losses stop at Q; what they leave there goes through the QR in one go.
         leaves: dict[Role, dict[str, Tensor]] = {
             role: {p: one.detach().requires_grad_(True) for p, one in q[role].items()}
@@ -244,8 +244,10 @@ class BasisRecipe:
     @torch.no_grad()
     def learned(self) -> dict[Role, dict[str, Tensor]]:
         """Q of every layer as it is now, float32 on the CPU."""
-        q = {role: _orthonormal_all(self.matrices[role]) for role in ROLES}
-        return {role: {p: one.cpu() for p, one in q[role].items()} for role in ROLES}
+        return {
+            role: {path: orthonormal(m).cpu() for path, m in self.matrices[role].items()}
+            for role in ROLES
+        }
 
     def write(self, path: Path, metadata: Mapping[str, str]) -> None:
         """A basis file of Q_c and Q_s; loading it merges the two (Eq. 3)."""
@@ -255,8 +257,24 @@ class BasisRecipe:
         write_basis(path, Basis(layers, self.side, self.base_model, {**figures, **metadata}))
 
 
-def _orthonormal_all(matrices: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {path: orthonormal(matrix) for path, matrix in matrices.items()}
+def _orthonormal_all(
+    matrices: Mapping[Role, Mapping[str, Tensor]],
+) -> dict[Role, dict[str, Tensor]]:
+    """Q = qr(M).Q of every M, those of one shape together: a GPU waits for each call of many.
+
+    Nothing is checked, as a check would make the device wait; M that lost a direction has a
+    gradient that is not finite, which the loop refuses.
+    """
+    by_shape: dict[torch.Size, list[tuple[Role, str]]] = {}
+    for role in ROLES:
+        for path, matrix in matrices[role].items():
+            by_shape.setdefault(matrix.shape, []).append((role, path))
+    q: dict[Role, dict[str, Tensor]] = {role: {} for role in ROLES}
+    for places in by_shape.values():
+        stacked = torch.stack([matrices[role][path] for role, path in places])
+        for (role, path), one in zip(places, torch.linalg.qr(stacked)[0], strict=True):
+            q[role][path] = one
+    return q
 
 
 def overlap(content: Mapping[str, Tensor], style: Mapping[str, Tensor]) -> Tensor:

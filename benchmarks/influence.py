@@ -1,0 +1,307 @@
+"""How much content and style disturb each other on the small world, with and without a basis.
+
+    python run.py bench influence [--contents 2] [--styles 2] [--seeds 4] [--steps 150] [--out DIR]
+
+For each backbone (as it is, with a learned basis taken out, with a random one of the same ranks):
+one LoRA for each held-out content and one for each held-out style, from one picture each, on that
+backbone, with the pack's own recipes; then every content LoRA with every style LoRA through the
+Router and ACFG. The judge of the small world gives cosines to the two reference pictures.
+
+- alone: a LoRA by itself, in trained styles (content) or on trained objects (style): its cosine on
+  its own axis, and how often the judge's nearest name is right;
+- leak: the same pictures on the *other* axis, against the LoRA's reference: what it brought along
+  that was not asked for (lower is better);
+- fused: cosines of the fused pictures; `product` is their product and `relative_drop` the mean
+  loss against the LoRAs alone: the two readings of "cross-influence" of CRAFT-LoRA (2602.18936).
+
+Intervals are 95 % bootstraps over contents and styles. Files are kept in --out and used again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path += [str(ROOT), str(ROOT / "tests" / "host")]
+
+from launcher.inside_host import enter_host, load_pack, temporary_base  # noqa: E402
+
+_BASE = temporary_base()
+enter_host(Path(os.environ["COMFYUI_PATH"]), Path(_BASE.name), cpu=True)
+load_pack()
+
+import folder_paths  # noqa: E402
+import nodes as host_nodes  # noqa: E402
+import numpy as np  # noqa: E402
+import small_world_models  # noqa: E402
+import torch  # noqa: E402
+from craft_lora_pack.comfy_adapter.acfg import acfg_guider  # noqa: E402
+from craft_lora_pack.comfy_adapter.basis import apply_basis, load_basis  # noqa: E402
+from craft_lora_pack.comfy_adapter.lora_files import BranchFile  # noqa: E402
+from craft_lora_pack.comfy_adapter.modules import model_layers  # noqa: E402
+from craft_lora_pack.comfy_adapter.router import Request, route  # noqa: E402
+from craft_lora_pack.comfy_adapter.train import (  # noqa: E402
+    Captioned,
+    How,
+    Source,
+    train_basis,
+    train_lora,
+)
+from craft_lora_pack.comfy_adapter.training_run import target  # noqa: E402
+from craft_lora_pack.craft_core.projection import (  # noqa: E402
+    Basis,
+    LayerBasis,
+    orthonormal,
+    write_basis,
+)
+from craft_lora_pack.craft_core.training.targets import trainable  # noqa: E402
+from small_world.judge import (  # noqa: E402
+    content_prototypes,
+    load_judge,
+    nearest,
+    style_prototypes,
+)
+
+from small_world.world import captions  # noqa: E402
+from small_world.world.objects import OBJECTS, TRAINED_OBJECTS  # noqa: E402
+from small_world.world.render import Pose, render  # noqa: E402
+from small_world.world.styles import HELD_OUT_STYLES, TRAINED_STYLES  # noqa: E402
+
+PLAIN, OBJECT = "flat", "house"  # what a content, and a style, is shown in
+LAYER_SETS = "duolora-prior"
+BACKBONES = ("as it is", "learned basis", "random basis")
+RANKS = {"r_max": 4, "r_min": 1}
+STRENGTHS = (0.7, 0.5)
+CFG, SAMPLING_STEPS = 3.0, 20
+
+
+@dataclass(frozen=True)
+class Learned:
+    """One LoRA on one backbone: its file as the host lists it, and what it was shown."""
+
+    name: str
+    file: str
+    reference: torch.Tensor  # (1, 64, 64, 3) in [0, 1]
+
+
+class Bench:
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.world = small_world_models.load()
+        self.judge = load_judge()
+        self.names = {"content": content_prototypes(self.judge),
+                      "style": style_prototypes(self.judge)}  # fmt: skip
+        held_out = [name for name in OBJECTS if name not in TRAINED_OBJECTS]
+        rng = np.random.default_rng(options.choice)
+        self.contents = [str(n) for n in rng.choice(held_out, options.contents, replace=False)]
+        self.styles = [str(n) for n in rng.choice(HELD_OUT_STYLES, options.styles, replace=False)]
+
+    # -- backbones and LoRAs -----------------------------------------------------------------
+
+    def backbone(self, kind: str) -> Any:
+        if kind == "as it is":
+            return self.world.model
+        name = self._kept(f"influence/{kind.split()[0]}", "craft_bases", getattr(
+            self, f"_{kind.split()[0]}_basis"))  # fmt: skip
+        return apply_basis(self.world.model, load_basis(name))
+
+    def _learned_basis(self, how: How) -> str:
+        rng = np.random.default_rng(11)
+        styles = [name for name in TRAINED_STYLES if name != PLAIN]
+        contents = [str(rng.choice(TRAINED_OBJECTS)) for _ in range(64)]
+        others = [(str(rng.choice(TRAINED_OBJECTS)), str(rng.choice(styles))) for _ in contents]
+        shown = [(name, PLAIN) for name in contents]
+        knobs = {**RANKS, "steps": self.options.basis_steps, "batch_size": 6, "warmup": 15,
+                 "learning_rate": 0.01}  # fmt: skip
+        return train_basis(
+            self._source(self.world.model), _captioned(shown), _captioned(others), "none",
+            knobs, how, lambda training: None,
+        ).name  # fmt: skip
+
+    def _random_basis(self, how: How) -> str:
+        learned = load_basis(self._kept("influence/learned", "craft_bases", self._learned_basis))
+        generator = torch.Generator().manual_seed(23)
+        shapes = trainable(model_layers(self.world.model))
+
+        def q(rank: int, path: str) -> torch.Tensor:
+            return orthonormal(torch.randn(shapes[path][0], rank, generator=generator))
+
+        layers = {
+            path: LayerBasis(q(one.content.shape[1], path), q(one.style.shape[1], path))
+            for path, one in learned.layers.items()
+        }
+        place = target(how.save_as, "craft_bases")
+        write_basis(place.path, Basis(layers))
+        return place.name
+
+    def lora(self, model: Any, kind: str, role: str, name: str) -> Learned:
+        if role == "content":
+            pair, caption = (name, PLAIN), f"a sks {OBJECTS[name].family} in {PLAIN} style"
+        else:
+            pair, caption = (OBJECT, name), f"a {OBJECT} in zwx style"
+        picture = _picture(render(*pair, seed=0, pose=Pose()))
+        knobs = {"rank": 8, "steps": self.options.steps, "batch_size": 4, "shift": 3,
+                 "mirror": True, "learning_rate": 1.5e-3}  # fmt: skip
+
+        def train(how: How) -> str:
+            return train_lora(
+                self._source(model), Captioned([picture], [caption]), None, role,  # type: ignore
+                LAYER_SETS, knobs, how, lambda training: None,
+            ).name  # fmt: skip
+
+        file = self._kept(f"influence/{kind.split()[0]}_{role}_{name}", "loras", train)
+        return Learned(name, file, picture)
+
+    def _source(self, model: Any) -> Source:
+        return Source(model, self.world.clip, self.world.vae)
+
+    def _kept(self, prefix: str, folder: str, make: Callable[[How], str]) -> str:
+        """A file's name; made only where an earlier run did not."""
+        place = target(prefix, folder)
+        first = place.path.with_name(f"{place.path.stem[:-7]}_00001_.safetensors")
+        if first.is_file():
+            return str(first.relative_to(Path(folder_paths.get_output_directory()) / folder))
+        print("making", prefix, flush=True)
+        return make(How(prefix, checkpointing=False))
+
+    # -- pictures ----------------------------------------------------------------------------
+
+    def sample(self, model: Any, files: list[BranchFile], prompt: str, asymmetric: bool):
+        """(seeds, 3, 64, 64) in [-1, 1]."""
+        request = Request(prompt, tuple(files), LAYER_SETS, {"method": "craft"})
+        routed = route(model, self.world.clip, request)
+        negative = self.world.encode("")
+        guider = acfg_guider(routed.model, routed.conditioning, negative, CFG, asymmetric)
+        latent = host_nodes.EmptyLatentImage().generate(64, 64, self.options.seeds)[0]
+        import comfy.sample
+        import comfy.samplers
+
+        sigmas = comfy.samplers.calculate_sigmas(
+            model.get_model_object("model_sampling"), "normal", SAMPLING_STEPS
+        )
+        samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
+        noise = comfy.sample.prepare_noise(samples, 1)
+        sampled = guider.sample(noise, samples, comfy.samplers.sampler_object("euler"), sigmas,
+                                seed=1, disable_pbar=True)  # fmt: skip
+        images = self.world.vae.decode(sampled)  # (B, 64, 64, 3)
+        return images.movedim(-1, 1) * 2 - 1
+
+    def alone(self, model: Any, one: Learned, role: str) -> dict[str, float]:
+        """The LoRA by itself, standard guidance at strength 1: own axis, right names, leak."""
+        if role == "content":
+            asked = [f"<c>a sks {OBJECTS[one.name].family}</c> in {style} style"
+                     for style in TRAINED_STYLES if style != PLAIN]  # fmt: skip
+        else:
+            asked = [f"a {name} in <s>zwx style</s>" for name in TRAINED_OBJECTS if name != OBJECT]
+        asked = asked[:: max(1, len(asked) // self.options.prompts)][: self.options.prompts]
+        pictures = torch.cat(
+            [self.sample(model, [BranchFile(one.file, role, 1.0)], p, False) for p in asked]  # type: ignore
+        )
+        content, style = self._cosines(pictures, one.reference, one.reference)
+        own, leak = (content, style) if role == "content" else (style, content)
+        found = nearest(self._embedding(role)(pictures), self.names[role])
+        right = sum(name == one.name for name in found) / len(found)
+        return {"alone": own, "right": right, "leak": leak}
+
+    def fused(self, model: Any, content: Learned, style: Learned) -> dict[str, float]:
+        files = [BranchFile(content.file, "content", STRENGTHS[0]),
+                 BranchFile(style.file, "style", STRENGTHS[1])]  # fmt: skip
+        prompt = f"<c>a sks {OBJECTS[content.name].family}</c> in <s>zwx style</s>"
+        pictures = self.sample(model, files, prompt, True)
+        c, s = self._cosines(pictures, content.reference, style.reference)
+        return {"content": c, "style": s}
+
+    def _embedding(self, role: str):
+        return self.judge.content_embedding if role == "content" else self.judge.style_embedding
+
+    def _cosines(self, pictures, content_reference, style_reference) -> tuple[float, float]:
+        def as_judged(reference):
+            return reference.movedim(-1, 1) * 2 - 1
+
+        content = self.judge.content_embedding(as_judged(content_reference))
+        style = self.judge.style_embedding(as_judged(style_reference))
+        return (
+            float((self.judge.content_embedding(pictures) @ content.T).mean()),
+            float((self.judge.style_embedding(pictures) @ style.T).mean()),
+        )
+
+    # -- the table ---------------------------------------------------------------------------
+
+    def row(self, kind: str) -> dict[str, tuple[float, float, float]]:
+        model = self.backbone(kind)
+        contents = [self.lora(model, kind, "content", name) for name in self.contents]
+        styles = [self.lora(model, kind, "style", name) for name in self.styles]
+        by_content = [self.alone(model, one, "content") for one in contents]
+        by_style = [self.alone(model, one, "style") for one in styles]
+        cells = [[self.fused(model, c, s) for s in styles] for c in contents]
+        figures = {}
+        for role, rows in (("content", by_content), ("style", by_style)):
+            for name in ("alone", "right", "leak"):
+                values = np.array([row[name] for row in rows])
+                figures[f"{role} {name}"] = values[:, None] if role == "content" else values[None]
+        c = np.array([[cell["content"] for cell in row] for row in cells])
+        s = np.array([[cell["style"] for cell in row] for row in cells])
+        drop_c = 1 - c / figures["content alone"]
+        drop_s = 1 - s / figures["style alone"]
+        figures |= {"fused content": c, "fused style": s, "product": c * s,
+                    "relative_drop": (drop_c + drop_s) / 2}  # fmt: skip
+        return {name: interval(values) for name, values in figures.items()}
+
+
+def interval(values: np.ndarray, count: int = 2000) -> tuple[float, float, float]:
+    """Mean and its 95 % bootstrap over the axes that are there (contents, styles)."""
+    rng = np.random.default_rng(0)
+    means = []
+    for _ in range(count):
+        rows = rng.integers(values.shape[0], size=values.shape[0])
+        columns = rng.integers(values.shape[1], size=values.shape[1])
+        means.append(values[np.ix_(rows, columns)].mean())
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(values.mean()), float(low), float(high)
+
+
+def _captioned(pairs: list[tuple[str, str]]) -> Captioned:
+    pictures = [_picture(render(*pair, seed=k)) for k, pair in enumerate(pairs)]
+    return Captioned(pictures, [captions.plain(*pair) for pair in pairs])
+
+
+def _picture(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array.astype(np.float32) / 255)[None]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--contents", type=int, default=2)
+    parser.add_argument("--styles", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=4, help="pictures of every prompt")
+    parser.add_argument("--prompts", type=int, default=6, help="prompts for a LoRA alone")
+    parser.add_argument("--steps", type=int, default=150, help="of a LoRA's training")
+    parser.add_argument("--basis-steps", type=int, default=150)
+    parser.add_argument("--choice", type=int, default=0, help="seed that draws held-out words")
+    parser.add_argument("--backbones", nargs="+", default=BACKBONES, choices=BACKBONES)
+    parser.add_argument("--out", type=Path, help="keep bases and LoRAs here, and use them again")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.out:
+        folder_paths.set_output_directory(str(options.out.resolve()))
+    with torch.inference_mode():
+        bench = Bench(options)
+        print("contents:", *bench.contents, " styles:", *bench.styles, flush=True)
+        rows = {kind: bench.row(kind) for kind in options.backbones}
+    print("|", " | ".join(["", *rows]), "|")
+    print("|---" * (len(rows) + 1) + "|")
+    for name in next(iter(rows.values())):
+        cells = [f"{m:.3f} [{low:.3f}, {high:.3f}]" for m, low, high in
+                 (row[name] for row in rows.values())]  # fmt: skip
+        print("|", " | ".join([name, *cells]), "|")
+
+
+if __name__ == "__main__":
+    main()
