@@ -12,7 +12,7 @@ from ..comfy_adapter.train import Captioned
 from ..comfy_adapter.widgets import knob_widgets, layer_set_menu, single
 from ..craft_core.errors import CraftError
 from ..craft_core.training import TRAINING
-from .training import TRAIN, how, how_inputs, knobs, save_name, source
+from .training import TRAIN, how, how_inputs, knobs, save_name, source, watch
 
 NO_FILES = f"(none in models/{FOLDER})"
 
