@@ -331,6 +331,7 @@ def _vae() -> nn.Module:
     for module in network.modules():
         if hasattr(module, "optimized_attention"):
             module.optimized_attention = _one_head
+    adapter._checkpoint_blocks(network)
     return network
 
 
