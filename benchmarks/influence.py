@@ -1,6 +1,6 @@
 """How much content and style disturb each other on the small world, with and without a basis.
 
-    python run.py bench influence [--contents 2] [--styles 2] [--seeds 4] [--steps 150] [--out DIR]
+    python run.py bench influence [--contents 2] [--styles 2] [--seeds 2] [--steps 150] [--out DIR]
 
 For each backbone (as it is, with a learned basis taken out, with a random one of the same ranks):
 one LoRA for each held-out content and one for each held-out style, from one picture each, on that
@@ -70,7 +70,7 @@ from small_world.judge import (  # noqa: E402
 )
 
 from small_world.world import captions  # noqa: E402
-from small_world.world.objects import OBJECTS, TRAINED_OBJECTS  # noqa: E402
+from small_world.world.objects import DRAWN, OBJECTS, TRAINED_OBJECTS  # noqa: E402
 from small_world.world.render import Pose, render  # noqa: E402
 from small_world.world.styles import HELD_OUT_STYLES, TRAINED_STYLES  # noqa: E402
 
@@ -98,7 +98,7 @@ class Bench:
         self.judge = load_judge()
         self.names = {"content": content_prototypes(self.judge),
                       "style": style_prototypes(self.judge)}  # fmt: skip
-        held_out = [name for name in OBJECTS if name not in TRAINED_OBJECTS]
+        held_out = [name for name in DRAWN if name not in TRAINED_OBJECTS]
         rng = np.random.default_rng(options.choice)
         self.contents = [str(n) for n in rng.choice(held_out, options.contents, replace=False)]
         self.styles = [str(n) for n in rng.choice(HELD_OUT_STYLES, options.styles, replace=False)]
@@ -276,7 +276,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--contents", type=int, default=2)
     parser.add_argument("--styles", type=int, default=2)
-    parser.add_argument("--seeds", type=int, default=4, help="pictures of every prompt")
+    parser.add_argument("--seeds", type=int, default=2, help="pictures of every prompt")
     parser.add_argument("--prompts", type=int, default=6, help="prompts for a LoRA alone")
     parser.add_argument("--steps", type=int, default=150, help="of a LoRA's training")
     parser.add_argument("--basis-steps", type=int, default=150)

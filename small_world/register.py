@@ -1,4 +1,4 @@
-"""Teach the host to load the small world: one supported model and three model folders more."""
+"""Teach the host to load the small world: one supported model and four model folders more."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from .architecture import MARKER
 from .model_class import CraftSmallWorld
 
 MODELS = Path(__file__).parent / "models"
-BASES = "craft_bases"  # not a folder of the host's own; the main pack's nodes read it
-FOLDERS = ("checkpoints", "loras", BASES)
+OURS = ("craft_bases", "craft_encoders")  # not the host's own; the main pack's nodes read them
+FOLDERS = ("checkpoints", "loras", *OURS)
 
 
 def register() -> None:
@@ -24,4 +24,5 @@ def register() -> None:
         known.insert(0, CraftSmallWorld)
     for folder in FOLDERS:
         folder_paths.add_model_folder_path(folder, str(MODELS / folder))
-    folder_paths.folder_names_and_paths[BASES][1].add(".safetensors")  # none would mean all files
+    for folder in OURS:
+        folder_paths.folder_names_and_paths[folder][1].add(".safetensors")  # none would mean all
