@@ -1,6 +1,6 @@
 """Pictures to train on: the references that ship, and contrastive pairs for a basis.
 
-Every picture has its caption beside it, as the host's dataset loader and the command line read them.
+Every picture has its caption beside it, as the host's dataset loader and our command line read it.
 """
 
 from pathlib import Path
