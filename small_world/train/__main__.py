@@ -25,7 +25,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=150, help="steps of basis training")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--repeats", type=int, default=14, help="renders of every pair in the pool")
+    parser.add_argument("--pictures", type=int, default=56_000, help="renders in the pool")
+    parser.add_argument("--start", type=Path, help="a checkpoint that base training starts from")
     options = parser.parse_args()
     if options.comfyui is None:
         parser.error("no ComfyUI given: use --comfyui PATH or set COMFYUI_PATH")
@@ -38,7 +39,8 @@ def main() -> None:
     if options.what == "base":
         from .base import BaseTraining
 
-        print(BaseTraining(options.out, options.minutes, options.seed, options.repeats).run())
+        settings = options.minutes, options.seed, options.pictures, options.start
+        print(BaseTraining(options.out, *settings).run())
     elif options.what == "basis":
         from .basis import train
 

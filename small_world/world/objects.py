@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from .icons import ICONS, Icon
 from .shapes import Part, around, bar, box, oval, poly, ring, sector, star
 
 
@@ -641,14 +642,34 @@ THINGS = _family(
     ],
 )
 
-OBJECTS: dict[str, Drawing] = {
+DRAWN: dict[str, Drawing] = {
     **ANIMALS, **VEHICLES, **PLANTS, **FOOD, **BUILDINGS, **TOOLS, **MUSIC, **THINGS
 }  # fmt: skip
-FAMILIES = tuple(dict.fromkeys(drawing.family for drawing in OBJECTS.values()))
+OBJECTS: dict[str, Drawing | Icon] = {**DRAWN, **ICONS}
+FAMILIES = tuple(dict.fromkeys(drawn.family for drawn in OBJECTS.values()))
 
-# What the shipped base model has seen; every other object is left for LoRAs to bring.
-TRAINED_OBJECTS = tuple(
+# What the shipped base model has seen, most of all the first; the rest is left for LoRAs to bring.
+CORE_OBJECTS = tuple(
     "cat fish rabbit bear butterfly car boat rocket balloon tree flower cactus mushroom apple cup "
     "cake house castle umbrella heart star sun crown ghost".split()
+)
+TRAINED_OBJECTS = (
+    *CORE_OBJECTS,
+    *(
+        "bird turtle whale duck snail bus plane train leaf tulip palm icecream pizza carrot tent "
+        "church windmill hammer key anchor clock bell guitar moon hat robot"
+    ).split(),
+    *(
+        "ant bat beetle camel chicken cow crocodile deer dog dolphin dragon eagle flamingo frog "
+        "giraffe goat gorilla hedgehog horse jellyfish kangaroo koala lion lobster monkey mouse "
+        "panda parrot peacock pig rooster scorpion shark snake swan tiger unicorn wolf ambulance "
+        "helicopter motorcycle ship taxi tractor parachute scooter saucer rose clover lotus "
+        "bouquet avocado bread broccoli cookie croissant cupcake doughnut eggplant hamburger "
+        "lollipop onion pear pineapple popcorn pretzel strawberry taco cheese fries kiwi grapes "
+        "factory hotel hut axe broom bucket ladder magnet pencil shield wrench telescope plunger "
+        "accordion banjo maracas saxophone camera candle chair dress envelope gear glasses jeans "
+        "laptop rainbow snowflake socks trophy volcano wheel basketball hourglass pumpkin gift "
+        "dice boot alien"
+    ).split(),
 )
 HELD_OUT_OBJECTS = tuple(name for name in OBJECTS if name not in TRAINED_OBJECTS)
