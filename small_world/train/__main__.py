@@ -8,7 +8,7 @@ from .host import prepare
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 REFERENCES = MODELS.parent / "references"
-WHAT = ("base", "loras", "basis", "references", "measure", "preview")
+WHAT = ("base", "judge", "loras", "basis", "references", "measure", "preview")
 
 
 def parse() -> argparse.Namespace:
@@ -21,8 +21,9 @@ def parse() -> argparse.Namespace:
         help="the ComfyUI folder whose model class is trained (default: COMFYUI_PATH)",
     )
     parser.add_argument("--out", type=Path, default=MODELS, help="where models are written")
-    parser.add_argument("--minutes", type=float, default=42.0, help="length of base training")
+    parser.add_argument("--minutes", type=float, default=42.0, help="length of training")
     parser.add_argument("--steps", type=int, default=150, help="steps of basis training")
+    parser.add_argument("--count", type=int, default=96, help="pictures of a kind to measure")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pictures", type=int, default=56_000, help="renders in the pool")
@@ -41,6 +42,10 @@ def main() -> None:
 
         settings = options.minutes, options.seed, options.pictures, options.start
         print(BaseTraining(options.out, *settings).run())
+    elif options.what == "judge":
+        from .judge import train
+
+        print(train(options.out, options.seed, options.minutes))
     elif options.what == "basis":
         from .basis import train
 
@@ -48,7 +53,7 @@ def main() -> None:
     elif options.what == "measure":
         from .measure import measure
 
-        measure(options.out, options.seed)
+        measure(options.out, options.seed, options.count)
     elif options.what == "preview":
         from .preview import write_preview
 

@@ -58,7 +58,7 @@ def drawn(body: str) -> np.ndarray:
 
 
 def role_map(picture: np.ndarray) -> np.ndarray:
-    """(side, side, 4) uint8 -> (CELL, CELL) uint8: 0 outside, else 1 + the role's place in ROLES."""
+    """(side, side, 4) uint8 -> (CELL, CELL) uint8: 0 outside, k + 1 the k-th of the ROLES."""
     inside = picture[..., 3] > 127
     colours, where, counts = np.unique(
         picture[inside][:, :3], axis=0, return_inverse=True, return_counts=True
@@ -69,7 +69,8 @@ def role_map(picture: np.ndarray) -> np.ndarray:
     full[inside] = 1 + roles[group[where.ravel()]]
     cells = full.reshape(CELL, FINER, CELL, FINER)
     votes = np.stack([(cells == k).sum((1, 3)) for k in range(len(ROLES) + 1)])
-    return np.asarray(Image.fromarray(votes.argmax(0).astype(np.uint8)).filter(ImageFilter.ModeFilter(3)))
+    elected = Image.fromarray(votes.argmax(0).astype(np.uint8))
+    return np.asarray(elected.filter(ImageFilter.ModeFilter(3)))
 
 
 def merged(colours, counts):

@@ -18,7 +18,7 @@ KINDS = {
     "drawn, composed": (TRAINED_DRAWN, TRAINED_COMPOSED),
     "icon, composed": (TRAINED_ICONS, TRAINED_COMPOSED),
 }
-SHARES = {"core": 0.35, "drawn": 0.17, "icon": 0.25, "drawn, composed": 0.09, "icon, composed": 0.14}
+SHARES = dict(zip(KINDS, (0.35, 0.17, 0.25, 0.09, 0.14), strict=True))
 # Never trained; for measuring only.
 UNSEEN = {
     "new combination": (TRAINED_DRAWN, HELD_OUT_COMPOSED),

@@ -142,9 +142,11 @@ def _labelled(rng, batch) -> tuple[list[str], torch.Tensor]:
         named = set(text.replace(",", "").split())
         content = content if content in named else OBJECTS[content].family
         asked = [content, *style.split(), captions.STYLE_TOKEN]
-        found = [[word for word in asked if word in known and word in named] for known in LABELS]
+        asked = [word for word in asked if word in named]
         texts.append(text)
-        labels.append([known.index((words or [NONE])[0]) for known, words in zip(LABELS, found)])
+        labels.append(
+            [known.index(next((w for w in asked if w in known), NONE)) for known in LABELS]
+        )
     return texts, torch.tensor(labels)
 
 

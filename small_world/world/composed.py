@@ -54,8 +54,8 @@ def compose(name: str) -> Style:
     accent = _hex(hue + 180, 0.75, 0.55)
     ink = {"dark": dark, "light": light}[technique.pop("ink", "dark")]
     ground_lightness = technique.pop("ground", ground_lightness)
-    away = -0.16 if ground_lightness > 0.5 else 0.16
-    ground = [_hex(ground_hue, 0.55, level) for level in (ground_lightness, ground_lightness + away)]
+    other = ground_lightness + (-0.16 if ground_lightness > 0.5 else 0.16)
+    ground = [_hex(ground_hue, 0.55, level) for level in (ground_lightness, other)]
     return Style(
         (_hex(hue, saturation, lightness), second, accent, dark, light),
         (ground[0], ground[1]),

@@ -51,7 +51,9 @@ WORDS = {
         "parachute firetruck=fire-engine truck=delivery-truck scooter=kick-scooter "
         "saucer=flying-saucer"
     ),
-    "plant": "blossom bouquet chestnut hibiscus lotus rose sunflower seedling clover=four-leaf-clover",
+    "plant": (
+        "blossom bouquet chestnut hibiscus lotus rose sunflower seedling clover=four-leaf-clover"
+    ),
     "food": (
         "avocado banana bread broccoli burrito coconut cookie croissant cucumber cupcake doughnut "
         "egg eggplant garlic grapes hamburger hotdog=hot-dog lemon lollipop melon onion "

@@ -73,9 +73,7 @@ def to_tensor_range(picture: np.ndarray) -> np.ndarray:
     return picture.astype(np.float32).transpose(2, 0, 1) / 127.5 - 1.0
 
 
-def _draw(
-    drawn: Drawing | Icon, style: Style, pose: Pose, rng: np.random.Generator
-) -> np.ndarray:
+def _draw(drawn: Drawing | Icon, style: Style, pose: Pose, rng: np.random.Generator) -> np.ndarray:
     y, x = np.mgrid[:SIZE, :SIZE].astype(float)
     ground = [_colour(name) for name in style.ground]
     picture = _mixed(ground[0], ground[1], TEXTURES[style.behind](x, y, rng))
