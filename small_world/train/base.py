@@ -19,11 +19,11 @@ from .diffusion import sample, v_loss
 from .host import build_model
 from .text import CaptionEncoder, build_text_model, pretrain
 
-RATE, WARMUP, DROP, DECAY = 1e-3, 150, 0.1, 0.995
-HALF_SIZE_UNTIL = 0.4  # of the minutes
+RATE, WARMUP, DROP, DECAY = 8e-4, 150, 0.1, 0.995
+HALF_SIZE_UNTIL = 0.4  # of the minutes; a start has it behind it
 COOL_DOWN = 0.4  # the last part of the minutes, in which the rate falls to zero
 HALF_BATCH, FULL_BATCH = 48, 16
-SAVE_SECONDS = 480
+SAVE_SECONDS = 600
 LOOK = [("cat", "comic"), ("house", "blueprint"), ("rocket", "neon"), ("fish", "ocean"),
         ("cup", "poster"), ("crown", "gold"), ("tree", "ink"), ("car", "sunset"),
         ("robot", "comic"), ("carrot", "stained"), ("moon", "sketch"), ("dog", "flat"),
@@ -52,6 +52,7 @@ class BaseTraining:
         )
         self.average = {k: v.detach().clone() for k, v in self.unet.state_dict().items()}
         self.step, self.pictures, self.seconds, self.loss = 0, 0, 0.0, 1.0
+        self.half_size_until = HALF_SIZE_UNTIL if start is None else 0.0
         self.state_path = out / "base_state.pt"
         if self.state_path.is_file():
             self._resume()
@@ -72,7 +73,7 @@ class BaseTraining:
         return min(1.0, self.seconds / (60 * self.minutes))
 
     def at_half_size(self) -> bool:
-        return self.progress() < HALF_SIZE_UNTIL
+        return self.progress() < self.half_size_until
 
     def run(self) -> Path:
         saved = time.monotonic()

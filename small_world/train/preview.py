@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 from .loras import RECIPES
 
-CONTENTS = ("cat", "house", "rocket", "mushroom", "crown")
-STYLES = ("flat", "comic", "blueprint", "neon", "sunset")
+CONTENTS = ("cat", "house", "rocket", "mushroom", "crown", "dog", "helicopter")
+STYLES = ("flat", "comic", "blueprint", "neon", "sunset", "crimson dotted outlined")
 MAGNIFIED = 2
 
 
