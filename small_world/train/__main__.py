@@ -24,6 +24,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=42.0, help="length of training")
     parser.add_argument("--steps", type=int, default=150, help="steps of basis training")
     parser.add_argument("--count", type=int, default=96, help="pictures of a kind to measure")
+    parser.add_argument("--kinds", nargs="+", help="kinds of pairs to measure, see mixture.py")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pictures", type=int, default=56_000, help="renders in the pool")
@@ -51,9 +52,9 @@ def main() -> None:
 
         print(train(options.out, options.seed, options.steps))
     elif options.what == "measure":
-        from .measure import measure
+        from .measure import KINDS, measure
 
-        measure(options.out, options.seed, options.count)
+        measure(options.out, options.seed, options.count, options.kinds or KINDS)
     elif options.what == "preview":
         from .preview import write_preview
 

@@ -7,6 +7,7 @@ bootstrap): few objects make a wide interval however many pictures there are.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,10 @@ class Scorer:
         self.judge = judge
         self.contents = content_prototypes(judge)
         self.named = style_prototypes(judge)
-        self.composed = style_prototypes(judge, COMPOSED, COMPOSED_RENDERS)
+
+    @cached_property
+    def composed(self) -> Prototypes:
+        return style_prototypes(self.judge, COMPOSED, COMPOSED_RENDERS)
 
     def hits(self, images: torch.Tensor, asked: Sequence[Pair]) -> dict[str, np.ndarray]:
         """For each (B, 3, 64, 64) picture: is its object right, its style, and both?
@@ -71,12 +75,12 @@ class Scorer:
         )
 
 
-def measure(out: Path, seed: int, count: int) -> None:
-    """Print the judge's score on fresh renders, then the base model's, for every kind of pair."""
+def measure(out: Path, seed: int, count: int, kinds: Sequence[str] = KINDS) -> None:
+    """Print the judge's score on fresh renders, then the base model's, for each kind of pair."""
     model, text_model = build_model(), build_text_model()
     checkpoint.read(out / "checkpoints" / "craft_small_world.safetensors", model, text_model)
     encode, scorer = CaptionEncoder(text_model, model), Scorer(load_judge())
-    for kind in KINDS:
+    for kind in kinds:
         rng = np.random.default_rng(seed)
         asked = [mixture.pair(kind, rng) for _ in range(count)]
         fresh = as_images(render(*pair, seed=10_000_000 + k) for k, pair in enumerate(asked))
@@ -89,7 +93,8 @@ def measure(out: Path, seed: int, count: int) -> None:
         )
         for name, images in (("fresh renders", fresh), ("base model", drawn)):
             hits = scorer.hits(images, asked)
-            print(f"{kind}, {name}:", ", ".join(_figure(k, v, asked) for k, v in hits.items()))
+            figures = ", ".join(_figure(key, right, asked) for key, right in hits.items())
+            print(f"{kind}, {name}: {figures}", flush=True)
 
 
 def _figure(name: str, hits: np.ndarray, asked: Sequence[Pair]) -> str:
