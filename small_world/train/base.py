@@ -21,7 +21,7 @@ from .text import CaptionEncoder, build_text_model, pretrain
 
 RATE, WARMUP, DROP, DECAY = 8e-4, 150, 0.1, 0.995
 HALF_SIZE_UNTIL = 0.4  # of the minutes; a start has it behind it
-COOL_DOWN = 0.4  # the last part of the minutes, in which the rate falls to zero
+COOL_DOWN = 0.6  # the last part of the minutes, in which the rate falls to zero
 HALF_BATCH, FULL_BATCH = 48, 16
 SAVE_SECONDS = 600
 LOOK = [("cat", "comic"), ("house", "blueprint"), ("rocket", "neon"), ("fish", "ocean"),
