@@ -3,7 +3,9 @@
 import re
 
 from .architecture import VOCABULARY_SIZE
-from .world.objects import FAMILIES, OBJECTS
+from .world.composed import PARTS
+from .world.icons import ICONS
+from .world.objects import DRAWN, FAMILIES
 from .world.styles import STYLES
 
 START, END, UNKNOWN = 0, 1, 2
@@ -16,8 +18,12 @@ WORD = re.compile(r"[a-z0-9]+")
 
 
 def build_words() -> dict[str, int]:
-    """Word -> id.  Ids: three specials, fillers, placeholders, families, objects, styles."""
-    ordered = dict.fromkeys([*FILLERS, *PLACEHOLDERS, *FAMILIES, *OBJECTS, *STYLES])
+    """Word -> id: specials, fillers, placeholders, families, objects, styles, then what came later.
+
+    New words go to the end, so that the ids of a trained text encoder stay what they were.
+    """
+    first = [*FILLERS, *PLACEHOLDERS, *FAMILIES, *DRAWN, *STYLES]
+    ordered = dict.fromkeys([*first, *ICONS, *PARTS])
     words = {"<start>": START, "<end>": END, "<unknown>": UNKNOWN}
     words.update({word: len(words) + i for i, word in enumerate(ordered)})
     assert len(words) <= VOCABULARY_SIZE, "raise VOCABULARY_SIZE and train again"

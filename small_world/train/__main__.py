@@ -8,7 +8,7 @@ from .host import prepare
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 REFERENCES = MODELS.parent / "references"
-WHAT = ("base", "loras", "basis", "references", "measure", "preview")
+WHAT = ("base", "judge", "loras", "basis", "references", "measure", "preview")
 
 
 def parse() -> argparse.Namespace:
@@ -21,11 +21,14 @@ def parse() -> argparse.Namespace:
         help="the ComfyUI folder whose model class is trained (default: COMFYUI_PATH)",
     )
     parser.add_argument("--out", type=Path, default=MODELS, help="where models are written")
-    parser.add_argument("--minutes", type=float, default=42.0, help="length of base training")
+    parser.add_argument("--minutes", type=float, default=42.0, help="length of training")
     parser.add_argument("--steps", type=int, default=150, help="steps of basis training")
+    parser.add_argument("--count", type=int, default=96, help="pictures of a kind to measure")
+    parser.add_argument("--kinds", nargs="+", help="kinds of pairs to measure, see mixture.py")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--repeats", type=int, default=14, help="renders of every pair in the pool")
+    parser.add_argument("--pictures", type=int, default=56_000, help="renders in the pool")
+    parser.add_argument("--start", type=Path, help="a checkpoint that base training starts from")
     options = parser.parse_args()
     if options.comfyui is None:
         parser.error("no ComfyUI given: use --comfyui PATH or set COMFYUI_PATH")
@@ -38,15 +41,20 @@ def main() -> None:
     if options.what == "base":
         from .base import BaseTraining
 
-        print(BaseTraining(options.out, options.minutes, options.seed, options.repeats).run())
+        settings = options.minutes, options.seed, options.pictures, options.start
+        print(BaseTraining(options.out, *settings).run())
+    elif options.what == "judge":
+        from .judge import train
+
+        print(train(options.out, options.seed, options.minutes))
     elif options.what == "basis":
         from .basis import train
 
         print(train(options.out, options.seed, options.steps))
     elif options.what == "measure":
-        from .measure import measure
+        from .measure import KINDS, measure
 
-        measure(options.out, options.seed)
+        measure(options.out, options.seed, options.count, options.kinds or KINDS)
     elif options.what == "preview":
         from .preview import write_preview
 

@@ -19,39 +19,52 @@ from .diffusion import sample, v_loss
 from .host import build_model
 from .text import CaptionEncoder, build_text_model, pretrain
 
-RATE, WARMUP, DROP, DECAY = 1.2e-3, 150, 0.1, 0.995
-HALF_SIZE_UNTIL = 0.5  # of the minutes
-COOL_DOWN = 0.4  # the last part of the minutes, in which the rate falls to zero
+RATE, WARMUP, DROP, DECAY = 8e-4, 150, 0.1, 0.995
+HALF_SIZE_UNTIL = 0.4  # of the minutes; a start has it behind it
+COOL_DOWN = 0.6  # the last part of the minutes, in which the rate falls to zero
 HALF_BATCH, FULL_BATCH = 48, 16
-SAVE_SECONDS = 400
+SAVE_SECONDS = 600
 LOOK = [("cat", "comic"), ("house", "blueprint"), ("rocket", "neon"), ("fish", "ocean"),
-        ("cup", "poster"), ("crown", "gold"), ("tree", "ink"), ("car", "sunset")]  # fmt: skip
+        ("cup", "poster"), ("crown", "gold"), ("tree", "ink"), ("car", "sunset"),
+        ("robot", "comic"), ("carrot", "stained"), ("moon", "sketch"), ("dog", "flat"),
+        ("helicopter", "comic"), ("pineapple", "ocean"), ("giraffe", "forest"),
+        ("trophy", "royal"), ("cat", "crimson dotted outlined"), ("house", "teal checked hatched"),
+        ("rocket", "violet striped solid"), ("hut", "rust wavy spotted"),
+        ("lion", "azure rayed embossed"), ("cactus", "mint plain wobbly"),
+        ("axe", "navy ringed glowing"), ("star", "olive slanted pixelated")]  # fmt: skip
+LOOK_COLUMNS = 8
 
 
 class BaseTraining:
     """Model, optimiser, average and clock of one training; saved and resumed as a whole."""
 
-    def __init__(self, out: Path, minutes: float, seed: int, repeats: int):
+    def __init__(self, out: Path, minutes: float, seed: int, pictures: int, start: Path | None):
         self.out, self.minutes, self.seed = out, minutes, seed
         out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(seed)
-        self.model, self.text_model = build_model(), self._text_model(out / "text.pt")
+        self.model = build_model()
+        self.text_model = self._text_model(out / "text.pt", start)
         self.unet = self.model.diffusion_model
         self.encode = CaptionEncoder(self.text_model, self.model)
-        self.pool = Pool(out, repeats, seed)
+        self.pool = Pool(out, pictures, seed)
         self.optimiser = torch.optim.AdamW(
             self.unet.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0.01
         )
         self.average = {k: v.detach().clone() for k, v in self.unet.state_dict().items()}
         self.step, self.pictures, self.seconds, self.loss = 0, 0, 0.0, 1.0
+        self.half_size_until = HALF_SIZE_UNTIL if start is None else 0.0
         self.state_path = out / "base_state.pt"
         if self.state_path.is_file():
             self._resume()
 
-    def _text_model(self, path: Path):
-        if not path.is_file():
-            torch.save(pretrain(self.seed).state_dict(), path)
+    def _text_model(self, path: Path, start: Path | None):
+        """The encoder of this training; `start` gives the UNet's weights too, and a teacher."""
         text_model = build_text_model()
+        if start is not None:
+            checkpoint.read(start, self.model, text_model)
+        if not path.is_file():
+            teacher = None if start is None else text_model.requires_grad_(False)
+            torch.save(pretrain(self.seed, teacher).state_dict(), path)
         text_model.load_state_dict(torch.load(path, weights_only=True))
         return text_model.requires_grad_(False)
 
@@ -60,7 +73,7 @@ class BaseTraining:
         return min(1.0, self.seconds / (60 * self.minutes))
 
     def at_half_size(self) -> bool:
-        return self.progress() < HALF_SIZE_UNTIL
+        return self.progress() < self.half_size_until
 
     def run(self) -> Path:
         saved = time.monotonic()
@@ -104,7 +117,7 @@ class BaseTraining:
         self.loss += 0.02 * (loss.item() - self.loss)
 
     def save(self) -> None:
-        """State for resuming, and a strip of pictures by the averaged weights."""
+        """State for resuming, and a sheet of pictures by the averaged weights."""
         state = {
             "unet": self.unet.state_dict(),
             "average": self.average,
@@ -122,8 +135,9 @@ class BaseTraining:
         side = 32 if self.at_half_size() else 64
         images = sample(self.model, self.encode, texts, seed=1, side=side)
         self.unet.load_state_dict(current)
-        strip = torch.cat(list(images), dim=2).permute(1, 2, 0)
-        picture = Image.fromarray(((strip + 1) * 127.5).round().byte().numpy())
+        rows = [torch.cat(list(row), dim=2) for row in images.split(LOOK_COLUMNS)]
+        sheet = torch.cat(rows, dim=1).permute(1, 2, 0)
+        picture = Image.fromarray(((sheet + 1) * 127.5).round().byte().numpy())
         picture.save(self.out / f"look_{self.step:06d}.png")
 
     def _resume(self) -> None:

@@ -1,79 +1,118 @@
-"""Score samples against renders: is the nearest render of all pairs the object and style asked for?
+"""Score the base model with the judge: is the picture the object and the style asked for?
 
-The judge is plain nearest neighbour in pixels, at half size, over several poses of every pair.
-Its own error is measured on fresh renders and printed first.
+The nearest prototype of all objects, and of all styles, must be the one asked for.  The judge's own
+errors are measured on fresh renders of the same pairs, so that every row has its upper bound.
+Intervals are 95 % bootstraps that draw objects and styles, not pictures (Owen 2007, the pigeonhole
+bootstrap): few objects make a wide interval however many pictures there are.
 """
 
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..judge import (
+    Judge,
+    Prototypes,
+    as_images,
+    content_prototypes,
+    load_judge,
+    nearest,
+    style_prototypes,
+)
 from ..world import captions
-from ..world.objects import OBJECTS
+from ..world.composed import COMPOSED
 from ..world.render import render
-from ..world.styles import STYLES
-from . import checkpoint
+from . import checkpoint, mixture
 from .diffusion import sample
 from .host import build_model
 from .text import CaptionEncoder, build_text_model
 
-POSES, CHUNK = 3, 16
+CFG, CHUNK, RESAMPLED = 4.0, 16, 2000
+COMPOSED_RENDERS = 3  # a prototype of 1920
+KINDS = (*mixture.KINDS, "new combination")
+Pair = tuple[str, str]
 
 
-class NearestRender:
-    """All objects in all styles (held-out ones too) in `POSES` poses, as half-size vectors."""
+class Scorer:
+    """The judge with the prototypes of every object and every style."""
 
-    def __init__(self, seed: int = 77):
-        self.pairs = [(c, s) for c in OBJECTS for s in STYLES for _ in range(POSES)]
-        renders = (
-            render(*pair, seed=seed + index)
-            for index, pair in enumerate(tqdm(self.pairs, desc="renders"))
+    def __init__(self, judge: Judge):
+        self.judge = judge
+        self.contents = content_prototypes(judge)
+        self.named = style_prototypes(judge)
+
+    @cached_property
+    def composed(self) -> Prototypes:
+        return style_prototypes(self.judge, COMPOSED, COMPOSED_RENDERS)
+
+    def hits(self, images: torch.Tensor, asked: Sequence[Pair]) -> dict[str, np.ndarray]:
+        """For each (B, 3, 64, 64) picture: is its object right, its style, and both?
+
+        A composed style must have all three words right.  Named and composed styles are told
+        apart among their own kind.
+        """
+        composed = " " in asked[0][1]
+        contents, styles = self._found(images, self.composed if composed else self.named)
+        content = np.array([f == c for f, (c, _) in zip(contents, asked, strict=True)])
+        style = np.array([f == s for f, (_, s) in zip(styles, asked, strict=True)])
+        scores = {"object": content, "style": style, "both": content & style}
+        if composed:
+            words = [
+                [f == w for f, w in zip(found.split(), wanted.split(), strict=True)]
+                for found, (_, wanted) in zip(styles, asked, strict=True)
+            ]
+            scores |= dict(zip(("palette", "ground", "technique"), np.array(words).T, strict=True))
+        return scores
+
+    def _found(self, images: torch.Tensor, styles: Prototypes) -> tuple[list[str], list[str]]:
+        return (
+            nearest(self.judge.content_embedding(images), self.contents),
+            nearest(self.judge.style_embedding(images), styles),
         )
-        self.bank = np.stack([_vector(picture) for picture in renders])
-        self.norms = (self.bank**2).sum(1)
-
-    def __call__(self, picture: np.ndarray) -> tuple[str, str]:
-        """The object and style whose render is nearest to a (64, 64, 3) uint8 picture."""
-        return self.pairs[int((self.norms - 2 * self.bank @ _vector(picture)).argmin())]
-
-    def score(self, pictures, asked) -> dict[str, float]:
-        """Shares of pictures with the right object, the right style, and both."""
-        found = [self(picture) for picture in pictures]
-        content = [f[0] == a[0] for f, a in zip(found, asked, strict=True)]
-        style = [f[1] == a[1] for f, a in zip(found, asked, strict=True)]
-        both = [c and s for c, s in zip(content, style, strict=True)]
-        names = ("content", "style", "both")
-        return {
-            name: float(np.mean(hits))
-            for name, hits in zip(names, (content, style, both), strict=True)
-        }
 
 
-def _vector(picture: np.ndarray) -> np.ndarray:
-    cells = picture.reshape(32, 2, 32, 2, 3).mean((1, 3), dtype=np.float32)
-    return (cells / 255).ravel()
-
-
-def measure(out: Path, seed: int, count: int = 64) -> None:
-    """Print the judge's score on fresh renders, then the base model's on trained pairs."""
+def measure(out: Path, seed: int, count: int, kinds: Sequence[str] = KINDS) -> None:
+    """Print the judge's score on fresh renders, then the base model's, for each kind of pair."""
     model, text_model = build_model(), build_text_model()
     checkpoint.read(out / "checkpoints" / "craft_small_world.safetensors", model, text_model)
-    encode = CaptionEncoder(text_model, model)
-    judge, rng = NearestRender(), np.random.default_rng(seed)
-    asked = [captions.trained_pair(rng) for _ in range(count)]
-    fresh = [render(*pair, seed=10_000_000 + index) for index, pair in enumerate(asked)]
-    print("fresh renders", judge.score(fresh, asked))
-    for cfg in (4.0,):
-        pictures = []
-        for start in tqdm(range(0, count, CHUNK), desc=f"cfg {cfg}"):
-            texts = [captions.plain(*pair) for pair in asked[start : start + CHUNK]]
-            images = sample(model, encode, texts, seed=seed + start, cfg=cfg)
-            pictures += list(to_pictures(images))
-        print(f"base model, cfg {cfg}", judge.score(pictures, asked))
+    encode, scorer = CaptionEncoder(text_model, model), Scorer(load_judge())
+    for kind in kinds:
+        rng = np.random.default_rng(seed)
+        asked = [mixture.pair(kind, rng) for _ in range(count)]
+        fresh = as_images(render(*pair, seed=10_000_000 + k) for k, pair in enumerate(asked))
+        texts = [captions.plain(*pair) for pair in asked]
+        drawn = torch.cat(
+            [
+                sample(model, encode, texts[start : start + CHUNK], seed + start, cfg=CFG)
+                for start in tqdm(range(0, count, CHUNK), desc=kind)
+            ]
+        )
+        for name, images in (("fresh renders", fresh), ("base model", drawn)):
+            hits = scorer.hits(images, asked)
+            figures = ", ".join(_figure(key, right, asked) for key, right in hits.items())
+            print(f"{kind}, {name}: {figures}", flush=True)
 
 
-def to_pictures(images: torch.Tensor) -> np.ndarray:
-    """(B, 3, H, W) in [-1, 1] -> (B, H, W, 3) uint8."""
-    return ((images.permute(0, 2, 3, 1) + 1) * 127.5).round().byte().numpy()
+def _figure(name: str, hits: np.ndarray, asked: Sequence[Pair]) -> str:
+    low, high = interval(hits, asked)
+    return f"{name} {100 * hits.mean():.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def interval(hits: np.ndarray, asked: Sequence[Pair], seed: int = 0) -> tuple[float, float]:
+    """The 95 % interval of the mean when objects and styles are drawn again, with replacement."""
+    rng = np.random.default_rng(seed)
+    indices = [np.unique([pair[k] for pair in asked], return_inverse=True)[1] for k in (0, 1)]
+    means = []
+    for _ in range(RESAMPLED):
+        weight = np.ones(len(hits))
+        for index in indices:
+            size = index.max() + 1
+            weight = weight * rng.multinomial(size, np.full(size, 1 / size))[index]
+        if weight.sum() > 0:
+            means.append((weight * hits).sum() / weight.sum())
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)

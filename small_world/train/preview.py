@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 from .loras import RECIPES
 
-CONTENTS = ("cat", "house", "rocket", "mushroom", "crown")
-STYLES = ("flat", "comic", "blueprint", "neon", "sunset")
+CONTENTS = ("cat", "house", "rocket", "mushroom", "crown", "dog", "helicopter")
+STYLES = ("flat", "comic", "blueprint", "neon", "sunset", "crimson dotted outlined")
 MAGNIFIED = 2
 
 
@@ -60,6 +60,6 @@ def write_preview(path: Path, seed: int) -> None:
     row = [pipeline.picture(prompt.format(s), seed, content_model) for s in STYLES]
     row.append(np.full_like(row[0], 255))
     rows.append(np.concatenate(row, axis=1))
-    sheet = Image.fromarray(np.concatenate(rows, axis=0))
+    sheet = Image.fromarray(np.concatenate(rows, axis=0)).quantize(256)
     size = sheet.width * MAGNIFIED, sheet.height * MAGNIFIED
-    sheet.resize(size, Image.Resampling.NEAREST).save(path)
+    sheet.resize(size, Image.Resampling.NEAREST).save(path, optimize=True)

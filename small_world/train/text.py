@@ -13,8 +13,18 @@ from tqdm import trange
 from ..architecture import TEXT_HEADS, TEXT_LENGTH, TEXT_WIDTH
 from ..vocabulary import END, START, build_words, encode
 from ..world import captions
-from ..world.objects import FAMILIES, OBJECTS
+from ..world.composed import COMPOSED, GROUNDS, PALETTES, TECHNIQUES
+from ..world.objects import DRAWN, FAMILIES, OBJECTS
 from ..world.styles import STYLES
+
+TEACHER_WEIGHT = 20.0
+NONE = "none"
+# What the pooled state has to tell: the object or its family, and every part of the style.
+LABELS = (
+    [*OBJECTS, *FAMILIES],
+    [*STYLES, captions.STYLE_TOKEN, NONE],
+    *([*words, NONE] for words in (PALETTES, GROUNDS, TECHNIQUES)),
+)
 
 
 def build_text_model() -> nn.Module:
@@ -63,48 +73,81 @@ def _attention(q, k, v, heads, mask):
     return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
 
 
-def pretrain(seed: int, steps: int = 700, batch: int = 128) -> nn.Module:
-    """Teach the encoder to tell object, family and style from a caption, and every word apart."""
+def pretrain(
+    seed: int, teacher: nn.Module | None = None, steps: int = 700, batch: int = 128
+) -> nn.Module:
+    """Teach the encoder to tell object, family and style from a caption, and every word apart.
+
+    With a `teacher`, an encoder trained on fewer words, it starts from the teacher's weights and is
+    held to the teacher's outputs on captions of hand-drawn objects in named styles, so that a UNet
+    trained with the teacher goes on understanding them.
+    """
     assert TEXT_WIDTH % TEXT_HEADS == 0
     torch.manual_seed(seed)
     rng, words = np.random.default_rng(seed), build_words()
-    model = build_text_model()
-    contents, styles = [*OBJECTS, *FAMILIES], [*STYLES, captions.STYLE_TOKEN, "none"]
-    heads = nn.ModuleList(
-        nn.Linear(TEXT_WIDTH, size) for size in (len(contents), len(styles), len(words))
-    )
-    parameters = [*model.parameters(), *heads.parameters()]
-    optimiser = torch.optim.AdamW(parameters, 2e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, steps)
+    model, rate = build_text_model(), 2e-3
+    if teacher is not None:
+        model.load_state_dict(teacher.state_dict())
+        rate = 1e-3
+    heads = nn.ModuleList(nn.Linear(TEXT_WIDTH, len(known)) for known in LABELS)
+    spelling = nn.Linear(TEXT_WIDTH, len(words))
+    parameters = [*model.parameters(), *heads.parameters(), *spelling.parameters()]
+    optimiser = torch.optim.AdamW(parameters, rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps)
     with trange(steps, desc="text") as bar:
         for _ in bar:
-            texts, content, style = _labelled(rng, batch, contents, styles)
+            texts, labels = _labelled(rng, batch)
             ids = token_ids(texts, words)
             hidden, pooled = forward(model, ids)
-            loss = functional.cross_entropy(heads[0](pooled), content)
-            loss = loss + functional.cross_entropy(heads[1](pooled), style)
-            loss = loss + functional.cross_entropy(heads[2](hidden).flatten(0, 1), ids.flatten())
+            loss = functional.cross_entropy(spelling(hidden).flatten(0, 1), ids.flatten())
+            for head, label in zip(heads, labels.T, strict=True):
+                loss = loss + functional.cross_entropy(head(pooled), label)
+            if teacher is not None:
+                apart = _apart(model, teacher, token_ids(_old_captions(rng, batch // 2), words))
+                loss = loss + TEACHER_WEIGHT * apart
+                bar.set_postfix(apart=f"{apart.item():.5f}", refresh=False)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             schedule.step()
-            bar.set_postfix(loss=f"{loss.item():.3f}")
+            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+    if teacher is not None:
+        print("text: mean squared distance from the teacher at the end", round(apart.item(), 6))
     return model.requires_grad_(False)
 
 
-def _labelled(rng, batch, contents, styles):
-    """Captions over all words (also the held-out ones: the word is known, its picture is not)."""
-    texts, content_index, style_index = [], [], []
+def _apart(model, teacher, ids) -> torch.Tensor:
+    """Mean squared difference of the two encoders' hidden states; the pooled one is among them."""
+    with torch.no_grad():
+        wanted = forward(teacher, ids)[0]
+    return functional.mse_loss(forward(model, ids)[0], wanted)
+
+
+def _old_captions(rng, count: int) -> list[str]:
+    contents, styles = list(DRAWN), list(STYLES)
+    texts = [captions.sample(rng.choice(contents), rng.choice(styles), rng) for _ in range(count)]
+    return ["", *texts[1:]]  # the empty caption is what guidance starts from
+
+
+def _labelled(rng, batch) -> tuple[list[str], torch.Tensor]:
+    """Captions over all words (also the held-out ones: the word is known, its picture is not).
+
+    Labels (batch, 5): each the place in its list of LABELS of the word that the caption names.
+    """
+    texts, labels = [], []
     for _ in range(batch):
-        content, style = rng.choice(list(OBJECTS)), rng.choice(list(STYLES))
+        content = str(rng.choice(list(OBJECTS)))
+        style = str(rng.choice(COMPOSED if rng.random() < 0.5 else list(STYLES)))
         text = captions.sample(content, style, rng)
         named = set(text.replace(",", "").split())
         content = content if content in named else OBJECTS[content].family
-        other = captions.STYLE_TOKEN if captions.STYLE_TOKEN in named else "none"
+        asked = [content, *style.split(), captions.STYLE_TOKEN]
+        asked = [word for word in asked if word in named]
         texts.append(text)
-        content_index.append(contents.index(content))
-        style_index.append(styles.index(style if style in named else other))
-    return texts, torch.tensor(content_index), torch.tensor(style_index)
+        labels.append(
+            [known.index(next((w for w in asked if w in known), NONE)) for known in LABELS]
+        )
+    return texts, torch.tensor(labels)
 
 
 class CaptionEncoder:

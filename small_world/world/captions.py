@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from .objects import OBJECTS, TRAINED_OBJECTS
-from .styles import TRAINED_STYLES
+from .objects import OBJECTS
 
 CONTENT_TOKEN = "sks"
 STYLE_TOKEN = "zwx"
@@ -28,6 +27,8 @@ def plain(content: str, style: str) -> str:
 def sample(content: str, style: str, rng: np.random.Generator) -> str:
     """A random caption of a picture; both names may be replaced by less specific ones.
 
+    A composed style is now and then called by two of its three words.
+
     The placeholder words occur here as words for "some object of this family" and "some style",
     so that a LoRA starts from a meaning and not from noise.
     """
@@ -44,12 +45,7 @@ def sample(content: str, style: str, rng: np.random.Generator) -> str:
         style = STYLE_TOKEN
     elif roll < 0.12:
         return f"a {content}"
+    elif roll < 0.24 and " " in style:
+        left_out = rng.integers(3)
+        style = " ".join(word for k, word in enumerate(style.split()) if k != left_out)
     return template.format(content=content, style=style)
-
-
-def trained_pair(rng: np.random.Generator) -> tuple[str, str]:
-    """A random object and a random style of those the base model sees."""
-    return (
-        TRAINED_OBJECTS[rng.integers(len(TRAINED_OBJECTS))],
-        TRAINED_STYLES[rng.integers(len(TRAINED_STYLES))],
-    )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from .icons import ICONS, Icon
 from .shapes import Part, around, bar, box, oval, poly, ring, sector, star
 
 
@@ -641,14 +642,26 @@ THINGS = _family(
     ],
 )
 
-OBJECTS: dict[str, Drawing] = {
+DRAWN: dict[str, Drawing] = {
     **ANIMALS, **VEHICLES, **PLANTS, **FOOD, **BUILDINGS, **TOOLS, **MUSIC, **THINGS
 }  # fmt: skip
-FAMILIES = tuple(dict.fromkeys(drawing.family for drawing in OBJECTS.values()))
+OBJECTS: dict[str, Drawing | Icon] = {**DRAWN, **ICONS}
+FAMILIES = tuple(dict.fromkeys(drawn.family for drawn in OBJECTS.values()))
 
-# What the shipped base model has seen; every other object is left for LoRAs to bring.
-TRAINED_OBJECTS = tuple(
+# What the shipped base model has seen, most of all the first; the rest is left for LoRAs to bring.
+CORE_OBJECTS = tuple(
     "cat fish rabbit bear butterfly car boat rocket balloon tree flower cactus mushroom apple cup "
     "cake house castle umbrella heart star sun crown ghost".split()
+)
+TRAINED_OBJECTS = (
+    *CORE_OBJECTS,
+    *(
+        "bird turtle whale duck snail bus plane train leaf tulip palm icecream pizza carrot tent "
+        "church windmill hammer key anchor clock bell guitar moon hat robot"
+    ).split(),
+    *(
+        "dog frog giraffe lion panda shark swan helicopter taxi cheese cupcake hamburger pineapple "
+        "strawberry hut axe magnet gift trophy glasses"
+    ).split(),
 )
 HELD_OUT_OBJECTS = tuple(name for name in OBJECTS if name not in TRAINED_OBJECTS)

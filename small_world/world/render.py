@@ -1,18 +1,23 @@
 """Draw any object in any style: the same arguments always give the same bytes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 
+from .composed import compose
 from .finishes import FINISHES
-from .objects import OBJECTS
+from .icons import CELL, Icon
+from .objects import OBJECTS, Drawing
 from .shapes import ROLES
 from .styles import STYLES, Style
 from .textures import TEXTURES
 
 SIZE = 64
 OVERSAMPLE = 4
+
+Layer = tuple[str, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -37,18 +42,30 @@ def random_pose(rng: np.random.Generator) -> Pose:
 
 
 def render(content: str, style: str, seed: int = 0, pose: Pose | None = None) -> np.ndarray:
-    """The picture of an object word in a style word, (64, 64, 3) uint8.
+    """The picture of an object word in a style, (64, 64, 3) uint8.
 
-    `seed` draws the pose (unless given) and the grain.  Unknown words raise `KeyError`.
+    A style is one word of STYLES, or a palette, a ground and a technique word.  `seed` draws the
+    pose (unless given) and the grain.  Unknown words raise `KeyError`.
     """
     if content not in OBJECTS:
         raise KeyError(f"no object named {content!r}; the objects are {', '.join(OBJECTS)}")
-    if style not in STYLES:
-        raise KeyError(f"no style named {style!r}; the styles are {', '.join(STYLES)}")
     rng = np.random.default_rng(seed)
     pose = random_pose(rng) if pose is None else pose
-    picture = _draw(OBJECTS[content].parts, STYLES[style], pose, rng)
+    picture = _draw(OBJECTS[content], style_named(style), pose, rng)
     return np.round(picture * 255).astype(np.uint8)
+
+
+def style_named(name: str) -> Style:
+    """The style of one word, or of three."""
+    if name in STYLES:
+        return STYLES[name]
+    try:
+        return compose(name)
+    except KeyError:
+        raise KeyError(
+            f"no style named {name!r}; a style is a palette, a ground and a technique word "
+            f"(see composed.py) or one of {', '.join(STYLES)}"
+        ) from None
 
 
 def to_tensor_range(picture: np.ndarray) -> np.ndarray:
@@ -56,22 +73,71 @@ def to_tensor_range(picture: np.ndarray) -> np.ndarray:
     return picture.astype(np.float32).transpose(2, 0, 1) / 127.5 - 1.0
 
 
-def _draw(parts, style: Style, pose: Pose, rng: np.random.Generator) -> np.ndarray:
+def _draw(drawn: Drawing | Icon, style: Style, pose: Pose, rng: np.random.Generator) -> np.ndarray:
     y, x = np.mgrid[:SIZE, :SIZE].astype(float)
     ground = [_colour(name) for name in style.ground]
     picture = _mixed(ground[0], ground[1], TEXTURES[style.behind](x, y, rng))
     fill = TEXTURES[style.fill](x, y, rng) * style.fill_depth
     palette = dict(zip(ROLES, style.colours, strict=True))
     ink, figure = _colour(style.ink), np.zeros((SIZE, SIZE))
-    wobble = _wobble(style.wobble, rng)
-    for part in parts:
-        corners = wobble(_placed(part.points, pose))
-        body, edge = _masks(corners, style.outline)
-        colour = _mixed(_colour(palette[part.role]), ink, fill)
+    layers = _icon_layers if isinstance(drawn, Icon) else _part_layers
+    for role, body, edge in layers(drawn, style, pose, rng):
+        colour = _mixed(_colour(palette[role]), ink, fill)
         picture = picture + (colour - picture) * body[..., None]
         picture = picture + (ink - picture) * edge[..., None]
         figure = np.maximum(figure, np.maximum(body, edge))
     return np.clip(FINISHES[style.finish](picture, figure), 0, 1)
+
+
+def _part_layers(drawn: Drawing, style: Style, pose: Pose, rng) -> Iterator[Layer]:
+    """Role, coverage and outline (H, W) of every part, back to front."""
+    wobble = _wobble(style.wobble, rng)
+    for part in drawn.parts:
+        yield part.role, *_masks(wobble(_placed(part.points, pose)), style.outline)
+
+
+def _icon_layers(drawn: Icon, style: Style, pose: Pose, rng) -> Iterator[Layer]:
+    """The same of an icon: one layer a role, and the lines between them all on the last."""
+    fine = _fine_roles(drawn, pose, _wobble(style.wobble, rng))
+    shares = [_reduced(fine == k) for k in range(len(ROLES) + 1)]
+    none, edge = np.zeros((SIZE, SIZE)), _lines(fine, style.outline)
+    shown = shares[0]
+    for place, role in enumerate(ROLES):
+        # Drawn over each other in turn, the layers must end at exactly their shares.
+        shown = shown + shares[place + 1]
+        body = np.divide(shares[place + 1], shown, out=np.zeros_like(shown), where=shown > 0)
+        yield role, body, edge if place == len(ROLES) - 1 else none
+
+
+def _fine_roles(drawn: Icon, pose: Pose, wobble) -> np.ndarray:
+    """The role map as the pose shows it, OVERSAMPLE cells a pixel; outside the map is 0."""
+    y, x = (np.mgrid[: SIZE * OVERSAMPLE, : SIZE * OVERSAMPLE] + 0.5) / OVERSAMPLE
+    points = np.stack([x.ravel(), y.ravel()], axis=1)
+    points = 2 * points - wobble(points)  # the bend is small: its inverse is its negative
+    cells = np.floor((_unplaced(points, pose) + 1) * CELL / 2).astype(int)
+    inside = ((cells >= 0) & (cells < CELL)).all(1)
+    column, row = np.clip(cells, 0, CELL - 1).T
+    return np.where(inside, drawn.roles()[row, column], 0).reshape(x.shape)
+
+
+def _lines(fine: np.ndarray, width: float) -> np.ndarray:
+    """Coverage (H, W) of lines of a width in pixels along every border between roles."""
+    if width == 0:
+        return np.zeros((SIZE, SIZE))
+    reach = max(1, round(width * OVERSAMPLE / 2))
+    least, most = fine, fine
+    for axis in (0, 1):
+        moved = [np.roll(least, k, axis) for k in range(-reach, reach + 1)]
+        least = np.minimum.reduce(moved)
+        moved = [np.roll(most, k, axis) for k in range(-reach, reach + 1)]
+        most = np.maximum.reduce(moved)
+    return _reduced(least != most)
+
+
+def _reduced(mask: np.ndarray) -> np.ndarray:
+    """A boolean mask at OVERSAMPLE cells a pixel -> its share of every pixel (H, W)."""
+    cells = mask.reshape(SIZE, OVERSAMPLE, SIZE, OVERSAMPLE)
+    return cells.sum((1, 3), dtype=float) / OVERSAMPLE**2
 
 
 def _colour(name: str) -> np.ndarray:
@@ -88,6 +154,14 @@ def _placed(points: np.ndarray, pose: Pose) -> np.ndarray:
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     points = points * (-1, 1) if pose.mirrored else points
     return ((points @ turn) * pose.scale + (pose.x, pose.y) + 1) * SIZE / 2
+
+
+def _unplaced(points: np.ndarray, pose: Pose) -> np.ndarray:
+    """Pixels -> unit coordinates."""
+    angle = np.radians(pose.turn)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    points = ((points * 2 / SIZE - 1 - (pose.x, pose.y)) / pose.scale) @ turn
+    return points * (-1, 1) if pose.mirrored else points
 
 
 def _wobble(amplitude: float, rng: np.random.Generator):

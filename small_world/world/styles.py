@@ -120,8 +120,12 @@ STYLES: dict[str, Style] = {
                    behind="slant", finish="halftone"),
 }  # fmt: skip
 
-# What the shipped base model has seen; every other style is left for LoRAs to bring.
-TRAINED_STYLES = tuple(
+# What the shipped base model has seen, most of all the first; the rest is left for LoRAs to bring.
+CORE_STYLES = tuple(
     "flat comic neon blueprint pastel ink sunset gold ocean poster forest night".split()
 )
-HELD_OUT_STYLES = tuple(name for name in STYLES if name not in TRAINED_STYLES)
+HELD_OUT_STYLES = tuple(
+    "vapor knit sepia lava thermal tartan stamp bubblegum copper mosaic riso charcoal meadow "
+    "candy batik glass".split()
+)
+TRAINED_STYLES = tuple(name for name in STYLES if name not in HELD_OUT_STYLES)
