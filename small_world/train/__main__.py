@@ -8,7 +8,7 @@ from .host import prepare
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 REFERENCES = MODELS.parent / "references"
-WHAT = ("base", "judge", "loras", "basis", "references", "measure", "preview")
+WHAT = ("base", "judge", "references", "pairs", "measure", "preview")
 
 
 def parse() -> argparse.Namespace:
@@ -22,8 +22,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=MODELS, help="where models are written")
     parser.add_argument("--minutes", type=float, default=42.0, help="length of training")
-    parser.add_argument("--steps", type=int, default=150, help="steps of basis training")
-    parser.add_argument("--count", type=int, default=96, help="pictures of a kind to measure")
+    parser.add_argument("--count", type=int, default=96, help="pictures of a kind, or pairs")
     parser.add_argument("--kinds", nargs="+", help="kinds of pairs to measure, see mixture.py")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
@@ -47,10 +46,6 @@ def main() -> None:
         from .judge import train
 
         print(train(options.out, options.seed, options.minutes))
-    elif options.what == "basis":
-        from .basis import train
-
-        print(train(options.out, options.seed, options.steps))
     elif options.what == "measure":
         from .measure import KINDS, measure
 
@@ -60,14 +55,13 @@ def main() -> None:
 
         write_preview(MODELS.parent / "preview.png", options.seed)
     elif options.what == "references":
-        from .loras import write_references
+        from .references import write_references
 
         write_references(REFERENCES)
     else:
-        from .loras import train_all
+        from .references import write_pairs
 
-        for path in train_all(options.out, options.seed):
-            print(path)
+        write_pairs(options.out, options.count, options.seed)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from .loras import RECIPES
-
 CONTENTS = ("cat", "house", "rocket", "mushroom", "crown", "dog", "helicopter")
 STYLES = ("flat", "comic", "blueprint", "neon", "sunset", "crimson dotted outlined")
 MAGNIFIED = 2
@@ -49,15 +47,13 @@ class HostPipeline:
 def write_preview(path: Path, seed: int) -> None:
     """Rows: objects, then the content LoRA; columns: styles, then the style LoRA."""
     pipeline = HostPipeline()
-    content, style = RECIPES
     content_model, style_model = pipeline.with_lora("content"), pipeline.with_lora("style")
     rows = []
     for name in tqdm(CONTENTS, desc="preview"):
         row = [pipeline.picture(f"a {name} in {s} style", seed) for s in STYLES]
         row.append(pipeline.picture(f"a {name} in zwx style", seed, style_model))
         rows.append(np.concatenate(row, axis=1))
-    prompt = content.caption.replace(content.style, "{}")
-    row = [pipeline.picture(prompt.format(s), seed, content_model) for s in STYLES]
+    row = [pipeline.picture(f"a sks animal in {s} style", seed, content_model) for s in STYLES]
     row.append(np.full_like(row[0], 255))
     rows.append(np.concatenate(row, axis=1))
     sheet = Image.fromarray(np.concatenate(rows, axis=0)).quantize(256)
