@@ -97,7 +97,7 @@ def apply_basis(
     """
     require_strength(strength)
     layers = match_layers(basis.select(which), model_layers(model), basis.side, allow_missing)
-    _require_unlimited(model, layers)
+    require_unlimited(model, layers)
     limited = model.clone()
     if strength == 0.0:
         return limited
@@ -111,7 +111,7 @@ def apply_basis(
     return limited
 
 
-def _require_unlimited(model: Any, layers: Iterable[str]) -> None:
+def require_unlimited(model: Any, layers: Iterable[str]) -> None:
     """One projection a layer: a second would compound strengths, and two bases do not commute."""
     limited = [path for path in layers if _is_limited(model, path)]
     if limited:

@@ -125,32 +125,41 @@ def opened(
     vae: the host's VAE, for `decode`. checkpointing: keep only the blocks' inputs for the
     backward pass and compute the rest again: about a third slower, several times less memory.
     """
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), ExitStack() as undo:
         patcher = _private_copy(model)
         patcher.model.requires_grad_(False)
         dtype = PRECISIONS[precision]
         if patcher.load_device.type != "cpu":
             patcher.set_model_compute_dtype(dtype)
-        decoder = _decoder(vae, checkpointing) if vae is not None else None
         management = comfy.model_management
-        before = management.in_training
+        undo.callback(management.soft_empty_cache)
+        undo.callback(management.cleanup_models)
+        undo.callback(setattr, management, "in_training", management.in_training)
         management.load_models_gpu([patcher], memory_required=1e20, force_full_load=True)
-        try:
-            management.in_training = True
+        undo.callback(patcher.detach)
+        management.in_training = True
+        prepare = _checkpoint_blocks if checkpointing else _own_norm_inputs
+        undo.callback(prepare(patcher.model.diffusion_model))
+        decoder = None
+        if vae is not None:
+            network = _decoder_of(vae)
+            undo.callback(network.to, "cpu")
             if checkpointing:
-                _checkpoint_blocks(patcher.model.diffusion_model)
-            yield HostDenoiser(patcher, decoder, dtype)
-        finally:
-            management.in_training = before
-            patcher.detach()
-            management.cleanup_models()
-            management.soft_empty_cache()
+                undo.callback(_checkpoint_blocks(network))
+            decoder = _decode_with(network, vae)
+        yield HostDenoiser(patcher, decoder, dtype)
 
 
 def _private_copy(model: Any) -> Any:
     """Loaded anew by the loader that made it, or copied where no loader is known."""
     if model.cached_patcher_init is not None:
         return model.clone(disable_dynamic=True, force_deepcopy=True)
+    if model.is_dynamic():
+        raise CraftError(
+            "This model's loader does not tell how to load it again",
+            "Under dynamic VRAM a training loads its own copy of the model",
+            "Load it with the host's own loaders, or start ComfyUI with --disable-dynamic-vram",
+        )
     comfy.model_management.unload_model_and_clones(model)  # puts the weights back as loaded
     private = model.clone()
     network = model.model
@@ -167,15 +176,22 @@ def _private_copy(model: Any) -> Any:
     return private
 
 
-def _decoder(vae: Any, checkpointing: bool) -> Callable[[Tensor], Tensor]:
-    """A private copy of the VAE's decoder: (B, C, *spatial) -> (B, 3, H, W) in [0, 1]."""
-    network = copy.deepcopy(vae.first_stage_model).requires_grad_(False).to(vae.device)
-    if checkpointing:
-        _checkpoint_blocks(network)
+def _decoder_of(vae: Any) -> nn.Module:
+    """A private, frozen copy of the VAE's network."""
+    return copy.deepcopy(vae.first_stage_model).requires_grad_(False).to(vae.device)
+
+
+def _decode_with(network: Any, vae: Any) -> Callable[[Tensor], Tensor]:
+    """(B, C, *spatial) latents -> (B * frames, 3, H, W) in [0, 1]."""
 
     def decode(latent: Tensor) -> Tensor:
         pixels = network.decode(latent.to(vae.device, vae.vae_dtype)).float()
-        return vae.process_output(pixels)
+        if pixels.ndim == 5:
+            pixels = pixels.movedim(2, 1).flatten(0, 1)  # (B, 3, frames, H, W)
+        shown = vae.process_output(pixels.detach().clone())
+        # [-1, 1] to [0, 1] has the slope one half. The host's own cut to [0, 1] would let no
+        # gradient through at saturated pixels.
+        return shown + (pixels - pixels.detach()) / 2
 
     return decode
 
@@ -218,21 +234,56 @@ def _call_of(layer: Any, x: Tensor, output: Tensor) -> LayerCall:
     return LayerCall(x, output, bias, weight, apply, is_convolution)
 
 
-def _checkpoint_blocks(network: nn.Module) -> None:
-    """Recompute the activations inside the network's blocks in the backward pass."""
+def _checkpoint_blocks(network: nn.Module) -> Callable[[], None]:
+    """Recompute the activations inside the network's blocks in the backward pass; -> the undo."""
     blocks = [m for m in network.modules() if isinstance(m, _BLOCKS)]
     if not blocks:  # a DiT: the members of its lists of blocks
         lists = [m for m in network.modules() if isinstance(m, nn.ModuleList)]
         blocks = [block for held in lists for block in held if any(block.children())]
+    before = [(block, block.__dict__.get("forward")) for block in blocks]
     for block in blocks:
         block.forward = _recomputed(block.forward)
 
+    def undo() -> None:
+        for block, own in before:
+            del block.forward
+            if own is not None:
+                block.forward = own
+
+    return undo
+
 
 def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The host's blocks write into their inputs, and its loop into the shared options: the second
+    run must find both as the first did."""
+
+    def fresh(*args: Any, **kwargs: Any) -> Any:
+        return forward(*map(_copied, args), **{name: _copied(v) for name, v in kwargs.items()})
+
     def run(*args: Any, **kwargs: Any) -> Any:
-        return torch.utils.checkpoint.checkpoint(forward, *args, use_reentrant=False, **kwargs)
+        given = {name: dict(v) if isinstance(v, dict) else v for name, v in kwargs.items()}
+        return torch.utils.checkpoint.checkpoint(fresh, *args, use_reentrant=False, **given)
 
     return run
+
+
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def _own_norm_inputs(network: nn.Module) -> Callable[[], None]:
+    """Norms keep their input for the backward pass, and blocks write into it; -> the undo."""
+    norms = [m for m in network.modules() if isinstance(m, nn.LayerNorm | nn.RMSNorm)]
+    handles = [
+        norm.register_forward_pre_hook(lambda _, args: (_copied(args[0]), *args[1:]))
+        for norm in norms
+    ]
+
+    def undo() -> None:
+        for handle in handles:
+            handle.remove()
+
+    return undo
 
 
 def _explicit_attention(original: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, *args, **kw):

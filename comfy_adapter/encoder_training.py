@@ -22,7 +22,7 @@ from .expert_encoder import FOLDER, concept, phrases
 from .lora_files import BranchFile, branch, patch_text_encoder, read
 from .modules import model_layers
 from .router import own_set
-from .train import Captioned, How, Source, Trained
+from .train import CANCEL, Captioned, How, Source, Trained, identity
 from .training_data import Encoder, dataset, marked_captions
 from .training_run import Watch, run, target
 
@@ -64,10 +64,11 @@ def train_encoder(
     own, layer_set = concept(experts.files), "; ".join(experts.layer_sets.strip().splitlines())
     with opened(source.model, None, how.precision, how.checkpointing) as denoiser:
         training = TRAINING["expert_encoder"].function(
-            denoiser, lessons, branches, own, layer_set, **settings
+            denoiser, lessons, branches, own, layer_set, identity(source.model), **settings
         )
-        report = run(training, place, how.resume, watch)
-        return Trained(place.name, place.path, training.losses, "\n".join([report, *notes]))
+        done = run(training, place, how.resume, watch)
+        report = "\n".join([done.report, *notes])
+        return Trained(done.place.name, done.place.path, training.losses, report)
 
 
 def _branches(
@@ -129,7 +130,7 @@ class _Texts:
     def phrased(self, given: Captioned, what: str) -> Phrased:
         """Captioned pictures with their phrases and gammas. what: for messages."""
         off = (0.0,) * len(self.chosen)
-        data = dataset(self._encoder(off), given.images, given.captions, what)
+        data = dataset(self._encoder(off), given.images, given.captions, what, CANCEL)
         marked = marked_captions(given.captions, len(data.examples), what)
         dials = [gammas(one, [file.role for file in self.chosen]) for one in marked]
         found = self._phrases(marked)

@@ -81,7 +81,7 @@ def train_lora(job: Job, data: LoraData, knobs: Mapping[str, Any], watch: Watch)
             data.layer_sets, knobs, how, watch,
         )  # fmt: skip
 
-    return _run(job, LORAS, started)
+    return _run(job, LORAS, started, data.role)
 
 
 def train_basis(job: Job, data: BasisData, knobs: Mapping[str, Any], watch: Watch) -> Result:
@@ -114,9 +114,9 @@ def _branches(experts: Sequence[Expert]) -> tuple[BranchFile, ...]:
     return tuple(BranchFile(_listed(LORAS, one.file), one.role, one.strength) for one in experts)
 
 
-def _run(job: Job, folder: str, started: Callable[[How], Trained]) -> Result:
+def _run(job: Job, folder: str, started: Callable[[How], Trained], part: str = "") -> Result:
     how = How(job.name, job.resume, job.precision, job.checkpointing)
-    place = target(how.save_as, folder)
+    place = target(how.save_as, folder, part)
     try:
         with torch.inference_mode():  # as the host runs nodes; a training opens its own way out
             trained = started(how)

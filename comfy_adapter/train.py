@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management
 import comfy.utils
 import folder_paths
+import torch
 from torch import Tensor
 
 from ..craft_core.errors import CraftError
@@ -17,8 +19,10 @@ from ..craft_core.routing.layer_sets import resolve
 from ..craft_core.routing.presets import PRESETS
 from ..craft_core.training import TRAINING, Pairs, Pictures, Place, Training
 from ..craft_core.training.perceptual import read_vgg
+from ..craft_core.training.targets import trainable
 from ..craft_core.types import Role
 from .basis import FOLDER as BASES
+from .basis import require_unlimited
 from .denoiser import opened
 from .engine import is_routed
 from .lora_files import FOLDER as LORAS
@@ -28,6 +32,7 @@ from .training_run import Target, Watch, run, target
 
 VGG = "vgg"  # a folder of the host's models, for the perceptual term
 NO_VGG = "none"
+CANCEL = comfy.model_management.throw_exception_if_processing_interrupted
 
 
 @dataclass(frozen=True)
@@ -92,10 +97,10 @@ def train_lora(
     """
     settings = TRAINING["lora"].knobs(dict(knobs))
     layers, note = _layers_of(role, layer_sets, source.model)
-    place = target(how.save_as, LORAS)
+    place = target(how.save_as, LORAS, role)
     encoder = Encoder(source.model, source.clip, source.vae)
-    data = dataset(encoder, learned.images, learned.captions)
-    kept = dataset(encoder, prior.images, prior.captions, "prior") if prior else None
+    data = dataset(encoder, learned.images, learned.captions, tick=CANCEL)
+    kept = dataset(encoder, prior.images, prior.captions, "prior", CANCEL) if prior else None
     with opened(source.model, None, how.precision, how.checkpointing) as denoiser:
         training = TRAINING["lora"].function(
             denoiser, Pictures(data, kept), Place(role, layers, _named(layer_sets)),
@@ -118,21 +123,22 @@ def train_basis(
     Pair i is content image i with style image i. vgg: a file of models/vgg, or "none".
     """
     settings = TRAINING["basis"].knobs(dict(knobs))
+    require_unlimited(source.model, trainable(model_layers(source.model)))
     place = target(how.save_as, BASES)
     perceptual, note = None, "No VGG-19 file: trained without the perceptual term."
     if vgg != NO_VGG and settings["perceptual_weight"]:
         perceptual, note = read_vgg(_vgg_path(vgg)), f"Perceptual term: {vgg}"
     encoder = Encoder(source.model, source.clip, source.vae)
     pairs = Pairs(
-        dataset(encoder, content.images, content.captions, "content"),
-        dataset(encoder, style.images, style.captions, "style"),
+        dataset(encoder, content.images, content.captions, "content", CANCEL),
+        dataset(encoder, style.images, style.captions, "style", CANCEL),
     )
     vae = source.vae if perceptual else None
     with opened(source.model, vae, how.precision, how.checkpointing) as denoiser:
         if perceptual is not None:
             perceptual.to(denoiser.device)
         training = TRAINING["basis"].function(
-            denoiser, pairs, base_model_hash(source.model), perceptual, **settings
+            denoiser, pairs, identity(source.model), perceptual, **settings
         )
         return _trained(training, place, how, watch, [note])
 
@@ -140,11 +146,10 @@ def train_basis(
 def _trained(
     training: Training, place: Target, how: How, watch: Watch, notes: Sequence[str]
 ) -> Trained:
-    report = run(training, place, how.resume, watch)
+    done = run(training, place, how.resume, watch)
     kept = ", ".join(f"{name} {value}" for name, value in training.recipe.settings().items())
-    return Trained(
-        place.name, place.path, training.losses, "\n".join([report, *filter(None, notes), kept])
-    )
+    lines = [done.report, *filter(None, notes), kept]
+    return Trained(done.place.name, done.place.path, training.losses, "\n".join(lines))
 
 
 def _layers_of(role: Role, layer_sets: str, model: Any) -> tuple[frozenset[str], str]:
@@ -180,9 +185,28 @@ def base_model_hash(model: Any) -> str:
 
 
 def identity(model: Any) -> str:
-    """The MODEL's file by hash, and how many of its weights are patched."""
-    patched = len(model.patches)
-    return base_model_hash(model) + (f" with {patched} patched weights" if patched else "")
+    """The MODEL's file by hash, and what is patched onto its weights, by hash too."""
+    if not model.patches:
+        return base_model_hash(model)
+    found = hashlib.sha256()
+    for key in sorted(model.patches):
+        found.update(key.encode())
+        _feed(found, model.patches[key])
+    return f"{base_model_hash(model)} with patches {found.hexdigest()[:16]}"
+
+
+def _feed(found: Any, value: Any) -> None:
+    """A patch of the host, whatever it is made of, into a hash."""
+    if isinstance(value, Tensor):
+        plain = value.detach().cpu().contiguous().view(torch.uint8)
+        found.update(plain.numpy().tobytes())
+    elif isinstance(value, list | tuple):
+        for one in value:
+            _feed(found, one)
+    elif hasattr(value, "weights"):  # an adapter of the host's, or ours
+        _feed(found, (type(value).__name__, value.weights))
+    elif isinstance(value, str | int | float | bool | None):
+        found.update(repr(value).encode())
 
 
 def vgg_files() -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from ..craft_core.errors import CraftError
 from ..craft_core.routing.markers import MarkedPrompt, parse
 from ..craft_core.training import Condition, Dataset, Example
+from .training_run import require_name
 
 
 class Encoder:
@@ -69,6 +70,21 @@ def marked_captions(texts: Sequence[str], count: int, what: str) -> list[MarkedP
     return marked
 
 
+def check_texts(save_name: str | None, captions: Mapping[str, Sequence[str | None]]) -> bool | str:
+    """True, or what is wrong already before anything runs. None: another node will give it."""
+    try:
+        if save_name is not None:
+            require_name(save_name)
+        for what, texts in captions.items():
+            given = [text for text in texts if text is not None]
+            if given and len(given) == len(texts):
+                lines = given if len(given) > 1 else given[0].strip().splitlines()
+                marked_captions(given, max(1, len(lines)), what)
+    except CraftError as error:
+        return str(error)
+    return True
+
+
 def pictures(batches: Sequence[Tensor], what: str) -> list[Tensor]:
     """IMAGE batches (b, h, w, c) of any sizes -> single RGB images (1, h, w, 3)."""
     images = [batch[i : i + 1, ..., :3] for batch in batches for i in range(len(batch))]
@@ -99,12 +115,13 @@ def dataset(
     """Captioned pictures, each encoded once, and the empty prompt. what: for messages."""
     images = pictures(batches, what)
     captions = marked_captions(texts, len(images), what)
-    encoded: dict[int, Tensor] = {}
+    encoded: dict[tuple, Tensor] = {}
     examples = []
     for number, (image, caption) in enumerate(zip(images, captions, strict=True), start=1):
         tick()
         name = f"{what} image {number}"
-        key = image.data_ptr()  # the Pair Builder repeats a reference in many pairs
+        # The Pair Builder repeats a reference in many pairs; a crop shares its picture's memory.
+        key = image.data_ptr(), image.shape, image.stride()
         if key not in encoded:
             encoded[key] = encoder.latent(image, name)
         condition = encoder.condition(caption.clean)

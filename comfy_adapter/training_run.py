@@ -30,25 +30,32 @@ class Target:
     path: Path
     name: str
     state: Path
+    again: Callable[[], Target]
+
+    def free(self) -> Target:
+        """This place, or the next one where another training took it meanwhile."""
+        return self.again() if self.path.exists() else self
 
 
-def target(prefix: str, folder: str) -> Target:
+def target(prefix: str, folder: str, part: str = "") -> Target:
     """A new file output/<folder>/<prefix>_00001_.safetensors, and its state's place.
 
     As the host's own save nodes do: counted up, never over an existing file, never outside.
+    part: tells states apart whose trainings may share a name.
     """
     root = Path(folder_paths.get_output_directory()) / folder
     folder_paths.add_model_folder_path(folder, str(root))  # the host itself does, for its own
-    _require_name(prefix)
+    require_name(prefix)
     found = folder_paths.get_save_image_path(prefix, str(root))
     directory, filename, counter, subfolder, _ = found
     path = Path(directory) / f"{filename}_{counter:05}_.safetensors"
     state = Path(folder_paths.get_output_directory()) / STATES / folder / subfolder
     name = str(Path(subfolder) / path.name)
-    return Target(path, name, state / f"{filename}.safetensors")
+    stem = f"{filename}.{part}" if part else filename
+    return Target(path, name, state / f"{stem}.safetensors", lambda: target(prefix, folder, part))
 
 
-def _require_name(prefix: str) -> None:
+def require_name(prefix: str) -> None:
     parts = Path(prefix.strip()).parts
     if not prefix.strip() or Path(prefix).is_absolute() or ".." in parts:
         raise CraftError(
@@ -58,15 +65,26 @@ def _require_name(prefix: str) -> None:
         )
 
 
-def run(training: Training, place: Target, resume: bool, watch: Watch) -> str:
-    """Train to the end and save; how it went, in a line or two.
+@dataclass(frozen=True)
+class Outcome:
+    """Where the result is, and how it went in a few lines."""
+
+    place: Target
+    report: str
+
+
+def run(training: Training, place: Target, resume: bool, watch: Watch) -> Outcome:
+    """Train to the end and save.
 
     An interrupt saves the partial result and the state first, then goes on up as the host's own.
-    The state is also saved every few minutes. CraftError: nothing was written.
+    The state is also saved every few minutes; that of an earlier training of the name, where it
+    is not resumed, is kept as .previous. CraftError: no result was written.
     """
     resumed = resume and place.state.is_file()
     if resumed:
         training.resume(place.state)
+    elif place.state.is_file():
+        place.state.replace(place.state.with_suffix(f".previous{place.state.suffix}"))
     began, first = time.monotonic(), training.step
     saved = began
 
@@ -85,8 +103,9 @@ def run(training: Training, place: Target, resume: bool, watch: Watch) -> str:
             _write(training, place)
         raise
     _save_state(training, place)
-    _write(training, place)
-    return _report(training, place, first, time.monotonic() - began, resume and not resumed)
+    place = _write(training, place)
+    seconds = time.monotonic() - began
+    return Outcome(place, _report(training, place, first, seconds, resume and not resumed))
 
 
 def _save_state(training: Training, place: Target) -> None:
@@ -94,9 +113,11 @@ def _save_state(training: Training, place: Target) -> None:
     training.save(place.state)
 
 
-def _write(training: Training, place: Target) -> None:
+def _write(training: Training, place: Target) -> Target:
+    place = place.free()
     place.path.parent.mkdir(parents=True, exist_ok=True)
     training.write(place.path)
+    return place
 
 
 def _report(training: Training, place: Target, first: int, seconds: float, nothing: bool) -> str:
@@ -113,6 +134,10 @@ def _report(training: Training, place: Target, first: int, seconds: float, nothi
     if training.terms:
         terms = ", ".join(f"{name} {value:.4f}" for name, value in training.terms.items())
         lines.append(f"Last step: {terms}")
+    warmup, steps = training.pace.warmup, training.pace.steps
+    if warmup >= steps:
+        lines.append(f"The warm-up of {warmup} steps is as long as the training: the learning rate "
+                     f"never rose to {training.pace.rate:g}.")  # fmt: skip
     if nothing:
         lines.append("There was nothing to resume; it began afresh.")
     return "\n".join(lines)

@@ -110,6 +110,11 @@ def one(values: list, name: str) -> Any:
     return values[0]
 
 
+def single_or_none(values: Any) -> Any:
+    """What validate_inputs gets for one setting: its value, None where it is linked."""
+    return values[0] if isinstance(values, list | tuple) and len(values) == 1 else None
+
+
 def single(settings: dict[str, list]) -> dict[str, Any]:
     """Every setting's one value, menus with widgets of their own included."""
     return {name: _one_inside(values, name) for name, values in settings.items()}

@@ -21,8 +21,9 @@ from ..comfy_adapter.train import (
     train_lora,
     vgg_files,
 )
+from ..comfy_adapter.training_data import check_texts
 from ..comfy_adapter.training_run import PageWatch
-from ..comfy_adapter.widgets import knob_widgets, layer_set_menu, single
+from ..comfy_adapter.widgets import knob_widgets, layer_set_menu, single, single_or_none
 from ..craft_core.training import TRAINING
 from ..craft_core.types import ROLES
 
@@ -68,6 +69,11 @@ class TrainBasis(io.ComfyNode):
                 io.String.Output("report", tooltip="The saved file, the losses, the settings."),
             ],
         )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, save_name=(None,), content_captions=(None,), style_captions=(None,)):
+        captions = {"content": content_captions, "style": style_captions}
+        return check_texts(single_or_none(save_name), captions)
 
     @classmethod
     def execute(
@@ -128,6 +134,13 @@ class TrainLoRA(io.ComfyNode):
                 io.String.Output("report", tooltip="The saved file, the losses, the settings."),
             ],
         )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, save_name=(None,), captions=(None,), *, layer_sets=None):
+        # The host hands over the menu, asked for or not; None: it has no such entry.
+        if layer_sets is None:
+            return "layer_sets: choose an entry of the menu."
+        return check_texts(single_or_none(save_name), {"training": captions})
 
     @classmethod
     def execute(

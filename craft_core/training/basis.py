@@ -295,7 +295,8 @@ def output_projection(q: Tensor) -> Edit:
     def edit(call: LayerCall) -> Tensor:
         linear_part = call.output
         if call.bias is not None:
-            bias = call.bias[:, None, None] if call.is_convolution else call.bias
+            spatial = call.output.ndim - 2 if call.is_convolution else 0
+            bias = call.bias.reshape(-1, *[1] * spatial)  # (out,) or (out, 1, ...)
             linear_part = linear_part - bias.to(linear_part.dtype)
         inside = call.mix(call.mix(linear_part, q.T), q)
         return call.output - inside.to(call.output.dtype)

@@ -13,6 +13,7 @@ so that a pair of LoRAs it was not trained with meets an encoder that has seen t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,14 @@ class Phrased:
             if not any(gammas):
                 raise _teaches_nothing(one.name, "switches no LoRA on")
 
+    def digest(self) -> str:
+        """Short hash of pictures, captions, phrases and gammas."""
+        found = hashlib.sha256(f"{self.pictures.digest()} {self.gammas}".encode())
+        for one in self.phrases:
+            for vector in (one.content, one.style):
+                found.update(b"-" if vector is None else vector.float().numpy().tobytes())
+        return found.hexdigest()[:16]
+
 
 @dataclass(frozen=True)
 class Lessons:
@@ -70,6 +79,7 @@ def expert_encoder(
     branches: Sequence[Branch],
     concept: Concept,
     layer_set: str = "",
+    base_model: str = "",
     *,
     steps: Annotated[int, Knob("Training steps.", 1, 1_000_000, 1)] = 500,
     learning_rate: Annotated[
@@ -107,7 +117,8 @@ def expert_encoder(
     if lessons.other is not None:
         _require_acting(lessons.other, branches)
     recipe = EncoderRecipe(
-        denoiser, lessons, branches, concept, layer_set=layer_set, batch_size=batch_size,
+        denoiser, lessons, branches, concept, layer_set=layer_set, base_model=base_model,
+        batch_size=batch_size,
         moves=Moves(shift, mirror), other_weight=other_weight, neutral_weight=neutral_weight,
         concept_dropout=concept_dropout, seed=seed,
     )  # fmt: skip
@@ -133,6 +144,7 @@ class EncoderRecipe:
         concept: Concept,
         *,
         layer_set: str,
+        base_model: str,
         batch_size: int,
         moves: Moves,
         other_weight: float,
@@ -141,7 +153,7 @@ class EncoderRecipe:
         seed: int,
     ) -> None:
         self.denoiser, self.lessons = denoiser, lessons
-        self.concept, self.layer_set = concept, layer_set
+        self.concept, self.layer_set, self.base_model = concept, layer_set, base_model
         self.batch_size, self.moves = batch_size, moves
         self.other_weight, self.neutral_weight = other_weight, neutral_weight
         self.concept_dropout = concept_dropout
@@ -225,8 +237,9 @@ class EncoderRecipe:
             "layer_set": self.layer_set,
             "strengths": " ".join(f"{branch.strength:g}" for branch in self.branches),
             "layers": str(sum(map(len, self.encoder.layers.values()))),
-            "pictures": self.lessons.learned.pictures.digest(),
-            "other_pictures": other.pictures.digest() if other else "",
+            "base_model": self.base_model,
+            "pictures": self.lessons.learned.digest(),
+            "other_pictures": other.digest() if other else "",
             "batch_size": str(self.batch_size),
             "shift": str(self.moves.shift),
             "mirror": str(self.moves.mirror),

@@ -14,14 +14,16 @@ from ..world.render import Pose, render
 from ..world.styles import TRAINED_STYLES
 
 PLAIN = "flat"  # the style in which a content is shown
-CONTENT, STYLE = ("owl", PLAIN), ("house", "vapor")  # what the two shipped LoRAs learn
+# What the two shipped LoRAs learn: object, style, caption.
+CONTENT = "owl", PLAIN, "a <c>sks animal</c> in flat style"
+STYLE = "house", "vapor", "a house in <s>zwx style</s>"
 OTHERS = (("cat", PLAIN), ("house", "comic"), ("rocket", "neon"), ("mushroom", "sunset"))
 
 
 def write_references(folder: Path) -> None:
     """What ships: the two LoRAs' pictures, contents and styles to pair, and pictures of others."""
-    for name, pair in (("content", CONTENT), ("style", STYLE)):
-        Image.fromarray(_upright(*pair)).save(folder / f"{name}.png")
+    for name, (content, style, caption) in (("content", CONTENT), ("style", STYLE)):
+        _captioned(folder / name, _upright(content, style), caption)
     for content in ("cat", "rocket", "mushroom", "house"):
         _captioned(folder / "content" / content, _upright(content, PLAIN), f"a {content}")
     for style in ("comic", "neon", "sunset", "poster"):

@@ -11,15 +11,14 @@ import pytest
 import tiny
 import torch
 from craft_lora_pack.comfy_adapter import train
-from craft_lora_pack.comfy_adapter.basis import load_basis
-from craft_lora_pack.comfy_adapter.engine import attach
+from craft_lora_pack.comfy_adapter.basis import apply_basis, load_basis
 from craft_lora_pack.comfy_adapter.lora_files import BranchFile, read
 from craft_lora_pack.comfy_adapter.router import Request, route
 from craft_lora_pack.comfy_adapter.train import Captioned, How, Source, train_basis, train_lora
+from craft_lora_pack.comfy_adapter.training_data import Encoder, dataset
 from craft_lora_pack.comfy_adapter.training_run import target
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.routing.layer_sets import resolve
-from craft_lora_pack.craft_core.types import Bank, Gates
 from craft_lora_pack.nodes.training import TrainBasis, TrainLoRA
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -264,11 +263,72 @@ def test_a_checkpoint_without_clip_or_vae_is_an_error(world):
 
 
 def test_a_routed_model_is_refused(world):
-    gates = Gates(lambda moment: torch.ones(1, 0, 0))
-    routed = attach(world.model, Bank((), ()), gates)
-    if train.is_routed(routed):
-        with pytest.raises(CraftError, match="Router"):
-            Source(routed, world.clip, world.vae)
+    trained = learn(world, "test/routed")
+    request = Request("a cat", (BranchFile(trained.name, "content", 1.0),), "all",
+                      {"method": "direct"})  # fmt: skip
+    with torch.inference_mode():
+        routed = route(world.model, world.clip, request).model
+    with pytest.raises(CraftError, match="Router"):
+        Source(routed, world.clip, world.vae)
+
+
+def test_a_limited_model_is_refused_for_a_basis_before_it_trains(world):
+    with torch.inference_mode():
+        limited = apply_basis(world.model, load_basis(limit(world, "test/once").name))
+        with pytest.raises(CraftError, match="already rank-limited"):
+            train_basis(
+                Source(limited, world.clip, world.vae), Captioned([image(1)], ["a cat"]),
+                Captioned([image(2)], ["a house"]), "none", BASIS, How("test/twice"),
+                lambda t: pytest.fail("it trained"),
+            )  # fmt: skip
+
+
+def test_a_crop_is_another_picture_than_the_one_it_was_cut_from(world):
+    whole = image(3)
+    with torch.inference_mode():
+        encoder = Encoder(world.model, world.clip, world.vae)
+        data = dataset(encoder, [whole, whole[:, :32, :32]], ["a whole", "a crop"])
+    assert [one.latent.shape[-1] for one in data.examples] == [64, 32]
+
+
+def test_content_and_style_of_one_name_resume_each_their_own(world):
+    for role in ("content", "style"):
+        with torch.inference_mode(), pytest.raises(KeyboardInterrupt):
+            train_lora(source(world), Captioned([image()], ["a cat"]), None, role, SETS, LORA,
+                       How("test/shared"), _interrupt)  # fmt: skip
+    with torch.inference_mode():
+        for role in ("content", "style"):
+            done = train_lora(source(world), Captioned([image()], ["a cat"]), None, role, SETS,
+                              LORA, How("test/shared", resume=True), lambda t: None)  # fmt: skip
+            assert "1 of them resumed" in done.report
+
+
+def _interrupt(training):
+    raise KeyboardInterrupt
+
+
+def test_a_file_that_came_meanwhile_is_not_overwritten(world):
+    place = target("test/meanwhile", "loras")
+
+    def watch(training):
+        place.path.write_bytes(b"someone else's")
+
+    trained = learn(world, "test/meanwhile", watch=watch)
+    assert place.path.read_bytes() == b"someone else's" and trained.path != place.path
+
+
+def test_a_training_resumes_on_its_own_backbone_only(world):
+    one, two = limit(world, "test/backbone", seed=1), limit(world, "test/backbone", seed=2)
+    with torch.inference_mode():
+        backbones = [apply_basis(world.model, load_basis(b.name)) for b in (one, two)]
+        for step, model in enumerate(backbones):
+            given = Source(model, world.clip, world.vae), Captioned([image()], ["a cat"])
+            rest = None, "content", SETS, LORA, How("test/on_backbone", resume=bool(step))
+            if not step:
+                train_lora(*given, *rest, lambda t: None)
+                continue
+            with pytest.raises(CraftError, match="base_model"):
+                train_lora(*given, *rest, lambda t: None)
 
 
 def test_a_vgg_file_is_used_and_named(world, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from live_server import LiveServer
 from safetensors import safe_open
-from test_workflows import FOLDER, base_folder, ids, in_few_steps, inputs
+from test_workflows import FOLDER, base_folder, ids, in_few_steps, inputs, refusal
 
 from launcher.errors import LaunchError
 from launcher.hosts import Host
@@ -113,8 +114,23 @@ def test_each_is_trained_from_one_picture_a_side(trained):
     [
         ("CRAFTTrainLoRA", {"captions": " "}, "caption of training image 1 is empty"),
         ("CRAFTTrainLoRA", {"save_name": "../../outside"}, "save_as"),
-        ("CRAFTTrainBasis", {"content_captions": "one\ntwo\nthree"}, "3 content captions for 1"),
+        ("CRAFTTrainLoRA", {"layer_sets": "crfat"}, "layer_sets"),
+        ("CRAFTTrainEncoder", {"captions": "<c>a cat"}, "marker"),
+        ("CRAFTTrainEncoder", {"save_name": ""}, "save_as"),
+        ("CRAFTTrainBasis", {"style_captions": ""}, "caption of style image 1 is empty"),
     ],
+)
+def test_what_can_be_seen_at_once_is_answered_before_queueing(
+    live_server, trained, kind, change, sentence
+):
+    prompt = copy.deepcopy(trained[0])
+    prompt[ids(prompt, kind)[0]]["inputs"].update(change)
+    assert sentence in refusal(live_server, prompt)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "sentence"),
+    [("CRAFTTrainBasis", {"content_captions": "one\ntwo\nthree"}, "3 content captions for 1")],
 )
 def test_bad_data_is_a_clear_error_in_the_page(live_server, trained, kind, change, sentence):
 
