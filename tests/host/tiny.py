@@ -61,6 +61,21 @@ def sdxl(dtype: torch.dtype = torch.float32, seed: int = 0, **changes):
     return _patcher(comfy.supported_models.SDXL, comfy.model_base.SDXL, config, dtype, seed)
 
 
+def flux(seed: int = 0):
+    """MODEL of the Flux class: a DiT whose blocks write into their inputs."""
+    config = {
+        "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": POOLED,
+        "context_in_dim": CONTEXT, "hidden_size": 64, "mlp_ratio": 2.0, "num_heads": 4, "depth": 2,
+        "depth_single_blocks": 2, "axes_dim": [4, 6, 6], "theta": 10000, "patch_size": 2,
+        "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": [], "dtype": torch.float32,
+    }  # fmt: skip
+    made = comfy.supported_models.Flux(config)
+    made.set_inference_dtype(torch.float32, None)
+    model = comfy.model_base.Flux(made, device=CPU)
+    randomise_all(model.diffusion_model, seed)
+    return comfy.model_patcher.CoreModelPatcher(model, load_device=CPU, offload_device=CPU)
+
+
 def _patcher(kind, model_class, unet_config: dict, dtype: torch.dtype, seed: int):
     """v-prediction, so that a random network's samples come out as tame as its outputs."""
     config = kind(unet_config)
