@@ -7,7 +7,7 @@ one LoRA for each held-out content and one for each held-out style, from one pic
 backbone, with the pack's own recipes; then every content LoRA with every style LoRA through the
 Router and ACFG. The judge of the small world gives cosines to the two reference pictures.
 
-- alone: a LoRA by itself, in trained styles (content) or on trained objects (style): its cosine on
+- alone: a LoRA by itself, in core styles (content) or on core objects (style): its cosine on
   its own axis, and how often the judge's nearest name is right;
 - leak: the same pictures on the *other* axis, against the LoRA's reference: what it brought along
   that was not asked for (lower is better);
@@ -15,6 +15,11 @@ Router and ACFG. The judge of the small world gives cosines to the two reference
   loss against the LoRAs alone: the two readings of "cross-influence" of CRAFT-LoRA (2602.18936).
 
 Intervals are 95 % bootstraps over contents and styles. Files are kept in --out and used again.
+
+    python run.py bench influence --shipped
+
+scores the two LoRAs that ship, alone and on all layers, instead: the gate that a LoRA must pass
+before any fusion of it is scored (right at least .8 on its own axis).
 """
 
 from __future__ import annotations
@@ -62,17 +67,18 @@ from craft_lora_pack.craft_core.projection import (  # noqa: E402
     write_basis,
 )
 from craft_lora_pack.craft_core.training.targets import trainable  # noqa: E402
+
 from small_world.judge import (  # noqa: E402
     content_prototypes,
     load_judge,
     nearest,
     style_prototypes,
 )
-
+from small_world.train.references import CONTENT, STYLE  # noqa: E402
 from small_world.world import captions  # noqa: E402
-from small_world.world.objects import DRAWN, OBJECTS, TRAINED_OBJECTS  # noqa: E402
+from small_world.world.objects import CORE_OBJECTS, DRAWN, OBJECTS, TRAINED_OBJECTS  # noqa: E402
 from small_world.world.render import Pose, render  # noqa: E402
-from small_world.world.styles import HELD_OUT_STYLES, TRAINED_STYLES  # noqa: E402
+from small_world.world.styles import CORE_STYLES, HELD_OUT_STYLES, TRAINED_STYLES  # noqa: E402
 
 PLAIN, OBJECT = "flat", "house"  # what a content, and a style, is shown in
 LAYER_SETS = "duolora-prior"
@@ -175,7 +181,8 @@ class Bench:
 
     def sample(self, model: Any, files: list[BranchFile], prompt: str, asymmetric: bool):
         """(seeds, 3, 64, 64) in [-1, 1]."""
-        request = Request(prompt, tuple(files), LAYER_SETS, {"method": "craft"})
+        layer_sets = "all" if self.options.shipped else LAYER_SETS
+        request = Request(prompt, tuple(files), layer_sets, {"method": "craft"})
         routed = route(model, self.world.clip, request)
         negative = self.world.encode("")
         guider = acfg_guider(routed.model, routed.conditioning, negative, CFG, asymmetric)
@@ -193,9 +200,9 @@ class Bench:
         """The LoRA by itself, standard guidance at strength 1: own axis, right names, leak."""
         if role == "content":
             asked = [f"<c>a sks {OBJECTS[one.name].family}</c> in {style} style"
-                     for style in TRAINED_STYLES if style != PLAIN]  # fmt: skip
+                     for style in CORE_STYLES]  # fmt: skip
         else:
-            asked = [f"a {name} in <s>zwx style</s>" for name in TRAINED_OBJECTS if name != OBJECT]
+            asked = [f"a {name} in <s>zwx style</s>" for name in CORE_OBJECTS if name != OBJECT]
         asked = asked[:: max(1, len(asked) // self.options.prompts)][: self.options.prompts]
         pictures = torch.cat(
             [self.sample(model, [BranchFile(one.file, role, 1.0)], p, False) for p in asked]  # type: ignore
@@ -227,6 +234,16 @@ class Bench:
             float((self.judge.content_embedding(pictures) @ content.T).mean()),
             float((self.judge.style_embedding(pictures) @ style.T).mean()),
         )
+
+    def shipped(self) -> None:
+        for role, file, pair in (
+            ("content", small_world_models.CONTENT, CONTENT),
+            ("style", small_world_models.STYLE, STYLE),
+        ):
+            reference = _picture(render(*pair[:2], seed=0, pose=Pose()))
+            one = Learned(pair[0] if role == "content" else pair[1], file, reference)
+            figures = self.alone(self.world.model, one, role)
+            print(file, {name: round(value, 3) for name, value in figures.items()}, flush=True)
 
     # -- the table ---------------------------------------------------------------------------
 
@@ -283,6 +300,7 @@ def main() -> None:
     parser.add_argument("--choice", type=int, default=0, help="seed that draws held-out words")
     parser.add_argument("--backbones", nargs="+", default=BACKBONES, choices=BACKBONES)
     parser.add_argument("--out", type=Path, help="keep bases and LoRAs here, and use them again")
+    parser.add_argument("--shipped", action="store_true", help="score the LoRAs that ship")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -290,6 +308,8 @@ def main() -> None:
         folder_paths.set_output_directory(str(options.out.resolve()))
     with torch.inference_mode():
         bench = Bench(options)
+        if options.shipped:
+            return bench.shipped()
         print("contents:", *bench.contents, " styles:", *bench.styles, flush=True)
         rows = {kind: bench.row(kind) for kind in options.backbones}
     print("|", " | ".join(["", *rows]), "|")
