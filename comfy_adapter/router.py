@@ -62,7 +62,10 @@ class Routed:
 def with_own_loras(
     names: Sequence[str], strengths: Sequence[float], extra: Sequence[BranchFile]
 ) -> tuple[BranchFile, ...]:
-    """The Router's two own LoRAs, where chosen, before the extra branches."""
+    """The Router's two own LoRAs, where chosen, before the extra branches.
+
+    strengths: the dials of content and style; they multiply the extra branches of their role too.
+    """
     roles: tuple[Role, ...] = ("content", "style")
     if not all(map(math.isfinite, strengths)):
         raise CraftError(
@@ -75,7 +78,8 @@ def with_own_loras(
         for name, role, strength in zip(names, roles, strengths, strict=True)
         if name != NONE
     ]
-    return (*own, *extra)
+    dials = dict(zip(roles, strengths, strict=True))
+    return (*own, *(replace(b, strength=b.strength * dials[b.role]) for b in extra))
 
 
 def layer_set_text(menu: dict[str, Any] | str) -> str:

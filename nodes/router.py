@@ -44,11 +44,11 @@ class Router(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "content_strength", default=1.0, min=-10.0, max=10.0, step=0.05,
-                    tooltip="Dial of the content LoRA (gamma_c).",
+                    tooltip="Dial of content (gamma_c), of the LoRA and of extra contents.",
                 ),
                 io.Float.Input(
                     "style_strength", default=1.0, min=-10.0, max=10.0, step=0.05,
-                    tooltip="Dial of the style LoRA (gamma_s).",
+                    tooltip="Dial of style (gamma_s), of the LoRA and of extra styles.",
                 ),
                 layer_set_menu("layer_sets"),
                 method_menu("method", FUSION, "How the branches are combined."),

@@ -117,8 +117,6 @@ class TrainLoRA(io.ComfyNode):
                 save_name("craft/lora", "output/loras"),
                 *knob_widgets(TRAINING["lora"]),
                 *how_inputs(),
-                io.Float.Input("strength", default=1.0, min=-10.0, max=10.0, step=0.05,
-                               tooltip="Dial of the branch this node returns; not trained."),
                 io.Image.Input("prior_images", optional=True,
                                tooltip="Pictures to stay as they are (prior preservation), such as "
                                "other dogs made by the model itself."),
@@ -156,7 +154,7 @@ class TrainLoRA(io.ComfyNode):
             role, layer_set_text(own["layer_sets"]),
             knobs("lora", own), how(own), watch(cls, own),
         )  # fmt: skip
-        branch = BranchFile(trained.name, role, own["strength"])
+        branch = BranchFile(trained.name, role, 1.0)
         return io.NodeOutput(
             (*branches, branch), lora_state(trained.path), {"loss": trained.losses}, trained.report
         )

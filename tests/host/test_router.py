@@ -92,10 +92,12 @@ def test_b_lora_is_craft_on_its_two_blocks(world):
 
 def test_an_extra_branch_is_the_router_slot_it_stands_for(world):
     own, positive, *_ = route(world)
-    (extra,) = LoadLoRABranch.execute(small.STYLE, "style", 0.6).result
-    other, *_ = route(world, style="none", extra_branches=extra)
     negative = world.encode("")
-    assert torch.equal(sample(own, positive, negative), sample(other, positive, negative))
+    expected = sample(own, positive, negative)
+    for strength, dial in ((0.6, 1.0), (1.0, 0.6)):
+        (extra,) = LoadLoRABranch.execute(small.STYLE, "style", strength).result
+        other, *_ = route(world, style="none", extra_branches=extra, style_strength=dial)
+        assert torch.equal(expected, sample(other, positive, negative))
 
 
 def test_an_extra_branch_may_have_its_own_layers(world):

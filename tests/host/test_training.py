@@ -187,7 +187,7 @@ def test_the_nodes_return_what_they_saved(world):
     settings = {
         "role": ["content"], "layer_sets": {"layer_sets": ["custom"], "patterns": [SETS]},
         "save_name": ["test/node"], "precision": ["fp32"], "gradient_checkpointing": [False],
-        "resume": [False], "strength": [0.5],
+        "resume": [False],
     }  # fmt: skip
     knobs = {p.name: [p.default] for p in train.TRAINING["lora"].parameters}
     given = ([world.model], [world.clip], [world.vae])
@@ -199,7 +199,7 @@ def test_the_nodes_return_what_they_saved(world):
             **settings,
             **{**knobs, **{k: [v] for k, v in LORA.items()}},
         ).result
-    assert branches == (BranchFile("test/node_00001_.safetensors", "content", 0.5),)
+    assert branches == (BranchFile("test/node_00001_.safetensors", "content", 1.0),)
     assert state.keys() == tensors(folder_paths.get_full_path("loras", branches[0].name)).keys()
     assert len(losses["loss"]) == 3 and "node_00001_" in report
     settings = {k: settings[k] for k in ("precision", "gradient_checkpointing", "resume")}

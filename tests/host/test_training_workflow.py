@@ -64,7 +64,7 @@ def from_files(prompt: dict[str, Any], files: dict[str, Path]) -> dict[str, Any]
         elif kind == "CRAFTTrainLoRA":
             chain = {"branches": given["branches"]} if "branches" in given else {}
             loader = {"class_type": "CRAFTLoadLoRABranch", "inputs": {
-                "lora": name, "role": given["role"], "strength": given["strength"], **chain,
+                "lora": name, "role": given["role"], "strength": 1.0, **chain,
             }}  # fmt: skip
         else:
             loader = {"class_type": "CRAFTLoadExpertEncoder", "inputs": {"encoder": name}}

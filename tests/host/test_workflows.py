@@ -28,7 +28,16 @@ DEMO = FOLDER / "demo_small_world.json"
 FUSION = FOLDER / "fusion_sdxl.json"
 ABLATION = FOLDER / "ablation_small_world.json"
 PAIRS = FOLDER / "pair_building_small_world.json"
-SAVED = {DEMO: 5, FUSION: 1, ABLATION: 1, PAIRS: 1}  # pictures that each one saves
+TRAINING = FOLDER / "training_small_world.json"
+EXTENSION = FOLDER / "semantic_extension_small_world.json"
+SAVED = {
+    DEMO: 5,
+    FUSION: 1,
+    ABLATION: 1,
+    PAIRS: 1,
+    TRAINING: 4,
+    EXTENSION: 16,
+}  # pictures that each one saves
 MAIN_NODES = {
     "CRAFTLoadRankLimitedUNet",
     "CRAFTRouter",
