@@ -138,7 +138,7 @@ def test_ctrl_c_leaves_a_file_that_loads_and_a_state(ran, resumed):
     assert stopped.status == 130
     assert "--resume" in stopped.out
     partial = stopped.output / "loras" / "cats" / "one_00001_.safetensors"
-    state = stopped.output / "craft_training" / "loras" / "cats" / "one.safetensors"
+    state = stopped.output / "craft_training" / "loras" / "cats" / "one.content.safetensors"
     assert str(partial) in stopped.out and str(state) in stopped.out and state.is_file()
     assert metadata(partial)["steps_done"] == "2"
     with safe_open(partial, framework="pt") as one, safe_open(ran["lora"].saved, "pt") as other:
