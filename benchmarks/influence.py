@@ -85,7 +85,7 @@ LAYER_SETS = "duolora-prior"
 BACKBONES = ("as it is", "learned basis", "random basis")
 RANKS = {"r_max": 4, "r_min": 1}
 STRENGTHS = (0.7, 0.5)
-CFG, SAMPLING_STEPS = 3.0, 20
+SAMPLING_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,8 @@ class Bench:
         request = Request(prompt, tuple(files), layer_sets, {"method": "craft"})
         routed = route(model, self.world.clip, request)
         negative = self.world.encode("")
-        guider = acfg_guider(routed.model, routed.conditioning, negative, CFG, asymmetric)
+        cfg = self.options.cfg
+        guider = acfg_guider(routed.model, routed.conditioning, negative, cfg, asymmetric)
         latent = torch.zeros(self.options.seeds, 3, 64, 64)  # the world's latents are its pictures
         sigmas = comfy.samplers.calculate_sigmas(
             model.get_model_object("model_sampling"), "normal", SAMPLING_STEPS
@@ -300,6 +301,7 @@ def main() -> None:
     parser.add_argument("--choice", type=int, default=0, help="seed that draws held-out words")
     parser.add_argument("--backbones", nargs="+", default=BACKBONES, choices=BACKBONES)
     parser.add_argument("--out", type=Path, help="keep bases and LoRAs here, and use them again")
+    parser.add_argument("--cfg", type=float, default=3.0, help="guidance scale of every picture")
     parser.add_argument("--shipped", action="store_true", help="score the LoRAs that ship")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
