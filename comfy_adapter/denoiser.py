@@ -111,10 +111,6 @@ class HostDenoiser:
             )
         return self._vae(self._model.process_latent_out(latent))
 
-    def latent(self, encoded: Tensor) -> Tensor:
-        """A VAE's latent (C, *spatial) on the model's own scale, float32 on the CPU."""
-        return self._model.process_latent_in(encoded[None].float().clone())[0].cpu()
-
 
 @contextmanager
 def opened(

@@ -198,7 +198,7 @@ def identity(model: Any) -> str:
 def _feed(found: Any, value: Any) -> None:
     """A patch of the host, whatever it is made of, into a hash."""
     if isinstance(value, Tensor):
-        plain = value.detach().cpu().contiguous().view(torch.uint8)
+        plain = value.detach().cpu().flatten().view(torch.uint8)
         found.update(plain.numpy().tobytes())
     elif isinstance(value, list | tuple):
         for one in value:

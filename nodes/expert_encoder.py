@@ -9,11 +9,10 @@ from ..comfy_adapter.expert_encoder import FOLDER, encoder_files, encoder_stamp,
 from ..comfy_adapter.router import layer_set_text
 from ..comfy_adapter.sockets import CATEGORY, Branches, Encoder, LossMap
 from ..comfy_adapter.train import Captioned
-from ..comfy_adapter.training_data import check_texts
-from ..comfy_adapter.widgets import knob_widgets, layer_set_menu, single, single_or_none
+from ..comfy_adapter.widgets import knob_widgets, layer_set_menu, single
 from ..craft_core.errors import CraftError
 from ..craft_core.training import TRAINING
-from .training import TRAIN, how, how_inputs, knobs, save_name, source, watch
+from .training import TRAIN, answer, how, how_inputs, knobs, save_name, source, watch
 
 NO_FILES = f"(none in models/{FOLDER})"
 
@@ -113,10 +112,7 @@ class TrainEncoder(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, save_name=(None,), captions=(None,), *, layer_sets=None):
-        # The host hands over the menu, asked for or not; None: it has no such entry.
-        if layer_sets is None:
-            return "layer_sets: choose an entry of the menu."
-        return check_texts(single_or_none(save_name), {"training": captions})
+        return answer(save_name, captions, layer_sets)
 
     @classmethod
     def execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from comfy_api.latest import io
@@ -135,10 +136,7 @@ class TrainLoRA(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, save_name=(None,), captions=(None,), *, layer_sets=None):
-        # The host hands over the menu, asked for or not; None: it has no such entry.
-        if layer_sets is None:
-            return "layer_sets: choose an entry of the menu."
-        return check_texts(single_or_none(save_name), {"training": captions})
+        return answer(save_name, captions, layer_sets)
 
     @classmethod
     def execute(
@@ -158,6 +156,16 @@ class TrainLoRA(io.ComfyNode):
         return io.NodeOutput(
             (*branches, branch), lora_state(trained.path), {"loss": trained.losses}, trained.report
         )
+
+
+def answer(save_name: Sequence, captions: Sequence, layer_sets: Any) -> bool | str:
+    """What validate_inputs says of a training on layer sets, before it is queued.
+
+    layer_sets: the host hands over the menu, asked for or not; None: it has no such entry.
+    """
+    if layer_sets is None:
+        return "layer_sets: choose an entry of the menu."
+    return check_texts(single_or_none(save_name), {"training": captions})
 
 
 def source_inputs() -> list[io.Input]:

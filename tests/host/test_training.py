@@ -22,7 +22,7 @@ from craft_lora_pack.craft_core.routing.layer_sets import resolve
 from craft_lora_pack.nodes.training import TrainBasis, TrainLoRA
 from safetensors import safe_open
 from safetensors.torch import load_file
-from small_world_models import load
+from small_world_models import STYLE, load
 
 LORA = {"rank": 2, "steps": 3, "batch_size": 2, "learning_rate": 1e-2, "warmup": 1}
 BASIS = {"r_max": 3, "r_min": 1, "steps": 2, "batch_size": 1, "warmup": 1}
@@ -349,3 +349,16 @@ def test_a_vgg_file_is_used_and_named(world, monkeypatch):
             "vgg19.safetensors", BASIS, How("test/vgg"), lambda t: None,
         )  # fmt: skip
     assert "content perceptual" in trained.report and "vgg19.safetensors" in trained.report
+
+
+def test_a_lora_on_the_model_is_part_of_its_identity(world):
+    """Each patch of the host counts, with its strength; the plain model is its file alone."""
+    plain = train.identity(world.model)
+    named = {
+        strength: train.identity(
+            host_nodes.LoraLoader().load_lora(world.model, world.clip, STYLE, strength, 0.0)[0]
+        )
+        for strength in (1.0, 0.5)
+    }
+    assert len({plain, *named.values()}) == 3
+    assert all(name.startswith(plain) for name in named.values())
