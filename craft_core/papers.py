@@ -17,3 +17,56 @@ B_LORA = Paper(
     year=2024,
     arxiv="2403.14572",
 )
+K_LORA = Paper(
+    title="K-LoRA: Unlocking Training-Free Fusion of Any Subject and Style LoRAs",
+    authors="Ziheng Ouyang, Zhen Li, Qibin Hou",
+    year=2025,
+    arxiv="2502.18461",
+)
+LORA_COMPOSITION = Paper(
+    title="Multi-LoRA Composition for Image Generation",
+    authors="Ming Zhong, Yelong Shen, Shuohang Wang, Yadong Lu, Yizhu Jiao, Siru Ouyang, "
+    "Donghan Yu, Jiawei Han, Weizhu Chen",
+    year=2024,
+    arxiv="2402.16843",
+)
+ZIP_LORA = Paper(
+    title="ZipLoRA: Any Subject in Any Style by Effectively Merging LoRAs",
+    authors="Viraj Shah, Nataniel Ruiz, Forrester Cole, Erika Lu, Svetlana Lazebnik, "
+    "Yuanzhen Li, Varun Jampani",
+    year=2023,
+    arxiv="2311.13600",
+)
+DUO_LORA = Paper(
+    title="DuoLoRA: Cycle-consistent and Rank-disentangled Content-Style Personalization",
+    authors="Aniket Roy, Shubhankar Borse, Shreya Kadambi, Debasmit Das, Shweta Mahajan, "
+    "Risheek Garrepalli, Hyojin Park, Ankita Nayak, Rama Chellappa, Munawar Hayat, Fatih Porikli",
+    year=2025,
+    arxiv="2504.13206",
+)
+B4M = Paper(
+    title="B4M: Breaking Low-Rank Adapter for Making Content-Style Customization",
+    authors="Yu Xu, Fan Tang, Juan Cao, Yuxin Zhang, Oliver Deussen, Weiming Dong, Jintao Li, "
+    "Tong-Yee Lee",
+    year=2025,
+    arxiv="2403.19456",
+)
+TIES = Paper(
+    title="TIES-Merging: Resolving Interference When Merging Models",
+    authors="Prateek Yadav, Derek Tam, Leshem Choshen, Colin Raffel, Mohit Bansal",
+    year=2023,
+    arxiv="2306.01708",
+)
+DARE = Paper(
+    title="Language Models are Super Mario: Absorbing Abilities from Homologous Models as a Free "
+    "Lunch",
+    authors="Le Yu, Bowen Yu, Haiyang Yu, Fei Huang, Yongbin Li",
+    year=2023,
+    arxiv="2311.03099",
+)
+KNOTS = Paper(
+    title="Model Merging with SVD to Tie the KnOTS",
+    authors="George Stoica, Pratik Ramesh, Boglarka Ecsedi, Leshem Choshen, Judy Hoffman",
+    year=2024,
+    arxiv="2410.19735",
+)
