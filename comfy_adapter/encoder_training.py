@@ -16,8 +16,8 @@ from ..craft_core.routing.markers import MarkedPrompt, gammas
 from ..craft_core.routing.presets import PRESETS
 from ..craft_core.training import TRAINING, Dataset, Lessons, Phrased
 from ..craft_core.types import Branch, LoraFile
-from .auto_sets import auto_sets
 from .denoiser import opened
+from .energies import auto_sets
 from .expert_encoder import FOLDER, concept, phrases
 from .lora_files import BranchFile, branch, patch_text_encoder, read
 from .modules import model_layers

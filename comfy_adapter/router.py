@@ -17,8 +17,8 @@ from ..craft_core.routing.layer_sets import LayerSets, resolve
 from ..craft_core.routing.markers import MarkedPrompt, gammas, parse
 from ..craft_core.routing.presets import PRESETS
 from ..craft_core.schedule.schedule import Schedule
-from ..craft_core.types import Bank, Branch, LoraFile, Role, Routing
-from .auto_sets import auto_sets
+from ..craft_core.types import Bank, Branch, Energies, LoraFile, Role, Routing
+from .energies import auto_sets, file_energies
 from .engine import attach
 from .expert_encoder import Applied, apply_encoder
 from .lora_files import (
@@ -120,8 +120,9 @@ def route(model: Any, clip: Any, request: Request, stack: Sequence = ()) -> Rout
     method, knobs = chosen(request.method, "method", FUSION)
     sets = _layer_sets(request, method, bank.branches, layers, model.load_device)
     plan = _plan(request, method, marked, bank, layers, sets)
-    bank = _reachable(bank, method, plan)
-    routing = Routing(plan.gammas, plan.sets)
+    energies = _energies(request, method, bank, layers, model.load_device)
+    bank = _reachable(bank, plan)
+    routing = Routing(plan.gammas, plan.sets, energies)
     expert = _expert(request, connected, marked, bank)
     gates = method.function(bank, routing, **knobs)
     gates = compose(gates, bank, request.schedule, expert.table)
@@ -199,11 +200,17 @@ def _plan(
     return _Plan(gamma, by_branch, adapted, active, sets.unmatched, missed)
 
 
-def _reachable(bank: Bank, method: Any, plan: _Plan) -> Bank:
+def _energies(
+    request: Request, method: Any, bank: Bank, layers: Any, device: Any
+) -> Energies | None:
+    """How large the updates are, for a method that compares them."""
+    if not method.traits.energies or not bank.branches:
+        return None
+    return file_energies(request.branches, bank.branches, layers, device)
+
+
+def _reachable(bank: Bank, plan: _Plan) -> Bank:
     """The bank without what no gate of the method can ever reach: it need not be loaded."""
-    traits = method.traits
-    if not (traits.layer_sets or traits.pinned_layer_set):
-        return bank
     branches = [
         replace(b, layers={p: f for p, f in b.layers.items() if gamma and p in allowed})
         for b, gamma, allowed in zip(bank.branches, plan.gammas, plan.sets, strict=True)

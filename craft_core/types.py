@@ -126,15 +126,28 @@ class Gates:
 
 
 @dataclass(frozen=True)
+class Energies:
+    """How large the updates of content and style are in each layer that both adapt, as pairs.
+
+    top: (S_c, S_s), the sums of the K largest |dW| entries. total: the sums of all |dW|.
+    """
+
+    top: Mapping[str, tuple[float, float]]
+    total: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
 class Routing:
     """What the prompt and the layer sets say, by branch, for the methods that listen to them.
 
     gammas: one dial in [0, 1] per branch (0: its marker is absent). CRAFT-LoRA, Eq. 8.
     layer_sets: per branch, the module paths it may act on.
+    energies: of the pair, for the methods that compare updates (Traits.energies).
     """
 
     gammas: tuple[float, ...]
     layer_sets: tuple[frozenset[str], ...]
+    energies: Energies | None = None
 
 
 @dataclass(frozen=True)

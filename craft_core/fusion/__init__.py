@@ -1,8 +1,18 @@
 """Fusion methods, one paper a file; compose.py joins a method with strengths and a schedule."""
 
 # Imported in the order of the menu, whose first entry is the default.
-from . import craft, direct, b_lora  # isort: skip
+from . import craft, direct, b_lora, k_lora, switch, composite  # isort: skip
 from .compose import compose
 from .methods import FUSION, Traits
 
-__all__ = ["FUSION", "Traits", "b_lora", "compose", "craft", "direct"]
+__all__ = [
+    "FUSION",
+    "Traits",
+    "b_lora",
+    "compose",
+    "composite",
+    "craft",
+    "direct",
+    "k_lora",
+    "switch",
+]

@@ -24,12 +24,24 @@ class Traits:
 
     markers: the prompt's markers and their gammas. layer_sets: the layer sets the user chose.
     pinned_layer_set: key of the preset the method itself prescribes; its routing must carry that
-    preset's sets instead of the user's.
+    preset's sets instead of the user's. energies: its routing must carry the pair's energies.
     """
 
     markers: bool
     layer_sets: bool
     pinned_layer_set: str | None = None
+    energies: bool = False
+
+
+def gammas_everywhere(bank: Bank, routing: Routing) -> Tensor:
+    """(layers, branches) float32: a branch's gamma on every layer it adapts, 0 elsewhere."""
+    assert len(routing.gammas) == len(bank.branches), "one routing per branch"
+    rows = [
+        [gamma if path in branch.layers else 0.0
+         for branch, gamma in zip(bank.branches, routing.gammas, strict=True)]
+        for path in bank.layers
+    ]  # fmt: skip
+    return torch.tensor(rows).reshape(len(bank.layers), len(bank.branches))
 
 
 def gammas_on_layer_sets(bank: Bank, routing: Routing) -> Tensor:

@@ -1,6 +1,6 @@
 """LoRA files: names of layers, exact low-rank factors, reading and writing."""
 
-from .energy import energy, top_k_sum
+from .energy import energy, magnitude, pair_energies, top_k_sum
 from .factors import combine
 from .keys import Layers, lora_names, unet_diffusers_blocks, unet_diffusers_paths
 from .storage import parse_lora, read_lora, write_lora
@@ -10,6 +10,8 @@ __all__ = [
     "combine",
     "energy",
     "lora_names",
+    "magnitude",
+    "pair_energies",
     "parse_lora",
     "read_lora",
     "top_k_sum",

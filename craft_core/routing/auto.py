@@ -10,9 +10,8 @@ the smaller one would take every layer. With ours the shares of each role add up
 role wins somewhere.
 
 Our choices where the paper has none. Shares are taken over the layers both roles adapt; a layer
-only one role adapts goes to it. Several branches of a role add their S, strengths not counted:
-moving a dial must not move a layer. r is the largest rank of a role's factors in the layer. Equal
-shares (to one part in a million) go to the role with fewer layers so far, in depth order.
+only one role adapts goes to it. Equal shares (to one part in a million) go to the role with fewer
+layers so far, in depth order.
 """
 
 from __future__ import annotations
@@ -20,22 +19,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-import torch
-
 from ..errors import CraftError
-from ..lora.energy import top_k_sum
-from ..types import ROLES, Branch, Role
+from ..lora.energy import pair_energies
+from ..types import ROLES, Branch, Energies, Role
 
 _TIE = 1e-6
 
 
 def split_by_energy(
-    branches: Sequence[Branch], depth_order: Iterable[str]
+    branches: Sequence[Branch], depth_order: Iterable[str], energies: Energies | None = None
 ) -> tuple[frozenset[str], frozenset[str]]:
     """(content, style): every layer that a branch adapts, in exactly one of the two sets.
 
-    depth_order: module paths in forward order. Raises CraftError without any branch, and for
-    weights that are not finite.
+    depth_order: module paths in forward order. energies: of these branches, where they are known.
+    Raises CraftError without any branch, and for weights that are not finite.
     """
     if not branches:
         raise CraftError(
@@ -43,47 +40,16 @@ def split_by_energy(
             "It compares the content LoRAs with the style LoRAs",
             "Connect them, or choose another preset",
         )
-    content, style = ([b for b in branches if b.role == role] for role in ROLES)
-    adapted = [{path for branch in group for path in branch.layers} for group in (content, style)]
-    both = adapted[0] & adapted[1]
-    sets: dict[Role, set[str]] = {"content": adapted[0] - both, "style": adapted[1] - both}
-    shared = [path for path in depth_order if path in both]
-    energies = [layer_energies(content, style, path) for path in shared]
-    totals = [math.fsum(pair[role] for pair in energies) for role in range(len(ROLES))]
-    for path, pair in zip(shared, energies, strict=True):
+    top = (energies or pair_energies(branches, depth_order)).top
+    adapted = [{p for b in branches if b.role == role for p in b.layers} for role in ROLES]
+    sets: dict[Role, set[str]] = {
+        role: own - top.keys() for role, own in zip(ROLES, adapted, strict=True)
+    }
+    totals = [math.fsum(pair[role] for pair in top.values()) for role in range(len(ROLES))]
+    for path, pair in top.items():
         winner = _winner(_share(pair[0], totals[0]), _share(pair[1], totals[1]))
         sets[winner or min(ROLES, key=lambda role: len(sets[role]))].add(path)
     return frozenset(sets["content"]), frozenset(sets["style"])
-
-
-@torch.no_grad()
-def layer_energies(
-    content: Sequence[Branch], style: Sequence[Branch], path: str
-) -> tuple[float, float]:
-    """(S_c, S_s) in a layer that both roles adapt (Eqs. 3-5). Memory: dW of this one layer."""
-    k = _rank(content, path) * _rank(style, path)
-    return _energy(content, path, k), _energy(style, path, k)
-
-
-def _energy(branches: Sequence[Branch], path: str, k: int) -> float:
-    """S of a role: the sum over its branches in the layer."""
-    total = 0.0
-    for branch in branches:
-        if path not in branch.layers:
-            continue
-        energy = top_k_sum(branch.layers[path], k)
-        if not math.isfinite(energy):
-            raise CraftError(
-                f"{branch.name} has weights that are not finite numbers in {path}",
-                "Layers can be compared only where all weights are finite",
-                "Use another copy of the file; this one is broken",
-            )
-        total += energy
-    return total
-
-
-def _rank(branches: Sequence[Branch], path: str) -> int:
-    return max(factors.rank for branch in branches for factors in branch.layers.get(path, ()))
 
 
 def _share(energy: float, total: float) -> float:

@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import small_world_models as small
 import torch
-from craft_lora_pack.comfy_adapter import auto_sets
+from craft_lora_pack.comfy_adapter import energies
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.nodes.acfg import ACFGGuider, ACFGKSampler
 from craft_lora_pack.nodes.lora_branch import LoadLoRABranch
@@ -206,9 +206,18 @@ def test_auto_gives_every_layer_to_one_role_and_asks_only_once(world, monkeypatc
     counts = [int(n) for n in re.findall(r"acts on (\d+) of \d+", report)]
     adapted = [int(n) for n in re.findall(r"acts on \d+ of (\d+)", report)]
     assert sum(counts) == max(adapted) and min(counts) > 0
-    monkeypatch.setattr(auto_sets, "split_by_energy", None)
+    monkeypatch.setattr(energies, "pair_energies", None)
     *_, again, _ = route(world, content_strength=0.1, prompt=PROMPT + " photo", **auto)
     assert [int(n) for n in re.findall(r"acts on (\d+) of \d+", again)] == counts
+
+
+def test_k_lora_measures_a_pair_once_and_its_report_tells_the_switch_points(world, monkeypatch):
+    *_, report, _ = route(world, method={"method": "k_lora"})
+    assert re.search(r"K-LoRA: content keeps \d+ layers, style \d+; \d+ switch after", report)
+    monkeypatch.setattr(energies, "pair_energies", None)
+    changed = {"content_strength": 0.1, "prompt": PROMPT + " photo"}
+    *_, later, _ = route(world, method={"method": "k_lora", "beta": 0.6}, **changed)
+    assert "K-LoRA: content keeps" in later
 
 
 def test_own_layers_that_match_nothing_are_an_error(world):

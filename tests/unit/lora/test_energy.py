@@ -4,8 +4,7 @@ import pytest
 import torch
 from raw_lora import noise
 
-from craft_core.lora import energy, top_k_sum
-from craft_core.lora.energy import top_sum
+from craft_core.lora import energy, magnitude, top_k_sum
 from craft_core.types import Factors
 
 CASES = {
@@ -37,14 +36,20 @@ def test_a_layers_slices_are_measured_together():
     assert top_k_sum((q, v), 10**6) == pytest.approx(top_k_sum(q, 99) + top_k_sum(v, 99))
 
 
-@pytest.mark.parametrize("shape", [(7, 5), (64, 64), (640, 128), (1, 64), (129, 64)])
+@pytest.mark.parametrize("shape", [(7, 5), (64, 64), (640, 128), (1, 64), (129, 65), (300, 1000)])
 @pytest.mark.parametrize("k", [1, 3, 64, 10_000])
 def test_the_shortcut_finds_the_same_largest_entries_as_sorting(shape, k):
+    """Spread entries, many equal ones, and all large ones together; more than one block of rows."""
+    out, n = shape
     random = torch.Generator().manual_seed(19)
-    for values in (
-        torch.randn(shape, generator=random).abs(),
-        torch.randint(0, 3, shape, generator=random).float(),  # many equal ones
-        torch.arange(shape[0] * shape[1]).reshape(shape).float(),  # all large ones together
+    steps = torch.arange(out, dtype=torch.float32)[:, None]
+    for down, up in (
+        (torch.randn(4, n, generator=random), torch.randn(out, 4, generator=random)),
+        (torch.ones(1, n), torch.randint(-2, 3, (out, 1), generator=random).float()),
+        (torch.ones(1, n), steps - out // 2),
     ):
-        expected = values.flatten().sort(descending=True).values[:k].double().sum()
-        assert top_sum(values, k) == pytest.approx(float(expected), rel=1e-6)
+        one = Factors(down, up, 0.5)
+        entries = one.delta().abs().double().flatten().sort(descending=True).values
+        found = magnitude(one, k)
+        assert found.top == pytest.approx(float(entries[:k].sum()), rel=1e-6)
+        assert found.total == pytest.approx(float(entries.sum()), rel=1e-5)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from craft_core.errors import CraftError
+from craft_core.lora import pair_energies
 from craft_core.routing import resolve, split_by_energy
-from craft_core.routing.auto import layer_energies
 from craft_core.types import Branch, Factors
 
 LAYERS = {f"blocks.{i}.{n}": (64, 48) for i in range(12) for n in ("attn.qkv", "mlp.0")}
@@ -23,6 +23,11 @@ def lora(role, seed, layers=LAYERS, rank=4, size=None, scale=1.0, dtype=torch.fl
         down, up = draw(rank, *shape[1:]) * grown, draw(shape[0], rank)
         made[path] = (Factors(down.to(dtype), up.to(dtype), scale),)
     return Branch(f"{role}-{seed}", role, made)
+
+
+def layer_energies(content, style, path):
+    """(S_c, S_s) of one layer."""
+    return pair_energies([*content, *style], [path]).top[path]
 
 
 def test_a_hand_worked_case():

@@ -8,6 +8,7 @@ import torch
 
 from craft_core.errors import CraftError
 from craft_core.fusion import FUSION, compose
+from craft_core.lora import pair_energies
 from craft_core.routing import (
     Concept,
     ExpertEncoder,
@@ -53,7 +54,8 @@ def bank(content="ab", style="bcd", strengths=(1.0, 1.0)):
 
 
 def full_routing(b):
-    return Routing((1.0, 1.0), tuple(frozenset(one.layers) for one in b.branches))
+    sets = tuple(frozenset(one.layers) for one in b.branches)
+    return Routing((1.0, 1.0), sets, pair_energies(b.branches, b.layers))
 
 
 def test_every_scale_is_exactly_one_before_training_whatever_is_asked():

@@ -1,0 +1,205 @@
+"""K-LoRA by hand, against loops over dense matrices, and in its limits."""
+
+import pytest
+import torch
+
+from craft_core.fusion import FUSION
+from craft_core.lora import pair_energies
+from craft_core.types import Bank, Branch, Energies, Factors, Moment, Routing
+
+STEPS = 10
+MOMENTS = [Moment(i / (STEPS - 1), STEPS) for i in range(STEPS)]
+PATHS = [f"layer.{i}" for i in range(8)]
+
+
+def branch(role, seed=0, rank=3, paths=PATHS, size=1.0):
+    random = torch.Generator().manual_seed(seed)
+    made = {}
+    for path in paths:
+        down = torch.randn(rank, 9, generator=random) * (0.5 + torch.rand((), generator=random))
+        made[path] = (Factors(down * size, torch.randn(7, rank, generator=random), 0.5),)
+    return Branch(f"{role}-{seed}", role, made)
+
+
+def takes_content(branches, energies=None, moments=MOMENTS, **knobs):
+    """[moment][layer]: whether content acts there; checks that exactly one role does."""
+    bank = Bank.of(branches, PATHS)
+    energies = energies or pair_energies(branches, PATHS)
+    routing = Routing((1.0,) * len(branches), (frozenset(PATHS),) * len(branches), energies)
+    gates = FUSION["k_lora"].function(bank, routing, **FUSION["k_lora"].knobs(knobs))
+    answers = []
+    for moment in moments:
+        (table,) = gates.at(moment)
+        roles = [b.role == "content" for b in branches]
+        content = table[:, roles].any(dim=1)
+        style = table[:, [not one for one in roles]].any(dim=1)
+        assert not (content & style).any()
+        answers.append(content.tolist())
+    return answers
+
+
+def by_loops(content, style, pattern="s", gamma="paper", alpha=1.5, beta=0.5, beta_star=1.3):
+    """Algorithm 1 of the paper, layer by layer and step by step, on dense matrices."""
+    pairs = [
+        (content.layers[p][0].delta().abs().flatten(), style.layers[p][0].delta().abs().flatten())
+        for p in PATHS
+    ]
+    if gamma == "paper":
+        balance = sum(c.sum() for c, _ in pairs) / sum(s.sum() for _, s in pairs)
+    elif gamma == "released":
+        ratios = [float(c.sum() / s.sum()) for c, s in pairs]
+        mean = sum(ratios) / len(ratios)
+        kept = [r for r in ratios if r < 3 * mean]
+        balance = sum(kept) / len(kept)
+    else:
+        balance = 1.0
+    k = content.layers[PATHS[0]][0].rank * style.layers[PATHS[0]][0].rank
+    answers = []
+    for step in range(STEPS):
+        scale = alpha * step / STEPS + (beta if pattern == "s" else beta_star)
+        if pattern == "s*":
+            scale = scale % alpha
+        row = []
+        for c, s in pairs:
+            s_c, s_s = (
+                c.sort(descending=True).values[:k].sum(),
+                s.sort(descending=True)[0][:k].sum(),
+            )
+            row.append(bool(s_c >= s_s * balance * scale))
+        answers.append(row)
+    return answers
+
+
+@pytest.mark.parametrize("pattern", ["s", "s*"])
+@pytest.mark.parametrize("gamma", ["paper", "released", "none"])
+def test_it_is_the_papers_algorithm(pattern, gamma):
+    content, style = branch("content", 1, rank=3), branch("style", 2, rank=2, size=1.4)
+    expected = by_loops(content, style, pattern, gamma)
+    assert takes_content([content, style], pattern=pattern, gamma=gamma) == expected
+    assert len({tuple(row) for row in expected}) > 2  # layers do switch, at different steps
+
+
+def test_a_hand_worked_case():
+    """gamma = (8 + 2) / (3 + 2) = 2, so the limits S_c / (gamma S_s) are 1.25 and 0.5.
+
+    S(t) = 0.5, 0.65, ... at steps 0, 1, ...: 1.25 is step 5, where content still acts; 0.5 is
+    step 0. Pattern s* starts at 1.3 and 1.45, then falls back to 0.1, 0.25, ...
+    """
+    energies = Energies({"a": (5.0, 2.0), "b": (1.0, 1.0)}, {"a": (8.0, 3.0), "b": (2.0, 2.0)})
+    layers = dict.fromkeys("ab", (Factors(torch.ones(1, 1), torch.ones(1, 1)),))
+    bank = Bank.of([Branch("c", "content", layers), Branch("s", "style", layers)], ["a", "b"])
+    routing = Routing((1.0, 1.0), (frozenset("ab"),) * 2, energies)
+
+    def content_steps(**knobs):
+        gates = FUSION["k_lora"].function(bank, routing, **knobs)
+        tables = [gates.at(moment)[0] for moment in MOMENTS]
+        return [[i for i, t in enumerate(tables) if t[layer, 0]] for layer in (0, 1)]
+
+    assert content_steps() == [[0, 1, 2, 3, 4, 5], [0]]
+    assert content_steps(pattern="s*") == [[2, 3, 4, 5, 6, 7, 8, 9], [2, 3, 4]]
+    assert content_steps(gamma="none") == [list(range(10)), [0, 1, 2, 3]]  # limits 2.5 and 1
+    assert content_steps(selection="fixed") == [[0, 1, 2, 3]] * 2  # while S(t) <= 1
+
+
+def test_each_layer_switches_once_from_content_to_style():
+    rows = takes_content([branch("content", 3), branch("style", 4)])
+    for layer in zip(*rows, strict=True):
+        assert sorted(layer, reverse=True) == list(layer)
+
+
+@pytest.mark.parametrize("gamma", ["paper", "released", "none"])
+@pytest.mark.parametrize("selection", ["top-k", "fixed", "random"])
+@pytest.mark.parametrize("pattern", ["s", "s*"])
+def test_beside_a_lora_of_zeros_it_is_the_other_alone(gamma, selection, pattern):
+    knobs = {"gamma": gamma, "selection": selection, "pattern": pattern}
+    content, style = branch("content", 5), branch("style", 6)
+    no_content, no_style = branch("content", 5, size=0.0), branch("style", 6, size=0.0)
+    for alpha in (0.0, 1.5):
+        settings = {**knobs, "alpha": alpha, "beta": 0.0}
+        assert all(all(row) for row in takes_content([content, no_style], **settings))
+        assert not any(any(row) for row in takes_content([no_content, style], **settings))
+
+
+def test_the_papers_gamma_takes_out_the_size_of_a_lora_and_released_does_too():
+    style = branch("style", 8)
+    for gamma in ("paper", "released"):
+        rows = [
+            takes_content([branch("content", 7, size=size), style], gamma=gamma)
+            for size in (1e-3, 1.0, 1e3)
+        ]
+        assert rows[0] == rows[1] == rows[2]
+    tiny = takes_content([branch("content", 7, size=1e-3), style], gamma="none")
+    assert not any(any(row) for row in tiny)
+
+
+def test_the_released_gamma_leaves_out_layers_whose_ratio_is_three_times_the_mean():
+    """Ratios 2, 2, 2, 2 and 50: the mean is 11.6, so 50 is out and gamma is 2."""
+    total = dict.fromkeys(PATHS[:4], (2.0, 1.0)) | {PATHS[4]: (50.0, 1.0)}
+    top = dict.fromkeys(PATHS[:5], (2.0 * 1.2, 1.0))
+    layers = {p: (Factors(torch.ones(1, 1), torch.ones(1, 1)),) for p in PATHS[:5]}
+    pair = [Branch("c", "content", layers), Branch("s", "style", layers)]
+    rows = takes_content(pair, Energies(top, total), gamma="released")  # the limit is 1.2
+    assert [row[0] for row in rows] == [0.5 + 0.15 * i <= 1.2 for i in range(STEPS)]
+
+
+def test_without_growth_the_choice_is_made_once():
+    rows = takes_content([branch("content", 1), branch("style", 2)], alpha=0.0, beta=1.0)
+    assert all(row == rows[0] for row in rows) and 0 < sum(rows[0]) < len(PATHS)
+
+
+def test_random_selection_takes_content_as_often_as_asked_anew_at_each_step():
+    many = [f"layer.{i}" for i in range(400)]
+    pair = [branch("content", 1, rank=1, paths=many), branch("style", 2, rank=1, paths=many)]
+    bank = Bank.of(pair, many)
+    routing = Routing((1.0, 1.0), (frozenset(many),) * 2, pair_energies(pair, many))
+
+    def tables(**knobs):
+        gates = FUSION["k_lora"].function(bank, routing, selection="random", **knobs)
+        return torch.stack([gates.at(moment)[0, :, 0] for moment in MOMENTS])
+
+    shares = tables()
+    assert shares.mean().item() == pytest.approx(1 / 3, abs=0.03)
+    assert not torch.equal(shares[0], shares[1])
+    assert torch.equal(shares, tables()) and not torch.equal(shares, tables(seed=1))
+    assert tables(content_share=1.0).all() and not tables(content_share=0.0).any()
+
+
+def test_time_is_the_position_in_the_schedule_whatever_was_asked_before():
+    """The release counts calls; here asking twice, or in any order, changes nothing."""
+    pair = [branch("content", 1), branch("style", 2)]
+    rows = takes_content(pair)
+    backwards = takes_content(pair, moments=MOMENTS[::-1] * 2)
+    assert backwards == rows[::-1] * 2
+    between = takes_content(pair, moments=[Moment(2.5 / (STEPS - 1), STEPS)])[0]
+    for early, now, late in zip(rows[2], between, rows[3], strict=True):
+        assert early >= now >= late
+
+
+def test_layers_that_one_role_alone_adapts_stay_its_own():
+    content, style = branch("content", 1, paths=PATHS[:5]), branch("style", 2, paths=PATHS[3:])
+    for row in takes_content([content, style]):
+        assert row[:3] == [True] * 3 and row[5:] == [False] * 3
+
+
+def test_several_branches_of_a_role_act_together():
+    trio = [branch("content", 1), branch("style", 2), branch("content", 3)]
+    bank, energies = Bank.of(trio, PATHS), pair_energies(trio, PATHS)
+    routing = Routing((1.0,) * 3, (frozenset(PATHS),) * 3, energies)
+    gates = FUSION["k_lora"].function(bank, routing)
+    for moment in MOMENTS:
+        (table,) = gates.at(moment)
+        assert torch.equal(table[:, 0], table[:, 2]) and torch.equal(table[:, 1], 1 - table[:, 0])
+
+
+def test_the_report_tells_when_layers_switch():
+    pair = [branch("content", 1), branch("style", 2)]
+    bank = Bank.of(pair, PATHS)
+    routing = Routing((1.0, 1.0), (frozenset(PATHS),) * 2, pair_energies(pair, PATHS))
+    (note,) = FUSION["k_lora"].function(bank, routing).notes
+    steps = 2000
+    rows = takes_content(pair, moments=[Moment(i / (steps - 1), steps) for i in range(steps)])
+    counts = [sum(layer) for layer in zip(*rows, strict=True)]
+    always, never = counts.count(steps), counts.count(0)
+    switch = sorted(100 * count / steps for count in counts if 0 < count < steps)
+    assert note.startswith(f"K-LoRA: content keeps {always} layers, style {never}; {len(switch)} ")
+    assert f"after {switch[0]:.0f} to {switch[-1]:.0f} %" in note and len(switch) > 2
