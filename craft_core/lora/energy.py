@@ -13,9 +13,10 @@ from ..errors import CraftError
 from ..types import ROLES, Branch, Energies, Factors
 from .factors import combine
 
-_GROUP = 64  # neighbouring entries of a row that share one maximum
+_GROUP = 64  # neighbouring entries that share one maximum
 _BLOCK = {"cpu": 1 << 17}  # entries of dW looked at together: on a CPU what its cache holds
 _LARGE_BLOCK = 1 << 24
+_SAMPLE = 1 << 15
 
 
 def energy(factors: Factors | Sequence[Factors], top_k: int | None = None) -> float:
@@ -50,22 +51,49 @@ class Magnitude:
 
 @torch.no_grad()
 def magnitude(factors: Factors | Sequence[Factors], k: int) -> Magnitude:
-    """Both sums, exactly, in float32, without ever holding dW.
-
-    k: at least 0. dW is made a block of rows at a time, of which only the maxima of groups of
-    neighbours are kept: the k largest entries lie in the k groups with the largest maxima, and
-    those are made once more.
-    """
+    """Both sums, exactly, in float32, without ever holding dW. k: at least 0."""
     assert k >= 0, "a number of entries is not negative"
     one = _one(factors)
     up, down = one.up.float(), one.down.float().flatten(1)  # (out, rank), (rank, n * kernel)
-    spare = -down.shape[1] % _GROUP
-    down = torch.nn.functional.pad(down, (0, spare)).contiguous()
-    k = min(k, up.shape[0] * (down.shape[1] - spare))
-    maxima, total = _sweep(up, down)
-    top = _largest(up, down, maxima, k) if k else 0.0
+    k = min(k, up.shape[0] * down.shape[1])
+    down = torch.nn.functional.pad(down, (0, -down.shape[1] % _GROUP))
+    kept, total = _sweep(up, down, k, _likely_floor(up, down, k))
+    if len(kept) < k:  # the floor was too high: without one nothing is passed over
+        kept, total = _sweep(up, down, k, 0.0)
+    top = kept.topk(k, sorted=False).values.sum(dtype=torch.float64).item()
     scale = abs(one.scale)
     return Magnitude(scale * top, scale * total)
+
+
+def _likely_floor(up: Tensor, down: Tensor, k: int) -> float:
+    """What about 2k entries of |up down| reach, judged by a few rows from all over it."""
+    step = max(1, up.shape[0] * down.shape[1] // _SAMPLE)
+    maxima = _maxima((up[::step] @ down).abs_())
+    expected = 2 * k // step + 8
+    return maxima.topk(min(expected, len(maxima)), sorted=False).values.amin().item()
+
+
+def _sweep(up: Tensor, down: Tensor, k: int, floor: float) -> tuple[Tensor, float]:
+    """(entries of |up down| from floor up, the k largest surely among them if there are k; the
+    sum of all). Made a block of rows at a time; groups whose maximum is too low are passed over."""
+    rows = max(1, _BLOCK.get(up.device.type, _LARGE_BLOCK) // down.shape[1])
+    buffer = up.new_empty(min(rows, len(up)), down.shape[1])
+    kept, sums = up.new_empty(0), []
+    for part in up.split(rows):
+        block = torch.mm(part, down, out=buffer[: len(part)]).abs_()
+        sums.append(block.sum())
+        found = (_maxima(block) >= floor).nonzero().flatten()
+        entries = block.view(-1, _GROUP)[found].flatten()
+        kept = torch.cat([kept, entries[(entries >= floor).nonzero().flatten()]])
+        if len(kept) > 8 * max(k, _GROUP):
+            kept = kept.topk(k, sorted=False).values
+            floor = kept.amin().item() if k else math.inf
+    return kept, torch.stack(sums).double().sum().item()
+
+
+def _maxima(block: Tensor) -> Tensor:
+    """(groups,): of each _GROUP neighbours in a row."""
+    return block.view(-1, _GROUP).amax(dim=1)
 
 
 def pair_energies(branches: Sequence[Branch], depth_order: Iterable[str]) -> Energies:
@@ -86,34 +114,6 @@ def pair_energies(branches: Sequence[Branch], depth_order: Iterable[str]) -> Ene
         content, style = (_of_role(group, path, k) for group in by_role)
         top[path], total[path] = (content.top, style.top), (content.total, style.total)
     return Energies(top, total)
-
-
-def _sweep(up: Tensor, down: Tensor) -> tuple[Tensor, float]:
-    """(the maxima of |up down| in every row's groups (out, groups), the sum of |up down|)."""
-    out, columns = up.shape[0], down.shape[1]
-    rows = max(1, _BLOCK.get(up.device.type, _LARGE_BLOCK) // columns)
-    buffer = up.new_empty(min(rows, out), columns)
-    maxima = up.new_empty(out, columns // _GROUP)
-    sums = []
-    for start in range(0, out, rows):
-        block = buffer[: min(rows, out - start)]
-        torch.mm(up[start : start + rows], down, out=block).abs_()
-        torch.amax(block.unflatten(1, (-1, _GROUP)), 2, out=maxima[start : start + rows])
-        sums.append(block.sum())
-    return maxima, torch.stack(sums).double().sum().item()
-
-
-def _largest(up: Tensor, down: Tensor, maxima: Tensor, k: int) -> float:
-    """The sum of the k largest |up down| entries."""
-    groups = maxima.shape[1]
-    found = maxima.flatten().topk(min(k, maxima.numel()), sorted=False).indices
-    columns = down.unflatten(1, (groups, _GROUP)).movedim(1, 0)  # (groups, rank, group)
-    at_once = max(1, _LARGE_BLOCK // (up.shape[1] * _GROUP))
-    entries = [
-        (up[part // groups][:, None] @ columns[part % groups]).abs_().flatten()
-        for part in found.split(at_once)
-    ]
-    return torch.cat(entries).topk(k, sorted=False).values.sum(dtype=torch.float64).item()
 
 
 def _of_role(branches: Sequence[Branch], path: str, k: int) -> Magnitude:

@@ -1,0 +1,76 @@
+"""What fusing an SDXL-size pair costs: choosing layers once, and a step of every method.
+
+    python run.py bench fusion [--ranks 16 64] [--size wide|small] [--rounds 7] [--threads N]
+
+Selection: K-LoRA's energies (and so the layer set `auto`) of a random pair on all attention and
+feed-forward layers of the true SDXL UNet, which a Router measures once a choice of files. Steps:
+every run-time method on a random model of the host's SDXL class, interleaved; ratios are against
+the direct merge of the same round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+
+from _sdxl_class import World, add_flags, print_table, torch
+from unet_layers import sdxl_layers
+
+from craft_lora_pack.comfy_adapter import engine  # isort: skip
+from craft_lora_pack.craft_core.fusion import FUSION, compose
+from craft_lora_pack.craft_core.lora import pair_energies
+from craft_lora_pack.craft_core.types import ROLES, Branch, Factors, Routing
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--ranks", type=int, nargs="+", default=[16, 64], help="of the pairs")
+    add_flags(parser)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    for rank in options.ranks:
+        print(selection(rank, options.threads), flush=True)
+    world = World(options)
+    print(f"\n{world.title}")
+    print_table(world.interleaved(guiders(world)), "direct", "direct")
+
+
+def selection(rank: int, threads: int) -> str:
+    """Seconds to choose between content and style in every layer of an SDXL pair."""
+    layers = {p: s for p, s in sdxl_layers().items() if ".attn" in p or ".ff." in p}
+    pair = [random_branch(role, layers, rank, seed) for seed, role in enumerate(ROLES)]
+    start = time.perf_counter()
+    energies = pair_energies(pair, layers)
+    elapsed = time.perf_counter() - start
+    assert len(energies.top) == len(layers)
+    entries = 2 * sum(math.prod(shape) for shape in layers.values())
+    return (
+        f"selection, rank {rank}: {elapsed:.1f} s for {len(layers)} layers of both LoRAs "
+        f"({entries / 1e9:.1f} G entries), {threads} threads"
+    )
+
+
+def random_branch(role, layers, rank: int, seed: int) -> Branch:
+    random = torch.Generator().manual_seed(seed)
+    made = {}
+    for path, (out, inputs) in layers.items():
+        down, up = (torch.randn(*size, generator=random).half() * 0.02
+                    for size in ((rank, inputs), (out, rank)))  # fmt: skip
+        made[path] = (Factors(down, up),)
+    return Branch(role, role, made)
+
+
+def guiders(world: World) -> dict[str, object]:
+    bank = world.bank()
+    everywhere = (frozenset(bank.layers),) * 2
+    routing = Routing((1.0, 1.0), everywhere, pair_energies(bank.branches, bank.layers))
+    made = {}
+    for method in sorted(FUSION, key=lambda method: method.key != "direct"):
+        gates = compose(method.function(bank, routing), bank)
+        made[method.key] = world.cfg(engine.attach(world.model, bank, gates))
+    return made
+
+
+if __name__ == "__main__":
+    main()
