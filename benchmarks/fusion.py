@@ -1,11 +1,12 @@
-"""What fusing an SDXL-size pair costs: choosing layers once, and a step of every method.
+"""What fusing an SDXL-size pair costs: choosing layers, a step of every method, and a file.
 
     python run.py bench fusion [--ranks 16 64] [--size wide|small] [--rounds 7] [--threads N]
 
 Selection: K-LoRA's energies (and so the layer set `auto`) of a random pair on all attention and
-feed-forward layers of the true SDXL UNet, which a Router measures once a choice of files. Steps:
-every run-time method on a random model of the host's SDXL class, interleaved; ratios are against
-the direct merge of the same round.
+feed-forward layers of the true SDXL UNet, which a Router measures once a choice of files. Files:
+one layer of each shape of these is baked by every weight merge, and its time counted as often as
+the shape is there. Steps: every run-time method on a random model of the host's SDXL class,
+interleaved; ratios are against the direct merge of the same round.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections import Counter
 
 from _sdxl_class import World, add_flags, print_table, torch
 from unet_layers import sdxl_layers
@@ -20,6 +22,8 @@ from unet_layers import sdxl_layers
 from craft_lora_pack.comfy_adapter import engine  # isort: skip
 from craft_lora_pack.craft_core.fusion import FUSION, compose
 from craft_lora_pack.craft_core.lora import pair_energies
+from craft_lora_pack.craft_core.merging import MERGES, Writing, bake_merge
+from craft_lora_pack.craft_core.registry import Method
 from craft_lora_pack.craft_core.types import ROLES, Branch, Factors, Routing
 
 
@@ -30,16 +34,18 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     for rank in options.ranks:
-        print(selection(rank, options.threads), flush=True)
+        print(selection(rank), flush=True)
+    for method in MERGES:
+        print(baking(method, options.ranks[0]), flush=True)
     world = World(options)
     print(f"\n{world.title}")
     print_table(world.interleaved(guiders(world)), "direct", "direct")
 
 
-def selection(rank: int, threads: int) -> str:
+def selection(rank: int) -> str:
     """Seconds to choose between content and style in every layer of an SDXL pair."""
-    layers = {p: s for p, s in sdxl_layers().items() if ".attn" in p or ".ff." in p}
-    pair = [random_branch(role, layers, rank, seed) for seed, role in enumerate(ROLES)]
+    layers = adapted_layers()
+    pair = random_pair(layers, rank)
     start = time.perf_counter()
     energies = pair_energies(pair, layers)
     elapsed = time.perf_counter() - start
@@ -47,8 +53,35 @@ def selection(rank: int, threads: int) -> str:
     entries = 2 * sum(math.prod(shape) for shape in layers.values())
     return (
         f"selection, rank {rank}: {elapsed:.1f} s for {len(layers)} layers of both LoRAs "
-        f"({entries / 1e9:.1f} G entries), {threads} threads"
+        f"({entries / 1e9:.1f} G entries), {torch.get_num_threads()} threads"
     )
+
+
+def baking(method: Method, rank: int) -> str:
+    """Seconds to bake a pair by a weight merge, from one layer of each shape."""
+    shapes = Counter(adapted_layers().values())
+    layers = {str(i): shape for i, shape in enumerate(shapes)}
+    pair = random_pair(layers, rank)
+    seconds = []
+    baked = bake_merge(pair, layers, method, method.knobs({}), Writing(2 * rank))
+    for _ in layers:
+        start = time.perf_counter()
+        assert next(baked) is not None
+        seconds.append(time.perf_counter() - start)
+    total = sum(one * count for one, count in zip(seconds, shapes.values(), strict=True))
+    return (
+        f"file by {method.key}, rank {rank} + {rank} to {2 * rank}: {total:.0f} s, from one layer "
+        f"of each of {len(shapes)} shapes (the slowest {max(seconds):.2f} s)"
+    )
+
+
+def adapted_layers() -> dict[str, tuple[int, ...]]:
+    """What most SDXL LoRAs adapt."""
+    return {path: s for path, s in sdxl_layers().items() if ".attn" in path or ".ff." in path}
+
+
+def random_pair(layers, rank: int) -> list[Branch]:
+    return [random_branch(role, layers, rank, seed) for seed, role in enumerate(ROLES)]
 
 
 def random_branch(role, layers, rank: int, seed: int) -> Branch:

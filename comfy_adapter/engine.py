@@ -23,7 +23,7 @@ from ..craft_core.schedule.clock import model_table, moment
 from ..craft_core.types import Bank, Gates
 from .bank import bank_patcher
 from .hooks import Call, Run, attached
-from .roles import Role, Roles, assign_roles
+from .roles import Role, Roles
 
 KEY = "craft_lora_bank"
 ASYMMETRIC = "craft_asymmetric"
@@ -65,11 +65,8 @@ class RoutedBank:
     def _attach(
         self, guider: Any, options: dict, sigmas: Tensor, asymmetric: bool
     ) -> Iterator[None]:
-        roles = options.get(ROLES)
-        if roles is None:
-            roles = assign_roles(guider.conds, self.gates.views, copy_all=not asymmetric)
-            options[ROLES] = roles
-        assert roles.views == self.gates.views, "two banks of one MODEL must agree on views"
+        roles = options.setdefault(ROLES, Roles())
+        roles.join(guider.conds, self.gates.views, copy_all=not asymmetric)
         session = _Session(tuple(sigmas.tolist()), roles, asymmetric)
         session.levels = noise_levels(guider.model_patcher) if self.own_clock else None
         session.compiled = _is_compiled(guider)
@@ -92,18 +89,27 @@ class RoutedBank:
         if session is None or call is None:  # a call from outside the sampling run
             return executor(*args, **kwargs)
         options = args[5] if len(args) > 5 else kwargs["transformer_options"]
-        call.set(*self._runs(session, options, rows=args[0].shape[0]))
+        rows = args[0].shape[0]
+        call.set(*self._runs(session, options, rows))
+        call.doubled = 2 * rows if kwargs.get("ref_latents") else None
         try:
             with _eager() if call.runs and session.compiled else nullcontext():
                 return executor(*args, **kwargs)
         finally:
             call.clear()
 
-    def count(self, executor: Any, model: Any, conds: Any, x_in: Tensor, *args: Any) -> Any:
-        """CALC_COND_BATCH: how many images each conditioning is about to evaluate."""
-        if self._session is not None:
-            self._session.batch = x_in.shape[0]
-        return executor(model, conds, x_in, *args)
+    def count(
+        self, executor: Any, model: Any, conds: Any, x_in: Tensor, timestep: Tensor, *args: Any
+    ) -> Any:
+        """CALC_COND_BATCH: how many images each conditioning is about to evaluate; views that
+        would all be the backbone's are evaluated once."""
+        session = self._session
+        if session is not None:
+            session.batch = x_in.shape[0]
+            alone = session.roles.banks == 1 < session.roles.views
+            if alone and not self._table(session, float(timestep[0])).any():
+                conds = session.roles.first_views(conds)
+        return executor(model, conds, x_in, timestep, *args)
 
     def _runs(self, session: _Session, options: dict, rows: int) -> tuple[int, list[Run]]:
         """The call's chunks as runs of equal roles, each with its gate table.
@@ -111,8 +117,7 @@ class RoutedBank:
         A wrapper that samples in tiles repeats the whole batch once a tile, and so do the runs.
         """
         uuids = options.get("uuids") or [None]
-        sigma = float(options["sigmas"][0])
-        table = self.gates.at(moment(sigma, session.sigmas, session.levels))
+        table = self._table(session, float(options["sigmas"][0]))
         runs, at = [], 0
         for role, members in groupby(session.roles.of(key) for key in uuids):
             size = len(list(members))
@@ -122,10 +127,14 @@ class RoutedBank:
             at += size
         return _tiled(_joined(runs), len(uuids), rows, session.batch)
 
+    def _table(self, session: _Session, sigma: float) -> Tensor:
+        return self.gates.at(moment(sigma, session.sigmas, session.levels))
+
     def _gates(self, table: Tensor, role: Role, asymmetric: bool) -> list[list[float]] | None:
         kind = "cond" if role.conditional else "uncond"
         rows = row_gates(table, kind, asymmetric)  # (views, layers, branches)
-        return rows[role.view].tolist() if rows.any() else None
+        view = role.view if len(rows) > 1 else 0
+        return rows[view].tolist() if rows.any() else None
 
 
 def _tiled(runs: list[Run], chunks: int, rows: int, batch: int | None) -> tuple[int, list[Run]]:

@@ -27,24 +27,36 @@ from ..craft_core.cli.requests import (
     BasisData,
     EncoderData,
     Expert,
+    FuseData,
+    HalfData,
     Job,
+    LayerWatch,
     LoraData,
+    MergeData,
     ModelFiles,
     Picture,
+    Read,
     Result,
     Stopped,
     Watch,
 )
 from ..craft_core.errors import CraftError
 from ..craft_core.projection import read_basis
+from ..craft_core.training import LEARNED
 from . import train
+from .b4m_training import half_state, train_half
 from .basis import FOLDER as BASES
 from .basis import apply_basis, basis_files
 from .encoder_training import Experts
 from .encoder_training import train_encoder as train_on_lessons
 from .expert_encoder import FOLDER as ENCODERS
+from .fuse_file import FuseRequest
+from .fuse_file import fuse as fuse_branches
 from .lora_files import FOLDER as LORAS
-from .lora_files import BranchFile
+from .lora_files import BranchFile, read
+from .merge_training import Merge
+from .merge_training import train_merge as train_on_loras
+from .modules import model_layers
 from .train import Captioned, How, Source, Trained
 from .training_run import target
 
@@ -84,6 +96,17 @@ def train_lora(job: Job, data: LoraData, knobs: Mapping[str, Any], watch: Watch)
     return _run(job, LORAS, started, data.role)
 
 
+def train_b4m(job: Job, data: HalfData, knobs: Mapping[str, Any], watch: Watch) -> Result:
+    def started(how: How) -> Trained:
+        learned, partners = _captioned(data.learned, job), _captioned(data.partners, job)
+        return train_half(
+            _source(job.model), learned, partners if data.partners else None, data.role,
+            data.layer_sets, knobs, how, watch,
+        )  # fmt: skip
+
+    return _run(job, LORAS, started, half_state(data.role))
+
+
 def train_basis(job: Job, data: BasisData, knobs: Mapping[str, Any], watch: Watch) -> Result:
     """All N x M pairs, content-major (Eq. 5); each picture is encoded once."""
 
@@ -108,6 +131,34 @@ def train_encoder(job: Job, data: EncoderData, knobs: Mapping[str, Any], watch: 
         )
 
     return _run(job, ENCODERS, started)
+
+
+def train_merge(job: Job, data: MergeData, knobs: Mapping[str, Any], watch: Watch) -> Result:
+    def started(how: How) -> Trained:
+        pictures = {"content": _captioned(data.content, job), "style": _captioned(data.style, job)}
+        merge = Merge(
+            _branches(data.experts), pictures, data.fused_prompt, LEARNED[data.method], knobs,
+            data.allow_unmatched,
+        )  # fmt: skip
+        return train_on_loras(_source(job.model), merge, how, watch)
+
+    return _run(job, LORAS, started, data.method)
+
+
+def fuse(data: FuseData, watch: LayerWatch) -> Result:
+    assert data.model is not None, "without a model nothing of the host is needed"
+    request = FuseRequest(
+        _branches(data.experts), data.layer_sets, {"method": data.method.key, **data.knobs},
+        data.progress, data.steps, data.rank, data.save_as, data.allow_unmatched,
+    )  # fmt: skip
+    result = fuse_branches(_model(data.model), request, watch)
+    result.write(data.path)
+    return Result(data.path, result.report)
+
+
+def read_loras(model: ModelFiles, files: Sequence[str]) -> Read:
+    patcher = _model(model)
+    return Read(model_layers(patcher), [read(_listed(LORAS, file), patcher) for file in files])
 
 
 def _branches(experts: Sequence[Expert]) -> tuple[BranchFile, ...]:
@@ -184,6 +235,16 @@ def _source(files: ModelFiles) -> Source:
         basis_files()  # makes their folders known
         model = apply_basis(model, _loaded(BASES, files.basis, read_basis))
     return Source(model, clip, vae)
+
+
+def _model(files: ModelFiles) -> Any:
+    """The diffusion model alone."""
+    if files.unet:
+        return _loaded("diffusion_models", files.unet, comfy.sd.load_diffusion_model)
+    return _loaded(
+        "checkpoints", files.checkpoint, comfy.sd.load_checkpoint_guess_config,
+        output_clip=False, output_vae=False,
+    )[0]  # fmt: skip
 
 
 def _clip(names: Sequence[str], kind: str, embeddings: list[str]) -> Any:

@@ -39,16 +39,20 @@ class Call:
 
     chunks: number of conditionings stacked along the batch; chunk j owns the rows
     [j * b, (j + 1) * b), b = rows / chunks, in every layer.
+    doubled: twice the call's rows, where models embed reference images at timestep 0: layers
+    that see one vector a row then get all rows, and all of them again below.
     """
 
     chunks: int = 1
     runs: list[Run] = field(default_factory=list)
+    doubled: int | None = None
 
     def set(self, chunks: int, runs: list[Run]) -> None:
         self.chunks, self.runs = chunks, runs
 
     def clear(self) -> None:
         self.set(1, [])
+        self.doubled = None
 
 
 @contextmanager
@@ -80,20 +84,30 @@ class LayerHook:
             gates = run.gates[self.index]
             if any(gates):
                 x = args[0] if args else kwargs["input"]
-                output = self._add(module, x, output, self._rows(run, output.shape[0]), gates)
+                for rows in self._rows(run, output):
+                    output = self._add(module, x, output, rows, gates)
         return output
 
-    def _rows(self, run: Run, rows: int) -> slice:
-        if run.start == 0 and run.stop == self.call.chunks:
-            return slice(0, rows)
-        each, rest = divmod(rows, self.call.chunks)
+    def _rows(self, run: Run, output: Tensor) -> list[slice]:
+        rows, chunks = output.shape[0], self.call.chunks
+        if run.start == 0 and run.stop == chunks:
+            return [slice(0, rows)]
+        if "experts" in self.path.split("."):
+            raise CraftError(
+                f"{self.path} sees the tokens of all conditionings mixed",
+                "In a mixture of experts, asymmetric guidance cannot know which rows are whose",
+                "Turn asymmetric off, or keep the LoRAs off the experts with layer patterns",
+            )
+        copies = 2 if output.ndim == 2 and rows == self.call.doubled else 1
+        each, rest = divmod(rows, copies * chunks)
         if rest:
             raise CraftError(
-                f"{self.path} was called with {rows} rows for {self.call.chunks} conditionings",
+                f"{self.path} was called with {rows} rows for {chunks} conditionings",
                 "Asymmetric guidance needs to know which rows are whose",
                 "Turn asymmetric off, or take out the node that rearranges this layer's batch",
             )
-        return slice(run.start * each, run.stop * each)
+        starts = range(0, copies * chunks, chunks)
+        return [slice((at + run.start) * each, (at + run.stop) * each) for at in starts]
 
     def _add(
         self, module: Any, x: Tensor, y: Tensor, rows: slice, gates: Sequence[float]

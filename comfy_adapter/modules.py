@@ -9,6 +9,7 @@ from typing import Any
 import comfy.lora
 from torch import nn
 
+from ..craft_core.lora.keys import kohya_name
 from ..craft_core.types import Target
 
 PREFIX = "diffusion_model."
@@ -57,7 +58,9 @@ def host_names(patcher: Any) -> dict[str, Target]:
     """Every LoRA name the host itself maps for this model, as targets.
 
     The host knows the names of each DiT family, fused slices included. Slices along the input
-    and names with a reordering function have no row target and are left out.
+    and names with a reordering function have no row target and are left out. The trainer's own
+    names of a layer ("diffusion_model.layers.0.attention.to_q" of Z-Image) also count with
+    kohya's prefix, as musubi-tuner writes them; the host's loader misses those.
     """
     names: dict[str, Target] = {}
     for name, value in comfy.lora.model_lora_keys_unet(patcher.model, {}).items():
@@ -67,5 +70,8 @@ def host_names(patcher: Any) -> dict[str, Target]:
         if not key.endswith(".weight") or reorders or slices_inputs:
             continue
         rows = None if offset is None else (offset[1], offset[2])
-        names[name] = Target(key.removeprefix(PREFIX).removesuffix(".weight"), rows)
+        target = Target(key.removeprefix(PREFIX).removesuffix(".weight"), rows)
+        names[name] = target
+        if name.startswith(PREFIX):
+            names.setdefault(kohya_name(name.removeprefix(PREFIX)), target)
     return names

@@ -11,6 +11,8 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..craft_core.errors import CraftError
+
 CONDITIONAL = frozenset({"positive", "middle"})  # "middle": the second prompt of the host's DualCFG
 
 
@@ -22,37 +24,58 @@ class Role:
     view: int
 
 
+_UNKNOWN = Role(conditional=False, view=0)
+
+
 @dataclass
 class Roles:
-    """The roles of one sampling run, by uuid. An unknown uuid is unconditional."""
+    """The roles of one sampling run, by uuid, for all banks on its MODEL.
 
-    by_uuid: dict[uuid.UUID, Role] = field(default_factory=dict)
-    views: int = 1
-
-    def of(self, key: uuid.UUID) -> Role:
-        return self.by_uuid.get(key, Role(conditional=False, view=0))
-
-
-def assign_roles(conds: dict[str, list[dict[str, Any]]], views: int, copy_all: bool) -> Roles:
-    """Rename every conditioning in place and say what it is.
-
-    conds: the guider's conditionings after the host prepared them, {name: [cond, ...]}.
-    views > 1 copies each conditional one so that every view is evaluated and the host averages
-    them (it weighs copies equally); copy_all copies the unconditional ones too.
+    An unknown uuid is unconditional. banks: how many have joined.
     """
-    roles = Roles(views=views)
-    for name, entries in conds.items():
-        conditional = name in CONDITIONAL
-        copies = views if conditional or copy_all else 1
-        conds[name] = [
-            _renamed(entry, roles, Role(conditional, view))
-            for entry in entries or ()
-            for view in range(copies)
-        ]
-    return roles
 
+    by_uuid: dict[uuid.UUID | None, Role] = field(default_factory=dict)
+    views: int = 1
+    banks: int = 0
 
-def _renamed(entry: dict[str, Any], roles: Roles, role: Role) -> dict[str, Any]:
-    key = uuid.uuid4()
-    roles.by_uuid[key] = role
-    return {**entry, "uuid": key}
+    def join(self, conds: dict[str, list[dict[str, Any]]], views: int, copy_all: bool) -> None:
+        """A bank with `views` joins; one with a single view acts in every view of another.
+
+        Renames every conditioning in place and says what it is, where that is not done yet.
+        conds: the guider's conditionings after the host prepared them, {name: [cond, ...]}.
+        views > 1 copies each conditional one so that every view is evaluated and the host averages
+        them (it weighs copies equally); copy_all copies the unconditional ones too.
+        Raises CraftError for two banks with several views each, and not as many.
+        """
+        if views > 1 and self.views > 1 and views != self.views:
+            raise CraftError(
+                f"Two Routers in a row evaluate {self.views} and {views} LoRAs apart",
+                "LoRA Composite in one Router, or in both with as many LoRAs",
+                "Connect all LoRAs to one Router, by Load LoRA Branch",
+            )
+        if self.banks == 0 or views > self.views:
+            self._assign(conds, views, copy_all)
+        self.banks += 1
+
+    def of(self, key: uuid.UUID | None) -> Role:
+        return self.by_uuid.get(key, _UNKNOWN)
+
+    def first_views(self, conds: list) -> list:
+        """The conditionings of a call without the copies; None stays None."""
+        return [c and [e for e in c if self.of(e.get("uuid")).view == 0] for c in conds]
+
+    def _assign(self, conds: dict[str, list[dict[str, Any]]], views: int, copy_all: bool) -> None:
+        self.views = views
+        for name, entries in conds.items():
+            conditional = name in CONDITIONAL
+            copies = views if conditional or copy_all else 1
+            conds[name] = [
+                self._renamed(entry, Role(conditional, view))
+                for entry in entries or ()
+                for view in range(copies)
+            ]
+
+    def _renamed(self, entry: dict[str, Any], role: Role) -> dict[str, Any]:
+        key = uuid.uuid4()
+        self.by_uuid[key] = role
+        return {**entry, "uuid": key}

@@ -13,11 +13,12 @@ from typing import Any
 from ..craft_core.errors import CraftError
 from ..craft_core.fusion import FUSION
 from ..craft_core.fusion.compose import compose
+from ..craft_core.registry import Method
 from ..craft_core.routing.layer_sets import LayerSets, resolve
 from ..craft_core.routing.markers import MarkedPrompt, gammas, parse
 from ..craft_core.routing.presets import PRESETS
 from ..craft_core.schedule.schedule import Schedule
-from ..craft_core.types import Bank, Branch, Energies, LoraFile, Role, Routing
+from ..craft_core.types import Bank, Branch, Energies, Gates, LoraFile, Role, Routing
 from .energies import auto_sets, file_energies
 from .engine import attach
 from .expert_encoder import Applied, apply_encoder
@@ -57,6 +58,8 @@ class Routed:
     report: str
     stack: list[tuple[str, float, float]]
     warnings: tuple[str, ...]
+    bank: Bank
+    gates: Gates
 
 
 def with_own_loras(
@@ -103,8 +106,17 @@ def check_request(prompt: str | None, layer_sets: Any, method: Any) -> bool | st
     return True
 
 
-def route(model: Any, clip: Any, request: Request, stack: Sequence = ()) -> Routed:
-    """Attach the branches to a clone of MODEL and encode the clean prompt."""
+def route(
+    model: Any,
+    clip: Any,
+    request: Request,
+    stack: Sequence = (),
+    files: Sequence[LoraFile] | None = None,
+) -> Routed:
+    """Attach the branches to a clone of MODEL and encode the clean prompt.
+
+    files: of the request's branches, where they have been read already.
+    """
     if clip is None:
         raise CraftError(
             "The Router's clip is empty: this checkpoint has no text encoder",
@@ -113,29 +125,15 @@ def route(model: Any, clip: Any, request: Request, stack: Sequence = ()) -> Rout
         )
     marked, connected = parse(request.prompt), clip
     model, clip, stacked = apply_stack(model, clip, list(stack))
-    layers = model_layers(model)
-    files = [read(b.name, model) for b in request.branches]
-    branches = [branch(b, file) for b, file in zip(request.branches, files, strict=True)]
-    bank = Bank.of(branches, list(layers))
-    method, knobs = chosen(request.method, "method", FUSION)
-    sets = _layer_sets(request, method, bank.branches, layers, model.load_device)
-    plan = _plan(request, method, marked, bank, layers, sets)
-    energies = _energies(request, method, bank, layers, model.load_device)
-    bank = _reachable(bank, plan)
-    routing = Routing(plan.gammas, plan.sets, energies)
+    files = files or [read(b.name, model) for b in request.branches]
+    gated = gate(model, request, marked, files)
+    method, bank, plan = gated.method, gated.bank, gated.plan
     expert = _expert(request, connected, marked, bank)
-    gates = method.function(bank, routing, **knobs)
-    gates = compose(gates, bank, request.schedule, expert.table)
+    gates = compose(gated.gates, bank, request.schedule, expert.table)
     text = _TextEncoder(clip)
     for chosen_file, file, gamma in zip(request.branches, files, plan.gammas, strict=True):
         text.add(file, chosen_file.strength * gamma)
-    faults = _faults(request, files, plan, text.missing)
-    if faults and not request.allow_unmatched:
-        raise CraftError(
-            "Something given matches nothing: " + "; ".join(faults),
-            "Each key of a LoRA and each layer pattern should match this model",
-            "Use files made for this model and patterns it has, or turn allow_unmatched on",
-        )
+    faults = require_matched(request, files, plan, text.missing)
     report = _report(request, method, marked, plan, faults, gates.notes)
     own_clock = request.schedule is not None and request.schedule.clock == "model"
     return Routed(
@@ -145,7 +143,40 @@ def route(model: Any, clip: Any, request: Request, stack: Sequence = ()) -> Rout
         "\n".join([report, *expert.lines, *stacked]),
         [*stack, *_active(request.branches, plan.gammas)],
         (*_warnings(request, method, marked, faults), *expert.warnings),
+        bank,
+        gates,
     )
+
+
+def gate(model: Any, request: Request, marked: MarkedPrompt, files: Sequence[LoraFile]) -> Gated:
+    """The method's own gates over the files' branches: before strengths, schedule and encoder."""
+    layers = model_layers(model)
+    branches = [branch(b, file) for b, file in zip(request.branches, files, strict=True)]
+    bank = Bank.of(branches, list(layers))
+    method, knobs = chosen(request.method, "method", FUSION)
+    sets = _layer_sets(request, method, bank.branches, layers, model.load_device)
+    plan = _plan(request, method, marked, bank, layers, sets)
+    energies = _energies(request, method, bank, layers, model.load_device)
+    bank = _reachable(bank, plan)
+    routing = Routing(plan.gammas, plan.sets, energies)
+    return Gated(method, bank, method.function(bank, routing, **knobs), plan)
+
+
+def require_matched(
+    request: Request, files: Sequence[LoraFile], plan: Plan, text: Sequence[Sequence[str]]
+) -> list[str]:
+    """Everything given that matches nothing; CraftError where that is not allowed.
+
+    text: per file, the keys that the text encoder does not have.
+    """
+    faults = _faults(request, files, plan, text)
+    if faults and not request.allow_unmatched:
+        raise CraftError(
+            "Something given matches nothing: " + "; ".join(faults),
+            "Each key of a LoRA and each layer pattern should match this model",
+            "Use files made for this model and patterns it has, or turn allow_unmatched on",
+        )
+    return faults
 
 
 def _expert(request: Request, clip: Any, marked: MarkedPrompt, bank: Bank) -> Applied:
@@ -156,7 +187,7 @@ def _expert(request: Request, clip: Any, marked: MarkedPrompt, bank: Bank) -> Ap
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """Per branch: gamma, the layers it may act on, how many it adapts and how many it acts on."""
 
     gammas: tuple[float, ...]
@@ -165,6 +196,16 @@ class _Plan:
     active: tuple[int, ...]
     unmatched: tuple[str, ...]
     own_unmatched: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Gated:
+    """A method at work on files: what of them it can reach, and its gates there."""
+
+    method: Method
+    bank: Bank
+    gates: Gates
+    plan: Plan
 
 
 def _layer_sets(
@@ -182,7 +223,7 @@ def _layer_sets(
 
 def _plan(
     request: Request, method: Any, marked: MarkedPrompt, bank: Bank, layers: Any, sets: LayerSets
-) -> _Plan:
+) -> Plan:
     """What each branch may do; a method that does not listen to markers gets them all at 1."""
     roles = [b.role for b in bank.branches]
     gamma = gammas(marked, roles) if method.traits.markers else (1.0,) * len(roles)
@@ -197,7 +238,7 @@ def _plan(
     active = tuple(
         len(allowed & b.layers.keys()) for allowed, b in zip(by_branch, bank.branches, strict=True)
     )
-    return _Plan(gamma, by_branch, adapted, active, sets.unmatched, missed)
+    return Plan(gamma, by_branch, adapted, active, sets.unmatched, missed)
 
 
 def _energies(
@@ -209,7 +250,7 @@ def _energies(
     return file_energies(request.branches, bank.branches, layers, device)
 
 
-def _reachable(bank: Bank, plan: _Plan) -> Bank:
+def _reachable(bank: Bank, plan: Plan) -> Bank:
     """The bank without what no gate of the method can ever reach: it need not be loaded."""
     branches = [
         replace(b, layers={p: f for p, f in b.layers.items() if gamma and p in allowed})
@@ -244,7 +285,7 @@ class _TextEncoder:
 
 
 def _faults(
-    request: Request, files: Sequence[LoraFile], plan: _Plan, text: Sequence[Sequence[str]]
+    request: Request, files: Sequence[LoraFile], plan: Plan, text: Sequence[Sequence[str]]
 ) -> list[str]:
     """Everything given that matches nothing."""
     found = []
@@ -284,7 +325,7 @@ def _warnings(
 
 
 def _report(
-    request: Request, method: Any, marked: MarkedPrompt, plan: _Plan,
+    request: Request, method: Any, marked: MarkedPrompt, plan: Plan,
     faults: Sequence[str], notes: Sequence[str],
 ) -> str:  # fmt: skip
     lines = [f"Method: {method.key}. {method.summary}"]

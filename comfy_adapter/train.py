@@ -96,17 +96,17 @@ def train_lora(
     layer_sets: a preset's key or lines of patterns. knobs: of the recipe `lora`.
     """
     settings = TRAINING["lora"].knobs(dict(knobs))
-    layers, note = _layers_of(role, layer_sets, source.model)
+    layers, note = layers_of([role], layer_sets, source.model)
     place = target(how.save_as, LORAS, role)
     encoder = Encoder(source.model, source.clip, source.vae)
     data = dataset(encoder, learned.images, learned.captions, tick=CANCEL)
     kept = dataset(encoder, prior.images, prior.captions, "prior", CANCEL) if prior else None
     with opened(source.model, None, how.precision, how.checkpointing) as denoiser:
         training = TRAINING["lora"].function(
-            denoiser, Pictures(data, kept), Place(role, layers, _named(layer_sets)),
+            denoiser, Pictures(data, kept), Place(role, layers, one_line(layer_sets)),
             identity(source.model), **settings,
         )  # fmt: skip
-        return _trained(training, place, how, watch, [note])
+        return trained(training, place, how, watch, [note])
 
 
 def train_basis(
@@ -140,20 +140,23 @@ def train_basis(
         training = TRAINING["basis"].function(
             denoiser, pairs, identity(source.model), perceptual, **settings
         )
-        return _trained(training, place, how, watch, [note])
+        return trained(training, place, how, watch, [note])
 
 
-def _trained(
+def trained(
     training: Training, place: Target, how: How, watch: Watch, notes: Sequence[str]
 ) -> Trained:
+    """Run to the end, saved; the report tells the settings and the notes that are not empty."""
     done = run(training, place, how.resume, watch)
     kept = ", ".join(f"{name} {value}" for name, value in training.recipe.settings().items())
     lines = [done.report, *filter(None, notes), kept]
     return Trained(done.place.name, done.place.path, training.losses, "\n".join(lines))
 
 
-def _layers_of(role: Role, layer_sets: str, model: Any) -> tuple[frozenset[str], str]:
-    """(the role's layers of this model, a note on patterns of a preset it does not have)."""
+def layers_of(
+    roles: Sequence[Role], layer_sets: str, model: Any
+) -> tuple[frozenset[str], str]:
+    """(the roles' layers of this model, a note on patterns of a preset it does not have)."""
     sets = resolve(layer_sets.strip(), model_layers(model))
     if sets.unmatched and layer_sets.strip() not in PRESETS:
         raise CraftError(
@@ -163,10 +166,10 @@ def _layers_of(role: Role, layer_sets: str, model: Any) -> tuple[frozenset[str],
         )
     missing = ", ".join(sets.unmatched)
     note = f"Patterns of the preset this model has no layers for: {missing}" if missing else ""
-    return sets.of([role])[0], note
+    return frozenset().union(*sets.of(roles)), note
 
 
-def _named(layer_sets: str) -> str:
+def one_line(layer_sets: str) -> str:
     """One line for the file's metadata."""
     return "; ".join(line.strip() for line in layer_sets.splitlines() if line.strip())
 

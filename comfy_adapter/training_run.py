@@ -122,20 +122,21 @@ def _write(training: Training, place: Target) -> Target:
 
 def _report(training: Training, place: Target, first: int, seconds: float, nothing: bool) -> str:
     done = training.step - first
-    tenth = max(1, len(training.losses) // 10)
-    begin, end = training.losses[:tenth], training.losses[-tenth:]
     lines = [
         f"Saved {place.path.name}: {training.step} steps"
         + (f", {first} of them resumed" if first else "")
-        + (f"; {1000 * seconds / done:.0f} ms a step" if done else ""),
-        f"Loss, mean of the first and of the last tenth: {sum(begin) / len(begin):.4f}, "
-        f"{sum(end) / len(end):.4f}",
+        + (f"; {1000 * seconds / done:.0f} ms a step" if done else "")
     ]
+    if training.losses:
+        tenth = max(1, len(training.losses) // 10)
+        begin, end = training.losses[:tenth], training.losses[-tenth:]
+        lines.append(f"Loss, mean of the first and of the last tenth: {sum(begin) / len(begin):.4f}"
+                     f", {sum(end) / len(end):.4f}")  # fmt: skip
     if training.terms:
         terms = ", ".join(f"{name} {value:.4f}" for name, value in training.terms.items())
         lines.append(f"Last step: {terms}")
     warmup, steps = training.pace.warmup, training.pace.steps
-    if warmup >= steps:
+    if warmup >= steps > 0:
         lines.append(f"The warm-up of {warmup} steps is as long as the training: the learning rate "
                      f"never rose to {training.pace.rate:g}.")  # fmt: skip
     if nothing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from comfy_api.input import CurveInput, MonotoneCubicCurve
@@ -16,13 +17,14 @@ PATTERNS = "patterns"
 _DENSE = 200
 
 
-def method_menu(name: str, registry: Registry, tooltip: str) -> io.DynamicCombo.Input:
-    """A menu of the registry's methods that shows the chosen one's knobs."""
+def method_menu(name: str, registry: Iterable[Method], tooltip: str) -> io.DynamicCombo.Input:
+    """A menu of a registry's methods, or of several's, that shows the chosen one's knobs."""
+    methods = tuple(registry)
     options = [
         io.DynamicCombo.Option(method.key, [knob_widget(p) for p in method.parameters])
-        for method in registry
+        for method in methods
     ]
-    lines = [f"{method.key}: {method.summary}" for method in registry]
+    lines = [f"{method.key}: {method.summary}" for method in methods]
     return io.DynamicCombo.Input(name, options=options, tooltip="\n".join([tooltip, *lines]))
 
 
@@ -78,13 +80,16 @@ def seed_widget(parameter: Parameter) -> io.Input:
     )  # fmt: skip
 
 
-def layer_set_menu(name: str, *, auto: bool = True) -> io.DynamicCombo.Input:
+def layer_set_menu(
+    name: str, *, auto: bool = True, default: str = ""
+) -> io.DynamicCombo.Input:  # fmt: skip
     """A menu of the layer-set presets, and `custom` with the patterns to edit.
 
-    auto: whether the preset that reads trained LoRAs is among them.
+    auto: whether the preset that reads trained LoRAs is among them. default: what comes first.
     """
     first = [key for key in PRESETS if key != "auto"]
     first = ["auto", *first] if auto else first
+    first.sort(key=lambda key: key != default)
     options = [io.DynamicCombo.Option(key, []) for key in first]
     patterns = io.String.Input(
         PATTERNS,

@@ -15,6 +15,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from .errors import CraftError
 
+_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
 
 @dataclass(frozen=True)
 class Knob:
@@ -57,6 +59,20 @@ class Parameter:
                 f"It ranges from {knob.minimum} to {knob.maximum}",
                 "Set a value in that range",
             )
+
+    def read(self, text: str, method: str) -> Any:
+        """The value that a text stands for, checked; CraftError for one that stands for none."""
+        kinds = {int: "a whole number", float: "a number", bool: "true or false"}
+        try:
+            value = _BOOLEANS[text.lower()] if self.type is bool else self.type(text)
+        except (ValueError, KeyError):
+            raise CraftError(
+                f"{method}: {self.name} = {text!r}",
+                f"It is {kinds.get(self.type, 'a text')}",
+                "Write one",
+            ) from None
+        self.check(value, method)
+        return value
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .acfg import ACFGGuider, ACFGKSampler
+from .b4m import TrainB4M
+from .compare import ComparisonGrid, MethodSweep
 from .expert_encoder import LoadExpertEncoder, TrainEncoder
+from .fuse import FuseToFile
+from .learn_merge import LearnMerge
 from .lora_branch import LoadLoRABranch
 from .pair_builder import PairBuilder
 from .rank_limited import LoadRankLimitedUNet
@@ -20,11 +24,16 @@ NODES: list[type[io.ComfyNode]] = [
     TimestepSchedule,
     ACFGGuider,
     ACFGKSampler,
+    MethodSweep,
+    ComparisonGrid,
+    FuseToFile,
     PairBuilder,
     TrainBasis,
     TrainLoRA,
+    TrainB4M,
     LoadExpertEncoder,
     TrainEncoder,
+    LearnMerge,
 ]
 
 

@@ -52,8 +52,8 @@ class TrainBasis(io.ComfyNode):
                                "from the Pair Builder or Load Image."),
                 io.Image.Input("style_images", tooltip="A picture a pair to learn style from, in "
                                "the same order."),
-                _captions("content_captions", "a photo of a dog"),
-                _captions("style_captions", "a house in watercolor style"),
+                captions_input("content_captions", "a photo of a dog"),
+                captions_input("style_captions", "a house in watercolor style"),
                 save_name("craft/basis", "output/craft_bases"),
                 io.Combo.Input(
                     "vgg", options=vgg_files(),
@@ -110,7 +110,7 @@ class TrainLoRA(io.ComfyNode):
             inputs=[
                 *source_inputs(),
                 io.Image.Input("images", tooltip="What to learn: one image is enough."),
-                _captions("captions", "a photo of sks dog"),
+                captions_input("captions", "a photo of sks dog"),
                 io.Combo.Input("role", options=list(ROLES),
                                tooltip="content learns on the content layers, style on the "
                                "style layers."),
@@ -177,7 +177,7 @@ def source_inputs() -> list[io.Input]:
     ]  # fmt: skip
 
 
-def _captions(name: str, example: str) -> io.Input:
+def captions_input(name: str, example: str) -> io.Input:
     return io.String.Input(
         name, multiline=True, default="", placeholder=example, dynamic_prompts=False,
         tooltip="What the pictures show: a line for each, one line for all, or a list of texts. "

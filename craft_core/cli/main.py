@@ -6,11 +6,20 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import CraftError
-from . import train_basis, train_encoder, train_lora
+from . import fuse, inspect, methods, train_b4m, train_basis, train_encoder, train_lora, train_merge
 from .command import parser_of
 from .requests import Stopped
 
-COMMANDS = (train_basis.COMMAND, train_lora.COMMAND, train_encoder.COMMAND)
+COMMANDS = (
+    train_basis.COMMAND,
+    train_lora.COMMAND,
+    train_b4m.COMMAND,
+    train_encoder.COMMAND,
+    train_merge.COMMAND,
+    fuse.COMMAND,
+    inspect.COMMAND,
+    methods.COMMAND,
+)
 FAILED, INTERRUPTED = 1, 130  # argparse itself leaves with 2
 
 

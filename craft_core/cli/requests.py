@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..registry import Method
 from ..training import Training
-from ..types import Role
+from ..types import LoraFile, Role
 
 Watch = Callable[[Training], None]  # called after each step; raises KeyboardInterrupt to stop
+LayerWatch = Callable[[int, int], None]  # called after each layer with (done, layers)
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,16 @@ class LoraData:
 
 
 @dataclass(frozen=True)
+class HalfData:
+    """partners: pictures of the other role, if any. layer_sets: a preset's key, or patterns."""
+
+    learned: Sequence[Picture]
+    partners: Sequence[Picture]
+    role: Role
+    layer_sets: str
+
+
+@dataclass(frozen=True)
 class BasisData:
     """Every content picture is paired with every style picture. vgg: a file, "" for none."""
 
@@ -76,7 +88,7 @@ class BasisData:
 
 @dataclass(frozen=True)
 class Expert:
-    """A LoRA whose scales an encoder learns: a file by its listed name or path."""
+    """A LoRA that is not trained but learned about: a file by its listed name or path."""
 
     file: str
     role: Role
@@ -95,9 +107,51 @@ class EncoderData:
 
 
 @dataclass(frozen=True)
+class MergeData:
+    """content, style: what the LoRAs of that role were trained on. fused_prompt: the content in
+    the style, a line for each content LoRA or one for all. method: key of a learned merge."""
+
+    content: Sequence[Picture]
+    style: Sequence[Picture]
+    experts: Sequence[Expert]
+    fused_prompt: str
+    method: str
+    allow_unmatched: bool = False
+
+
+@dataclass(frozen=True)
+class FuseData:
+    """LoRAs to bake into the file `path`. model: None where the files' own names must do.
+
+    progress, steps: the moment at which a method that moves with time is taken. rank: 0 for
+    exact. layer_sets: a preset's key, or lines of patterns.
+    """
+
+    model: ModelFiles | None
+    experts: Sequence[Expert]
+    method: Method
+    knobs: Mapping[str, Any]
+    layer_sets: str
+    progress: float
+    steps: int
+    rank: int
+    save_as: str
+    path: Path
+    allow_unmatched: bool = False
+
+
+@dataclass(frozen=True)
 class Result:
     path: Path
     report: str
+
+
+@dataclass(frozen=True)
+class Read:
+    """LoRA files against a model. shapes: the model's layers in depth order, and their shapes."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    files: Sequence[LoraFile]
 
 
 class Stopped(Exception):
@@ -128,6 +182,18 @@ class Headless(Protocol):
         self, job: Job, data: LoraData, knobs: Mapping[str, Any], watch: Watch
     ) -> Result: ...
 
+    def train_b4m(
+        self, job: Job, data: HalfData, knobs: Mapping[str, Any], watch: Watch
+    ) -> Result: ...
+
     def train_encoder(
         self, job: Job, data: EncoderData, knobs: Mapping[str, Any], watch: Watch
     ) -> Result: ...
+
+    def train_merge(
+        self, job: Job, data: MergeData, knobs: Mapping[str, Any], watch: Watch
+    ) -> Result: ...
+
+    def fuse(self, data: FuseData, watch: LayerWatch) -> Result: ...
+
+    def read_loras(self, model: ModelFiles, files: Sequence[str]) -> Read: ...

@@ -27,13 +27,18 @@ from .train import (
 RECIPE = TRAINING["expert_encoder"]
 
 
-def _add_flags(parser: ArgumentParser) -> None:
+def add_lora_flags(parser: ArgumentParser) -> None:
+    """--content-lora and --style-lora, each with a strength if the user likes."""
     for role in ROLES:
         parser.add_argument(
             f"--{role}-lora", nargs="+", action="append", default=[], metavar=("FILE", "STRENGTH"),
             help=f"A {role} LoRA by its name in ComfyUI's loras or its path, and its strength "
             "(1 where none is given); may be repeated.",
         )  # fmt: skip
+
+
+def _add_flags(parser: ArgumentParser) -> None:
+    add_lora_flags(parser)
     add_layer_sets_flag(parser, TRAINED)
     parser.add_argument(
         "--allow-unmatched", action="store_true",

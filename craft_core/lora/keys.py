@@ -17,7 +17,7 @@ from ..types import Target
 Layers = Mapping[str, tuple[int, ...]]
 """Module path -> weight shape of a model's linear and convolution layers, forward depth order."""
 
-_OUTER = (
+LDM_OUTER = (
     ("time_embedding.linear_1", "time_embed.0"),
     ("time_embedding.linear_2", "time_embed.2"),
     ("class_embedding.linear_1", "label_emb.0.0"),  # SD2 unCLIP's name for what SDXL
@@ -27,7 +27,7 @@ _OUTER = (
     ("conv_in", "input_blocks.0.0"),
     ("conv_out", "out.2"),
 )
-_RESNET = (
+LDM_RESNET = (
     ("conv1", "in_layers.2"),
     ("time_emb_proj", "emb_layers.1"),
     ("conv2", "out_layers.3"),
@@ -48,7 +48,7 @@ def unet_diffusers_blocks(layers: Layers) -> dict[str, str]:
     stages = _stages(layers)
     if not stages["input_blocks"] or not stages["output_blocks"]:
         return {}
-    blocks = {name: path for name, path in _OUTER if path in layers}
+    blocks = {name: path for name, path in LDM_OUTER if path in layers}
     blocks |= _level_blocks(stages["input_blocks"], "input_blocks", "down_blocks")
     blocks |= _middle_blocks(stages["middle_block"])
     blocks |= _level_blocks(stages["output_blocks"], "output_blocks", "up_blocks")
@@ -157,7 +157,7 @@ def _middle_blocks(blocks: Mapping[int, Mapping[int, set[str]]]) -> dict[str, st
 
 
 def _resnet_blocks(name: str, prefix: str) -> dict[str, str]:
-    inner = {f"{name}.{diffusers}": f"{prefix}.{ldm}" for diffusers, ldm in _RESNET}
+    inner = {f"{name}.{diffusers}": f"{prefix}.{ldm}" for diffusers, ldm in LDM_RESNET}
     return {name: prefix, **inner}
 
 

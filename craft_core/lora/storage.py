@@ -37,6 +37,15 @@ def read_lora(
     Raises CraftError for anything but a readable safetensors file, and as parse_lora does.
     """
     path = Path(path)
+    state, metadata = read_tensors(path)
+    try:
+        return parse_lora(state, metadata, layers, extra)
+    except CraftError as error:
+        raise CraftError(f"{path.name}: {error.given}", error.possible, error.action) from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors, metadata) of a LoRA file; CraftError for anything but readable safetensors."""
     if path.suffix.lower() not in _EXTENSIONS:
         raise CraftError(
             f"{path.name} is not a safetensors file",
@@ -46,17 +55,13 @@ def read_lora(
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = dict(file.metadata() or {})
-            state = {key: file.get_tensor(key).clone() for key in sorted(file.keys())}
+            return {key: file.get_tensor(key).clone() for key in sorted(file.keys())}, metadata
     except (OSError, SafetensorError) as error:
         raise CraftError(
             f"{path.name} cannot be read ({error})",
             "A LoRA is a complete safetensors file",
             "Check that it exists; if it was downloaded, download it again",
         ) from error
-    try:
-        return parse_lora(state, metadata, layers, extra)
-    except CraftError as error:
-        raise CraftError(f"{path.name}: {error.given}", error.possible, error.action) from error
 
 
 def parse_lora(
@@ -104,11 +109,13 @@ def write_lora(
     text_encoder: Mapping[str, Tensor] | None = None,
     metadata: Mapping[str, str] | None = None,
     shapes: Layers | None = None,
+    stems: Mapping[str, str] | None = None,
 ) -> None:
     """Store updates by module path under kohya's LDM names, dtypes kept; same input, same bytes.
 
     Several updates of one layer, or one that covers a slice of it, are combined into one exact
     full update (factors.combine). shapes: the model's layers; needed for slices only.
+    stems: by module path, the stem to store a layer under in place of kohya's.
     text_encoder: tensors stored under their own keys. A PEFT configuration in the metadata is
     left out: the scales are in the file as alpha.
     The file appears whole or not at all. Raises CraftError if it cannot be written, or if the
@@ -124,7 +131,8 @@ def write_lora(
     tensors: dict[str, Tensor] = {}
     exact: dict[str, str] = {}
     for module, updates in layers.items():
-        stem, one = kohya_name(module), _whole(module, updates, shapes)
+        stem = stems[module] if stems else kohya_name(module)
+        one = _whole(module, updates, shapes)
         assert f"{stem}.alpha" not in tensors, f"two layers are called {stem}"
         alpha = alpha_of(one.scale, one.rank)
         if scale_of(alpha, one.rank) != one.scale:

@@ -1,30 +1,44 @@
 """Training the paper's learned parts on any model that a Denoiser wraps; one recipe a file."""
 
+from .b4m import b4m
+from .b4m_half import HalfPictures, b4m_half
 from .basis import Pairs, basis
 from .data import Dataset
 from .denoiser import Condition, Denoiser, Edit, Example, LayerCall
+from .duo_lora import duo_lora
 from .expert_encoder import Lessons, Phrased, expert_encoder
 from .loop import Pace, Recipe, Training
 from .lora import Pictures, Place, lora
-from .recipes import TRAINING
+from .merge import Merging, Part, Prompt
+from .recipes import LEARNED, TRAINING
+from .zip_lora import zip_lora
 
 __all__ = [
+    "LEARNED",
     "TRAINING",
     "Condition",
     "Dataset",
     "Denoiser",
     "Edit",
     "Example",
+    "HalfPictures",
     "LayerCall",
     "Lessons",
+    "Merging",
     "Pace",
     "Pairs",
+    "Part",
     "Phrased",
     "Pictures",
     "Place",
+    "Prompt",
     "Recipe",
     "Training",
+    "b4m",
+    "b4m_half",
     "basis",
+    "duo_lora",
     "expert_encoder",
     "lora",
+    "zip_lora",
 ]

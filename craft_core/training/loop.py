@@ -1,4 +1,5 @@
-"""One training loop for every recipe: AdamW, warm-up, cosine decay; resumable to the same bytes."""
+"""One training loop for every recipe: AdamW (or plain steps), warm-up, cosine decay; resumable to
+the same bytes."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from .losses import Draw
 
 STATE_FORMAT = "craft_training_state"
 CURVE_POINTS = 200
+OPTIMISERS = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -50,8 +52,9 @@ class Recipe(Protocol):
 @dataclass(frozen=True)
 class Pace:
     """How fast and how long. rate rises linearly over `warmup` steps, then falls as a cosine to
-    min_rate at the last step. accumulate: batches whose gradients make one step. max_norm: the
-    length gradients are cut to, 0 for none."""
+    min_rate at the last step. steps: 0 leaves everything as the recipe starts. accumulate: batches
+    whose gradients make one step. max_norm: the length gradients are cut to, 0 for none.
+    optimiser: adamw, or sgd for the gradient as it is."""
 
     steps: int
     rate: float
@@ -61,12 +64,13 @@ class Pace:
     max_norm: float = 1.0
     accumulate: int = 1
     seed: int = 0
+    optimiser: str = "adamw"
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.accumulate < 1 or self.warmup < 0:
+        if self.steps < 0 or self.accumulate < 1 or self.warmup < 0:
             raise CraftError(
                 f"steps = {self.steps}, accumulate = {self.accumulate}, warmup = {self.warmup}",
-                "Steps and accumulated batches are 1 or more, the warm-up 0 or more",
+                "Accumulated batches are 1 or more, steps and the warm-up 0 or more",
                 "Set such numbers",
             )
         if not (math.isfinite(self.rate) and self.rate > 0 and 0 <= self.min_rate <= self.rate):
@@ -92,7 +96,8 @@ class Training:
         self.recipe, self.pace = recipe, pace
         self.parameters = dict(recipe.parameters())
         assert self.parameters, "a recipe has parameters"
-        self.optimiser = torch.optim.AdamW(
+        kind = OPTIMISERS[pace.optimiser]
+        self.optimiser: torch.optim.Optimizer = kind(
             list(self.parameters.values()), pace.rate, weight_decay=pace.weight_decay
         )
         self.losses: list[float] = []

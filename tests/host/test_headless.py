@@ -36,11 +36,24 @@ BASIS = [
     "--style", str(STYLE / "comic.png"), "--size", "32x32", "--layers", "attention",
     "--r-max", "2", "--r-min", "1", "--steps", "2", "--batch-size", "1", "--name", "tiny",
 ]  # fmt: skip
+HALF = [
+    "train", "b4m", *MODEL, "--images", str(CONTENT / "cat.png"), "--role", "content",
+    "--partners", str(STYLE / "comic.png"), "--rank", "4", "--steps", "2", "--name", "tiny",
+]  # fmt: skip
 ENCODER = [
     "train", "encoder", *MODEL, "--images", str(CONTENT / "cat.png"),
     "--caption", "<c>a zwx cat</c> in <s>comic style</s>", "--steps", "2", "--name", "tiny",
     "--content-lora", "craft_small_world_content.safetensors",
     "--style-lora", str(LORAS / "craft_small_world_style.safetensors"), "0.8",
+]  # fmt: skip
+
+
+MERGE = [
+    "train", "merge", *MODEL, "--method", "duo_lora", "--steps", "1", "--name", "tiny",
+    "--content-lora", "craft_small_world_content.safetensors",
+    "--style-lora", str(LORAS / "craft_small_world_style.safetensors"), "0.8",
+    "--content", str(CONTENT / "cat.png"), "--style", str(STYLE / "comic.png"),
+    "--size", "32x32", "--fused-prompt", "a cat in comic style",
 ]  # fmt: skip
 
 
@@ -73,7 +86,9 @@ def ran(folder):
         "lora": LORA,
         "stopped": LORA,
         "basis": BASIS,
+        "half": HALF,
         "encoder": ENCODER,
+        "merge": MERGE,
         "unknown checkpoint": [*LORA, "--checkpoint", "none.safetensors"],
         "pickle": [*LORA, "--checkpoint", "model.ckpt"],
         "no model inside": [*LORA, "--checkpoint", str(other)],
@@ -160,11 +175,28 @@ def test_a_basis_is_trained_on_every_pair(ran):
     assert read.layers and json.loads(metadata(basis.saved)["training"])["pairs"] == "2"
 
 
+def test_a_half_is_trained_with_partners_on_the_layers_of_both_roles(ran):
+    half = ran["half"]
+    assert half.status == 0, half.err
+    assert half.saved == half.output / "loras" / "tiny_00001_.safetensors"
+    assert metadata(half.saved)["craft_b4m_basis"] in half.out
+    assert "partner_batch 1" in half.out and "layer_set all" in half.out
+
+
 def test_an_encoder_is_trained_for_listed_loras_and_for_paths(ran):
     encoder = ran["encoder"]
     assert encoder.status == 0, encoder.err
     assert encoder.saved == encoder.output / "craft_encoders" / "tiny_00001_.safetensors"
     read_encoder(encoder.saved)
+
+
+def test_a_merge_is_learned_from_listed_loras_and_from_paths(ran):
+    merge = ran["merge"]
+    assert merge.status == 0, merge.err
+    assert merge.saved == merge.output / "loras" / "tiny_00001_.safetensors"
+    with safe_open(merge.saved, framework="pt") as file:
+        told = json.loads(file.metadata()["training"])
+    assert told["recipe"] == "duo_lora" and told["strengths"] == "1 0.8"
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,13 @@ PUBLIC_IDS = {
     "CRAFTPairBuilder",
     "CRAFTTrainBasis",
     "CRAFTTrainLoRA",
+    "CRAFTTrainB4M",
     "CRAFTLoadExpertEncoder",
     "CRAFTTrainEncoder",
+    "CRAFTLearnMerge",
+    "CRAFTFuseToFile",
+    "CRAFTMethodSweep",
+    "CRAFTComparisonGrid",
 }
 PICTURE = {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 8, "batch_size": 2}}
 SAVE = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "t"}}

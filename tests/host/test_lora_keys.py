@@ -9,7 +9,9 @@ import comfy.lora
 import comfy.model_patcher
 import comfy.supported_models
 import comfy.utils
+import family_loras
 import pytest
+import tiny
 import torch
 from craft_lora_pack.comfy_adapter.modules import host_names, model_layers
 from craft_lora_pack.craft_core.lora import (
@@ -350,3 +352,75 @@ def test_the_hosts_names_of_flux_never_contradict_ours():
     names = lora_names(shapes, extra)
     assert all(names[stem] == target for stem, target in extra.items() if target.module in shapes)
     assert names["transformer.transformer_blocks.0.attn.to_k"].rows == (32, 32)
+
+
+DITS = {"flux": tiny.flux, "z_image": tiny.z_image, "qwen_image": tiny.qwen_image}
+
+
+@pytest.mark.parametrize("family", DITS)
+def test_every_name_the_host_maps_for_a_dit_points_to_the_same_rows(family):
+    patcher = DITS[family]()
+    shapes = model_layers(patcher)
+    names = lora_names(shapes, host_names(patcher))
+    checked, reordered = 0, set()
+    for stem, value in comfy.lora.model_lora_keys_unet(patcher.model, {}).items():
+        key, offset, *reorder = (value, None) if isinstance(value, str) else value
+        if not key.endswith(".weight") or path_of(key) not in shapes:
+            continue
+        if reorder:
+            reordered.add(path_of(key))
+            continue
+        rows = None if offset is None else (offset[1], offset[2])
+        assert (names[stem].module, names[stem].rows) == (path_of(key), rows)
+        checked += 1
+    assert checked > 3 * len(shapes)
+    assert reordered == ({"final_layer.adaLN_modulation.1"} if family == "flux" else set())
+
+
+def by_the_host(patcher, state):
+    """{module path: what the host's loader adds to the weight} of a file."""
+    names = comfy.lora.model_lora_keys_unet(patcher.model, {})
+    shapes, patches = model_layers(patcher), {}
+    for target, adapter in comfy.lora.load_lora(state, names, log_missing=False).items():
+        key, offset = (target, None) if isinstance(target, str) else target
+        patches.setdefault(path_of(key), []).append((1.0, adapter, 1.0, offset, None))
+    return {
+        path: comfy.lora.calculate_weight(found, torch.zeros(shapes[path]), path)
+        for path, found in patches.items()
+    }
+
+
+def by_us(patcher, state):
+    shapes = model_layers(patcher)
+    file = parse_lora(state, {}, shapes, host_names(patcher))
+    assert not file.unmatched
+    found = {path: torch.zeros(shapes[path]) for path in file.layers}
+    for path, updates in file.layers.items():
+        for one in updates:
+            start, length = one.rows or (0, shapes[path][0])
+            found[path][start : start + length] += one.delta()
+    return found
+
+
+FILES = {
+    "flux diffusers": ("flux", family_loras.FLUX_DIFFUSERS, True),
+    "flux kohya": ("flux", family_loras.KOHYA, True),
+    "z-image ai-toolkit": ("z_image", family_loras.Z_IMAGE_AI_TOOLKIT, True),
+    "z-image musubi": ("z_image", family_loras.Z_IMAGE_MUSUBI, False),
+    "z-image kohya": ("z_image", family_loras.KOHYA, True),
+    "qwen DiffSynth": ("qwen_image", family_loras.QWEN_DIFFSYNTH, True),
+    "qwen diffusers": ("qwen_image", family_loras.QWEN_DIFFUSERS, True),
+    "qwen musubi": ("qwen_image", family_loras.KOHYA, True),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_dits_file_is_the_matrices_it_was_made_of(kind):
+    """And what the host makes of it, where the host reads that naming whole."""
+    family, naming, hosts = FILES[kind]
+    patcher = DITS[family]()
+    state, deltas = naming.file(model_layers(patcher), 3, seed=5)
+    for found in [by_us(patcher, state), *([by_the_host(patcher, state)] if hosts else [])]:
+        assert found.keys() == deltas.keys()
+        for path, delta in deltas.items():
+            assert_same(found[path], delta)

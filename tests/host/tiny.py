@@ -1,4 +1,4 @@
-"""Tiny random models of the host's own classes: SD1.x and SDXL families at a few channels."""
+"""Tiny random models of the host's own classes: SD1.x, SDXL and DiT families, a few channels."""
 
 from __future__ import annotations
 
@@ -63,15 +63,42 @@ def sdxl(dtype: torch.dtype = torch.float32, seed: int = 0, **changes):
 
 def flux(seed: int = 0):
     """MODEL of the Flux class: a DiT whose blocks write into their inputs."""
-    config = {
+    return _dit(comfy.supported_models.Flux, {
         "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": POOLED,
-        "context_in_dim": CONTEXT, "hidden_size": 64, "mlp_ratio": 2.0, "num_heads": 4, "depth": 2,
+        "context_in_dim": CONTEXT, "hidden_size": 64, "mlp_ratio": 4.0, "num_heads": 4, "depth": 2,
         "depth_single_blocks": 2, "axes_dim": [4, 6, 6], "theta": 10000, "patch_size": 2,
-        "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": [], "dtype": torch.float32,
-    }  # fmt: skip
-    made = comfy.supported_models.Flux(config)
+        "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": [],
+    }, seed)  # fmt: skip
+
+
+def z_image(seed: int = 0):
+    """MODEL of the Z-Image class: fused qkv, tokens padded to a multiple, a context refiner.
+
+    256 wide, because its modulation takes exactly 256 numbers.
+    """
+    return _dit(comfy.supported_models.ZImage, {
+        "image_model": "lumina2", "in_channels": 16, "patch_size": 2, "dim": 256,
+        "cap_feat_dim": CONTEXT, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 4,
+        "n_kv_heads": 4, "qk_norm": True, "axes_dims": [16, 24, 24], "axes_lens": [64, 64, 64],
+        "rope_theta": 256.0, "ffn_dim_multiplier": 1.0, "multiple_of": 32,
+        "z_image_modulation": True, "time_scale": 1000.0, "pad_tokens_multiple": 32,
+    }, seed)  # fmt: skip
+
+
+def qwen_image(seed: int = 0):
+    """MODEL of the Qwen-Image class: image and text streams, latents with a frame axis."""
+    return _dit(comfy.supported_models.QwenImage, {
+        "image_model": "qwen_image", "in_channels": 64, "out_channels": 16, "num_layers": 2,
+        "attention_head_dim": 16, "num_attention_heads": 4, "joint_attention_dim": CONTEXT,
+        "axes_dims_rope": [4, 6, 6],
+    }, seed)  # fmt: skip
+
+
+def _dit(kind, config: dict, seed: int):
+    """The family's own way from its configuration to a MODEL, seeded random weights, float32."""
+    made = kind(config)
     made.set_inference_dtype(torch.float32, None)
-    model = comfy.model_base.Flux(made, device=CPU)
+    model = made.get_model({}, device=CPU)
     randomise_all(model.diffusion_model, seed)
     return comfy.model_patcher.CoreModelPatcher(model, load_device=CPU, offload_device=CPU)
 

@@ -36,6 +36,7 @@ LEVELS = {
     "schedule": 2,
     "guidance": 2,
     "fusion": 2,
+    "merging": 2,
     "frequency": 2,
     "training": 3,
     "evaluation": 3,

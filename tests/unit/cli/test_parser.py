@@ -6,15 +6,16 @@ import math
 
 import pytest
 
-from craft_core.cli import train_basis, train_encoder, train_lora
+from craft_core.cli import train_b4m, train_basis, train_encoder, train_lora
 from craft_core.cli.command import parser_of
 from craft_core.cli.knob_flags import flag_of, knobs_of
 from craft_core.cli.main import COMMANDS
 from craft_core.errors import CraftError
 from craft_core.training import TRAINING
 
-RECIPES = {one.COMMAND.words: one.RECIPE for one in (train_basis, train_encoder, train_lora)}
+RECIPES = {one.COMMAND.words: one.RECIPE for one in (train_b4m, train_basis, train_encoder, train_lora)}
 REQUIRED = {
+    "b4m": ["--images", "a.png", "--role", "content"],
     "basis": ["--content", "a.png", "--style", "b.png"],
     "encoder": ["--images", "a.png"],
     "lora": ["--images", "a.png", "--role", "content"],

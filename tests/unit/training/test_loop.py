@@ -137,6 +137,48 @@ def test_gradients_of_accumulated_batches_are_means_not_sums():
     torch.testing.assert_close(results[0][1], results[1][1])
 
 
+def test_without_a_step_the_file_is_the_recipes_start(tmp_path):
+    """0 steps: what is asked of a training is then what a recipe begins with."""
+    untouched = make(steps=0)
+    untouched.run()
+    assert untouched.losses == []
+    (begun := make(steps=0)).write(tmp_path / "begun.safetensors")
+    assert written(untouched, tmp_path, "run") == (tmp_path / "begun.safetensors").read_bytes()
+    assert all(torch.equal(untouched.parameters[n], v) for n, v in begun.parameters.items())
+
+
+@pytest.mark.parametrize("stop", [1, 2])
+def test_plain_steps_follow_the_gradient_and_resume(tmp_path, stop):
+    """optimiser sgd: x <- x - rate 2 x of the loss x^2, whole or resumed."""
+
+    class Square:
+        def __init__(self):
+            self.x = torch.tensor([4.0], requires_grad=True)
+
+        def parameters(self):
+            return {"x": self.x}
+
+        def backward(self, draw, share):
+            loss = self.x.square().sum()
+            (share * loss).backward()
+            return {"square": float(loss.detach())}
+
+        def settings(self):
+            return {}
+
+        def write(self, path, metadata): ...
+
+    pace = Pace(3, 0.25, min_rate=0.25, max_norm=0, optimiser="sgd")
+    stopped = Training(Square(), pace)
+    for _ in range(stop):
+        stopped.advance()
+    stopped.save(tmp_path / "state.safetensors")
+    training = Training(Square(), pace)
+    training.resume(tmp_path / "state.safetensors")
+    training.run()
+    assert training.parameters["x"].item() == 0.5 and training.losses == [16.0, 4.0, 1.0]
+
+
 def test_the_rate_rises_then_falls_as_a_cosine():
     pace = Pace(steps=101, rate=1.0, warmup=0, min_rate=0.2)
     assert pace.rate_at(0) == 1.0
@@ -147,7 +189,7 @@ def test_the_rate_rises_then_falls_as_a_cosine():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"rate": 0.0}, {"rate": float("nan")}, {"min_rate": 2.0},
+    "wrong", [{"steps": -1}, {"rate": 0.0}, {"rate": float("nan")}, {"min_rate": 2.0},
               {"warmup": -1}, {"accumulate": 0}],
 )  # fmt: skip
 def test_a_pace_that_cannot_be_run_is_refused(wrong):

@@ -1,0 +1,104 @@
+"""Who acts where and when: a picture with a column for each layer and a row for each step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ..craft_core.types import ROLES, Bank, Gates, Moment
+from .pictures import CONTENT, INK, PAPER, STYLE, to_image
+
+_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM, _GAP = 720, 56, 16, 24, 22, 14
+_STEP, _TALL = 6, 240  # height of a step, and of a map with many
+_SMALL, _LARGE = 12, 14
+
+
+@dataclass(frozen=True)
+class Activity:
+    """How much each role acts on the conditional rows.
+
+    amounts: (steps, layers, roles), absolute gates summed over a role's branches and averaged
+    over views. layers: module paths in depth order.
+    """
+
+    amounts: Tensor
+    layers: tuple[str, ...]
+
+    @classmethod
+    def of(cls, bank: Bank, gates: Gates, steps: int) -> Activity:
+        """At each step of a run of `steps`."""
+        roles = torch.tensor([[float(b.role == role) for role in ROLES] for b in bank.branches])
+        roles = roles.reshape(len(bank.branches), len(ROLES))
+        tables = [
+            gates.at(Moment(i / max(1, steps - 1), steps)).abs().mean(dim=0) @ roles
+            for i in range(steps)
+        ]
+        return cls(torch.stack(tables), bank.layers)
+
+
+def activity_sheet(labels: Sequence[str], activities: Sequence[Activity]) -> Tensor:
+    """IMAGE (1, h, w, 3): a map for each label, one below the other."""
+    maps = [_map(label, one) for label, one in zip(labels, activities, strict=True)]
+    height = _TOP + sum(picture.height for picture in maps) + _GAP * len(maps)
+    sheet = Image.new("RGB", (_WIDTH, height), PAPER)
+    _legend(ImageDraw.Draw(sheet))
+    y = _TOP
+    for picture in maps:
+        sheet.paste(picture, (0, y))
+        y += picture.height + _GAP
+    return to_image(sheet)
+
+
+def _map(label: str, activity: Activity) -> Image.Image:
+    steps, layers = activity.amounts.shape[:2]
+    tall = min(_TALL, max(60, steps * _STEP))
+    wide = _WIDTH - _LEFT - _RIGHT
+    picture = Image.new("RGB", (_WIDTH, _TOP + tall + _BOTTOM), PAPER)
+    draw = ImageDraw.Draw(picture)
+    draw.text((_LEFT, 4), ", ".join(label.split("\n")), fill=INK, font=_font(_LARGE))
+    small = _font(_SMALL)
+    if not layers:
+        draw.text((_LEFT, _TOP + 4), "no branch acts", fill=INK, font=small)
+        return picture
+    shrinks = layers > wide or steps > tall
+    how = Image.Resampling.BOX if shrinks else Image.Resampling.NEAREST
+    cells = Image.fromarray(_colours(activity.amounts)).resize((wide, tall), how)
+    picture.paste(cells, (_LEFT, _TOP))
+    draw.rectangle((_LEFT - 1, _TOP - 1, _LEFT + wide, _TOP + tall), outline=INK)
+    for text, y in (("step 1", _TOP + 6), (str(steps), _TOP + tall - 6)):
+        draw.text((_LEFT - 6, y), text, fill=INK, font=small, anchor="rm")
+    at = 0
+    for part, paths in groupby(activity.layers, key=lambda path: path.split(".")[0]):
+        count = len(list(paths))
+        x, end = (_LEFT + round(wide * i / layers) for i in (at, at + count))
+        draw.line([(x, _TOP + tall), (x, _TOP + tall + 6)], fill=INK)
+        if draw.textlength(part, small) < end - x - 6:
+            draw.text((x + 4, _TOP + tall + 3), part, fill=INK, font=small)
+        at += count
+    return picture
+
+
+def _colours(amounts: Tensor) -> np.ndarray:
+    """(steps, layers, 3) uint8: the roles' colours mixed by share, paler where less acts."""
+    both = amounts.sum(dim=2, keepdim=True)  # (steps, layers, 1)
+    share = amounts / both.clamp(min=1e-12)
+    hue = share @ torch.tensor([CONTENT, STYLE], dtype=torch.float32)
+    depth = (both / max(1e-12, float(both.max()))).clamp(max=1.0)
+    paper = torch.tensor(PAPER, dtype=torch.float32)
+    return (paper + depth * (hue - paper)).round().to(torch.uint8).numpy()
+
+
+def _legend(draw: ImageDraw.ImageDraw) -> None:
+    for name, colour, x in (("content", CONTENT, 520), ("style", STYLE, 620)):
+        draw.rectangle((x, 6, x + 12, 18), fill=colour)
+        draw.text((x + 18, 12), name, fill=INK, font=_font(_SMALL), anchor="lm")
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)

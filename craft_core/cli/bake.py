@@ -1,0 +1,136 @@
+"""Bake LoRA files into one without a model: they meet by the names that they give the layers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from ..errors import CraftError
+from ..fusion import compose
+from ..lora import pair_energies
+from ..lora.storage import read_tensors
+from ..lora.text_encoder import merge_text_encoders
+from ..lora.without_model import Unplaced, read_together
+from ..merging import (
+    MERGES,
+    Baked,
+    Fused,
+    Recipe,
+    Source,
+    Writing,
+    bake_gates,
+    bake_merge,
+    fused,
+    moves,
+)
+from ..registry import Method
+from ..routing.auto import split_by_energy
+from ..training.recipes import DTYPES
+from ..types import ROLES, Bank, Branch, Gates, Moment, Routing
+from .requests import Expert, FuseData, LayerWatch
+
+KNOWN_SETS = ("auto", "all")  # the layer sets that need no names of a model's blocks
+
+
+def read_files(files: Sequence[str]) -> Unplaced:
+    """LoRA files by their paths, their layers matched by name."""
+    return read_together([(Path(file).name, *read_tensors(Path(file))) for file in files])
+
+
+@torch.no_grad()
+def bake_without_model(data: FuseData, watch: LayerWatch) -> str:
+    """Write the file; the report. The layers keep the first file's names."""
+    unplaced = read_files([expert.file for expert in data.experts])
+    branches = [
+        Branch(Path(expert.file).name, expert.role, file.layers, expert.strength)
+        for expert, file in zip(data.experts, unplaced.files, strict=True)
+    ]
+    result = _baked(data, unplaced, branches, watch)
+    result.write(data.path, unplaced.stems)
+    return "\n".join([result.report, *_matched(branches, unplaced)])
+
+
+def _baked(
+    data: FuseData, unplaced: Unplaced, branches: Sequence[Branch], watch: LayerWatch
+) -> Fused:
+    writing = Writing(data.rank, DTYPES[data.save_as])
+    bank = Bank.of(branches, list(unplaced.shapes))
+    notes: tuple[str, ...] = ()
+    moment, used_sets = None, ""
+    if data.method.key in MERGES.keys():
+        baked = bake_merge(branches, unplaced.shapes, data.method, data.knobs, writing)
+    else:
+        gates = compose(_gates(data, bank), bank)
+        at = Moment(data.progress, data.steps)
+        moment = at if moves(gates.at, data.steps) else None
+        used_sets = data.layer_sets if data.method.traits.layer_sets else ""
+        baked = bake_gates(bank, gates, at, unplaced.shapes, writing)
+        notes = gates.notes
+    strengths = [expert.strength for expert in data.experts]
+    text = merge_text_encoders(unplaced.files, strengths, DTYPES[data.save_as])
+    recipe = Recipe(data.method, data.knobs, _sources(data.experts), writing, moment, used_sets)
+    return fused(recipe, _watched(baked, len(bank.layers), watch), text, notes)
+
+
+def _gates(data: FuseData, bank: Bank) -> Gates:
+    """A run-time method's gates with every marker present."""
+    traits = data.method.traits
+    require_known_sets(data.method, data.layer_sets)
+    auto = traits.layer_sets and data.layer_sets == "auto"
+    energies = pair_energies(bank.branches, bank.layers) if auto or traits.energies else None
+    sets = [frozenset(bank.layers)] * len(bank.branches)
+    if auto:
+        by_role = dict(
+            zip(ROLES, split_by_energy(bank.branches, bank.layers, energies), strict=True)
+        )
+        sets = [by_role[branch.role] for branch in bank.branches]
+    routing = Routing((1.0,) * len(bank.branches), tuple(sets), energies)
+    return data.method.function(bank, routing, **data.knobs)
+
+
+def require_known_sets(method: Method, layer_sets: str) -> None:
+    """CraftError where a method's layer sets are named by a model's blocks."""
+    traits = method.traits
+    named = traits.pinned_layer_set or (layer_sets if traits.layer_sets else "all")
+    if named not in KNOWN_SETS:
+        raise CraftError(
+            f"{method.key} with the layer sets {named.strip().splitlines()[0]} and no model",
+            f"Without a model the layer sets {' and '.join(KNOWN_SETS)} are known",
+            "Give the model with --checkpoint or --unet, or choose --layer-sets auto",
+        )
+
+
+def _matched(branches: Sequence[Branch], unplaced: Unplaced) -> Iterator[str]:
+    """How well the files' names met."""
+    having = [sum(path in b.layers for b in branches) for path in unplaced.shapes]
+    if len(branches) > 1:
+        shared = sum(count > 1 for count in having)
+        yield (
+            f"No model given: {shared} layers are in several files by their names, "
+            f"{len(having) - shared} in one"
+        )
+        if not shared:
+            yield "If the files were made for one model, give it with --checkpoint or --unet"
+
+
+def _sources(experts: Sequence[Expert]) -> list[Source]:
+    return [
+        Source(Path(one.file).name, one.role, one.strength, file_hash(one.file)) for one in experts
+    ]
+
+
+def file_hash(path: str) -> str:
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _watched(baked: Iterator, total: int, watch: Callable[[int, int], None]) -> Iterator[Baked]:
+    for done, one in enumerate(baked, 1):
+        watch(done, total)
+        yield one

@@ -1,0 +1,100 @@
+"""Methods and their settings as text, one a line, as a comparison lists them.
+
+k_lora
+k_lora: pattern = s*, gamma = released
+craft: layer_sets = b-lora, guidance = cfg    # besides a method's own settings
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import CraftError
+from ..registry import Method
+from .methods import FUSION
+
+GUIDANCE = {"acfg": True, "cfg": False}
+_FORM = "A line is a method, or a method, a colon and its settings: k_lora: pattern = s*"
+
+
+@dataclass(frozen=True)
+class Line:
+    """label: for the picture. knobs: only those that are written. layer_sets: a preset's key, ""
+    for the common choice. asymmetric: None for the common choice."""
+
+    label: str
+    method: Method
+    knobs: dict[str, Any] = field(default_factory=dict)
+    layer_sets: str = ""
+    asymmetric: bool | None = None
+
+
+def parse_lines(text: str, presets: tuple[str, ...]) -> tuple[Line, ...]:
+    """What to compare, in order; blank lines and what follows a # are skipped.
+
+    presets: keys that layer_sets can be. Raises CraftError naming the line for what is unknown,
+    out of range or written twice, and where there is no line.
+    """
+    lines: list[Line] = []
+    for number, raw in enumerate(text.splitlines(), 1):
+        written = raw.split("#", 1)[0].strip()
+        if not written:
+            continue
+        try:
+            line = _line(written, presets)
+        except CraftError as error:
+            raise CraftError(
+                f"Line {number}: {error.given}", error.possible, error.action
+            ) from None
+        if any(line.label == other.label for other in lines):
+            raise CraftError(
+                f"Line {number}: {written!r} is there twice",
+                "Each row of a comparison is another method or setting",
+                "Change or remove one of the two",
+            )
+        lines.append(line)
+    if not lines:
+        raise CraftError(
+            "No method is listed", f"Known are {', '.join(FUSION.keys())}", "Write one a line"
+        )
+    return tuple(lines)
+
+
+def _line(written: str, presets: tuple[str, ...]) -> Line:
+    key, _, rest = written.partition(":")
+    method = FUSION[key.strip()]
+    settings = _settings(rest)
+    label = "\n".join([method.key, *(f"{name} = {value}" for name, value in settings.items())])
+    layer_sets = settings.pop("layer_sets", "")
+    guidance = settings.pop("guidance", "")
+    _require(layer_sets, "layer_sets", presets)
+    _require(guidance, "guidance", tuple(GUIDANCE))
+    known = {parameter.name: parameter for parameter in method.parameters}
+    for name in settings:
+        if name not in known:
+            possible = ", ".join([*known, "layer_sets", "guidance"])
+            raise CraftError(
+                f"{method.key} has no setting {name!r}", f"It has {possible}", "Use one of these"
+            )
+    knobs = {name: known[name].read(value, method.key) for name, value in settings.items()}
+    return Line(label, method, knobs, layer_sets, GUIDANCE.get(guidance))
+
+
+def _settings(text: str) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (equals and name and value):
+            raise CraftError(f"{part!r} is no setting", _FORM, "Write name = value")
+        if name in settings:
+            raise CraftError(f"{name} is set twice", _FORM, "Keep one of the two")
+        settings[name] = value
+    return settings
+
+
+def _require(value: str, name: str, possible: tuple[str, ...]) -> None:
+    if value and value not in possible:
+        raise CraftError(
+            f"{name} = {value}", f"It can be one of {', '.join(possible)}", "Choose one of these"
+        )

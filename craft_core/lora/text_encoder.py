@@ -1,0 +1,126 @@
+"""The text-encoder parts of several LoRA files as one, exactly: factors laid side by side.
+
+The host applies them by names of its own, so nothing here needs the text encoder. One matrix may
+be called lora_te_..., lora_te1_... or text_encoder....; where files differ, the first file's name
+stays, because the host would take two names for one matrix as one update and lose the other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..errors import CraftError
+from ..types import Factors, LoraFile, Target
+from .factors import Place, alpha_of, build_factors, combine
+from .peft_config import read_peft_configs, stated_for
+from .without_model import shape_of, stems_of
+
+_PREFIX = re.compile(
+    r"(?:base_model\.model\.)*"
+    r"(?:lora_te(\d*)_|te(\d*)[._]|lora_text_encoder(\d*)_|text_encoder(?:_(\d+))?[._])"
+)
+_DIFFUSERS_ATTENTION = re.compile(r"_to_(q|k|v|out)\Z")
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """The merged tensors by their keys, and how many matrices they change."""
+
+    tensors: Mapping[str, Tensor]
+    matrices: int
+
+
+def merge_text_encoders(
+    files: Sequence[LoraFile], strengths: Sequence[float], dtype: torch.dtype
+) -> TextPart:
+    """sum over files of strength * dW, for every matrix of a text encoder that one of them adapts.
+
+    Written as lora_down, lora_up and alpha under the first file's stem, in `dtype`. A strength of
+    0 leaves a file out. Raises CraftError for tensors that are no LoRA, LoCon or LoHa.
+    """
+    stems: dict[str, str] = {}
+    updates: dict[str, list[Factors]] = {}
+    for file, strength in zip(files, strengths, strict=True):
+        if strength == 0.0:
+            continue
+        configs = read_peft_configs(file.metadata)
+        found = stems_of(file.text_encoder, text_encoder=True)
+        _check_all_known(file, found)
+        _check_one_name_each(found)
+        for stem, parts in found.items():
+            name = stems.setdefault(_plain(stem), stem)
+            shape = shape_of(parts)
+            if set(parts) == {"alpha"}:  # a scale of nothing
+                continue
+            place = Place(Target(stem), shape or (0, 0))
+            factors = build_factors(parts, place, stated_for(configs, stem))
+            updates.setdefault(name, []).append(replace(factors, scale=factors.scale * strength))
+    tensors: dict[str, Tensor] = {}
+    for stem, parts in updates.items():
+        tensors |= _named(stem, _joined(stem, parts), dtype)
+    return TextPart(tensors, len(updates))
+
+
+def count_matrices(file: LoraFile) -> int:
+    """How many matrices of text encoders the file changes."""
+    found = stems_of(file.text_encoder, text_encoder=True)
+    return sum(set(parts) != {"alpha"} for parts in found.values())
+
+
+def _joined(stem: str, parts: Sequence[Factors]) -> Factors:
+    shapes = {(one.up.shape[0], *one.down.shape[1:]) for one in parts}
+    if len(shapes) > 1:
+        raise CraftError(
+            f"{stem} has the shapes {' and '.join(map(str, sorted(shapes)))} in these files",
+            "LoRAs can be merged only if they were made for the same text encoder",
+            "Choose files of one model family",
+        )
+    return combine(parts)
+
+
+def _named(stem: str, factors: Factors, dtype: torch.dtype) -> dict[str, Tensor]:
+    ones = (1,) * (factors.down.ndim - 2)
+    return {
+        f"{stem}.alpha": torch.tensor(alpha_of(factors.scale, factors.rank), dtype=torch.float32),
+        f"{stem}.lora_down.weight": factors.down.to(dtype),
+        f"{stem}.lora_up.weight": factors.up.to(dtype).reshape(*factors.up.shape, *ones),
+    }
+
+
+def _check_all_known(file: LoraFile, found: Mapping[str, Mapping]) -> None:
+    known = {key for parts in found.values() for key, _ in parts.values()}
+    strange = [key for key in file.text_encoder if key not in known]
+    if strange:
+        raise CraftError(
+            f"The text-encoder part holds tensors of another kind: {', '.join(strange[:3])}"
+            + (f" and {len(strange) - 3} more" if len(strange) > 3 else ""),
+            "LoRA, LoCon and LoHa are merged exactly",
+            "Leave the text-encoder part out, or convert it to a plain LoRA",
+        )
+
+
+def _check_one_name_each(stems: Iterable[str]) -> None:
+    seen: dict[str, str] = {}
+    for stem in stems:
+        other = seen.setdefault(_plain(stem), stem)
+        if other != stem:
+            raise CraftError(
+                f"{other} and {stem} name one matrix of a text encoder",
+                "A file holds each matrix once",
+                "Remove one of the two from the file",
+            )
+
+
+def _plain(stem: str) -> str:
+    """One name for a matrix: number of the text encoder and its flat path."""
+    found = _PREFIX.match(stem)
+    if found is None:
+        return stem.replace(".", "_")
+    number = next((group for group in found.groups() if group), "1")
+    path = _DIFFUSERS_ATTENTION.sub(r"_\1_proj", stem[found.end() :].replace(".", "_"))
+    return f"{number}:{path}"

@@ -1,0 +1,28 @@
+"""Weight merges, one paper a file; bake.py makes factors of one, or of a run-time method."""
+
+# Imported in the order of the menu.
+from . import svd, ties, dare, knots  # isort: skip
+from .bake import Baked, Totals, Writing, bake_gates, bake_merge, require_rank, totals
+from .file import Fused, Recipe, Source, fused, moves
+from .methods import MERGES, Updates
+
+__all__ = [
+    "MERGES",
+    "Baked",
+    "Fused",
+    "Recipe",
+    "Source",
+    "Totals",
+    "Updates",
+    "Writing",
+    "bake_gates",
+    "bake_merge",
+    "dare",
+    "fused",
+    "knots",
+    "moves",
+    "require_rank",
+    "svd",
+    "ties",
+    "totals",
+]

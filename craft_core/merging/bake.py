@@ -1,0 +1,171 @@
+"""Bake LoRAs into the factors of one file, a layer at a time.
+
+bake_merge runs a weight merge; bake_gates freezes a run-time method at one moment: the sum over
+branches of gate * dW, laid side by side, which is exact. Nothing dense outlives its layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import CraftError
+from ..lora.factors import combine
+from ..lora.keys import Layers
+from ..registry import Method
+from ..types import Bank, Branch, Factors, Gates, Moment
+from .methods import Updates
+from .truncate import distance, size, truncate
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How the result is stored. rank: 0 for as many as the method exactly needs. dtype: of the
+    stored numbers. device: where layers are computed, one after the other."""
+
+    rank: int = 0
+    dtype: torch.dtype = torch.float32
+    device: Any = "cpu"
+
+
+@dataclass(frozen=True)
+class Baked:
+    """One layer of the result. size: |dW| (Frobenius) as the method gave it. error: how far the
+    stored factors are from that, |dW - stored|, cut and rounding to the file's type together."""
+
+    path: str
+    factors: Factors
+    size: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Errors relative to |dW|, over the whole file and in its worst layer; the largest rank."""
+
+    layers: int
+    rank: int
+    error: float
+    worst: float
+    worst_layer: str
+
+    def __str__(self) -> str:
+        told = f"{self.layers} layers, rank up to {self.rank}; relative error {self.error:.2e}"
+        if self.worst == 0.0:
+            return told
+        return f"{told}, at most {self.worst:.2e} in a layer ({self.worst_layer})"
+
+
+def bake_merge(
+    branches: Sequence[Branch],
+    layers: Layers,
+    method: Method,
+    knobs: Mapping[str, Any],
+    writing: Writing,
+) -> Iterator[Baked | None]:
+    """The merge of every adapted layer in the order of `layers`; None where nothing remains.
+
+    layers: shapes of at least the adapted layers. Raises CraftError for a rank of 0 with a method
+    that has no exact low-rank form.
+    """
+    require_rank(method, writing.rank)
+    bank = Bank.of(branches, list(layers))
+    for path in bank.layers:
+        having = [branch for branch in branches if path in branch.layers]
+        one_each = [_moved(combine(b.layers[path], layers[path][0]), writing) for b in having]
+        updates = Updates.of(path, one_each, [b.strength for b in having])
+        merged = method.function(updates, **knobs) if updates.factors else None
+        yield None if merged is None else _stored(path, merged, layers[path], writing)
+
+
+def bake_gates(
+    bank: Bank, gates: Gates, moment: Moment, layers: Layers, writing: Writing
+) -> Iterator[Baked | None]:
+    """A run-time method at one moment, in the bank's order; None for a layer that is off.
+
+    gates: with the strengths in them (fusion.compose). Raises CraftError for a method that
+    averages several predictions: no weights do that.
+    """
+    if gates.views != 1:
+        raise CraftError(
+            f"This method averages the predictions of {gates.views} models",
+            "A file holds one set of weights, and no weights give the mean of predictions",
+            "Use it in the Router, or choose another method for a file",
+        )
+    for path, row in zip(bank.layers, gates.at(moment)[0].tolist(), strict=True):
+        parts = [
+            _moved(replace(one, scale=one.scale * gate), writing)
+            for branch, gate in zip(bank.branches, row, strict=True)
+            for one in (branch.layers.get(path, ()) if gate else ())
+        ]
+        whole = combine(parts, layers[path][0]) if parts else None
+        yield None if whole is None else _stored(path, whole, layers[path], writing)
+
+
+def require_rank(method: Method, rank: int) -> None:
+    """CraftError if the method's result has full rank and there is none to cut it to."""
+    if rank == 0 and not method.traits.exact:
+        raise CraftError(
+            f"rank = 0 with {method.label}",
+            f"The result of {method.label} has full rank: a LoRA file needs a rank to cut it to",
+            "Set a rank, for example the sum of the LoRAs' ranks",
+        )
+
+
+def totals(baked: Iterable[Baked]) -> Totals:
+    """CraftError if nothing remains."""
+    found = list(baked)
+    if not found:
+        raise CraftError(
+            "The result changes no layer",
+            "A file needs a layer in which at least one LoRA acts",
+            "Check the strengths, the layer sets and the method's settings",
+        )
+    whole = math.fsum(one.size**2 for one in found) ** 0.5
+    error = math.fsum(one.error**2 for one in found) ** 0.5
+    worst = max(found, key=lambda one: one.error / one.size)
+    return Totals(
+        len(found), max(one.factors.rank for one in found), error / whole,
+        worst.error / worst.size, worst.path,
+    )  # fmt: skip
+
+
+def _stored(
+    path: str, update: Tensor | Factors, shape: Sequence[int], writing: Writing
+) -> Baked | None:
+    """The update as the file will hold it; None for an update of zeros."""
+    whole = size(update)
+    if whole == 0.0:
+        return None
+    if isinstance(update, Factors) and (not writing.rank or update.rank <= writing.rank):
+        factors = update
+    else:
+        factors = truncate(update, writing.rank, tuple(shape[1:]))
+    rounded = _rounded(factors, path, writing.dtype)
+    return Baked(path, _on_cpu(rounded), whole, distance(update, rounded))
+
+
+def _rounded(factors: Factors, path: str, dtype: torch.dtype) -> Factors:
+    """The factors in the file's type; CraftError where that cannot hold them."""
+    rounded = replace(factors, down=factors.down.to(dtype), up=factors.up.to(dtype))
+    if not (rounded.down.isfinite().all() and rounded.up.isfinite().all()):
+        raise CraftError(
+            f"{path} does not fit {str(dtype).removeprefix('torch.')}",
+            "fp16 holds numbers up to 65504; bf16 and fp32 go far beyond",
+            "Save as bf16 or fp32",
+        )
+    return rounded
+
+
+def _moved(factors: Factors, writing: Writing) -> Factors:
+    device = writing.device
+    return replace(factors, down=factors.down.to(device), up=factors.up.to(device))
+
+
+def _on_cpu(factors: Factors) -> Factors:
+    return replace(factors, down=factors.down.cpu(), up=factors.up.cpu())

@@ -1,0 +1,187 @@
+"""What the learned merges share: the LoRAs to merge, what they were trained for, the saved file.
+
+A learned merge finds, by distillation, how much of each LoRA's pieces to keep where several act at
+once: the merged model is to answer each LoRA's own pictures as the model with that LoRA alone does.
+LoRAs stay frozen; the result is an ordinary LoRA file with everything folded into its factors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import CraftError
+from ..lora import combine, write_lora
+from ..types import Branch, Factors, Role
+from .data import Dataset, Moves, batch, choose
+from .denoiser import Condition, Denoiser, Edit, LayerCall
+from .losses import Noised, noised
+
+Update = Mapping[str, Factors]  # a LoRA's one update of each layer, its strength in the scale
+TextEncoders = Callable[[Sequence[float], torch.dtype], Mapping[str, Tensor]]
+
+
+def _no_text_encoders(shares: Sequence[float], dtype: torch.dtype) -> Mapping[str, Tensor]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One LoRA of a merge. branch: its strength counts. pictures: what it was trained for, under
+    its own captions. source: the SHA-256 of its file. metadata: the file's."""
+
+    branch: Branch
+    pictures: Dataset
+    source: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text and the condition a Denoiser reads it as."""
+
+    text: str
+    condition: Condition
+
+
+@dataclass(frozen=True)
+class Merging:
+    """What a learned merge is given, whichever it is.
+
+    fused: for each content LoRA in order, the prompt of its content in the style ("a sks dog in
+    zwx style"); empty where none was given. content_layers, style_layers: the layers in which the
+    one or the other is known to dominate; a layer may be in neither. text_encoder: (a share for
+    each part, dtype) -> the tensors of their text encoders' parts, merged at those shares of their
+    strengths, by the keys the file has them under.
+    """
+
+    parts: tuple[Part, ...]
+    fused: tuple[Prompt, ...] = ()
+    content_layers: frozenset[str] = frozenset()
+    style_layers: frozenset[str] = frozenset()
+    text_encoder: TextEncoders = _no_text_encoders
+
+    def __post_init__(self) -> None:
+        contents = sum(part.branch.role == "content" for part in self.parts)
+        assert len(self.fused) in (0, contents), "a fused prompt for each content LoRA, or none"
+        assert not self.content_layers & self.style_layers, "one role dominates a layer"
+        if len(self.parts) < 2:
+            raise CraftError(
+                f"A merge was given {len(self.parts)} LoRA" + "s" * (not self.parts),
+                "It is learned of two or more, content and style",
+                "Add the other LoRA to branches",
+            )
+        for part in self.parts:
+            if not part.branch.layers:
+                raise CraftError(
+                    f"{part.branch.name} adapts no layer of this model",
+                    "A merge is learned on the layers the LoRAs adapt",
+                    "Choose a LoRA made for this model",
+                )
+
+    def of(self, role: Role) -> tuple[int, ...]:
+        """The numbers of a role's parts."""
+        return tuple(j for j, part in enumerate(self.parts) if part.branch.role == role)
+
+    def settings(self) -> dict[str, str]:
+        """What is merged, for the file's metadata: a training resumes with the same."""
+        return {
+            "loras": " ".join(part.branch.name for part in self.parts),
+            "roles": " ".join(part.branch.role for part in self.parts),
+            "strengths": " ".join(f"{part.branch.strength:g}" for part in self.parts),
+            "sources": " ".join(part.source for part in self.parts),
+            "pictures": " ".join(part.pictures.digest() for part in self.parts),
+            "fused_prompts": "; ".join(prompt.text for prompt in self.fused),
+        }
+
+
+def frozen_updates(part: Part, denoiser: Denoiser) -> dict[str, Factors]:
+    """The part's layers in the model's order, each as one update on the model's device.
+
+    The branch's strength goes into the scale; slices of a fused layer become one update of all its
+    rows. float32, out of autograd's sight.
+    """
+    layers = part.branch.layers
+    found = {}
+    for path, shape in denoiser.layers.items():
+        if path in layers:
+            one = combine(layers[path], shape[0])
+            down, up = (t.detach().to(denoiser.device, torch.float32, copy=True)
+                        for t in (one.down, one.up))  # fmt: skip
+            found[path] = Factors(down, up, one.scale * part.branch.strength)
+    return found
+
+
+def update_edits(updates: Sequence[Update]) -> dict[str, Edit]:
+    """The layers with fixed updates on them: LoRAs as they are."""
+    paths = dict.fromkeys(path for one in updates for path in one)
+
+    def edit(path: str) -> Edit:
+        found = [one[path] for one in updates if path in one]
+        return summed_edit(lambda: found)
+
+    return {path: edit(path) for path in paths}
+
+
+def summed_edit(pieces: Callable[[], Sequence[Factors]]) -> Edit:
+    """base(x) + the sum of scale * up (down x).
+
+    pieces: asked at each call, so that what they are made of is differentiated where checkpointed
+    blocks run again.
+    """
+
+    def edit(call: LayerCall) -> Tensor:
+        output = call.output
+        for one in pieces():
+            update = call.mix(call.apply(one.down), one.up)
+            output = output + one.scale * update.to(output.dtype)
+        return output
+
+    return edit
+
+
+def drawn(
+    denoiser: Denoiser, data: Dataset, size: int, moves: Moves, generator: torch.Generator
+) -> Noised:
+    """A batch of a part's pictures, noised."""
+    chosen = [data.examples[i] for i in choose(data.examples, size, generator)]
+    latents, conditions = batch(chosen, moves, generator)
+    return noised(denoiser, latents, conditions, generator)
+
+
+def answer(denoiser: Denoiser, ready: Noised, updates: Update) -> Tensor:
+    """`denoised` (B, C, *spatial) of the model with one LoRA alone, without gradients."""
+    with torch.no_grad(), denoiser.edited(update_edits([updates])):
+        return denoiser.denoise(ready.x, ready.sigma, ready.conditions)
+
+
+def output_error(denoiser: Denoiser, denoised: Tensor, wanted: Tensor, sigma: Tensor) -> Tensor:
+    """(B,): mean squared difference of the network's own outputs."""
+    error = (denoised - wanted).square().flatten(1).mean(1)
+    return denoiser.loss_weight(sigma) * error
+
+
+def write_merged(
+    path: Path,
+    merging: Merging,
+    layers: Mapping[str, Sequence[Factors]],
+    dtype: torch.dtype,
+    metadata: Mapping[str, str],
+    shares: Sequence[float] = (),
+) -> None:
+    """An ordinary LoRA: the updates of a layer side by side, in kohya's names.
+
+    shares: how much of each part's text encoder there is, all of it by default.
+    """
+    text_encoder = merging.text_encoder(shares or [1.0] * len(merging.parts), dtype)
+    stored = {}
+    for name, updates in layers.items():
+        one = combine(updates)
+        down, up = (t.detach().cpu().to(dtype).contiguous() for t in (one.down, one.up))
+        stored[name] = Factors(down, up, one.scale)
+    own = {"ss_network_module": "networks.lora", "craft_role": "content"}
+    write_lora(path, stored, text_encoder, {**own, **metadata})

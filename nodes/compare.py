@@ -1,0 +1,167 @@
+"""Compare fusion methods on one's own pair: a sweep of routed models, and a labelled grid."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..comfy_adapter.comparison import comparison_grid, labelled
+from ..comfy_adapter.lora_files import NONE, lora_choices
+from ..comfy_adapter.router import Request, check_request, layer_set_text, with_own_loras
+from ..comfy_adapter.sockets import CATEGORY, Branches, Encoder, LoraStack, Schedule
+from ..comfy_adapter.sweep import method_lines, sweep
+from ..comfy_adapter.widgets import layer_set_menu, one
+from ..craft_core.errors import CraftError
+from ..craft_core.fusion import FUSION
+
+_METHODS = "\n".join(FUSION.keys())
+
+
+class MethodSweep(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        files = [NONE, *lora_choices()]
+        lines = [f"{method.key}: {method.summary}" for method in FUSION]
+        return io.Schema(
+            node_id="CRAFTMethodSweep",
+            display_name="Method Sweep",
+            category=CATEGORY,
+            description="Routes one pair of LoRAs by several fusion methods, each with several "
+            "seeds. Everything after it runs once for each: connect model, positive, seed and "
+            "asymmetric to ACFG KSampler, and rows and columns to Comparison Grid.",
+            search_aliases=["craft compare", "xy plot", "lora grid", "method comparison"],
+            inputs=[
+                io.Model.Input("model", tooltip="The backbone the LoRAs act on."),
+                io.Clip.Input("clip", tooltip="Encodes the prompt without its markers."),
+                io.String.Input(
+                    "prompt", multiline=True, dynamic_prompts=True,
+                    default="A photo of sks dog <c> in watercolor style <s>",
+                    tooltip="Phrases marked as for the Content/Style LoRA Router.",
+                ),
+                io.Combo.Input("content_lora", options=files, tooltip="What is shown."),
+                io.Combo.Input("style_lora", options=files, tooltip="How it is shown."),
+                io.Float.Input("content_strength", default=1.0, min=-10.0, max=10.0, step=0.05,
+                               tooltip="Dial of content, the same for every method."),
+                io.Float.Input("style_strength", default=1.0, min=-10.0, max=10.0, step=0.05,
+                               tooltip="Dial of style, the same for every method."),
+                layer_set_menu("layer_sets"),
+                io.String.Input(
+                    "methods", multiline=True, default=_METHODS, dynamic_prompts=False,
+                    tooltip="\n".join([
+                        "One method a line, its settings after a colon: 'k_lora: pattern = s*'. "
+                        "Every method has layer_sets (a preset) and guidance (acfg, cfg) too.",
+                        *lines,
+                    ]),
+                ),
+                io.Int.Input("first_seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF,
+                             control_after_generate=io.ControlAfterGenerate.fixed,
+                             tooltip="Of the first column; the next columns count up."),
+                io.Int.Input("seeds", default=2, min=1, max=64, tooltip="Columns of the grid."),
+                io.Int.Input("steps", default=20, min=1, max=10000,
+                             tooltip="Of your sampler, for the map of who acts when."),
+                io.Boolean.Input(
+                    "asymmetric", default=True, label_on="ACFG", label_off="standard CFG",
+                    tooltip="Guidance of the lines that name none.",
+                ),
+                Schedule.Input("schedule", optional=True, tooltip="Strength over time, for all."),
+                Branches.Input("extra_branches", optional=True,
+                               tooltip="Further contents or styles, from Load LoRA Branch."),
+                LoraStack.Input("lora_stack", optional=True,
+                                tooltip="Ordinary LoRAs to apply to the backbone itself."),
+                io.Boolean.Input(
+                    "allow_unmatched", default=False, optional=True, advanced=True,
+                    tooltip="On: LoRA keys or layer patterns that match nothing are ignored.",
+                ),
+                Encoder.Input("expert_encoder", optional=True, tooltip="From Load Expert Encoder."),
+            ],
+            outputs=[
+                io.Model.Output("models", display_name="model", is_output_list=True,
+                                tooltip="For ACFG KSampler: a routed model for each picture."),
+                io.Conditioning.Output("positive", is_output_list=True,
+                                       tooltip="The prompt without markers."),
+                io.Int.Output("seed", is_output_list=True, tooltip="For ACFG KSampler's seed."),
+                io.Boolean.Output("guidance", display_name="asymmetric", is_output_list=True,
+                                  tooltip="For ACFG KSampler's asymmetric."),
+                io.String.Output("rows", is_output_list=True, tooltip="For Comparison Grid."),
+                io.String.Output("columns", is_output_list=True, tooltip="For Comparison Grid."),
+                io.Image.Output("activity", tooltip="Who acts in which layer at which step."),
+                io.String.Output("report", tooltip="The Router's report of every method."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, prompt=None, methods=None, *, layer_sets=None):
+        if methods is not None:
+            try:
+                method_lines(methods)
+            except CraftError as error:
+                return str(error)
+        return check_request(prompt, layer_sets, {})
+
+    @classmethod
+    def execute(
+        cls, model, clip, prompt, content_lora, style_lora, content_strength, style_strength,
+        layer_sets, methods, first_seed, seeds, steps, asymmetric, schedule=None,
+        extra_branches=(), lora_stack=(), allow_unmatched=False, expert_encoder="",
+    ) -> io.NodeOutput:  # fmt: skip
+        branches = with_own_loras(
+            (content_lora, style_lora), (content_strength, style_strength), extra_branches
+        )
+        request = Request(
+            prompt, branches, layer_set_text(layer_sets), {}, schedule, allow_unmatched,
+            expert_encoder or "",
+        )  # fmt: skip
+        found = sweep(model, clip, methods, request, steps, lora_stack or ())
+        cells = [
+            (
+                routed.model,
+                routed.conditioning,
+                (first_seed + column) % (1 << 64),
+                asymmetric if line.asymmetric is None else line.asymmetric,
+                line.label,
+            )
+            for line, routed in zip(found.lines, found.routed, strict=True)
+            for column in range(seeds)
+        ]
+        models, positives, numbers, guidance, rows = (
+            list(each) for each in zip(*cells, strict=True)
+        )
+        columns = [f"seed {number}" for number in numbers]
+        return io.NodeOutput(
+            models, positives, numbers, guidance, rows, columns, found.sheet, found.report
+        )
+
+
+class ComparisonGrid(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CRAFTComparisonGrid",
+            display_name="Comparison Grid",
+            category=CATEGORY,
+            is_input_list=True,
+            description="Puts the pictures of a sweep into one labelled picture: a row for each "
+            "method, a column for each seed.",
+            search_aliases=["craft compare", "xy plot", "image grid", "contact sheet"],
+            inputs=[
+                io.Image.Input("images", tooltip="The sweep's pictures, from VAE Decode."),
+                io.String.Input("rows", force_input=True, tooltip="A row label for each image."),
+                io.String.Input("columns", force_input=True,
+                                tooltip="A column label for each image."),
+                io.Int.Input("cell", default=256, min=0, max=4096,
+                             tooltip="Longest edge of a picture, in pixels; 0: as it is."),
+                io.Image.Input("content_reference", optional=True,
+                               tooltip="What content was trained on, shown above the grid."),
+                io.Image.Input("style_reference", optional=True,
+                               tooltip="What style was trained on, shown above the grid."),
+            ],
+            outputs=[io.Image.Output("grid", tooltip="For Preview Image or Save Image.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, images, rows, columns, cell, content_reference=(), style_reference=()
+    ) -> io.NodeOutput:
+        references = {"content": content_reference, "style": style_reference}
+        heads = [(name, picture) for name, given in references.items() for picture in given]
+        cells = labelled(images, rows, columns)
+        return io.NodeOutput(comparison_grid(cells, one(cell, "cell"), heads))

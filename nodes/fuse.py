@@ -1,0 +1,120 @@
+"""Fuse LoRAs to File: a content and a style LoRA become one that loads everywhere."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..comfy_adapter.fuse_file import (
+    METHODS,
+    SAVED_AS,
+    FuseRequest,
+    LayerWatch,
+    check_fuse,
+    fuse,
+    save,
+)
+from ..comfy_adapter.lora_files import FOLDER, NONE, lora_choices
+from ..comfy_adapter.notice import tell
+from ..comfy_adapter.router import layer_set_text, with_own_loras
+from ..comfy_adapter.sockets import CATEGORY, Branches, LoraModel
+from ..comfy_adapter.train import lora_state
+from ..comfy_adapter.training_run import target
+from ..comfy_adapter.widgets import layer_set_menu, method_menu
+from .training import save_name
+
+
+class FuseToFile(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        files = [NONE, *lora_choices()]
+        return io.Schema(
+            node_id="CRAFTFuseToFile",
+            display_name="Fuse LoRAs to File",
+            category=CATEGORY,
+            hidden=[io.Hidden.unique_id],
+            description="Bakes a content LoRA and a style LoRA into one plain LoRA file, saved in "
+            "output/loras, that loads everywhere. The report says how far the file is from what "
+            "the method gives. For the Router's markers, schedule and asymmetric guidance keep "
+            "the LoRAs apart.",
+            search_aliases=["merge loras", "save lora", "ties", "dare", "knots", "svd", "k-lora"],
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="The model the LoRAs are for: it knows the layers' names and "
+                    "shapes. Its weights are not used.",
+                ),
+                io.Combo.Input(
+                    "content_lora", options=files, tooltip="What is shown. A file of models/loras."
+                ),
+                io.Combo.Input(
+                    "style_lora", options=files, tooltip="How it is shown. A file of models/loras."
+                ),
+                io.Float.Input(
+                    "content_strength", default=1.0, min=-10.0, max=10.0, step=0.05,
+                    tooltip="Multiplies the content LoRA, and extra contents, before the method.",
+                ),
+                io.Float.Input(
+                    "style_strength", default=1.0, min=-10.0, max=10.0, step=0.05,
+                    tooltip="Multiplies the style LoRA, and extra styles, before the method.",
+                ),
+                layer_set_menu("layer_sets"),
+                method_menu(
+                    "method", METHODS, "How the LoRAs become one: the Router's methods, frozen "
+                    "with every marker present, then merges of the weights.",
+                ),
+                io.Float.Input(
+                    "progress", default=0.5, min=0.0, max=1.0, step=0.01,
+                    tooltip="Where in sampling a method that moves with time is taken: 0 the first "
+                    "step, 1 the last. Other methods ignore it.",
+                ),
+                io.Int.Input(
+                    "steps", default=20, min=1, max=10000, advanced=True,
+                    tooltip="Steps of the sampling that progress is a place in.",
+                ),
+                io.Int.Input(
+                    "rank", default=0, min=0, max=4096,
+                    tooltip="Rank of the file; what is cut off is in the report. 0: as many as the "
+                    "method needs to be exact. TIES and DARE have full rank and need a number.",
+                ),
+                io.Combo.Input(
+                    "save_as", options=list(SAVED_AS), default="fp16", advanced=True,
+                    tooltip="Type of the saved numbers; its rounding is in the report's error.",
+                ),
+                save_name("craft/fused", "output/loras"),
+                Branches.Input(
+                    "extra_branches", optional=True,
+                    tooltip="Further contents or styles, from Load LoRA Branch.",
+                ),
+                io.Boolean.Input(
+                    "allow_unmatched", default=False, optional=True, advanced=True,
+                    tooltip="Off: LoRA keys or layer patterns that match nothing are an error. "
+                    "On: they are listed in the report and left out.",
+                ),
+            ],
+            outputs=[
+                LoraModel.Output("lora_model", tooltip="For the host's Load LoRA Model."),
+                io.String.Output("report", tooltip="The saved file, its layers, its errors."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, save_name=None, rank=None, *, layer_sets=None, method=None):
+        return check_fuse(save_name, layer_sets, method, rank)
+
+    @classmethod
+    def execute(
+        cls, model, content_lora, style_lora, content_strength, style_strength, layer_sets, method,
+        progress, steps, rank, save_as, save_name, extra_branches=(), allow_unmatched=False,
+    ) -> io.NodeOutput:  # fmt: skip
+        place = target(save_name, FOLDER)
+        branches = with_own_loras(
+            (content_lora, style_lora), (content_strength, style_strength), extra_branches or ()
+        )
+        request = FuseRequest(
+            branches, layer_set_text(layer_sets), method, progress, steps, rank, save_as,
+            allow_unmatched,
+        )  # fmt: skip
+        result = fuse(model, request, LayerWatch())
+        place = save(result, place)
+        report = f"Saved {place.name}\n{result.report}"
+        tell(cls, report)
+        return io.NodeOutput(lora_state(place.path), report)

@@ -1,0 +1,160 @@
+"""Method Sweep, Comparison Grid and the map of who acts where, in the real host."""
+
+import nodes
+import pytest
+import small_world_models as small
+import torch
+from craft_lora_pack.comfy_adapter.activity import Activity, activity_sheet
+from craft_lora_pack.comfy_adapter.pictures import CONTENT, STYLE
+from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.fusion import FUSION
+from craft_lora_pack.craft_core.types import Bank, Branch, Factors, Gates
+from craft_lora_pack.nodes.compare import ComparisonGrid, MethodSweep
+from craft_lora_pack.nodes.router import Router
+
+PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
+ALL = {"layer_sets": "all"}
+GRAY = torch.full((1, 8, 8, 3), 0.5)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return small.load()
+
+
+def sample(model, positive, negative):
+    latent = nodes.EmptyLatentImage().generate(64, 64)[0]
+    with torch.inference_mode():
+        arguments = (1, 2, 3.0, "euler", "normal", positive, negative, latent)
+        return nodes.common_ksampler(model, *arguments)[0]["samples"]
+
+
+def sweep(world, methods, seeds=1, first_seed=5, asymmetric=True, steps=6):
+    with torch.inference_mode():
+        return MethodSweep.execute(
+            world.model, world.clip, PROMPT, small.CONTENT, small.STYLE, 0.7, 0.3, ALL, methods,
+            first_seed, seeds, steps, asymmetric,
+        ).result  # fmt: skip
+
+
+def test_a_sweep_is_a_router_for_each_method_and_a_cell_for_each_seed(world):
+    models, positives, seeds, guidance, rows, columns, activity, report = sweep(
+        world, "\n".join(FUSION.keys()), seeds=3
+    )
+    assert rows == [key for key in FUSION.keys() for _ in range(3)]
+    assert seeds == [5, 6, 7] * len(FUSION.keys())
+    assert columns == [f"seed {seed}" for seed in seeds]
+    assert guidance == [True] * len(rows) and len(positives) == len(rows)
+    assert len({id(model) for model in models}) == len(FUSION.keys())
+    assert activity.shape[0] == 1 and activity.shape[-1] == 3
+    for key in FUSION.keys():
+        assert f"[{key}]\nMethod: {key}. " in report
+
+
+def test_each_model_of_a_sweep_samples_as_the_routers(world):
+    models, positives, *_ = sweep(world, "k_lora\ncomposite")
+    for index, key in enumerate(("k_lora", "composite")):
+        with torch.inference_mode():
+            alone, positive, *_ = Router.execute(
+                world.model, world.clip, PROMPT, small.CONTENT, small.STYLE, 0.7, 0.3, ALL,
+                {"method": key},
+            ).result  # fmt: skip
+        ours = sample(models[index], positives[index], world.encode(""))
+        assert torch.equal(ours, sample(alone, positive, world.encode("")))
+
+
+def test_a_line_can_name_its_own_guidance_and_layer_sets(world):
+    *_, guidance, _, _, _, report = sweep(
+        world, "craft: guidance = cfg\ncraft: layer_sets = b-lora\nk_lora: pattern = s*"
+    )
+    assert guidance == [False, True, True]
+    assert "Layer sets: all" in report and "Layer sets: b-lora" in report
+
+
+def test_static_mistakes_are_answered_before_queueing():
+    answer = MethodSweep.validate_inputs(PROMPT, "direct\nklora", layer_sets=ALL)
+    assert "Line 2" in answer and "k_lora" in answer
+    assert MethodSweep.validate_inputs(PROMPT, "direct", layer_sets=ALL) is True
+    assert "</c>" in MethodSweep.validate_inputs("a </c>", None, layer_sets=ALL)
+
+
+def test_a_sweep_without_loras_says_so(world):
+    with pytest.raises(CraftError, match="No LoRA is chosen"):
+        MethodSweep.execute(
+            world.model, world.clip, PROMPT, "none", "none", 1.0, 1.0, ALL, "direct", 0, 1, 4, True
+        )
+
+
+def grid(images, rows, columns, cell=8, **references):
+    return ComparisonGrid.execute(images, rows, columns, [cell], **references).result[0]
+
+
+def test_every_picture_of_a_grid_stands_whole_in_its_row_and_column():
+    colours = torch.tensor([[0.1, 0, 0], [0.2, 0, 0], [0.3, 0, 0], [0.4, 0, 0]])
+    images = [colour.expand(1, 8, 8, 3) for colour in colours]
+    sheet = grid(images, ["a", "a", "b", "b"], ["x", "y", "x", "y"])[0]
+    found = []
+    for colour in colours:
+        mask = ((sheet - (colour * 255).round() / 255).abs().amax(dim=-1) < 1e-3).nonzero()
+        assert len(mask) == 64
+        low, high = mask.amin(dim=0), mask.amax(dim=0)
+        assert (high - low).tolist() == [7, 7]
+        found.append(low.tolist())
+    (a_x, a_y, b_x, b_y) = found
+    assert a_x[0] == a_y[0] < b_x[0] == b_y[0] and a_x[1] == b_x[1] < a_y[1] == b_y[1]
+
+
+def test_pictures_of_one_cell_stand_side_by_side_and_missing_cells_stay_empty():
+    twice = grid([GRAY, GRAY, GRAY], ["a", "a", "b"], ["x", "x", "y"])
+    once = grid([GRAY, GRAY], ["a", "b"], ["x", "y"])
+    assert twice.shape[2] == once.shape[2] + 8 + 6
+    batch = grid([torch.cat([GRAY, GRAY]), GRAY], ["a", "b"], ["x", "y"])
+    assert torch.equal(batch, twice)
+
+
+def test_references_stand_above_the_grid():
+    plain = grid([GRAY], ["a"], ["x"])
+    headed = grid([GRAY], ["a"], ["x"], content_reference=[GRAY], style_reference=[GRAY])
+    assert headed.shape[1] > plain.shape[1] + 8
+
+
+@pytest.mark.parametrize(("cell", "side"), [(0, 40), (20, 20), (64, 40), (160, 160)])
+def test_a_cell_is_shrunk_to_its_size_or_enlarged_by_whole_numbers(cell, side):
+    sheet = grid([torch.zeros(1, 40, 40, 3)], ["a"], ["x"], cell)
+    dark = (sheet[0].amax(dim=-1) == 0).nonzero()
+    assert (dark.amax(dim=0) - dark.amin(dim=0) + 1).tolist() == [side, side]
+
+
+def test_labels_that_do_not_fit_the_images_are_an_error():
+    with pytest.raises(CraftError, match="3 images and 2 rows"):
+        grid([GRAY] * 3, ["a", "b"], ["x"])
+    with pytest.raises(CraftError, match="pixels"):
+        grid([GRAY] * 40, [f"m{i}" for i in range(40)], ["x"], 4096)
+
+
+def test_the_activity_map_colours_who_acts():
+    """Content early, style late, both in between at half strength, nobody in the last layer."""
+    factors = (Factors(torch.ones(1, 1), torch.ones(1, 1)),)
+    paths = ["input_blocks.0", "input_blocks.1"]
+    bank = Bank.of(
+        [Branch(r, r, dict.fromkeys(paths, factors)) for r in ("content", "style")], paths
+    )
+
+    def at(moment):
+        table = torch.zeros(1, 2, 2)
+        table[0, 0] = torch.tensor([1.0 - moment.progress, moment.progress])
+        return table
+
+    activity = Activity.of(bank, Gates(at), 3)
+    assert activity.amounts[:, 0].tolist() == [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
+    assert not activity.amounts[:, 1].any()
+    pixels = (activity_sheet(["toy"], [activity])[0] * 255).round().int().flatten(0, 1).tolist()
+    between = [round((a + b) / 2) for a, b in zip(CONTENT, STYLE, strict=True)]
+    for colour in (CONTENT, STYLE):
+        assert list(colour) in pixels
+    assert any(all(abs(a - b) <= 1 for a, b in zip(p, between, strict=True)) for p in pixels)
+
+
+def test_the_map_of_a_model_without_acting_branches_says_so():
+    activity = Activity.of(Bank.of([], []), Gates(lambda m: torch.zeros(1, 0, 0)), 4)
+    assert activity_sheet(["nothing"], [activity]).shape[-1] == 3

@@ -1,0 +1,398 @@
+"""A fused file in the host's loaders is what the Router samples with, within its stated error."""
+
+from __future__ import annotations
+
+import json
+
+import comfy.lora
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import comfy.sd
+import comfy.utils
+import folder_paths
+import nodes
+import oracle
+import pytest
+import safetensors.torch
+import small_world_models as small
+import tiny
+import torch
+from craft_lora_pack.comfy_adapter import engine, headless
+from craft_lora_pack.comfy_adapter.fuse_file import FuseRequest, fuse
+from craft_lora_pack.comfy_adapter.lora_files import BranchFile, read
+from craft_lora_pack.comfy_adapter.modules import model_layers
+from craft_lora_pack.comfy_adapter.router import Request, gate
+from craft_lora_pack.craft_core.cli.bake import bake_without_model
+from craft_lora_pack.craft_core.cli.inspect import inspected
+from craft_lora_pack.craft_core.cli.requests import Expert, FuseData, ModelFiles
+from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.fusion import FUSION
+from craft_lora_pack.craft_core.fusion.compose import compose
+from craft_lora_pack.craft_core.merging import MERGES
+from craft_lora_pack.craft_core.routing.markers import parse
+from craft_lora_pack.nodes.fuse import FuseToFile
+from craft_lora_pack.nodes.router import Router
+from safetensors import safe_open
+
+from launcher.errors import LaunchError
+
+TOLERANCE = 2e-5
+FAMILIES = {"sd15": tiny.sd15, "sdxl": tiny.sdxl, "flux": tiny.flux}
+STRENGTHS = (0.7, -0.4)
+BRANCHES = tuple(
+    BranchFile(f"{role}.safetensors", role, strength)
+    for role, strength in zip(("content", "style"), STRENGTHS, strict=True)
+)
+POSITIVE, NEGATIVE = tiny.conditioning(1), tiny.conditioning(2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("loras")
+    folder_paths.add_model_folder_path("loras", str(path))
+    yield path
+    folder_paths.folder_names_and_paths["loras"][0].remove(str(path))
+    folder_paths.filename_list_cache.clear()
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request, folder):
+    """(model, its layers, the two states), the files in place."""
+    model = FAMILIES[request.param]()
+    layers = model_layers(model)
+    states = [tiny.random_lora(layers, rank, seed) for rank, seed in ((4, 11), (3, 12))]
+    for chosen, state in zip(BRANCHES, states, strict=True):
+        safetensors.torch.save_file(state, folder / chosen.name)
+    return model, layers, states
+
+
+def bake(model, method, path=None, watch=lambda done, total: None, **changes):
+    settings = {"save_as": "fp32", "layer_sets": "all"} | changes
+    result = fuse(model, FuseRequest(BRANCHES, method=method, **settings), watch)
+    if path is None:
+        return result
+    result.write(path)
+    return comfy.utils.load_torch_file(str(path), safe_load=True)
+
+
+def loaded(model, state):
+    """The model as the host's own LoRA loader makes it."""
+    return comfy.sd.load_lora_for_models(model, None, state, 1.0, 0.0)[0]
+
+
+def routed(model, method):
+    request = Request("<c>a</c> <s>b</s>", BRANCHES, "all", method)
+    files = [read(b.name, model) for b in BRANCHES]
+    made = gate(model, request, parse(request.prompt), files)
+    return engine.attach(model, made.bank, compose(made.gates, made.bank))
+
+
+def latent_of(model):
+    channels = model.model.latent_format.latent_channels
+    generator = torch.Generator().manual_seed(5)
+    return torch.randn(1, channels, 16, 16, generator=generator)
+
+
+def denoised(model, x=None, sigmas=None, steps=4):
+    """[(x before the step, denoised)] of a run; from x on without noise where it is given."""
+    seen = []
+    sampling = model.get_model_object("model_sampling")
+    if sigmas is None:
+        sigmas = comfy.samplers.calculate_sigmas(sampling, "normal", steps)
+    latent = latent_of(model)
+    noise = latent if x is None else torch.zeros_like(x)
+    start = torch.zeros_like(latent) if x is None else model.model.process_latent_out(x)
+    with torch.inference_mode():
+        oracle.guider(model, POSITIVE, NEGATIVE).sample(
+            noise, start, comfy.samplers.sampler_object("euler"), sigmas, disable_pbar=True,
+            callback=lambda step, found, x, total: seen.append((x.clone(), found.clone())), seed=3,
+        )  # fmt: skip
+    return seen, sigmas
+
+
+def distance(a, b) -> float:
+    return ((a - b).abs().max() / b.abs().max().clamp(min=1.0)).item()
+
+
+def test_a_direct_file_in_the_hosts_loader_is_the_routed_model(family, tmp_path):
+    model, _, _ = family
+    state = bake(model, {"method": "direct"}, tmp_path / "f.safetensors")
+    ours, _ = denoised(routed(model, {"method": "direct"}))
+    theirs, _ = denoised(loaded(model, state))
+    plain, _ = denoised(model)
+    assert distance(plain[-1][1], ours[-1][1]) > 0.01, "the LoRAs must matter"
+    for (_, a), (_, b) in zip(ours, theirs, strict=True):
+        assert distance(a, b) <= TOLERANCE
+
+
+@pytest.mark.parametrize("step", [0, 2, 3])
+def test_a_k_lora_file_is_the_run_time_method_at_its_step(folder, tmp_path, step):
+    model, method = tiny.sdxl(), {"method": "k_lora", "alpha": 1.0, "beta": 0.7}
+    layers = model_layers(model)
+    for chosen, rank, seed in zip(BRANCHES, (4, 3), (11, 12), strict=True):
+        safetensors.torch.save_file(tiny.random_lora(layers, rank, seed), folder / chosen.name)
+    steps = 4
+    run, sigmas = denoised(routed(model, method), steps=steps)
+    path = tmp_path / "k.safetensors"
+    state = bake(model, method, path, progress=step / (steps - 1), steps=steps)
+    (found,), _ = denoised(loaded(model, state), run[step][0], sigmas[step : step + 2])
+    assert distance(found[0], run[step][0]) <= 1e-6
+    assert distance(found[1], run[step][1]) <= TOLERANCE
+    other = bake(model, method, tmp_path / "o.safetensors", progress=(step < 2) / 1.0, steps=steps)
+    (wrong,), _ = denoised(loaded(model, other), run[step][0], sigmas[step : step + 2])
+    assert distance(wrong[1], run[step][1]) > 10 * TOLERANCE
+    with safe_open(path, "pt") as file:
+        assert file.metadata()["craft_fused_steps"] == "4"
+
+
+@pytest.mark.parametrize("save_as", ["fp32", "fp16", "bf16"])
+def test_the_stated_error_is_the_distance_to_the_two_files(family, tmp_path, save_as):
+    model, layers, states = family
+    for rank in (0, 2):
+        path = tmp_path / f"{rank}.safetensors"
+        state = bake(model, {"method": "svd"}, path, rank=rank, save_as=save_as)
+        assert all(v.dtype == {"fp32": torch.float32, "fp16": torch.float16,
+                               "bf16": torch.bfloat16}[save_as]
+                   for k, v in state.items() if not k.endswith("alpha"))  # fmt: skip
+        deltas = [oracle.dense_deltas(one, layers) for one in states]
+        fused = oracle.dense_deltas(state, layers)
+        target = {p: sum(s * d[p] for s, d in zip(STRENGTHS, deltas, strict=True)) for p in layers}
+        lost = sum((target[p] - fused[p]).double().square().sum() for p in layers) ** 0.5
+        whole = sum(one.double().square().sum() for one in target.values()) ** 0.5
+        with safe_open(path, "pt") as file:
+            stated = float(file.metadata()["craft_fused_error"])
+        assert float(lost / whole) == pytest.approx(stated, rel=1e-2, abs=1e-6)
+        assert (stated > 0.1) is (rank == 2)
+
+
+@pytest.mark.parametrize("key", MERGES.keys())
+def test_every_merge_loads_in_the_host_and_matters(family, tmp_path, key):
+    model, _, _ = family
+    state = bake(model, {"method": key}, tmp_path / "m.safetensors", rank=4)
+    names = comfy.lora.model_lora_keys_unet(model.model, {})
+    patches = comfy.lora.load_lora(dict(state), names, log_missing=False)
+    assert 3 * len(patches) == len(state)
+    plain, _ = denoised(model)
+    changed, _ = denoised(loaded(model, state))
+    assert distance(changed[-1][1], plain[-1][1]) > 1e-3
+
+
+def test_two_bakes_are_the_same_bytes(family, tmp_path):
+    model, _, _ = family
+    for name in ("a", "b"):
+        bake(model, {"method": "dare"}, tmp_path / f"{name}.safetensors", rank=3)
+    one, other = ((tmp_path / f"{name}.safetensors").read_bytes() for name in ("a", "b"))
+    assert one == other
+
+
+def test_the_file_says_how_it_was_made(family):
+    model, _, _ = family
+    told = bake(model, {"method": "ties", "density": 0.3}, rank=5).metadata
+    assert told["craft_fused"] == "ties" and told["craft_fused_rank"] == "5"
+    assert json.loads(told["craft_fused_settings"])["density"] == 0.3
+    assert "craft_fused_progress" not in told
+    for one, chosen in zip(json.loads(told["craft_fused_sources"]), BRANCHES, strict=True):
+        assert (one["name"], one["role"]) == (chosen.name, chosen.role)
+        assert one["strength"] == chosen.strength and len(one["sha256"]) == 64
+
+
+def test_every_layer_is_watched_and_an_interrupt_goes_up(family):
+    model, layers, _ = family
+    seen = []
+    bake(model, {"method": "direct"}, watch=lambda done, total: seen.append((done, total)))
+    assert seen == [(i, len(layers)) for i in range(1, len(layers) + 1)]
+
+    def stop(done, total):
+        raise comfy.model_management.InterruptProcessingException
+
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        bake(model, {"method": "direct"}, watch=stop)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "message"),
+    [
+        ({"method": "composite"}, {}, "averages the predictions"),
+        ({"method": "ties"}, {}, "rank"),
+        ({"method": "ties", "density": 1.5}, {"rank": 4}, "density"),
+        ({"method": "b_lora"}, {"layer_sets": "all"}, "up_blocks.0.attentions.0"),
+    ],
+)
+def test_what_a_file_cannot_hold_is_told(folder, method, changes, message):
+    model = tiny.sd15()
+    for chosen, rank, seed in zip(BRANCHES, (4, 3), (11, 12), strict=True):
+        state = tiny.random_lora(model_layers(model), rank, seed)
+        safetensors.torch.save_file(state, folder / chosen.name)
+    with pytest.raises(CraftError, match=message):
+        bake(model, method, **changes)
+
+
+def test_no_lora_at_all_is_told():
+    with pytest.raises(CraftError, match="No LoRA"):
+        fuse(tiny.sd15(), FuseRequest((), "all", {"method": "direct"}), lambda done, total: None)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return small.load()
+
+
+SETTINGS = {
+    "content_strength": 0.9, "style_strength": 0.6, "layer_sets": {"layer_sets": "all"},
+    "method": {"method": "direct"}, "progress": 0.5, "steps": 20, "rank": 0, "save_as": "fp32",
+}  # fmt: skip
+
+
+def saved(name):
+    return folder_paths.get_full_path("loras", f"{name}_00001_.safetensors")
+
+
+def sample(model, positive, negative):
+    with torch.inference_mode():
+        return nodes.common_ksampler(
+            model, 1, 3, 3.0, "euler", "normal", positive, negative,
+            nodes.EmptyLatentImage().generate(64, 64)[0],
+        )[0]["samples"]  # fmt: skip
+
+
+def test_the_nodes_file_loads_in_the_hosts_node_as_the_router_draws(world):
+    files = (small.CONTENT, small.STYLE)
+    lora, report = FuseToFile.execute(
+        world.model, *files, **SETTINGS, save_name="test/fused"
+    ).result
+    assert "fused_00001_" in report and "relative error" in report
+    theirs, clip = nodes.LoraLoader().load_lora(
+        world.model, world.clip, "test/fused_00001_.safetensors", 1.0, 1.0
+    )
+    router, positive, *_ = Router.execute(
+        world.model, world.clip, "a sks animal", *files, 0.9, 0.6, {"layer_sets": "all"},
+        {"method": "direct"},
+    ).result  # fmt: skip
+    negative = world.encode("")
+    a = sample(theirs, nodes.CLIPTextEncode().encode(clip, "a sks animal")[0], negative)
+    assert (a - sample(router, positive, negative)).abs().max() <= TOLERANCE
+    again, _ = FuseToFile.execute(world.model, *files, **SETTINGS, save_name="test/fused").result
+    assert folder_paths.get_full_path("loras", "test/fused_00002_.safetensors")
+    assert lora.keys() == again.keys() and all(torch.equal(lora[k], again[k]) for k in lora)
+
+
+def test_text_encoder_parts_add_up_as_two_loaders_do(world, folder):
+    names = comfy.lora.model_lora_keys_clip(world.clip.cond_stage_model, {})
+    stems = [n for n in names if n.startswith("lora_te1_") and n.endswith(("q_proj", "mlp_fc1"))][
+        :4
+    ]
+    generator = torch.Generator().manual_seed(0)
+    for number, source in enumerate((small.CONTENT, small.STYLE)):
+        state = comfy.utils.load_torch_file(folder_paths.get_full_path("loras", source))
+        for stem in stems[number:]:
+            out, width = comfy.utils.get_attr(world.clip.cond_stage_model, names[stem]).shape
+            stem = stem.replace("te1", ("te", "te1")[number])  # two names for one matrix
+            state[f"{stem}.lora_down.weight"] = torch.randn(2, width, generator=generator) / 4
+            state[f"{stem}.lora_up.weight"] = torch.randn(out, 2, generator=generator) / 4
+            state[f"{stem}.alpha"] = torch.tensor(1.0)
+        safetensors.torch.save_file(state, folder / f"text_{number}.safetensors")
+    files = ("text_0.safetensors", "text_1.safetensors")
+    FuseToFile.execute(world.model, *files, **SETTINGS, save_name="test/text")
+    loader, clip = nodes.LoraLoader().load_lora, world.clip
+    for name, strength in zip(files, (0.9, 0.6), strict=True):
+        _, clip = loader(world.model, clip, name, strength, strength)
+    _, ours = loader(world.model, world.clip, "test/text_00001_.safetensors", 1.0, 1.0)
+    encode = nodes.CLIPTextEncode().encode
+    a, b = (encode(one, "a sks animal")[0][0][0] for one in (ours, clip))
+    assert (a - b).abs().max() <= TOLERANCE
+    assert (a - world.encode("a sks animal")[0][0]).abs().max() > 1e-2
+
+
+def test_keys_that_match_nothing_are_an_error_unless_allowed(world, folder):
+    state = comfy.utils.load_torch_file(folder_paths.get_full_path("loras", small.CONTENT))
+    state["lora_unet_output_blocks_99_1_proj_in.lora_down.weight"] = torch.zeros(1, 8)
+    state["lora_unet_output_blocks_99_1_proj_in.lora_up.weight"] = torch.zeros(8, 1)
+    safetensors.torch.save_file(state, folder / "odd.safetensors")
+    for method in ({"method": "direct"}, {"method": "svd"}):
+        given = {**SETTINGS, "method": method}
+        with pytest.raises(CraftError, match="output_blocks_99"):
+            FuseToFile.execute(
+                world.model, "odd.safetensors", "none", **given, save_name="test/odd"
+            )
+        assert saved("test/odd") is None
+    _, report = FuseToFile.execute(
+        world.model, "odd.safetensors", "none", **SETTINGS, save_name="test/odd",
+        allow_unmatched=True,
+    ).result  # fmt: skip
+    assert "output_blocks_99" in report and saved("test/odd")
+
+
+def fuse_data(path, key, model, **knobs):
+    """What the command line asks for, the small world's pair by their paths."""
+    files = [folder_paths.get_full_path("loras", name) for name in (small.CONTENT, small.STYLE)]
+    loras = (Expert(files[0], "content"), Expert(files[1], "style", 0.5))
+    method = MERGES[key] if key in MERGES.keys() else FUSION[key]
+    return FuseData(
+        model, loras, method, method.knobs(knobs), "all", 0.4, 10, 0 if key == "direct" else 4,
+        "fp16", path,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["direct", "k_lora", "dare", "knots"])
+def test_the_command_line_writes_the_same_tensors_with_and_without_the_model(world, tmp_path, key):
+    watched = []
+    model = ModelFiles(checkpoint=small.CHECKPOINT)
+    paths = [tmp_path / f"{name}.safetensors" for name in ("with", "without")]
+    with torch.inference_mode():
+        told = headless.fuse(fuse_data(paths[0], key, model), lambda *at: watched.append(at))
+    bake_without_model(fuse_data(paths[1], key, None), lambda done, total: None)
+    assert told.path == paths[0] and "relative error" in told.report
+    assert watched[-1][0] == watched[-1][1] > 100
+    one, other = (safetensors.torch.load_file(path) for path in paths)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_inspect_reads_files_against_the_model(world):
+    read = headless.read_loras(ModelFiles(checkpoint=small.CHECKPOINT), [small.CONTENT])
+    layers = list(inspected(read.files, read.shapes))
+    assert [layer.path for layer in layers] == list(read.files[0].layers)
+    assert all(layer.files[0].size > 0 for layer in layers)
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"method": None}, "knots"),
+        ({"layer_sets": None}, "menu"),
+        ({"save_name": "../outside"}, ".."),
+        ({"method": {"method": "ties"}, "rank": 0}, "rank"),
+    ],
+)
+def test_static_mistakes_are_answered_before_queueing(changes, part):
+    good = {"save_name": "a", "rank": 4, "layer_sets": {"layer_sets": "all"},
+            "method": {"method": "ties"}}  # fmt: skip
+    assert FuseToFile.validate_inputs(**good) is True
+    answer = FuseToFile.validate_inputs(**good | changes)
+    assert isinstance(answer, str) and part in answer
+
+
+def test_the_page_queues_the_node_and_gets_a_file(live_server):
+    def node(kind, **inputs):
+        return {"class_type": kind, "inputs": inputs}
+
+    menus = {"layer_sets": "all", "method": "ties", "method.density": 0.3,
+             "method.combine": "sum", "method.scaling": 1.0}  # fmt: skip
+    prompt = {
+        "world": node("CheckpointLoaderSimple", ckpt_name=small.CHECKPOINT),
+        "fused": node(
+            "CRAFTFuseToFile", model=["world", 0], content_lora=small.CONTENT,
+            style_lora=small.STYLE, content_strength=1.0, style_strength=0.8, **menus,
+            progress=0.5, steps=20, rank=4, save_as="fp16", save_name="page/fused",
+        ),
+        "report": node("PreviewAny", source=["fused", 1]),
+    }  # fmt: skip
+    live_server.run(prompt)
+    saved = list(live_server.server.log.parents[1].rglob("page/fused_00001_.safetensors"))
+    assert len(saved) == 1
+    with safe_open(saved[0], "pt") as file:
+        assert json.loads(file.metadata()["craft_fused_settings"])["combine"] == "sum"
+    prompt["fused"]["inputs"]["rank"] = 0
+    with pytest.raises(LaunchError, match="rank"):
+        live_server.run(prompt)

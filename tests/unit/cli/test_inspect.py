@@ -1,0 +1,111 @@
+"""`inspect`: the numbers of two files, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from raw_lora import pair
+from safetensors.torch import load_file, save_file
+
+from craft_core.cli.main import main
+
+BLOCKS = ("input_blocks_4_1", "middle_block_1", "output_blocks_10_1")
+STEMS = [f"lora_unet_{block}_proj_{end}" for block in BLOCKS for end in ("in", "out")]
+TEXT = "lora_te1_text_model_encoder_layers_0_mlp_fc1"
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two LoRAs with four layers in common; the second has a text-encoder part."""
+    one, two = {}, {}
+    for number, stem in enumerate(STEMS):
+        if number != 5:
+            one |= pair(stem, (12, 10), rank=2, seed=number)
+            one[f"{stem}.alpha"] = torch.tensor(1.0)
+        if number != 0:
+            two |= pair(stem, (12, 10), rank=3, seed=40 + number)
+    two |= pair(TEXT, (6, 5))
+    two["something.else"] = torch.zeros(1)
+    found = [str(tmp_path / f"{name}.safetensors") for name in ("dog", "ink")]
+    for file, state in zip(found, (one, two), strict=True):
+        save_file(state, file, {"made_by": "test"})
+    return found
+
+
+def delta(file, stem) -> np.ndarray:
+    state = load_file(file)
+    down, up = (state[f"{stem}.lora_{end}.weight"].double().numpy() for end in ("down", "up"))
+    alpha = state.get(f"{stem}.alpha")
+    return (1.0 if alpha is None else float(alpha) / down.shape[0]) * up @ down
+
+
+def inspected(capsys, *arguments):
+    assert main(["inspect", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_pairs_numbers_are_those_of_the_matrices(files, capsys):
+    told = json.loads(inspected(capsys, *files, "--json"))
+    shared = STEMS[1:5]
+    a, b = (np.concatenate([delta(file, stem) for stem in shared]) for file in files)
+    pair_told = told["pair"]
+    cosine = (a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b)
+    assert pair_told["cosine"] == pytest.approx(cosine, rel=1e-5)
+    assert pair_told["conflict"] == pytest.approx((a * b < 0).mean())
+    smaller = np.minimum(np.abs(a), np.abs(b))
+    assert pair_told["weighted"] == pytest.approx(smaller[a * b < 0].sum() / smaller.sum())
+    assert 0 < pair_told["up"] < 1 and 0 < pair_told["down"] < 1
+
+
+def test_every_layer_is_told(files, capsys):
+    told = json.loads(inspected(capsys, *files, "--json"))
+    assert [one["name"] for one in told["files"]] == ["dog.safetensors", "ink.safetensors"]
+    assert [one["layers"] for one in told["files"]] == [5, 5]
+    assert [one["text_encoder_matrices"] for one in told["files"]] == [0, 1]
+    assert told["files"][1]["unmatched"] == ["something.else"]
+    assert told["files"][0]["metadata"] == {"made_by": "test"}
+    assert [one["block"] for one in told["layers"]] == [b for b in BLOCKS for _ in (1, 2)]
+    first, last = told["layers"][0], told["layers"][-1]
+    assert first["files"][1] is None and first["pair"] is None
+    assert last["files"][0] is None and last["pair"] is None
+    matrix = delta(files[0], STEMS[0])
+    assert first["files"][0]["size"] == pytest.approx(np.linalg.norm(matrix), rel=1e-5)
+    assert (first["files"][0]["rank"], first["files"][0]["alpha"]) == (2, 1.0)
+
+
+def test_the_table_has_a_line_a_block_and_one_for_all(files, capsys):
+    lines = inspected(capsys, *files).splitlines()
+    assert any("5 layers, rank 2, alpha 1" in line for line in lines)
+    assert any("text encoder: 1 matrix" in line for line in lines)
+    assert any("match nothing: 1 (something.else)" in line for line in lines)
+    assert any("4 layers in both, 1 in A alone, 1 in B alone" in line for line in lines)
+    header = next(i for i, line in enumerate(lines) if line.startswith("block"))
+    assert [line.split()[0] for line in lines[header + 1 : header + 5]] == [*BLOCKS, "all"]
+    assert "cosine" in lines[header] and lines[header + 4].split()[1] == "6"
+    assert len({len(line) for line in lines[header : header + 5]}) == 1
+
+
+def test_one_file_has_no_pair(files, capsys):
+    text = inspected(capsys, files[0])
+    assert "cosine" not in text and "5 layers" in text
+    assert json.loads(inspected(capsys, files[0], "--json"))["pair"] is None
+
+
+def test_a_file_against_itself_is_one_direction(files, capsys):
+    told = json.loads(inspected(capsys, files[0], files[0], "--json"))["pair"]
+    assert told["conflict"] == told["weighted"] == 0
+    assert [told[key] for key in ("cosine", "up", "down")] == pytest.approx([1.0] * 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [(["a.safetensors"] * 3, "3 files"), (["none.safetensors"], "cannot be read"),
+     (["model.pt"], "run code")],
+)  # fmt: skip
+def test_a_mistake_is_one_line(capsys, given, told):
+    assert main(["inspect", *given]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == "" and told in printed.err and printed.err.startswith("Error: ")
