@@ -153,9 +153,7 @@ def trained(
     return Trained(done.place.name, done.place.path, training.losses, "\n".join(lines))
 
 
-def layers_of(
-    roles: Sequence[Role], layer_sets: str, model: Any
-) -> tuple[frozenset[str], str]:
+def layers_of(roles: Sequence[Role], layer_sets: str, model: Any) -> tuple[frozenset[str], str]:
     """(the roles' layers of this model, a note on patterns of a preset it does not have)."""
     sets = resolve(layer_sets.strip(), model_layers(model))
     if sets.unmatched and layer_sets.strip() not in PRESETS:

@@ -7,10 +7,11 @@ preconditioner (Eqs. 13-14 with M = D, (rank, n'), and N = B, (out', rank), damp
 
     D <- D - rate (B^T B + delta I)^-1 grad_D        B <- B - rate grad_B (D D^T + delta I)^-1
 
-Eqs. 13-14 as printed are steps of gradient descent (`optimiser` sgd). At the paper's rate of 1e-4
-those hardly move, and the release puts Adam's moments on the scaled gradients, as adamw here does.
-The paper has no delta. It is needed: halves learned without partners leave B^T B and D D^T
-singular, since each lives on its own half of the rank. From Zhang & Pilanci 2024, arXiv:2402.02347.
+Eqs. 13-14 as printed are steps of gradient descent (`optimiser` sgd). They want rates near 1: a
+scaled step is one in dW itself, and at the paper's 1e-4 nothing moves. The release has an AdamW
+over scaled gradients, as the default here. The paper has no delta. It is needed: halves learned
+without partners leave B^T B and D D^T singular, since each lives on its own half of the rank. The
+preconditioner is that of Zhang & Pilanci 2024, arXiv:2402.02347.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def b4m(
                   0, 1_000_000, 1)
     ] = 50,
     learning_rate: Annotated[
-        float, Knob("Constant. The paper: 1e-4.", 1e-7, 1e3, 1e-6)
+        float, Knob("Constant. The paper: 1e-4.", 1e-7, 100.0, 1e-6)
     ] = 1e-4,
     batch_size: Annotated[int, Knob("Pictures a step, of each half.", 1, 256, 1)] = 1,
     accumulate: Annotated[int, Knob("Batches that make one step.", 1, 256, 1, advanced=True)] = 1,
@@ -63,10 +64,10 @@ def b4m(
     damping: Annotated[
         float, Knob("Added to the preconditioner's matrices before they are inverted; the larger, "
                     "the more like no preconditioner.", 1e-6, 100.0, 1e-6, advanced=True)
-    ] = 0.01,
+    ] = 0.1,
     optimiser: Annotated[
         str, Knob("What takes the scaled gradients. adamw: as the release. sgd: the equations as "
-                  "printed; it needs a much larger learning rate.", choices=tuple(OPTIMISERS),
+                  "printed; it wants a learning rate near 1.", choices=tuple(OPTIMISERS),
                   advanced=True)
     ] = "adamw",
     shift: Annotated[

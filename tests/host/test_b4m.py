@@ -96,8 +96,9 @@ def test_halves_and_fusion_change_the_picture_alike_in_the_host_and_the_router(w
     with torch.inference_mode():
         plain = sample(world, world.model)
         for name in (*names_of(pair).values(), fused.name):
-            loaded, routed = sample(world, by_host(world, name)), sample(
-                world, by_router(world, name)
+            loaded, routed = (
+                sample(world, by_host(world, name)),
+                sample(world, by_router(world, name)),
             )
             torch.testing.assert_close(loaded, routed, rtol=1e-3, atol=5e-4)
             assert (loaded - plain).abs().max() > 1e-3

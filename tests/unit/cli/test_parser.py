@@ -13,7 +13,9 @@ from craft_core.cli.main import COMMANDS
 from craft_core.errors import CraftError
 from craft_core.training import TRAINING
 
-RECIPES = {one.COMMAND.words: one.RECIPE for one in (train_b4m, train_basis, train_encoder, train_lora)}
+RECIPES = {
+    one.COMMAND.words: one.RECIPE for one in (train_b4m, train_basis, train_encoder, train_lora)
+}
 REQUIRED = {
     "b4m": ["--images", "a.png", "--role", "content"],
     "basis": ["--content", "a.png", "--style", "b.png"],

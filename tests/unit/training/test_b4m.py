@@ -60,7 +60,7 @@ def make(parts, denoiser=None, **settings):
     return b4m(denoiser or ToyDenoiser(), Merging(tuple(parts)), **{**given, **settings})
 
 
-def blocks(role, count=2, seed=0):
+def blocks(seed=0):
     """A layer (10, 8) of the rank 6 with random free blocks."""
     generator = torch.Generator().manual_seed(seed)
     one = start((10, 8), 6, 0.5, seed)
@@ -93,7 +93,7 @@ def test_each_frozen_half_is_orthonormal_on_rank_columns_of_its_own(shape, share
 
 
 def test_the_four_blocks_of_eq_9_against_a_loop():
-    one = blocks("content")
+    one = blocks()
     delta = one.factors().delta().double()
     a, b, c, d = (t.double() for t in (one.fixed_up, one.free_up, one.fixed_down, one.free_down))
     rank = a.shape[1]
@@ -108,7 +108,7 @@ def test_the_four_blocks_of_eq_9_against_a_loop():
 
 
 def test_content_alone_and_style_alone_fill_a_block_each():
-    one = blocks("content")
+    one = blocks()
     of_content, of_style = (one.alone(role).factors().delta() for role in ("content", "style"))
     assert of_content[:5].abs().sum() == 0 and of_content[5:, 4:].abs().sum() == 0
     assert of_style[:, :4].abs().sum() == 0 and of_style[5:].abs().sum() == 0
@@ -326,7 +326,7 @@ def test_a_strength_multiplies_its_halfs_block(tmp_path):
 
 @pytest.mark.parametrize("damping", [1e-3, 0.1, 10.0])
 def test_the_preconditioned_gradient_against_a_dense_inverse(damping):
-    one = blocks("content", seed=2)
+    one = blocks(seed=2)
     generator = torch.Generator().manual_seed(3)
     grad_up, grad_down = (
         torch.randn(t.shape, generator=generator) for t in (one.free_up, one.free_down)
@@ -360,7 +360,7 @@ def test_orthonormal_halves_leave_the_gradients_as_they_are():
 
 
 def test_with_much_damping_the_gradients_are_plain_ones_made_small():
-    one = blocks("content")
+    one = blocks()
     grad_up, grad_down = torch.randn(5, 6), torch.randn(6, 4)
     found = preconditioned(one, grad_up, grad_down, 1e6)
     torch.testing.assert_close(1e6 * found[0], grad_up, rtol=1e-4, atol=1e-4)
