@@ -5,13 +5,13 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..comfy_adapter.comparison import comparison_grid, labelled
-from ..comfy_adapter.lora_files import NONE, lora_choices
 from ..comfy_adapter.router import Request, check_request, layer_set_text, with_own_loras
 from ..comfy_adapter.sockets import CATEGORY, Branches, Encoder, LoraStack, Schedule
 from ..comfy_adapter.sweep import method_lines, sweep
 from ..comfy_adapter.widgets import layer_set_menu, one
 from ..craft_core.errors import CraftError
 from ..craft_core.fusion import FUSION
+from .pair import pair_inputs
 
 _METHODS = "\n".join(FUSION.keys())
 
@@ -19,7 +19,6 @@ _METHODS = "\n".join(FUSION.keys())
 class MethodSweep(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = [NONE, *lora_choices()]
         lines = [f"{method.key}: {method.summary}" for method in FUSION]
         return io.Schema(
             node_id="CRAFTMethodSweep",
@@ -37,12 +36,10 @@ class MethodSweep(io.ComfyNode):
                     default="A photo of sks dog <c> in watercolor style <s>",
                     tooltip="Phrases marked as for the Content/Style LoRA Router.",
                 ),
-                io.Combo.Input("content_lora", options=files, tooltip="What is shown."),
-                io.Combo.Input("style_lora", options=files, tooltip="How it is shown."),
-                io.Float.Input("content_strength", default=1.0, min=-10.0, max=10.0, step=0.05,
-                               tooltip="Dial of content, the same for every method."),
-                io.Float.Input("style_strength", default=1.0, min=-10.0, max=10.0, step=0.05,
-                               tooltip="Dial of style, the same for every method."),
+                *pair_inputs(
+                    "Dial of content, the same for every method.",
+                    "Dial of style, the same for every method.",
+                ),
                 layer_set_menu("layer_sets"),
                 io.String.Input(
                     "methods", multiline=True, default=_METHODS, dynamic_prompts=False,

@@ -13,20 +13,20 @@ from ..comfy_adapter.fuse_file import (
     fuse,
     save,
 )
-from ..comfy_adapter.lora_files import FOLDER, NONE, lora_choices
+from ..comfy_adapter.lora_files import FOLDER
 from ..comfy_adapter.notice import tell
 from ..comfy_adapter.router import layer_set_text, with_own_loras
 from ..comfy_adapter.sockets import CATEGORY, Branches, LoraModel
 from ..comfy_adapter.train import lora_state
 from ..comfy_adapter.training_run import target
 from ..comfy_adapter.widgets import layer_set_menu, method_menu
+from .pair import pair_inputs
 from .training import save_name
 
 
 class FuseToFile(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = [NONE, *lora_choices()]
         return io.Schema(
             node_id="CRAFTFuseToFile",
             display_name="Fuse LoRAs to File",
@@ -42,19 +42,9 @@ class FuseToFile(io.ComfyNode):
                     "model", tooltip="The model the LoRAs are for: it knows the layers' names and "
                     "shapes. Its weights are not used.",
                 ),
-                io.Combo.Input(
-                    "content_lora", options=files, tooltip="What is shown. A file of models/loras."
-                ),
-                io.Combo.Input(
-                    "style_lora", options=files, tooltip="How it is shown. A file of models/loras."
-                ),
-                io.Float.Input(
-                    "content_strength", default=1.0, min=-10.0, max=10.0, step=0.05,
-                    tooltip="Multiplies the content LoRA, and extra contents, before the method.",
-                ),
-                io.Float.Input(
-                    "style_strength", default=1.0, min=-10.0, max=10.0, step=0.05,
-                    tooltip="Multiplies the style LoRA, and extra styles, before the method.",
+                *pair_inputs(
+                    "Multiplies the content LoRA, and extra contents, before the method.",
+                    "Multiplies the style LoRA, and extra styles, before the method.",
                 ),
                 layer_set_menu("layer_sets"),
                 method_menu(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..comfy_adapter.lora_files import NONE, lora_choices
 from ..comfy_adapter.notice import tell, warn
 from ..comfy_adapter.router import Request, check_request, layer_set_text, route, with_own_loras
 from ..comfy_adapter.sockets import CATEGORY, Branches, Encoder, LoraStack, Schedule
 from ..comfy_adapter.widgets import layer_set_menu, method_menu
 from ..craft_core.fusion import FUSION
+from .pair import pair_inputs
 
 _PROMPT = "A photo of sks dog <c> in watercolor style <s>"
 
@@ -17,7 +17,6 @@ _PROMPT = "A photo of sks dog <c> in watercolor style <s>"
 class Router(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = [NONE, *lora_choices()]
         return io.Schema(
             node_id="CRAFTRouter",
             display_name="Content/Style LoRA Router",
@@ -36,19 +35,9 @@ class Router(io.ComfyNode):
                     tooltip="Mark phrases: <c>a dog</c> or 'a dog <c>' is content, <s>...</s> or "
                     "'in ink style <s>' is style. The text encoder never sees the markers.",
                 ),
-                io.Combo.Input(
-                    "content_lora", options=files, tooltip="What is shown. A file of models/loras."
-                ),
-                io.Combo.Input(
-                    "style_lora", options=files, tooltip="How it is shown. A file of models/loras."
-                ),
-                io.Float.Input(
-                    "content_strength", default=1.0, min=-10.0, max=10.0, step=0.05,
-                    tooltip="Dial of content (gamma_c), of the LoRA and of extra contents.",
-                ),
-                io.Float.Input(
-                    "style_strength", default=1.0, min=-10.0, max=10.0, step=0.05,
-                    tooltip="Dial of style (gamma_s), of the LoRA and of extra styles.",
+                *pair_inputs(
+                    "Dial of content (gamma_c), of the LoRA and of extra contents.",
+                    "Dial of style (gamma_s), of the LoRA and of extra styles.",
                 ),
                 layer_set_menu("layer_sets"),
                 method_menu("method", FUSION, "How the branches are combined."),
