@@ -21,8 +21,9 @@ def model_layers(patcher: Any) -> dict[str, tuple[int, ...]]:
     """Linear and convolution layers of a MODEL, in forward depth order.
 
     -> {module path inside the diffusion model: weight shape (out, n) or (out, n, *kernel)}.
-    The host's models register their blocks in the order in which they run, except that a UNet's
-    transformer block registers its feed-forward before its second attention.
+    The host's models register their blocks in the order in which they run. Inside one they may
+    not: a UNet's transformer block, which registers its feed-forward before its second attention,
+    is put right here; inside a DiT's block, and among its embedders, the order is as registered.
     """
     found = {path: weight_shape(module) for path, module in _layers(patcher.model.diffusion_model)}
     first: dict[str, int] = {}  # where each transformer block starts
