@@ -37,7 +37,7 @@ from .lora import branch_edit
 from .losses import Draw, denoising_loss
 from .merge import Merging, Part, drawn, write_merged
 from .plp import Plp, cut
-from .recipes import DTYPES, LEARNED
+from .recipes import DTYPES, LEARNED, Accumulate, Mirror, SaveAs, Shift
 
 FUSED = "craft_b4m_fused"
 
@@ -56,7 +56,7 @@ def b4m(
         float, Knob("Constant. The paper: 1e-4.", 1e-7, 100.0, 1e-6)
     ] = 1e-4,
     batch_size: Annotated[int, Knob("Pictures a step, of each half.", 1, 256, 1)] = 1,
-    accumulate: Annotated[int, Knob("Batches that make one step.", 1, 256, 1, advanced=True)] = 1,
+    accumulate: Accumulate = 1,
     precondition: Annotated[
         bool, Knob("Scale each half's gradient by the other half. Off: the paper's ablation.",
                    advanced=True)
@@ -70,14 +70,10 @@ def b4m(
                   "printed; it wants a learning rate near 1.", choices=tuple(OPTIMISERS),
                   advanced=True)
     ] = "adamw",
-    shift: Annotated[
-        int, Knob("Latent cells a picture may move each way (one is 8 pixels for most VAEs).",
-                  0, 32, 1, advanced=True),
-    ] = 0,
-    mirror: Annotated[bool, Knob("Mirror one picture in two.", advanced=True)] = False,
+    shift: Shift = 0,
+    mirror: Mirror = False,
     seed: Annotated[int, Knob("Same seed, same merge.", 0, 2**64 - 1, 1)] = 0,
-    save_as: Annotated[str, Knob("Type of the saved numbers; fp32 is exact.",
-                                 choices=tuple(DTYPES), advanced=True)] = "fp16",
+    save_as: SaveAs = "fp16",
 ) -> Training:  # fmt: skip
     """Join a content half with a style half, and tune the two on both their pictures."""
     recipe = MakeRecipe(

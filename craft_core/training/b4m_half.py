@@ -38,7 +38,7 @@ from .lora import Place, branch_edit
 from .losses import Draw, Noised, denoising_loss
 from .merge import drawn
 from .plp import Plp, basis_id, can_be_cut, starts
-from .recipes import DTYPES, TRAINING
+from .recipes import DTYPES, TRAINING, Accumulate, Mirror, SaveAs, Shift
 from .targets import attention_linears
 
 Shapes = Mapping[str, tuple[int, ...]]  # layer -> weight shape
@@ -99,15 +99,11 @@ def b4m_half(
         int, Knob("Partner pictures a step, where there are any; Eq. 12 takes all of them, a few "
                   "drawn anew each time are the same on average.", 1, 256, 1, advanced=True),
     ] = 1,
-    accumulate: Annotated[int, Knob("Batches that make one step.", 1, 256, 1, advanced=True)] = 1,
-    shift: Annotated[
-        int, Knob("Latent cells a picture may move each way (one is 8 pixels for most VAEs).",
-                  0, 32, 1),
-    ] = 0,
-    mirror: Annotated[bool, Knob("Mirror one picture in two.")] = False,
+    accumulate: Accumulate = 1,
+    shift: Shift = 0,
+    mirror: Mirror = False,
     seed: Annotated[int, Knob("Same seed, same half.", 0, 2**64 - 1, 1)] = 0,
-    save_as: Annotated[str, Knob("Type of the saved numbers.", choices=tuple(DTYPES),
-                                 advanced=True)] = "fp16",
+    save_as: SaveAs = "fp16",
 ) -> Training:  # fmt: skip
     """Learn one content or one style as a half that Learn LoRA Merge can join with another."""
     recipe = HalfRecipe(

@@ -49,7 +49,7 @@ from .merge import (
     summed_edit,
     write_merged,
 )
-from .recipes import DTYPES, LEARNED
+from .recipes import DTYPES, LEARNED, Accumulate, Mirror, SaveAs, Shift
 
 Masks = Mapping[str, Tensor]  # layer -> (rank,)
 
@@ -65,12 +65,9 @@ def duo_lora(
         float, Knob("Adam's rate, constant. The paper: 0.01.", 1e-7, 1.0, 1e-6)
     ] = 0.01,
     batch_size: Annotated[int, Knob("Pictures a step, of each LoRA.", 1, 256, 1)] = 1,
-    accumulate: Annotated[int, Knob("Batches that make one step.", 1, 256, 1, advanced=True)] = 1,
-    shift: Annotated[
-        int, Knob("Latent cells a picture may move each way (one is 8 pixels for most VAEs).",
-                  0, 32, 1, advanced=True),
-    ] = 0,
-    mirror: Annotated[bool, Knob("Mirror one picture in two.", advanced=True)] = False,
+    accumulate: Accumulate = 1,
+    shift: Shift = 0,
+    mirror: Mirror = False,
     distillation_weight: Annotated[
         float, Knob("Weight of doing as each LoRA alone does. The paper's ablation: 1; its text: "
                     "0.01.", 0.0, 10.0, 0.01, advanced=True),
@@ -104,8 +101,7 @@ def duo_lora(
                     advanced=True),
     ] = 0.5,
     seed: Annotated[int, Knob("Same seed, same merge.", 0, 2**64 - 1, 1)] = 0,
-    save_as: Annotated[str, Knob("Type of the saved numbers; fp32 is exact.",
-                                 choices=tuple(DTYPES), advanced=True)] = "fp16",
+    save_as: SaveAs = "fp16",
 ) -> Training:  # fmt: skip
     """Learn which ranks of content and style LoRA to keep in each layer."""
     contents, styles = merging.of("content"), merging.of("style")

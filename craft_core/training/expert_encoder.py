@@ -32,7 +32,7 @@ from .data import Dataset, Moves, batch, choose
 from .denoiser import Denoiser, Edit, LayerCall
 from .loop import Pace, Training
 from .losses import Draw, Noised, denoising_loss, noised
-from .recipes import TRAINING
+from .recipes import TRAINING, Accumulate, Mirror, Shift
 
 _LEARNED, _OTHER = 0, 1  # streams of a step's randomness
 
@@ -87,12 +87,9 @@ def expert_encoder(
     ] = 1e-3,
     warmup: Annotated[int, Knob("Steps in which the rate rises.", 0, 100_000, 1)] = 20,
     batch_size: Annotated[int, Knob("Pictures a step, of each kind.", 1, 256, 1)] = 1,
-    accumulate: Annotated[int, Knob("Batches that make one step.", 1, 256, 1, advanced=True)] = 1,
-    shift: Annotated[
-        int, Knob("Latent cells a picture may move each way (one is 8 pixels for most VAEs).",
-                  0, 32, 1),
-    ] = 0,
-    mirror: Annotated[bool, Knob("Mirror one picture in two.")] = False,
+    accumulate: Accumulate = 1,
+    shift: Shift = 0,
+    mirror: Mirror = False,
     other_weight: Annotated[
         float, Knob("Weight of the other pictures' loss, where there are any.", 0.0, 10.0, 0.05,
                     advanced=True)

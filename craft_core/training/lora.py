@@ -26,7 +26,7 @@ from .data import Dataset, Moves, batch, choose, dropped
 from .denoiser import Denoiser, Edit, LayerCall
 from .loop import Pace, Training
 from .losses import Draw, denoising_loss, noised
-from .recipes import DTYPES, TRAINING
+from .recipes import DTYPES, TRAINING, Accumulate, Mirror, SaveAs, Shift
 from .targets import trainable
 
 _PICTURES, _PRIOR = 0, 1  # streams of a step's randomness
@@ -67,12 +67,9 @@ def lora(
     ] = 1e-4,
     warmup: Annotated[int, Knob("Steps in which the rate rises.", 0, 100_000, 1)] = 20,
     batch_size: Annotated[int, Knob("Pictures a step. The paper: 1.", 1, 256, 1)] = 1,
-    accumulate: Annotated[int, Knob("Batches that make one step.", 1, 256, 1, advanced=True)] = 1,
-    shift: Annotated[
-        int, Knob("Latent cells a picture may move each way (one is 8 pixels for most VAEs).",
-                  0, 32, 1),
-    ] = 0,
-    mirror: Annotated[bool, Knob("Mirror one picture in two.")] = False,
+    accumulate: Accumulate = 1,
+    shift: Shift = 0,
+    mirror: Mirror = False,
     caption_dropout: Annotated[
         float, Knob("Share of captions left empty. With ACFG the unconditional rows never see the "
                     "LoRA, so 0 is right for it.", 0.0, 1.0, 0.01, advanced=True),
@@ -82,8 +79,7 @@ def lora(
                     advanced=True)
     ] = 1.0,
     seed: Annotated[int, Knob("Same seed, same LoRA.", 0, 2**64 - 1, 1)] = 0,
-    save_as: Annotated[str, Knob("Type of the saved numbers.", choices=tuple(DTYPES),
-                                 advanced=True)] = "fp16",
+    save_as: SaveAs = "fp16",
 ) -> Training:  # fmt: skip
     """Learn one content or one style from a few pictures, on its own layers only."""
     shapes = {p: s for p, s in trainable(denoiser.layers).items() if p in place.layers}

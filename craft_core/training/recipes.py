@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 
-from ..registry import Registry
+from ..registry import Knob, Registry
 
 # A recipe is a function of data (positional) and knobs (keyword-only) that returns a Training.
 TRAINING = Registry("training recipe")
@@ -16,3 +18,15 @@ DTYPES: dict[str, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp32": torch.float32,
 }
+
+# Knobs that recipes share.
+Accumulate = Annotated[int, Knob("Batches that make one step.", 1, 256, 1, advanced=True)]
+Shift = Annotated[
+    int,
+    Knob("Latent cells a picture may move each way (one is 8 pixels for most VAEs).", 0, 32, 1),
+]
+Mirror = Annotated[bool, Knob("Mirror one picture in two.")]
+SaveAs = Annotated[
+    str,
+    Knob("Type of the saved numbers; fp32 is exact.", choices=tuple(DTYPES), advanced=True),
+]

@@ -38,7 +38,7 @@ from .merge import (
     summed_edit,
     write_merged,
 )
-from .recipes import DTYPES, LEARNED
+from .recipes import DTYPES, LEARNED, Accumulate, Mirror, SaveAs, Shift
 
 
 @LEARNED.register("ZipLoRA", paper=ZIP_LORA)
@@ -52,12 +52,9 @@ def zip_lora(
         float, Knob("Adam's rate, constant. The paper: 0.01.", 1e-7, 1.0, 1e-6)
     ] = 0.01,
     batch_size: Annotated[int, Knob("Pictures a step, of each LoRA.", 1, 256, 1)] = 1,
-    accumulate: Annotated[int, Knob("Batches that make one step.", 1, 256, 1, advanced=True)] = 1,
-    shift: Annotated[
-        int, Knob("Latent cells a picture may move each way (one is 8 pixels for most VAEs).",
-                  0, 32, 1, advanced=True),
-    ] = 0,
-    mirror: Annotated[bool, Knob("Mirror one picture in two.", advanced=True)] = False,
+    accumulate: Accumulate = 1,
+    shift: Shift = 0,
+    mirror: Mirror = False,
     similarity_weight: Annotated[
         float, Knob("lambda: weight of the term that keeps the LoRAs' columns apart. The paper: "
                     "0.01.", 0.0, 10.0, 0.001),
@@ -67,8 +64,7 @@ def zip_lora(
                   "angle alone.", choices=("dot", "cosine"), advanced=True),
     ] = "dot",
     seed: Annotated[int, Knob("Same seed, same merge.", 0, 2**64 - 1, 1)] = 0,
-    save_as: Annotated[str, Knob("Type of the saved numbers; fp32 is exact.",
-                                 choices=tuple(DTYPES), advanced=True)] = "fp16",
+    save_as: SaveAs = "fp16",
 ) -> Training:  # fmt: skip
     """Learn a coefficient for each column of each LoRA, so that they disturb each other less."""
     recipe = ZipRecipe(
