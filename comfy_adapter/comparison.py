@@ -14,7 +14,7 @@ from .pictures import INK, PAPER, to_image
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _GAP, _PAD = 6, 8
-LARGEST = 16384  # pixels along a side of the grid
+LARGEST = 32768  # pixels along a side of the grid
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ def labelled(pictures: Sequence[Tensor], rows: Sequence[str], columns: Sequence[
     CraftError where their numbers do not agree.
     """
     count = len(pictures)
+    if not any(len(batch) for batch in pictures):
+        raise CraftError(
+            "The grid got no image", "It shows what a sampler made", "Connect images to it"
+        )
     for name, labels in (("rows", rows), ("columns", columns)):
         if len(labels) not in (1, count):
             raise CraftError(
@@ -56,6 +60,7 @@ def comparison_grid(
     table: dict[tuple[str, str], list[Image.Image]] = {}
     for cell in cells:
         table.setdefault((cell.row, cell.column), []).extend(_pictures(cell.picture, edge))
+    table = {place: found for place, found in table.items() if found}
     strips = {place: _beside(found) for place, found in table.items()}
     font = ImageFont.load_default(max(13, max(one.height for one in strips.values()) // 18))
     body = _table(rows, columns, strips, font)
@@ -114,7 +119,8 @@ def _pictures(images: Tensor, edge: int) -> list[Image.Image]:
     numbers, so that their pixels stay."""
     found = []
     for one in images:
-        values = one[..., :3].float().cpu().clamp(0, 1) * 255
+        colour = one[..., :3] if one.shape[-1] >= 3 else one[..., :1].expand(*one.shape[:-1], 3)
+        values = colour.float().cpu().clamp(0, 1) * 255
         picture = Image.fromarray(values.round().to(torch.uint8).contiguous().numpy())
         longest = max(picture.size)
         if edge and longest > edge:

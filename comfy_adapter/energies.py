@@ -27,7 +27,7 @@ def file_energies(
     device: Any,
 ) -> Energies:
     """Strengths and prompts do not enter, so changing them measures nothing anew."""
-    key = (tuple((file.role, *_stamp(file.name)) for file in files), tuple(layers))
+    key = (tuple((file.role, *_stamp(file)) for file in files), tuple(layers))
     if key not in _known:
         moved = [replace(b, layers=_Moved(b.layers, device)) for b in branches]
         _known[key] = pair_energies(moved, layers)
@@ -48,8 +48,8 @@ def auto_sets(
     return LayerSets(*split_by_energy(branches, layers, energies))
 
 
-def _stamp(name: str) -> tuple[str, int, int]:
-    path = require(name)
+def _stamp(file: BranchFile) -> tuple[str, int, int]:
+    path = require(file)
     status = os.stat(path)
     return path, status.st_mtime_ns, status.st_size
 

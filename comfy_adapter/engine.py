@@ -23,6 +23,7 @@ from ..craft_core.schedule.clock import model_table, moment
 from ..craft_core.types import Bank, Gates
 from .bank import bank_patcher
 from .hooks import Call, Run, attached
+from .recorder import RECORDER, Recorder
 from .roles import Role, Roles
 
 KEY = "craft_lora_bank"
@@ -38,6 +39,7 @@ class _Session:
     sigmas: tuple[float, ...]
     roles: Roles
     asymmetric: bool
+    recorder: Recorder | None = None
     calls: dict[int, Call] = field(default_factory=dict)
     levels: Any = None  # noise levels of the model's own clock, where the gates live on it
     batch: int | None = None  # images a conditioning evaluates, as the host says it
@@ -47,10 +49,9 @@ class _Session:
 class RoutedBank:
     """The layers of a bank and its gates on one MODEL: the wrappers the host calls."""
 
-    def __init__(
-        self, layers: tuple[str, ...], gates: Gates, own_clock: bool, factors_key: str
-    ) -> None:
-        self.layers, self.gates, self.own_clock = layers, gates, own_clock
+    def __init__(self, bank: Bank, gates: Gates, own_clock: bool, factors_key: str) -> None:
+        self.layers, self.gates, self.own_clock = bank.layers, gates, own_clock
+        self.roles = tuple(branch.role for branch in bank.branches)
         self.factors_key = factors_key
         self._session: _Session | None = None
 
@@ -67,7 +68,7 @@ class RoutedBank:
     ) -> Iterator[None]:
         roles = options.setdefault(ROLES, Roles())
         roles.join(guider.conds, self.gates.views, copy_all=not asymmetric)
-        session = _Session(tuple(sigmas.tolist()), roles, asymmetric)
+        session = _Session(tuple(sigmas.tolist()), roles, asymmetric, options.get(RECORDER))
         session.levels = noise_levels(guider.model_patcher) if self.own_clock else None
         session.compiled = _is_compiled(guider)
         with ExitStack() as stack:
@@ -117,7 +118,10 @@ class RoutedBank:
         A wrapper that samples in tiles repeats the whole batch once a tile, and so do the runs.
         """
         uuids = options.get("uuids") or [None]
-        table = self._table(session, float(options["sigmas"][0]))
+        sigma = float(options["sigmas"][0])
+        table = self._table(session, sigma)
+        if session.recorder is not None:
+            session.recorder.note(self.factors_key, self.layers, self.roles, sigma, table)
         runs, at = [], 0
         for role, members in groupby(session.roles.of(key) for key in uuids):
             size = len(list(members))
@@ -197,17 +201,20 @@ def _patchers(guider: Any) -> list[Any]:
     return list(clones.values()) if clones else [guider.model_patcher]
 
 
-def attach(model: Any, bank: Bank, gates: Gates, own_clock: bool = False) -> Any:
+def attach(
+    model: Any, bank: Bank, gates: Gates, own_clock: bool = False, factors: Any = None
+) -> Any:
     """A clone of MODEL that carries the bank; nothing of the given MODEL changes.
 
     own_clock: the gates' progress runs over the model's whole noise range, not the run's steps.
+    factors: the bank's patcher, where several MODELs share one.
     """
     routed = model.clone()
     if not bank.layers:
         return routed
     key = f"{KEY}_{sum(1 for name in routed.additional_models if name.startswith(KEY))}"
-    carrier = RoutedBank(bank.layers, gates, own_clock, key)
-    routed.set_additional_models(key, [bank_patcher(bank, routed)])
+    carrier = RoutedBank(bank, gates, own_clock, key)
+    routed.set_additional_models(key, [factors or bank_patcher(bank, routed)])
     routed.add_wrapper_with_key(_WRAPPERS.SAMPLER_SAMPLE, key, carrier.sample)
     routed.add_wrapper_with_key(_WRAPPERS.CALC_COND_BATCH, key, carrier.count)
     routed.add_wrapper_with_key(_WRAPPERS.APPLY_MODEL, key, carrier.apply)
@@ -223,6 +230,13 @@ def set_asymmetric(model: Any, asymmetric: bool) -> Any:
     clone = model.clone()
     clone.model_options["transformer_options"][ASYMMETRIC] = asymmetric
     return clone
+
+
+def recorded(model: Any) -> tuple[Any, Recorder]:
+    """A clone whose sampling runs are noted, and where."""
+    clone, recorder = model.clone(), Recorder()
+    clone.model_options["transformer_options"][RECORDER] = recorder
+    return clone, recorder
 
 
 def noise_levels(model: Any, points: int = 1000) -> Any:

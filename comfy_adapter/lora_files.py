@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,21 +27,26 @@ class BranchFile:
     """A LoRA file chosen for a role; read once a model is known.
 
     name: as the host lists it. strength: the user's dial. layers: own layer patterns, one a line,
-    in place of the role's layer set; "" for the role's.
+    in place of the role's layer set; "" for the role's. path: of the file, where it need not be
+    one the host lists; "" for the one it lists under the name.
     """
 
     name: str
     role: Role
     strength: float
     layers: str = ""
+    path: str = ""
 
 
 def lora_choices() -> list[str]:
     return folder_paths.get_filename_list(FOLDER)
 
 
-def require(name: str) -> str:
-    """The path of a file of the host's loras folders."""
+def require(file: str | BranchFile) -> str:
+    """The path of a file: a branch's own, or by its name in the host's loras folders."""
+    if isinstance(file, BranchFile) and file.path:
+        return file.path
+    name = file.name if isinstance(file, BranchFile) else file
     path = folder_paths.get_full_path(FOLDER, name)
     if path is None:
         raise CraftError(
@@ -51,9 +57,19 @@ def require(name: str) -> str:
     return path
 
 
-def read(name: str, model: Any) -> LoraFile:
-    """A file of the host's loras folders against a MODEL's layers and names."""
-    return read_lora(require(name), model_layers(model), host_names(model))
+def lora_stamps(*names: str | None) -> str:
+    """What changes when a file is replaced under its name; None where a name is linked."""
+    found = []
+    for name in names:
+        path = folder_paths.get_full_path(FOLDER, name) if name else None
+        status = os.stat(path) if path else None
+        found.append(f"{name} {status.st_mtime_ns} {status.st_size}" if status else str(name))
+    return "\n".join(found)
+
+
+def read(file: str | BranchFile, model: Any) -> LoraFile:
+    """A branch's file, or one of the host's loras folders, against a MODEL's layers and names."""
+    return read_lora(require(file), model_layers(model), host_names(model))
 
 
 def branch(chosen: BranchFile, file: LoraFile) -> Branch:

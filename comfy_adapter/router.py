@@ -19,6 +19,7 @@ from ..craft_core.routing.markers import MarkedPrompt, gammas, parse
 from ..craft_core.routing.presets import PRESETS
 from ..craft_core.schedule.schedule import Schedule
 from ..craft_core.types import Bank, Branch, Energies, Gates, LoraFile, Role, Routing
+from .bank import bank_patcher
 from .energies import auto_sets, file_energies
 from .engine import attach
 from .expert_encoder import Applied, apply_encoder
@@ -106,17 +107,21 @@ def check_request(prompt: str | None, layer_sets: Any, method: Any) -> bool | st
     return True
 
 
-def route(
-    model: Any,
-    clip: Any,
-    request: Request,
-    stack: Sequence = (),
-    files: Sequence[LoraFile] | None = None,
-) -> Routed:
-    """Attach the branches to a clone of MODEL and encode the clean prompt.
+@dataclass
+class Shared:
+    """What several routes of the same branches have in common.
 
-    files: of the request's branches, where they have been read already.
+    files: of the branches. factors: their patcher, made by the first route.
     """
+
+    files: Sequence[LoraFile]
+    factors: Any = None
+
+
+def route(
+    model: Any, clip: Any, request: Request, stack: Sequence = (), shared: Shared | None = None
+) -> Routed:
+    """Attach the branches to a clone of MODEL and encode the clean prompt."""
     if clip is None:
         raise CraftError(
             "The Router's clip is empty: this checkpoint has no text encoder",
@@ -125,8 +130,8 @@ def route(
         )
     marked, connected = parse(request.prompt), clip
     model, clip, stacked = apply_stack(model, clip, list(stack))
-    files = files or [read(b.name, model) for b in request.branches]
-    gated = gate(model, request, marked, files)
+    files = shared.files if shared else [read(b.name, model) for b in request.branches]
+    gated = gate(model, request, marked, files, whole=shared is not None)
     method, bank, plan = gated.method, gated.bank, gated.plan
     expert = _expert(request, connected, marked, bank)
     gates = compose(gated.gates, bank, request.schedule, expert.table)
@@ -137,7 +142,7 @@ def route(
     report = _report(request, method, marked, plan, faults, gates.notes)
     own_clock = request.schedule is not None and request.schedule.clock == "model"
     return Routed(
-        attach(model, bank, gates, own_clock),
+        attach(model, bank, gates, own_clock, _factors(shared, bank, model)),
         text.clip.encode_from_tokens_scheduled(text.clip.tokenize(marked.clean)),
         marked.clean,
         "\n".join([report, *expert.lines, *stacked]),
@@ -148,8 +153,17 @@ def route(
     )
 
 
-def gate(model: Any, request: Request, marked: MarkedPrompt, files: Sequence[LoraFile]) -> Gated:
-    """The method's own gates over the files' branches: before strengths, schedule and encoder."""
+def gate(
+    model: Any,
+    request: Request,
+    marked: MarkedPrompt,
+    files: Sequence[LoraFile],
+    whole: bool = False,
+) -> Gated:
+    """The method's own gates over the files' branches: before strengths, schedule and encoder.
+
+    whole: keep what no gate can reach, so that all methods have the same bank.
+    """
     layers = model_layers(model)
     branches = [branch(b, file) for b, file in zip(request.branches, files, strict=True)]
     bank = Bank.of(branches, list(layers))
@@ -157,7 +171,7 @@ def gate(model: Any, request: Request, marked: MarkedPrompt, files: Sequence[Lor
     sets = _layer_sets(request, method, bank.branches, layers, model.load_device)
     plan = _plan(request, method, marked, bank, layers, sets)
     energies = _energies(request, method, bank, layers, model.load_device)
-    bank = _reachable(bank, plan)
+    bank = bank if whole else _reachable(bank, plan)
     routing = Routing(plan.gammas, plan.sets, energies)
     return Gated(method, bank, method.function(bank, routing, **knobs), plan)
 
@@ -177,6 +191,15 @@ def require_matched(
             "Use files made for this model and patterns it has, or turn allow_unmatched on",
         )
     return faults
+
+
+def _factors(shared: Shared | None, bank: Bank, model: Any) -> Any:
+    """The patcher of the bank's factors; None for one of its own."""
+    if shared is None or not bank.layers:
+        return None
+    if shared.factors is None:
+        shared.factors = bank_patcher(bank, model)
+    return shared.factors
 
 
 def _expert(request: Request, clip: Any, marked: MarkedPrompt, bank: Bank) -> Applied:
@@ -224,9 +247,13 @@ def _layer_sets(
 def _plan(
     request: Request, method: Any, marked: MarkedPrompt, bank: Bank, layers: Any, sets: LayerSets
 ) -> Plan:
-    """What each branch may do; a method that does not listen to markers gets them all at 1."""
+    """What each branch may do; a method that does not listen to markers gets them all at 1.
+
+    A branch of strength 0 is off, as one whose marker is absent: it has no turn and wins no layer.
+    """
     roles = [b.role for b in bank.branches]
-    gamma = gammas(marked, roles) if method.traits.markers else (1.0,) * len(roles)
+    dials = gammas(marked, roles) if method.traits.markers else (1.0,) * len(roles)
+    gamma = tuple(g if b.strength else 0.0 for g, b in zip(dials, bank.branches, strict=True))
     listens = method.traits.layer_sets
     own = [own_set(b, layers) if listens else (None, ()) for b in request.branches]
     found = sets.of(roles)
@@ -244,10 +271,13 @@ def _plan(
 def _energies(
     request: Request, method: Any, bank: Bank, layers: Any, device: Any
 ) -> Energies | None:
-    """How large the updates are, for a method that compares them."""
-    if not method.traits.energies or not bank.branches:
+    """How large the updates are of the branches that are on, for a method that compares them."""
+    pairs = zip(request.branches, bank.branches, strict=True)
+    on = [(file, one) for file, one in pairs if one.strength]
+    if not (method.traits.energies and on):
         return None
-    return file_energies(request.branches, bank.branches, layers, device)
+    files, branches = zip(*on, strict=True)
+    return file_energies(files, branches, layers, device)
 
 
 def _reachable(bank: Bank, plan: Plan) -> Bank:

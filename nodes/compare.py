@@ -5,6 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..comfy_adapter.comparison import comparison_grid, labelled
+from ..comfy_adapter.engine import set_asymmetric
+from ..comfy_adapter.lora_files import lora_stamps
+from ..comfy_adapter.notice import warn
 from ..comfy_adapter.router import Request, check_request, layer_set_text, with_own_loras
 from ..comfy_adapter.sockets import CATEGORY, Branches, Encoder, LoraStack, Schedule
 from ..comfy_adapter.sweep import method_lines, sweep
@@ -24,6 +27,7 @@ class MethodSweep(io.ComfyNode):
             node_id="CRAFTMethodSweep",
             display_name="Method Sweep",
             category=CATEGORY,
+            hidden=[io.Hidden.unique_id],
             description="Routes one pair of LoRAs by several fusion methods, each with several "
             "seeds. Everything after it runs once for each: connect model, positive, seed and "
             "asymmetric to ACFG KSampler, and rows and columns to Comparison Grid.",
@@ -95,6 +99,10 @@ class MethodSweep(io.ComfyNode):
         return check_request(prompt, layer_sets, {})
 
     @classmethod
+    def fingerprint_inputs(cls, content_lora=None, style_lora=None, **others) -> str:
+        return lora_stamps(content_lora, style_lora)
+
+    @classmethod
     def execute(
         cls, model, clip, prompt, content_lora, style_lora, content_strength, style_strength,
         layer_sets, methods, first_seed, seeds, steps, asymmetric, schedule=None,
@@ -108,17 +116,15 @@ class MethodSweep(io.ComfyNode):
             expert_encoder or "",
         )  # fmt: skip
         found = sweep(model, clip, methods, request, steps, lora_stack or ())
-        cells = [
-            (
-                routed.model,
-                routed.conditioning,
-                (first_seed + column) % (1 << 64),
-                asymmetric if line.asymmetric is None else line.asymmetric,
-                line.label,
-            )
-            for line, routed in zip(found.lines, found.routed, strict=True)
-            for column in range(seeds)
-        ]
+        for text in found.warnings:
+            warn(cls, text)
+        cells = []
+        for line, routed in zip(found.lines, found.routed, strict=True):
+            guidance = asymmetric if line.asymmetric is None else line.asymmetric
+            model = set_asymmetric(routed.model, guidance)  # for samplers that do not ask
+            for column in range(seeds):
+                seed = (first_seed + column) % (1 << 64)
+                cells.append((model, routed.conditioning, seed, guidance, line.label))
         models, positives, numbers, guidance, rows = (
             list(each) for each in zip(*cells, strict=True)
         )
@@ -159,6 +165,11 @@ class ComparisonGrid(io.ComfyNode):
         cls, images, rows, columns, cell, content_reference=(), style_reference=()
     ) -> io.NodeOutput:
         references = {"content": content_reference, "style": style_reference}
-        heads = [(name, picture) for name, given in references.items() for picture in given]
+        heads = [
+            (name, picture)
+            for name, given in references.items()
+            for picture in given
+            if picture is not None
+        ]
         cells = labelled(images, rows, columns)
         return io.NodeOutput(comparison_grid(cells, one(cell, "cell"), heads))

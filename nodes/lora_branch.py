@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..comfy_adapter.lora_files import BranchFile, check_own_layers, lora_choices
+from ..comfy_adapter.lora_files import BranchFile, check_own_layers, lora_choices, lora_stamps
 from ..comfy_adapter.sockets import CATEGORY, Branches
 from ..craft_core.types import ROLES
 
@@ -51,6 +51,10 @@ class LoadLoRABranch(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, layers=""):
         return check_own_layers(layers or "")
+
+    @classmethod
+    def fingerprint_inputs(cls, lora=None, **others) -> str:
+        return lora_stamps(lora)
 
     @classmethod
     def execute(cls, lora, role, strength, layers="", branches=()) -> io.NodeOutput:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..comfy_adapter.lora_files import lora_stamps
 from ..comfy_adapter.notice import tell, warn
 from ..comfy_adapter.router import Request, check_request, layer_set_text, route, with_own_loras
 from ..comfy_adapter.sockets import CATEGORY, Branches, Encoder, LoraStack, Schedule
@@ -81,6 +82,10 @@ class Router(io.ComfyNode):
         # The host hands over every menu that has widgets of its own, asked for or not.
         # None: the prompt is linked, a menu has no such entry. Files the host checks itself.
         return check_request(prompt, layer_sets, method)
+
+    @classmethod
+    def fingerprint_inputs(cls, content_lora=None, style_lora=None, **others) -> str:
+        return lora_stamps(content_lora, style_lora)
 
     @classmethod
     def execute(

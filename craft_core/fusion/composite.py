@@ -16,7 +16,9 @@ from .methods import FUSION, Traits, gammas_everywhere
 
 
 @FUSION.register(
-    "LoRA Composite", paper=LORA_COMPOSITION, traits=Traits(markers=True, layer_sets=False)
+    "LoRA Composite",
+    paper=LORA_COMPOSITION,
+    traits=Traits(markers=True, layer_sets=False, averages=True),
 )
 def composite(bank: Bank, routing: Routing) -> Gates:
     """Each LoRA guides alone and the guidances are averaged; costs one evaluation a LoRA."""

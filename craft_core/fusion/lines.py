@@ -47,9 +47,9 @@ def parse_lines(text: str, presets: tuple[str, ...]) -> tuple[Line, ...]:
             raise CraftError(
                 f"Line {number}: {error.given}", error.possible, error.action
             ) from None
-        if any(line.label == other.label for other in lines):
+        if any(_same(line, other) for other in lines):
             raise CraftError(
-                f"Line {number}: {written!r} is there twice",
+                f"Line {number}: {written!r} is there already",
                 "Each row of a comparison is another method or setting",
                 "Change or remove one of the two",
             )
@@ -69,6 +69,12 @@ def _line(written: str, presets: tuple[str, ...]) -> Line:
     layer_sets = settings.pop("layer_sets", "")
     guidance = settings.pop("guidance", "")
     _require(layer_sets, "layer_sets", presets)
+    if layer_sets and not method.traits.layer_sets:
+        raise CraftError(
+            f"{method.key} does not listen to layer_sets",
+            f"These do: {', '.join(one.key for one in FUSION if one.traits.layer_sets)}",
+            "Take layer_sets out of this line",
+        )
     _require(guidance, "guidance", tuple(GUIDANCE))
     known = {parameter.name: parameter for parameter in method.parameters}
     for name in settings:
@@ -79,6 +85,13 @@ def _line(written: str, presets: tuple[str, ...]) -> Line:
             )
     knobs = {name: known[name].read(value, method.key) for name, value in settings.items()}
     return Line(label, method, knobs, layer_sets, GUIDANCE.get(guidance))
+
+
+def _same(line: Line, other: Line) -> bool:
+    """Whether two lines are one method with one setting, however it is written."""
+    alike = line.method.key == other.method.key and line.layer_sets == other.layer_sets
+    alike = alike and line.asymmetric == other.asymmetric
+    return alike and line.method.knobs(line.knobs) == other.method.knobs(other.knobs)
 
 
 def _settings(text: str) -> dict[str, str]:

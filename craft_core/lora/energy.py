@@ -60,7 +60,7 @@ def magnitude(factors: Factors | Sequence[Factors], k: int) -> Magnitude:
     kept, total = _sweep(up, down, k, _likely_floor(up, down, k))
     if len(kept) < k:  # the floor was too high: without one nothing is passed over
         kept, total = _sweep(up, down, k, 0.0)
-    top = kept.topk(k, sorted=False).values.sum(dtype=torch.float64).item()
+    top = kept.topk(k, sorted=False).values.cpu().double().sum().item()  # MPS has no float64
     scale = abs(one.scale)
     return Magnitude(scale * top, scale * total)
 
@@ -88,7 +88,7 @@ def _sweep(up: Tensor, down: Tensor, k: int, floor: float) -> tuple[Tensor, floa
         if len(kept) > 8 * max(k, _GROUP):
             kept = kept.topk(k, sorted=False).values
             floor = kept.amin().item() if k else math.inf
-    return kept, torch.stack(sums).double().sum().item()
+    return kept, torch.stack(sums).cpu().double().sum().item()
 
 
 def _maxima(block: Tensor) -> Tensor:

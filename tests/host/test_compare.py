@@ -1,10 +1,17 @@
 """Method Sweep, Comparison Grid and the map of who acts where, in the real host."""
 
+from pathlib import Path
+
+import folder_paths
 import nodes
+import pair_parts
 import pytest
+import safetensors.torch
 import small_world_models as small
+import tiny
 import torch
 from craft_lora_pack.comfy_adapter.activity import Activity, activity_sheet
+from craft_lora_pack.comfy_adapter.modules import model_layers
 from craft_lora_pack.comfy_adapter.pictures import CONTENT, STYLE
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
@@ -52,7 +59,7 @@ def test_a_sweep_is_a_router_for_each_method_and_a_cell_for_each_seed(world):
 
 
 def test_each_model_of_a_sweep_samples_as_the_routers(world):
-    models, positives, *_ = sweep(world, "k_lora\ncomposite")
+    models, positives, *_ = sweep(world, "k_lora\ncomposite", asymmetric=False)
     for index, key in enumerate(("k_lora", "composite")):
         with torch.inference_mode():
             alone, positive, *_ = Router.execute(
@@ -69,6 +76,48 @@ def test_a_line_can_name_its_own_guidance_and_layer_sets(world):
     )
     assert guidance == [False, True, True]
     assert "Layer sets: all" in report and "Layer sets: b-lora" in report
+
+
+def test_the_models_of_a_sweep_share_the_loras(world):
+    models, *_ = sweep(world, "\n".join(FUSION.keys()))
+    assert len({id(one.model) for m in models for one in m.get_nested_additional_models()}) == 1
+
+
+def test_a_sweep_says_once_what_a_router_would_warn_of(world, caplog):
+    with torch.inference_mode():
+        *_, report = MethodSweep.execute(
+            world.model, world.clip, "an animal", small.CONTENT, small.STYLE, 0.7, 0.3, ALL,
+            "direct\ncraft\nk_lora", 0, 1, 4, True,
+        ).result  # fmt: skip
+    assert caplog.text.count("has no <c>") == caplog.text.count("has no <s>") == 1
+    assert report.startswith("The prompt has no <c>")
+
+
+def test_a_method_whose_blocks_the_model_lacks_is_left_out_and_the_others_run(world, caplog):
+    """The default text on a model that is not SDXL's: B-LoRA has no blocks there."""
+    flux, lora = tiny.flux(), "compare_flux.safetensors"
+    folder = Path(folder_paths.get_folder_paths("loras")[0])
+    state = tiny.random_lora(model_layers(flux), 2, 1)
+    safetensors.torch.save_file(state, folder / lora)
+    default = next(i for i in MethodSweep.GET_SCHEMA().inputs if i.id == "methods").default
+    *_, rows, _, _, report = MethodSweep.execute(
+        flux, pair_parts.tiny_clip(), PROMPT, lora, lora, 1.0, 1.0, ALL, default, 0, 1, 4, True
+    ).result
+    assert rows == [key for key in FUSION.keys() if key != "b_lora"]
+    assert report.startswith("b_lora is left out: ") and "b_lora is left out" in caplog.text
+    with pytest.raises(CraftError, match="None of the methods"):
+        MethodSweep.execute(
+            flux, pair_parts.tiny_clip(), PROMPT, lora, lora, 1.0, 1.0, ALL, "b_lora", 0, 1, 4, True
+        )
+
+
+def test_a_sampler_that_does_not_ask_keeps_a_lines_guidance(world):
+    models, positives, *_ = sweep(world, "direct: guidance = acfg\ndirect: guidance = cfg")
+    asymmetric, symmetric = (
+        sample(model, positive, world.encode(""))
+        for model, positive in zip(models, positives, strict=True)
+    )
+    assert not torch.equal(asymmetric, symmetric)
 
 
 def test_static_mistakes_are_answered_before_queueing():
@@ -130,6 +179,30 @@ def test_labels_that_do_not_fit_the_images_are_an_error():
         grid([GRAY] * 3, ["a", "b"], ["x"])
     with pytest.raises(CraftError, match="pixels"):
         grid([GRAY] * 40, [f"m{i}" for i in range(40)], ["x"], 4096)
+
+
+def test_a_grid_of_nothing_is_an_error_and_grey_pictures_are_shown():
+    with pytest.raises(CraftError, match="no image"):
+        grid([], ["a"], ["x"])
+    with pytest.raises(CraftError, match="no image"):
+        grid([GRAY[:0]], ["a"], ["x"])
+    assert torch.equal(grid([GRAY[..., :1]], ["a"], ["x"]), grid([GRAY], ["a"], ["x"]))
+    assert torch.equal(
+        grid([GRAY], ["a"], ["x"], style_reference=[None]), grid([GRAY], ["a"], ["x"])
+    )
+
+
+def test_the_maps_of_a_sheet_have_one_scale():
+    factors = (Factors(torch.ones(1, 1), torch.ones(1, 1)),)
+    bank = Bank.of([Branch("c", "content", {"a": factors})], ["a"])
+    strong, weak = (
+        Activity.of(bank, Gates(lambda m, v=value: torch.full((1, 1, 1), v)), 2)
+        for value in (1.0, 0.25)
+    )
+    pixels = (activity_sheet(["1", "2"], [strong, weak])[0] * 255).round().int()
+    paler = [round(255 + 0.25 * (part - 255)) for part in CONTENT]
+    for colour in (list(CONTENT), paler):
+        assert (pixels == torch.tensor(colour)).all(dim=-1).any()
 
 
 def test_the_activity_map_colours_who_acts():

@@ -14,6 +14,7 @@ import small_world_models as small
 import torch
 from craft_lora_pack.comfy_adapter import energies
 from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.nodes.acfg import ACFGGuider, ACFGKSampler
 from craft_lora_pack.nodes.lora_branch import LoadLoRABranch
 from craft_lora_pack.nodes.router import Router
@@ -218,6 +219,19 @@ def test_k_lora_measures_a_pair_once_and_its_report_tells_the_switch_points(worl
     changed = {"content_strength": 0.1, "prompt": PROMPT + " photo"}
     *_, later, _ = route(world, method={"method": "k_lora", "beta": 0.6}, **changed)
     assert "K-LoRA: content keeps" in later
+
+
+@pytest.mark.parametrize("method", FUSION.keys())
+def test_a_dial_at_zero_is_the_other_lora_alone_by_every_method(world, method):
+    chosen = {"method": {"method": method}}
+    negative = world.encode("")
+    for dial, names in (("content_strength", ("none", small.STYLE)),
+                        ("style_strength", (small.CONTENT, "none"))):  # fmt: skip
+        dialled, positive, *_ = route(world, **chosen, **{dial: 0.0})
+        alone, *_ = route(world, content=names[0], style=names[1], **chosen)
+        assert torch.equal(
+            sample(dialled, positive, negative, 2), sample(alone, positive, negative, 2)
+        )
 
 
 def test_own_layers_that_match_nothing_are_an_error(world):

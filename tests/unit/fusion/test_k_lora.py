@@ -147,6 +147,12 @@ def test_without_growth_the_choice_is_made_once():
     assert all(row == rows[0] for row in rows) and 0 < sum(rows[0]) < len(PATHS)
 
 
+def test_pattern_s_star_without_growth_stays_where_it_begins():
+    pair = [branch("content", 1), branch("style", 2)]
+    settings = {"alpha": 0.0, "beta_star": 1.0, "beta": 1.0}
+    assert takes_content(pair, pattern="s*", **settings) == takes_content(pair, **settings)
+
+
 def test_random_selection_takes_content_as_often_as_asked_anew_at_each_step():
     many = [f"layer.{i}" for i in range(400)]
     pair = [branch("content", 1, rank=1, paths=many), branch("style", 2, rank=1, paths=many)]

@@ -38,6 +38,12 @@ def test_switch_by_hand():
     assert turns(1, every=1) == [0]
 
 
+def test_switch_changes_at_the_right_step_of_every_run_length():
+    """progress * (steps - 1) is a whole number but for rounding, down as well as up."""
+    for steps in range(1, 200):
+        assert turns(steps, every=1) == [i % 2 for i in range(steps)]
+
+
 def test_switch_with_a_turn_longer_than_the_run_is_the_first_alone():
     assert turns(20, every=20) == [0] * 20
 
