@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from ..craft_core.registry import Method
 from ..craft_core.routing.markers import parse
 from ..craft_core.routing.resolution import BOUNDARY, latent_resolutions
 from ..craft_core.training import Dataset, Merging, Part, Prompt
+from ..craft_core.training.merge import require_mergeable
+from ..craft_core.training.recipes import DTYPES
 from ..craft_core.types import ROLES, LoraFile, Role
 from .denoiser import opened
 from .expert_encoder import lora_hash
@@ -46,13 +48,18 @@ class Merge:
 def train_merge(source: Source, merge: Merge, how: How, watch: Watch) -> Trained:
     """One LoRA of several: output/loras/<save_as>_00001_.safetensors."""
     place = target(how.save_as, FOLDER, merge.method.key)
-    files = [read(chosen.name, source.model) for chosen in merge.files]
-    notes = _unused(merge, files)
+    merge.method.traits.prompt(merge.knobs, bool(merge.fused_prompt.strip()))
+    files = [read(chosen, source.model) for chosen in merge.files]
+    branches = [branch(chosen, file) for chosen, file in zip(merge.files, files, strict=True)]
+    require_mergeable(branches)
+    merge.method.traits.loras(branches, [file.metadata for file in files])
     texts = _Texts(source, merge.files, files)
+    notes = _unused(merge, files, texts.missing)
+    texts.merged([1.0] * len(files), DTYPES[merge.knobs["save_as"]])  # a CraftError now, not later
     data = texts.pictures(merge.pictures)
     parts = tuple(
-        Part(branch(chosen, file), data[j], lora_hash(chosen.name), file.metadata)
-        for j, (chosen, file) in enumerate(zip(merge.files, files, strict=True))
+        Part(own, data[j], lora_hash(merge.files[j]), file.metadata)
+        for j, (own, file) in enumerate(zip(branches, files, strict=True))
     )
     content_layers, style_layers = dominated(model_layers(source.model))
     merging = Merging(
@@ -72,14 +79,16 @@ def dominated(layers: Mapping[str, tuple[int, ...]]) -> tuple[frozenset[str], fr
     return content, frozenset(sides) - content
 
 
-def _unused(merge: Merge, files: Sequence[LoraFile]) -> list[str]:
-    """Report lines on what is not used; CraftError for keys that match nothing, unless allowed."""
-    pairs = zip(merge.files, files, strict=True)
-    faults = [
-        f"{chosen.name}: {len(file.unmatched)} keys, such as {file.unmatched[0]}"
-        for chosen, file in pairs
-        if file.unmatched
-    ]
+def _unused(merge: Merge, files: Sequence[LoraFile], texts: Sequence[Sequence[str]]) -> list[str]:
+    """Report lines on what is not used; CraftError for keys that match nothing, unless allowed.
+
+    texts: for each file, its keys that the text encoder does not have.
+    """
+    faults = []
+    for chosen, file, missing in zip(merge.files, files, texts, strict=True):
+        lost = [*file.unmatched, *missing]
+        if lost:
+            faults.append(f"{chosen.name}: {len(lost)} keys, such as {lost[0]}")
     if faults and not merge.allow_unmatched:
         raise CraftError(
             "Something given matches nothing: " + "; ".join(faults),
@@ -94,13 +103,21 @@ def _unused(merge: Merge, files: Sequence[LoraFile]) -> list[str]:
 class _Texts:
     """Captions as each LoRA learnt them: with its own text-encoder part on the CLIP, if it has one.
 
-    A fused prompt is read with those of its content LoRA and of the style.
+    A fused prompt is read with those of its content LoRA and of the style. missing: for each
+    file, the keys that the text encoder does not have; they are left out.
     """
 
     def __init__(
         self, source: Source, chosen: Sequence[BranchFile], files: Sequence[LoraFile]
     ) -> None:
-        self.source, self.chosen, self.files = source, chosen, files
+        Encoder(source.model, source.clip, source.vae)  # or a CraftError: there are both
+        self.source, self.chosen = source, chosen
+        pairs = zip(files, chosen, strict=True)
+        self.missing = [patch_text_encoder(source.clip, f, c.strength)[1] for f, c in pairs]
+        self.files = [
+            replace(f, text_encoder={k: t for k, t in f.text_encoder.items() if k not in lost})
+            for f, lost in zip(files, self.missing, strict=True)
+        ]
 
     def pictures(self, given: Mapping[Role, Captioned]) -> dict[int, Dataset]:
         """Each LoRA's pictures, by its number."""

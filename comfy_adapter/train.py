@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,9 +149,19 @@ def trained(
 ) -> Trained:
     """Run to the end, saved; the report tells the settings and the notes that are not empty."""
     done = run(training, place, how.resume, watch)
-    kept = ", ".join(f"{name} {value}" for name, value in training.recipe.settings().items())
-    lines = [done.report, *filter(None, notes), kept]
+    lines = [done.report, *filter(None, notes), _told(training, how)]
     return Trained(done.place.name, done.place.path, training.losses, "\n".join(lines))
+
+
+def _told(training: Training, how: How) -> str:
+    """The settings in a line, hashes of files short."""
+    told = training.settings()
+    told = {"learning_rate": told.pop("rate"), **told, "precision": how.precision}
+    return ", ".join(f"{name} {_short(value)}" for name, value in told.items() if value)
+
+
+def _short(value: str) -> str:
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", value)
 
 
 def layers_of(roles: Sequence[Role], layer_sets: str, model: Any) -> tuple[frozenset[str], str]:

@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 
 from ..errors import CraftError
 from ..training import LEARNED
+from ..training.merge import require_strength
 from .command import PROGRAM, Command
 from .knob_flags import add_method_flags, chosen_method
 from .requests import MergeData
@@ -46,6 +47,8 @@ def _run(options: Namespace) -> None:
             "A merge is learned of two or more, content and style",
             "Name a --content-lora and a --style-lora",
         )
+    require_strength([expert.strength for expert in data.experts])
+    method.traits.prompt(knobs, bool(data.fused_prompt.strip()))
     own = job(options)
     run(options, lambda host, watch: host.train_merge(own, data, knobs, watch))
 

@@ -1,17 +1,18 @@
 """Training the paper's learned parts on any model that a Denoiser wraps; one recipe a file."""
 
-from .b4m import b4m
+# Imported in the order of the menu of learned merges, whose first entry is the default.
+from .duo_lora import duo_lora  # isort: skip
+from .zip_lora import zip_lora  # isort: skip
+from .b4m import b4m  # isort: skip
 from .b4m_half import HalfPictures, b4m_half
 from .basis import Pairs, basis
 from .data import Dataset
 from .denoiser import Condition, Denoiser, Edit, Example, LayerCall
-from .duo_lora import duo_lora
 from .expert_encoder import Lessons, Phrased, expert_encoder
 from .loop import Pace, Recipe, Training
 from .lora import Pictures, Place, lora
 from .merge import Merging, Part, Prompt
 from .recipes import LEARNED, TRAINING
-from .zip_lora import zip_lora
 
 __all__ = [
     "LEARNED",

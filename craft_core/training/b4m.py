@@ -16,7 +16,7 @@ preconditioner is that of Zhang & Pilanci 2024, arXiv:2402.02347.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -28,21 +28,58 @@ from ..errors import CraftError
 from ..lora import combine
 from ..papers import B4M
 from ..registry import Knob
-from ..types import ROLES, Role
+from ..types import ROLES, Branch, Role
 from .b4m_half import BASIS, SHARE
 from .data import Moves
 from .denoiser import Denoiser
 from .loop import OPTIMISERS, Pace, Training
 from .lora import branch_edit
 from .losses import Draw, denoising_loss
-from .merge import Merging, Part, drawn, write_merged
+from .merge import Merging, Needs, Part, drawn, write_merged
 from .plp import Plp, cut
 from .recipes import DTYPES, LEARNED, Accumulate, Mirror, SaveAs, Shift
 
 FUSED = "craft_b4m_fused"
 
 
-@LEARNED.register("B4M (break-for-make)", paper=B4M)
+def require_halves(branches: Sequence[Branch], metadata: Sequence[Mapping[str, str]]) -> None:
+    """CraftError unless these are one content and one style half, learned on one basis."""
+    content, style = ([j for j, one in enumerate(branches) if one.role == role] for role in ROLES)
+    if len(content) != 1 or len(style) != 1:
+        raise CraftError(
+            f"B4M was given {len(content)} content and {len(style)} style LoRAs",
+            "It joins one content half with one style half",
+            "Connect one of each",
+        )
+    for branch, told in zip(branches, metadata, strict=True):
+        _require_half(branch, told)
+    first, second = content[0], style[0]
+    if metadata[first][BASIS] != metadata[second][BASIS]:
+        raise CraftError(
+            f"{branches[first].name} was learned on the basis {metadata[first][BASIS]}, "
+            f"{branches[second].name} on {metadata[second][BASIS]}",
+            "Halves can be joined if their frozen parts are the same",
+            "Train one again with the rank, share, basis seed and layers of the other",
+        )
+
+
+def _require_half(branch: Branch, metadata: Mapping[str, str]) -> None:
+    name, learned = branch.name, metadata.get("craft_role")
+    if BASIS not in metadata or SHARE not in metadata:
+        raise CraftError(
+            f"{name} is no B4M half",
+            "B4M joins LoRAs whose frozen parts were made for each other",
+            "Train one with Train B4M Half, or merge with another method",
+        )
+    if learned != branch.role:
+        raise CraftError(
+            f"{name} is a {learned} half, connected as {branch.role}",
+            "A content half gives the up factors, a style half the down factors",
+            "Connect it with its own role",
+        )
+
+
+@LEARNED.register("B4M (break-for-make)", paper=B4M, traits=Needs(loras=require_halves))
 def b4m(
     denoiser: Denoiser,
     merging: Merging,
@@ -160,45 +197,10 @@ class MakeRecipe:
 
 
 def halves(merging: Merging) -> dict[Role, Part]:
-    """The content and the style half of a merge.
-
-    CraftError unless it is given exactly those two, both saved by Train B4M Half on one basis.
-    """
-    content, style = ([merging.parts[j] for j in merging.of(role)] for role in ROLES)
-    if len(content) != 1 or len(style) != 1:
-        raise CraftError(
-            f"B4M was given {len(content)} content and {len(style)} style LoRAs",
-            "It joins one content half with one style half",
-            "Connect one of each",
-        )
-    found: dict[Role, Part] = {"content": content[0], "style": style[0]}
-    for role, part in found.items():
-        _require_half(part, role)
-    ids = {role: part.metadata[BASIS] for role, part in found.items()}
-    if ids["content"] != ids["style"]:
-        raise CraftError(
-            f"{content[0].branch.name} was learned on the basis {ids['content']}, "
-            f"{style[0].branch.name} on {ids['style']}",
-            "Halves can be joined if their frozen parts are the same",
-            "Train one again with the rank, share, basis seed and layers of the other",
-        )
-    return found
-
-
-def _require_half(part: Part, role: Role) -> None:
-    name, learned = part.branch.name, part.metadata.get("craft_role")
-    if BASIS not in part.metadata or SHARE not in part.metadata:
-        raise CraftError(
-            f"{name} is no B4M half",
-            "B4M joins LoRAs whose frozen parts were made for each other",
-            "Train one with Train B4M Half, or merge with another method",
-        )
-    if learned != role:
-        raise CraftError(
-            f"{name} is a {learned} half, connected as {role}",
-            "A content half gives the up factors, a style half the down factors",
-            "Connect it with its own role",
-        )
+    """The content and the style half of a merge; see require_halves."""
+    parts = merging.parts
+    require_halves([part.branch for part in parts], [part.metadata for part in parts])
+    return {part.branch.role: part for part in parts}
 
 
 def fuse(content: Part, style: Part, denoiser: Denoiser) -> dict[str, Plp]:

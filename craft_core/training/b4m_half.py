@@ -206,6 +206,7 @@ class HalfRecipe:
             "layer_set": self.place.layer_set,
             "layers": str(len(self.blocks)),
             "rank": str(self.basis.rank),
+            "file_ranks": " ".join(map(str, sorted(self._ranks()))),
             "share": repr(self.basis.share),
             "basis_seed": str(self.basis.seed),
             "basis": self.basis_id,
@@ -218,10 +219,15 @@ class HalfRecipe:
             "partners": partners.digest() if partners else "",
         }
 
+    def _ranks(self) -> set[int]:
+        """The ranks there are: that asked for, and less in layers too small for it."""
+        return {one.fixed_up.shape[1] for one in self.blocks.values()}
+
     def write(self, path: Path, metadata: Mapping[str, str]) -> None:
         """A LoRA file in kohya's names: the frozen blocks and the role's own."""
         layers = {name: self._stored(one) for name, one in self.blocks.items()}
-        kohya = {"ss_network_dim": str(self.basis.rank), "ss_network_alpha": str(self.basis.rank)}
+        rank = str(max(self._ranks()))
+        kohya = {"ss_network_dim": rank, "ss_network_alpha": rank}
         kohya["ss_network_module"] = "networks.lora"
         own = {
             "craft_format": FORMAT,

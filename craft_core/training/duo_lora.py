@@ -6,15 +6,17 @@ for each LoRA and layer. L = Constyle + lambda_layer_prior * prior + lambda_cycl
 - Constyle, Sec. 3.4: |(D + L_m)(I_c, p_c) - (D + L_c)(I_c, p_c)|, and the same for style. Printed
   without a square and so taken; here over the square root of its length, for a picture of any size.
 - Layer prior, Eq. 1 and Alg. 1: |m_c|_1 + lambda max(0, |m_s|_* - |m_c|_*) where content dominates,
-  reversed where style does; |diag(m)|_* is sum |m_i|. Over the mean rank and the number of layers.
-  The release has L2 norms and no maximum: prior = "released".
+  reversed where style does; |diag(m)|_* is sum |m_i|. Each norm is divided by its own mask's rank,
+  else the hinge would compare ranks where the LoRAs' differ; with equal ranks that is Eq. 1 over
+  the rank. Mean over layers. The release has L2 norms and no maximum: prior = "released".
 - Cycles, Sec. 3.4: I_c is noised and denoised by L_s with the fused prompt (I_cs), noised again and
   denoised by L_s with p_c (I_csc), which is to be what L_c makes of I_c (I_cc); and the reverse.
   Printed are the LoRAs themselves, of which no mask would learn: ours carry their masks in the
   cycle, while I_cc and I_ss are of the LoRAs as they came. Each denoising is one prediction at the
   drawn noise level.
 - Initialisation, Sec. 3.3.2: the thresholds are shares of ones, T_content for the dominant LoRA's
-  mask and T_style for the other's, drawn by one random vector; as many of both are all ones.
+  mask and T_style for the other's, drawn by one random vector; equal shares are all ones.
+  Half a rank is rounded in the dominant LoRA's favour, and every mask starts with a one.
 
 The text multiplies all of Constyle by lambda_cycle, but in its ablation lambda_cycle = 0 still has
 learnt the ZipRank row of its main table: distillation_weight is 1, and 0.01 is as printed.
@@ -23,10 +25,11 @@ Multi-concept, Sec. 3.5: a pair <C_i, S> each with masks of its own, and the mea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -34,13 +37,14 @@ from torch import Tensor
 from ..errors import CraftError
 from ..papers import DUO_LORA
 from ..registry import Knob
-from ..types import Factors
+from ..types import ROLES, Branch, Factors
 from .data import Moves
 from .denoiser import Denoiser, Edit
 from .loop import Pace, Training
 from .losses import Draw, Noised
 from .merge import (
     Merging,
+    Needs,
     Prompt,
     Update,
     answer,
@@ -54,7 +58,28 @@ from .recipes import DTYPES, LEARNED, Accumulate, Mirror, SaveAs, Shift
 Masks = Mapping[str, Tensor]  # layer -> (rank,)
 
 
-@LEARNED.register("DuoLoRA", paper=DUO_LORA)
+def require_prompt(knobs: Mapping[str, Any], given: bool) -> None:
+    """CraftError for cycles without a fused prompt."""
+    if knobs["cycle_weight"] and not given:
+        raise CraftError(
+            f"cycle_weight = {knobs['cycle_weight']:g} without a fused prompt",
+            "The cycles need the prompt of the content in the style: 'a sks dog in zwx style'",
+            "Write it into fused_prompt, or set cycle_weight to 0",
+        )
+
+
+def require_roles(branches: Sequence[Branch], metadata: Sequence[Mapping[str, str]]) -> None:
+    """CraftError unless there is one style, and a content."""
+    contents, styles = (sum(one.role == role for one in branches) for role in ROLES)
+    if not contents or styles != 1:
+        raise CraftError(
+            f"DuoLoRA was given {contents} content and {styles} style LoRAs",
+            "It merges one style with one content or several",
+            "Choose such LoRAs and roles, or ZipLoRA, which takes any",
+        )
+
+
+@LEARNED.register("DuoLoRA", paper=DUO_LORA, traits=Needs(require_prompt, require_roles))
 def duo_lora(
     denoiser: Denoiser,
     merging: Merging,
@@ -104,19 +129,9 @@ def duo_lora(
     save_as: SaveAs = "fp16",
 ) -> Training:  # fmt: skip
     """Learn which ranks of content and style LoRA to keep in each layer."""
-    contents, styles = merging.of("content"), merging.of("style")
-    if not contents or len(styles) != 1:
-        raise CraftError(
-            f"DuoLoRA was given {len(contents)} content and {len(styles)} style LoRAs",
-            "It merges one style with one content or several",
-            "Choose such LoRAs and roles, or ZipLoRA, which takes any",
-        )
-    if cycle_weight and not merging.fused:
-        raise CraftError(
-            f"cycle_weight = {cycle_weight:g} without a fused prompt",
-            "The cycles need the prompt of the content in the style: 'a sks dog in zwx style'",
-            "Write it into fused_prompt, or set cycle_weight to 0",
-        )
+    parts = merging.parts
+    require_roles([part.branch for part in parts], [part.metadata for part in parts])
+    require_prompt({"cycle_weight": cycle_weight}, bool(merging.fused))
     weights = Weights(distillation_weight, layer_prior_weight, cycle_weight, hinge_weight)
     start = Start(initialisation == "prior", content_threshold, style_threshold, seed)
     recipe = DuoRecipe(
@@ -151,13 +166,16 @@ class Start:
     def masks(self, dominant: int, other: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Masks of the ranks given, the dominant LoRA's first.
 
-        The ones stand where one random vector is smallest, so the smaller set lies in the larger.
+        The ones stand where one random vector is smallest: of equal ranks, the smaller set lies in
+        the larger. A half is rounded up for the dominant LoRA and down for the other, so that of
+        two or more ranks it has more; each has at least one.
         """
-        ones = round(self.dominant * dominant), round(self.other * other)
         vector = torch.rand(max(dominant, other), generator=generator)
-        if not self.by_prior or ones[0] * other == ones[1] * dominant:
+        if not self.by_prior or self.dominant == self.other:
             return torch.ones(dominant), torch.ones(other)
-        return _ones_at(vector[:dominant], ones[0]), _ones_at(vector[:other], ones[1])
+        first = max(1, math.floor(self.dominant * dominant + 0.5))
+        second = max(1, math.ceil(self.other * other - 0.5))
+        return _ones_at(vector[:dominant], first), _ones_at(vector[:other], second)
 
 
 def _ones_at(vector: Tensor, count: int) -> Tensor:
@@ -303,7 +321,7 @@ class DuoRecipe:
         return float(loss.detach())
 
     def layer_prior(self, pair: Pair) -> Tensor:
-        """() the mean over layers of Eq. 1, over the mean rank."""
+        """() the mean over layers of Eq. 1, each norm over its mask's rank."""
         losses = []
         for path, reverse in self._dominated(pair.content.update, pair.style.update).items():
             content, style = pair.content.masks[path], pair.style.masks[path]
@@ -312,12 +330,12 @@ class DuoRecipe:
         return torch.stack(losses).mean() if losses else torch.zeros(())
 
     def _layer_prior(self, dominant: Tensor, other: Tensor) -> Tensor:
-        rank = (dominant.numel() + other.numel()) / 2
-        sparsity = dominant.abs().sum()
+        sparsity = dominant.abs().mean()
         if self.released:
-            return (sparsity + self.weights.hinge * (other.norm() - dominant.norm())) / rank
-        excess = other.abs().sum() - dominant.abs().sum()  # of the nuclear norms of diag(m)
-        return (sparsity + self.weights.hinge * excess.clamp_min(0.0)) / rank
+            excess = other.norm() / other.numel() - dominant.norm() / dominant.numel()
+        else:
+            excess = (other.abs().mean() - sparsity).clamp_min(0.0)  # of the nuclear norms
+        return sparsity + self.weights.hinge * excess
 
     def settings(self) -> Mapping[str, str]:
         weights, start = self.weights, self.start

@@ -150,7 +150,7 @@ class Training:
     def write(self, path: Path, metadata: Mapping[str, str] = MappingProxyType({})) -> None:
         """Save the result as it is now, with how it was trained in the file's metadata."""
         curve = json.dumps([float(f"{value:.5g}") for value in _thinned(self.losses)])
-        own = {"training": json.dumps(self._identity(), sort_keys=True), "loss_curve": curve}
+        own = {"training": json.dumps(self.settings(), sort_keys=True), "loss_curve": curve}
         own |= {"steps_done": str(self.step), "steps_asked": str(self.pace.steps)}
         self.recipe.write(path, {**own, **metadata})
 
@@ -161,13 +161,14 @@ class Training:
             moments = self.optimiser.state.get(value, {})
             tensors |= {f"{kind}.{name}": moments[kind] for kind in _MOMENTS if kind in moments}
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
-        metadata = {"format": STATE_FORMAT, "recipe": json.dumps(self._identity(), sort_keys=True)}
+        metadata = {"format": STATE_FORMAT, "recipe": json.dumps(self.settings(), sort_keys=True)}
         save(path, tensors, metadata, "A training state")
 
     def resume(self, path: Path) -> None:
         """Go on where `save` left off. CraftError if the file is of another training."""
         metadata, tensors = _read_state(path)
-        stored, own = json.loads(metadata["recipe"]), self._identity()
+        stored = {"optimiser": "adamw", **json.loads(metadata["recipe"])}  # the only one once
+        own = self.settings()
         differing = sorted(k for k in {*stored, *own} if stored.get(k) != own.get(k))
         if differing:
             changes = ", ".join(f"{k}: {stored.get(k)} then, {own.get(k)} now" for k in differing)
@@ -191,7 +192,8 @@ class Training:
                     self.optimiser.state[value] = {"step": torch.tensor(float(count)), **moments}
         self.losses = tensors["losses"].tolist()
 
-    def _identity(self) -> dict[str, str]:
+    def settings(self) -> dict[str, str]:
+        """The pace's, all but its steps, and the recipe's: a training resumes with the same."""
         pace = {name: str(value) for name, value in asdict(self.pace).items() if name != "steps"}
         return {**pace, **self.recipe.settings()}
 

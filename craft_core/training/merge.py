@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import CraftError
 from ..lora import combine, write_lora
+from ..lora.factors import rounded
 from ..types import Branch, Factors, Role
 from .data import Dataset, Moves, batch, choose
 from .denoiser import Condition, Denoiser, Edit, LayerCall
@@ -27,6 +29,20 @@ TextEncoders = Callable[[Sequence[float], torch.dtype], Mapping[str, Tensor]]
 
 def _no_text_encoders(shares: Sequence[float], dtype: torch.dtype) -> Mapping[str, Tensor]:
     return {}
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a learned merge asks for beyond the ranges of its knobs; the traits of its registration.
+
+    Both raise CraftError, and are asked before anything is encoded. prompt: of the knobs, and
+    whether there is a fused prompt. loras: of the branches, and their files' metadata.
+    """
+
+    prompt: Callable[[Mapping[str, Any], bool], None] = lambda knobs, given: None
+    loras: Callable[[Sequence[Branch], Sequence[Mapping[str, str]]], None] = (
+        lambda branches, metadata: None
+    )
 
 
 @dataclass(frozen=True)
@@ -69,23 +85,17 @@ class Merging:
         contents = sum(part.branch.role == "content" for part in self.parts)
         assert len(self.fused) in (0, contents), "a fused prompt for each content LoRA, or none"
         assert not self.content_layers & self.style_layers, "one role dominates a layer"
-        if len(self.parts) < 2:
-            raise CraftError(
-                f"A merge was given {len(self.parts)} LoRA" + "s" * (not self.parts),
-                "It is learned of two or more, content and style",
-                "Add the other LoRA to branches",
-            )
-        for part in self.parts:
-            if not part.branch.layers:
-                raise CraftError(
-                    f"{part.branch.name} adapts no layer of this model",
-                    "A merge is learned on the layers the LoRAs adapt",
-                    "Choose a LoRA made for this model",
-                )
+        require_mergeable([part.branch for part in self.parts])
 
     def of(self, role: Role) -> tuple[int, ...]:
         """The numbers of a role's parts."""
         return tuple(j for j, part in enumerate(self.parts) if part.branch.role == role)
+
+    def name(self, j: int) -> str:
+        """A part by its role, and by its number in it where it is not the only one."""
+        role = self.parts[j].branch.role
+        own = self.of(role)
+        return role if len(own) == 1 else f"{role} {own.index(j) + 1}"
 
     def settings(self) -> dict[str, str]:
         """What is merged, for the file's metadata: a training resumes with the same."""
@@ -97,6 +107,34 @@ class Merging:
             "pictures": " ".join(part.pictures.digest() for part in self.parts),
             "fused_prompts": "; ".join(prompt.text for prompt in self.fused),
         }
+
+
+def require_mergeable(branches: Sequence[Branch]) -> None:
+    """CraftError unless there are two LoRAs or more, each has layers, and one has a strength."""
+    if len(branches) < 2:
+        raise CraftError(
+            f"A merge was given {len(branches)} LoRA" + "s" * (not branches),
+            "It is learned of two or more, content and style",
+            "Add the other LoRA to branches",
+        )
+    for branch in branches:
+        if not branch.layers:
+            raise CraftError(
+                f"{branch.name} adapts no layer of this model",
+                "A merge is learned on the layers the LoRAs adapt",
+                "Choose a LoRA made for this model",
+            )
+    require_strength([branch.strength for branch in branches])
+
+
+def require_strength(strengths: Sequence[float]) -> None:
+    """CraftError if nothing would be merged."""
+    if not any(strengths):
+        raise CraftError(
+            "All LoRAs have the strength 0",
+            "LoRAs are merged at their strengths, so this merge would do nothing",
+            "Set a strength, usually 1",
+        )
 
 
 def frozen_updates(part: Part, denoiser: Denoiser) -> dict[str, Factors]:
@@ -175,13 +213,14 @@ def write_merged(
 ) -> None:
     """An ordinary LoRA: the updates of a layer side by side, in kohya's names.
 
-    shares: how much of each part's text encoder there is, all of it by default.
+    shares: how much of each part's text encoder there is, all of it by default. CraftError for
+    numbers that `dtype` cannot hold.
     """
     text_encoder = merging.text_encoder(shares or [1.0] * len(merging.parts), dtype)
     stored = {}
     for name, updates in layers.items():
         one = combine(updates)
-        down, up = (t.detach().cpu().to(dtype).contiguous() for t in (one.down, one.up))
-        stored[name] = Factors(down, up, one.scale)
+        learned = Factors(one.down.detach().cpu(), one.up.detach().cpu(), one.scale)
+        stored[name] = rounded(learned, name, dtype)
     own = {"ss_network_module": "networks.lora", "craft_role": "content"}
     write_lora(path, stored, text_encoder, {**own, **metadata})

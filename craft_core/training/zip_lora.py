@@ -3,13 +3,15 @@ LoRAs do not meet.
 
 ZipLoRA (Shah et al. 2023), arXiv:2311.13600: dW = sum_j dW_j diag(m_j), with
 
-    L = sum_j |(D + L_m)(x_j, p_j) - (D + L_j)(x_j, p_j)|^2 + lambda sum_{i<j} |m_i . m_j|
+    L = sum_j |(D + L_m)(x_j, p_j) - (D + L_j)(x_j, p_j)| + lambda sum_{i<j} |m_i . m_j|
 
-from m = 1. The first terms are the mean squared difference of the network's own outputs, and the
-products are means over columns and over the layers that both LoRAs adapt, so that lambda means the
-same on every model; the paper writes both as sums and speaks of cosine similarity too, which is
-the other `similarity`. More than two LoRAs: every two of them are kept apart. A convolution's
-columns are those of its weight as a matrix (out, n * kernel); slices of a fused layer share theirs.
+from m = 1. The paper's first terms are norms without a square. Ours are the mean squared difference
+of the network's own outputs, as the known reimplementation has it, which weighs a picture of any
+size alike. The products are means over columns and over the layers that both LoRAs adapt, so that
+lambda means the same on every model; the paper has a sum, and speaks of cosine similarity too,
+which is the other `similarity`. More than two LoRAs: every two of them are kept apart. A
+convolution's columns are those of its weight as a matrix (out, n * kernel); slices of a fused layer
+share theirs.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from .loop import Pace, Training
 from .losses import Draw
 from .merge import (
     Merging,
+    Needs,
     answer,
     drawn,
     frozen_updates,
@@ -41,7 +44,7 @@ from .merge import (
 from .recipes import DTYPES, LEARNED, Accumulate, Mirror, SaveAs, Shift
 
 
-@LEARNED.register("ZipLoRA", paper=ZIP_LORA)
+@LEARNED.register("ZipLoRA", paper=ZIP_LORA, traits=Needs())
 def zip_lora(
     denoiser: Denoiser,
     merging: Merging,
@@ -110,7 +113,7 @@ class ZipRecipe:
 
     def backward(self, draw: Draw, share: float) -> Mapping[str, float]:
         terms = {
-            f"like {j + 1}": self._alike(j, draw.generator(j), share)
+            f"like {self.merging.name(j)}": self._alike(j, draw.generator(j), share)
             for j in range(len(self.updates))
         }
         loss = self.similarity_weight * self.columns_meet()

@@ -17,6 +17,7 @@ PLAIN = "flat"  # the style in which a content is shown
 # What the two shipped LoRAs learn: object, style, caption.
 CONTENT = "owl", PLAIN, "a <c>sks animal</c> in flat style"
 STYLE = "house", "vapor", "a house in <s>zwx style</s>"
+SUBJECT = (PLAIN, "comic", "neon", "ink")  # styles of the shipped content LoRA's four pictures
 OTHERS = (("cat", PLAIN), ("house", "comic"), ("rocket", "neon"), ("mushroom", "sunset"))
 
 
@@ -24,6 +25,9 @@ def write_references(folder: Path) -> None:
     """What ships: the two LoRAs' pictures, contents and styles to pair, and pictures of others."""
     for name, (content, style, caption) in (("content", CONTENT), ("style", STYLE)):
         _captioned(folder / name, _upright(content, style), caption)
+    for style in SUBJECT:
+        caption = CONTENT[2].replace(PLAIN, style)
+        _captioned(folder / "subject" / style, _upright(CONTENT[0], style), caption)
     for content in ("cat", "rocket", "mushroom", "house"):
         _captioned(folder / "content" / content, _upright(content, PLAIN), f"a {content}")
     for style in ("comic", "neon", "sunset", "poster"):

@@ -137,6 +137,11 @@ def test_the_file_names_its_loras_and_settings(world):
     assert told["fused_prompts"] == "a sks animal in zwx style"  # without markers
     assert "duo_lora" in trained.report and "Saved" in trained.report
     assert metadata["craft_role"] == "content"
+    for setting in ("learning_rate 0.05", "seed 0", "optimiser adamw", "precision fp32"):
+        assert setting in trained.report
+    hashes = [lora_hash(file.name) for file in FILES]
+    assert not any(whole in trained.report for whole in hashes)
+    assert "sources " + " ".join(whole[:12] for whole in hashes) in trained.report
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -220,6 +225,46 @@ def test_text_encoder_parts_are_heard_and_saved(world, folder):
     assert not read(losses[1].name, world.model).text_encoder
 
 
+def spoken(folder, **parts):
+    """FILES, the content with these tensors of its text encoder's first layer."""
+    state = comfy.utils.load_torch_file(folder_paths.get_full_path("loras", CONTENT))
+    stem = "lora_te1_text_model_encoder_layers_0_mlp_fc1"
+    state |= {f"{stem}.{name}": tensor for name, tensor in parts.items()}
+    safetensors.torch.save_file(state, folder / "spoken.safetensors")
+    return (BranchFile("spoken.safetensors", "content", 1.0), FILES[1])
+
+
+@pytest.mark.parametrize(
+    "parts, message",
+    [
+        ({"lokr_w1": torch.ones(2, 2), "lokr_w2": torch.ones(2, 2)}, "of another kind"),
+        ({"lora_down.weight": torch.full((1, 64), 1e6), "lora_up.weight": torch.ones(256, 1)},
+         "Save as bf16 or fp32"),
+    ],
+)  # fmt: skip
+def test_a_text_encoder_part_that_cannot_be_saved_is_told_before_anything_else(
+    world, folder, parts, message
+):
+    files = spoken(folder, **parts)
+    with pytest.raises(CraftError, match=message):
+        learn(world, "test/spoken", files=files, content=contents(images=[]), save_as="fp16",
+              allow_unmatched=True)  # fmt: skip
+
+
+def test_text_encoder_keys_that_match_nothing_are_an_error_or_left_out(world, folder):
+    state = comfy.utils.load_torch_file(folder_paths.get_full_path("loras", CONTENT))
+    stem = "lora_te2_text_model_encoder_layers_31_mlp_fc1"
+    state |= {f"{stem}.lora_down.weight": torch.ones(1, 8)}
+    state |= {f"{stem}.lora_up.weight": torch.ones(8, 1)}
+    safetensors.torch.save_file(state, folder / "foreign.safetensors")
+    files = (BranchFile("foreign.safetensors", "content", 1.0), FILES[1])
+    with pytest.raises(CraftError, match=f"foreign.safetensors: 2 keys, such as {stem}"):
+        learn(world, "test/foreign", files=files)
+    trained = learn(world, "test/foreign", files=files, allow_unmatched=True, steps=1)
+    assert f"Matches nothing: foreign.safetensors: 2 keys, such as {stem}" in trained.report
+    assert not read(trained.name, world.model).text_encoder
+
+
 def test_the_model_and_the_files_stay_as_they_are(world):
     weights = {k: v.clone() for k, v in world.model.model.state_dict().items()}
     path = Path(folder_paths.get_full_path("loras", CONTENT))
@@ -246,6 +291,10 @@ def test_a_loss_that_is_not_finite_is_an_error_and_saves_nothing(world, method):
         ({"files": (FILES[0], FILES[1], FILES[1]), "style": styles([image(2, 2)])},
          "1 content and 2 style"),
         ({"fused": ""}, "without a fused prompt"),
+        ({"fused": " \n", "content": contents(images=[])}, "without a fused prompt"),
+        ({"method": "b4m", "content": contents(images=[])}, "a_content.safetensors is no B4M half"),
+        ({"files": tuple(BranchFile(f.name, f.role, 0.0) for f in FILES),
+          "content": contents(images=[])}, "All LoRAs have the strength 0"),
         ({"content": contents(images=[])}, "no content image"),
         ({"style": styles(images=[])}, "no style image"),
         ({"content": contents(captions=("a", "b"))}, "2 content captions for 1 content images"),

@@ -42,8 +42,9 @@ def test_a_knob_takes_everything_it_declares(method, parameter):
 
 
 def test_the_ends_of_a_range_and_its_type_are_kept(capsys):
-    with pytest.raises(CraftError, match="similarity_weight = 11.0"):
-        chosen_method(parse("--method", "zip_lora", "--similarity-weight", "11"), LEARNED)
+    with pytest.raises(SystemExit):
+        parse("--method", "zip_lora", "--similarity-weight", "11")
+    assert "similarity_weight = 11.0" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         parse("--method", "zip_lora", "--steps", "many")
     assert "'many' is no whole number" in capsys.readouterr().err
@@ -105,6 +106,21 @@ def test_the_host_is_asked_for_what_was_typed(monkeypatch, tmp_path):
         "a sks dog", "a house in zwx style",
     ]  # fmt: skip
     assert knobs == LEARNED["duo_lora"].knobs({"cycle_weight": 0.5})
+
+
+def test_static_mistakes_are_told_before_the_host_starts(monkeypatch, tmp_path, capsys):
+    off = ["--content-lora", "dog.safetensors", "0", "--style-lora", "ink.safetensors", "0"]
+    for flags, told in (
+        ([*LORAS, "--method", "duo_lora"], "without a fused prompt"),
+        ([*LORAS, "--method", "duo_lora", "--fused-prompt", " "], "without a fused prompt"),
+        ([*off, "--method", "zip_lora"], "All LoRAs have the strength 0"),
+    ):
+        status, calls = asked(monkeypatch, tmp_path, *flags)
+        assert status == 1 and not calls and told in capsys.readouterr().err
+    status, calls = asked(
+        monkeypatch, tmp_path, *LORAS, "--method", "duo_lora", "--cycle-weight", "0"
+    )
+    assert status == 0 and calls
 
 
 def test_one_lora_is_told_before_the_host_starts(monkeypatch, tmp_path, capsys):

@@ -224,6 +224,18 @@ def test_the_file_names_its_basis_side_and_cut(tmp_path):
     assert metadata["craft_b4m_share"] == "0.375"
 
 
+def test_the_file_and_the_settings_tell_the_rank_there_is(tmp_path):
+    """512 asked, and 8 x 8 layers have 4 and 4 rank columns at most."""
+    path = saved(tmp_path, rank=512)
+    file = read_lora(path, ToyDenoiser().layers)
+    assert {one.rank for (one,) in file.layers.values()} == {8}
+    assert file.metadata["ss_network_dim"] == file.metadata["ss_network_alpha"] == "8"
+    wide = ToyDenoiser()
+    wide.layers = {**wide.layers, OUT: (16, 16)}
+    settings = b4m_half(wide, HalfPictures(dataset()), Place("content", ALL), rank=12).recipe
+    assert settings.settings()["rank"] == "12" and settings.settings()["file_ranks"] == "8 12"
+
+
 def test_content_and_style_of_other_seeds_and_pictures_share_a_basis(tmp_path):
     first, second = half("content", seed=1), half("style", seed=2, partners=False)
     assert first.recipe.basis_id == second.recipe.basis_id

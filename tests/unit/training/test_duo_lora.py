@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from merge_parts import (
     STRIDED,
     added,
     deltas,
+    factors,
     merging,
     prompt,
     randomised,
@@ -47,8 +49,22 @@ def masked(side):
 
 
 def eq_1(dominant, other, hinge):
-    nuclear = [torch.linalg.matrix_norm(torch.diag(m), "nuc").item() for m in (dominant, other)]
-    return dominant.abs().sum().item() + hinge * max(0.0, nuclear[1] - nuclear[0])
+    """Every norm a share of its own rank."""
+    nuclear = [torch.linalg.matrix_norm(torch.diag(m), "nuc").item() / len(m)
+               for m in (dominant, other)]  # fmt: skip
+    sparsity = dominant.abs().sum().item() / len(dominant)
+    return sparsity + hinge * max(0.0, nuclear[1] - nuclear[0])
+
+
+def of_ranks(content, style):
+    """A merging of a dog and an ink of these ranks on the two layers with a dominant LoRA."""
+    given, layers = merging(), ToyDenoiser().layers
+    parts = []
+    for one, rank in zip(given.parts, (content, style), strict=True):
+        own = {path: (factors(layers[path], rank + i, rank),)
+               for i, path in enumerate((STRIDED, LINEAR))}  # fmt: skip
+        parts.append(replace(one, branch=replace(one.branch, layers=own)))
+    return replace(given, parts=tuple(parts))
 
 
 @pytest.mark.parametrize("names", [("dog", "ink"), ("dog", "ink", "cat")])
@@ -83,9 +99,8 @@ def test_the_loss_is_the_papers_on_dense_weights(names):
             passes = "style" if name == "content" else "content"
             expected[f"cycle {passes}"] += 0.3 * ((back - wanted) ** 2).mean().item()
         c, s = pair.content.masks, pair.style.masks
-        ranks = {path: (c[path].numel() + s[path].numel()) / 2 for path in (STRIDED, LINEAR)}
-        content_layer = eq_1(c[STRIDED].detach(), s[STRIDED].detach(), 1.5) / ranks[STRIDED]
-        style_layer = eq_1(s[LINEAR].detach(), c[LINEAR].detach(), 1.5) / ranks[LINEAR]
+        content_layer = eq_1(c[STRIDED].detach(), s[STRIDED].detach(), 1.5)
+        style_layer = eq_1(s[LINEAR].detach(), c[LINEAR].detach(), 1.5)
         expected["layer prior"] += 0.7 * (content_layer + style_layer) / 2
     found = recipe.backward(Draw(5, 2), 1.0)
     assert found == pytest.approx(expected, rel=1e-6)
@@ -100,7 +115,7 @@ def test_the_gradient_is_that_of_finite_differences(prior):
 
 
 def test_the_layer_prior_worked_by_hand():
-    """m_c = (1, -2), m_s = (3, 1): |m_c| = 3 and |m_s| = 4; lambda = 2, and a mean rank of 2."""
+    """m_c = (1, -2), m_s = (3, 1): |m_c| = 3 and |m_s| = 4; lambda = 2, and a rank of 2."""
     c, s = torch.tensor([1.0, -2.0]), torch.tensor([3.0, 1.0])
     paper, released = (training(hinge_weight=2.0, prior=p).recipe for p in ("paper", "released"))
     assert paper._layer_prior(c, s).item() == pytest.approx((3 + 2 * 1) / 2)
@@ -109,17 +124,52 @@ def test_the_layer_prior_worked_by_hand():
     assert released._layer_prior(c, s).item() == pytest.approx(by_l2)
 
 
-def test_the_prior_alone_gives_a_layer_to_its_own_lora():
+def test_the_layer_prior_compares_shares_of_ranks_worked_by_hand():
+    """Means 1 of four ranks, 1.5 of two: the sums 4 and 3 are the other way about."""
+    wide, narrow = torch.ones(4), torch.tensor([2.0, -1.0])
+    paper, released = (training(hinge_weight=2.0, prior=p).recipe for p in ("paper", "released"))
+    assert paper._layer_prior(wide, narrow).item() == pytest.approx(1 + 2 * (1.5 - 1))
+    assert paper._layer_prior(narrow, wide).item() == pytest.approx(1.5)
+    by_l2 = 1 + 2 * (math.sqrt(5) / 2 - math.sqrt(4) / 4)
+    assert released._layer_prior(wide, narrow).item() == pytest.approx(by_l2)
+
+
+@pytest.mark.parametrize("ranks", [(8, 8), (32, 4), (4, 32)])
+def test_the_prior_alone_gives_a_layer_to_its_own_lora(ranks):
+    """From masks of the other LoRA that are larger, until they are not."""
     one = training(
-        steps=60, distillation_weight=0.0, cycle_weight=0.0, initialisation="ones",
-        content_threshold=0.5,
+        of_ranks(*ranks), steps=80, distillation_weight=0.0, cycle_weight=0.0,
+        initialisation="ones",
+    )  # fmt: skip
+    (pair,) = one.recipe.pairs
+    owned = [(STRIDED, pair.content, pair.style), (LINEAR, pair.style, pair.content)]
+    for path, _, other in owned:
+        other.masks[path].data *= 1.5
+    one.run()
+    for path, own, other in owned:
+        kept, left = (side.masks[path].abs().mean().item() for side in (own, other))
+        assert left < 1.4 and left < kept + 0.05 and kept > 0.9
+
+
+@pytest.mark.parametrize("ranks", [(8, 8), (32, 4), (4, 32)])
+def test_the_prior_keeps_equal_masks_together_whatever_the_ranks(ranks):
+    """From equal masks it takes nothing from one LoRA that it leaves to the other."""
+    one = training(
+        of_ranks(*ranks), steps=40, distillation_weight=0.0, cycle_weight=0.0,
+        initialisation="ones",
     )  # fmt: skip
     one.run()
     (pair,) = one.recipe.pairs
-    sums = {path: [side.masks[path].abs().sum().item() for side in (pair.content, pair.style)]
-            for path in (STRIDED, LINEAR)}  # fmt: skip
-    assert sums[STRIDED][0] >= sums[STRIDED][1] - 0.1 and sums[LINEAR][1] >= sums[LINEAR][0] - 0.1
-    untouched = pair.style.masks["blocks.0.out"]  # it has no dominant LoRA
+    for path, own, other in ((STRIDED, pair.content, pair.style),
+                             (LINEAR, pair.style, pair.content)):  # fmt: skip
+        kept, left = (side.masks[path].abs().mean().item() for side in (own, other))
+        assert kept == pytest.approx(left, abs=0.1)
+
+
+def test_a_layer_without_a_dominant_lora_has_no_prior():
+    one = training(steps=5, distillation_weight=0.0, cycle_weight=0.0)
+    one.run()
+    untouched = one.recipe.pairs[0].style.masks["blocks.0.out"]
     assert torch.equal(untouched, torch.ones_like(untouched))
 
 
@@ -133,10 +183,23 @@ def test_masks_start_with_more_ones_for_the_dominant_lora():
         assert all(bool((mask == 1).all()) for mask in equal.masks(8, 8, generator))
 
 
+@pytest.mark.parametrize("rank, dominant, other", [(1, 1, 1), (2, 2, 1), (3, 2, 1), (6, 5, 3)])
+def test_small_ranks_start_with_more_ones_too_and_none_with_zeros(rank, dominant, other):
+    """0.75 and 0.5 of one: a half each way, and at least one; of three 2.25 and 1.5."""
+    masks = Start(True, 0.75, 0.5, 0).masks(rank, rank, torch.Generator().manual_seed(0))
+    assert [int(mask.sum()) for mask in masks] == [dominant, other]
+
+
+def test_unequal_ranks_start_with_the_shares_of_their_own():
+    for ranks, ones in (((64, 8), [48, 4]), ((4, 32), [3, 16])):
+        masks = Start(True, 0.75, 0.5, 0).masks(*ranks, torch.Generator().manual_seed(0))
+        assert [int(mask.sum()) for mask in masks] == ones
+
+
 def test_the_start_follows_the_layers_and_the_seed():
     (pair,) = training(seed=4).recipe.pairs
     assert pair.content.masks[STRIDED].sum() == 3 and pair.style.masks[STRIDED].sum() == 2
-    assert pair.style.masks[LINEAR].sum() == round(0.75 * 6)  # both its updates
+    assert pair.style.masks[LINEAR].sum() == 5  # of 6, both its updates: 4.5 in its favour
     assert pair.content.masks[LINEAR].sum() == 2
     assert bool((pair.content.masks["conv_in"] == 1).all())
     same, other = (training(seed=seed).recipe.pairs[0].style.masks for seed in (4, 5))

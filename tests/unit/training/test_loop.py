@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from toy_denoiser import ToyDenoiser, dataset
 
 from craft_core.errors import CraftError
@@ -76,6 +77,21 @@ def test_the_state_of_another_training_is_refused_by_name(tmp_path, change):
     training.save(tmp_path / "state.safetensors")
     with pytest.raises(CraftError, match="another training"):
         make(**change).resume(tmp_path / "state.safetensors")
+
+
+def test_a_state_that_names_no_optimiser_is_of_adamw(tmp_path):
+    training = make()
+    training.advance()
+    training.save(tmp_path / "state.safetensors")
+    with safe_open(tmp_path / "state.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(tmp_path / "state.safetensors")
+    told = json.loads(metadata["recipe"])
+    assert told.pop("optimiser") == "adamw"
+    save_file(tensors, tmp_path / "old.safetensors", {**metadata, "recipe": json.dumps(told)})
+    older = make()
+    older.resume(tmp_path / "old.safetensors")
+    assert older.step == 1
 
 
 def test_fewer_steps_than_done_are_refused(tmp_path):

@@ -155,6 +155,33 @@ def test_pictures_of_unlike_conditions_share_a_batch(method):
     assert len(one.losses) == 2
 
 
+def test_a_merge_of_loras_at_strength_0_is_an_error():
+    with pytest.raises(CraftError, match="All LoRAs have the strength 0"):
+        merging(strengths=(0.0, 0.0))
+    assert merging(strengths=(0.0, 1.0)).parts
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_fp16_cannot_hold_is_told_and_saved_as_bf16_on_resuming(method, tmp_path):
+    given = merging(strengths=(1.0, 1.0))
+    dog, ink = given.parts
+    (one,) = dog.branch.layers[LINEAR]
+    large = {**dog.branch.layers, LINEAR: (replace(one, down=1e5 * one.down, scale=1e-6),)}
+    given = replace(given, parts=(replace(dog, branch=replace(dog.branch, layers=large)), ink))
+    one = training(method, given, save_as="fp16")
+    one.run()
+    one.save(tmp_path / "state.safetensors")
+    with pytest.raises(CraftError, match=f"{LINEAR} does not fit float16.*Save as bf16 or fp32"):
+        one.write(tmp_path / "a.safetensors")
+    again = training(method, given, save_as="bf16")
+    again.resume(tmp_path / "state.safetensors")
+    again.write(tmp_path / "a.safetensors")
+
+
+def test_the_menu_of_learned_merges_begins_with_one_for_any_loras():
+    assert LEARNED.keys() == ("duo_lora", "zip_lora", "b4m")
+
+
 def test_one_lora_is_no_merge():
     with pytest.raises(CraftError, match="1 LoRA"):
         merging(("dog",))

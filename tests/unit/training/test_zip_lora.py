@@ -50,12 +50,15 @@ def test_the_loss_is_the_papers_on_dense_weights(names, similarity):
     randomised(recipe)
     merged = with_weights(denoiser, columns(given, recipe))
     expected = {}
+    terms = ["like content", "like style"]
+    if len(names) == 3:
+        terms = ["like content 1", "like style", "like content 2"]
     for j, part in enumerate(given.parts):
         ready = drawn(denoiser, part.pictures, 2, Moves(), Draw(5, 2).generator(j))
         alone = with_weights(denoiser, deltas(part))
         ours, wanted = (m.denoise(ready.x, ready.sigma, ready.conditions) for m in (merged, alone))
         outputs = (ours - wanted) / ready.sigma.view(-1, 1, 1, 1)  # x - sigma * network(x)
-        expected[f"like {j + 1}"] = float((outputs**2).mean())
+        expected[terms[j]] = float((outputs**2).mean())
     total = 0.0
     for one, two in itertools.combinations(recipe.masks, 2):
         shared = sorted(set(one) & set(two))
@@ -94,6 +97,16 @@ def test_a_coefficient_multiplies_its_column_worked_by_hand(tmp_path):
     (saved,) = read_lora(tmp_path / "a.safetensors", denoiser.layers).layers["l"]
     assert saved.rank == 2
     torch.testing.assert_close(saved.delta(), torch.tensor([[2.0, 4.0], [6.0, 12.0]]))
+
+
+@pytest.mark.parametrize("similarity, met", [("dot", 4 / 2), ("cosine", 4 / (5 * 3.25) ** 0.5)])
+def test_columns_that_point_against_each_other_meet_as_well(similarity, met):
+    """m_c = (1, -2), m_s = (-1, 1.5): |-1 - 3| = 4 over two columns, or over the lengths."""
+    recipe = training(similarity=similarity).recipe
+    for path in set(recipe.masks[0]) & set(recipe.masks[1]):
+        for masks, values in zip(recipe.masks, ([1.0, -2.0], [-1.0, 1.5]), strict=True):
+            masks[path].data = torch.tensor(values)
+    assert recipe.columns_meet().item() == pytest.approx(met)
 
 
 def test_coefficients_of_one_are_the_direct_merge(tmp_path):
@@ -144,4 +157,4 @@ def test_loras_that_share_no_layer_have_nothing_to_keep_apart():
     ink = Part(Branch("ink", "style", apart), given.parts[1].pictures)
     one = training(Merging((given.parts[0], ink)), steps=2)
     one.run()
-    assert set(one.terms) == {"like 1", "like 2"}
+    assert set(one.terms) == {"like content", "like style"}
