@@ -7,8 +7,10 @@ from typing import Any
 
 import comfy.samplers
 import nodes as host_nodes
+from torch import Tensor
 
-from .engine import is_routed, set_asymmetric
+from .activity import Activity, activity_sheet
+from .engine import is_routed, recorded, set_asymmetric
 
 
 def objections(model: Any, cfg: float, asymmetric: bool) -> list[str]:
@@ -38,8 +40,19 @@ def acfg_guider(
     return guider
 
 
-def acfg_sample(model: Any, asymmetric: bool, *arguments: Any) -> dict[str, Any]:
-    """The host's KSampler on that clone; arguments as its `common_ksampler` takes them from seed
-    on. Live preview and progress are the host's own."""
-    (latent,) = host_nodes.common_ksampler(set_asymmetric(model, asymmetric), *arguments)
-    return latent
+def acfg_sample(
+    model: Any, asymmetric: bool, seed: int, steps: int, *arguments: Any
+) -> tuple[dict[str, Any], Tensor | None]:
+    """(LATENT, map of who acted where and when; None where nothing is routed).
+
+    The host's KSampler on that clone; arguments as its `common_ksampler` takes them from cfg on.
+    Live preview and progress are the host's own.
+    """
+    watched, recorder = recorded(set_asymmetric(model, asymmetric))
+    (latent,) = host_nodes.common_ksampler(watched, seed, steps, *arguments)
+    records = list(recorder.records.values())
+    if not records:
+        return latent, None
+    titles = ["who acted where and when"]
+    titles += [f"Router {number} of {len(records)}" for number in range(2, len(records) + 1)]
+    return latent, activity_sheet(titles, [Activity.recorded(one, steps) for one in records])

@@ -11,8 +11,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..craft_core.types import ROLES, Bank, Gates, Moment
+from ..craft_core.types import ROLES, Bank, Gates, Moment, Role
 from .pictures import CONTENT, INK, PAPER, STYLE, to_image
+from .recorder import Record
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM, _GAP = 720, 56, 16, 24, 22, 14
 _STEP, _TALL = 6, 240  # height of a step, and of a map with many
@@ -24,27 +25,40 @@ class Activity:
     """How much each role acts on the conditional rows.
 
     amounts: (steps, layers, roles), absolute gates summed over a role's branches and averaged
-    over views. layers: module paths in depth order.
+    over views. layers: module paths in depth order. row: what a row is called.
     """
 
     amounts: Tensor
     layers: tuple[str, ...]
+    row: str = "step"
 
     @classmethod
     def of(cls, bank: Bank, gates: Gates, steps: int) -> Activity:
         """At each step of a run of `steps`."""
-        roles = torch.tensor([[float(b.role == role) for role in ROLES] for b in bank.branches])
-        roles = roles.reshape(len(bank.branches), len(ROLES))
-        tables = [
-            gates.at(Moment(i / max(1, steps - 1), steps)).abs().mean(dim=0) @ roles
-            for i in range(steps)
-        ]
-        return cls(torch.stack(tables), bank.layers)
+        tables = [gates.at(Moment(i / max(1, steps - 1), steps)) for i in range(steps)]
+        return cls(_amounts(tables, [b.role for b in bank.branches]), bank.layers)
+
+    @classmethod
+    def recorded(cls, record: Record, steps: int) -> Activity:
+        """Of a run that happened, a row for each noise level the model was called at.
+
+        steps: of the sampler; one that calls the model more often has more rows.
+        """
+        row = "step" if len(record.tables) == steps else "call"
+        return cls(_amounts(record.tables, record.roles), record.layers, row)
+
+
+def _amounts(tables: Sequence[Tensor], roles: Sequence[Role]) -> Tensor:
+    """(rows, layers, roles) of gate tables (views, layers, branches)."""
+    of_role = torch.tensor([[float(own == role) for role in ROLES] for own in roles])
+    of_role = of_role.reshape(len(roles), len(ROLES))  # (branches, roles)
+    return torch.stack([table.abs().mean(dim=0) @ of_role for table in tables])
 
 
 def activity_sheet(labels: Sequence[str], activities: Sequence[Activity]) -> Tensor:
-    """IMAGE (1, h, w, 3): a map for each label, one below the other."""
-    maps = [_map(label, one) for label, one in zip(labels, activities, strict=True)]
+    """IMAGE (1, h, w, 3): a map for each label, one below the other, all on one scale."""
+    full = max((float(one.amounts.sum(dim=2).max()) for one in activities if one.layers), default=0)
+    maps = [_map(label, one, full) for label, one in zip(labels, activities, strict=True)]
     height = _TOP + sum(picture.height for picture in maps) + _GAP * len(maps)
     sheet = Image.new("RGB", (_WIDTH, height), PAPER)
     _legend(ImageDraw.Draw(sheet))
@@ -55,7 +69,7 @@ def activity_sheet(labels: Sequence[str], activities: Sequence[Activity]) -> Ten
     return to_image(sheet)
 
 
-def _map(label: str, activity: Activity) -> Image.Image:
+def _map(label: str, activity: Activity, full: float) -> Image.Image:
     steps, layers = activity.amounts.shape[:2]
     tall = min(_TALL, max(60, steps * _STEP))
     wide = _WIDTH - _LEFT - _RIGHT
@@ -68,10 +82,10 @@ def _map(label: str, activity: Activity) -> Image.Image:
         return picture
     shrinks = layers > wide or steps > tall
     how = Image.Resampling.BOX if shrinks else Image.Resampling.NEAREST
-    cells = Image.fromarray(_colours(activity.amounts)).resize((wide, tall), how)
+    cells = Image.fromarray(_colours(activity.amounts, full)).resize((wide, tall), how)
     picture.paste(cells, (_LEFT, _TOP))
     draw.rectangle((_LEFT - 1, _TOP - 1, _LEFT + wide, _TOP + tall), outline=INK)
-    for text, y in (("step 1", _TOP + 6), (str(steps), _TOP + tall - 6)):
+    for text, y in ((f"{activity.row} 1", _TOP + 6), (str(steps), _TOP + tall - 6)):
         draw.text((_LEFT - 6, y), text, fill=INK, font=small, anchor="rm")
     at = 0
     for part, paths in groupby(activity.layers, key=lambda path: path.split(".")[0]):
@@ -84,12 +98,15 @@ def _map(label: str, activity: Activity) -> Image.Image:
     return picture
 
 
-def _colours(amounts: Tensor) -> np.ndarray:
-    """(steps, layers, 3) uint8: the roles' colours mixed by share, paler where less acts."""
+def _colours(amounts: Tensor, full: float) -> np.ndarray:
+    """(steps, layers, 3) uint8: the roles' colours mixed by share, paler where less acts.
+
+    full: the sum of both roles that has the full colour.
+    """
     both = amounts.sum(dim=2, keepdim=True)  # (steps, layers, 1)
     share = amounts / both.clamp(min=1e-12)
     hue = share @ torch.tensor([CONTENT, STYLE], dtype=torch.float32)
-    depth = (both / max(1e-12, float(both.max()))).clamp(max=1.0)
+    depth = both / max(1e-12, full)
     paper = torch.tensor(PAPER, dtype=torch.float32)
     return (paper + depth * (hue - paper)).round().to(torch.uint8).numpy()
 

@@ -55,7 +55,7 @@ def train_encoder(
     """
     settings = TRAINING["expert_encoder"].knobs(dict(knobs))
     place = target(how.save_as, FOLDER)
-    files = [read(chosen.name, source.model) for chosen in experts.files]
+    files = [read(chosen, source.model) for chosen in experts.files]
     branches, notes = _branches(source.model, experts, files)
     texts = _Texts(source, experts.files, files)
     lessons = Lessons(

@@ -83,12 +83,12 @@ def _scale_lines(table: Tensor, bank: Bank) -> list[str]:
 
 def concept(files: Sequence[BranchFile]) -> Concept:
     """Which LoRAs act together, by what is in their files."""
-    return Concept.of([(file.role, lora_hash(file.name)) for file in files])
+    return Concept.of([(file.role, lora_hash(file)) for file in files])
 
 
-def lora_hash(name: str) -> str:
+def lora_hash(file: str | BranchFile) -> str:
     """SHA-256 of a LoRA file, read again only when the file has changed."""
-    path = require(name)
+    path = require(file)
     status = os.stat(path)
     return _hash(path, status.st_mtime_ns, status.st_size)
 

@@ -21,6 +21,7 @@ from ..craft_core.merging import (
     Recipe,
     Source,
     Writing,
+    acting,
     bake_gates,
     bake_merge,
     fused,
@@ -29,6 +30,7 @@ from ..craft_core.merging import (
 )
 from ..craft_core.registry import Method
 from ..craft_core.routing.markers import parse
+from ..craft_core.tensor_file import Taken
 from ..craft_core.training.recipes import DTYPES
 from ..craft_core.types import LoraFile, Moment
 from .expert_encoder import lora_hash
@@ -37,7 +39,7 @@ from .modules import model_layers
 from .router import Plan, Request, gate, require_matched
 from .training_run import Target, require_name
 
-METHODS: tuple[Method, ...] = (*FUSION, *MERGES)
+METHODS: tuple[Method, ...] = (*(one for one in FUSION if not one.traits.averages), *MERGES)
 SAVED_AS = tuple(DTYPES)
 _BOTH = "<c>content</c> <s>style</s>"  # no prompt here: every marker is there, every gamma 1
 
@@ -107,7 +109,7 @@ def fuse(model: Any, request: FuseRequest, watch: Watch) -> Fused:
         raise CraftError(
             "No LoRA is chosen", "A file is made of one LoRA or more", "Choose a content or a style"
         )
-    files = [read(one.name, model) for one in request.branches]
+    files = [read(one, model) for one in request.branches]
     bake = _merged if request.method["method"] in MERGES.keys() else _gated
     with torch.no_grad():
         return bake(model, request, files, watch)
@@ -115,10 +117,14 @@ def fuse(model: Any, request: FuseRequest, watch: Watch) -> Fused:
 
 def save(result: Fused, place: Target) -> Target:
     """Write the file to its place, or to the next free one."""
-    place = place.free()
-    place.path.parent.mkdir(parents=True, exist_ok=True)
-    result.write(place.path)
-    return place
+    while True:
+        place = place.free()
+        place.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            result.write(place.path)
+        except Taken:  # another run was faster: the next place
+            continue
+        return place
 
 
 def _merged(model: Any, request: FuseRequest, files: Sequence[LoraFile], watch: Watch) -> Fused:
@@ -131,11 +137,11 @@ def _merged(model: Any, request: FuseRequest, files: Sequence[LoraFile], watch: 
     adapted = tuple(len(b.layers) for b in branches)
     plan = Plan((1.0,) * len(branches), (everywhere,) * len(branches), adapted, adapted, (), ())
     notes = _notes(require_matched(_routing_request(request), files, plan, [()] * len(files)))
-    if any(one.layers for one in request.branches):
-        notes.append("Own layers of an extra branch: not used by this method")
+    notes += _unused(request)
     total = len({path for b in branches for path in b.layers})
     baked = bake_merge(branches, layers, method, knobs, writing)
-    recipe = Recipe(method, knobs, _sources(request), writing)
+    acts = [count if b.strength else 0 for count, b in zip(adapted, branches, strict=True)]
+    recipe = Recipe(method, knobs, _sources(request, acts, adapted), writing)
     return fused(recipe, _watched(baked, total, watch), _text(request, files), notes)
 
 
@@ -150,12 +156,14 @@ def _gated(model: Any, request: FuseRequest, files: Sequence[LoraFile], watch: W
     traits = gated.method.traits
     knobs = {key: value for key, value in request.method.items() if key != "method"}
     recipe = Recipe(
-        gated.method, gated.method.knobs(knobs), _sources(request), writing,
+        gated.method, gated.method.knobs(knobs),
+        _sources(request, acting(gated.bank, gates, moment), gated.plan.adapted), writing,
         moment if timed else None,
         traits.pinned_layer_set or (routing.layer_sets if traits.layer_sets else ""),
     )  # fmt: skip
     watched = _watched(baked, len(gated.bank.layers), watch)
-    return fused(recipe, watched, _text(request, files), [*gates.notes, *_notes(faults)])
+    notes = [*gates.notes, *_notes(faults), *([] if traits.layer_sets else _unused(request))]
+    return fused(recipe, watched, _text(request, files), notes)
 
 
 def _routing_request(request: FuseRequest) -> Request:
@@ -171,8 +179,19 @@ def _on_device(request: FuseRequest, model: Any) -> Writing:
     return Writing(request.rank, DTYPES[request.save_as], device)
 
 
-def _sources(request: FuseRequest) -> list[Source]:
-    return [Source(b.name, b.role, b.strength, lora_hash(b.name)) for b in request.branches]
+def _sources(
+    request: FuseRequest, acting_in: Sequence[int], adapted: Sequence[int]
+) -> list[Source]:
+    return [
+        Source(b.name, b.role, b.strength, lora_hash(b), counts)
+        for b, counts in zip(request.branches, zip(acting_in, adapted, strict=True), strict=True)
+    ]
+
+
+def _unused(request: FuseRequest) -> list[str]:
+    """A note for the method that listens to no layer sets, where branches have their own."""
+    own = any(one.layers for one in request.branches)
+    return ["Own layers of an extra branch: not used by this method"] if own else []
 
 
 def _text(request: FuseRequest, files: Sequence[LoraFile]) -> TextPart:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from ..craft_core.cli.requests import (
     Watch,
 )
 from ..craft_core.errors import CraftError
+from ..craft_core.lora import read_lora
 from ..craft_core.projection import read_basis
 from ..craft_core.training import LEARNED
 from . import train
@@ -53,10 +55,10 @@ from .expert_encoder import FOLDER as ENCODERS
 from .fuse_file import FuseRequest
 from .fuse_file import fuse as fuse_branches
 from .lora_files import FOLDER as LORAS
-from .lora_files import BranchFile, read
+from .lora_files import BranchFile
 from .merge_training import Merge
 from .merge_training import train_merge as train_on_loras
-from .modules import model_layers
+from .modules import host_names, model_layers
 from .train import Captioned, How, Source, Trained
 from .training_run import target
 
@@ -65,6 +67,15 @@ SAVED = ("checkpoints", "clip", "vae", "diffusion_models", "loras")  # where the
 SAFE = (".safetensors", ".sft")
 OUT_OF_MEMORY = torch.cuda.OutOfMemoryError
 SHOWN = 20  # names in a message
+_BATCH = (
+    "The model and the activations of one batch have to fit",
+    "Take a smaller --size, or a smaller --batch-size with more --accumulate; keep "
+    "--precision bf16 and do not give --no-checkpointing",
+)
+_SMALLER = (
+    "A few of the largest layers have to fit, and the model if it is loaded",
+    "Close what else uses the GPU, or add --cpu",
+)
 
 
 def begin(output: Path | None, node_packs: Sequence[Path]) -> None:
@@ -151,38 +162,54 @@ def fuse(data: FuseData, watch: LayerWatch) -> Result:
         _branches(data.experts), data.layer_sets, {"method": data.method.key, **data.knobs},
         data.progress, data.steps, data.rank, data.save_as, data.allow_unmatched,
     )  # fmt: skip
-    result = fuse_branches(_model(data.model), request, watch)
+    with _fitting(_SMALLER):
+        result = fuse_branches(_model(data.model), request, watch)
     result.write(data.path)
     return Result(data.path, result.report)
 
 
 def read_loras(model: ModelFiles, files: Sequence[str]) -> Read:
-    patcher = _model(model)
-    return Read(model_layers(patcher), [read(_listed(LORAS, file), patcher) for file in files])
+    with _fitting(_SMALLER):
+        patcher = _model(model)
+    layers, names = model_layers(patcher), host_names(patcher)
+    return Read(layers, [read_lora(_file(LORAS, file), layers, names) for file in files])
 
 
 def _branches(experts: Sequence[Expert]) -> tuple[BranchFile, ...]:
-    return tuple(BranchFile(_listed(LORAS, one.file), one.role, one.strength) for one in experts)
+    return tuple(
+        BranchFile(_name(one.file), one.role, one.strength, path=_file(LORAS, one.file))
+        for one in experts
+    )
+
+
+def _name(given: str) -> str:
+    """What a file is called in reports: the name it is listed under, or that of the file itself."""
+    return Path(given).name if Path(given).is_file() else given
 
 
 def _run(job: Job, folder: str, started: Callable[[How], Trained], part: str = "") -> Result:
     how = How(job.name, job.resume, job.precision, job.checkpointing)
     place = target(how.save_as, folder, part)
     try:
-        with torch.inference_mode():  # as the host runs nodes; a training opens its own way out
+        # inference mode as the host runs nodes; a training opens its own way out
+        with _fitting(_BATCH), torch.inference_mode():
             trained = started(how)
     except KeyboardInterrupt:
         if place.path.is_file():
             raise Stopped(place.path, place.state) from None
         raise
+    return Result(trained.path, trained.report)
+
+
+@contextmanager
+def _fitting(told: tuple[str, str]) -> Iterator[None]:
+    """What the block needs fits into the GPU, or a CraftError says what has to, and what to do."""
+    try:
+        yield
     except OUT_OF_MEMORY as error:
         raise CraftError(
-            f"The GPU ran out of memory ({str(error).splitlines()[0]})",
-            "The model and the activations of one batch have to fit",
-            "Take a smaller --size, or a smaller --batch-size with more --accumulate; keep "
-            "--precision bf16 and do not give --no-checkpointing",
+            f"The GPU ran out of memory ({str(error).splitlines()[0]})", *told
         ) from error
-    return Result(trained.path, trained.report)
 
 
 def _captioned(pictures: Sequence[Picture], job: Job) -> Captioned:
@@ -292,18 +319,18 @@ def _loaded(kind: str, given: str, load: Callable[..., Any], **settings: Any) ->
 
 
 def _file(kind: str, given: str) -> str:
-    """The path of a safetensors file by the name the host lists it under, or by its path."""
+    """The path of a safetensors file by its path, which wins, or by the name the host lists."""
     if not given.lower().endswith(SAFE):
         raise CraftError(
             f"{given} does not end in {' or '.join(SAFE)}",
             "Other formats can run code when opened",
             "Name or convert to a safetensors file",
         )
+    if Path(given).is_file():
+        return str(Path(given).absolute())
     listed = folder_paths.get_full_path(kind, given)
     if listed is not None:
         return listed
-    if Path(given).is_file():
-        return str(Path(given).absolute())
     names = folder_paths.get_filename_list(kind)
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     raise CraftError(
@@ -323,9 +350,10 @@ def _vgg(given: str) -> str:
 
 def _listed(kind: str, given: str) -> str:
     """A name under which the host finds the file; its folder is made known where it was not."""
-    if folder_paths.get_full_path(kind, given) is not None:
-        return given
     path = Path(_file(kind, given))
+    listed = folder_paths.get_full_path(kind, given)
+    if listed is not None and path.samefile(listed):
+        return given
     folder_paths.add_model_folder_path(kind, str(path.parent))
     found = folder_paths.get_full_path(kind, path.name)
     if found is None or not path.samefile(found):

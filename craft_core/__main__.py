@@ -31,5 +31,14 @@ def main() -> int:
     return cli.main()
 
 
+def guarded() -> int:
+    """main, and 130 for a Ctrl-C before the command line has taken over, as while torch loads."""
+    try:
+        return main()
+    except KeyboardInterrupt:
+        print("Stopped before anything was begun.", file=sys.stderr)
+        return 130
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded())

@@ -3,9 +3,11 @@ at all."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,11 +17,32 @@ from torch import Tensor
 
 from .errors import CraftError
 
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EINVAL}
 
-def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], noun: str) -> None:
+
+class Taken(CraftError):
+    """There is a file where one was to be written that replaces none."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} is there already",
+            "It is never written over another file",
+            "Choose another name",
+        )
+
+
+def save(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    noun: str,
+    *,
+    exclusive: bool = False,
+) -> None:
     """Store tensors and metadata, keys sorted, dtypes kept: a file beside `path`, then a rename.
 
-    noun: what the file is, for the message ("A LoRA"). Raises CraftError if it cannot be written.
+    noun: what the file is, for the message ("A LoRA"). Raises CraftError if it cannot be written,
+    and Taken if it is exclusive and there is a file by then.
     """
     beside = path.with_name(f".{secrets.token_hex(8)}.tmp")
     pieces = _serialised(tensors, metadata)
@@ -28,7 +51,12 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str],
             file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        if exclusive:
+            _place(beside, path)
+        else:
+            os.replace(beside, path)
+    except FileExistsError as error:
+        raise Taken(path) from error
     except OSError as error:
         raise CraftError(
             f"{path.name} cannot be written ({error})",
@@ -37,6 +65,32 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str],
         ) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether a file can be made in it, found by making one that is gone at once."""
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return False
+    return True
+
+
+def _place(beside: Path, path: Path) -> None:
+    """The file at its place, where none may be: FileExistsError. A link does that in one step;
+    without links the name is taken first and the file renamed over it."""
+    try:
+        os.link(beside, path)
+        return
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    path.open("xb").close()
+    try:
+        os.replace(beside, path)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _serialised(

@@ -6,9 +6,13 @@ import sys
 import webbrowser
 from pathlib import Path
 
+from craft_core.errors import CraftError
+from craft_core.remote.errors import RemoteError
+
 from .bench import run_benchmark
 from .errors import LaunchError
 from .generate import generate, open_server
+from .locales import write_locales
 from .paths import ROOT
 from .server import require_port
 from .terminal import say
@@ -37,7 +41,7 @@ def main(arguments: list[str]) -> int:
     chosen = _parser().parse_args(arguments)
     try:
         return chosen.run(chosen, passed_on)
-    except LaunchError as error:
+    except (LaunchError, CraftError, RemoteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -93,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="run a benchmark in the host's environment")
     bench.add_argument("name", help="a file of benchmarks/, for example: engine")
     bench.set_defaults(run=_bench)
+    locales = commands.add_parser("locales", help="write locales/ anew from the nodes' schemas")
+    locales.set_defaults(run=_locales)
     return parser
 
 
@@ -129,3 +135,9 @@ def _test(chosen: argparse.Namespace, passed_on: list[str]) -> int:
 
 def _bench(chosen: argparse.Namespace, passed_on: list[str]) -> int:
     return run_benchmark(chosen.name, passed_on)
+
+
+def _locales(_chosen: argparse.Namespace, _passed_on: list[str]) -> int:
+    with open_server() as server:
+        write_locales(server.client.object_info())
+    return 0

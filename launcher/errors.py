@@ -1,4 +1,8 @@
-"""The one exception of the launcher: a sentence that the user can act on."""
+"""The launcher's own exception: a sentence that the user can act on.
+
+Mistakes in workflows are `craft_core.errors.CraftError`, and what a server says is
+`craft_core.remote.errors.RemoteError`, as in every program of this pack.
+"""
 
 
 class LaunchError(Exception):

@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
-from .client import Client, Result
+from craft_core.remote.address import Inputs
+from craft_core.remote.client import Client, Result
+from craft_core.remote.progress import RunProgress
+from craft_core.remote.workflow import read_workflow, to_prompt
+
 from .errors import LaunchError
 from .hosts import device_of, find_host
 from .server import Server
 from .terminal import Activity, bar, say
-from .workflow import read_workflow, set_value, to_prompt
 from .workspace import prepare_workspace
 
 
@@ -38,12 +40,17 @@ def generate(path: Path, output: Path, settings: list[str] | None = None) -> lis
     """Run a workflow file and save its pictures; returns where they are."""
     workflow = read_workflow(path)
     with open_server() as server:
-        prompt = to_prompt(workflow, server.client.object_info())
-        for assignment in settings or []:
-            set_value(prompt, assignment)
+        info = server.client.object_info()
+        inputs = Inputs(to_prompt(workflow, info), info)
+        prompt = inputs.with_values(dict(map(inputs.read, settings or [])))
         with Activity(f"running {path.name}") as step:
-            progress = RunProgress(prompt, step)
-            result = server.client.run(prompt, workflow=workflow, show=progress.event)
+            progress = RunProgress(prompt)
+
+            def show(kind: str, data: dict) -> None:
+                progress.event(kind, data)
+                step.detail(_told(progress))
+
+            result = server.client.run(prompt, workflow=workflow, show=show)
         saved = save_files(server.client, result, output)
     if not saved:
         raise LaunchError(f"{path.name} ran and gave no picture; does it have a Save Image node?")
@@ -52,36 +59,11 @@ def generate(path: Path, output: Path, settings: list[str] | None = None) -> lis
     return saved
 
 
-class RunProgress:
-    """The host's events as one line: how many nodes are done, and the running node's own steps."""
-
-    def __init__(self, prompt: dict[str, Any], step: Activity):
-        self._titles = {name: node["_meta"]["title"] for name, node in prompt.items()}
-        self._step = step
-        self._done: set[str] = set()
-        self._running = ""
-
-    def event(self, kind: str, data: dict[str, Any]) -> None:
-        """Take one event of the websocket."""
-        if kind == "execution_cached":
-            self._done.update(data.get("nodes", []))
-        elif kind == "executing" and data.get("node"):
-            self._next(data["node"])
-        elif kind == "progress" and data.get("max"):
-            self._show(f"{bar(data['value'], data['max'])} {self._title()}")
-            return
-        self._show(self._title())
-
-    def _next(self, node: str) -> None:
-        if self._running:
-            self._done.add(self._running)
-        self._running = node
-
-    def _title(self) -> str:
-        return self._titles.get(self._running, "")
-
-    def _show(self, text: str) -> None:
-        self._step.detail(f"node {len(self._done) + 1} of {len(self._titles)} {text}")
+def _told(progress: RunProgress) -> str:
+    """How many nodes are done, and the running node's own steps, in one line."""
+    steps = bar(progress.step, progress.steps) if progress.steps else ""
+    number = min(progress.done + 1, progress.total)
+    return f"node {number} of {progress.total} {steps} {progress.title}".replace("  ", " ")
 
 
 def save_files(client: Client, result: Result, output: Path) -> list[Path]:

@@ -12,7 +12,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from .client import Client
+from craft_core.remote.client import Client
+
 from .errors import LaunchError
 from .hosts import Host
 from .pip import clean_environment
@@ -55,7 +56,7 @@ class Server:
         self.port = port or free_port()
         self.log = base / "logs" / f"server-{self.port}.log"
         self._temp = base / "temp" / str(self.port)
-        self.client = Client(LOOPBACK, self.port, alive=self.alive)
+        self.client = Client(self.url, alive=self.alive)
         self._command = server_command(host, base, self.port, cpu=cpu)
         self._environment = clean_environment()
         if host.own:

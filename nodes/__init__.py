@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..comfy_adapter.page_routes import add_page_routes
 from .acfg import ACFGGuider, ACFGKSampler
 from .b4m import TrainB4M
 from .compare import ComparisonGrid, MethodSweep
@@ -38,6 +39,9 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 class CraftExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        add_page_routes()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES
 

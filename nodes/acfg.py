@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..comfy_adapter.acfg import acfg_guider, acfg_sample, objections
 from ..comfy_adapter.choices import SAMPLERS, SCHEDULERS
@@ -58,6 +58,7 @@ class ACFGKSampler(io.ComfyNode):
             display_name="ACFG KSampler",
             category=CATEGORY,
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
             description="The host's KSampler with asymmetric classifier-free guidance: the routed "
             "LoRAs act on the conditional rows, the unconditional rows stay on the backbone.",
             search_aliases=["craft", "asymmetric cfg", "sampler", "ksampler", "acfg"],
@@ -97,8 +98,10 @@ class ACFGKSampler(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         for text in objections(model, cfg, asymmetric):
             warn(cls, text)
-        latent = acfg_sample(
+        latent, activity = acfg_sample(
             model, asymmetric, seed, steps, cfg, sampler_name, scheduler, positive, negative,
             latent_image, denoise,
         )  # fmt: skip
-        return io.NodeOutput(latent)
+        if activity is None:
+            return io.NodeOutput(latent)
+        return io.NodeOutput(latent, ui=ui.PreviewImage(activity, cls=cls))

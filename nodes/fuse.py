@@ -31,6 +31,7 @@ class FuseToFile(io.ComfyNode):
             node_id="CRAFTFuseToFile",
             display_name="Fuse LoRAs to File",
             category=CATEGORY,
+            is_output_node=True,
             hidden=[io.Hidden.unique_id],
             description="Bakes a content LoRA and a style LoRA into one plain LoRA file, saved in "
             "output/loras, that loads everywhere. The report says how far the file is from what "
@@ -43,8 +44,10 @@ class FuseToFile(io.ComfyNode):
                     "shapes. Its weights are not used.",
                 ),
                 *pair_inputs(
-                    "Multiplies the content LoRA, and extra contents, before the method.",
-                    "Multiplies the style LoRA, and extra styles, before the method.",
+                    "Multiplies the content LoRA, and extra contents: before a merge of weights "
+                    "sees them, after a method of the Router has chosen. 0: off.",
+                    "Multiplies the style LoRA, and extra styles: before a merge of weights sees "
+                    "them, after a method of the Router has chosen. 0: off.",
                 ),
                 layer_set_menu("layer_sets"),
                 method_menu(
@@ -63,7 +66,8 @@ class FuseToFile(io.ComfyNode):
                 io.Int.Input(
                     "rank", default=0, min=0, max=4096,
                     tooltip="Rank of the file; what is cut off is in the report. 0: as many as the "
-                    "method needs to be exact. TIES and DARE have full rank and need a number.",
+                    "method needs, so that just rounding is lost. TIES and DARE have full rank and "
+                    "need a number.",
                 ),
                 io.Combo.Input(
                     "save_as", options=list(SAVED_AS), default="fp16", advanced=True,

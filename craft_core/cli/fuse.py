@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from ..errors import CraftError
 from ..fusion import FUSION
 from ..merging import MERGES, require_rank
+from ..registry import Method
+from ..tensor_file import Taken, is_writable
 from ..training.recipes import DTYPES
 from .bake import bake_without_model, require_known_sets
 from .command import PROGRAM, Command
@@ -20,10 +24,15 @@ from .requests import FuseData, ModelFiles
 from .train import TRAINED, add_layer_sets_flag, epilog, layer_sets
 from .train_encoder import add_lora_flags, experts
 
-METHODS = (*FUSION, *MERGES)
+METHODS = (*(one for one in FUSION if not one.traits.averages), *MERGES)
+MODEL_FLAGS = ("comfyui", "base_directory", "out", "custom_node", "cpu")  # of no use without one
 MODEL_TEXT = """\
 optional: without one the files' own names match the layers, and the ComfyUI flags below
-are not needed; each FILE is a name as ComfyUI lists it, or a path"""
+are refused; each FILE is a path, or a name as ComfyUI lists it"""
+OUT_TEXT = (
+    "An output directory: files that trainings saved under it are found by name. Where the "
+    "result goes is told by --save."
+)
 
 
 def _add_flags(parser: ArgumentParser) -> None:
@@ -36,58 +45,86 @@ def _add_flags(parser: ArgumentParser) -> None:
                      "every marker present, then merges of the weights.")  # fmt: skip
     add_layer_sets_flag(parser, TRAINED)
     parser.add_argument(
-        "--progress", metavar="X", type=float, default=0.5,
+        "--progress", metavar="X", type=_ranged(float, 0, 1), default=0.5,
         help="Where in sampling a method that moves with time is taken: 0 the first step, 1 the "
         "last. Default: %(default)s.",
     )  # fmt: skip
     parser.add_argument(
-        "--steps", metavar="N", type=int, default=20,
+        "--steps", metavar="N", type=_ranged(int, 1, 10_000), default=20,
         help="Steps of the sampling that --progress is a place in. Default: %(default)s.",
     )  # fmt: skip
     parser.add_argument(
-        "--rank", metavar="N", type=int, default=0,
-        help="Rank of the file; 0 for as many as the method needs to be exact. ties and dare have "
-        "full rank and need a number. Default: %(default)s.",
+        "--rank", metavar="N", type=_ranged(int, 0, 4096), default=0,
+        help="Rank of the file; 0 for as many as the method needs, so that just rounding to the "
+        "saved type is lost. ties and dare have full rank and need a number. Default: %(default)s.",
     )  # fmt: skip
     parser.add_argument(
         "--save-as", choices=tuple(DTYPES), default="fp16",
         help="Type of the saved numbers. Default: %(default)s.",
     )  # fmt: skip
-    add_unet_flags(parser)
+    add_unet_flags(parser, OUT_TEXT)
     parser.add_argument(
         "--allow-unmatched", action="store_true",
-        help="With a model: go without the LoRA keys and layer patterns that match nothing.",
+        help="Go without the LoRA keys and layer patterns that match nothing; they are reported.",
     )  # fmt: skip
 
 
-def add_unet_flags(parser: ArgumentParser) -> None:
-    """--checkpoint or --unet, and the host's flags."""
+def _ranged(kind: type, low: float, high: float) -> Callable[[str], Any]:
+    """What reads a flag's number."""
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:  # also refuses NaN
+            what = "whole number" if kind is int else "number"
+            raise ArgumentTypeError(f"{text!r} is no {what} from {low} to {high}")
+        return value
+
+    return read
+
+
+def add_unet_flags(parser: ArgumentParser, out: str) -> None:
+    """--checkpoint or --unet, and the host's flags. out: help for --out."""
     group = parser.add_argument_group("model", MODEL_TEXT)
     group.add_argument("--checkpoint", metavar="FILE", default="", help="A checkpoint.")
     group.add_argument("--unet", metavar="FILE", default="", help="A diffusion model alone.")
-    add_host_flags(parser)
+    add_host_flags(parser, out)
 
 
 def model_of(options: Namespace) -> ModelFiles | None:
-    """The model the user named, if any."""
+    """The model the user named, if any; CraftError for the host's flags without one."""
     if not (options.checkpoint or options.unet):
+        given = [f"--{name.replace('_', '-')}" for name in MODEL_FLAGS if getattr(options, name)]
+        if given:
+            raise CraftError(
+                f"{' and '.join(given)} without a model",
+                "Without --checkpoint or --unet nothing of ComfyUI is started",
+                "Name the model, or leave these out",
+            )
         return None
     return ModelFiles(checkpoint=options.checkpoint, unet=options.unet)
 
 
 class Layers:
-    """A bar over layers, on stderr."""
+    """A bar over layers, on stderr. It is closed when the block ends, by whatever way."""
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
+
+    def __enter__(self) -> Layers:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
 
     def __call__(self, done: int, total: int) -> None:
         if self._bar is None:
             pause = 0.1 if sys.stderr.isatty() else 10.0
             self._bar = tqdm(total=total, unit="layer", mininterval=pause)
         self._bar.update(done - self._bar.n)
-        if done == total:
-            self._bar.close()
 
 
 def data_of(options: Namespace) -> FuseData:
@@ -101,10 +138,10 @@ def data_of(options: Namespace) -> FuseData:
             "Name the LoRAs",
         )
     _check_place(path)
-    _check_numbers(options)
     if method.key in MERGES.keys():
         require_rank(method, options.rank)
     sets = layer_sets(options.layer_sets, TRAINED)
+    _check_sets(method, sets)
     model = model_of(options)
     if model is None and method.key in FUSION.keys():
         require_known_sets(method, sets)
@@ -115,38 +152,43 @@ def data_of(options: Namespace) -> FuseData:
 
 
 def _check_place(path: Path) -> None:
-    wrong = {
-        " is there already": path.exists(),
-        " is in no folder": not path.absolute().parent.is_dir(),
-        " is no .safetensors": path.suffix != ".safetensors",
-    }
-    if any(wrong.values()):
+    if path.exists():
+        raise Taken(path)
+    folder, wrong = path.absolute().parent, ""
+    if path.suffix != ".safetensors":
+        wrong = "is no .safetensors"
+    elif not folder.is_dir():
+        wrong = "is in no folder"
+    elif not is_writable(folder):
+        wrong = "is in a folder that cannot be written to"
+    if wrong:
         raise CraftError(
-            f"--save {path}" + next(text for text, so in wrong.items() if so),
+            f"--save {path} {wrong}",
             "A .safetensors file is written into an existing folder, never over another file",
             "Choose another name",
         )
 
 
-def _check_numbers(options: Namespace) -> None:
-    ranges = {"progress": (0, 1), "steps": (1, 10_000), "rank": (0, 4096)}
-    for name, (low, high) in ranges.items():
-        value = getattr(options, name)
-        if not low <= value <= high:  # also refuses NaN
-            raise CraftError(
-                f"--{name} {value}", f"It ranges from {low} to {high}", "Set a value in that range"
-            )
+def _check_sets(method: Method, sets: str) -> None:
+    """CraftError for layer sets that the method does not listen to."""
+    if sets == TRAINED[0] or method.key in FUSION.keys() and method.traits.layer_sets:
+        return
+    listening = ", ".join(one.key for one in FUSION if one.traits.layer_sets)
+    raise CraftError(
+        f"--layer-sets with {method.key}",
+        f"Layer sets are for {listening}",
+        "Leave --layer-sets out, or choose another method",
+    )
 
 
 def _run(options: Namespace) -> None:
     data = data_of(options)
-    watch = Layers()
-    report = bake_without_model(data, watch) if data.model is None else _in_host(options, data)
+    with Layers() as watch:
+        if data.model is None:
+            report = bake_without_model(data, watch)
+        else:
+            report = enter(options).fuse(data, watch).report
     print(f"{report}\n{data.path.absolute()}")
-
-
-def _in_host(options: Namespace, data: FuseData) -> str:
-    return enter(options).fuse(data, Layers()).report
 
 
 COMMAND = Command(

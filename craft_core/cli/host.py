@@ -20,7 +20,11 @@ from .requests import Headless
 PACK = Path(__file__).absolute().parents[2]
 
 
-def add_host_flags(parser: ArgumentParser) -> None:
+OUT_TEXT = "The output directory to save under. Default: the host's own."
+
+
+def add_host_flags(parser: ArgumentParser, out: str = OUT_TEXT) -> None:
+    """out: help for --out."""
     group = parser.add_argument_group("ComfyUI")
     group.add_argument(
         "--comfyui", metavar="FOLDER", default="",
@@ -33,7 +37,7 @@ def add_host_flags(parser: ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--out", metavar="FOLDER", default="",
-        help="The output directory to save under. Default: the host's own.",
+        help=out,
     )  # fmt: skip
     group.add_argument(
         "--custom-node", metavar="FOLDER", action="append", default=[],

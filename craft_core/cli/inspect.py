@@ -12,15 +12,18 @@ from typing import Any
 
 from ..errors import CraftError
 from ..lora.factors import combine
+from ..lora.storage import read_tensors
 from ..lora.text_encoder import count_matrices
+from ..lora.without_model import carried, read_together
 from ..merging.compare import Measure, Meeting, compare, measure
 from ..types import LoraFile
-from .bake import read_files
 from .command import PROGRAM, Command
 from .fuse import Layers, add_unet_flags, model_of
 from .host import enter
+from .requests import Read
 
 _BLOCK = re.compile(r"[A-Za-z_.]*?\d+(?:[._]\d+)*")
+_OUT_TEXT = "An output directory: files that trainings saved under it are found by name."
 _PAIR = ("cosine", "up", "down", "conflict", "weighted")
 _EXPLAINED = """\
 |dW|      Frobenius norm of the update, alpha included
@@ -30,6 +33,15 @@ up, down  overlap of what the updates write and read: mean squared cosine of the
           angles, 1 where the smaller space lies inside the larger
 conflict  share of entries with opposite signs; unrelated LoRAs have one half
 weighted  the same, weighed by the smaller entry: the share that cancels"""
+
+
+@dataclass(frozen=True)
+class Described:
+    """A file. kinds: what of it is not described, by kind, and in how many tensors."""
+
+    name: str
+    file: LoraFile
+    kinds: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,7 @@ def _add_flags(parser: ArgumentParser) -> None:
         help="One LoRA file, or two to compare; a path, or with a model a name that ComfyUI lists.",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="Every layer, for machines.")
-    add_unet_flags(parser)
+    add_unet_flags(parser, _OUT_TEXT)
 
 
 def _run(options: Namespace) -> None:
@@ -62,18 +74,33 @@ def _run(options: Namespace) -> None:
             "Name one file or two",
         )  # fmt: skip
     model = model_of(options)
+    kinds: list[dict[str, int]] = [{} for _ in options.files]
     if model is None:
-        read = read_files(options.files)
-        shapes, files = read.shapes, read.files
+        read, kinds = _read(options.files)
     else:
-        answer = enter(options).read_loras(model, options.files)
-        shapes, files = answer.shapes, answer.files
-    names = [Path(name).name for name in options.files]
-    layers = list(_watched(inspected(files, shapes), sum(_adapted(files, p) for p in shapes)))
+        read = enter(options).read_loras(model, options.files)
+    described = [
+        Described(Path(name).name, file, counted)
+        for name, file, counted in zip(options.files, read.files, kinds, strict=True)
+    ]
+    total = sum(_adapted(read.files, path) for path in read.shapes)
+    layers = list(_watched(inspected(read.files, read.shapes), total))
     if options.json:
-        print(json.dumps(_as_json(names, files, layers), indent=1))
+        print(json.dumps(_as_json(described, layers), indent=1))
     else:
-        print("\n".join(_text(names, files, layers, model is not None)))
+        print("\n".join(_text(described, layers, model is not None)))
+
+
+def _read(files: Sequence[str]) -> tuple[Read, list[dict[str, int]]]:
+    """The files by their paths, each other's layers matched by name; and what is not read."""
+    states, kinds = [], []
+    for file in files:
+        state, metadata = read_tensors(Path(file))
+        state, counted = carried(state)
+        states.append((Path(file).name, state, metadata))
+        kinds.append(counted)
+    found = read_together(states, whole=False)
+    return Read(found.shapes, found.files), kinds
 
 
 def inspected(files: Sequence[LoraFile], shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Layer]:
@@ -95,23 +122,24 @@ def _adapted(files: Sequence[LoraFile], path: str) -> bool:
 
 
 def _watched(layers: Iterable[Layer], total: int) -> Iterator[Layer]:
-    watch = Layers()
-    for done, layer in enumerate(layers, 1):
-        yield layer
-        watch(done, total)
+    with Layers() as watch:
+        for done, layer in enumerate(layers, 1):
+            yield layer
+            watch(done, total)
 
 
-def _as_json(names: Sequence[str], files: Sequence[LoraFile], layers: Sequence[Layer]) -> Any:
+def _as_json(described: Sequence[Described], layers: Sequence[Layer]) -> Any:
     return {
         "files": [
             {
-                "name": name,
-                "layers": len(file.layers),
-                "text_encoder_matrices": count_matrices(file),
-                "unmatched": list(file.unmatched),
-                "metadata": dict(file.metadata),
+                "name": one.name,
+                "layers": len(one.file.layers),
+                "text_encoder_matrices": count_matrices(one.file),
+                "unmatched": list(one.file.unmatched),
+                "not_described": dict(one.kinds),
+                "metadata": dict(one.file.metadata),
             }
-            for name, file in zip(names, files, strict=True)
+            for one in described
         ],
         "layers": [
             {
@@ -124,46 +152,55 @@ def _as_json(names: Sequence[str], files: Sequence[LoraFile], layers: Sequence[L
             }
             for layer in layers
         ],
-        "pair": _pair_numbers(layers) if len(files) == 2 else None,
+        "pair": _pair_numbers(layers) if len(described) == 2 else None,
     }
 
 
-def _text(
-    names: Sequence[str], files: Sequence[LoraFile], layers: Sequence[Layer], placed: bool
-) -> Iterator[str]:
-    for number, (name, file) in enumerate(zip(names, files, strict=True)):
-        yield from _summary("AB"[number], name, file, layers, number, placed)
-    if len(files) == 2:
+def _text(described: Sequence[Described], layers: Sequence[Layer], placed: bool) -> Iterator[str]:
+    files = len(described)
+    for number, one in enumerate(described):
+        yield from _summary("AB"[number], one, layers, number, placed)
+    if not layers:
+        return
+    if files == 2:
         alone = [sum(layer.meeting is None and layer.files[i] is not None for layer in layers)
                  for i in (0, 1)]  # fmt: skip
         yield (
-            f"{len(layers) - sum(alone)} layers in both, {alone[0]} in A alone, {alone[1]} in B "
+            f"{_layers(len(layers) - sum(alone))} in both, {alone[0]} in A alone, {alone[1]} in B "
             f"alone{'' if placed else ', by their names'}"
         )
     yield ""
-    yield from _table(layers, len(files))
+    yield from _table(layers, files)
     yield ""
-    yield _EXPLAINED if len(files) == 2 else "\n".join(_EXPLAINED.splitlines()[:2])
+    yield _EXPLAINED if files == 2 else "\n".join(_EXPLAINED.splitlines()[:2])
 
 
 def _summary(
-    letter: str, name: str, file: LoraFile, layers: Sequence[Layer], number: int, placed: bool
+    letter: str, one: Described, layers: Sequence[Layer], number: int, placed: bool
 ) -> Iterator[str]:
+    file = one.file
     measures = [m for layer in layers if (m := layer.files[number]) is not None]
-    yield f"{letter}  {name}"
+    yield f"{letter}  {one.name}"
     yield (
-        f"   {len(measures)} layers, rank {_range(m.rank for m in measures)}, "
+        f"   {_layers(len(measures))}, rank {_range(m.rank for m in measures)}, "
         f"alpha {_range(m.alpha for m in measures)}, |dW| {_size(measures):.4g}, "
         f"top-K sum {sum(m.top for m in measures):.4g} of {sum(m.total for m in measures):.4g}"
     )
     matrices = count_matrices(file)
     yield f"   text encoder: {matrices or 'no'} matri{'x' if matrices == 1 else 'ces'}"
+    if one.kinds:
+        kinds = ", ".join(f"{kind}: {count}" for kind, count in one.kinds.items())
+        yield f"   tensors not described, and refused by the other commands: {kinds}"
     if file.unmatched:
         shown = ", ".join(file.unmatched[:6])
         more = f", and {len(file.unmatched) - 6} more" if len(file.unmatched) > 6 else ""
         yield f"   match nothing: {len(file.unmatched)} ({shown}{more})"
     elif placed:
         yield "   every key matches the model"
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'' if count == 1 else 's'}"
 
 
 def _table(layers: Sequence[Layer], files: int) -> Iterator[str]:

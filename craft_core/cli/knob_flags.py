@@ -61,7 +61,7 @@ def add_method_flags(parser: ArgumentParser, methods: Iterable[Method], what: st
             )
             continue
         group.add_argument(
-            flag_of(first), type=_typed(first), default=SUPPRESS, help=text,
+            flag_of(first), type=_reader_of_any(own), default=SUPPRESS, help=text,
             metavar="WHICH" if first.knob.choices else METAVARS[first.type],
         )  # fmt: skip
 
@@ -99,6 +99,23 @@ def _reader(parameter: Parameter, method: str) -> Callable[[str], Any]:
         except CraftError as error:
             raise ArgumentTypeError(str(error)) from None
         return value
+
+    return read
+
+
+def _reader_of_any(own: dict[str, Parameter]) -> Callable[[str], Any]:
+    """Refuses what no method of a shared flag takes; own: its parameter in each."""
+    readers = [_reader(parameter, method) for method, parameter in own.items()]
+
+    def read(text: str) -> Any:
+        refused: ArgumentTypeError | None = None
+        for reader in readers:
+            try:
+                return reader(text)
+            except ArgumentTypeError as error:
+                refused = refused or error
+        assert refused is not None, "a flag belongs to a method"
+        raise refused
 
     return read
 

@@ -6,7 +6,17 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import CraftError
-from . import fuse, inspect, methods, train_b4m, train_basis, train_encoder, train_lora, train_merge
+from . import (
+    fuse,
+    inspect,
+    methods,
+    queue,
+    train_b4m,
+    train_basis,
+    train_encoder,
+    train_lora,
+    train_merge,
+)
 from .command import parser_of
 from .requests import Stopped
 
@@ -19,6 +29,7 @@ COMMANDS = (
     fuse.COMMAND,
     inspect.COMMAND,
     methods.COMMAND,
+    queue.COMMAND,
 )
 FAILED, INTERRUPTED = 1, 130  # argparse itself leaves with 2
 
@@ -34,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         print(stopped)
         return INTERRUPTED
-    except KeyboardInterrupt:
-        print("Stopped before anything was saved.", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "Stopped before anything was saved.", file=sys.stderr)
         return INTERRUPTED
     return 0

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -93,23 +93,38 @@ def combine(factors: Sequence[Factors], out: int | None = None) -> Factors:
     """All updates of one layer as one, with rows = None.
 
     Factors that cover a slice of the outputs get zero rows elsewhere; several are laid side by
-    side, (r1 + r2 + ..) ranks. Bitwise exact while their scales agree; otherwise each scale goes
-    into its up factor, in float32. out: the layer's outputs, by default the rows covered.
+    side, (r1 + r2 + ..) ranks. The largest scale is that of all; another one's ratio to it goes
+    into its up factor, in float32 at least. So no up factor grows, and nothing is rounded where
+    the ratios are powers of two. out: the layer's outputs, by default the rows covered.
     """
     assert factors, "there is nothing to combine"
     if len(factors) == 1 and factors[0].rows is None:
         return factors[0]
     spans = [one.rows or (0, one.up.shape[0]) for one in factors]
     out = out or max(start + length for start, length in spans)
-    same_scale = all(one.scale == factors[0].scale for one in factors)
-    ups = _one_dtype([one.up if same_scale else _wide(one.up) * one.scale for one in factors])
+    scale = max((one.scale for one in factors), key=abs)
+    ups = _one_dtype([
+        one.up if one.scale == scale else _wide(one.up) * (one.scale / scale) for one in factors
+    ])  # fmt: skip
     down = torch.cat(_one_dtype([one.down for one in factors]))  # (sum of ranks, n, *kernel)
     up = ups[0].new_zeros(out, down.shape[0])
     column = 0
     for (start, length), part in zip(spans, ups, strict=True):
         up[start : start + length, column : column + part.shape[1]] = part
         column += part.shape[1]
-    return Factors(down, up, factors[0].scale if same_scale else 1.0)
+    return Factors(down, up, scale)
+
+
+def rounded(factors: Factors, name: str, dtype: torch.dtype) -> Factors:
+    """The factors in a file's type; CraftError where that cannot hold them. name: of the layer."""
+    down, up = factors.down.to(dtype), factors.up.to(dtype)
+    if not (down.isfinite().all() and up.isfinite().all()):
+        raise CraftError(
+            f"{name} does not fit {str(dtype).removeprefix('torch.')}",
+            "fp16 holds numbers up to 65504; bf16 and fp32 go far beyond",
+            "Save as bf16 or fp32",
+        )
+    return replace(factors, down=down, up=up)
 
 
 def _plain(parts: Parts, place: Place) -> tuple[Tensor, Tensor, int]:

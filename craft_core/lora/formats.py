@@ -55,7 +55,9 @@ _TEXT_ENCODER = re.compile(
     r"|text_encoders?(_\d+)?[._]|te\d*[._]|text_model\.|cond_stage_model\.|conditioner\."
     r"|clip_[lgh]\.|t5xxl\.)"
 )
-# The first family with a name of its own wins; dots are read as underscores.
+# The first family with a name of its own wins; dots are read as underscores. Those of CLASSES only
+# say what kind of network it is.
+CLASSES = ("a UNet (SD1.x, SD2.x or SDXL)", "a diffusion transformer")
 _FAMILIES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("Flux", re.compile(r"(double|single)_blocks_\d|single_transformer_blocks_\d")),
     ("SD3", re.compile(r"joint_blocks_\d|norm1_context")),
@@ -70,12 +72,12 @@ _FAMILIES: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "SDXL",
         re.compile(
-            r"down_blocks_2_attentions|up_blocks_0_attentions|output_blocks_[0-2]_1_"
-            r"|(add|label)_emb|mid(dle)?_block_\w*transformer_blocks_[1-9]"
+            r"up_blocks_0_attentions|output_blocks_[0-2]_1_(?!conv)|(add|label)_emb"
+            r"|(down|up|input|output|mid|middle)_block\w*_transformer_blocks_[1-9]"
         ),
     ),
-    ("a UNet (SD1.x, SD2.x or SDXL)", re.compile(r"(down|up|input|output|mid|middle)_block")),
-    ("a diffusion transformer", re.compile(r"transformer_blocks_\d|(^|_)(layers|blocks)_\d")),
+    (CLASSES[0], re.compile(r"(down|up|input|output|mid|middle)_block")),
+    (CLASSES[1], re.compile(r"transformer_blocks_\d|(^|_)(layers|blocks)_\d")),
 )
 
 

@@ -110,6 +110,7 @@ def write_lora(
     metadata: Mapping[str, str] | None = None,
     shapes: Layers | None = None,
     stems: Mapping[str, str] | None = None,
+    exclusive: bool = False,
 ) -> None:
     """Store updates by module path under kohya's LDM names, dtypes kept; same input, same bytes.
 
@@ -118,6 +119,7 @@ def write_lora(
     stems: by module path, the stem to store a layer under in place of kohya's.
     text_encoder: tensors stored under their own keys. A PEFT configuration in the metadata is
     left out: the scales are in the file as alpha.
+    exclusive: never in the place of another file; where there is one, Taken is raised.
     The file appears whole or not at all. Raises CraftError if it cannot be written, or if the
     updates hold NaN or infinity.
     """
@@ -149,7 +151,7 @@ def write_lora(
     assert all(isinstance(value, str) for value in described.values()), "metadata is text"
     if exact:
         described[_SCALES_KEY] = json.dumps(exact, sort_keys=True)
-    save(path, tensors, described, "A LoRA")
+    save(path, tensors, described, "A LoRA", exclusive=exclusive)
 
 
 def _by_target(

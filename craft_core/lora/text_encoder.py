@@ -1,4 +1,5 @@
-"""The text-encoder parts of several LoRA files as one, exactly: factors laid side by side.
+"""The text-encoder parts of several LoRA files as one: factors laid side by side, so that only
+rounding to the file's type is lost.
 
 The host applies them by names of its own, so nothing here needs the text encoder. One matrix may
 be called lora_te_..., lora_te1_... or text_encoder....; where files differ, the first file's name
@@ -7,6 +8,7 @@ stays, because the host would take two names for one matrix as one update and lo
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +18,8 @@ from torch import Tensor
 
 from ..errors import CraftError
 from ..types import Factors, LoraFile, Target
-from .factors import Place, alpha_of, build_factors, combine
+from .energy import energy
+from .factors import Place, alpha_of, build_factors, combine, rounded, scale_of
 from .peft_config import read_peft_configs, stated_for
 from .without_model import shape_of, stems_of
 
@@ -29,10 +32,14 @@ _DIFFUSERS_ATTENTION = re.compile(r"_to_(q|k|v|out)\Z")
 
 @dataclass(frozen=True)
 class TextPart:
-    """The merged tensors by their keys, and how many matrices they change."""
+    """The merged tensors by their keys, and how many matrices they change. error: how far the
+    tensors are from the sum, relative to it over all matrices (Frobenius), which is rounding.
+    files: of each file, whether it is part of the sum."""
 
     tensors: Mapping[str, Tensor]
     matrices: int
+    error: float = 0.0
+    files: tuple[bool, ...] = ()
 
 
 def merge_text_encoders(
@@ -41,7 +48,8 @@ def merge_text_encoders(
     """sum over files of strength * dW, for every matrix of a text encoder that one of them adapts.
 
     Written as lora_down, lora_up and alpha under the first file's stem, in `dtype`. A strength of
-    0 leaves a file out. Raises CraftError for tensors that are no LoRA, LoCon or LoHa.
+    0 leaves a file out. Raises CraftError for tensors that are no LoRA, LoCon or LoHa, and for sums
+    that `dtype` cannot hold.
     """
     stems: dict[str, str] = {}
     updates: dict[str, list[Factors]] = {}
@@ -61,9 +69,18 @@ def merge_text_encoders(
             factors = build_factors(parts, place, stated_for(configs, stem))
             updates.setdefault(name, []).append(replace(factors, scale=factors.scale * strength))
     tensors: dict[str, Tensor] = {}
+    sizes, errors = [], []
     for stem, parts in updates.items():
-        tensors |= _named(stem, _joined(stem, parts), dtype)
-    return TextPart(tensors, len(updates))
+        whole = _joined(stem, parts)
+        stored = _stored(stem, whole, dtype)
+        tensors |= _named(stem, stored)
+        sizes.append(energy(whole))
+        errors.append(energy((whole, replace(stored, scale=-stored.scale))))
+    size = math.hypot(*sizes)
+    taken = [strength != 0.0 and count_matrices(file) > 0
+             for file, strength in zip(files, strengths, strict=True)]  # fmt: skip
+    error = math.hypot(*errors) / size if size else 0.0
+    return TextPart(tensors, len(updates), error, tuple(taken))
 
 
 def count_matrices(file: LoraFile) -> int:
@@ -83,13 +100,23 @@ def _joined(stem: str, parts: Sequence[Factors]) -> Factors:
     return combine(parts)
 
 
-def _named(stem: str, factors: Factors, dtype: torch.dtype) -> dict[str, Tensor]:
+def _stored(stem: str, factors: Factors, dtype: torch.dtype) -> Factors:
+    """As the file will hold them: the factors in its type, the scale as an alpha in float32."""
+    scale = scale_of(_alpha(factors).item(), factors.rank)
+    return replace(rounded(factors, stem, dtype), scale=scale)
+
+
+def _named(stem: str, factors: Factors) -> dict[str, Tensor]:
     ones = (1,) * (factors.down.ndim - 2)
     return {
-        f"{stem}.alpha": torch.tensor(alpha_of(factors.scale, factors.rank), dtype=torch.float32),
-        f"{stem}.lora_down.weight": factors.down.to(dtype),
-        f"{stem}.lora_up.weight": factors.up.to(dtype).reshape(*factors.up.shape, *ones),
+        f"{stem}.alpha": _alpha(factors),
+        f"{stem}.lora_down.weight": factors.down,
+        f"{stem}.lora_up.weight": factors.up.reshape(*factors.up.shape, *ones),
     }
+
+
+def _alpha(factors: Factors) -> Tensor:
+    return torch.tensor(alpha_of(factors.scale, factors.rank), dtype=torch.float32)
 
 
 def _check_all_known(file: LoraFile, found: Mapping[str, Mapping]) -> None:

@@ -8,15 +8,17 @@ of another depth is right as long as its files share one naming.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from ..errors import CraftError
 from ..types import LoraFile, Target
-from .formats import is_text_encoder, split_key
+from .formats import CLASSES, family_of, is_text_encoder, refused_kind, split_key
 from .keys import LDM_OUTER, LDM_RESNET
 from .storage import parse_lora
 
@@ -31,6 +33,10 @@ _NUMBER = re.compile(r"(\d+)")
 _STAGES = ("input_", "middle_", "output_")
 _FIRST, _LAST = ("time_embed", "label_emb"), ("out_",)
 _RESNETS = 2  # of a level
+_GIVE_MODEL = "Choose files of one family, or give the model with --checkpoint or --unet"
+
+State = tuple[str, Mapping[str, Tensor], Mapping[str, str]]
+"""(name, tensors, metadata) of a file."""
 
 
 @dataclass(frozen=True)
@@ -46,45 +52,145 @@ class Unplaced:
     stems: Mapping[str, str]
 
 
-def read_together(
-    states: Sequence[tuple[str, Mapping[str, Tensor], Mapping[str, str]]],
-) -> Unplaced:
-    """(name, tensors, metadata) of each file -> the files, their layers matched by name.
+def read_together(states: Sequence[State], *, whole: bool = True) -> Unplaced:
+    """The files, their layers matched by name.
 
-    Raises CraftError as parse_lora does, and where files disagree about a layer's shape: then
-    they were made for different models.
+    whole: each file has to adapt a layer, and have both factors of every layer it adapts; else
+    a file may adapt none, and what a layer lacks is among its file's unmatched names.
+    Raises CraftError as parse_lora does, and for files made for different models: they disagree
+    about a layer's shape, have names of two families, or meet nowhere and do not tell why.
     """
+    _check_families(states)
     shapes: dict[str, tuple[int, ...]] = {}
     stems: dict[str, str] = {}
     owner: dict[str, str] = {}
     names: list[dict[str, Target]] = []
-    for name, state, _ in states:
+    halves: list[set[str]] = [set() for _ in states]
+    for number, (name, state, _) in enumerate(states):
         own: dict[str, Target] = {}
         for stem, parts in stems_of(state, text_encoder=False).items():
             shape = shape_of(parts)
             plain = plain_name(stem)
-            own[stem] = Target(plain)
             if shape is None:
+                if whole and set(parts) != {"alpha"}:
+                    raise _half(name, parts)
+                halves[number] |= {key for key, _ in parts.values()}
                 continue
+            own[stem] = Target(plain)
             known = shapes.get(plain, shape)
             if not _same(known, shape):
                 raise CraftError(
                     f"{plain} is {known} in {owner[plain]} and {shape} in {name}",
                     "LoRAs can meet only if they were made for the same model",
-                    "Choose two of one family, or give the model with --checkpoint",
+                    _GIVE_MODEL,
                 )
             shapes[plain] = max(known, shape, key=len)
             stems.setdefault(plain, stem)
             owner.setdefault(plain, name)
         names.append(own)
+    _check_meeting(states, names)
     ordered = {plain: shapes[plain] for plain in sorted(shapes, key=_depth)}
-    files = []
-    for (name, state, metadata), own in zip(states, names, strict=True):
-        try:
-            files.append(parse_lora(state, metadata, ordered, own))
-        except CraftError as error:
-            raise CraftError(f"{name}: {error.given}", error.possible, error.action) from error
+    files = [
+        _parsed(one, ordered, own, half) if own or whole else _without_layers(one)
+        for one, own, half in zip(states, names, halves, strict=True)
+    ]
     return Unplaced(tuple(files), ordered, stems)
+
+
+def _parsed(
+    one: State, shapes: Mapping[str, tuple[int, ...]], own: Mapping[str, Target], half: set[str]
+) -> LoraFile:
+    """own: the file's stems. half: keys of layers that lack a factor, which match nothing."""
+    name, state, metadata = one
+    if state and not own and not all(map(is_text_encoder, state)):
+        raise CraftError(
+            f"{name} holds no update of a layer ({', '.join(sorted(state)[:2])})",
+            "A LoRA has a down and an up factor for each layer (LoHa: four); a checkpoint or a "
+            "basis has none",
+            "Choose a LoRA file",
+        )
+    try:
+        file = parse_lora(
+            {key: tensor for key, tensor in state.items() if key not in half}, metadata, shapes, own
+        )
+    except CraftError as error:
+        raise CraftError(f"{name}: {error.given}", error.possible, error.action) from error
+    return replace(file, unmatched=tuple(dict.fromkeys((*file.unmatched, *_stems(half)))))
+
+
+def _without_layers(one: State) -> LoraFile:
+    _, state, metadata = one
+    text = {key: tensor for key, tensor in state.items() if is_text_encoder(key)}
+    rest = _stems(key for key in state if key not in text)
+    return LoraFile({}, text, tuple(dict.fromkeys(rest)), metadata)
+
+
+def _stems(keys: Iterable[str]) -> list[str]:
+    return [split.stem if (split := split_key(key)) else key for key in sorted(keys)]
+
+
+def _half(name: str, parts: Mapping[str, tuple[str, Tensor]]) -> CraftError:
+    return CraftError(
+        f"{name}: for one layer the file holds just {', '.join(key for key, _ in parts.values())}",
+        "An update is a down and an up factor, or the four of a LoHa",
+        "The file is incomplete or damaged: get it again",
+    )
+
+
+def _check_families(states: Sequence[State]) -> None:
+    """CraftError where two files have names of different families."""
+    known: dict[str, str] = {}
+    for name, state, _ in states:
+        family = _family(state)
+        if family is not None:
+            known.setdefault(family, name)
+    if len(known) > 1:
+        raise CraftError(
+            "The files are of different models: "
+            + ", ".join(f"{name} looks like {family}" for family, name in known.items()),
+            "LoRAs can meet only if they were made for the same model",
+            "Choose files of one family",
+        )
+
+
+def _check_meeting(states: Sequence[State], names: Sequence[Mapping[str, Target]]) -> None:
+    """CraftError where a file shares no layer with the others and no name tells their family."""
+    placed = [
+        (name, {target.module for target in own.values()}, _family(state))
+        for (name, state, _), own in zip(states, names, strict=True)
+        if own
+    ]
+    joined, apart = placed[:1], placed[1:]
+    while apart:
+        found = next((one for one in apart if any(_meet(one, other) for other in joined)), None)
+        if found is None:
+            raise CraftError(
+                f"{joined[0][0]} and {apart[0][0]} have no layer in common, and their names do not "
+                "say that they were made for one model",
+                "LoRAs can meet only if they were made for the same model",
+                "Give that model with --checkpoint or --unet",
+            )
+        joined.append(found)
+        apart.remove(found)
+
+
+def _meet(one: tuple, other: tuple) -> bool:
+    """Whether two (name, layers, family) share a layer or a family."""
+    return bool(one[1] & other[1]) or one[2] is not None and one[2] == other[2]
+
+
+def _family(state: Mapping[str, Tensor]) -> str | None:
+    """The model family that the names tell; None if they leave several open."""
+    family = family_of(key for key in state if not is_text_encoder(key))
+    return None if family in CLASSES else family
+
+
+def carried(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """(the tensors that low-rank factors are built from, kind -> number of all others that are
+    known: DoRA's scales, weight differences, ...)."""
+    kinds = {key: refused_kind(key) for key in state}
+    counted = Counter(kind for kind in kinds.values() if kind)
+    return {key: tensor for key, tensor in state.items() if not kinds[key]}, dict(counted)
 
 
 def plain_name(stem: str) -> str:
@@ -123,9 +229,11 @@ def shape_of(parts: Mapping[str, tuple[str, Tensor]]) -> tuple[int, ...] | None:
 
 
 def _same(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Equal up to trailing ones: a 1x1 convolution's LoRA may be written as a linear's."""
+    """Equal up to trailing ones or a flattened kernel: a 1x1 convolution's LoRA may be written as
+    a linear's, and a LoHa holds a convolution as (out, n * kernel)."""
     short, long = sorted((one, other), key=len)
-    return long[: len(short)] == short and set(long[len(short) :]) <= {1}
+    flat = len(short) == 2 and short == (long[0], math.prod(long[1:]))
+    return flat or long[: len(short)] == short and set(long[len(short) :]) <= {1}
 
 
 def _ldm(flat: str) -> str:

@@ -2,7 +2,7 @@
 
 # Imported in the order of the menu.
 from . import svd, ties, dare, knots  # isort: skip
-from .bake import Baked, Totals, Writing, bake_gates, bake_merge, require_rank, totals
+from .bake import Baked, Totals, Writing, acting, bake_gates, bake_merge, require_rank, totals
 from .file import Fused, Recipe, Source, fused, moves
 from .methods import MERGES, Updates
 
@@ -15,6 +15,7 @@ __all__ = [
     "Totals",
     "Updates",
     "Writing",
+    "acting",
     "bake_gates",
     "bake_merge",
     "dare",

@@ -1,7 +1,8 @@
 """Bake LoRAs into the factors of one file, a layer at a time.
 
 bake_merge runs a weight merge; bake_gates freezes a run-time method at one moment: the sum over
-branches of gate * dW, laid side by side, which is exact. Nothing dense outlives its layer.
+branches of gate * dW, laid side by side, which is exact up to rounding to the file's type. Nothing
+dense outlives its layer.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CraftError
-from ..lora.factors import combine
+from ..lora.factors import combine, rounded
 from ..lora.keys import Layers
 from ..registry import Method
 from ..types import Bank, Branch, Factors, Gates, Moment
@@ -25,8 +26,8 @@ from .truncate import distance, size, truncate
 
 @dataclass(frozen=True)
 class Writing:
-    """How the result is stored. rank: 0 for as many as the method exactly needs. dtype: of the
-    stored numbers. device: where layers are computed, one after the other."""
+    """How the result is stored. rank: 0 for as many as the method needs. dtype: of the stored
+    numbers. device: where layers are computed, one after the other."""
 
     rank: int = 0
     dtype: torch.dtype = torch.float32
@@ -55,7 +56,8 @@ class Totals:
     worst_layer: str
 
     def __str__(self) -> str:
-        told = f"{self.layers} layers, rank up to {self.rank}; relative error {self.error:.2e}"
+        layers = f"{self.layers} layer{'' if self.layers == 1 else 's'}"
+        told = f"{layers}, rank up to {self.rank}; relative error {self.error:.2e}"
         if self.worst == 0.0:
             return told
         return f"{told}, at most {self.worst:.2e} in a layer ({self.worst_layer})"
@@ -107,6 +109,16 @@ def bake_gates(
         yield None if whole is None else _stored(path, whole, layers[path], writing)
 
 
+def acting(bank: Bank, gates: Gates, moment: Moment) -> tuple[int, ...]:
+    """Per branch, in how many of the layers it adapts it acts at a moment, in any view."""
+    at_work = (gates.at(moment) != 0).any(dim=0).tolist()  # (layers, branches)
+    return tuple(
+        sum(row[j] and path in branch.layers
+            for path, row in zip(bank.layers, at_work, strict=True))
+        for j, branch in enumerate(bank.branches)
+    )  # fmt: skip
+
+
 def require_rank(method: Method, rank: int) -> None:
     """CraftError if the method's result has full rank and there is none to cut it to."""
     if rank == 0 and not method.traits.exact:
@@ -146,20 +158,8 @@ def _stored(
         factors = update
     else:
         factors = truncate(update, writing.rank, tuple(shape[1:]))
-    rounded = _rounded(factors, path, writing.dtype)
-    return Baked(path, _on_cpu(rounded), whole, distance(update, rounded))
-
-
-def _rounded(factors: Factors, path: str, dtype: torch.dtype) -> Factors:
-    """The factors in the file's type; CraftError where that cannot hold them."""
-    rounded = replace(factors, down=factors.down.to(dtype), up=factors.up.to(dtype))
-    if not (rounded.down.isfinite().all() and rounded.up.isfinite().all()):
-        raise CraftError(
-            f"{path} does not fit {str(dtype).removeprefix('torch.')}",
-            "fp16 holds numbers up to 65504; bf16 and fp32 go far beyond",
-            "Save as bf16 or fp32",
-        )
-    return rounded
+    stored = rounded(factors, path, writing.dtype)
+    return Baked(path, _on_cpu(stored), whole, distance(update, stored))
 
 
 def _moved(factors: Factors, writing: Writing) -> Factors:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,22 @@ from .bake import Baked, Writing, totals
 
 @dataclass(frozen=True)
 class Source:
-    """A LoRA file that went in. sha256: of the whole file."""
+    """A LoRA file that went in. sha256: of the whole file. layers: (in how many it acts, of how
+    many that it adapts), for the report."""
 
     name: str
     role: Role
     strength: float
     sha256: str
+    layers: tuple[int, int]
 
     def __str__(self) -> str:
-        return f"{self.role} {self.name} at {self.strength:g}"
+        acts, adapts = self.layers
+        return f"{self.role} {self.name} at {self.strength:g}: acts in {acts} of {adapts} layers"
+
+    def settings(self) -> dict[str, Any]:
+        """What makes it the same source again."""
+        return {key: value for key, value in vars(self).items() if key != "layers"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Recipe:
         told = {
             "craft_fused": self.method.key,
             "craft_fused_settings": json.dumps(dict(self.knobs), sort_keys=True),
-            "craft_fused_sources": json.dumps([vars(one) for one in self.sources]),
+            "craft_fused_sources": json.dumps([one.settings() for one in self.sources]),
             "craft_fused_rank": str(self.writing.rank),
         }
         if self.layer_sets:
@@ -65,8 +72,9 @@ class Fused:
     report: str
 
     def write(self, path: Path, stems: Mapping[str, str] | None = None) -> None:
-        """stems: as in write_lora. The file appears whole or not at all."""
-        write_lora(path, self.layers, self.text.tensors, self.metadata, stems=stems)
+        """stems: as in write_lora. The file appears whole or not at all, and never over another:
+        then Taken is raised."""
+        write_lora(path, self.layers, self.text.tensors, self.metadata, stems=stems, exclusive=True)
 
 
 def fused(
@@ -84,16 +92,30 @@ def fused(
     }
     if text.matrices:
         told["craft_fused_text_encoder"] = "sum"
-    lines = [f"Fused by {recipe.method.key}: {', '.join(map(str, recipe.sources))}", str(whole)]
-    if recipe.moment is not None:
-        moment = recipe.moment
-        lines.append(f"As at progress {moment.progress:g} of {moment.steps} steps")
-    if text.matrices:
-        lines.append(f"Text encoder: matrices added up exactly: {text.matrices}")
+        told["craft_fused_text_encoder_error"] = f"{text.error:.3e}"
     return Fused(
         {one.path: one.factors for one in found}, text, recipe.settings() | told,
-        "\n".join([*lines, *notes]),
+        "\n".join([*_report(recipe, str(whole), text), *notes]),
     )  # fmt: skip
+
+
+def _report(recipe: Recipe, whole: str, text: TextPart) -> Iterator[str]:
+    yield f"Fused by {recipe.method.key}: {whole}"
+    if recipe.moment is not None:
+        yield f"As at progress {recipe.moment.progress:g} of {recipe.moment.steps} steps"
+    if recipe.layer_sets:
+        yield f"Layer sets: {'; '.join(recipe.layer_sets.strip().splitlines())}"
+    yield from map(str, recipe.sources)
+    if text.matrices:
+        of = f"{text.matrices} matri{'x' if text.matrices == 1 else 'ces'}"
+        yield f"Text encoder: {of} added up; relative error {text.error:.2e}"
+        parts = zip(recipe.sources, text.files, strict=True)
+        idle = [one.name for one, taken in parts if taken and not one.layers[0]]
+        if idle:
+            yield (
+                f"The text-encoder part of {', '.join(idle)} is in the file too, as the Router has "
+                "it at every step"
+            )
 
 
 def moves(at: Any, steps: int) -> bool:

@@ -21,6 +21,7 @@ from ..registry import Knob
 from .methods import MERGES, Traits, Updates
 
 COMBINE = ("mean", "sum")
+_ROUNDING = 1e-12  # 0.07 * 100 is a little above 7
 Density = Annotated[
     float, Knob("Share of each update's entries, the largest, that are kept.", 0.0, 1.0, 0.01)
 ]
@@ -45,7 +46,7 @@ def ties(
 
 def trim(update: Tensor, density: float) -> Tensor:
     """The ceil(density * entries) largest magnitudes, 0 elsewhere; any shape."""
-    keep = math.ceil(density * update.numel())
+    keep = math.ceil(density * update.numel() * (1.0 - _ROUNDING))
     if keep == 0:
         return torch.zeros_like(update)
     magnitudes = update.abs()

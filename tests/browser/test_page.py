@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from craft_core.remote.workflow import read_workflow
 from launcher.paths import ROOT
-from launcher.workflow import read_workflow
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 DEMO = ROOT / "workflows" / "demo_small_world.json"

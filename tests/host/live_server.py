@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launcher.client import Result
+from craft_core.remote.client import Result
+from craft_core.remote.workflow import read_workflow, to_prompt
 from launcher.hosts import Host
 from launcher.server import Server
-from launcher.workflow import read_workflow, to_prompt
 from launcher.workspace import prepare_workspace
 
 
 class LiveServer:
-    """The server as tests use it; every failure is a LaunchError in the host's own words."""
+    """The server as tests use it; every failure is a RemoteError in the host's own words."""
 
     def __init__(self, server: Server):
         self.server = server

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import comfy.lora
 import comfy.model_management
@@ -19,7 +21,7 @@ import small_world_models as small
 import tiny
 import torch
 from craft_lora_pack.comfy_adapter import engine, headless
-from craft_lora_pack.comfy_adapter.fuse_file import FuseRequest, fuse
+from craft_lora_pack.comfy_adapter.fuse_file import METHODS, FuseRequest, fuse
 from craft_lora_pack.comfy_adapter.lora_files import BranchFile, read
 from craft_lora_pack.comfy_adapter.modules import model_layers
 from craft_lora_pack.comfy_adapter.router import Request, gate
@@ -29,13 +31,13 @@ from craft_lora_pack.craft_core.cli.requests import Expert, FuseData, ModelFiles
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.fusion.compose import compose
-from craft_lora_pack.craft_core.merging import MERGES
+from craft_lora_pack.craft_core.merging import MERGES, Fused
 from craft_lora_pack.craft_core.routing.markers import parse
 from craft_lora_pack.nodes.fuse import FuseToFile
 from craft_lora_pack.nodes.router import Router
 from safetensors import safe_open
 
-from launcher.errors import LaunchError
+from craft_core.remote.errors import RemoteError
 
 TOLERANCE = 2e-5
 FAMILIES = {"sd15": tiny.sd15, "sdxl": tiny.sdxl, "flux": tiny.flux}
@@ -349,6 +351,95 @@ def test_the_command_line_writes_the_same_tensors_with_and_without_the_model(wor
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.fixture
+def twins(world, tmp_path):
+    """The small world's pair as two files of one name, in folders of their own."""
+    found = []
+    for source in (small.CONTENT, small.STYLE):
+        path = tmp_path / source.replace(".", "_") / "lora.safetensors"
+        path.parent.mkdir()
+        shutil.copy(folder_paths.get_full_path("loras", source), path)
+        found.append(str(path))
+    return found
+
+
+@pytest.mark.parametrize("key", ["direct", "k_lora"])
+def test_two_files_of_one_name_are_two_files(world, twins, tmp_path, key):
+    model = ModelFiles(checkpoint=small.CHECKPOINT)
+    asked = replace(
+        fuse_data(tmp_path / "with.safetensors", key, model),
+        experts=(Expert(twins[0], "content"), Expert(twins[1], "style", 0.5)),
+    )
+    with torch.inference_mode():
+        headless.fuse(asked, lambda done, total: None)
+    without = replace(asked, model=None, path=tmp_path / "without.safetensors")
+    bake_without_model(without, lambda done, total: None)
+    one, other = (safetensors.torch.load_file(data.path) for data in (asked, without))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_path_wins_over_a_name_that_is_listed(world, twins, tmp_path, monkeypatch):
+    """As without a model, where no name is listed."""
+    shutil.copy(twins[1], tmp_path / small.CONTENT)
+    monkeypatch.chdir(tmp_path)
+    read = headless.read_loras(ModelFiles(checkpoint=small.CHECKPOINT), [small.CONTENT])
+    listed = headless.read_loras(ModelFiles(checkpoint=small.CHECKPOINT), [small.STYLE])
+    assert read.files[0].metadata == listed.files[0].metadata
+    own, other = (next(iter(one.files[0].layers.values()))[0] for one in (read, listed))
+    assert torch.equal(own.up, other.up)
+
+
+def test_too_little_memory_is_told(monkeypatch, tmp_path):
+    def full(*given, **settings):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(headless, "_model", full)
+    data = fuse_data(tmp_path / "f.safetensors", "direct", ModelFiles(checkpoint="a.safetensors"))
+    with pytest.raises(CraftError, match="--cpu"):
+        headless.fuse(data, lambda done, total: None)
+    with pytest.raises(CraftError, match="--cpu"):
+        headless.read_loras(ModelFiles(checkpoint="a.safetensors"), [])
+
+
+def test_a_place_taken_meanwhile_is_left_alone(world, monkeypatch):
+    written = []
+    write = Fused.write
+
+    def slow(self, path, stems=None):
+        if not written:
+            path.write_bytes(b"another run's")
+        written.append(path)
+        write(self, path, stems)
+
+    monkeypatch.setattr(Fused, "write", slow)
+    _, report = FuseToFile.execute(
+        world.model, small.CONTENT, "none", **SETTINGS, save_name="test/race"
+    ).result
+    assert "race_00002_" in report and written[0].read_bytes() == b"another run's"
+
+
+@pytest.mark.parametrize("key", ["direct", "svd"])
+def test_own_layers_that_a_method_ignores_are_noted(folder, key):
+    model = tiny.sdxl()
+    for chosen, rank, seed in zip(BRANCHES, (4, 3), (11, 12), strict=True):
+        state = tiny.random_lora(model_layers(model), rank, seed)
+        safetensors.torch.save_file(state, folder / chosen.name)
+    own = (BRANCHES[0], replace(BRANCHES[1], layers="mid_block"))
+
+    def report(branches, method, layer_sets="all"):
+        request = FuseRequest(branches, layer_sets, {"method": method})
+        return fuse(model, request, lambda done, total: None).report
+
+    assert "Own layers of an extra branch: not used" in report(own, key)
+    assert "Own layers" not in report(BRANCHES, key) + report(own, "craft")
+    adapted = len(model_layers(model))
+    assert report(BRANCHES, key).count(f"acts in {adapted} of {adapted} layers") == 2
+    split = report(BRANCHES, "craft", "auto").split("acts in ")[1:]
+    assert sum(int(line.split()[0]) for line in split) == adapted
+    assert all(f"of {adapted} layers" in line for line in split)
+
+
 def test_inspect_reads_files_against_the_model(world):
     read = headless.read_loras(ModelFiles(checkpoint=small.CHECKPOINT), [small.CONTENT])
     layers = list(inspected(read.files, read.shapes))
@@ -373,6 +464,11 @@ def test_static_mistakes_are_answered_before_queueing(changes, part):
     assert isinstance(answer, str) and part in answer
 
 
+def test_the_node_runs_by_itself_and_offers_what_a_file_can_hold():
+    assert FuseToFile.define_schema().is_output_node
+    assert {one.key for one in METHODS} == {*FUSION.keys(), *MERGES.keys()} - {"composite"}
+
+
 def test_the_page_queues_the_node_and_gets_a_file(live_server):
     def node(kind, **inputs):
         return {"class_type": kind, "inputs": inputs}
@@ -394,5 +490,5 @@ def test_the_page_queues_the_node_and_gets_a_file(live_server):
     with safe_open(saved[0], "pt") as file:
         assert json.loads(file.metadata()["craft_fused_settings"])["combine"] == "sum"
     prompt["fused"]["inputs"]["rank"] = 0
-    with pytest.raises(LaunchError, match="rank"):
+    with pytest.raises(RemoteError, match="rank"):
         live_server.run(prompt)

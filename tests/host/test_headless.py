@@ -209,7 +209,7 @@ def test_a_merge_is_learned_from_listed_loras_and_from_paths(ran):
         ("no node pack", "node pack"),
         ("name outside", "output folder"),
         ("unknown text encoders", "stable_diffusion"),
-        ("namesake", "Rename"),
+        ("namesake", "cannot be read"),  # the file at the path, not the listed one of its name
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_no_file(ran, name, told):

@@ -13,7 +13,7 @@ from live_server import LiveServer
 from safetensors import safe_open
 from test_workflows import FOLDER, base_folder, ids, in_few_steps, inputs, refusal
 
-from launcher.errors import LaunchError
+from craft_core.remote.errors import RemoteError
 from launcher.hosts import Host
 from launcher.server import Server
 
@@ -140,5 +140,5 @@ def test_bad_data_is_a_clear_error_in_the_page(live_server, trained, kind, chang
         node: {**entry, "inputs": dict(entry["inputs"])} for node, entry in trained[0].items()
     }
     prompt[ids(prompt, kind)[0]]["inputs"].update(change)
-    with pytest.raises(LaunchError, match=sentence):
+    with pytest.raises(RemoteError, match=sentence):
         live_server.run(prompt)

@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 from small_world_models import CHECKPOINT, CONTENT, STYLE
 
-from launcher.client import Result
-from launcher.errors import LaunchError
+from craft_core.remote.client import Result
+from craft_core.remote.errors import RemoteError
+from craft_core.remote.widgets import widget_values
+from craft_core.remote.workflow import NOTES, read_workflow
 from launcher.paths import ROOT
-from launcher.widgets import widget_values
-from launcher.workflow import NOTES, read_workflow
 from launcher.workspace import REFERENCES
 
 FOLDER = ROOT / "workflows"
@@ -250,7 +250,7 @@ def test_the_pairs_are_saved_as_a_dataset_that_the_host_reads_back(live_server, 
 
 def refusal(live_server, prompt: dict[str, Any]) -> str:
     """What the server says to a prompt that it does not queue."""
-    with pytest.raises(LaunchError) as refused:
+    with pytest.raises(RemoteError) as refused:
         live_server.server.client.queue(prompt)
     cause = refused.value.__cause__
     assert isinstance(cause, urllib.error.HTTPError) and cause.code == 400
@@ -321,7 +321,7 @@ def test_a_failing_run_says_why_and_the_next_one_works(live_server, patterns, se
     prompt = runnable(live_server, FUSION)
     menu = {"layer_sets": "custom", "layer_sets.patterns": patterns}
     inputs(prompt, "CRAFTRouter").update(menu)
-    with pytest.raises(LaunchError, match=r"\(CRAFTRouter\) failed: ") as failed:
+    with pytest.raises(RemoteError, match=r"\(CRAFTRouter\) failed: ") as failed:
         live_server.run(prompt)
     assert sentence in str(failed.value) and "Error" not in str(failed.value)
 
@@ -384,7 +384,7 @@ def test_an_interrupted_run_leaves_the_model_as_it_was(live_server):
             stopped_at.append(data["value"])
             client.interrupt()
 
-    with pytest.raises(LaunchError, match="interrupted"):
+    with pytest.raises(RemoteError, match="interrupted"):
         client.run(routed, show=interrupt_at_the_third_step, limit=600)
     assert stopped_at and stopped_at[0] < 10000
 

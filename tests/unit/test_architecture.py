@@ -30,6 +30,7 @@ LEVELS = {
     "papers": 0,
     "tensor_file": 0,
     "registry": 0,
+    "remote": 1,
     "lora": 1,
     "projection": 2,
     "routing": 2,
@@ -116,11 +117,22 @@ def test_every_part_of_the_core_has_its_level():
 FILES = python_files("craft_core")
 
 
-def test_the_launcher_uses_the_standard_library_alone():
+def test_the_launcher_uses_the_standard_library_and_the_room_that_speaks_to_a_server():
     known = set(sys.stdlib_module_names) | {"__future__"}
+    shared = {("craft_core", "remote"), ("craft_core", "errors")}
 
     def allowed(_: Path, target: tuple[str, ...]) -> bool:
         return target[1] == "launcher" if target[0] == "" else target[0] in known
 
-    assert violations("launcher", allowed) == []
+    def launcher(file: Path, target: tuple[str, ...]) -> bool:
+        return target[:2] in shared or allowed(file, target)
+
+    def remote(file: Path, target: tuple[str, ...]) -> bool:
+        return target[1:3] in shared if target[0] == "" else allowed(file, target)
+
+    assert violations("launcher", launcher) == []
+    assert violations("craft_core/remote", remote) == []
+    assert violations("craft_core", lambda file, target: file.name != "errors.py" or
+                      allowed(file, target)) == []  # fmt: skip
+    assert not list(imports(ROOT / "craft_core" / "__init__.py"))
     assert all(target[0] in known | {"launcher"} for target in imports(ROOT / "run.py"))

@@ -5,6 +5,7 @@ import http.server
 import io
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -16,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher import cache, client, environment, hosts, paths, pip, server, tiers, workspace
+from craft_core.remote import client
+from launcher import cache, environment, hosts, paths, pip, server, tiers, workspace
 from launcher.commands import main
 from launcher.errors import LaunchError
 from launcher.terminal import bar
@@ -410,7 +412,7 @@ def test_the_loopback_is_never_asked_through_a_proxy(monkeypatch):
         threading.Thread(target=local.serve_forever, daemon=True).start()
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
         monkeypatch.setenv("no_proxy", "")
-        connection = client.Client("127.0.0.1", local.server_port)
+        connection = client.Client(f"http://127.0.0.1:{local.server_port}")
         assert connection.get_json("/anything") == {"here": 1}
         local.shutdown()
 
@@ -459,9 +461,8 @@ def test_a_users_mistake_is_one_line_and_status_one(capsys):
 
 def test_an_old_python_is_told_so_by_run_py_itself(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 8, 0))
-    source = (paths.ROOT / "run.py").read_text("utf-8")
     with pytest.raises(SystemExit, match=r"needs Python 3\.10 .* this is Python 3\.8"):
-        exec(compile(source, "run.py", "exec"), {"__name__": "run"})
+        runpy.run_path(str(paths.ROOT / "run.py"), run_name="run")
 
 
 def test_a_python_that_the_pinned_torch_is_not_made_for_is_told_so(monkeypatch):

@@ -12,7 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from unet_layers import sdxl_layers
 
+from craft_core.cli.bake import read_files
 from craft_core.cli.main import main
+from craft_core.errors import CraftError
 from craft_core.fusion import FUSION
 from craft_core.lora import read_lora
 from craft_core.merging import MERGES
@@ -113,14 +115,12 @@ def test_a_method_that_moves_says_when(files, tmp_path):
     ("flags", "told"),
     [
         (("--method", "ties"), "rank"),
-        (("--method", "composite"), "averages the predictions"),
         (("--method", "b_lora"), "--checkpoint"),
         (("--method", "craft", "--layer-sets", "b-lora"), "--checkpoint"),
         (("--method", "direct", "--density", "0.5"), "density"),
-        (("--method", "dare", "--drop-rate", "1", "--rank", "4"), "drop_rate"),
-        (("--method", "direct", "--progress", "1.5"), "--progress"),
-        (("--method", "direct", "--progress", "nan"), "--progress"),
-        (("--method", "direct", "--rank", "-1"), "--rank"),
+        (("--method", "b_lora"), "another method"),
+        (("--method", "direct", "--layer-sets", "all"), "--layer-sets with direct"),
+        (("--method", "direct", "--cpu"), "--cpu without a model"),
         (("--method", "direct", "--content-lora", "none.safetensors"), "none.safetensors"),
         (("--method", "direct", "--content-lora", "pickle.pt"), "run code"),
         (("--method", "direct", "--save", "/nowhere/at/all.safetensors"), "--save"),
@@ -137,6 +137,27 @@ def test_a_mistake_is_one_line_and_leaves_no_file(files, tmp_path, capsys, flags
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--method", "composite"), "composite"),
+        (("--method", "dare", "--drop-rate", "1", "--rank", "4"), "drop_rate"),
+        (("--method", "ties", "--density", "3", "--rank", "4"), "density"),
+        (("--method", "direct", "--progress", "1.5"), "--progress"),
+        (("--method", "direct", "--progress", "nan"), "--progress"),
+        (("--method", "direct", "--steps", "0"), "--steps"),
+        (("--method", "direct", "--rank", "-1"), "--rank"),
+        (("--method", "direct", "--rank", "5000"), "from 0 to 4096"),
+    ],
+)
+def test_a_flag_out_of_its_range_leaves_with_2(files, tmp_path, capsys, flags, told):
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(SystemExit) as caught:
+        main(arguments(files, *flags))
+    assert caught.value.code == 2 and told in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_file_is_never_written_over(files, capsys):
     before = open(files[1], "rb").read()
     assert main(arguments(files, "--method", "direct", save=files[1])) == 1
@@ -144,16 +165,146 @@ def test_a_file_is_never_written_over(files, capsys):
     assert open(files[1], "rb").read() == before
 
 
+def test_a_file_that_appears_during_the_bake_is_not_written_over(files, capsys, monkeypatch):
+    path = f"{files[0]}.fused.safetensors"
+
+    def appears(bar, done, total):
+        with open(path, "wb") as file:
+            file.write(b"somebody else's")
+
+    monkeypatch.setattr("craft_core.cli.fuse.Layers.__call__", appears)
+    assert main(arguments(files, "--method", "direct")) == 1
+    assert "is there already" in capsys.readouterr().err
+    assert open(path, "rb").read() == b"somebody else's"
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_bake(files, capsys, monkeypatch):
+    def refused(**given):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    monkeypatch.setattr("craft_core.cli.fuse.bake_without_model", lambda *given: 1 / 0)
+    assert main(arguments(files, "--method", "direct")) == 1
+    assert "cannot be written to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("left", [KeyboardInterrupt, CraftError("a", "b", "c")])
+def test_the_bar_is_closed_whatever_happens(files, monkeypatch, capsys, left):
+    seen = []
+
+    def stopped(data, watch):
+        watch(1, 3)
+        seen.append(watch._bar)
+        raise left
+
+    monkeypatch.setattr("craft_core.cli.fuse.bake_without_model", stopped)
+    assert main(arguments(files, "--method", "direct")) in (1, 130)
+    assert seen[0].disable and capsys.readouterr().err  # a closed bar is disabled
+
+
 def test_without_a_lora_there_is_nothing_to_fuse(tmp_path, capsys):
     assert main(["fuse", "--method", "direct", "--save", str(tmp_path / "f.safetensors")]) == 1
     assert "--content-lora" in capsys.readouterr().err
 
 
-def test_files_that_share_no_layer_are_noted(files, tmp_path, capsys):
-    other = str(tmp_path / "flux.safetensors")
-    save_file(pair("lora_unet_double_blocks_0_img_attn_qkv", (9, 6)), other)
-    assert main(arguments([files[0], other], "--method", "direct")) == 0
-    assert "give it with --checkpoint" in capsys.readouterr().out
+FLUX, SD1 = "lora_unet_double_blocks_0_img_attn_qkv", "lora_unet_input_blocks_1_1_proj_in"
+UNCLEAR, ELSE = "lora_unet_middle_block_1_proj_in", "lora_unet_output_blocks_5_1_proj_in"
+TRANSFORMER = "lora_unet_layers_0_attention"
+
+
+@pytest.mark.parametrize(
+    ("stems", "told"),
+    [
+        ((FLUX, SD1), "looks like Flux"),
+        ((f"lora_unet_{PATHS[1].replace('.', '_')}", SD1), "SD1.x or SD2.x"),
+        ((UNCLEAR, TRANSFORMER), "no layer in common"),
+        ((UNCLEAR, ELSE), "Give that model with --checkpoint"),
+    ],
+)
+@pytest.mark.parametrize("command", ["fuse", "inspect"])
+def test_files_of_different_models_are_refused(tmp_path, capsys, stems, told, command):
+    given = [str(tmp_path / f"{name}.safetensors") for name in ("a", "b")]
+    for file, stem in zip(given, stems, strict=True):
+        save_file(pair(stem, (9, 6)), file)
+    flags = arguments(given, "--method", "direct") if command == "fuse" else ["inspect", *given]
+    assert main(flags) == 1
+    assert told in capsys.readouterr().err and len(list(tmp_path.iterdir())) == 2
+
+
+def test_files_of_one_family_need_no_layer_in_common(tmp_path, capsys):
+    given = [str(tmp_path / f"{name}.safetensors") for name in ("a", "b")]
+    for file, path in zip(given, PATHS[1:], strict=True):
+        save_file(pair(f"lora_unet_{path.replace('.', '_')}", (12, 10)), file)
+    assert main(arguments(given, "--method", "direct")) == 0
+    assert "0 layers are in several files by their names, 2 in one" in capsys.readouterr().out
+
+
+def test_names_that_are_no_layers_are_an_error_unless_allowed(files, capsys):
+    state = load_file(files[1]) | {"something.else": torch.zeros(1)}
+    save_file(state, files[1])
+    assert main(arguments(files, "--method", "direct")) == 1
+    told = capsys.readouterr().err
+    assert "ink.safetensors: 1 keys (something.else)" in told and "--allow-unmatched" in told
+    assert main(arguments(files, "--method", "direct", "--allow-unmatched")) == 0
+    assert "Matches nothing: ink.safetensors: 1 keys" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("end", ["up", "down"])
+def test_half_a_layer_is_an_error_even_if_unmatched_names_are_allowed(files, capsys, end):
+    state = load_file(files[0])
+    state |= {f"lora_unet_output_blocks_2_1_proj_in.lora_{end}.weight": torch.zeros(2, 2)}
+    save_file(state, files[0])
+    assert main(arguments(files, "--method", "direct", "--allow-unmatched")) == 1
+    assert f"just lora_unet_output_blocks_2_1_proj_in.lora_{end}" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_lora_is_told_without_speaking_of_a_model(files, capsys):
+    save_file({"model.diffusion_model.out.2.weight": torch.zeros(4, 4)}, files[1])
+    assert main(arguments(files, "--method", "direct")) == 1
+    told = capsys.readouterr().err
+    assert "ink.safetensors holds no update of a layer" in told and "The model" not in told
+
+
+def test_the_report_says_where_each_lora_acts_in_this_file(files, tmp_path, capsys):
+    state = load_file(files[1])
+    save_file({k: v for k, v in state.items() if DIFFUSERS[0] not in k}, files[1])
+
+    def lines(*flags):
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.safetensors"
+        assert main(arguments(files, *flags, save=str(path))) == 0
+        return capsys.readouterr().out.splitlines()
+
+    content, style = (
+        "content dog.safetensors at 1: acts in",
+        "style ink.safetensors at 0.5: acts in",
+    )
+    whole = lines("--method", "direct")
+    assert f"{content} 3 of 3 layers" in whole and f"{style} 2 of 2 layers" in whole
+    assert any(line.startswith("Text encoder: 1 matrix added up; relative error") for line in whole)
+    last = lines("--method", "switch", "--every", "2", "--progress", "1", "--steps", "4")
+    assert f"{content} 0 of 3 layers" in last and f"{style} 2 of 2 layers" in last
+    assert any("text-encoder part of dog.safetensors is in the file too" in line for line in last)
+    first = lines("--method", "switch", "--every", "2", "--progress", "0", "--steps", "4")
+    assert f"{style} 0 of 2 layers" in first
+    assert not any("text-encoder part" in line for line in first)  # ink has none
+    split = lines("--method", "craft")
+    counts = [int(one.split("acts in ")[1].split()[0]) for one in split if "acts in" in one]
+    assert sum(counts) == 3 and "Layer sets: auto" in split
+
+
+@pytest.mark.parametrize("method", ["switch", "k_lora", "craft", "direct"])
+@pytest.mark.parametrize("off", [0, 1])
+def test_a_lora_of_strength_zero_is_off_for_every_method(files, tmp_path, method, off):
+    roles = ("content", "style")
+    alone, both = tmp_path / "alone.safetensors", tmp_path / "both.safetensors"
+    flags = ["--method", method, "--progress", str(1 - off)]  # at the turn of the one that is off
+    one = ["fuse", f"--{roles[1 - off]}-lora", files[1 - off], *flags, "--save", str(alone)]
+    two = ["fuse", "--content-lora", files[0], str(off), "--style-lora", files[1], str(1 - off)]
+    assert main(one) == 0 and main([*two, *flags, "--save", str(both)]) == 0
+    first, second = (read_files([str(path)]).files[0].layers for path in (alone, both))
+    assert first.keys() == second.keys() and len(first) == len(PATHS)
+    for path, (update,) in first.items():
+        assert torch.equal(update.delta(), second[path][0].delta())
 
 
 def test_the_paths_are_sdxls():

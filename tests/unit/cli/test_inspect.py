@@ -100,6 +100,33 @@ def test_a_file_against_itself_is_one_direction(files, capsys):
     assert [told[key] for key in ("cosine", "up", "down")] == pytest.approx([1.0] * 3)
 
 
+def test_what_cannot_be_carried_is_named_and_the_rest_described(files, capsys):
+    state = load_file(files[0])
+    state[f"{STEMS[0]}.dora_scale"] = torch.ones(12, 1)
+    state["lora_unet_middle_block_1_norm.diff"] = torch.ones(12)
+    save_file(state, files[0])
+    text = inspected(capsys, *files)
+    assert "5 layers" in text and "DoRA: 1, full weight difference: 1" in text
+    told = json.loads(inspected(capsys, files[0], "--json"))["files"][0]
+    assert told["not_described"] == {"DoRA": 1, "full weight difference": 1}
+
+
+def test_a_file_of_a_text_encoder_alone_is_described(tmp_path, capsys):
+    path = str(tmp_path / "text.safetensors")
+    save_file(pair(TEXT, (6, 5)) | {"something.else": torch.zeros(1)}, path)
+    text = inspected(capsys, path)
+    assert "0 layers" in text and "text encoder: 1 matrix" in text and "something.else" in text
+    assert json.loads(inspected(capsys, path, "--json"))["layers"] == []
+
+
+def test_half_a_layer_matches_nothing_and_one_layer_is_one(tmp_path, capsys):
+    path = str(tmp_path / "half.safetensors")
+    state = pair(STEMS[0], (12, 10)) | {f"{STEMS[1]}.lora_down.weight": torch.zeros(2, 2)}
+    save_file(state, path)
+    text = inspected(capsys, path)
+    assert " 1 layer, rank 2" in text and f"match nothing: 1 ({STEMS[1]})" in text
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [(["a.safetensors"] * 3, "3 files"), (["none.safetensors"], "cannot be read"),

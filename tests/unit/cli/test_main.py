@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 
 import pytest
@@ -98,3 +99,14 @@ def test_ctrl_c_ends_a_training_between_two_steps(asked_in, done):
         assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL  # the next one ends it at once
     assert training.step == done
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_ctrl_c_while_the_command_line_loads_is_one_line(monkeypatch, capsys):
+    entry = importlib.import_module("craft_core.__main__")
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(entry, "main", interrupted)
+    assert entry.guarded() == 130
+    assert capsys.readouterr().err.count("\n") == 1

@@ -7,7 +7,7 @@ import torch
 from raw_lora import noise
 
 from craft_core.errors import CraftError
-from craft_core.lora.factors import Place, alpha_of, build_factors, combine, scale_of
+from craft_core.lora.factors import Place, alpha_of, build_factors, combine, rounded, scale_of
 from craft_core.lora.peft_config import Stated
 from craft_core.types import Factors, Target
 
@@ -216,6 +216,33 @@ def test_slices_combine_exactly_and_keep_their_dtype(dtype):
     close(delta[0:3], q.delta())
     close(delta[6:9], v.delta())
     assert not delta[3:6].any()
+
+
+def test_scales_a_power_of_two_apart_combine_bitwise():
+    parts = [
+        Factors(noise(2, N, seed=i).half(), noise(OUT, 2, seed=i + 5).half(), scale)
+        for i, scale in enumerate((0.01, -0.04, 0.02))
+    ]
+    whole = combine(parts)
+    assert whole.scale == -0.04
+    for column, (part, ratio) in enumerate(zip(parts, (-0.25, 1.0, -0.5), strict=True)):
+        stored = whole.up[:, 2 * column : 2 * column + 2]
+        assert torch.equal(stored.half().double(), part.up.double() * ratio)
+
+
+def test_small_scales_cost_half_precision_no_digits():
+    """1e-4 times a factor of 0.01 is a subnormal in fp16; side by side each keeps its digits."""
+    parts = [Factors(0.01 * noise(2, N, seed=i), 0.01 * noise(OUT, 2, seed=i + 5), scale)
+             for i, scale in enumerate((1e-4, 0.7e-4))]  # fmt: skip
+    whole = combine(parts)
+    stored = rounded(whole, "a", torch.float16)
+    lost = (whole.delta().double() - stored.delta().double()).norm() / whole.delta().norm()
+    assert lost < 1e-3
+
+
+def test_what_a_type_cannot_hold_is_told():
+    with pytest.raises(CraftError, match="a.b does not fit float16.*bf16 or fp32"):
+        rounded(Factors(noise(2, N) * 1e6, noise(OUT, 2)), "a.b", torch.float16)
 
 
 def test_updates_of_different_scale_and_dtype_still_add_up():

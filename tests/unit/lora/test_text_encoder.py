@@ -98,6 +98,28 @@ def test_alpha_in_the_metadata_counts():
     close(delta(part.tensors, f"text_encoder.{LAYER}"), 2.0 * product)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_error_told_is_the_distance_to_the_sum(dtype):
+    stems = [kohya("lora_te1_", LAYER), kohya("lora_te1_", OTHER)]
+    one = pair(stems[0], (6, 5)) | pair(stems[1], (6, 5), seed=2)
+    two = pair(stems[0], (6, 5), rank=3, seed=4)
+    part = merge([file(one), file(two)], [0.3, 0.7], dtype)
+    wanted = {stems[0]: 0.3 * delta(one, stems[0]) + 0.7 * delta(two, stems[0]),
+              stems[1]: 0.3 * delta(one, stems[1])}  # fmt: skip
+    lost = torch.cat([wanted[stem] - delta(part.tensors, stem) for stem in stems]).norm()
+    true = (lost / torch.cat(list(wanted.values())).norm()).item()
+    assert part.error == pytest.approx(true, rel=1e-2, abs=2e-7)
+    limit = {torch.float32: 2e-7, torch.float16: 1e-3, torch.bfloat16: 1e-2}[dtype]
+    assert part.error < limit and (dtype == torch.float32 or part.error > limit / 50)
+
+
+def test_sums_that_half_precision_cannot_hold_are_told():
+    stem = kohya("lora_te1_", LAYER)
+    huge = {key: 1e6 * value for key, value in pair(stem, (6, 5)).items()}
+    with pytest.raises(CraftError, match="bf16 or fp32"):
+        merge([file(huge)], [1.0], torch.float16)
+
+
 def test_a_file_of_strength_zero_is_not_there():
     stem = kohya("lora_te1_", LAYER)
     state = pair(stem, (6, 5))

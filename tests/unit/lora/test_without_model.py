@@ -116,6 +116,35 @@ def test_a_1x1_convolution_may_be_a_linear_in_the_other_file():
         assert all(file.layers["a_proj_in"][0].down.shape == (2, 4, 1, 1) for file in found.files)
 
 
+def test_a_loha_convolution_meets_a_locon_one():
+    name, shape = "lora_unet_output_blocks_0_0_in_layers_2", (6, 4, 3, 3)
+    one = pair(name, shape)
+    sizes = {"w1_a": (6, 2), "w1_b": (2, 36), "w2_a": (6, 2), "w2_b": (2, 36)}
+    two = {f"{name}.hada_{part}": noise(*sizes[part], seed=i) for i, part in enumerate(sizes)}
+    product = (two[f"{name}.hada_w1_a"] @ two[f"{name}.hada_w1_b"]) * (
+        two[f"{name}.hada_w2_a"] @ two[f"{name}.hada_w2_b"]
+    )
+    for states in ((one, two), (two, one)):
+        both = read_together([(str(i), state, {}) for i, state in enumerate(states)])
+        assert list(both.shapes.values()) == [shape]
+        loha = both.files[1 if states[1] is two else 0].layers
+        ((update,),) = loha.values()
+        torch.testing.assert_close(update.delta(), product.reshape(shape), rtol=1e-5, atol=1e-5)
+    other = pair(name, (6, 35))
+    with pytest.raises(CraftError, match="same model"):
+        read_together([("a", one, {}), ("b", other, {})])
+
+
+def test_files_that_meet_in_a_third_are_of_one_model():
+    stems = [f"lora_unet_middle_block_1_{end}" for end in ("proj_in", "proj_out")]
+    states = [pair(stems[0], (6, 4)), pair(stems[1], (6, 4))]
+    bridge = states[0] | states[1]
+    with pytest.raises(CraftError, match="no layer in common"):
+        read_together([("a", states[0], {}), ("b", states[1], {})])
+    for order in ((states[0], states[1], bridge), (bridge, *states)):
+        assert len(read_together([(str(i), s, {}) for i, s in enumerate(order)]).files) == 3
+
+
 def test_files_of_different_models_are_told_apart_by_their_shapes():
     other = ldm_file(shapes={"input_blocks.4.1.proj_in": (9, 6)})
     with pytest.raises(CraftError, match="input_blocks_4_1_proj_in is .*in sdxl.*in sd1"):

@@ -1,5 +1,6 @@
 """Writing LoRA files, and the round-trip law: what is written is read back bitwise."""
 
+import errno
 import os
 
 import pytest
@@ -11,6 +12,7 @@ from unet_layers import sd1_layers, unet_layers
 
 from craft_core.errors import CraftError
 from craft_core.lora import parse_lora, read_lora, write_lora
+from craft_core.tensor_file import Taken
 from craft_core.types import Factors, Target
 
 LAYERS = unet_layers((8, 16), (0, 1), 12, middle=1, linear=False)
@@ -197,6 +199,23 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path, monk
     with pytest.raises(CraftError, match=r"a\.safetensors cannot be written.*No space left"):
         write_lora(path, {TO_K: factors(TO_K, rank=5)})
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_an_exclusive_write_never_takes_another_files_place(tmp_path, monkeypatch, links):
+    def refused(*given):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refused)
+    path, layers = tmp_path / "a.safetensors", {"a": Factors(noise(2, 4), noise(3, 2))}
+    write_lora(path, layers, exclusive=True)
+    before = path.read_bytes()
+    with pytest.raises(Taken, match="is there already"):
+        write_lora(path, {"a": Factors(noise(1, 4), noise(3, 1))}, exclusive=True)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+    write_lora(path, {"a": Factors(noise(1, 4), noise(3, 1))})
+    assert path.read_bytes() != before and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_place_that_cannot_be_written_is_one_clear_sentence(tmp_path):

@@ -11,7 +11,15 @@ from raw_lora import noise
 
 from craft_core.errors import CraftError
 from craft_core.lora import read_lora, write_lora
-from craft_core.merging import MERGES, Writing, bake_gates, bake_merge, totals
+from craft_core.merging import (
+    MERGES,
+    Writing,
+    acting,
+    bake_gates,
+    bake_merge,
+    moves,
+    totals,
+)
 from craft_core.merging.truncate import distance, size, truncate
 from craft_core.types import Bank, Branch, Factors, Gates, Moment
 
@@ -187,6 +195,37 @@ def test_the_randomised_cut_is_nearly_the_best_and_the_same_every_time():
     assert best <= distance(matrix, cut) + 1e-5 <= 1.001 * best
     assert size(matrix) == pytest.approx(float(values.norm()), rel=1e-5)
     assert torch.equal(cut.up, truncate(matrix, 4, (260,)).up)
+
+
+def test_the_randomised_cut_finds_directions_that_hardly_stand_out():
+    """8 directions twice as strong as 392 others: with one power iteration instead of four the cut
+    is 0.7 % above the best, with four 3e-6."""
+    left = torch.linalg.qr(noise(400, 400)).Q
+    right = torch.linalg.qr(noise(400, 400, seed=1)).Q
+    values = torch.ones(400)
+    values[:8] = 2.0
+    matrix = (left * values) @ right.T
+    found = truncate(matrix, 8, (400,))
+    best = float(values[8:].norm())
+    assert distance(matrix, found) <= 1.0001 * best
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([1.0, 1.0, 1.0, 1.0], False), ([1.0, 0.0, 1.0, 1.0], True), ([1.0, 1.0, 1.0, 0.5], True)],
+)
+def test_gates_that_change_at_any_step_move(values, expected):
+    def at(moment):
+        return torch.tensor([[[values[round(3 * moment.progress)]]]])
+
+    assert moves(at, 4) is expected
+    assert moves(at, 1) is False
+
+
+def test_a_branch_acts_where_it_has_a_layer_and_a_gate():
+    bank = Bank.of(branches(), list(LAYERS))  # the first in a, b, c; the second in b, c, d
+    table = torch.tensor([[[1.0, 1.0], [0.0, 2.0], [1.0, 0.0], [1.0, -1.0]]])
+    assert acting(bank, Gates(lambda moment: table), Moment(0.5, 4)) == (2, 2)
 
 
 def test_distance_of_factors_is_that_of_the_matrices():

@@ -10,6 +10,7 @@ import torch
 from raw_lora import noise
 
 from craft_core.merging import MERGES, Updates
+from craft_core.merging.ties import trim
 from craft_core.types import Factors
 
 SHAPES = {"linear": (6, 5), "conv": (6, 3, 2, 2), "wide": (4, 9)}
@@ -89,6 +90,13 @@ def test_ties_is_the_papers_algorithm(density, combine, shape):
     near(run("ties", given, density=density, combine=combine), expected)
 
 
+@pytest.mark.parametrize("density", [0.07, 0.14, 0.28, 0.29, 0.55, 0.56, 0.57, 0.58])
+def test_a_share_of_a_hundred_entries_is_its_percentage(density):
+    """0.07 * 100 is 7.000000000000001 in floating point."""
+    kept = trim(torch.arange(1.0, 101.0).reshape(10, 10), density)
+    assert int((kept != 0).sum()) == round(100 * density)
+
+
 def test_entries_that_cancel_exactly_have_no_sign():
     given = Updates.of("l", [exactly([[1.0, 2.0]]), exactly([[-1.0, 2.0]])], [1.0, 1.0])
     near(run("ties", given, density=1.0), [[0.0, 2.0]])
@@ -161,6 +169,25 @@ def test_knots_is_the_svd_of_the_updates_side_by_side(shape, combine, density):
     for coordinates, merged in expected.items():
         knobs = {"density": density, "combine": combine, "coordinates": coordinates}
         near(run("knots", given, **knobs), left @ merged, 1e-4)
+
+
+@pytest.mark.parametrize("coordinates", ["paper", "released"])
+@pytest.mark.parametrize("density", [0.3, 0.6])
+def test_knots_has_no_directions_that_nothing_points_to(coordinates, density):
+    """Of two LoRAs with one column space, of ranks 2 and 3 with a dependent factor, 2 directions
+    are left; empty ones would take part in the trim."""
+    up, mixed = noise(6, 2).mul(8).round(), noise(2, 3, seed=3).mul(8).round()  # exact products
+    parts = [Factors(noise(2, 5, seed=1), up), Factors(noise(3, 5, seed=2), up @ mixed)]
+    given = Updates.of("l", parts, [1.0, 0.5])
+    knobs = {"density": density, "coordinates": coordinates}
+    result = MERGES["knots"].function(given, **MERGES["knots"].knobs(knobs))
+    assert result.rank == 2
+    matrices = [dense(one) for one in given.factors]
+    left, values, joint = np.linalg.svd(np.concatenate(matrices, axis=1), full_matrices=False)
+    left, scale, joint = left[:, :2], np.diag(values[:2]), joint[:2]
+    parts = np.split(joint if coordinates == "paper" else scale @ joint, 2, axis=1)
+    merged = ties_by_loops(parts, density, "mean")
+    near(dense(result), left @ (scale @ merged if coordinates == "paper" else merged), 1e-4)
 
 
 def test_plain_knots_is_the_mean_or_the_sum():

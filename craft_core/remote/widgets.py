@@ -4,6 +4,8 @@ The page saves widget values as a bare list in the order in which it drew the wi
 and the order come from the server's /object_info.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,7 +54,7 @@ def widget_values(node: Json, info: Json) -> Json:
     """Input name -> value for every widget of a node, from what the page saved in it."""
     saved = node.get("widgets_values")
     if isinstance(saved, dict):
-        return {name: saved[name] for name, _ in _all_inputs(info) if name in saved}
+        return {name: saved[name] for name, _ in all_inputs(info) if name in saved}
     shown = {entry["name"] for entry in node.get("inputs") or [] if entry.get("widget")}
     result: Json = {}
     values = _Values(saved or [])
@@ -60,34 +62,36 @@ def widget_values(node: Json, info: Json) -> Json:
         inputs = (info.get("input") or {}).get(group) or {}
         for name, spec in inputs.items():
             _take_input(name, spec, values, shown, result)
-        if any(_options(spec).get(flag) for spec in inputs.values() for flag in UPLOADS):
+        if any(options_of(spec).get(flag) for spec in inputs.values() for flag in UPLOADS):
             values.take()  # the upload button, drawn behind the group it belongs to
     return result
 
 
-def _all_inputs(info: Json) -> Iterator[tuple[str, Any]]:
+def all_inputs(info: Json) -> Iterator[tuple[str, Any]]:
+    """Name and schema of every input that a node always has."""
     for group in ("required", "optional"):
         yield from ((info.get("input") or {}).get(group) or {}).items()
 
 
-def _options(spec: Any) -> Json:
+def options_of(spec: Any) -> Json:
+    """The further facts of an input: its default, range, choices, ..."""
     return spec[1] if len(spec) > 1 and isinstance(spec[1], dict) else {}
 
 
-def _kind(spec: Any) -> str:
+def kind_of(spec: Any) -> str:
     """The widget type of an input; a bare list of choices is the older way to write COMBO."""
-    return "COMBO" if isinstance(spec[0], list) else _options(spec).get("widgetType") or spec[0]
+    return "COMBO" if isinstance(spec[0], list) else options_of(spec).get("widgetType") or spec[0]
 
 
 def _take_input(name: str, spec: Any, values: _Values, shown: set[str], result: Json) -> None:
     """Take the values of one input off the list, with those that the page drew behind it."""
-    kind, options = _kind(spec), _options(spec)
+    kind, options = kind_of(spec), options_of(spec)
     if options.get("forceInput") or not (kind in WIDGETS or name in shown):
         return
     value = values.take()
-    result[name] = _default(kind, spec) if value is MISSING else value
+    result[name] = default_of(spec) if value is MISSING else value
     if kind == DYNAMIC_COMBO:
-        for sub_name, sub_spec in _chosen_inputs(options, result[name]):
+        for sub_name, sub_spec in chosen_inputs(options, result[name]):
             _take_input(f"{name}.{sub_name}", sub_spec, values, shown, result)
     elif _has_control(name, kind, options) and values.peek() in CONTROLS:
         values.take()
@@ -99,7 +103,7 @@ def _has_control(name: str, kind: str, options: Json) -> bool:
     return bool(options.get("control_after_generate", kind == "INT" and name in SEEDS))
 
 
-def _chosen_inputs(options: Json, key: Any) -> Iterator[tuple[str, Any]]:
+def chosen_inputs(options: Json, key: Any) -> Iterator[tuple[str, Any]]:
     """The further inputs that the chosen entry of a dynamic list brings."""
     for option in options.get("options") or []:
         if option["key"] == key:
@@ -107,14 +111,19 @@ def _chosen_inputs(options: Json, key: Any) -> Iterator[tuple[str, Any]]:
                 yield from (option["inputs"].get(group) or {}).items()
 
 
-def _default(kind: str, spec: Any) -> Any:
+def default_of(spec: Any) -> Any:
     """What the page shows where a workflow saved nothing: the default, else the first choice."""
-    options = _options(spec)
+    kind, options = kind_of(spec), options_of(spec)
     if "default" in options:
         return options["default"]
-    if kind == DYNAMIC_COMBO:
-        return options["options"][0]["key"]
-    if kind == "COMBO":
-        choices = spec[0] if isinstance(spec[0], list) else options.get("options") or [None]
-        return choices[0]
+    if kind in ("COMBO", DYNAMIC_COMBO):
+        return (choices_of(spec) or [None])[0]
     return {"INT": 0, "FLOAT": 0.0, "BOOLEAN": False}.get(kind, "")
+
+
+def choices_of(spec: Any) -> list[Any]:
+    """The entries of a list; empty for another widget, and for a list that only the page fills."""
+    if isinstance(spec[0], list):
+        return spec[0]
+    entries = options_of(spec).get("options") or []
+    return [entry["key"] for entry in entries] if kind_of(spec) == DYNAMIC_COMBO else entries

@@ -1,9 +1,10 @@
-"""The receiving half of a WebSocket (RFC 6455) for one server on the loopback."""
+"""The receiving half of a WebSocket (RFC 6455) for one server."""
 
 import base64
 import hashlib
 import os
 import socket
+import ssl
 import struct
 
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -18,13 +19,19 @@ class WebSocketClosed(ConnectionError):
 class WebSocket:
     """Receives text messages; binary ones (live previews) are read and dropped."""
 
-    def __init__(self, host: str, port: int, path: str, timeout: float = 10.0):
+    def __init__(
+        self, host: str, port: int, path: str, *, secure: bool = False, timeout: float = 10.0
+    ):
         self._socket = socket.create_connection((host, port), timeout)
         self._buffer = b""
         self._text = b""
         self._kind = 0
         try:
-            self._shake_hands(f"{host}:{port}", path)
+            if secure:
+                context = ssl.create_default_context()
+                self._socket = context.wrap_socket(self._socket, server_hostname=host)
+            name = f"[{host}]" if ":" in host else host
+            self._shake_hands(f"{name}:{port}", path)
         except BaseException:  # also Ctrl-C: nobody else can close this socket
             self._socket.close()
             raise

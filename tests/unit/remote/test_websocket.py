@@ -9,7 +9,16 @@ from collections.abc import Callable
 
 import pytest
 
-from launcher.websocket import BINARY, CLOSE, GUID, PING, PONG, TEXT, WebSocket, WebSocketClosed
+from craft_core.remote.websocket import (
+    BINARY,
+    CLOSE,
+    GUID,
+    PING,
+    PONG,
+    TEXT,
+    WebSocket,
+    WebSocketClosed,
+)
 
 CONTINUED = 0
 

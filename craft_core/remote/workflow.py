@@ -5,13 +5,15 @@ values left out, muted nodes dropped, bypassed nodes passed through by type, rer
 primitives dissolved, notes left out, subgraphs flattened to ids like `12:3`.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import LaunchError
+from ..errors import CraftError
 from .widgets import widget_values
 
 Json = dict[str, Any]
@@ -32,16 +34,69 @@ class Source:
 
 
 def read_workflow(path: Path) -> Json:
-    """A workflow file in UI format; LaunchError when it is something else."""
-    try:
-        workflow = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise LaunchError(f"there is no workflow file {path}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise LaunchError(f"{path} is not a JSON file ({error}).") from error
-    if not isinstance(workflow, dict) or not isinstance(workflow.get("nodes"), list):
-        raise LaunchError(f"{path} is not a workflow as ComfyUI's page saves it (no nodes).")
+    """A workflow file in UI format; CraftError when it is something else."""
+    workflow = _read(path)
+    if not _is_of_page(workflow):
+        raise CraftError(
+            f"{path} is not a workflow as ComfyUI's page saves it (no nodes)",
+            "It is the JSON file of the page's File > Save or Export",
+            "Save the workflow in the page and give that file",
+        )
     return workflow
+
+
+def read_prompt(path: Path, object_info: Json) -> Json:
+    """The API prompt of a workflow file in either format, for a server with these nodes."""
+    content = _read(path)
+    if _is_of_page(content):
+        return to_prompt(content, object_info)
+    if not _is_prompt(content):
+        raise CraftError(
+            f"{path} is no workflow",
+            "It is a JSON file of the page's File > Save, Export or Export (API)",
+            "Save the workflow in the page and give that file",
+        )
+    for node_id, node in content.items():
+        require_known(node["class_type"], node_id, object_info)
+    return content
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        wrong = f"{path} is not a JSON file ({error})"
+        raise CraftError(
+            f"There is no workflow file {path}" if missing else wrong,
+            "A workflow is a JSON file that ComfyUI's page has saved",
+            "Correct the path" if missing else "Save the workflow again in the page",
+        ) from error
+
+
+def _is_of_page(content: Any) -> bool:
+    return isinstance(content, dict) and isinstance(content.get("nodes"), list)
+
+
+def _is_prompt(content: Any) -> bool:
+    return (
+        isinstance(content, dict)
+        and bool(content)
+        and all(
+            isinstance(node, dict) and "class_type" in node and isinstance(node.get("inputs"), dict)
+            for node in content.values()
+        )
+    )
+
+
+def require_known(kind: str, node_id: str, object_info: Json) -> None:
+    """CraftError for a node type that the server does not have."""
+    if kind not in object_info:
+        raise CraftError(
+            f"The workflow needs the node {kind!r} (id {node_id})",
+            "This ComfyUI does not have it",
+            "Install the pack that brings it",
+        )
 
 
 def to_prompt(workflow: Json, object_info: Json) -> Json:
@@ -81,7 +136,7 @@ class Graph:
         content: Json,
         subgraphs: dict[str, Json],
         object_info: Json,
-        parent: "Graph | None" = None,
+        parent: Graph | None = None,
         instance: Json | None = None,
     ):
         self.content, self.subgraphs, self.object_info = content, subgraphs, object_info
@@ -101,7 +156,7 @@ class Graph:
             return own
         return f"{self.parent.path(self.instance)}:{own}"
 
-    def walk(self) -> Iterator[tuple["Graph", Json]]:
+    def walk(self) -> Iterator[tuple[Graph, Json]]:
         """Every node that will run, with the graph it is in."""
         for node in self.content["nodes"]:
             if node.get("mode", 0) in (MUTED, BYPASSED):
@@ -113,22 +168,18 @@ class Graph:
                 yield self, node
 
     def _require_known(self, node: Json) -> None:
-        if node["type"] not in self.object_info:
-            raise LaunchError(
-                f"the workflow needs the node {node['type']!r} (id {self.path(node)}), "
-                "which this ComfyUI does not have; install the pack that brings it."
-            )
+        require_known(node["type"], self.path(node), self.object_info)
 
     def prompt_inputs(self, node: Json) -> Json:
         """The inputs of one node for the API: widget values, then links over them."""
         values = widget_values(node, self.object_info[node["type"]])
-        inputs = {name: _boxed(value) for name, value in values.items()}
+        inputs = {name: boxed(value) for name, value in values.items()}
         for index, entry in enumerate(node.get("inputs") or []):
             source = self.resolve_input(node, index, entry.get("type", "*"))
             if source is None:
                 continue
             linked = source.origin is not None
-            inputs[entry["name"]] = [source.origin, source.slot] if linked else _boxed(source.value)
+            inputs[entry["name"]] = [source.origin, source.slot] if linked else boxed(source.value)
         return inputs
 
     def resolve_input(self, node: Json, index: int, kind: str) -> Source | None:
@@ -221,7 +272,7 @@ def _link(link: Any) -> Json:
     return dict(zip(names, link, strict=False))
 
 
-def _boxed(value: Any) -> Any:
+def boxed(value: Any) -> Any:
     """Lists are boxed: a bare one would be read as a link."""
     return {"__value__": value} if isinstance(value, list) else value
 
@@ -249,28 +300,3 @@ def _bypass_input(node: Json, slot: int, kind: str) -> int | None:
         if _fits(candidate, given) and _fits(candidate, kind):
             return index
     return None
-
-
-def set_value(prompt: Json, assignment: str) -> None:
-    """Apply one `node.input=value`: the node by id, title or class; the value as JSON or text."""
-    target, equals, text = assignment.partition("=")
-    node_name, _, input_name = target.partition(".")
-    if not equals or not input_name:
-        raise LaunchError(f"--set {assignment!r} is not of the form node.input=value.")
-    chosen = [
-        node
-        for node_id, node in prompt.items()
-        if node_name in (node_id, node["_meta"]["title"], node["class_type"])
-    ]
-    if len(chosen) != 1:
-        names = ", ".join(f"{i} ({node['_meta']['title']})" for i, node in prompt.items())
-        many = "several nodes are" if chosen else "no node is"
-        raise LaunchError(f"--set: {many} called {node_name!r}; the workflow has {names}.")
-    inputs = chosen[0]["inputs"]
-    if input_name not in inputs:
-        raise LaunchError(f"--set: {node_name} has no input {input_name!r}, only {list(inputs)}.")
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        value = text
-    inputs[input_name] = _boxed(value)

@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from launcher.errors import LaunchError
-from launcher.workflow import read_workflow, set_value, to_prompt
+from craft_core.errors import CraftError
+from craft_core.remote.address import Inputs
+from craft_core.remote.workflow import read_workflow, to_prompt
 
 SEED = ["INT", {"default": 0, "control_after_generate": True}]
 METHODS = [
@@ -212,25 +213,23 @@ def test_the_workflow_is_not_written_to():
 
 
 def test_a_node_that_the_host_lacks_is_named():
-    with pytest.raises(LaunchError, match=r"needs the node 'Unheard' \(id 4\)"):
+    with pytest.raises(CraftError, match=r"needs the node 'Unheard' \(id 4\)"):
         to_prompt(flow(node(4, "Unheard")), INFO)
 
 
 def test_what_is_not_a_workflow_is_one_sentence(tmp_path):
     file = tmp_path / "w.json"
-    with pytest.raises(LaunchError, match="there is no workflow file"):
+    with pytest.raises(CraftError, match="There is no workflow file"):
         read_workflow(file)
     for content, words in (("{", "not a JSON file"), ('{"1": {}}', "as ComfyUI's page saves it")):
         file.write_text(content)
-        with pytest.raises(LaunchError, match=words):
+        with pytest.raises(CraftError, match=words):
             read_workflow(file)
 
 
 def assigned(*assignments):
-    prompt = to_prompt(flow(node(1, "Sample", title="Mine"), node(2, "Model")), INFO)
-    for assignment in assignments:
-        set_value(prompt, assignment)
-    return prompt
+    inputs = Inputs(to_prompt(flow(node(1, "Sample", title="Mine"), node(2, "Model")), INFO), INFO)
+    return inputs.with_values(dict(map(inputs.read, assignments)))
 
 
 def test_a_value_is_set_by_id_title_or_class():
@@ -244,12 +243,12 @@ def test_a_value_is_set_by_id_title_or_class():
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
-        ("steps=3", "form node.input=value"),
-        ("1.steps", "form node.input=value"),
+        ("1.steps", "form NODE.INPUT=VALUE"),
         ("7.steps=3", "no node is called '7'"),
-        ("1.stops=3", "no input 'stops'"),
+        ("1.stops=3", "1 .Mine. has no such input"),
+        ("stops=3", "No input is called 'stops'"),
     ],
 )
 def test_a_value_for_nothing_is_an_error_that_names_what_there_is(assignment, words):
-    with pytest.raises(LaunchError, match=words):
+    with pytest.raises(CraftError, match=words):
         assigned(assignment)

@@ -1,0 +1,76 @@
+"""Files named after their job, and the job written into pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from .matrix import Job
+
+CHUNK = "craft_queue"
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+IHDR_END = len(SIGNATURE) + 25  # the header chunk is always first, and as long
+MOST_VALUE, MOST_PREFIX, MOST_NAME = (
+    40,
+    20,
+    160,
+)  # letters, letters, bytes; file systems take names of 255 bytes
+_COUNTED = re.compile(r"_\d+_?$")  # how the host numbers files
+_UNSAFE = re.compile(r"[^\w.+-]+")
+_ENDINGS = re.compile(r"\.(safetensors|sft|gguf|png|jpe?g|webp)$", re.IGNORECASE)
+
+
+def stems(workflow: str, job: Job, items: Sequence[Mapping[str, str]]) -> list[str]:
+    """A job's files without number and ending: `demo_content-dog_seed-3`, and behind it, where
+    nodes save under several prefixes, the file's own: `demo_content-dog_seed-3_sheet`."""
+    prefixes = [_COUNTED.sub("", PurePosixPath(item["filename"]).stem) for item in items]
+    whole = stem_of(workflow, job.parameters)
+    several = len(set(prefixes)) > 1
+    return [f"{whole}_{_safe(one)[:MOST_PREFIX]}" if several else whole for one in prefixes]
+
+
+def stem_of(workflow: str, parameters: Mapping[str, str]) -> str:
+    """Names and values with what no file system takes left out, cut where they are long."""
+    parts = [_safe(workflow)]
+    for name, value in parameters.items():
+        parts.append(f"{_safe(name)}-{_safe(_ENDINGS.sub('', value))[:MOST_VALUE]}")
+    return "_".join(parts).encode()[:MOST_NAME].decode(errors="ignore").rstrip("._ ")
+
+
+def _safe(text: str) -> str:
+    return _UNSAFE.sub("_", text).strip("._") or "_"
+
+
+def free_path(folder: Path, stem: str, suffix: str) -> Path:
+    """The first of stem_00001, stem_00002, ... that no file has."""
+    number = 1
+    while (path := folder / f"{stem}_{number:05}{suffix}").exists():
+        number += 1
+    return path
+
+
+def save(content: bytes, folder: Path, stem: str, workflow: str, job: Job, filename: str) -> str:
+    """Write one file of a job under a name of its own; returns the name. All of it or nothing."""
+    suffix = Path(filename.replace("\\", "/")).suffix.lower()
+    path = free_path(folder, stem, _UNSAFE.sub("", suffix))
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(with_job(content, workflow, job))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path.name
+
+
+def with_job(content: bytes, workflow: str, job: Job) -> bytes:
+    """A PNG with one text chunk more, workflow and parameters as JSON; other files as they are."""
+    if not content.startswith(SIGNATURE):
+        return content
+    facts = {"workflow": workflow, "parameters": dict(job.parameters)}
+    body = b"tEXt" + CHUNK.encode() + b"\0" + json.dumps(facts).encode("ascii")
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    return content[:IHDR_END] + chunk + content[IHDR_END:]

@@ -1,0 +1,339 @@
+"""What our nodes show of themselves in the page, on its Vue nodes and on the classic canvas."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from launcher.paths import ROOT
+
+DEMO = ROOT / "workflows" / "demo_small_world.json"
+OURS = "/extensions/comfyui-craft-lora/"
+RUN_LIMIT = 240_000  # milliseconds
+SCHEDULE, ROUTER, SAMPLER = 3, 4, 7  # nodes of the demo
+CURVES, ROUTING, WARNINGS = "craft_curves", "craft_routing", "craft_warnings"
+PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
+LIMIT = 20_000  # milliseconds until a drawing shows
+
+# What is seen of a drawing; "" where it is hidden.
+SEEN = """([id, name]) => {
+    const graph = app.canvas.graph
+    const widget = graph.getNodeById(id)?.widgets?.find((one) => one.name === name)
+    const box = widget?.element.getBoundingClientRect()
+    return widget?.element.isConnected && box.height > 0 && box.width > 0
+        ? widget.element.innerText : ""
+}"""
+
+TYPE = "([id, name]) => app.graph.getNodeById(id).widgets.find((w) => w.name === name).type"
+
+PATHS = """([id, name]) => {
+    const element = app.canvas.graph.getNodeById(id).widgets.find((w) => w.name === name).element
+    return [...element.querySelectorAll("path")].map((path) => path.getAttribute("d"))
+}"""
+
+PIECES = """([id, kind]) => {
+    const node = app.canvas.graph.getNodeById(id)
+    const element = node.widgets.find((w) => w.name === "craft_routing").element
+    return [...element.querySelectorAll(`.craft-${kind}`)].map((piece) => piece.textContent)
+}"""
+
+SET = """([id, name, value]) => {
+    const widget = app.canvas.graph.getNodeById(id).widgets.find((one) => one.name === name)
+    widget.value = value
+    widget.callback?.(value)
+}"""
+
+CENTRE = """(id) => {
+    const node = app.canvas.graph.getNodeById(id)
+    const { ds, canvas } = app.canvas
+    ds.scale = 1
+    ds.offset = [600 - node.pos[0], 160 - node.pos[1]]
+    app.canvas.setDirty(true, true)
+}"""
+
+NOTE_THE_END = """() => {
+    window.ended = null
+    for (const kind of ["execution_success", "execution_error", "execution_interrupted"])
+        app.api.addEventListener(kind, (event) => {
+            window.ended ??= [kind, event.detail.exception_message ?? ""]
+        })
+}"""
+
+FOCUS_PROMPT = """(text) => {
+    const area = [...document.querySelectorAll("textarea")].find((one) => one.value === text)
+    area.focus()
+    area.setSelectionRange(text.length, text.length)
+}"""
+
+CAPTURE = """() => {
+    const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker
+    ;(tracker.captureCanvasState ?? tracker.checkState).call(tracker)
+}"""
+
+COPY = """(id) => {
+    const graph = app.canvas.graph
+    const before = new Set(graph.nodes.map((node) => node.id))
+    app.canvas.copyToClipboard([graph.getNodeById(id)])
+    app.canvas.pasteFromClipboard()
+    return graph.nodes.filter((node) => !before.has(node.id)).map((node) => Number(node.id))
+}"""
+
+INTO_SUBGRAPH = """async (id) => {
+    const graph = app.canvas.graph
+    app.canvas.deselectAll()
+    app.canvas.select(graph.getNodeById(id))
+    await app.extensionManager.command.execute("Comfy.Graph.ConvertToSubgraph")
+    const host = graph.nodes.find((node) => node.subgraph)
+    app.canvas.openSubgraph(host.subgraph, host)
+    return [host.id, host.subgraph.nodes[0].id].map(Number)
+}"""
+
+
+def demo() -> dict[str, Any]:
+    return json.loads(DEMO.read_text("utf-8"))
+
+
+def widget_values(workflow: dict[str, Any]) -> dict[int, list[Any]]:
+    """By node; the page's ids are numbers in some graphs and texts in others."""
+    return {int(node["id"]): node.get("widgets_values") or [] for node in workflow["nodes"]}
+
+
+class Drawn:
+    """The demo open in the page, and what its nodes show."""
+
+    def __init__(self, comfy):
+        self.comfy, self.page = comfy, comfy.page
+
+    def set(self, node: Any, widget: str, value: Any) -> None:
+        self.comfy.evaluate(SET, [node, widget, value])
+
+    def seen(self, node: Any, drawing: str) -> str:
+        return self.comfy.evaluate(SEEN, [node, drawing])
+
+    def shows(self, node: Any, drawing: str, text: str) -> None:
+        self.page.wait_for_function(
+            f"([id, name, text]) => ({SEEN})([id, name]).includes(text)",
+            arg=[node, drawing, text],
+            timeout=LIMIT,
+        )
+
+    def hides(self, node: Any, drawing: str, text: str) -> None:
+        self.page.wait_for_function(
+            f"([id, name, text]) => !({SEEN})([id, name]).includes(text)",
+            arg=[node, drawing, text],
+            timeout=LIMIT,
+        )
+
+    def curves(self) -> list[str]:
+        return self.comfy.evaluate(PATHS, [SCHEDULE, CURVES])
+
+    def curves_change(self, before: list[str]) -> list[str]:
+        self.page.wait_for_function(
+            f"([at, before]) => ({PATHS})(at).join() !== before",
+            arg=[[SCHEDULE, CURVES], ",".join(before)],
+            timeout=LIMIT,
+        )
+        return self.curves()
+
+    def words(self, kind: str, node: Any = ROUTER) -> list[str]:
+        return self.comfy.evaluate(PIECES, [node, kind])
+
+
+@pytest.fixture(scope="module", params=["vue", "classic"])
+def nodes(comfy, request) -> Iterator[str]:
+    """Which way the page draws nodes."""
+    change = "(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
+    before = comfy.evaluate("() => app.extensionManager.setting.get('Comfy.VueNodes.Enabled')")
+    comfy.evaluate(change, request.param == "vue")
+    yield request.param
+    comfy.evaluate(change, before)
+
+
+@pytest.fixture
+def drawn(comfy, nodes) -> Iterator[Drawn]:
+    comfy.open_workflow(demo(), DEMO.stem)
+    yield Drawn(comfy)
+    assert [error for error in comfy.errors if OURS in error] == []
+
+
+def test_the_schedule_draws_its_curves_as_its_widgets_change(drawn, nodes):
+    drawn.shows(SCHEDULE, CURVES, "content")
+    grid, content, style = cosine = drawn.curves()
+    assert content.startswith("M0 4") and style != content
+    drawn.set(SCHEDULE, "shape", "linear")
+    linear = drawn.curves_change(cosine)
+    drawn.set(SCHEDULE, "content_floor", 1.0)
+    _, content, style = drawn.curves_change(linear)
+    assert content.endswith("L100 4") and style == linear[2]
+    drawn.set(SCHEDULE, "shape", "window")
+    drawn.set(SCHEDULE, "shape.content_start", 0.9)
+    drawn.shows(SCHEDULE, CURVES, "content_start = 0.9 lies after content_end = 0.5")
+
+
+def test_a_free_curve_is_drawn_with_the_hosts_editor(drawn):
+    drawn.shows(SCHEDULE, CURVES, "content")
+    before = drawn.curves()
+    drawn.set(SCHEDULE, "shape", "curve")
+    straight = drawn.curves_change(before)
+    points = {"points": [[0, 0], [0.5, 1], [1, 0]], "interpolation": "monotone_cubic"}
+    drawn.set(SCHEDULE, "shape.content", points)
+    bent = drawn.curves_change(straight)
+    assert bent[2] == straight[2] and bent[1] != straight[1]
+    assert drawn.comfy.evaluate(TYPE, [SCHEDULE, "shape.content"]) == "curve"
+
+
+def test_the_router_shows_whose_words_are_whose_while_they_are_typed(drawn):
+    drawn.shows(ROUTER, ROUTING, "zwx style")
+    assert drawn.words("content") == ["a sks animal"] and drawn.words("style") == ["zwx style"]
+    drawn.comfy.evaluate(CENTRE, ROUTER)
+    drawn.comfy.evaluate(FOCUS_PROMPT, PROMPT)
+    drawn.page.keyboard.type(", <s>gold")
+    drawn.shows(ROUTER, ROUTING, "marks no words")  # a lone <s> ends the words before it
+    drawn.page.keyboard.type("</s>")
+    drawn.page.wait_for_timeout(500)
+    assert drawn.words("style") == ["zwx style", "gold"]
+
+
+def test_a_prompt_that_cannot_be_read_says_why(drawn):
+    drawn.set(ROUTER, "prompt", "a dog</c> in ink")
+    drawn.shows(ROUTER, ROUTING, "</c> at character 6 with no marker to close")
+
+
+def test_a_lora_without_its_marker_is_warned_of_until_it_is_there(drawn):
+    drawn.set(ROUTER, "prompt", "<c>a sks animal</c> in zwx style")
+    drawn.shows(ROUTER, ROUTING, "no <s>, so the style LoRA is off")
+    drawn.set(ROUTER, "method", "direct")  # which listens to no markers
+    drawn.hides(ROUTER, ROUTING, "is off")
+    drawn.set(ROUTER, "method", "craft")
+    drawn.shows(ROUTER, ROUTING, "is off")
+    drawn.set(ROUTER, "style_lora", "none")
+    drawn.hides(ROUTER, ROUTING, "is off")
+
+
+def test_the_router_counts_the_layers_of_the_connected_model(drawn):
+    drawn.shows(ROUTER, ROUTING, "204 content, 204 style (all)")
+    drawn.set(ROUTER, "layer_sets", "b-lora")
+    drawn.shows(ROUTER, ROUTING, "12 content, 12 style (b-lora)")
+    drawn.set(ROUTER, "layer_sets", "custom")
+    drawn.set(ROUTER, "layer_sets.patterns", "content: mid_block\nstyle: up_blocks\nstyle: none.1")
+    drawn.shows(ROUTER, ROUTING, "match no layer of this model: style: none.1")
+    drawn.set(ROUTER, "method", "k_lora")
+    drawn.shows(ROUTER, ROUTING, "Layers: not used by k_lora")
+    drawn.set(ROUTER, "method", "b_lora")
+    drawn.shows(ROUTER, ROUTING, "12 content, 12 style (b-lora: part of b_lora)")
+    unlink = "(id) => app.graph.getNodeById(id).disconnectInput(0)"
+    drawn.comfy.evaluate(unlink, ROUTER)
+    drawn.shows(ROUTER, ROUTING, "connect a model")
+
+
+def test_the_table_of_presets_opens_by_keyboard(drawn):
+    drawn.shows(ROUTER, ROUTING, "204 content")
+    drawn.comfy.evaluate(CENTRE, ROUTER)
+    assert "craft-release" not in drawn.seen(ROUTER, ROUTING)
+    summary = drawn.page.locator(".craft-layers summary").first
+    summary.focus()
+    drawn.page.keyboard.press("Enter")
+    drawn.shows(ROUTER, ROUTING, "craft-release")
+    values = widget_values(drawn.comfy.saved())
+    drawn.page.keyboard.press("Space")
+    drawn.hides(ROUTER, ROUTING, "craft-release")
+    assert values == widget_values(drawn.comfy.saved())
+
+
+def test_cfg_1_is_warned_of_before_the_run(drawn):
+    assert drawn.seen(SAMPLER, WARNINGS) == ""
+    drawn.set(SAMPLER, "cfg", 1.0)
+    drawn.shows(SAMPLER, WARNINGS, "At cfg 1")
+    drawn.set(SAMPLER, "asymmetric", False)
+    drawn.hides(SAMPLER, WARNINGS, "At cfg 1")
+
+
+def test_saving_and_reloading_keeps_every_value(drawn):
+    drawn.set(SCHEDULE, "shape", "window")
+    drawn.set(SCHEDULE, "shape.content_end", 0.75)
+    drawn.set(ROUTER, "layer_sets", "custom")
+    drawn.set(ROUTER, "style_strength", 0.35)
+    saved = json.loads(json.dumps(drawn.comfy.saved()))
+    values = widget_values(saved)
+    assert values[SCHEDULE] == ["window", 0, 0.75, 0.5, 1, 0.3, 0.3, "steps"]
+    assert values[ROUTER][:6] == [PROMPT, *widget_values(demo())[ROUTER][1:4], 0.35,
+                                  "custom"]  # fmt: skip
+    assert None not in values[ROUTER] + values[SCHEDULE] + values[SAMPLER]
+    drawn.comfy.open_workflow(saved, "reloaded")
+    assert widget_values(drawn.comfy.saved()) == values
+    drawn.shows(ROUTER, ROUTING, "zwx style")
+
+
+def test_a_prompt_for_the_server_knows_nothing_of_the_drawings(drawn):
+    output = drawn.comfy.evaluate("async () => (await app.graphToPrompt()).output")
+    names = {name for node in output.values() for name in node["inputs"]}
+    assert "prompt" in names and not {CURVES, ROUTING, WARNINGS} & names
+
+
+def test_copies_keep_their_values_and_draw_their_own(drawn):
+    for node, drawing in ((ROUTER, ROUTING), (SCHEDULE, CURVES), (SAMPLER, WARNINGS)):
+        (copy,) = drawn.comfy.evaluate(COPY, node)
+        values = widget_values(drawn.comfy.saved())
+        assert values[copy] == values[node]
+        if node == ROUTER:
+            drawn.set(copy, "prompt", "a stone <c>")
+            drawn.shows(copy, drawing, "a stone")
+            assert "a stone" not in drawn.seen(node, drawing)
+
+
+def test_undo_brings_every_value_back(drawn):
+    before = widget_values(drawn.comfy.saved())
+    drawn.comfy.evaluate(CAPTURE)
+    drawn.set(ROUTER, "prompt", "a stone <c>")
+    drawn.set(SCHEDULE, "shape", "sigmoid")
+    drawn.comfy.evaluate(CAPTURE)
+    drawn.shows(ROUTER, ROUTING, "a stone")
+    drawn.comfy.evaluate("() => app.extensionManager.command.execute('Comfy.Undo')")
+    drawn.shows(ROUTER, ROUTING, "a sks animal")
+    assert widget_values(drawn.comfy.saved()) == before
+
+
+def test_inside_a_subgraph_the_router_keeps_its_values_and_finds_its_model(drawn):
+    before = widget_values(drawn.comfy.saved())[ROUTER]
+    host, inner = drawn.comfy.evaluate(INTO_SUBGRAPH, ROUTER)
+    drawn.shows(inner, ROUTING, "zwx style")
+    drawn.shows(inner, ROUTING, "204 content, 204 style (all)")
+    (definition,) = drawn.comfy.saved()["definitions"]["subgraphs"]
+    assert widget_values(definition)[inner] == before
+    drawn.comfy.evaluate("() => app.canvas.setGraph(app.rootGraph)")
+    assert drawn.seen(SAMPLER, WARNINGS) == ""  # it finds the Router inside
+
+
+@pytest.mark.parametrize("palette", ["light", "dark"])
+def test_the_drawings_take_the_colours_of_the_theme(drawn, nodes, palette):
+    drawn.comfy.evaluate(
+        "(name) => app.extensionManager.setting.set('Comfy.ColorPalette', name)", palette
+    )
+    drawn.set(ROUTER, "prompt", "<c>a sks animal</c> in zwx style")
+    drawn.shows(ROUTER, ROUTING, "is off")
+    drawn.comfy.evaluate(CENTRE, ROUTER)
+    drawn.page.wait_for_timeout(500)
+    drawn.comfy.keep_screenshot(f"drawings_{nodes}_{palette}")
+    colours = "(name) => { const s = getComputedStyle(document.querySelector('.craft-words')); " \
+        "return [s.color, s.backgroundColor].map((c) => c.match(/[\\d.]+/g).slice(0, 3)" \
+        ".reduce((sum, part) => sum + Number(part) / 765, 0)) }"  # fmt: skip
+    ink, paper = drawn.comfy.evaluate(colours, palette)
+    assert abs(ink - paper) > 0.35 and (ink < paper) == (palette == "light")
+    drawn.comfy.evaluate("() => app.extensionManager.setting.set('Comfy.ColorPalette', 'dark')")
+
+
+def test_after_a_run_the_sampler_shows_who_acted_where_and_when(drawn, nodes):
+    drawn.comfy.evaluate(NOTE_THE_END)
+    drawn.set(SAMPLER, "steps", 3)
+    drawn.page.get_by_test_id("queue-button").click()
+    drawn.page.wait_for_function("() => window.ended", timeout=RUN_LIMIT)
+    assert drawn.comfy.evaluate("() => window.ended") == ["execution_success", ""]
+    shown = f"() => app.graph.getNodeById({SAMPLER}).imgs?.[0]?.naturalWidth === 720"
+    images = f"() => app.nodeOutputs[{SAMPLER}].images.length"
+    assert drawn.comfy.evaluate(images) == 1
+    drawn.page.wait_for_function(shown, timeout=LIMIT)
+    drawn.comfy.dismiss_alerts()
+    drawn.comfy.keep_screenshot(f"drawings_{nodes}_run")

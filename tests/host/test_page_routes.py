@@ -1,0 +1,105 @@
+"""What the page is told of a model before anything is loaded."""
+
+import json
+import struct
+
+import comfy.ops
+import comfy.supported_models
+import comfy.utils
+import pytest
+import small_world_models as small
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from craft_lora_pack.comfy_adapter.file_layers import file_layers, file_of
+from craft_lora_pack.comfy_adapter.layer_counts import layer_counts
+from craft_lora_pack.comfy_adapter.modules import model_layers
+from craft_lora_pack.comfy_adapter.page_routes import method_traits
+from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.fusion import FUSION
+from craft_lora_pack.craft_core.routing.layer_sets import resolve
+from craft_lora_pack.craft_core.routing.presets import PRESETS
+from safetensors.torch import save_file
+
+
+@pytest.fixture(scope="module")
+def world():
+    return small.load()
+
+
+@pytest.fixture(scope="module")
+def path(world):
+    return file_of("checkpoints", small.CHECKPOINT)
+
+
+def test_the_header_tells_the_layers_that_the_loaded_model_has(world, path):
+    assert file_layers(path) == model_layers(world.model)
+
+
+def test_the_counts_are_those_of_the_loaded_model(world, path):
+    told = layer_counts(path)
+    layers = model_layers(world.model)
+    assert told["layers"] == len(layers)
+    assert set(told["sets"]) == {key for key in PRESETS if key != "auto"}
+    for key, counted in told["sets"].items():
+        sets = resolve(key, layers)
+        assert (counted["content"], counted["style"]) == (len(sets.content), len(sets.style))
+        assert counted["unmatched"] == list(sets.unmatched)
+
+
+def test_custom_patterns_are_counted_and_what_they_miss_is_named(path):
+    told = layer_counts(path, "content: middle_block\ncontent: nowhere.1\nstyle: output_blocks")
+    custom = told["sets"]["custom"]
+    assert custom["content"] > 0 and custom["style"] > 0
+    assert custom["unmatched"] == ["content: nowhere.1"]
+    assert "No content pattern" in layer_counts(path, "content: nowhere")["sets"]["custom"]["error"]
+
+
+def header_only(file, shapes):
+    """A safetensors file cut off after its header."""
+    entries = {name: {"dtype": "F16", "shape": shape} for name, shape in shapes.items()}
+    header = json.dumps(entries).encode()
+    file.write_bytes(struct.pack("<Q", len(header)) + header)
+    return file
+
+
+def test_a_file_in_diffusers_names_has_the_hosts_layers(tmp_path):
+    """SDXL's UNet under diffusers' names, as the host's own table spells them."""
+    config = dict(comfy.supported_models.SDXL.unet_config) | {
+        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320,
+        "num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "num_classes": "sequential",
+        "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+        "transformer_depth_middle": 10, "num_head_channels": 64, "use_spatial_transformer": True,
+    }  # fmt: skip
+    unet = UNetModel(**config, device="meta", operations=comfy.ops.disable_weight_init)
+    own = {key: list(weight.shape) for key, weight in unet.state_dict().items()}
+    names = comfy.utils.unet_to_diffusers(config)
+    renamed = {key: own[ldm] for key, ldm in names.items() if ldm in own}
+    file = header_only(tmp_path / "unet.safetensors", renamed)
+    layers = dict(weights_of(unet))
+    assert len(layers) > 700 and file_layers(file) == layers
+
+
+def weights_of(unet):
+    for path, module in unet.named_modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
+            yield path, tuple(module.weight.shape)
+
+
+def test_what_cannot_be_told_is_refused_in_words(tmp_path):
+    for kind, name in (("checkpoints", "absent.safetensors"), ("loras", small.CONTENT), ("", "")):
+        with pytest.raises(CraftError, match="There is no file"):
+            file_of(kind, name)
+    torch.save({}, tmp_path / "old.ckpt")
+    (tmp_path / "cut.safetensors").write_bytes(b"\x00\x01")
+    for name in ("old.ckpt", "cut.safetensors"):
+        with pytest.raises(CraftError, match="cannot be read without loading"):
+            file_layers(tmp_path / name)
+    save_file({"a": torch.zeros(2)}, tmp_path / "empty.safetensors")
+    with pytest.raises(CraftError, match="no layers of a diffusion model"):
+        file_layers(tmp_path / "empty.safetensors")
+
+
+def test_the_traits_are_told_of_every_method():
+    told = method_traits()
+    assert set(told) == set(FUSION.keys())
+    assert told["b_lora"]["pinned"] == "b-lora" and told["direct"]["layer_sets"] is False

@@ -1,0 +1,96 @@
+"""Files carry their parameters, never take another's place, and the journal survives a cut."""
+
+import io
+import json
+
+import pytest
+from fake_comfyui import OBJECT_INFO, PROMPT, picture
+from PIL import Image
+
+from craft_core.cli.queue.journal import NAME, Journal
+from craft_core.cli.queue.matrix import jobs_of
+from craft_core.cli.queue.saving import save, stem_of, stems, with_job
+from craft_core.errors import CraftError
+from craft_core.remote.address import Inputs
+
+
+def job(*matrix):
+    return jobs_of(Inputs(PROMPT, OBJECT_INFO), [], matrix or ["seed=3"], [])[0]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name"),
+    [
+        ({"content": "dog", "seed": "3"}, "demo_content-dog_seed-3"),
+        ({"style": "inks/blue ink.safetensors"}, "demo_style-inks_blue_ink"),
+        ({"strength": "0.25"}, "demo_strength-0.25"),
+        ({"prompt": 'a "cat": <c>/..\\x</c>?*|'}, "demo_prompt-a_cat_c_.._x_c"),
+        ({"prompt": "кот"}, "demo_prompt-кот"),
+        ({"prompt": "..."}, "demo_prompt-"),
+        ({}, "demo"),
+    ],
+)
+def test_names_have_only_what_every_file_system_takes(parameters, name):
+    assert stem_of("demo", parameters) == name
+
+
+def test_a_long_name_fits_a_file_system_whatever_its_alphabet():
+    name = stem_of("demo", {f"p{index}": "猫" * 100 for index in range(9)})
+    longest = f"{name}_{'猫' * 20}_00001.png.part"
+    assert len(longest.encode()) < 255
+    assert name.startswith("demo_p0-猫猫")
+
+
+def test_files_of_several_nodes_keep_their_own_prefixes():
+    one, two, other = ({"filename": name} for name in ("a_00001_.png", "a_00002_.png", "b_1.png"))
+    assert stems("demo", job(), [one, two]) == ["demo_seed-3"] * 2
+    assert stems("demo", job(), [one, other]) == ["demo_seed-3_a", "demo_seed-3_b"]
+
+
+def test_no_file_takes_the_place_of_another(tmp_path):
+    names = [save(b"content", tmp_path, "demo_seed-3", "demo", job(), "a/b.WEBM") for _ in range(3)]
+    assert names == [f"demo_seed-3_0000{number}.webm" for number in (1, 2, 3)]
+    assert sorted(file.name for file in tmp_path.iterdir()) == names
+
+
+def test_a_picture_keeps_its_texts_and_pixels_and_gets_the_parameters():
+    content = with_job(picture(5), "demo", job("prompt=кот"))
+    Image.open(io.BytesIO(content)).verify()
+    with Image.open(io.BytesIO(content)) as image:
+        assert json.loads(image.info["prompt"]) == {"number": 5}
+        told = json.loads(image.info["craft_queue"])
+        assert told == {"workflow": "demo", "parameters": {"prompt": "кот"}}
+        assert image.getpixel((0, 0)) == (5, 0, 0)
+
+
+def test_what_is_no_png_stays_as_it_is():
+    assert with_job(b"RIFF....WEBP", "demo", job()) == b"RIFF....WEBP"
+
+
+def test_the_journal_knows_what_became_of_a_job(tmp_path):
+    journal = Journal(tmp_path, "me")
+    assert not journal.is_done(job()) and journal.prompt_id(job()) is None
+    journal.queued(job(), "id-1")
+    assert Journal(tmp_path, "other").prompt_id(job()) == "id-1"
+    assert Journal(tmp_path, "other").client == "me"
+    (tmp_path / "a.png").touch()
+    journal.done(job(), ["a.png"])
+    again = Journal(tmp_path, "other")
+    assert again.is_done(job()) and again.prompt_id(job()) is None
+    (tmp_path / "a.png").unlink()
+    assert not again.is_done(job())
+
+
+def test_a_line_cut_off_is_passed_over_and_nothing_is_lost_behind_it(tmp_path):
+    Journal(tmp_path, "me").done(job("seed=1"), [])
+    with (tmp_path / NAME).open("a") as file:
+        file.write('{"job": "12')
+    Journal(tmp_path, "me").done(job("seed=2"), [])
+    again = Journal(tmp_path, "me")
+    assert again.is_done(job("seed=1")) and again.is_done(job("seed=2"))
+
+
+def test_a_file_that_is_no_journal_is_not_written_to(tmp_path):
+    (tmp_path / NAME).write_text('{"mine": 1}\n')
+    with pytest.raises(CraftError, match="not a journal"):
+        Journal(tmp_path, "me")

@@ -1,0 +1,125 @@
+"""The page's own logic: its tests under node, and that it computes what the core computes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from itertools import product
+from typing import Any
+
+import pytest
+
+from craft_core.errors import CraftError
+from craft_core.routing.markers import parse
+from craft_core.schedule import SHAPES
+from craft_core.schedule.schedule import Schedule, sample_curve
+from launcher.paths import ROOT
+
+NODE = shutil.which("node")
+WEB_TESTS = ROOT / "tests" / "web"
+FLOORS = ((0.0, 0.0), (0.3, 0.0), (0.25, 1.0))
+SWEPT = (0.0, 0.25, 0.5, 1.0)  # parts of a knob's range
+POINTS = (
+    ((0.0, 1.0), (1.0, 0.0)),
+    ((0.2, 0.7),),
+    ((0.1, 0.0), (0.15, 1.0), (0.2, 1.0), (0.8, 0.9), (0.95, 0.05)),
+    ((0.9, 0.2), (0.0, 0.4), (0.5, 0.4), (0.6, 1.0)),
+    (),
+    ((0.3, 0.1), (0.3, 0.5)),
+    ((0.0, 1.5), (1.0, 0.0)),
+)
+PROMPTS = (
+    "", "no markers, at all ", "<c>a red car</c> in <s>watercolor style</s>",
+    "A dog <c> in watercolor style <s>", "A dog, <c>, in ink. <s>.",
+    "<C>a</C> and <c>b</c> <S>d</S>",
+    "(<c> x )", "( <c>a dog</c> ) , <s>ink</s> !", "a<c>b</c>c<s>d</s>e", "a cat<c>sits<s>",
+    "one <c> two <c> three <s>", "<c>a</c><s>b</s>", "line one <c>\n  in ink <s>\r\n end",
+    "\u3000<c>猫</c>、<s>墨</s>", "🦊 fox<c>🦊<s>", "x\x85<c>y\x1c</c>\u2003z", "<c>a\u00a0</c>;",
+    "<c> ,;. </c>", "<c></c>", "<c>", "</c>", "🦊🦊 a</s>", "<c>a <s>b</s> c</c>",
+    "<c>a <s>b</c> c</s>", "<<c>c>a dog</c>", "<c >a</c>", "a <s> <s>", "<c>a</c></c>",
+)  # fmt: skip
+
+
+def ranges(parameter) -> list[Any]:
+    if parameter.name in ("content", "style") and parameter.type is tuple:
+        return list(POINTS)
+    low, high = parameter.knob.minimum, parameter.knob.maximum
+    return [low + part * (high - low) for part in SWEPT]
+
+
+def curve_cases() -> list[dict[str, Any]]:
+    cases = []
+    for method in SHAPES:
+        names = [parameter.name for parameter in method.parameters]
+        for values in product(*map(ranges, method.parameters)):
+            floors = FLOORS[len(cases) % len(FLOORS)]
+            settings = dict(zip(names, values, strict=True))
+            case = {"shape": method.key, "settings": settings, "floors": floors, "count": 21}
+            cases += [case]
+        cases += [{"shape": method.key, "settings": {}, "floors": (0.0, 0.0), "count": 5}]
+    return cases
+
+
+def python_curve(case: dict[str, Any]) -> Any:
+    try:
+        schedule = Schedule(case["shape"], case["settings"], *case["floors"])
+        return sample_curve(schedule, case["count"])
+    except CraftError:
+        return None
+
+
+def python_prompt(prompt: str) -> dict[str, Any]:
+    try:
+        marked = parse(prompt)
+    except CraftError as error:
+        return {"error": str(error)}
+    return {
+        "clean": marked.clean,
+        "content": [phrase.text for phrase in marked.content],
+        "style": [phrase.text for phrase in marked.style],
+        "markers": [[prompt[start:end], role] for start, end, role in marked.markers],
+    }
+
+
+def node(arguments: list[str], text: str = "") -> str:
+    if NODE is None:
+        pytest.skip("node is not installed")
+    done = subprocess.run(
+        [NODE, *arguments], input=text, capture_output=True, text=True, cwd=ROOT, check=False,
+        encoding="utf-8",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def evaluated() -> dict[str, Any]:
+    asked = {"curves": curve_cases(), "prompts": PROMPTS}
+    return json.loads(node([str(WEB_TESTS / "evaluate.mjs")], json.dumps(asked)))
+
+
+def test_the_tests_of_the_pages_logic_pass():
+    files = sorted(map(str, WEB_TESTS.glob("*.test.mjs")))
+    assert files
+    assert "# fail 0" in node(["--test", "--test-reporter=tap", *files])
+
+
+def test_the_page_draws_the_curves_that_the_core_computes(evaluated):
+    cases = curve_cases()
+    assert {case["shape"] for case in cases} == set(SHAPES.keys())
+    refused = 0
+    for case, drawn in zip(cases, evaluated["curves"], strict=True):
+        computed = python_curve(case)
+        if computed is None:
+            refused += 1
+            assert "error" in drawn, case
+            continue
+        for row, own in zip(computed, drawn, strict=True):
+            assert own == pytest.approx(row, abs=1e-12), case
+    assert 0 < refused < len(cases)
+
+
+def test_the_page_reads_a_prompt_as_the_core_does(evaluated):
+    for prompt, read in zip(PROMPTS, evaluated["prompts"], strict=True):
+        assert read == python_prompt(prompt), repr(prompt)

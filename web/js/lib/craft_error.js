@@ -1,0 +1,20 @@
+// @ts-check
+/** A user's mistake, told in three parts as craft_core/errors.py tells it. */
+
+export class CraftError extends Error {
+  /**
+   * @param {string} given what was given
+   * @param {string} possible what is possible
+   * @param {string} action what to do
+   */
+  constructor(given, possible, action) {
+    super([given, possible, action].map(sentence).join(" "));
+    this.name = "CraftError";
+  }
+}
+
+/** @param {string} text */
+function sentence(text) {
+  const trimmed = text.trim();
+  return /[.!?]$/.test(trimmed) ? trimmed : `${trimmed}.`;
+}

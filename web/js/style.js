@@ -1,0 +1,55 @@
+// @ts-check
+/** The look of our drawings: the host's own colours, so that every theme of it fits. */
+
+const CSS = `
+.craft-panel { width: 100%; height: 100%; overflow: hidden; box-sizing: border-box;
+  color: var(--input-text, #ddd); font: 12px/1.4 Inter, Arial, sans-serif; text-align: left; }
+.craft-panel[hidden] { display: none; }
+.craft-panel > div { display: flex; flex-direction: column; gap: 4px; box-sizing: border-box; }
+.dom-widget > .craft-panel > div { padding: 0 6px; }
+.craft-words { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 6.9em;
+  overflow-y: auto; padding: 3px 6px; }
+.craft-words, .craft-curves svg { border-radius: 4px;
+  background: var(--component-node-widget-background, var(--comfy-input-bg, #222)); }
+.craft-content, .craft-style { border-radius: 3px; padding: 0 2px; color: inherit; }
+.craft-content { background: rgb(66 135 245 / 0.38); border-bottom: 2px solid rgb(66 135 245); }
+.craft-style { background: rgb(240 120 50 / 0.38); border-bottom: 2px dashed rgb(240 120 50); }
+.craft-marker { opacity: 0.55; }
+.craft-warning { padding: 2px 6px; border-left: 3px solid rgb(222 160 20);
+  background: rgb(222 160 20 / 0.16); }
+.craft-quiet { opacity: 0.7; }
+.craft-layers summary { cursor: pointer; border-radius: 3px; }
+.craft-layers summary:focus-visible { outline: 2px solid rgb(66 135 245); }
+.craft-layers table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+.craft-layers th, .craft-layers td { text-align: right; padding: 0 4px; font-weight: normal; }
+.craft-layers th:first-child, .craft-layers td:first-child { text-align: left; }
+.craft-layers tr[aria-current] { font-weight: bold; }
+.craft-curves { height: 100%; min-height: 96px; }
+.craft-curves svg { flex: 1 1 0; min-height: 72px; width: 100%; }
+.craft-curves path { fill: none; stroke-width: 2.5; vector-effect: non-scaling-stroke; }
+.craft-curves .grid { stroke: currentColor; stroke-width: 1; opacity: 0.18; }
+.craft-curves .content { stroke: rgb(66 135 245); }
+.craft-curves .style { stroke: rgb(240 120 50); stroke-dasharray: 7 4; }
+.craft-legend { display: flex; justify-content: space-between; gap: 8px; }
+`;
+
+/** Put the style sheet into the page. */
+export function addStyle() {
+  const style = document.createElement("style");
+  style.textContent = CSS;
+  document.head.append(style);
+}
+
+/**
+ * An element of a class with children; texts are never read as HTML.
+ *
+ * @param {string} tag
+ * @param {string} className
+ * @param {...(Node | string)} children
+ */
+export function make(tag, className, ...children) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  made.append(...children);
+  return made;
+}
