@@ -26,14 +26,14 @@ def add_page_routes() -> None:
 
 
 async def _layer_sets(request: web.Request) -> web.Response:
-    """kind, name: a model file. patterns: of the entry `custom`. 404 with the reason where the
-    layers cannot be told."""
+    """kind, name: a model file. patterns: of the entry `custom`. {"error": why} where the layers
+    cannot be told: no failure, so that a graph whose models are missing opens without one."""
     asked = request.rel_url.query
     try:
         path = file_of(asked.get("kind", ""), asked.get("name", ""))
         counts = await asyncio.to_thread(layer_counts, path, asked.get("patterns", "").strip())
     except CraftError as error:
-        return web.json_response({"error": str(error)}, status=404)
+        return web.json_response({"error": error.given})
     return web.json_response(counts)
 
 

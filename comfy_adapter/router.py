@@ -240,7 +240,7 @@ def _layer_sets(
     text = method.traits.pinned_layer_set
     text = text or (request.layer_sets.strip() if method.traits.layer_sets else "all")
     if text == "auto":
-        return auto_sets(request.branches, branches, layers, device)
+        return auto_sets(*_on(request.branches, branches), layers, device)
     return resolve(text, layers, branches)
 
 
@@ -272,12 +272,18 @@ def _energies(
     request: Request, method: Any, bank: Bank, layers: Any, device: Any
 ) -> Energies | None:
     """How large the updates are of the branches that are on, for a method that compares them."""
-    pairs = zip(request.branches, bank.branches, strict=True)
-    on = [(file, one) for file, one in pairs if one.strength]
-    if not (method.traits.energies and on):
+    if not (method.traits.energies and bank.branches):
         return None
-    files, branches = zip(*on, strict=True)
-    return file_energies(files, branches, layers, device)
+    return file_energies(*_on(request.branches, bank.branches), layers, device)
+
+
+def _on(
+    files: Sequence[BranchFile], branches: Sequence[Branch]
+) -> tuple[Sequence[BranchFile], Sequence[Branch]]:
+    """Those with a strength; all, where none has one."""
+    on = [pair for pair in zip(files, branches, strict=True) if pair[1].strength]
+    kept = on or list(zip(files, branches, strict=True))
+    return [file for file, _ in kept], [one for _, one in kept]
 
 
 def _reachable(bank: Bank, plan: Plan) -> Bank:

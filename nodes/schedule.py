@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..comfy_adapter.pictures import curves_picture
 from ..comfy_adapter.sockets import CATEGORY, Schedule
@@ -59,4 +59,4 @@ class TimestepSchedule(io.ComfyNode):
         schedule = Curves(method.key, knobs, content_floor, style_floor, clock)
         _, content, style = zip(*sample_curve(schedule, 201), strict=True)
         picture = curves_picture(content, style, f"{method.label}, clock: {clock}")
-        return io.NodeOutput(schedule, picture, ui=ui.PreviewImage(picture, cls=cls))
+        return io.NodeOutput(schedule, picture)

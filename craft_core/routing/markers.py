@@ -25,9 +25,9 @@ from ..errors import CraftError
 from ..types import Role
 
 _KINDS: dict[str, Role] = {"c": "content", "s": "style"}
-_MARKER = re.compile(r"<(?P<close>/?)(?P<kind>[cs])>", re.IGNORECASE)
+_MARKER = re.compile(r"<(?P<close>/?)(?P<kind>[cCsS])>")
 _BLANK = r"[^\S\r\n]*"  # whitespace within a line
-_GAP = re.compile(rf"{_BLANK}(?:</?[cs]>{_BLANK})+", re.IGNORECASE)
+_GAP = re.compile(rf"{_BLANK}(?:</?[cCsS]>{_BLANK})+")
 _WEAK = ",;."  # not part of the phrase that a lone marker ends
 _POSSIBLE = (
     "Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>"

@@ -13,7 +13,7 @@ from launcher.paths import ROOT
 DEMO = ROOT / "workflows" / "demo_small_world.json"
 OURS = "/extensions/comfyui-craft-lora/"
 RUN_LIMIT = 240_000  # milliseconds
-SCHEDULE, ROUTER, SAMPLER = 3, 4, 7  # nodes of the demo
+LOADER, SCHEDULE, ROUTER, SAMPLER = 1, 3, 4, 7  # nodes of the demo
 CURVES, ROUTING, WARNINGS = "craft_curves", "craft_routing", "craft_warnings"
 PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
 LIMIT = 20_000  # milliseconds until a drawing shows
@@ -224,6 +224,8 @@ def test_the_router_counts_the_layers_of_the_connected_model(drawn):
     drawn.shows(ROUTER, ROUTING, "Layers: not used by k_lora")
     drawn.set(ROUTER, "method", "b_lora")
     drawn.shows(ROUTER, ROUTING, "12 content, 12 style (b-lora: part of b_lora)")
+    drawn.set(LOADER, "ckpt_name", "absent.safetensors")
+    drawn.shows(ROUTER, ROUTING, "There is no file 'absent.safetensors' in checkpoints")
     unlink = "(id) => app.graph.getNodeById(id).disconnectInput(0)"
     drawn.comfy.evaluate(unlink, ROUTER)
     drawn.shows(ROUTER, ROUTING, "connect a model")

@@ -30,7 +30,7 @@ POINTS = (
     ((0.0, 1.5), (1.0, 0.0)),
 )
 PROMPTS = (
-    "", "no markers, at all ", "<c>a red car</c> in <s>watercolor style</s>",
+    "", "no markers, at all ", "<\u017f>long s", "<c>a red car</c> in <s>watercolor style</s>",
     "A dog <c> in watercolor style <s>", "A dog, <c>, in ink. <s>.",
     "<C>a</C> and <c>b</c> <S>d</S>",
     "(<c> x )", "( <c>a dog</c> ) , <s>ink</s> !", "a<c>b</c>c<s>d</s>e", "a cat<c>sits<s>",

@@ -73,7 +73,7 @@ function readLayers(node, hosts, question) {
   if (!file) return { quiet: linked ? UNTOLD.unknown : UNTOLD.unlinked, warnings: [] };
   const answer = question.ask(file, typeof typed === "string" ? typed : "");
   if (!answer) return { quiet: UNTOLD.waiting, warnings: [] };
-  if (answer.error) return { quiet: UNTOLD.unknown, warnings: [] };
+  if (answer.error) return { quiet: `Layers: ${answer.error}`, warnings: [] };
   const warnings = layerSetWarnings(used, answer.sets);
   return { file: file.name, used, why, ...answer, warnings };
 }

@@ -47,7 +47,7 @@ async function request(key) {
     const answer = await api.fetchApi(`/craft_lora/layer_sets?${key}`);
     answers.set(key, await answer.json());
   } catch {
-    answers.set(key, { error: "The server did not answer." });
+    answers.set(key, { error: "the server did not answer" });
   }
   if (answers.get(key).error) setTimeout(() => answers.delete(key), AGAIN);
 }
