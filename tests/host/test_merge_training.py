@@ -368,7 +368,7 @@ def execute(world, **changes):
     method = changes.pop("method", "zip_lora")
     knobs = LEARNED[method].knobs({"steps": 2})
     settings = {
-        "branches": FILES, "fused_prompt": PROMPT, "save_name": "test/learn_node", "precision": "bf16",
+        "branches": FILES, "fused_prompt": PROMPT, "save_name": "test/learned", "precision": "bf16",
         "gradient_checkpointing": True, "resume": False, "allow_unmatched": False, **changes,
     }  # fmt: skip
     lists = {name: [value] for name, value in settings.items()}
