@@ -262,7 +262,7 @@ def test_same_seed_same_encoder_with_or_without_checkpointing(world):
 def test_foreign_phrases_damp_the_lora_even_those_it_was_not_taught(world):
     """App. B.3, type I: another content than the trained one."""
     name, *_ = train(
-        world, steps=60, learning_rate=1e-2, layer_sets="b-lora",
+        world, steps=100, learning_rate=1e-2, layer_sets="b-lora", neutral_weight=1e-4,
         other_images=[picture(*pair) for pair in OTHERS],
         other_captions=[f"<c>a {c}</c> in {s} style" for c, s in OTHERS],
     )  # fmt: skip
@@ -274,8 +274,8 @@ def test_foreign_phrases_damp_the_lora_even_those_it_was_not_taught(world):
         return sum(found) / len(found)
 
     own = mean("a sks animal")
-    assert mean("a cat") < 0.8 * own
-    assert mean("a rocket") < 0.8 * own
+    assert mean("a cat") < 0.7 * own
+    assert mean("a rocket") < 0.7 * own
 
 
 def test_the_model_and_the_lora_files_stay_as_they_are(world):

@@ -1,4 +1,6 @@
-"""Run-time fusion methods: direct, CRAFT routing, B-LoRA."""
+"""Run-time fusion methods: what each listens to; direct, CRAFT routing and B-LoRA."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,7 +8,7 @@ from unet_layers import sdxl_layers
 
 from craft_core.fusion import FUSION
 from craft_core.routing import PRESETS, gammas, parse, resolve
-from craft_core.types import Bank, Branch, Factors, Moment, Routing
+from craft_core.types import Bank, Branch, Energies, Factors, Moment, Routing
 
 LAYERS = sdxl_layers()
 ATTENTION = [path for path in LAYERS if ".attn" in path]
@@ -20,6 +22,7 @@ def branch(name, role, paths=ATTENTION):
 
 BANK = Bank.of([branch("dog", "content"), branch("ink", "style"), branch("cat", "content")], LAYERS)
 ROLES = [b.role for b in BANK.branches]
+ENERGIES = Energies(dict.fromkeys(ATTENTION, (1.0, 1.0)), dict.fromkeys(ATTENTION, (1.0, 1.0)))
 
 
 def routing(prompt, layer_sets="b-lora", **dials):
@@ -82,14 +85,20 @@ def test_b_lora_pins_its_preset_and_gates_just_its_two_blocks():
     }
 
 
-def test_every_constant_method_declares_what_it_listens_to_and_holds_to_it():
+def everything(method, routed):
+    """A method's gates at every moment, (moments, views, layers, branches)."""
+    gates = method.function(BANK, replace(routed, energies=ENERGIES))
+    return torch.stack([gates.at(moment) for moment in MOMENTS])
+
+
+def test_every_method_declares_what_it_listens_to_and_holds_to_it():
     """Changing what a method ignores changes nothing; changing what it hears changes something."""
-    for method in map(FUSION.__getitem__, ("craft", "direct", "b_lora")):
-        base = table(method.key, routing("a dog <c> in ink <s>"))
-        unmarked = table(method.key, routing("a dog in ink"))
+    for method in FUSION:
+        base = everything(method, routing("a dog <c> in ink <s>"))
+        unmarked = everything(method, routing("a dog in ink"))
         assert torch.equal(base, unmarked) is not method.traits.markers
         assert not (method.traits.layer_sets and method.traits.pinned_layer_set)
-        other = table(method.key, routing("a dog <c> in ink <s>", "craft-release"))
+        other = everything(method, routing("a dog <c> in ink <s>", "craft-release"))
         hears_sets = method.traits.layer_sets or bool(method.traits.pinned_layer_set)
         assert torch.equal(base, other) is not hears_sets
 
