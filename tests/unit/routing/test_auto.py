@@ -113,7 +113,9 @@ def test_branches_of_a_role_add_up():
 def test_slices_of_a_fused_layer_are_one_update():
     """In whole numbers, so that no order of adding up rounds."""
     random = torch.Generator().manual_seed(15)
-    down, up = (torch.randint(-9, 10, shape, generator=random).float() for shape in ((4, 4), (6, 4)))
+    down, up = (
+        torch.randint(-9, 10, shape, generator=random).float() for shape in ((4, 4), (6, 4))
+    )
     whole = Branch("whole", "content", {"a": (Factors(down, up),)})
     slices = tuple(Factors(down, up[i : i + 2], 1.0, (i, 2)) for i in (0, 2, 4))
     fused = Branch("fused", "content", {"a": slices})
