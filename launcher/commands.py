@@ -15,6 +15,7 @@ from .generate import generate, open_server
 from .locales import write_locales
 from .paths import ROOT
 from .server import require_port
+from .small_world import add_small_world, own_folder, remove_small_world
 from .terminal import say
 from .tiers import TIERS, run_tiers
 
@@ -23,6 +24,7 @@ INTERRUPTED = 130
 EXAMPLES = """examples:
   python run.py demo                 make pictures with the shipped model and two LoRAs
   python run.py host                 the same ComfyUI, left open for you to play with
+  python run.py small-world add      put the demo's model into your own ComfyUI (remove: out again)
   python run.py test                 set everything up and run all tests
   python run.py test host -- -x      one tier, with options for pytest
 
@@ -91,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     flow.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE")
     flow.add_argument("--output", type=Path, help="default: output/NAME in this folder")
     flow.set_defaults(run=_workflow)
+    world = commands.add_parser("small-world", help="put the demo model into your own ComfyUI")
+    world.add_argument("what", choices=("add", "remove"))
+    world.set_defaults(run=_small_world)
     test = commands.add_parser("test", help="run the tests (all tiers, or one)")
     test.add_argument("tier", nargs="?", choices=tuple(TIERS))
     test.set_defaults(run=_test)
@@ -127,6 +132,12 @@ def _host(chosen: argparse.Namespace, _passed_on: list[str]) -> int:
             say("\nending ComfyUI")
             return 0
         raise LaunchError(f"ComfyUI ended by itself (status {status}).\n{server.log_tail()}")
+
+
+def _small_world(chosen: argparse.Namespace, _passed_on: list[str]) -> int:
+    change = add_small_world if chosen.what == "add" else remove_small_world
+    change(own_folder())
+    return 0
 
 
 def _test(chosen: argparse.Namespace, passed_on: list[str]) -> int:

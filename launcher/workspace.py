@@ -37,7 +37,7 @@ def prepare_workspace(host: Host, folder: Path | None = None) -> Path:
 
 def link(pack: Path, place: Path) -> None:
     """Make `place` lead to `pack`: a symbolic link, on Windows a junction (needs no rights)."""
-    if _leads_to(place, pack):
+    if leads_to(place, pack):
         return
     if _is_link(place):
         os.unlink(place)
@@ -60,7 +60,8 @@ def _is_link(place: Path) -> bool:
     return True
 
 
-def _leads_to(place: Path, pack: Path) -> bool:
+def leads_to(place: Path, pack: Path) -> bool:
+    """Whether `place` is a link to `pack`."""
     return _is_link(place) and os.path.realpath(place) == os.path.realpath(pack)
 
 

@@ -18,7 +18,17 @@ from pathlib import Path
 import pytest
 
 from craft_core.remote import client
-from launcher import cache, environment, hosts, paths, pip, server, tiers, workspace
+from launcher import (
+    cache,
+    environment,
+    hosts,
+    paths,
+    pip,
+    server,
+    small_world,
+    tiers,
+    workspace,
+)
 from launcher.commands import main
 from launcher.errors import LaunchError
 from launcher.terminal import bar
@@ -295,6 +305,48 @@ def test_a_stale_link_is_renewed_and_a_real_folder_is_never_replaced(tmp_path):
     assert place.resolve() == new and old.is_dir()
     with pytest.raises(LaunchError, match="in the way"):
         workspace.link(new, old)
+
+
+def names(folder: Path) -> set[str]:
+    return {str(entry.relative_to(folder)) for entry in folder.rglob("*")}
+
+
+def test_the_small_world_is_added_to_a_users_comfyui_and_removed_without_a_trace(tmp_path):
+    host = comfyui(tmp_path / "ComfyUI")
+    for name in ("custom_nodes", "input/own"):
+        (host / name).mkdir(parents=True)
+    before = names(host)
+    small_world.add_small_world(host)
+    small_world.add_small_world(host)  # again does no harm
+    assert workspace.leads_to(
+        host / "custom_nodes" / "craft_small_world", paths.ROOT / "small_world"
+    )
+    assert {"input/craft_small_world_content.png", "input/craft_small_world/style.png"} <= names(
+        host
+    )
+    small_world.remove_small_world(host)
+    assert names(host) == before
+    small_world.remove_small_world(host)  # again does no harm
+
+
+def test_what_is_the_users_stays_when_the_small_world_comes_and_goes(tmp_path):
+    host = comfyui(tmp_path / "ComfyUI")
+    small_world.add_small_world(host)
+    picture = host / "input" / "craft_small_world_content.png"
+    picture.write_bytes(b"painted over")
+    with pytest.raises(LaunchError, match="in the way"):
+        small_world.add_small_world(host)
+    small_world.remove_small_world(host)
+    assert picture.read_bytes() == b"painted over"
+    assert not (host / "custom_nodes" / "craft_small_world").exists()
+
+
+def test_the_small_world_goes_where_the_users_node_packs_are(tmp_path):
+    host, clone = comfyui(tmp_path / "ComfyUI"), tmp_path / "base" / "custom_nodes" / "pack"
+    assert small_world.own_folder(clone, {"COMFYUI_PATH": str(host)}) == host
+    assert small_world.own_folder(clone, {}) == tmp_path / "base"
+    with pytest.raises(LaunchError, match="set COMFYUI_PATH"):
+        small_world.own_folder(tmp_path / "elsewhere", {})
 
 
 # --- server
