@@ -29,6 +29,7 @@ if not (Path(_COMFYUI) / "main.py").is_file():
     )
 
 LIMIT = 300_000  # milliseconds; a busy machine needs long to load the page
+RUN_LIMIT = 900_000  # milliseconds; two of the shipped workflows train
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -51,6 +52,21 @@ READY = (
 )
 LOAD = "([graph, name]) => app.loadGraphData(graph, true, true, name)"
 FIT = "() => app.extensionManager.command.execute('Comfy.Canvas.FitView')"
+NOTE_THE_END = """() => {
+    window.ended = null
+    for (const kind of ["execution_success", "execution_error", "execution_interrupted"])
+        app.api.addEventListener(kind, (event) => {
+            window.ended ??= [kind, event.detail.exception_message ?? ""]
+        })
+}"""
+# What the bare page writes too: files of the user's that need not be there, download sites that it
+# may not ask for a missing model, and a slip of its own while it starts.
+NOT_OURS = (
+    "/userdata",
+    "/user.css",
+    "Content Security Policy",
+    "ComfyApp graph accessed before initialization",
+)
 
 
 class ComfyPage:
@@ -70,6 +86,10 @@ class ComfyPage:
     def _note_error(self, error: Error) -> None:
         self.errors.append(f"{error.message}\n{error.stack}")
 
+    def our_errors(self) -> list[str]:
+        """Errors since the last workflow was opened, without those of the bare page."""
+        return [error for error in self.errors if not any(known in error for known in NOT_OURS)]
+
     def evaluate(self, script: str, argument: Any = None) -> Any:
         return self.page.evaluate(script, argument)
 
@@ -80,6 +100,17 @@ class ComfyPage:
         self.evaluate(LOAD, [workflow, name])
         self.evaluate(FIT)
         self.page.wait_for_timeout(1000)  # the fit is animated
+
+    def run(self) -> list[str]:
+        """Press Run and wait for the end: how it ended, and the message of a failure."""
+        self.evaluate(NOTE_THE_END)
+        with self.page.expect_response(
+            lambda answer: answer.url.endswith("/prompt") and answer.request.method == "POST"
+        ) as queued:
+            self.page.get_by_test_id("queue-button").click()
+        assert queued.value.ok, queued.value.text()
+        self.page.wait_for_function("() => window.ended", timeout=RUN_LIMIT)
+        return self.evaluate("() => window.ended")
 
     def alerts(self) -> list[str]:
         """The texts of the messages that the page shows."""

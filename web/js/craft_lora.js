@@ -4,10 +4,12 @@
 // @ts-ignore: the host's own module
 import { app } from "../../../scripts/app.js";
 import { acfgDrawing } from "./acfg_drawing.js";
+import { followLanguage } from "./language.js";
 import { addDrawing, keepDrawing } from "./panel.js";
 import { routerDrawing } from "./router_drawing.js";
 import { scheduleDrawing } from "./schedule_drawing.js";
 import { askMethods } from "./server.js";
+import { hintAtSmallWorld } from "./small_world.js";
 import { addStyle } from "./style.js";
 
 /** @type {Record<string, () => import("./panel.js").Drawing>} */
@@ -24,8 +26,9 @@ app.registerExtension({
   async setup() {
     addStyle();
     keepDrawing();
-    await askMethods();
+    await Promise.all([followLanguage(), askMethods()]);
   },
+  afterConfigureGraph: hintAtSmallWorld,
   /** @param {any} node */
   nodeCreated(node) {
     const drawing = DRAWINGS[node.comfyClass];

@@ -1,0 +1,115 @@
+"""Every shipped workflow as a new user meets it: opened in the page, Run, and its pictures.
+
+The demo is reached through the template browser. All run as they are shipped; the one for a model
+that does not ship gets the small world's files chosen in its menus, as a user chooses their own.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from craft_core.remote.workflow import read_workflow
+from launcher.paths import ROOT
+
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+DEMO = ROOT / "workflows" / "demo_small_world.json"
+PACK = "CRAFT LoRA: Content + Style"
+ABSENT = "craft_small_world_absent.safetensors"
+
+OWN_FILES = {
+    "fusion_sdxl": {
+        "ckpt_name": "craft_small_world.safetensors",
+        "content_lora": "craft_small_world_content.safetensors",
+        "style_lora": "craft_small_world_style.safetensors",
+        "prompt": "<c>a sks animal</c> in <s>zwx style</s>",
+        "width": 64,
+        "height": 64,
+    }
+}
+
+CHOOSE = """(values) => {
+    const chosen = []
+    for (const node of app.graph.nodes)
+        for (const widget of node.widgets ?? [])
+            if (widget.name in values) {
+                widget.value = values[widget.name]
+                widget.callback?.(widget.value)
+                chosen.push(widget.name)
+            }
+    return chosen
+}"""
+
+SAVED_BY_NODE = """() => app.graph.nodes
+    .filter((node) => node.type === "SaveImage")
+    .map((node) => app.nodeOutputs[node.id]?.images ?? [])"""
+
+ALL_ARE_SHOWN = """() => app.graph.nodes
+    .filter((node) => node.type === "SaveImage")
+    .every((node) => node.imgs?.length && node.imgs.every((image) => image.naturalWidth > 0))"""
+
+
+def run_to_pictures(comfy, live_server, name: str) -> None:
+    """Press Run; every Save Image must show pictures in the page, and none of them plain."""
+    assert comfy.run() == ["execution_success", ""]
+    comfy.page.wait_for_function(ALL_ARE_SHOWN)
+    comfy.dismiss_alerts()
+    comfy.keep_screenshot(f"{name}_run")
+    by_node = comfy.evaluate(SAVED_BY_NODE)
+    assert by_node and all(by_node)
+    for item in (item for items in by_node for item in items):
+        assert is_a_picture(live_server.server.client.fetch(item))
+    assert comfy.our_errors() == []
+
+
+def is_a_picture(content: bytes) -> bool:
+    picture = Image.open(io.BytesIO(content)).convert("RGB")
+    return len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 16
+
+
+def choose(comfy, values: dict[str, Any]) -> None:
+    assert set(comfy.evaluate(CHOOSE, values)) == values.keys()
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_runs_from_the_page_to_its_pictures(comfy, live_server, path: Path):
+    comfy.open_workflow(read_workflow(path), path.stem)
+    choose(comfy, OWN_FILES.get(path.stem, {}))
+    run_to_pictures(comfy, live_server, path.stem)
+
+
+def test_a_new_user_gets_from_the_template_browser_to_a_saved_picture(comfy, live_server):
+    comfy.dismiss_alerts()
+    comfy.errors.clear()
+    page = comfy.page
+    page.get_by_role("button", name="Templates").click()
+    page.get_by_text(PACK).first.click()
+    for path in WORKFLOWS:
+        card = page.get_by_test_id(f"template-workflow-{path.stem}")
+        card.scroll_into_view_if_needed()
+        thumbnail = card.locator("img").first
+        assert thumbnail.evaluate("(image) => image.decode().then(() => image.naturalWidth)") > 0
+    comfy.keep_screenshot("template_browser")
+
+    page.get_by_test_id(f"template-workflow-{DEMO.stem}").click()
+    count = len(read_workflow(DEMO)["nodes"])
+    page.wait_for_function("(count) => app.graph.nodes.length === count", arg=count)
+    page.get_by_test_id("template-workflows-content").wait_for(state="detached")
+    run_to_pictures(comfy, live_server, "from_template_browser")
+    assert [text for text in comfy.alerts() if "small demo model" in text] == []
+
+
+def test_a_workflow_whose_demo_model_is_not_there_says_how_to_get_it(comfy):
+    workflow = read_workflow(DEMO)
+    (loader,) = (n for n in workflow["nodes"] if n["type"] == "CheckpointLoaderSimple")
+    loader["widgets_values"] = [ABSENT]
+    comfy.open_workflow(workflow, "absent")
+    (said,) = [text for text in comfy.alerts() if "small demo model" in text]
+    assert ABSENT in said and "python run.py small-world add" in said
+    comfy.keep_screenshot("missing_demo_model")
+    comfy.dismiss_alerts()
