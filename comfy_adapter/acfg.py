@@ -9,7 +9,7 @@ import comfy.samplers
 import nodes as host_nodes
 from torch import Tensor
 
-from .activity import Activity, activity_sheet
+from .activity import recorded_sheet
 from .engine import is_routed, recorded, set_asymmetric
 
 
@@ -50,9 +50,4 @@ def acfg_sample(
     """
     watched, recorder = recorded(set_asymmetric(model, asymmetric))
     (latent,) = host_nodes.common_ksampler(watched, seed, steps, *arguments)
-    records = list(recorder.records.values())
-    if not records:
-        return latent, None
-    titles = ["who acted where and when"]
-    titles += [f"Router {number} of {len(records)}" for number in range(2, len(records) + 1)]
-    return latent, activity_sheet(titles, [Activity.recorded(one, steps) for one in records])
+    return latent, recorded_sheet(recorder, steps)

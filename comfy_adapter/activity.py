@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ..craft_core.types import ROLES, Bank, Gates, Moment, Role
 from .pictures import CONTENT, INK, PAPER, STYLE, to_image
-from .recorder import Record
+from .recorder import Record, Recorder
 
-_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM, _GAP = 720, 56, 16, 24, 22, 14
-_STEP, _TALL = 6, 240  # height of a step, and of a map with many
-_SMALL, _LARGE = 12, 14
+_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM, _GAP = 720, 84, 14, 34, 34, 12
+_STEP, _SHORT, _TALL = 10, 120, 300  # height of a step; of a map with few, and with many
+_SMALL, _LARGE = 20, 22  # a node shows the sheet at half its size or less
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,19 @@ def activity_sheet(labels: Sequence[str], activities: Sequence[Activity]) -> Ten
     return to_image(sheet)
 
 
+def recorded_sheet(recorder: Recorder, steps: int) -> Tensor | None:
+    """The sheet of a run of `steps`, a map for each Router in it; None where nothing is routed."""
+    records = list(recorder.records.values())
+    if not records:
+        return None
+    titles = ["who acted where and when"]
+    titles += [f"Router {number} of {len(records)}" for number in range(2, len(records) + 1)]
+    return activity_sheet(titles, [Activity.recorded(one, steps) for one in records])
+
+
 def _map(label: str, activity: Activity, full: float) -> Image.Image:
     steps, layers = activity.amounts.shape[:2]
-    tall = min(_TALL, max(60, steps * _STEP))
+    tall = min(_TALL, max(_SHORT, steps * _STEP))
     wide = _WIDTH - _LEFT - _RIGHT
     picture = Image.new("RGB", (_WIDTH, _TOP + tall + _BOTTOM), PAPER)
     draw = ImageDraw.Draw(picture)
@@ -85,15 +95,15 @@ def _map(label: str, activity: Activity, full: float) -> Image.Image:
     cells = Image.fromarray(_colours(activity.amounts, full)).resize((wide, tall), how)
     picture.paste(cells, (_LEFT, _TOP))
     draw.rectangle((_LEFT - 1, _TOP - 1, _LEFT + wide, _TOP + tall), outline=INK)
-    for text, y in ((f"{activity.row} 1", _TOP + 6), (str(steps), _TOP + tall - 6)):
+    for text, y in ((f"{activity.row} 1", _TOP + 9), (str(steps), _TOP + tall - 9)):
         draw.text((_LEFT - 6, y), text, fill=INK, font=small, anchor="rm")
     at = 0
     for part, paths in groupby(activity.layers, key=lambda path: path.split(".")[0]):
         count = len(list(paths))
         x, end = (_LEFT + round(wide * i / layers) for i in (at, at + count))
-        draw.line([(x, _TOP + tall), (x, _TOP + tall + 6)], fill=INK)
-        if draw.textlength(part, small) < end - x - 6:
-            draw.text((x + 4, _TOP + tall + 3), part, fill=INK, font=small)
+        draw.line([(x, _TOP + tall), (x, _TOP + tall + 10)], fill=INK, width=2)
+        if draw.textlength(part, small) < end - x - 8:
+            draw.text((x + 6, _TOP + tall + 3), part, fill=INK, font=small)
         at += count
     return picture
 
@@ -112,9 +122,9 @@ def _colours(amounts: Tensor, full: float) -> np.ndarray:
 
 
 def _legend(draw: ImageDraw.ImageDraw) -> None:
-    for name, colour, x in (("content", CONTENT, 520), ("style", STYLE, 620)):
-        draw.rectangle((x, 6, x + 12, 18), fill=colour)
-        draw.text((x + 18, 12), name, fill=INK, font=_font(_SMALL), anchor="lm")
+    for name, colour, x in (("content", CONTENT, 500), ("style", STYLE, 625)):
+        draw.rectangle((x, 9, x + 18, 27), fill=colour)
+        draw.text((x + 26, 18), name, fill=INK, font=_font(_SMALL), anchor="lm")
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -7,6 +7,7 @@ from comfy_api.latest import io, ui
 from ..comfy_adapter.acfg import acfg_guider, acfg_sample, objections
 from ..comfy_adapter.choices import SAMPLERS, SCHEDULERS
 from ..comfy_adapter.notice import warn
+from ..comfy_adapter.run_map import map_output, view_under, viewer_of
 from ..comfy_adapter.sockets import CATEGORY
 
 _ASYMMETRIC = io.Boolean.Input(
@@ -30,6 +31,7 @@ class ACFGGuider(io.ComfyNode):
             display_name="ACFG Guider",
             category=CATEGORY,
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # an equal guider elsewhere shows the maps of its own runs
             description="Asymmetric classifier-free guidance for SamplerCustomAdvanced: the "
             "routed LoRAs act on the conditional rows, unconditional rows stay on the backbone.",
             search_aliases=["craft", "asymmetric cfg", "guider", "acfg"],
@@ -47,6 +49,8 @@ class ACFGGuider(io.ComfyNode):
     def execute(cls, model, positive, negative, cfg, asymmetric) -> io.NodeOutput:
         for text in objections(model, cfg, asymmetric):
             warn(cls, text)
+        if viewer_of(model):
+            model = view_under(cls, model)
         return io.NodeOutput(acfg_guider(model, positive, negative, cfg, asymmetric))
 
 
@@ -102,6 +106,9 @@ class ACFGKSampler(io.ComfyNode):
             model, asymmetric, seed, steps, cfg, sampler_name, scheduler, positive, negative,
             latent_image, denoise,
         )  # fmt: skip
-        if activity is None:
-            return io.NodeOutput(latent)
+        viewer = viewer_of(model)
+        if viewer:
+            viewer.withdraw()
+        if activity is None or viewer is None:
+            return io.NodeOutput(latent, ui=map_output([]))
         return io.NodeOutput(latent, ui=ui.PreviewImage(activity, cls=cls))

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..comfy_adapter.lora_files import lora_stamps
 from ..comfy_adapter.notice import tell, warn
 from ..comfy_adapter.router import Request, check_request, layer_set_text, route, with_own_loras
+from ..comfy_adapter.run_map import view_under
 from ..comfy_adapter.sockets import CATEGORY, Branches, Encoder, LoraStack, Schedule
 from ..comfy_adapter.widgets import layer_set_menu, method_menu
 from ..craft_core.fusion import FUSION
@@ -23,6 +24,7 @@ class Router(io.ComfyNode):
             display_name="Content/Style LoRA Router",
             category=CATEGORY,
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # an equal Router elsewhere shows the maps of its own runs
             description="Routes a content LoRA and a style LoRA through one MODEL. <c> and <s> in "
             "the prompt say which phrase is content and which is style; a role without a marker "
             "is off. Nothing is merged into the weights. Sample with ACFG KSampler, or with any "
@@ -106,5 +108,6 @@ class Router(io.ComfyNode):
         if not routed.warnings:
             tell(cls, routed.report)
         return io.NodeOutput(
-            routed.model, routed.conditioning, routed.clean_prompt, routed.report, routed.stack
-        )
+            view_under(cls, routed.model), routed.conditioning, routed.clean_prompt, routed.report,
+            routed.stack,
+        )  # fmt: skip

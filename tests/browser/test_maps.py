@@ -1,0 +1,186 @@
+"""After a run the page shows the map of who acted under the node that owns it, however drawn."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from craft_core.remote.workflow import read_workflow
+from launcher.paths import ROOT
+
+DEMO = ROOT / "workflows" / "demo_small_world.json"
+STEPS = 3
+WIDTH = 720  # of a map
+VUE = "Comfy.VueNodes.Enabled"
+
+SET = "([name, value]) => app.extensionManager.setting.set(name, value)"
+
+# The sampler becomes another: KSampler, ACFG KSampler, or ACFG Guider with SamplerCustomAdvanced.
+RESAMPLE = """([kind, seed, steps]) => {
+    const graph = app.graph
+    const [old] = ["CRAFTACFGKSampler", "KSampler"].flatMap((one) => graph.findNodesByType(one))
+    const given = Object.fromEntries(old.inputs.filter((one) => one.link).map((one) => {
+        const link = graph.links.get(one.link)
+        return [one.name, [graph.getNodeById(link.origin_id), link.origin_slot]]
+    }))
+    const ends = [...old.outputs[0].links].map((id) => graph.links.get(id))
+        .map((link) => [graph.getNodeById(link.target_id), link.target_slot])
+    const [x, y] = old.pos
+    const add = (type, down, values, links) => {
+        const node = LiteGraph.createNode(type)
+        graph.add(node)
+        node.pos = [x, y + down]
+        for (const [name, value] of Object.entries(values))
+            node.widgets.find((one) => one.name === name).value = value
+        for (const [name, [from, slot]] of Object.entries(links))
+            from.connect(slot, node, node.inputs.findIndex((one) => one.name === name))
+        return node
+    }
+    const { model, positive, negative, latent_image } = given
+    graph.remove(old)
+    let last
+    if (kind === "CRAFTACFGGuider") {
+        const conds = { model, positive, negative }
+        const guider = add(kind, 0, { cfg: 3 }, conds)
+        const noise = add("RandomNoise", 700, { noise_seed: seed }, {})
+        const sampler = add("KSamplerSelect", 820, {}, {})
+        const sigmas = add("BasicScheduler", 920, { steps }, { model })
+        last = add("SamplerCustomAdvanced", 1100, {}, {
+            noise: [noise, 0], guider: [guider, 0], sampler: [sampler, 0], sigmas: [sigmas, 0],
+            latent_image,
+        })
+    } else {
+        last = add(kind, 0, { seed, steps, cfg: 3 }, given)
+    }
+    for (const [node, slot] of ends) last.connect(0, node, slot)
+}"""
+
+# The pictures that nodes of ours show in the classic canvas, by their types.
+DRAWN = """() => Object.fromEntries(app.canvas.graph.nodes
+    .filter((node) => node.type.startsWith("CRAFT") && node.imgs?.length)
+    .map((node) => [node.type, node.imgs.map((image) => image.naturalWidth)]))"""
+
+# The same of Vue nodes.
+SHOWN = """() => Object.fromEntries(app.canvas.graph.nodes
+    .filter((node) => node.type.startsWith("CRAFT"))
+    .map((node) => [node.type,
+        [...document.querySelectorAll(`[data-node-id="${node.id}"] img`)]
+            .filter((image) => image.src.includes("/view?")).map((image) => image.naturalWidth)])
+    .filter(([, widths]) => widths.length))"""
+
+LOOK_AT = """(type) => {
+    const [node] = app.canvas.graph.findNodesByType(type)
+    app.canvas.ds.scale = 1
+    app.canvas.ds.offset = [300 - node.pos[0], 110 - node.pos[1]]
+    app.canvas.setDirty(true, true)
+}"""
+
+INTO_A_SUBGRAPH = """() => {
+    const [router] = app.graph.findNodesByType("CRAFTRouter")
+    const { node } = app.graph.convertToSubgraph(new Set([router]))
+    app.canvas.setGraph(app.graph)
+    return String(node.id)
+}"""
+ENTER = """(id) => {
+    const node = app.graph.getNodeById(id)
+    app.canvas.openSubgraph(node.subgraph, node)
+}"""
+LEAVE = "() => app.canvas.setGraph(app.graph)"
+
+
+ROUTE = """(strength) => {
+    const [router] = app.graph.findNodesByType("CRAFTRouter")
+    router.widgets.find((one) => one.name === "content_strength").value = strength
+}"""
+REPORT = """() => {
+    const [router] = app.graph.findNodesByType("CRAFTRouter")
+    if (LiteGraph.vueNodesMode)
+        return document.querySelector(`[data-node-id="${router.id}"]`).innerText
+    return router.widgets.find((one) => one.name === "$$node-text-preview")?.value ?? ""
+}"""
+
+fresh = itertools.count(1)  # seeds, so that no run is one that the server keeps
+
+
+@pytest.fixture(params=["classic", "vue"])
+def drawing(comfy, request) -> Iterator[str]:
+    """How the page draws nodes."""
+    comfy.evaluate(SET, [VUE, request.param == "vue"])
+    yield request.param
+    comfy.evaluate(SET, [VUE, False])
+
+
+@pytest.fixture(scope="module")
+def demo() -> dict[str, Any]:
+    """The demo without its pair builder, for one picture."""
+    workflow = copy.deepcopy(read_workflow(DEMO))
+    gone = {node["id"] for node in workflow["nodes"] if node["id"] in range(12, 17)}
+    workflow["nodes"] = [node for node in workflow["nodes"] if node["id"] not in gone]
+    workflow["links"] = [link for link in workflow["links"] if link[1] not in gone]
+    (latent,) = (one for one in workflow["nodes"] if one["type"] == "EmptyLatentImage")
+    latent["widgets_values"] = [64, 64, 1]
+    return workflow
+
+
+def seen(comfy, drawing: str, owner: str) -> dict[str, list[int]]:
+    """The widths of the pictures that each of our nodes shows, once the owner's are there."""
+    script = DRAWN if drawing == "classic" else SHOWN
+    comfy.evaluate(LOOK_AT, owner)
+    there = f"(owner) => {{ const all = ({script})();"
+    there += " return all[owner] && Object.values(all).flat().every((width) => width > 0) }"
+    comfy.page.wait_for_function(there, arg=owner, timeout=30_000)
+    comfy.page.wait_for_timeout(500)
+    return comfy.evaluate(script)
+
+
+def sample(comfy, kind: str) -> None:
+    """Run with this sampler in place of the one there is."""
+    comfy.evaluate(RESAMPLE, [kind, next(fresh), STEPS])
+    assert comfy.run() == ["execution_success", ""]
+    comfy.dismiss_alerts()
+
+
+@pytest.mark.parametrize(
+    ("kind", "owner"),
+    [
+        ("KSampler", "CRAFTRouter"),
+        ("CRAFTACFGGuider", "CRAFTACFGGuider"),
+        ("CRAFTACFGKSampler", "CRAFTACFGKSampler"),
+    ],
+)
+def test_one_node_shows_the_map(comfy, demo, drawing, kind, owner):
+    comfy.open_workflow(demo, f"map {kind}")
+    sample(comfy, kind)
+    shown = seen(comfy, drawing, owner)
+    comfy.keep_screenshot(f"map_{kind}_{drawing}")
+    assert shown == {owner: [WIDTH]}
+
+
+def test_the_router_shows_the_map_beside_its_report_until_another_node_shows_one(
+    comfy, demo, drawing
+):
+    comfy.open_workflow(demo, "map and report")
+    comfy.evaluate(ROUTE, 0.3 if drawing == "vue" else 0.5)  # anew: only then does it report
+    sample(comfy, "KSampler")
+    shown = seen(comfy, drawing, "CRAFTRouter")
+    comfy.keep_screenshot(f"map_and_report_{drawing}")
+    assert shown == {"CRAFTRouter": [WIDTH]}
+    assert "Method: craft." in comfy.evaluate(REPORT)
+    sample(comfy, "CRAFTACFGKSampler")
+    assert seen(comfy, drawing, "CRAFTACFGKSampler") == {"CRAFTACFGKSampler": [WIDTH]}
+    comfy.keep_screenshot(f"map_taken_away_{drawing}")
+
+
+def test_a_router_inside_a_subgraph_shows_the_map(comfy, demo, drawing):
+    comfy.open_workflow(demo, "map in a subgraph")
+    place = comfy.evaluate(INTO_A_SUBGRAPH)
+    sample(comfy, "KSampler")
+    comfy.evaluate(ENTER, place)
+    shown = seen(comfy, drawing, "CRAFTRouter")
+    comfy.keep_screenshot(f"map_subgraph_{drawing}")
+    comfy.evaluate(LEAVE)
+    assert shown == {"CRAFTRouter": [WIDTH]}
