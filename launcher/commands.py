@@ -14,6 +14,8 @@ from .errors import LaunchError
 from .generate import generate, open_server
 from .locales import write_locales
 from .paths import ROOT
+from .pictures import take_pictures
+from .release import check_release
 from .server import require_port
 from .small_world import add_small_world, own_folder, remove_small_world
 from .terminal import say
@@ -104,6 +106,11 @@ def _parser() -> argparse.ArgumentParser:
     bench.set_defaults(run=_bench)
     locales = commands.add_parser("locales", help="write locales/ anew from the nodes' schemas")
     locales.set_defaults(run=_locales)
+    pictures = commands.add_parser("pictures", help="take the docs' pictures anew from the page")
+    pictures.add_argument("name", nargs="*", help="only these: a node's id, demo_graph, ...")
+    pictures.set_defaults(run=_pictures)
+    release = commands.add_parser("check-release", help="what is left to do before publishing")
+    release.set_defaults(run=_check_release)
     return parser
 
 
@@ -152,3 +159,12 @@ def _locales(_chosen: argparse.Namespace, _passed_on: list[str]) -> int:
     with open_server() as server:
         write_locales(server.client.object_info())
     return 0
+
+
+def _pictures(chosen: argparse.Namespace, _passed_on: list[str]) -> int:
+    take_pictures(chosen.name)
+    return 0
+
+
+def _check_release(_chosen: argparse.Namespace, _passed_on: list[str]) -> int:
+    return check_release()

@@ -1,4 +1,5 @@
-"""The page in Chinese: our nodes' labels and tooltips are, and no value or saved graph differs."""
+"""The page in Chinese: our nodes' labels, tooltips, drawings and help are, and no value or saved
+graph differs."""
 
 from __future__ import annotations
 
@@ -14,7 +15,11 @@ from launcher.paths import ROOT
 # Inputs of a Router that the page shows unasked: neither advanced nor of an entry not chosen.
 SHOWN = ("model", "schedule", "prompt", "content_lora", "style_strength", "method_pattern")
 FUSION = ROOT / "workflows" / "fusion_sdxl.json"
+DEMO = ROOT / "workflows" / "demo_small_world.json"
+OURS = "/extensions/comfyui-craft-lora/"
+SCHEDULE, ROUTER_NODE, SAMPLER = "CRAFTTimestepSchedule", "CRAFTRouter", "CRAFTACFGKSampler"
 LIMIT = 300_000  # milliseconds; a busy machine needs long to load the page
+SHOWN_IN = 20_000  # milliseconds until a drawing shows
 READY = """
     window.app?.canvas?.graph && window.LiteGraph?.registered_node_types?.CRAFTRouter !== undefined
 """
@@ -39,6 +44,33 @@ ROUTER = """(method) => {
     }
 }"""
 
+# A node alone in the graph; where its title is on the screen.
+ALONE = """(type) => {
+    app.graph.clear()
+    const node = LiteGraph.createNode(type)
+    app.graph.add(node)
+    node.pos = [200, 200]
+    app.canvas.ds.reset()
+    app.canvas.draw(true, true)
+    const box = app.canvas.canvas.getBoundingClientRect()
+    return [box.x + 280, box.y + 185]
+}"""
+
+# What is seen of the drawing on a type's only node, and what its parts say to a hovering mouse.
+SEEN = """(type) => {
+    const node = app.canvas.graph?.nodes.find((node) => node.type === type)
+    const drawing = node?.widgets.find((widget) => widget.name.startsWith("craft_"))
+    const titles = [...drawing?.element.querySelectorAll("[title]") ?? []].map((part) => part.title)
+    return [drawing?.element.innerText ?? "", ...titles].join("\\n")
+}"""
+
+SET = """([type, name, value]) => {
+    const node = app.canvas.graph.nodes.find((node) => node.type === type)
+    node.widgets.find((widget) => widget.name === name).value = value
+}"""
+
+SWITCH = "(language) => app.extensionManager.setting.set('Comfy.Locale', language)"
+
 # Where on the screen a widget of the only node is.
 PLACE = """(name) => {
     app.canvas.ds.reset()
@@ -54,9 +86,12 @@ def chinese() -> dict[str, Any]:
     return json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text("utf-8"))
 
 
+def main(language: str) -> dict[str, Any]:
+    return json.loads((ROOT / "locales" / language / "main.json").read_text("utf-8"))
+
+
 def category(language: str) -> str:
-    texts = json.loads((ROOT / "locales" / language / "main.json").read_text("utf-8"))
-    return texts["templateWorkflows"]["category"]["comfyui-craft-lora"]
+    return main(language)["templateWorkflows"]["category"]["comfyui-craft-lora"]
 
 
 def graph_and_prompt(page, workflow: Path) -> tuple[Any, Any]:
@@ -82,17 +117,38 @@ def graph_of(saved: dict[str, Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def page(comfy, live_server) -> Iterator[Any]:
-    """A second page of the same browser, in Chinese."""
+def second(comfy, live_server) -> Iterator[Any]:
+    """A second page of the same browser, in Chinese, with what it has written as errors."""
     set_locale = live_server.server.client.post_json
     set_locale("/settings/Comfy.Locale", "zh")
     page = comfy.page.context.browser.new_page(viewport=comfy.page.viewport_size)
     page.set_default_timeout(LIMIT)
+    second = type(comfy)(page, comfy.artifacts)
     page.goto(live_server.url)
     page.wait_for_function(READY)
-    yield page
+    yield second
     page.close()
     set_locale("/settings/Comfy.Locale", "en")
+
+
+@pytest.fixture
+def page(second) -> Any:
+    return second.page
+
+
+@pytest.fixture(params=[True, False], ids=["modern", "classic"])
+def demo(second, page, request) -> Iterator[Any]:
+    """The demo open in Chinese, drawn in one way and the other."""
+    page.evaluate(MODERN, request.param)
+    second.open_workflow(json.loads(DEMO.read_text("utf-8")), DEMO.stem)
+    yield second
+    page.evaluate(MODERN, False)
+    assert [error for error in second.errors if OURS in error] == []
+
+
+def shows(page, node: str, text: str) -> None:
+    script = f"([type, text]) => ({SEEN})(type).includes(text)"
+    page.wait_for_function(script, arg=[node, text], timeout=SHOWN_IN)
 
 
 def tooltip_at(page, widget: str) -> str:
@@ -104,6 +160,16 @@ def tooltip_at(page, widget: str) -> str:
         if tooltip.is_visible():
             return tooltip.inner_text()
     raise AssertionError(f"no tooltip over {widget}")
+
+
+def select_alone(page, node: str) -> None:
+    button = page.get_by_test_id("info-button")
+    for _ in range(20):  # a page just loaded may still open a graph of its own
+        page.mouse.click(*page.evaluate(ALONE, node))
+        page.wait_for_timeout(1500)
+        if button.is_visible():
+            return
+    raise AssertionError(f"{node} cannot be selected")
 
 
 def test_a_router_is_written_in_chinese(page):
@@ -154,3 +220,85 @@ def test_a_workflow_is_saved_and_queued_the_same_in_both_languages(comfy, page):
     page.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
     page.wait_for_timeout(1000)
     page.screenshot(path=comfy.artifacts / "chinese_workflow.png")
+
+
+def test_the_drawings_are_in_chinese(demo, request):
+    page = demo.page
+    shows(page, SCHEDULE, "内容 风格\n第一步 → 最后一步")
+    shows(page, ROUTER_NODE, "层：内容 204 层，风格 204 层（all）")
+    shows(page, ROUTER_NODE, "craft_small_world.safetensors：204 层")
+    demo.keep_screenshot(f"chinese_drawings_{request.node.callspec.id}")
+    assert demo.errors == []
+
+
+def test_warnings_and_mistakes_are_told_in_chinese(demo, request):
+    page = demo.page
+    for node, name, value, told in (
+        (ROUTER_NODE, "prompt", "a fox in <s>ink</s>", "没有 <c>，因此内容 LoRA 不起作用。"),
+        (
+            ROUTER_NODE,
+            "prompt",
+            "a dog</c>",
+            "</c> 没有与之对应的起始标记。标记方法：",
+        ),
+        (ROUTER_NODE, "method", "k_lora", "层：k_lora 不使用层集"),
+        (SAMPLER, "cfg", 1.0, "cfg 为 1 时不计算无条件行"),
+        (SCHEDULE, "shape", "window", "内容 风格"),
+        (SCHEDULE, "shape.content_start", 0.9, "content_start = 0.9 晚于 content_end = 0.5。窗口"),
+    ):
+        page.evaluate(SET, [node, name, value])
+        shows(page, node, told)
+    demo.keep_screenshot(f"chinese_warnings_{request.node.callspec.id}")
+    assert demo.errors == []
+
+
+def test_the_drawings_follow_a_change_of_the_language(demo):
+    page = demo.page
+    for language, schedule, router in (
+        ("en", "content style\nfirst step → last", "Layers: 204 content, 204 style (all)"),
+        ("ru", "content style\nfirst step → last", "Layers: 204 content, 204 style (all)"),
+        ("zh", "内容 风格\n第一步 → 最后一步", "层：内容 204 层，风格 204 层（all）"),
+    ):
+        page.evaluate(SWITCH, language)
+        shows(page, SCHEDULE, schedule)
+        shows(page, ROUTER_NODE, router)
+
+
+@pytest.mark.parametrize("node", ["CRAFTTimestepSchedule", "CRAFTLearnMerge"])
+def test_the_help_is_in_chinese(second, page, node):
+    select_alone(page, node)
+    page.get_by_test_id("info-button").click(timeout=SHOWN_IN)
+    help_page = page.locator(".node-help-content")
+    title, *lines = (ROOT / "web" / "docs" / node / "zh.md").read_text("utf-8").splitlines()
+    help_page.get_by_role("heading", name=title.removeprefix("# "), exact=True).wait_for(
+        timeout=SHOWN_IN
+    )
+    shown = help_page.inner_text()
+    headings = [line.removeprefix("## ") for line in lines if line.startswith("## ")]
+    assert headings and [heading for heading in headings if heading not in shown] == []
+    assert help_page.locator("tr").count() == sum(line.startswith("| ") for line in lines)
+    assert not [sign for sign in ("**", "`", "](") if sign in shown]
+    second.keep_screenshot(f"chinese_help_{node}")
+
+
+def test_our_commands_are_in_chinese_in_the_menu_of_the_page(second, page):
+    labels = main("zh")["menuLabels"]
+    page.locator(".comfy-menu-button-wrapper").click()
+    page.get_by_text("CRAFT-LoRA", exact=True).hover()
+    for label in labels.values():
+        page.get_by_text(label, exact=True).first.wait_for(timeout=SHOWN_IN)
+    second.keep_screenshot("chinese_menu")
+    page.keyboard.press("Escape")
+    assert len(labels) > 1 and not set(labels) & set(labels.values())
+
+
+def test_our_commands_answer_in_chinese(second, page):
+    said = main("zh")["craft_lora"]
+    page.evaluate("() => app.graph.clear()")
+    page.evaluate("() => { app.extensionManager.command.execute('craft_lora.insert_fusion') }")
+    told = page.get_by_role("alert").filter(has_text=said["Nothing was changed"])
+    told.wait_for(timeout=SHOWN_IN)
+    assert said["There is no sampler here that a model and a positive prompt feed"] in (
+        told.inner_text()
+    )
+    second.dismiss_alerts()

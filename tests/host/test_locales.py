@@ -9,12 +9,16 @@ from craft_lora_pack.nodes import NODES
 
 from launcher.errors import LaunchError
 from launcher.locales import (
+    COMMANDS,
     DEFINITIONS,
     LOCALES,
+    MAIN,
     MODULE,
+    PAGE,
     PHRASES,
     Phrases,
     definitions,
+    main_texts,
     message,
     read_phrases,
     write_locales,
@@ -33,6 +37,7 @@ HOST_NODES = {
     "VAE解码",
     "预览图像",
     "保存图像",
+    "保存图像文本数据集",
     "加载图像",
     "加载 LoRA 模型",
     "绘制损失图",
@@ -77,7 +82,9 @@ def file_of(language: str, name: str = DEFINITIONS) -> dict[str, Any]:
 
 
 def phrases_of_the_texts() -> dict[str, str]:
-    return file_of("zh", PHRASES)["texts"]
+    """What nodes explain and what scripts say, which are sentences; no names."""
+    tables = file_of("zh", PHRASES)
+    return tables["texts"] | tables["said"]
 
 
 def without_examples(english: str) -> str:
@@ -100,6 +107,7 @@ def test_the_files_are_what_the_nodes_and_phrases_give(nodes, language):
     """After a change of a node: python run.py locales."""
     phrases = read_phrases(LOCALES / language)
     assert file_of(language) == definitions(nodes, phrases)
+    assert file_of(language, MAIN) == main_texts(LOCALES / language, phrases)
     if language == "zh":
         assert phrases.lacking() == []
         assert phrases.unused() == []
@@ -131,7 +139,7 @@ def test_every_language_has_the_same_entries():
             return [at]
         return [path for key, inner in value.items() for path in paths(inner, f"{at}.{key}")]
 
-    for name in (DEFINITIONS, "main.json"):
+    for name in (DEFINITIONS, MAIN, COMMANDS):
         assert paths(file_of("zh", name)) == paths(file_of("en", name))
 
 
@@ -200,7 +208,7 @@ def test_a_phrase_too_few_or_too_many_is_named(nodes, tmp_path, monkeypatch):
 def test_every_phrase_is_in_chinese():
     tables = file_of("zh", PHRASES)
     assert {e for e, z in tables["names"].items() if not CHINESE.search(z)} == SAME_IN_CHINESE
-    assert [e for e, z in tables["texts"].items() if not CHINESE.search(z)] == []
+    assert [e for e, z in phrases_of_the_texts().items() if not CHINESE.search(z)] == []
 
 
 def test_markers_numbers_examples_and_paths_are_kept_verbatim():
@@ -239,8 +247,9 @@ def test_a_word_has_one_translation(word):
 def test_what_is_quoted_is_called_so_in_the_page():
     tables = file_of("zh", PHRASES)
     titles = {entry["display_name"] for entry in file_of("zh").values()}
-    known = titles | set(tables["names"].values()) | HOST_NODES | {"该内容、该风格"}
-    for chinese in tables["texts"].values():
+    quotes = {"该内容、该风格", "python run.py small-world add"}
+    known = titles | set(tables["names"].values()) | HOST_NODES | quotes
+    for chinese in phrases_of_the_texts().values():
         assert set(re.findall("“(.*?)”", chinese)) <= known, chinese
 
 
@@ -250,3 +259,5 @@ def test_the_host_serves_them(live_server):
         assert served[language]["nodeDefs"].items() >= file_of(language).items()
         category = served[language]["templateWorkflows"]["category"]
         assert category["comfyui-craft-lora"]
+        assert served[language][PAGE] == file_of(language, MAIN)[PAGE]
+        assert served[language]["commands"].items() >= file_of(language, COMMANDS).items()

@@ -1,6 +1,7 @@
 // @ts-check
 /** ACFG KSampler and ACFG Guider: warnings, and nothing where there are none. */
 
+import { say } from "./lib/texts.js";
 import { isActive, modelSource, valueOf } from "./lib/upstream.js";
 import { cfgWarnings } from "./lib/warnings.js";
 import { make } from "./style.js";
@@ -25,5 +26,5 @@ function routeWarnings(node, hosts) {
   const { file, passed } = modelSource(node, "model", hosts);
   const routed = passed.some((one) => ROUTERS.includes(one.type) && isActive(one));
   if (!file || routed) return [];
-  return ["This model comes from no Content/Style LoRA Router: sampling is plain."];
+  return [say("This model comes from no Content/Style LoRA Router: sampling is plain.")];
 }

@@ -24,8 +24,13 @@ export async function localeTexts(language = app.extensionManager.setting.get(SE
 
 /** Speak the page's language from now on, whatever the user changes it to. */
 export async function followLanguage() {
+  let wanted = "";
   /** @param {string} language */
-  const follow = async (language) => speak(language, (await localeTexts(language))[OWN] ?? {});
+  const follow = async (language) => {
+    wanted = language;
+    const texts = await localeTexts(language);
+    if (language === wanted) speak(language, texts[OWN] ?? {}); // it may have changed meanwhile
+  };
   app.ui.settings.addEventListener(`${SETTING}.change`, (/** @type {CustomEvent} */ event) =>
     follow(event.detail.value), // the setting itself still has the old one
   );

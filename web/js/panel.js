@@ -4,11 +4,12 @@
  *
  * What a drawing shows may change in many ways (typing, undo, a subgraph's outer widget, a loader
  * ten nodes up), and the host has no event for all of them. So the drawings of the graph on screen
- * are read a few times a second, and drawn anew where what they read has changed.
+ * are read a few times a second, and drawn anew where what they read, or the language, has changed.
  */
 
 // @ts-ignore: the host's own module
 import { app } from "../../../scripts/app.js";
+import { language } from "./lib/texts.js";
 import { hostsOf } from "./lib/upstream.js";
 import { make } from "./style.js";
 
@@ -63,7 +64,7 @@ export function addDrawing(node, drawing) {
   const look = () => {
     if (!element.isConnected) takePlace(node, element);
     const state = drawing.read(node, hostsOf(app.rootGraph ?? app.graph, node.graph));
-    const text = JSON.stringify(state ?? null);
+    const text = JSON.stringify([language(), state]);
     if (text === seen) return;
     seen = text;
     element.hidden = state === null;

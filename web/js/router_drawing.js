@@ -2,6 +2,7 @@
 /** Router and Method Sweep: whose words are whose, which layers a preset takes, and warnings. */
 
 import { parse, pieces } from "./lib/markers.js";
+import { say, sayRole } from "./lib/texts.js";
 import { chain, modelSource, valueOf } from "./lib/upstream.js";
 import { layerSetWarnings, markerWarnings, rolesWithLora, usedSet } from "./lib/warnings.js";
 import { LayerQuestion, traitsOf } from "./server.js";
@@ -9,11 +10,6 @@ import { make } from "./style.js";
 
 const CUSTOM = "custom";
 const BRANCH = "CRAFTLoadLoRABranch";
-const UNTOLD = {
-  unlinked: "Layers: connect a model to see them.",
-  unknown: "Layers: only a run can tell this model's; see the report.",
-  waiting: "Layers: reading the model file …",
-};
 
 /** @returns {import("./panel.js").Drawing} */
 export function routerDrawing() {
@@ -39,7 +35,7 @@ export function routerDrawing() {
 function readWords(node, hosts) {
   const prompt = valueOf(node, "prompt", hosts);
   if (typeof prompt !== "string")
-    return { quiet: "The prompt comes from another node.", warnings: [] };
+    return { quiet: say("The prompt comes from another node."), warnings: [] };
   try {
     const marked = parse(prompt);
     const roles = rolesWithLora(
@@ -70,12 +66,21 @@ function readLayers(node, hosts, question) {
   const method = valueOf(node, "method", hosts);
   const { used, why } = usedSet(chosen, method, traitsOf(method));
   const { file, linked } = modelSource(node, "model", hosts);
-  if (!file) return { quiet: linked ? UNTOLD.unknown : UNTOLD.unlinked, warnings: [] };
-  const answer = question.ask(file, typeof typed === "string" ? typed : "");
-  if (!answer) return { quiet: UNTOLD.waiting, warnings: [] };
-  if (answer.error) return { quiet: `Layers: ${answer.error}`, warnings: [] };
+  const answer = file && question.ask(file, typeof typed === "string" ? typed : "");
+  if (!file || !answer?.sets)
+    return { quiet: untold(linked, file, answer?.error), warnings: [] };
   const warnings = layerSetWarnings(used, answer.sets);
   return { file: file.name, used, why, ...answer, warnings };
+}
+
+/** Why no layers are told.
+ * @param {boolean} linked @param {any} file @param {string} [error] what the server answered */
+function untold(linked, file, error) {
+  if (!linked) return say("Layers: connect a model to see them.");
+  if (!file) return say("Layers: only a run can tell this model's; see the report.");
+  return error
+    ? say("Layers: {why}", { why: error })
+    : say("Layers: reading the model file …");
 }
 
 /** @param {HTMLElement} content @param {any} words */
@@ -84,7 +89,7 @@ function drawWords(content, words) {
   if (!words.pieces?.length) return;
   const shown = words.pieces.map((/** @type {{text: string, kind: string}} */ { text, kind }) => {
     const piece = make("span", kind === "plain" ? "" : `craft-${kind}`, text);
-    if (kind === "content" || kind === "style") piece.title = kind;
+    if (kind === "content" || kind === "style") piece.title = sayRole(kind);
     return piece;
   });
   content.append(make("div", "craft-words", ...shown));
@@ -97,19 +102,19 @@ function drawLayers(layers, open, note) {
   details.append(make("summary", "", headline(layers)), table(layers));
   details.open = open;
   details.addEventListener("toggle", () => note(details.open));
-  details.title = `${layers.file}: ${layers.layers} layers`;
+  details.title = say("{file}: {count} layers", { file: layers.file, count: layers.layers });
   return details;
 }
 
 /** @param {any} layers */
 function headline({ used, why, sets }) {
-  if (!used) return `Layers: ${why}`;
+  if (!used) return say("Layers: {why}", { why });
   const set = sets[used];
   const name = why ? `${used}: ${why}` : used;
-  if (!set) return `Layers: ${name} compares the LoRAs when it runs`;
-  return set.error
-    ? `Layers: ${name} does not fit this model`
-    : `Layers: ${set.content} content, ${set.style} style (${name})`;
+  if (!set) return say("Layers: {name} compares the LoRAs when it runs", { name });
+  if (set.error) return say("Layers: {name} does not fit this model", { name });
+  const { content, style } = set;
+  return say("Layers: {content} content, {style} style ({name})", { content, style, name });
 }
 
 /** @param {any} layers */
@@ -118,9 +123,15 @@ function table({ used, sets }) {
     const counts = set.error ? ["-", "-"] : [set.content, set.style];
     const row = make("tr", "", ...[name, ...counts].map((cell) => make("td", "", String(cell))));
     if (name === used) row.setAttribute("aria-current", "true");
-    row.title = set.error ?? (set.unmatched.length ? `Lacks: ${set.unmatched.join(", ")}` : "");
+    row.title = set.error ?? lacks(set.unmatched);
     return row;
   });
-  const head = ["layer set", "content", "style"].map((cell) => make("th", "", cell));
+  const heads = [say("layer set"), sayRole("content"), sayRole("style")];
+  const head = heads.map((cell) => make("th", "", cell));
   return make("table", "", make("tr", "", ...head), ...rows);
+}
+
+/** @param {string[]} patterns */
+function lacks(patterns) {
+  return patterns.length ? say("Lacks: {patterns}", { patterns: patterns.join(", ") }) : "";
 }

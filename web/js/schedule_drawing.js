@@ -3,6 +3,7 @@
 
 import { path, spoken } from "./lib/plot.js";
 import { sampleCurve } from "./lib/schedule.js";
+import { say, sayRole } from "./lib/texts.js";
 import { valueOf } from "./lib/upstream.js";
 import { make } from "./style.js";
 
@@ -19,7 +20,7 @@ function read(node, hosts) {
   const floors = ["content_floor", "style_floor"].map((name) => valueOf(node, name, hosts));
   const settings = settingsOf(node, hosts);
   if ([shape, ...floors, ...Object.values(settings)].includes(undefined))
-    return { quiet: "The curves depend on other nodes; they are drawn after a run." };
+    return { quiet: say("The curves depend on other nodes; they are drawn after a run.") };
   try {
     return { samples: sampleCurve(shape, settings, floors[0], floors[1], SAMPLES) };
   } catch (error) {
@@ -46,9 +47,9 @@ function draw(content, { samples, quiet, warning }) {
     curves(samples),
     make(
       "div", "craft-legend",
-      make("span", "", make("span", "craft-content", "content"), " ",
-        make("span", "craft-style", "style")),
-      make("span", "craft-quiet", "first step → last"),
+      make("span", "", make("span", "craft-content", sayRole("content")), " ",
+        make("span", "craft-style", sayRole("style"))),
+      make("span", "craft-quiet", say("first step → last")),
     ),
   );
 }
@@ -59,7 +60,7 @@ function curves(samples) {
   svg.setAttribute("viewBox", "0 0 100 100");
   svg.setAttribute("preserveAspectRatio", "none");
   svg.setAttribute("role", "img");
-  const said = [["Content", 1], ["Style", 2]].map(([name, column]) =>
+  const said = [[say("Content"), 1], [say("Style"), 2]].map(([name, column]) =>
     spoken(String(name), samples.map((row) => row[Number(column)])));
   svg.setAttribute("aria-label", said.join(". "));
   const lines = [0, 0.25, 0.5, 0.75, 1];

@@ -3,6 +3,7 @@
 
 // @ts-ignore: the host's own module
 import { api } from "../../../scripts/api.js";
+import { say } from "./lib/texts.js";
 
 const SETTLED = 350; // milliseconds without a change, before patterns being typed are asked about
 const KEPT = 200;
@@ -47,7 +48,7 @@ async function request(key) {
     const answer = await api.fetchApi(`/craft_lora/layer_sets?${key}`);
     answers.set(key, await answer.json());
   } catch {
-    answers.set(key, { error: "the server did not answer" });
+    answers.set(key, { error: say("the server did not answer") });
   }
   if (answers.get(key).error) setTimeout(() => answers.delete(key), AGAIN);
 }

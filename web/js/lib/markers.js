@@ -5,6 +5,7 @@
  */
 
 import { CraftError } from "./craft_error.js";
+import { say } from "./texts.js";
 
 /** @typedef {"content" | "style"} Role */
 /** @typedef {{text: string, start: number, end: number, role: Role}} Phrase */
@@ -24,8 +25,6 @@ const IS_WORD = /[\p{L}\p{N}]/u;
 const MARKER = /<(\/?)([cs])>/gi;
 const GAP = new RegExp(`${BLANK}(?:</?[cs]>${BLANK})+`, "gi");
 const WEAK = ",;."; // not part of the phrase that a lone marker ends
-const POSSIBLE =
-  "Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>";
 
 /**
  * Read the markers of a prompt; without any, `clean` is the prompt itself.
@@ -100,19 +99,30 @@ function closingIndex(prompt, marks, index) {
   const mark = marks[index];
   if (mark.close)
     throw new CraftError(
-      `The prompt has ${mark.text} at character ${place(prompt, mark)} with no marker to close`,
-      POSSIBLE,
-      `Add the opening marker before the phrase, or remove ${mark.text}`,
+      say("The prompt has {marker} at character {place} with no marker to close", {
+        marker: mark.text, place: place(prompt, mark),
+      }),
+      possible(),
+      say("Add the opening marker before the phrase, or remove {marker}", { marker: mark.text }),
     );
   const later = marks.findIndex((other, at) => at > index && other.role === mark.role);
   if (later < 0 || !marks[later].close) return null;
   if (later === index + 1) return later;
   const inner = marks[index + 1];
   throw new CraftError(
-    `The prompt has ${inner.text} between ${mark.text} and ${marks[later].text} ` +
-      `(character ${place(prompt, inner)})`,
-    "A content phrase and a style phrase stand side by side, never in one another",
-    `Move ${marks[later].text} before ${inner.text}`,
+    say("The prompt has {inner} between {opening} and {closing} (character {place})", {
+      inner: inner.text, opening: mark.text, closing: marks[later].text,
+      place: place(prompt, inner),
+    }),
+    say("A content phrase and a style phrase stand side by side, never in one another"),
+    say("Move {closing} before {inner}", { closing: marks[later].text, inner: inner.text }),
+  );
+}
+
+/** How phrases are marked. */
+function possible() {
+  return say(
+    "Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>",
   );
 }
 
@@ -133,9 +143,11 @@ function phrase(prompt, start, end, trimmed, mark) {
   const text = prompt.slice(start, end);
   if ([...text].every((character) => WEAK.includes(character)))
     throw new CraftError(
-      `The marker ${mark.text} at character ${place(prompt, mark)} marks no words`,
-      POSSIBLE,
-      "Write the phrase it belongs to, or remove the marker to switch its branch off",
+      say("The marker {marker} at character {place} marks no words", {
+        marker: mark.text, place: place(prompt, mark),
+      }),
+      possible(),
+      say("Write the phrase it belongs to, or remove the marker to switch its branch off"),
     );
   return { text, start, end, role: mark.role };
 }
@@ -157,9 +169,9 @@ function cleaned(prompt, lone, endsPhrase) {
   });
   if (find(clean).length)
     throw new CraftError(
-      "Removing the prompt's markers leaves another marker",
-      POSSIBLE,
-      "Remove the extra < or > around a marker",
+      say("Removing the prompt's markers leaves another marker"),
+      possible(),
+      say("Remove the extra < or > around a marker"),
     );
   return clean;
 }

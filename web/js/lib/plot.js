@@ -1,6 +1,8 @@
 // @ts-check
 /** Curves as SVG path data. */
 
+import { say } from "./texts.js";
+
 /**
  * @param {[number, number][]} points in [0, 1], y upwards
  * @param {{left: number, top: number, width: number, height: number}} box
@@ -19,7 +21,9 @@ export function path(points, { left, top, width, height }) {
 export function spoken(name, values) {
   const at = (/** @type {number} */ part) => values[Math.round(part * (values.length - 1))];
   const [first, middle, last] = [at(0), at(0.5), at(1)].map((value) => value.toFixed(2));
-  return `${name}: ${first} at first, ${middle} midway, ${last} at last`;
+  return say("{name}: {first} at first, {middle} midway, {last} at last", {
+    name, first, middle, last,
+  });
 }
 
 /** @param {number} value */

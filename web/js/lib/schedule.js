@@ -8,6 +8,7 @@
  */
 
 import { CraftError } from "./craft_error.js";
+import { say, sayRole } from "./texts.js";
 
 /** @typedef {[number, number]} Pair */
 /** @typedef {Record<string, any>} Settings */
@@ -39,9 +40,9 @@ export const SHAPES = {
 export function sampleCurve(shape, settings, contentFloor, styleFloor, count) {
   if (!Object.hasOwn(SHAPES, shape))
     throw new CraftError(
-      `'${shape}' is no schedule shape`,
-      `Known are ${Object.keys(SHAPES).join(", ")}`,
-      "Choose one of these",
+      say("'{shape}' is no schedule shape", { shape }),
+      say("Known are {shapes}", { shapes: Object.keys(SHAPES).join(", ") }),
+      say("Choose one of these"),
     );
   return Array.from({ length: count }, (_, index) => {
     const progress = index / (count - 1);
@@ -66,9 +67,11 @@ export function readPoints(value, role) {
   const inside = read.flat().every((number) => number >= 0 && number <= 1);
   if (!read.length || !inside || new Set(read.map(([x]) => x)).size < read.length)
     throw new CraftError(
-      `The ${role} points are ${JSON.stringify(points)}`,
-      "Points are x y pairs from 0 to 1 with different x",
-      "Correct them",
+      say("The {role} points are {points}", {
+        role: sayRole(role), points: JSON.stringify(points),
+      }),
+      say("Points are x y pairs from 0 to 1 with different x"),
+      say("Correct them"),
     );
   return read;
 }
@@ -114,9 +117,9 @@ function windowed(noise, settings) {
 function within(progress, start, end, role) {
   if (start > end)
     throw new CraftError(
-      `window: ${role}_start = ${start} lies after ${role}_end = ${end}`,
-      "A window runs from its start to a later or equal end, 0 to 1",
-      "Swap them, or set the role's strength to 0 to switch it off",
+      say("window: {role}_start = {start} lies after {role}_end = {end}", { role, start, end }),
+      say("A window runs from its start to a later or equal end, 0 to 1"),
+      say("Swap them, or set the role's strength to 0 to switch it off"),
     );
   return start - ROUNDING <= progress && progress <= end + ROUNDING ? 1 : 0;
 }

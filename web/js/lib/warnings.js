@@ -1,6 +1,8 @@
 // @ts-check
 /** What a user should know before pressing Run. */
 
+import { say, sayRole } from "./texts.js";
+
 const NONE = "none"; // the entry of a LoRA menu that chooses none
 
 /** @typedef {import("./markers.js").Role} Role */
@@ -30,7 +32,11 @@ export function markerWarnings(marked, roles, traits) {
   if (traits && !traits.markers) return [];
   return roles
     .filter((role) => !marked.phrases.some((phrase) => phrase.role === role))
-    .map((role) => `The prompt has no <${role[0]}>, so the ${role} LoRA is off.`);
+    .map((role) =>
+      say("The prompt has no {marker}, so the {role} LoRA is off.", {
+        marker: `<${role[0]}>`, role: sayRole(role),
+      }),
+    );
 }
 
 /**
@@ -42,8 +48,8 @@ export function markerWarnings(marked, roles, traits) {
  * @returns {{used: string | null, why: string}}
  */
 export function usedSet(chosen, method, traits) {
-  if (traits?.pinned) return { used: traits.pinned, why: `part of ${method}` };
-  if (traits && !traits.layer_sets) return { used: null, why: `not used by ${method}` };
+  if (traits?.pinned) return { used: traits.pinned, why: say("part of {method}", { method }) };
+  if (traits && !traits.layer_sets) return { used: null, why: say("not used by {method}", { method }) };
   return { used: chosen ?? null, why: "" };
 }
 
@@ -55,7 +61,8 @@ export function layerSetWarnings(used, sets) {
   const { error = "", unmatched = [] } = (used && sets[used]) || {};
   if (error) return [error];
   if (used !== "custom" || !unmatched.length) return []; // a preset may lack blocks of its own
-  return [`Patterns that match no layer of this model: ${unmatched.join(", ")}`];
+  const patterns = unmatched.join(", ");
+  return [say("Patterns that match no layer of this model: {patterns}", { patterns })];
 }
 
 /**
@@ -65,7 +72,9 @@ export function layerSetWarnings(used, sets) {
 export function cfgWarnings(cfg, asymmetric) {
   if (asymmetric !== true || typeof cfg !== "number" || Math.abs(cfg - 1) > 1e-9) return [];
   return [
-    "At cfg 1 there is no unconditional pass, so nothing is asymmetric. " +
-      "Raise cfg above 1, or turn asymmetric off.",
+    say(
+      "At cfg 1 there is no unconditional pass, so nothing is asymmetric. " +
+        "Raise cfg above 1, or turn asymmetric off.",
+    ),
   ];
 }

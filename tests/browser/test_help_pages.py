@@ -1,0 +1,69 @@
+"""The help of every node of the pack, opened as a user does: the node's info button."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from launcher.paths import ROOT
+
+DOCS = ROOT / "web" / "docs"
+NODES = sorted(page.stem for page in DOCS.glob("*.md"))
+# The host asks for a page in the user's language first, and the browser notes that there is none.
+NOT_THERE = "/en.md"
+
+# One new node, alone in the graph and in view, and where on the screen its title is.
+ALONE = """(type) => {
+    app.graph.clear()
+    const node = LiteGraph.createNode(type)
+    app.graph.add(node)
+    node.pos = [500, 300]
+    app.canvas.ds.reset()
+    app.canvas.deselectAll()
+    app.canvas.draw(true, true)
+    const box = app.canvas.canvas.getBoundingClientRect()
+    return [box.x + node.pos[0] + 60, box.y + node.pos[1] - 15]
+}"""
+PICTURES = """(panel) => [...panel.querySelectorAll("img")].map((image) => ({
+    alt: image.alt,
+    path: new URL(image.src).pathname,
+    loaded: image.complete && image.naturalWidth > 0,
+    fits: image.getBoundingClientRect().right <= panel.getBoundingClientRect().right + 1,
+}))"""
+
+
+def title_and_alt(node: str) -> tuple[str, str]:
+    lines = (DOCS / f"{node}.md").read_text("utf-8").split("\n")
+    return lines[0].removeprefix("# "), lines[2].removeprefix("![").partition("]")[0]
+
+
+def our_errors(errors: list[str]) -> list[str]:
+    return [error for error in errors if not error.endswith(f"{NOT_THERE}]")]
+
+
+@pytest.fixture(scope="module")
+def page(comfy) -> Any:
+    comfy.dismiss_alerts()
+    return comfy.page
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_the_info_button_of_a_node_shows_its_page_and_picture(comfy, page, node):
+    comfy.errors.clear()
+    title, alt = title_and_alt(node)
+    page.mouse.click(*page.evaluate(ALONE, node))
+    button = page.get_by_test_id("info-button")
+    button.wait_for(state="visible")
+    button.click()
+    help_page = page.locator(".node-help-content")
+    help_page.get_by_role("heading", name=title, exact=True, level=1).wait_for(state="visible")
+    help_page.locator("img").first.wait_for(state="visible")
+    page.wait_for_function("() => [...document.images].every((image) => image.complete)")
+    comfy.keep_screenshot(f"help_{node}")
+
+    address = f"/extensions/comfyui-craft-lora/docs/pictures/{node}.png"
+    assert help_page.evaluate(PICTURES) == [
+        {"alt": alt, "path": address, "loaded": True, "fits": True}
+    ]
+    assert our_errors(comfy.errors) == []

@@ -1,0 +1,424 @@
+"""The fusion inserted into a graph, and made of two LoRAs, in the page: however nodes are drawn."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "version": 0.4}
+VUE = "Comfy.VueNodes.Enabled"
+INSERT, TWO_LORAS = "craft_lora.insert_fusion", "craft_lora.two_loras"
+LABEL = "Insert content/style LoRA fusion"
+CONTENT, STYLE = "craft_small_world_content.safetensors", "craft_small_world_style.safetensors"
+PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
+LIMIT = 20_000  # milliseconds until the page shows what was asked for
+COLOURS = 16  # a picture has more
+PLACE = [900, 400]  # of the mouse, where nothing lies over the graph
+BELOW = [500, 1000]  # the same, with a graph that is fitted into the page
+
+# A loader, two texts, a latent, a KSampler of a name and colour of its own, a decode, a preview.
+GRAPH = """() => {
+    const graph = app.graph
+    const add = (type, place, values = {}) => {
+        const node = LiteGraph.createNode(type)
+        graph.add(node)
+        node.pos = place
+        for (const [name, value] of Object.entries(values))
+            node.widgets.find((one) => one.name === name).value = value
+        return node
+    }
+    const loader = add("CheckpointLoaderSimple", [0, 0], {
+        ckpt_name: "craft_small_world.safetensors",
+    })
+    const positive = add("CLIPTextEncode", [400, 0], { text: "a sks animal in zwx style" })
+    const negative = add("CLIPTextEncode", [400, 280], { text: "blur" })
+    const latent = add("EmptyLatentImage", [400, 560], { width: 64, height: 64 })
+    const sampler = add("KSampler", [900, 0], {
+        seed: 987654321, control_after_generate: "fixed", steps: 4, cfg: 3.5,
+        sampler_name: "dpmpp_2m", scheduler: "karras", denoise: 0.9,
+    })
+    sampler.title = "My sampler"
+    sampler.color = "#232"
+    const decode = add("VAEDecode", [1300, 0])
+    const preview = add("PreviewImage", [1300, 160])
+    loader.connect(0, sampler, "model")
+    for (const text of [positive, negative]) loader.connect(1, text, "clip")
+    loader.connect(2, decode, "vae")
+    positive.connect(0, sampler, "positive")
+    negative.connect(0, sampler, "negative")
+    latent.connect(0, sampler, "latent_image")
+    sampler.connect(0, decode, "samples")
+    decode.connect(0, preview, "images")
+}"""
+
+TYPES = "() => app.canvas.graph.nodes.map((node) => node.type).sort()"
+SAVED = "() => JSON.stringify(app.rootGraph.serialize())"
+COMMAND = "(id) => { app.extensionManager.command.execute(id) }"
+SETTING = "([name, value]) => app.extensionManager.setting.set(name, value)"
+CAPTURE = """() => {
+    document.activeElement?.blur()
+    app.canvas.deselectAll()
+    app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()
+}"""
+LINKS = """() => {
+    const { graph } = app.canvas
+    const end = (id, slot, side, own) => {
+        const node = graph.getNodeById(id)
+        return node ? `${node.type}.${node[side][slot].name}` : own[slot].name
+    }
+    return [...graph.links.values()].map((link) => [
+        end(link.origin_id, link.origin_slot, "outputs", graph.inputs ?? []),
+        end(link.target_id, link.target_slot, "inputs", graph.outputs ?? []),
+    ].join(" > ")).sort()
+}"""
+WIDGETS = """(type) => {
+    const nodes = app.canvas.graph.nodes
+    const node = nodes.find((one) => (type ? one.type === type : one.subgraph))
+    return Object.fromEntries(node.widgets.map((one) => [one.name, one.value]))
+}"""
+SET = """([type, name, value]) => {
+    const nodes = app.canvas.graph.nodes
+    const node = nodes.find((one) => (type ? one.type === type : one.subgraph))
+    const widget = node.widgets.find((one) => one.name === name)
+    widget.value = value
+    widget.callback?.(value)
+}"""
+LOOK = """() => app.graph.nodes
+    .filter((node) => node.title === "My sampler")
+    .map(({ type, color, pos }) => [type, color, ...pos])"""
+OVERLAPS = """() => {
+    const boxes = app.canvas.graph.nodes.map(({ type, pos, size }) =>
+        [type, pos[0], pos[1] - 30, pos[0] + size[0], pos[1] + size[1]])
+    const found = []
+    for (const [a, left, top, right, bottom] of boxes)
+        for (const [b, x, y, farX, farY] of boxes)
+            if (a !== b && left < farX && x < right && top < farY && y < bottom) found.push([a, b])
+    return found
+}"""
+TITLE_BAR = """(type) => {
+    const node = app.canvas.graph.nodes.find((one) => one.type === type)
+    const [x, y] = app.canvas.convertOffsetToCanvas([node.pos[0] + 60, node.pos[1] - 14])
+    const box = app.canvas.canvas.getBoundingClientRect()
+    return [x + box.left, y + box.top]
+}"""
+INTO_SUBGRAPH = """async (types) => {
+    const { graph } = app.canvas
+    app.canvas.selectItems(graph.nodes.filter((node) => types.includes(node.type)))
+    await app.extensionManager.command.execute("Comfy.Graph.ConvertToSubgraph")
+    const host = graph.nodes.find((node) => node.subgraph)
+    app.canvas.openSubgraph(host.subgraph, host)
+    app.canvas.deselectAll()
+}"""
+# Drop a text, or files of these names and contents; whether it was taken before the page's own.
+DROP = """async ([text, files, [clientX, clientY]]) => {
+    const dataTransfer = new DataTransfer()
+    if (text) dataTransfer.setData("text/plain", text)
+    for (const [name, content, type] of files)
+        dataTransfer.items.add(new File([content], name, { type }))
+    const target = document.elementFromPoint(clientX, clientY)
+    const event = (name) => new DragEvent(name,
+        { bubbles: true, cancelable: true, dataTransfer, clientX, clientY })
+    target.dispatchEvent(event("dragenter"))
+    target.dispatchEvent(event("dragover"))
+    await new Promise((after) => setTimeout(after, 500))
+    let taken = false
+    const note = (dropped) => { taken = dropped.defaultPrevented }
+    target.addEventListener("drop", note, { once: true })
+    target.dispatchEvent(event("drop"))
+    return taken
+}"""
+PREVIEWED = """() => app.graph.nodes
+    .filter((node) => node.type === "PreviewImage")
+    .flatMap((node) => app.nodeOutputs[node.id]?.images ?? [])"""
+
+INSERTED = [
+    "CLIPTextEncode", "CRAFTACFGKSampler", "CRAFTRouter", "CRAFTTimestepSchedule",
+    "CheckpointLoaderSimple", "EmptyLatentImage", "PreviewImage", "VAEDecode",
+]  # fmt: skip
+SAMPLER = {
+    "seed": 987654321, "control_after_generate": "fixed", "steps": 4, "cfg": 3.5,
+    "sampler_name": "dpmpp_2m", "scheduler": "karras", "denoise": 0.9, "asymmetric": True,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["vue", "classic"])
+def drawn(comfy, request) -> Iterator[str]:
+    """Which way the page draws nodes."""
+    before = comfy.evaluate("(name) => app.extensionManager.setting.get(name)", VUE)
+    comfy.evaluate(SETTING, [VUE, request.param == "vue"])
+    yield request.param
+    comfy.evaluate(SETTING, [VUE, before])
+
+
+class Graph:
+    """The graph in the page."""
+
+    def __init__(self, comfy):
+        self.comfy, self.page = comfy, comfy.page
+
+    def types(self) -> list[str]:
+        return self.comfy.evaluate(TYPES)
+
+    def has(self, *types: str) -> None:
+        """Wait until the graph has nodes of these types, and until they have their places."""
+        self.page.wait_for_function(
+            "(types) => types.every((type) => app.canvas.graph.nodes.some("
+            "(node) => (type ? node.type === type : node.subgraph)))",
+            arg=list(types),
+            timeout=LIMIT,
+        )
+        self.page.wait_for_timeout(1000)
+
+    def command(self, name: str) -> None:
+        self.comfy.evaluate(COMMAND, name)
+
+    def told(self, text: str) -> None:
+        alert = self.page.get_by_role("alert").filter(has_text=text).first
+        alert.wait_for(timeout=LIMIT)
+
+    def drop(self, text: str = "", files: Any = (), place: Any = PLACE) -> bool:
+        return self.comfy.evaluate(DROP, [text, list(files), place])
+
+    def press(self, keys: str) -> None:
+        self.page.keyboard.press(keys)
+        self.page.wait_for_timeout(1500)
+
+    def runs_to_a_picture(self, live_server) -> None:
+        assert self.comfy.run() == ["execution_success", ""]
+        items = self.comfy.evaluate(PREVIEWED)
+        assert items
+        for item in items:
+            content = live_server.server.client.fetch(item)
+            pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).reshape(-1, 3)
+            assert len(np.unique(pixels, axis=0)) > COLOURS
+
+    def keep_screenshot(self, name: str) -> None:
+        self.comfy.dismiss_alerts()
+        self.comfy.evaluate("() => app.canvas.deselectAll()")
+        self.comfy.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self.page.wait_for_timeout(1000)
+        self.comfy.keep_screenshot(name)
+
+
+@pytest.fixture
+def empty(comfy, drawn) -> Iterator[Graph]:
+    comfy.open_workflow(EMPTY, "empty")
+    comfy.evaluate("() => { app.canvas.ds.scale = 0.7; app.canvas.ds.offset = [200, 100] }")
+    yield Graph(comfy)
+    assert comfy.our_errors() == []
+
+
+@pytest.fixture
+def graph(empty) -> Graph:
+    """A graph with a KSampler, as a state to which one can go back."""
+    empty.comfy.evaluate(GRAPH)
+    empty.comfy.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    empty.page.wait_for_timeout(1000)
+    empty.comfy.evaluate(CAPTURE)
+    return empty
+
+
+def insert(graph: Graph) -> None:
+    graph.command(INSERT)
+    graph.has("CRAFTRouter", "CRAFTTimestepSchedule")
+
+
+def test_the_command_puts_the_fusion_before_the_only_sampler(graph):
+    insert(graph)
+    assert graph.types() == INSERTED
+    assert graph.comfy.evaluate(LINKS) == [
+        "CLIPTextEncode.CONDITIONING > CRAFTACFGKSampler.negative",
+        "CRAFTACFGKSampler.LATENT > VAEDecode.samples",
+        "CRAFTRouter.conditioning > CRAFTACFGKSampler.positive",
+        "CRAFTRouter.model > CRAFTACFGKSampler.model",
+        "CRAFTTimestepSchedule.schedule > CRAFTRouter.schedule",
+        "CheckpointLoaderSimple.CLIP > CLIPTextEncode.clip",
+        "CheckpointLoaderSimple.CLIP > CRAFTRouter.clip",
+        "CheckpointLoaderSimple.MODEL > CRAFTRouter.model",
+        "CheckpointLoaderSimple.VAE > VAEDecode.vae",
+        "EmptyLatentImage.LATENT > CRAFTACFGKSampler.latent_image",
+        "VAEDecode.IMAGE > PreviewImage.images",
+    ]
+    sampler = graph.comfy.evaluate(WIDGETS, "CRAFTACFGKSampler")
+    assert {name: sampler[name] for name in SAMPLER} == SAMPLER
+    assert graph.comfy.evaluate(WIDGETS, "CRAFTRouter")["prompt"] == "a sks animal in zwx style"
+    assert graph.comfy.evaluate(WIDGETS, "CLIPTextEncode")["text"] == "blur"
+    assert graph.comfy.evaluate(LOOK) == [["CRAFTACFGKSampler", "#232", 900, 0]]
+    assert graph.comfy.evaluate(OVERLAPS) == []
+
+
+@pytest.mark.parametrize("node", ["KSampler", "CheckpointLoaderSimple"])
+def test_the_menu_of_a_sampler_or_loader_offers_it(graph, drawn, node):
+    graph.page.mouse.click(*graph.comfy.evaluate(TITLE_BAR, node), button="right")
+    graph.page.get_by_text(LABEL).first.click(timeout=LIMIT)
+    graph.has("CRAFTRouter", "CRAFTTimestepSchedule")
+    assert graph.types() == INSERTED
+    graph.keep_screenshot(f"inserted_{node}_{drawn}")
+
+
+def nodes_and_links(saved: str) -> list[Any]:
+    workflow = json.loads(saved)
+    nodes = [[node["type"], node["pos"], node.get("widgets_values")] for node in workflow["nodes"]]
+    return [sorted(nodes, key=str), sorted(link[1:] for link in workflow["links"])]
+
+
+def test_one_undo_takes_all_of_it_back_and_redo_brings_it_again(graph):
+    before = nodes_and_links(graph.comfy.evaluate(SAVED))
+    insert(graph)
+    after = nodes_and_links(graph.comfy.evaluate(SAVED))
+    graph.press("Control+z")
+    assert nodes_and_links(graph.comfy.evaluate(SAVED)) == before
+    graph.press("Control+y")
+    assert nodes_and_links(graph.comfy.evaluate(SAVED)) == after
+
+
+def test_a_sampler_that_a_router_feeds_is_left_alone(graph):
+    insert(graph)
+    graph.comfy.evaluate("() => app.canvas.deselectAll()")
+    graph.comfy.dismiss_alerts()
+    before = nodes_and_links(graph.comfy.evaluate(SAVED))
+    graph.command(INSERT)
+    graph.told("Content/Style LoRA Router feeds My sampler already")
+    assert nodes_and_links(graph.comfy.evaluate(SAVED)) == before
+
+
+def test_a_graph_without_a_sampler_is_told_what_to_select(empty):
+    empty.command(INSERT)
+    empty.told("There is no sampler here")
+    assert empty.types() == []
+
+
+def test_it_works_inside_a_subgraph_and_keeps_what_the_node_shows(graph):
+    graph.comfy.evaluate(INTO_SUBGRAPH, ["KSampler", "CLIPTextEncode"])
+    insert(graph)
+    assert graph.types() == [
+        "CLIPTextEncode", "CRAFTACFGKSampler", "CRAFTRouter", "CRAFTTimestepSchedule",
+    ]  # fmt: skip
+    links = graph.comfy.evaluate(LINKS)
+    assert {"clip > CRAFTRouter.clip", "model > CRAFTRouter.model"} <= set(links)
+    assert {"seed > CRAFTACFGKSampler.seed", "CRAFTACFGKSampler.LATENT > LATENT"} <= set(links)
+    assert graph.comfy.evaluate(OVERLAPS) == []
+    graph.comfy.evaluate("() => app.canvas.setGraph(app.rootGraph)")
+    shown = graph.comfy.evaluate(WIDGETS, "")
+    assert shown["seed"] == SAMPLER["seed"]
+    assert "a sks animal in zwx style" in shown.values()
+
+
+def test_an_inserted_fusion_runs_to_a_picture(graph, drawn, live_server):
+    insert(graph)
+    for name, value in [
+        ("content_lora", CONTENT), ("style_lora", STYLE), ("prompt", PROMPT),
+        ("content_strength", 0.8), ("style_strength", 0.4),
+    ]:  # fmt: skip
+        graph.comfy.evaluate(SET, ["CRAFTRouter", name, value])
+    graph.runs_to_a_picture(live_server)
+    graph.keep_screenshot(f"inserted_run_{drawn}")
+
+
+WHOLE = ["CheckpointLoaderSimple", "EmptyLatentImage", "PreviewImage", "VAEDecode"]
+
+
+def is_whole(graph: Graph) -> None:
+    """The fusion subgraph with the pair, and a graph around it that lacks nothing."""
+    graph.has("", *WHOLE)
+    assert len(graph.types()) == len(WHOLE) + 1 and set(WHOLE) <= set(graph.types())
+    shown = graph.comfy.evaluate(WIDGETS, "")
+    assert [shown["content_lora"], shown["style_lora"]] == [CONTENT, STYLE]
+    ends = [end.split(" > ")[1].split(".")[1] for end in graph.comfy.evaluate(LINKS)]
+    assert sorted(ends) == ["clip", "images", "latent_image", "model", "samples", "vae"]
+    assert graph.comfy.evaluate(OVERLAPS) == []
+
+
+@pytest.mark.parametrize(
+    "text", [f"{CONTENT}\n{STYLE}\n", "craft_small_world_content, loras/craft_small_world_style"]
+)
+def test_two_dropped_names_become_a_whole_graph(empty, text):
+    assert empty.drop(text)
+    is_whole(empty)
+
+
+def test_two_dropped_files_become_a_whole_graph_that_undo_takes_away(empty, drawn):
+    assert empty.drop(files=[[CONTENT, "x", ""], [STYLE, "x", ""]])
+    is_whole(empty)
+    empty.keep_screenshot(f"dropped_{drawn}")
+    empty.press("Control+z")
+    assert empty.types() == []
+    empty.press("Control+y")
+    is_whole(empty)
+
+
+def test_dropped_loras_are_linked_to_what_the_graph_has(graph):
+    """The decode is the old sampler's: the new subgraph gets one of its own."""
+    before = graph.comfy.evaluate(LINKS)
+    assert graph.drop(f"{CONTENT},{STYLE}", place=BELOW)
+    graph.has("")
+    links = graph.comfy.evaluate(LINKS)
+    assert [link for link in before if link not in links] == []
+    new = [end.split(" > ")[1].split(".")[1] for end in links if end not in before]
+    assert sorted(new) == ["clip", "latent_image", "model", "samples"]
+    assert graph.types().count("CheckpointLoaderSimple") == 1
+    assert graph.types().count("VAEDecode") == graph.types().count("PreviewImage") == 2
+    assert graph.comfy.evaluate(OVERLAPS) == []
+
+
+def test_a_file_that_the_server_does_not_have_is_named_and_nothing_else_happens(empty):
+    assert empty.drop(files=[["absent_lora.safetensors", "x", ""], [STYLE, "x", ""]])
+    empty.told("absent_lora.safetensors")
+    empty.told("models/loras")
+    assert empty.types() == []
+
+
+def test_every_other_drop_is_still_the_pages_own(graph):
+    workflow = graph.comfy.evaluate(SAVED)
+    for text in ("hello", "hello\nworld", CONTENT, "", f"{CONTENT}\n{STYLE}\n{STYLE}"):
+        assert not graph.drop(text, place=BELOW)
+    assert not graph.drop(files=[[CONTENT, "x", ""]], place=BELOW)
+    graph.comfy.open_workflow(EMPTY, "empty")
+    assert not graph.drop(files=[["a.json", workflow, "application/json"]])
+    graph.has("KSampler")
+
+
+def test_a_dropped_subgraph_keeps_its_values_and_runs_to_a_picture(empty, drawn, live_server):
+    empty.drop(f"{CONTENT}\n{STYLE}")
+    is_whole(empty)
+    for type_, name, value in [
+        ("EmptyLatentImage", "width", 64), ("EmptyLatentImage", "height", 64),
+        ("", "prompt", PROMPT), ("", "steps", 4), ("", "cfg", 3), ("", "seed", 5),
+    ]:  # fmt: skip
+        empty.comfy.evaluate(SET, [type_, name, value])
+    values = empty.comfy.evaluate(WIDGETS, "")
+    empty.comfy.open_workflow(json.loads(empty.comfy.evaluate(SAVED)), "reopened")
+    assert empty.comfy.evaluate(WIDGETS, "") == values
+    assert [text for text in empty.comfy.alerts() if "Invalid workflow" in text] == []
+    empty.runs_to_a_picture(live_server)
+    empty.keep_screenshot(f"dropped_run_{drawn}")
+
+
+def test_the_dialog_is_worked_by_keyboard(empty, drawn):
+    empty.command(TWO_LORAS)
+    dialog = empty.page.locator("dialog.craft-dialog")
+    dialog.wait_for(timeout=LIMIT)
+    empty.page.keyboard.type("world cont")
+    empty.page.keyboard.press("Tab")
+    empty.page.keyboard.press("Tab")
+    empty.page.keyboard.type("STYLE world")
+    empty.comfy.keep_screenshot(f"pair_dialog_{drawn}")
+    empty.page.keyboard.press("Enter")
+    is_whole(empty)
+    assert dialog.count() == 0
+
+
+def test_escape_closes_the_dialog_and_changes_nothing(empty):
+    empty.command(TWO_LORAS)
+    dialog = empty.page.locator("dialog.craft-dialog")
+    dialog.wait_for(timeout=LIMIT)
+    assert dialog.get_by_role("button", name="Add to the graph").is_disabled()
+    empty.page.keyboard.press("Escape")
+    dialog.wait_for(state="detached", timeout=LIMIT)
+    assert empty.types() == []

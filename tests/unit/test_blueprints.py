@@ -1,0 +1,104 @@
+"""The shipped subgraph blueprints are whole: what the page reads of them fits together."""
+
+import json
+from typing import Any
+
+import pytest
+
+from launcher import registry
+from launcher.paths import ROOT
+
+FILES = sorted((ROOT / "subgraphs").glob("*.json"))
+INPUTS, OUTPUTS = -10, -20  # the page's ids of a subgraph's own inputs and outputs
+MAY_BE_NULL = {"link", "links"}
+
+
+@pytest.fixture(params=FILES, ids=lambda file: file.stem)
+def file(request):
+    return request.param
+
+
+@pytest.fixture
+def blueprint(file) -> dict[str, Any]:
+    return json.loads(file.read_text("utf-8"))
+
+
+@pytest.fixture
+def host(blueprint) -> dict[str, Any]:
+    (node,) = blueprint["nodes"]
+    return node
+
+
+@pytest.fixture
+def subgraph(blueprint) -> dict[str, Any]:
+    (definition,) = blueprint["definitions"]["subgraphs"]
+    return definition
+
+
+def nulls(value: Any, key: str = "") -> list[str]:
+    if isinstance(value, dict):
+        return [found for name, part in value.items() for found in nulls(part, name)]
+    if isinstance(value, list):
+        return [found for part in value for found in nulls(part, key)]
+    return [key] if value is None and key not in MAY_BE_NULL else []
+
+
+def test_there_are_blueprints_and_the_package_has_them():
+    names = {file.relative_to(ROOT).as_posix() for file in FILES}
+    assert {"subgraphs/Content + Style LoRA.json", "subgraphs/Compare Fusion Methods.json"} <= names
+    assert names <= set(registry.read_pack(ROOT).files)
+
+
+def test_it_is_one_node_of_its_one_subgraph_named_as_the_file(file, blueprint, host, subgraph):
+    assert host["type"] == subgraph["id"]
+    assert file.stem == host["title"] == subgraph["name"]
+    assert blueprint["links"] == [] and nulls(blueprint) == []
+
+
+def test_it_says_what_it_is(blueprint, subgraph):
+    assert subgraph["category"] == "CRAFT-LoRA"
+    assert len(subgraph["description"]) > 80
+    assert blueprint["extra"]["BlueprintDescription"] == subgraph["description"]
+    assert blueprint["extra"]["BlueprintSearchAliases"]
+
+
+def test_the_node_has_the_subgraphs_inputs_and_outputs_in_order(host, subgraph):
+    for side in ("inputs", "outputs"):
+        outer = [(slot["name"], slot["type"]) for slot in host[side]]
+        assert outer == [(slot["name"], slot["type"]) for slot in subgraph[side]]
+        assert len(dict(outer)) == len(outer)
+
+
+def test_links_and_slots_name_one_another(subgraph):
+    nodes = {node["id"]: node for node in subgraph["nodes"]}
+    ids = [link["id"] for link in subgraph["links"]]
+    assert len(set(ids)) == len(ids) == subgraph["state"]["lastLinkId"]
+    assert max(nodes) == subgraph["state"]["lastNodeId"]
+    for link in subgraph["links"]:
+        if link["origin_id"] == INPUTS:
+            assert link["id"] in subgraph["inputs"][link["origin_slot"]]["linkIds"]
+        else:
+            output = nodes[link["origin_id"]]["outputs"][link["origin_slot"]]
+            assert link["id"] in output["links"] and output["type"] == link["type"]
+        if link["target_id"] == OUTPUTS:
+            assert link["id"] in subgraph["outputs"][link["target_slot"]]["linkIds"]
+        else:
+            target = nodes[link["target_id"]]["inputs"][link["target_slot"]]
+            assert target["link"] == link["id"] and target["type"] == link["type"]
+
+
+def test_every_link_that_a_slot_names_exists(subgraph):
+    ids = {link["id"] for link in subgraph["links"]}
+    named = [slot["linkIds"] for side in ("inputs", "outputs") for slot in subgraph[side]]
+    for node in subgraph["nodes"]:
+        named += [output.get("links") or [] for output in node.get("outputs", [])]
+        named += [[slot["link"]] for slot in node["inputs"] if slot["link"] is not None]
+    assert {link for links in named for link in links} == ids
+
+
+def test_the_node_has_a_value_for_each_widget_it_shows_and_no_ones_loras(host):
+    shown = [slot["name"] for slot in host["inputs"] if "widget" in slot]
+    values = dict(zip(shown, host["widgets_values"], strict=True))
+    assert values["content_lora"] == values["style_lora"] == "none"
+    assert "<c>" in values["prompt"] and "<s>" in values["prompt"]
+    assert shown[:3] == ["prompt", "content_lora", "style_lora"]

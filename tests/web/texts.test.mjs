@@ -1,0 +1,73 @@
+import assert from "node:assert/strict";
+import { afterEach, test } from "node:test";
+
+import { parse } from "../../web/js/lib/markers.js";
+import { sampleCurve } from "../../web/js/lib/schedule.js";
+import { language, say, sayRole, speak } from "../../web/js/lib/texts.js";
+import { markerWarnings } from "../../web/js/lib/warnings.js";
+
+afterEach(() => speak("en", {}));
+
+test("a text is said in the language spoken, and in English where that has none", () => {
+  speak("zh", { "{count} layers": "{count} 层" });
+  assert.equal(language(), "zh");
+  assert.equal(say("{count} layers", { count: 3 }), "3 层");
+  assert.equal(say("{count} steps", { count: 0 }), "0 steps");
+  speak("fr", {});
+  assert.equal(say("{count} layers", { count: 3 }), "3 layers");
+});
+
+test("English is spoken until another language is", () => {
+  assert.equal(language(), "en");
+  assert.equal(say("layer set"), "layer set");
+});
+
+test("a translation may place values elsewhere, more than once or not at all", () => {
+  speak("zh", { "{a} before {b}": "{b}, {b}, {a}", "{a} alone": "x" });
+  assert.equal(say("{a} before {b}", { a: 1, b: 2 }), "2, 2, 1");
+  assert.equal(say("{a} alone", { a: 1 }), "x");
+});
+
+test("values are put in as they are, whatever they look like", () => {
+  assert.equal(say("{a} {b}", { a: "{b}", b: "$&" }), "{b} $&");
+  assert.equal(say("{other} {a}", { a: 1 }), "{other} 1");
+  assert.equal(say("{toString} {constructor}"), "{toString} {constructor}");
+});
+
+test("a text that is the name of something every object has is only a text", () => {
+  speak("zh", {});
+  assert.equal(say("constructor"), "constructor");
+});
+
+test("a role is called as the language calls it", () => {
+  assert.deepEqual(["content", "style"].map(sayRole), ["content", "style"]);
+  speak("zh", { content: "内容", style: "风格" });
+  assert.deepEqual(["content", "style"].map(sayRole), ["内容", "风格"]);
+});
+
+test("what is wrong is told in one language, in which sentences meet as it writes them", () => {
+  const windowed = () => sampleCurve("window", { content_start: 1, content_end: 0.5 }, 0, 0, 5);
+  assert.throws(windowed, {
+    message:
+      "window: content_start = 1 lies after content_end = 0.5. " +
+      "A window runs from its start to a later or equal end, 0 to 1. " +
+      "Swap them, or set the role's strength to 0 to switch it off.",
+  });
+  speak("zh", {
+    "window: {role}_start = {start} lies after {role}_end = {end}": "{role}_start 晚于 {end}。",
+    "A window runs from its start to a later or equal end, 0 to 1": "先开始，后结束。",
+  });
+  assert.throws(windowed, {
+    message:
+      "content_start 晚于 0.5。先开始，后结束。" +
+      "Swap them, or set the role's strength to 0 to switch it off.",
+  });
+});
+
+test("a warning names marker and role in the language spoken", () => {
+  const off = "The prompt has no {marker}, so the {role} LoRA is off.";
+  speak("zh", { [off]: "{marker}{role}", style: "风格" });
+  assert.deepEqual(markerWarnings(parse("<c>a fox</c>"), ["content", "style"], undefined), [
+    "<s>风格",
+  ]);
+});

@@ -1,0 +1,114 @@
+// @ts-check
+/** The command that puts the routed fusion before a sampler that is in the graph already. */
+
+// @ts-ignore: the host's own module
+import { app } from "../../../scripts/app.js";
+import {
+  addNode, asOneChange, attempt, connectFeed, placeNodes, putFree, replaceNode, setWidget, showNodes,
+  tell,
+} from "./graph_edit.js";
+import {
+  isOffered, modelInput, onlySampler, planInsertion, samplersOf,
+} from "./lib/insertion.js";
+import { say } from "./lib/texts.js";
+import { hostsOf } from "./lib/upstream.js";
+
+/** @typedef {import("./lib/insertion.js").Fusion} Fusion */
+
+const COMMAND = "craft_lora.insert_fusion";
+const APART = 60; // between the Router and its neighbours
+const ROUTER_SIZE = [430, 540]; // room for what they draw
+const SCHEDULE_SIZE = [300, 310];
+const label = () => say("Insert content/style LoRA fusion");
+
+/**
+ * Insert it for the samplers that nodes stand for.
+ *
+ * @param {() => any[]} chosen nodes of the graph that is open
+ */
+function insertFor(chosen) {
+  return attempt(async () => {
+    const { graph } = app.canvas;
+    const hosts = hostsOf(app.rootGraph ?? app.graph, graph) ?? [];
+    const { fusions, refused } = planInsertion(samplersOf(chosen()), hosts);
+    await asOneChange(async () => {
+      const added = fusions.map((fusion) => insert(graph, fusion));
+      const nodes = added.flatMap(({ router, schedule, samplers }) => [router, schedule, ...samplers]);
+      await placeNodes(nodes, () => added.forEach(place));
+      showNodes(added.map(({ router }) => router));
+      tell("info", say("Content/style LoRA fusion inserted"), nextSteps(added));
+    });
+    for (const reason of refused) tell("warn", say("One sampler was left as it is"), reason);
+  });
+}
+
+/** The selected nodes; the graph's only sampler if there are none. */
+function chosenNodes() {
+  const selected = Object.values(app.canvas.selected_nodes ?? {});
+  return selected.length ? selected : onlySampler(app.canvas.graph.nodes);
+}
+
+/** @param {any} graph @param {Fusion} fusion */
+function insert(graph, { model, clip, prompt, positives, targets }) {
+  const [near] = targets;
+  const router = addNode(graph, "CRAFTRouter", near.node.pos);
+  const schedule = addNode(graph, "CRAFTTimestepSchedule", near.node.pos);
+  [router.size, schedule.size] = [ROUTER_SIZE, SCHEDULE_SIZE];
+  setWidget(router, "prompt", prompt.text);
+  connectFeed(graph, model, router, "model");
+  connectFeed(graph, clip, router, "clip");
+  if (prompt.textFeed) connectFeed(graph, prompt.textFeed, router, "prompt");
+  schedule.connect("schedule", router, "schedule");
+  const conditioning = outputOf(router, "CONDITIONING");
+  for (const { node, index } of positives) router.connect(conditioning, node, index);
+  for (const index of prompt.told) router.connect("clean_prompt", prompt.node, index);
+  const samplers = targets.map(({ node, as }) => {
+    router.connect(outputOf(router, "MODEL"), node, modelInput(node));
+    return as ? replaceNode(node, as) : node;
+  });
+  const unused = !prompt.node.outputs.some((/** @type {any} */ output) => output.links?.length);
+  if (unused) graph.remove(prompt.node);
+  return { router, schedule, samplers, replaced: targets.map(({ as }) => as) };
+}
+
+/** @param {any} node @param {string} type */
+const outputOf = (node, type) =>
+  node.outputs.findIndex((/** @type {any} */ output) => output.type === type);
+
+/** Free places: samplers stay if they can, the Router goes before them. @param {any} added */
+function place({ router, schedule, samplers, replaced }) {
+  const pending = new Set([router, schedule]);
+  samplers.forEach((/** @type {any} */ sampler, /** @type {number} */ index) => {
+    if (replaced[index]) putFree(sampler, sampler.pos, pending);
+  });
+  const [left, top] = samplers[0].pos;
+  pending.delete(router);
+  putFree(router, [left - APART - router.size[0], top], pending);
+  putFree(schedule, [router.pos[0] - APART - schedule.size[0], router.pos[1]]);
+}
+
+/** @param {any[]} added */
+function nextSteps(added) {
+  const steps = [
+    say(
+      "Choose the two LoRAs in the Router, and mark their words in its prompt: " +
+        "<c>a dog</c> in <s>ink style</s>.",
+    ),
+  ];
+  if (added.some(({ replaced }) => replaced.includes(null))) {
+    steps.push(say("Samplers that ACFG KSampler cannot stand in for keep standard guidance."));
+  }
+  return steps.join(" ");
+}
+
+app.registerExtension({
+  name: "craft_lora.insertion",
+  commands: [
+    { id: COMMAND, label, icon: "pi pi-sitemap", function: () => insertFor(chosenNodes) },
+  ],
+  menuCommands: [{ path: ["CRAFT-LoRA"], commands: [COMMAND] }],
+  /** @param {any} node */
+  getNodeMenuItems(node) {
+    return isOffered(node) ? [{ content: label(), callback: () => insertFor(() => [node]) }] : [];
+  },
+});

@@ -1,0 +1,301 @@
+// @ts-check
+/**
+ * Where the routed fusion goes in a graph that is there already: the decision, without the doing.
+ * Reads the host's graph as plain data, as upstream.js does.
+ */
+
+import { CraftError } from "./craft_error.js";
+import { say } from "./texts.js";
+import { modelSource } from "./upstream.js";
+
+/** @typedef {any} GraphNode */
+/** @typedef {{id: any, slot: number, parentId?: any}} Feed the node and output behind an input; id
+ * OUTSIDE for a subgraph's own input; parentId: the reroute that the link ends at */
+/** @typedef {{node: GraphNode, index: number}} End an input of a node */
+/** @typedef {{node: GraphNode, as: string | null}} Target a sampler; as: the type that takes its
+ * place, null where it keeps its own */
+/** @typedef {{node: GraphNode, text: string, textFeed: Feed | null, told: number[]}} Prompt
+ * told: inputs of the text encoder that take the Router's clean prompt; none if the Router's own
+ * conditioning stands in for the encoder's */
+/** @typedef {{model: Feed, clip: Feed, prompt: Prompt, positives: End[], targets: Target[]}} Fusion
+ * one Router with what is linked to it */
+
+export const OUTSIDE = -10; // the host's id of a subgraph's own inputs
+const LIMIT = 500; // nodes followed; a loop ends here
+/** @type {Record<string, string>} */
+const REPLACED = { KSampler: "CRAFTACFGKSampler", CFGGuider: "CRAFTACFGGuider" };
+const ROUTERS = new Set(["CRAFTRouter", "CRAFTMethodSweep"]);
+const RESULTS = new Set(["LATENT", "GUIDER"]);
+const POSITIVES = new Set(["positive", "conditioning"]);
+const PLAIN_ENCODER = "CLIPTextEncode";
+
+/** Whether a node takes a MODEL and a positive conditioning, and samples or guides.
+ * @param {GraphNode} node */
+export function isSampler(node) {
+  const samples = outputs(node).some((output) => RESULTS.has(output.type));
+  return samples && modelInput(node) >= 0 && positiveOf(node) >= 0;
+}
+
+/** Whether the menu of a node should offer the insertion. @param {GraphNode} node */
+export function isOffered(node) {
+  if (ROUTERS.has(node.type)) return false;
+  if (isSampler(node) || guiderOf(node)) return true;
+  return node.type !== "Reroute" && outputs(node).some((output) => output.type === "MODEL");
+}
+
+/**
+ * The samplers that nodes stand for: themselves, the guider they sample with, or those that their
+ * models reach in the same graph.
+ *
+ * @param {GraphNode[]} nodes
+ * @returns {GraphNode[]} each once
+ */
+export function samplersOf(nodes) {
+  const found = new Set();
+  for (const node of nodes) {
+    const guider = guiderOf(node);
+    if (isSampler(node)) found.add(node);
+    else if (guider) found.add(guider);
+    else reached(node).forEach((one) => found.add(one));
+  }
+  return [...found];
+}
+
+/** The sampler that is meant where none is named. @param {GraphNode[]} nodes of a graph */
+export function onlySampler(nodes) {
+  const samplers = nodes.filter(isSampler);
+  if (samplers.length > 1) throw whichOne(samplers.length);
+  return samplers;
+}
+
+/**
+ * What to insert before samplers. Those that the same model and the same text encoder feed share a
+ * Router.
+ *
+ * @param {GraphNode[]} samplers of one graph
+ * @param {GraphNode[]} hosts the subgraph nodes around them, outermost first
+ * @returns {{fusions: Fusion[], refused: string[]}} refused: why a sampler is left as it is
+ * @throws {CraftError} if all of them are
+ */
+export function planInsertion(samplers, hosts) {
+  if (!samplers.length) throw nothingSuitable();
+  /** @type {Map<string, Fusion>} */
+  const fusions = new Map();
+  const refused = [];
+  for (const node of samplers) {
+    try {
+      merge(fusions, fusionFor(node, hosts));
+    } catch (error) {
+      if (!(error instanceof CraftError)) throw error;
+      refused.push(error);
+    }
+  }
+  if (!fusions.size) throw refused[0];
+  return { fusions: [...fusions.values()], refused: refused.map((error) => error.message) };
+}
+
+/** For a graph or selection without a sampler. */
+function nothingSuitable() {
+  return new CraftError(
+    say("There is no sampler here that a model and a positive prompt feed"),
+    say("The fusion goes before KSampler, a guider, or another sampler with these inputs"),
+    say("Select one in the graph that is open, or a loader whose model reaches one"),
+  );
+}
+
+/**
+ * @param {GraphNode} node a sampler
+ * @param {GraphNode[]} hosts
+ * @returns {Fusion}
+ */
+function fusionFor(node, hosts) {
+  const model = feedOf(node, modelInput(node));
+  const { passed } = modelSource(node, node.inputs[modelInput(node)].name, hosts);
+  const router = passed.find((one) => ROUTERS.has(one.type));
+  if (router) throw alreadyRouted(node, router);
+  if (!model) throw unlinked(node, "model");
+  const { encoder, end } = encoderBehind(node, positiveOf(node));
+  const clip = feedOf(encoder, typed(encoder, "CLIP"));
+  if (!clip) throw unlinked(encoder, "clip");
+  const prompt = promptOf(encoder);
+  const positives = prompt.told.length ? [] : [end];
+  return { model, clip, prompt, positives, targets: [{ node, as: REPLACED[node.type] ?? null }] };
+}
+
+/** @param {Map<string, Fusion>} fusions @param {Fusion} fusion */
+function merge(fusions, fusion) {
+  const key = [fusion.model.id, fusion.model.slot, fusion.prompt.node.id].join();
+  const same = fusions.get(key);
+  if (!same) {
+    fusions.set(key, fusion);
+    return;
+  }
+  same.targets.push(...fusion.targets);
+  const known = same.positives.map(endKey);
+  same.positives.push(...fusion.positives.filter((end) => !known.includes(endKey(end))));
+}
+
+/** @param {End} end */
+const endKey = ({ node, index }) => `${node.id}/${index}`;
+
+/**
+ * The text encoder behind a conditioning, and the input that its conditioning ends at.
+ *
+ * @param {GraphNode} sampler
+ * @param {number} index of its positive input
+ * @returns {{encoder: GraphNode, end: End}}
+ */
+function encoderBehind(sampler, index) {
+  let end = { node: sampler, index };
+  for (let left = LIMIT; left > 0; left -= 1) {
+    const feed = feedOf(end.node, end.index);
+    if (!feed) throw unlinked(end.node, end.node.inputs[end.index].name);
+    const node = sampler.graph.getNodeById(feed.id);
+    if (!node || node.subgraph) throw elsewhere(sampler);
+    if (typed(node, "CLIP") >= 0) return { encoder: node, end };
+    end = { node, index: behind(node, feed.slot) };
+    if (end.index < 0) throw severalPrompts(sampler, node);
+  }
+  throw elsewhere(sampler);
+}
+
+/** The conditioning that an output passes on: the input of its name, else the only one; -1 where
+ * there are several. @param {GraphNode} node @param {number} slot */
+function behind(node, slot) {
+  if (node.type === "Reroute") return 0;
+  const indices = inputs(node).flatMap((one, index) => (one.type === "CONDITIONING" ? index : []));
+  const name = outputs(node)[slot]?.name;
+  const same = indices.find((index) => inputs(node)[index].name === name);
+  return same ?? (indices.length === 1 ? indices[0] : -1);
+}
+
+/** @param {GraphNode} encoder @returns {Prompt} */
+function promptOf(encoder) {
+  const texts = inputs(encoder).flatMap((one, index) => (one.type === "STRING" ? index : []));
+  const first = texts.find((index) => feedOf(encoder, index) || textAt(encoder, index));
+  const text = first === undefined ? "" : textAt(encoder, first);
+  const textFeed = first === undefined ? null : feedOf(encoder, first);
+  const told = texts.filter((index) => {
+    if (index === first) return true;
+    const own = textAt(encoder, index);
+    return !feedOf(encoder, index) && !textFeed && (!own || own === text);
+  });
+  return { node: encoder, text, textFeed, told: encoder.type === PLAIN_ENCODER ? [] : told };
+}
+
+/** @param {GraphNode} node @param {number} index */
+function textAt(node, index) {
+  const name = node.inputs[index].widget?.name ?? node.inputs[index].name;
+  const found = node.widgets?.find((/** @type {any} */ one) => one.name === name);
+  return typeof found?.value === "string" ? found.value : "";
+}
+
+/** Samplers that the MODEL of a node reaches. @param {GraphNode} node */
+function reached(node) {
+  const found = new Set();
+  const seen = new Set([node]);
+  const open = [node];
+  while (open.length && seen.size < LIMIT) {
+    for (const next of followers(/** @type {GraphNode} */ (open.pop()))) {
+      if (seen.has(next)) continue;
+      seen.add(next);
+      if (isSampler(next)) found.add(next);
+      else open.push(next);
+    }
+  }
+  return found;
+}
+
+/** Nodes that take a MODEL of a node. @param {GraphNode} node @returns {GraphNode[]} */
+function followers(node) {
+  return outputs(node)
+    .filter((output) => output.type === "MODEL" || node.type === "Reroute")
+    .flatMap((output) => output.links ?? [])
+    .map((id) => linkOf(node.graph, id))
+    .map((link) => link && node.graph.getNodeById(link.target_id))
+    .filter(Boolean);
+}
+
+/** The guider that a node samples with. @param {GraphNode} node */
+function guiderOf(node) {
+  const feed = feedOf(node, typed(node, "GUIDER"));
+  const found = feed && node.graph.getNodeById(feed.id);
+  return found && isSampler(found) ? found : null;
+}
+
+/**
+ * What is linked to an input; null for nothing.
+ *
+ * @param {GraphNode} node
+ * @param {number} index
+ * @returns {Feed | null}
+ */
+export function feedOf(node, index) {
+  const link = linkOf(node.graph, node.inputs?.[index]?.link);
+  return link && { id: link.origin_id, slot: link.origin_slot, parentId: link.parentId };
+}
+
+/** @param {any} graph @param {any} id */
+export function linkOf(graph, id) {
+  if (id == null || !graph) return null;
+  return graph.getLink?.(id) ?? graph.links?.get?.(id) ?? graph.links?.[id] ?? null;
+}
+
+/** What a node is called in the page. @param {GraphNode} node @returns {string} */
+export const titleOf = (node) => node.title || node.type;
+
+/** @param {GraphNode} node @returns {any[]} */
+const inputs = (node) => node.inputs ?? [];
+/** @param {GraphNode} node @returns {any[]} */
+const outputs = (node) => node.outputs ?? [];
+/** @param {GraphNode} node @param {string} type */
+const typed = (node, type) => inputs(node).findIndex((one) => one.type === type);
+/** The index of the input that takes a MODEL. @param {GraphNode} node */
+export const modelInput = (node) => typed(node, "MODEL");
+/** @param {GraphNode} node */
+const positiveOf = (node) =>
+  inputs(node).findIndex((one) => one.type === "CONDITIONING" && POSITIVES.has(one.name));
+
+/** @param {number} count */
+const whichOne = (count) =>
+  new CraftError(
+    say("{count} samplers are in this graph, and nothing is selected", { count }),
+    say("The fusion goes before the selected ones, or before the only one"),
+    say("Select a sampler, or the loader whose model feeds them"),
+  );
+
+/** @param {GraphNode} node @param {GraphNode} router */
+const alreadyRouted = (node, router) =>
+  new CraftError(
+    say("{router} feeds {sampler} already", { router: titleOf(router), sampler: titleOf(node) }),
+    say("One Router takes a content LoRA, a style LoRA and, from Load LoRA Branch, further ones"),
+    say("Choose its LoRAs, or take it out first"),
+  );
+
+/** @param {GraphNode} node @param {string} input */
+const unlinked = (node, input) =>
+  new CraftError(
+    say("Nothing is linked to {input} of {node}", { input, node: titleOf(node) }),
+    say("The fusion goes between a model with its CLIP and a sampler that they feed"),
+    say("Link {input}, then insert it", { input }),
+  );
+
+/** @param {GraphNode} sampler */
+const elsewhere = (sampler) =>
+  new CraftError(
+    say("The positive prompt of {sampler} is not encoded in this graph", {
+      sampler: titleOf(sampler),
+    }),
+    say("The Router takes the text and the CLIP of a text encoder that is in the same graph"),
+    say("Unpack the subgraph between them, or place the Router by hand"),
+  );
+
+/** @param {GraphNode} sampler @param {GraphNode} node */
+const severalPrompts = (sampler, node) =>
+  new CraftError(
+    say("{node} makes the positive prompt of {sampler} of several, or of none", {
+      node: titleOf(node), sampler: titleOf(sampler),
+    }),
+    say("The Router stands in for one text encoder"),
+    say("Place the Router by hand: its conditioning goes where one of them is linked"),
+  );
