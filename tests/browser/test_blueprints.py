@@ -96,8 +96,12 @@ def add_by_search(comfy, name: str) -> None:
     comfy.page.wait_for_function(
         "() => app.graph.nodes.some((node) => node.subgraph)", timeout=LIMIT
     )
-    comfy.page.mouse.move(PLACE[0] + 20, PLACE[1] + 20)
-    comfy.page.mouse.click(PLACE[0] + 20, PLACE[1] + 20)  # the new node hangs on the mouse
+    comfy.page.wait_for_timeout(1000)  # the search closes; the new node hangs on the mouse
+    comfy.page.mouse.move(*PLACE)
+    comfy.page.mouse.click(PLACE[0] + 20, PLACE[1] + 20)
+    comfy.page.wait_for_function(
+        "() => app.graph.nodes.every((node) => !node.flags.ghost)", timeout=LIMIT
+    )
 
 
 def test_the_server_offers_the_blueprints_as_they_are_in_their_files(live_server):

@@ -53,6 +53,9 @@ CENTRE = """(id) => {
     app.canvas.setDirty(true, true)
 }"""
 
+REPORTED = """() => [...document.querySelectorAll(".widget-markdown p, .dom-widget span")]
+    .map((shown) => shown.innerText).join()"""
+
 FOCUS_PROMPT = """(text) => {
     const area = [...document.querySelectorAll("textarea")].find((one) => one.value === text)
     area.focus()
@@ -327,3 +330,16 @@ def test_after_a_run_the_sampler_shows_who_acted_where_and_when(drawn, nodes):
     drawn.page.wait_for_function(shown, timeout=LIMIT)
     drawn.comfy.dismiss_alerts()
     drawn.comfy.keep_screenshot(f"drawings_{nodes}_run")
+
+
+def test_what_a_run_reports_on_the_node_is_shown_as_it_is_written(drawn, nodes):
+    drawn.set(ROUTER, "prompt", "<c>a sks animal</c>")
+    drawn.set(SAMPLER, "steps", 1)
+    assert drawn.comfy.run() == ["execution_success", ""]
+    said = "The prompt has no <s>, so the style branch is off."
+    drawn.page.wait_for_function(f"(said) => ({REPORTED})().includes(said)", arg=said)
+
+    drawn.set(ROUTER, "prompt", PROMPT)
+    assert drawn.comfy.run() == ["execution_success", ""]
+    said = "\nLayer sets: all\ncontent craft_small_world_content.safetensors: strength 0.8"
+    drawn.page.wait_for_function(f"(said) => ({REPORTED})().includes(said)", arg=said)

@@ -264,7 +264,9 @@ def test_the_menu_of_a_sampler_or_loader_offers_it(graph, drawn, node):
 
 def nodes_and_links(saved: str) -> list[Any]:
     workflow = json.loads(saved)
-    nodes = [[node["type"], node["pos"], node.get("widgets_values")] for node in workflow["nodes"]]
+    nodes = [
+        [node["type"], node["pos"], node.get("widgets_values") or []] for node in workflow["nodes"]
+    ]
     return [sorted(nodes, key=str), sorted(link[1:] for link in workflow["links"])]
 
 

@@ -19,6 +19,7 @@ import { planAdditions, planWiring } from "./lib/wiring.js";
 const NAME = /^Content \+ Style LoRA$/; // of its file
 const FOLDERS = ["checkpoints", "diffusion_models", "text_encoders", "vae"];
 const APART = 60;
+const DECODE = 210; // width that shows the title
 const PICTURE = 320; // of the preview, until there is one
 /** @type {Record<Need, string>} */
 const INPUTS = { model: "model", clip: "clip", latent: "latent_image", vae: "vae" };
@@ -72,6 +73,7 @@ function addSource(graph, { type, gives }, { missing, sources }, place) {
 function addDecode(graph, place) {
   const decode = addNode(graph, "VAEDecode", place);
   const preview = addNode(graph, "PreviewImage", place);
+  decode.size = [DECODE, decode.size[1]];
   preview.size = [PICTURE, PICTURE];
   decode.connect(0, preview, 0);
   return [decode, preview];

@@ -31,13 +31,13 @@ export async function attempt(action) {
 
 /** Change the graph so that one undo takes it back. @param {() => Promise<void>} change */
 export async function asOneChange(change) {
-  const { canvas } = app;
-  canvas.emitBeforeChange();
+  const tracker = app.extensionManager.workflow.activeWorkflow?.changeTracker;
+  tracker?.beforeChange();
   try {
     await change();
   } finally {
-    canvas.emitAfterChange();
-    canvas.setDirty(true, true);
+    tracker?.afterChange();
+    app.canvas.setDirty(true, true);
   }
 }
 
@@ -157,8 +157,9 @@ const boxOf = ({ type, pos, size, flags }) => {
 /** Select nodes, and show them if they are out of sight. @param {any[]} nodes */
 export function showNodes(nodes) {
   const { canvas } = app;
-  canvas.selectItems(nodes);
   const [first] = nodes;
+  if (canvas.graph !== first.graph) return;
+  canvas.selectItems(nodes);
   const [left, top, width, height] = canvas.ds.visible_area;
   const [right, bottom] = [left + width, top + height];
   const [x, y] = first.pos;

@@ -4,8 +4,8 @@
 // @ts-ignore: the host's own module
 import { app } from "../../../scripts/app.js";
 import {
-  addNode, asOneChange, attempt, connectFeed, placeNodes, putFree, replaceNode, setWidget, showNodes,
-  tell,
+  addNode, asOneChange, attempt, connectFeed, placeNodes, putFree, replaceNode, setWidget,
+  showNodes, tell,
 } from "./graph_edit.js";
 import {
   isOffered, modelInput, onlySampler, planInsertion, samplersOf,
@@ -33,8 +33,7 @@ function insertFor(chosen) {
     const { fusions, refused } = planInsertion(samplersOf(chosen()), hosts);
     await asOneChange(async () => {
       const added = fusions.map((fusion) => insert(graph, fusion));
-      const nodes = added.flatMap(({ router, schedule, samplers }) => [router, schedule, ...samplers]);
-      await placeNodes(nodes, () => added.forEach(place));
+      await placeNodes(added.flatMap(nodesOf), () => added.forEach(place));
       showNodes(added.map(({ router }) => router));
       tell("info", say("Content/style LoRA fusion inserted"), nextSteps(added));
     });
@@ -70,6 +69,9 @@ function insert(graph, { model, clip, prompt, positives, targets }) {
   if (unused) graph.remove(prompt.node);
   return { router, schedule, samplers, replaced: targets.map(({ as }) => as) };
 }
+
+/** @param {any} added */
+const nodesOf = ({ router, schedule, samplers }) => [router, schedule, ...samplers];
 
 /** @param {any} node @param {string} type */
 const outputOf = (node, type) =>
