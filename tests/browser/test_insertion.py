@@ -57,6 +57,33 @@ GRAPH = """() => {
     decode.connect(0, preview, "images")
 }"""
 
+# The KSampler becomes a CFGGuider with what samples by it, and the sampling node is selected.
+GUIDED = """() => {
+    const { graph } = app
+    const one = (type) => graph.nodes.find((node) => node.type === type)
+    const texts = graph.nodes.filter((node) => node.type === "CLIPTextEncode")
+    graph.remove(one("KSampler"))
+    const add = (type, down, values, links) => {
+        const node = LiteGraph.createNode(type)
+        graph.add(node)
+        node.pos = [900, down]
+        for (const [name, value] of Object.entries(values))
+            node.widgets.find((one) => one.name === name).value = value
+        for (const [name, from] of Object.entries(links)) from.connect(0, node, name)
+        return node
+    }
+    const model = one("CheckpointLoaderSimple")
+    const guider = add("CFGGuider", 0, { cfg: 3.5 },
+        { model, positive: texts[0], negative: texts[1] })
+    const noise = add("RandomNoise", 300, {}, {})
+    const sampler = add("KSamplerSelect", 480, {}, {})
+    const sigmas = add("BasicScheduler", 620, { steps: 4 }, { model })
+    const last = add("SamplerCustomAdvanced", 820, {},
+        { noise, guider, sampler, sigmas, latent_image: one("EmptyLatentImage") })
+    last.connect(0, one("VAEDecode"), "samples")
+    app.canvas.deselectAll()
+    app.canvas.select(last)
+}"""
 TYPES = "() => app.canvas.graph.nodes.map((node) => node.type).sort()"
 SAVED = "() => JSON.stringify(app.rootGraph.serialize())"
 COMMAND = "(id) => { app.extensionManager.command.execute(id) }"
@@ -321,6 +348,23 @@ def test_an_inserted_fusion_runs_to_a_picture(graph, drawn, live_server):
         graph.comfy.evaluate(SET, ["CRAFTRouter", name, value])
     graph.runs_to_a_picture(live_server)
     graph.keep_screenshot(f"inserted_run_{drawn}")
+
+
+def test_a_guider_becomes_an_acfg_guider_and_samples(graph, live_server):
+    graph.comfy.evaluate(GUIDED)
+    insert(graph)
+    assert graph.comfy.evaluate(WIDGETS, "CRAFTACFGGuider")["cfg"] == 3.5
+    links = graph.comfy.evaluate(LINKS)
+    assert {
+        "CRAFTRouter.model > CRAFTACFGGuider.model",
+        "CRAFTRouter.conditioning > CRAFTACFGGuider.positive",
+        "CLIPTextEncode.CONDITIONING > CRAFTACFGGuider.negative",
+        "CRAFTACFGGuider.GUIDER > SamplerCustomAdvanced.guider",
+        "CheckpointLoaderSimple.MODEL > BasicScheduler.model",
+    } <= set(links)
+    assert "CFGGuider" not in graph.types()
+    assert graph.comfy.evaluate(OVERLAPS) == []
+    graph.runs_to_a_picture(live_server)
 
 
 WHOLE = ["CheckpointLoaderSimple", "EmptyLatentImage", "PreviewImage", "VAEDecode"]

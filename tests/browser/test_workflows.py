@@ -7,6 +7,7 @@ that does not ship gets the small world's files chosen in its menus, as a user c
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,30 @@ SAVED_BY_NODE = """() => app.graph.nodes
     .filter((node) => node.type === "SaveImage")
     .map((node) => app.nodeOutputs[node.id]?.images ?? [])"""
 
+# On the classic canvas a node holds its pictures; on Vue nodes they are elements of the page.
 ALL_ARE_SHOWN = """() => app.graph.nodes
     .filter((node) => node.type === "SaveImage")
-    .every((node) => node.imgs?.length && node.imgs.every((image) => image.naturalWidth > 0))"""
+    .every((node) => {
+        const drawn = document.querySelectorAll(`[data-node-id="${node.id}"] img`)
+        const images = drawn.length ? [...drawn] : node.imgs ?? []
+        return images.length && images.every((image) => image.naturalWidth > 0)
+    })"""
+
+# Pairs of nodes that cover each other, by the sizes that the page draws them in.
+OVERLAPS = """() => {
+    const title = LiteGraph.NODE_TITLE_HEIGHT
+    const boxes = app.graph.nodes.map((node) => {
+        const drawn = document.querySelector(`[data-node-id="${node.id}"]`)
+        const height = drawn ? drawn.offsetHeight : node.size[1] + title
+        return { node, x: node.pos[0], y: node.pos[1] - title, width: node.size[0], height }
+    })
+    const cover = (one, other) =>
+        one.x < other.x + other.width && other.x < one.x + one.width &&
+        one.y < other.y + other.height && other.y < one.y + one.height
+    return boxes.flatMap((one, at) => boxes.slice(at + 1)
+        .filter((other) => cover(one, other))
+        .map((other) => `${one.node.id} ${one.node.type} and ${other.node.id} ${other.node.type}`))
+}"""
 
 
 def run_to_pictures(comfy, live_server, name: str) -> None:
@@ -59,6 +81,7 @@ def run_to_pictures(comfy, live_server, name: str) -> None:
     assert comfy.run() == ["execution_success", ""]
     comfy.page.wait_for_function(ALL_ARE_SHOWN)
     comfy.dismiss_alerts()
+    assert comfy.evaluate(OVERLAPS) == []
     comfy.keep_screenshot(f"{name}_run")
     by_node = comfy.evaluate(SAVED_BY_NODE)
     assert by_node and all(by_node)
@@ -76,8 +99,17 @@ def choose(comfy, values: dict[str, Any]) -> None:
     assert set(comfy.evaluate(CHOOSE, values)) == values.keys()
 
 
+@pytest.fixture
+def vue_nodes(comfy) -> Iterator[None]:
+    """Nodes that grow with what a run shows on them; the classic canvas is the page's default."""
+    change = "(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
+    comfy.evaluate(change, True)
+    yield
+    comfy.evaluate(change, False)
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_a_workflow_runs_from_the_page_to_its_pictures(comfy, live_server, path: Path):
+def test_a_workflow_runs_from_the_page_to_its_pictures(comfy, live_server, vue_nodes, path: Path):
     comfy.open_workflow(read_workflow(path), path.stem)
     choose(comfy, OWN_FILES.get(path.stem, {}))
     run_to_pictures(comfy, live_server, path.stem)

@@ -67,7 +67,8 @@ function insert(graph, { model, clip, prompt, positives, targets }) {
   });
   const unused = !prompt.node.outputs.some((/** @type {any} */ output) => output.links?.length);
   if (unused) graph.remove(prompt.node);
-  return { router, schedule, samplers, replaced: targets.map(({ as }) => as) };
+  const replaced = targets.map(({ as }) => as);
+  return { router, schedule, samplers, replaced, told: prompt.told.length > 0 };
 }
 
 /** @param {any} added */
@@ -99,6 +100,14 @@ function nextSteps(added) {
   ];
   if (added.some(({ replaced }) => replaced.includes(null))) {
     steps.push(say("Samplers that ACFG KSampler cannot stand in for keep standard guidance."));
+  }
+  if (added.some(({ told }) => told)) {
+    steps.push(
+      say(
+        "The text encoder was kept and takes the Router's clean prompt; what the LoRAs teach a " +
+          "text encoder does not reach it.",
+      ),
+    );
   }
   return steps.join(" ");
 }
