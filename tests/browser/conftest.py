@@ -17,7 +17,8 @@ from playwright.sync_api import ConsoleMessage, Error, Page, sync_playwright
 
 from launcher.tiers import find_chromium
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "host"))
+HERE = Path(__file__).resolve().parent
+sys.path += [str(HERE), str(HERE.parent / "host")]
 
 from live_server import live_server, pytest_runtest_makereport  # noqa: E402, F401
 
@@ -60,10 +61,12 @@ NOTE_THE_END = """() => {
         })
 }"""
 # What the bare page writes too: files of the user's that need not be there, download sites that it
-# may not ask for a missing model, and a slip of its own while it starts.
+# may not ask for a missing model, help in the page's own language, which need not be there, and a
+# slip of its own while it starts.
 NOT_OURS = (
     "/userdata",
     "/user.css",
+    "/en.md]",
     "Content Security Policy",
     "ComfyApp graph accessed before initialization",
 )

@@ -5,26 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from scenes import ALONE
 
 from launcher.paths import ROOT
 
 DOCS = ROOT / "web" / "docs"
 NODES = sorted(page.stem for page in DOCS.glob("*.md"))
-# The host asks for a page in the user's language first, and the browser notes that there is none.
-NOT_THERE = "/en.md"
-
-# One new node, alone in the graph and in view, and where on the screen its title is.
-ALONE = """(type) => {
-    app.graph.clear()
-    const node = LiteGraph.createNode(type)
-    app.graph.add(node)
-    node.pos = [500, 300]
-    app.canvas.ds.reset()
-    app.canvas.deselectAll()
-    app.canvas.draw(true, true)
-    const box = app.canvas.canvas.getBoundingClientRect()
-    return [box.x + node.pos[0] + 60, box.y + node.pos[1] - 15]
-}"""
 PICTURES = """(panel) => [...panel.querySelectorAll("img")].map((image) => ({
     alt: image.alt,
     path: new URL(image.src).pathname,
@@ -36,10 +22,6 @@ PICTURES = """(panel) => [...panel.querySelectorAll("img")].map((image) => ({
 def title_and_alt(node: str) -> tuple[str, str]:
     lines = (DOCS / f"{node}.md").read_text("utf-8").split("\n")
     return lines[0].removeprefix("# "), lines[2].removeprefix("![").partition("]")[0]
-
-
-def our_errors(errors: list[str]) -> list[str]:
-    return [error for error in errors if not error.endswith(f"{NOT_THERE}]")]
 
 
 @pytest.fixture(scope="module")
@@ -66,4 +48,4 @@ def test_the_info_button_of_a_node_shows_its_page_and_picture(comfy, page, node)
     assert help_page.evaluate(PICTURES) == [
         {"alt": alt, "path": address, "loaded": True, "fits": True}
     ]
-    assert our_errors(comfy.errors) == []
+    assert comfy.our_errors() == []

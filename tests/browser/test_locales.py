@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scenes import ALONE
 
 from launcher.paths import ROOT
 
@@ -42,18 +43,6 @@ ROUTER = """(method) => {
         outputs: node.outputs.map((slot) => slot.localized_name),
         values: Object.fromEntries(node.widgets.map((widget) => [widget.name, widget.value])),
     }
-}"""
-
-# A node alone in the graph; where its title is on the screen.
-ALONE = """(type) => {
-    app.graph.clear()
-    const node = LiteGraph.createNode(type)
-    app.graph.add(node)
-    node.pos = [200, 200]
-    app.canvas.ds.reset()
-    app.canvas.draw(true, true)
-    const box = app.canvas.canvas.getBoundingClientRect()
-    return [box.x + 280, box.y + 185]
 }"""
 
 # What is seen of the drawing on a type's only node, and what its parts say to a hovering mouse.
