@@ -85,6 +85,26 @@ INTO_SUBGRAPH = """async (id) => {
     return [host.id, host.subgraph.nodes[0].id].map(Number)
 }"""
 
+PATTERNS = f"""() => app.graph.getNodeById({ROUTER}).widgets
+    .find((widget) => widget.name === "layer_sets.patterns")?.value"""
+
+
+def routers_in_memory(page: Any) -> int:
+    """Router nodes that the page's memory still holds, wherever."""
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("HeapProfiler.collectGarbage")
+    kind = {"expression": "LiteGraph.registered_node_types.CRAFTRouter.prototype"}
+    prototype = devtools.send("Runtime.evaluate", kind)["result"]["objectId"]
+    found = devtools.send("Runtime.queryObjects", {"prototypeObjectId": prototype})["objects"]
+    count = {
+        "objectId": found["objectId"],
+        "functionDeclaration": "function () { return this.length }",
+        "returnByValue": True,
+    }
+    number = devtools.send("Runtime.callFunctionOn", count)["result"]["value"]
+    devtools.detach()
+    return number
+
 
 def demo() -> dict[str, Any]:
     return json.loads(DEMO.read_text("utf-8"))
@@ -343,3 +363,49 @@ def test_what_a_run_reports_on_the_node_is_shown_as_it_is_written(drawn, nodes):
     assert drawn.comfy.run() == ["execution_success", ""]
     said = "\nLayer sets: all\ncontent craft_small_world_content.safetensors: strength 0.8"
     drawn.page.wait_for_function(f"(said) => ({REPORTED})().includes(said)", arg=said)
+
+
+def test_a_graph_that_is_loaded_again_and_again_is_not_held(drawn, nodes):
+    of_the_host = 1 if nodes == "vue" else 0  # it keeps each graph it drew so, without us as well
+    _, inner = drawn.comfy.evaluate(INTO_SUBGRAPH, ROUTER)
+    drawn.shows(inner, ROUTING, "zwx style")
+    drawn.comfy.evaluate("() => app.canvas.setGraph(app.rootGraph)")
+    drawn.comfy.evaluate(CAPTURE)
+    saved = drawn.comfy.saved()
+    loads = []
+    for _ in range(5):
+        drawn.comfy.evaluate("(graph) => app.loadGraphData(graph, true, true, null)", saved)
+        drawn.page.wait_for_timeout(500)
+        loads.append(routers_in_memory(drawn.page))
+    assert loads[-1] - loads[1] <= 3 * of_the_host
+
+
+def test_the_pages_shortcuts_reach_it_from_an_opened_drawing(drawn):
+    drawn.shows(ROUTER, ROUTING, "Layers")
+    drawn.comfy.evaluate(CENTRE, ROUTER)
+    heard = "() => { window.heard = []; " \
+        "addEventListener('keydown', (event) => heard.push(event.key)) }"  # fmt: skip
+    drawn.comfy.evaluate(heard)
+    drawn.page.locator(".craft-layers summary").first.focus()
+    drawn.page.keyboard.press("Enter")
+    drawn.page.keyboard.press("Control+Shift+F9")  # nobody's shortcut
+    heard = drawn.comfy.evaluate("() => heard")
+    assert "F9" in heard and "Enter" not in heard
+
+
+def test_a_drawing_is_no_parameter_of_its_node(drawn):
+    listed = f"""() => app.graph.getNodeById({ROUTER}).widgets
+        .filter((widget) => widget.name.startsWith("craft_"))
+        .map((widget) => widget.options.hideInPanel)"""
+    assert drawn.comfy.evaluate(listed) == [True]
+
+
+def test_a_menu_brings_back_what_was_set_under_its_entry(drawn):
+    drawn.set(ROUTER, "layer_sets", "custom")
+    drawn.page.wait_for_timeout(400)
+    drawn.set(ROUTER, "layer_sets.patterns", "content: up_blocks.0")
+    drawn.page.wait_for_timeout(400)
+    drawn.set(ROUTER, "layer_sets", "all")
+    drawn.page.wait_for_timeout(400)
+    drawn.set(ROUTER, "layer_sets", "custom")
+    drawn.page.wait_for_function(f"() => ({PATTERNS})() === 'content: up_blocks.0'")

@@ -51,7 +51,8 @@ test("nothing linked, a muted node and an unknown source are not guessed", () =>
   const alone = through(1);
   graph([alone], []);
   assert.deepEqual(modelSource(alone, "model", []), { file: null, passed: [], linked: false });
-  for (const source of [{ ...loader(1), mode: 2 }, { ...through(1, "GetNode"), inputs: [] }]) {
+  const idle = [2, 4].map((mode) => ({ ...loader(1), mode })); // muted, bypassed
+  for (const source of [...idle, { ...through(1, "GetNode"), inputs: [] }]) {
     const node = through(2);
     graph([source, node], [[1, 0, 2, 0]]);
     const found = modelSource(node, "model", []);
@@ -133,4 +134,10 @@ test("a chain of branches is followed to its end, bypassed ones left out", () =>
   graph([branch(1, 0), branch(2, 4), branch(3, 0), router], links);
   const found = chain(router, "extra_branches", "branches", []);
   assert.deepEqual(found.map((node) => node.id), [3, 1]);
+});
+
+test("a muted node lets no model through", () => {
+  const router = through(3, "CRAFTRouter");
+  graph([loader(1), { ...through(2), mode: 2 }, router], [[1, 0, 2, 0], [2, 0, 3, 0]]);
+  assert.equal(modelSource(router, "model", []).file, null);
 });

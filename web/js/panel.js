@@ -26,14 +26,18 @@ const MARGIN = 4;
  * @property {number} [minimum] height of a drawing that grows with its node
  */
 
-/** @type {Set<{node: any, look: () => void}>} */
-const shown = new Set();
+/** Keys that a drawing uses itself, without a modifier; all others are the page's. */
+const OWN_KEYS = new Set(["Enter", " ", "Tab", "ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight"]);
+
+/** @type {WeakMap<any, () => void>} by node; weak, as the host tells no node in a subgraph that its
+ * graph was put away */
+const looks = new WeakMap();
 
 /** Start reading the drawings; once. */
 export function keepDrawing() {
   setInterval(() => {
     if (document.hidden) return;
-    for (const { node, look } of shown) if (node.graph && node.graph === app.canvas?.graph) look();
+    for (const node of app.canvas?.graph?.nodes ?? []) looks.get(node)?.();
   }, EVERY);
 }
 
@@ -43,7 +47,7 @@ export function addDrawing(node, drawing) {
   const element = make("div", "craft-panel", content);
   element.hidden = true;
   for (const kind of ["keydown", "keyup"])
-    element.addEventListener(kind, (event) => event.stopPropagation());
+    element.addEventListener(kind, keepOwnKeys);
 
   const height = () => {
     if (element.hidden) return 0;
@@ -52,6 +56,7 @@ export function addDrawing(node, drawing) {
   const widget = node.addDOMWidget(drawing.name, "craft_drawing", element, {
     serialize: false,
     hideOnZoom: false,
+    hideInPanel: true, // of the selected node's parameters, where it would be an empty one
     margin: MARGIN,
     getMinHeight: height,
     getMaxHeight: drawing.minimum ? undefined : height,
@@ -72,16 +77,16 @@ export function addDrawing(node, drawing) {
     if (state !== null) drawing.draw(content, state);
     node.setDirtyCanvas?.(true, true);
   };
-  const entry = { node, look };
+  looks.set(node, look);
   const observer = new ResizeObserver(() => node.setDirtyCanvas?.(true, true));
-  chainTo(node, "onAdded", () => {
-    shown.add(entry);
-    observer.observe(content);
-  });
-  chainTo(node, "onRemoved", () => {
-    shown.delete(entry);
-    observer.disconnect();
-  });
+  chainTo(node, "onAdded", () => observer.observe(content));
+  chainTo(node, "onRemoved", () => observer.disconnect());
+}
+
+/** @param {any} event */
+function keepOwnKeys(event) {
+  const modified = event.ctrlKey || event.metaKey || event.altKey;
+  if (OWN_KEYS.has(event.key) && !modified) event.stopPropagation();
 }
 
 /** Undo makes a node anew, and a Vue node goes on showing the drawing of the one before.
