@@ -19,6 +19,7 @@ CONTENT, STYLE = "craft_small_world_content.safetensors", "craft_small_world_sty
 PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
 LIMIT = 20_000  # milliseconds until the page shows what was asked for
 COLOURS = 16  # a picture has more
+CLIPPED = 0.4  # of a picture's channel values; burnt pictures have more
 PLACE = [900, 400]  # of the mouse, where nothing lies over the graph
 BELOW = [500, 1000]  # the same, with a graph that is fitted into the page
 
@@ -84,6 +85,62 @@ GUIDED = """() => {
     app.canvas.deselectAll()
     app.canvas.select(last)
 }"""
+# The KSampler becomes a first and a second stage.
+TWO_STAGES = """() => {
+    const { graph } = app
+    const one = (type) => graph.nodes.find((node) => node.type === type)
+    const texts = graph.nodes.filter((node) => node.type === "CLIPTextEncode")
+    graph.remove(one("KSampler"))
+    const model = one("CheckpointLoaderSimple")
+    const stage = (down, values, latent_image) => {
+        const node = LiteGraph.createNode("KSamplerAdvanced")
+        graph.add(node)
+        node.pos = [900, down]
+        for (const [name, value] of Object.entries({ steps: 4, ...values }))
+            node.widgets.find((widget) => widget.name === name).value = value
+        const links = { model, positive: texts[0], negative: texts[1], latent_image }
+        for (const [name, from] of Object.entries(links)) from.connect(0, node, name)
+        return node
+    }
+    const first = stage(0, { end_at_step: 2, return_with_leftover_noise: "enable" },
+        one("EmptyLatentImage"))
+    const second = stage(500, { add_noise: "disable", start_at_step: 2 }, first)
+    second.connect(0, one("VAEDecode"), "samples")
+    app.canvas.deselectAll()
+    app.canvas.select(model)
+}"""
+# The sampling node of GUIDED takes the first part of its sigmas.
+SPLIT = """() => {
+    const one = (type) => app.graph.nodes.find((node) => node.type === type)
+    const split = LiteGraph.createNode("SplitSigmas")
+    app.graph.add(split)
+    split.pos = [1300, 1100]
+    one("BasicScheduler").connect(0, split, "sigmas")
+    split.connect(0, one("SamplerCustomAdvanced"), "sigmas")
+}"""
+# A LoRA loader before the KSampler, and a second KSampler of a name behind it, which is not chosen.
+BEHIND_A_LORA = """(file) => {
+    const { graph } = app
+    const one = (type) => graph.nodes.find((node) => node.type === type)
+    const sampler = one("KSampler")
+    const add = (type, place) => {
+        const node = LiteGraph.createNode(type)
+        graph.add(node)
+        node.pos = place
+        return node
+    }
+    const lora = add("LoraLoaderModelOnly", [0, 300])
+    lora.widgets.find((widget) => widget.name === "lora_name").value = file
+    one("CheckpointLoaderSimple").connect(0, lora, "model")
+    const second = add("KSampler", [900, 600])
+    second.title = "Hires"
+    const text = one("CLIPTextEncode")
+    for (const node of [sampler, second]) lora.connect(0, node, "model")
+    for (const name of ["positive", "negative"]) text.connect(0, second, name)
+    sampler.connect(0, second, "latent_image")
+    app.canvas.deselectAll()
+    app.canvas.select(sampler)
+}"""
 TYPES = "() => app.canvas.graph.nodes.map((node) => node.type).sort()"
 SAVED = "() => JSON.stringify(app.rootGraph.serialize())"
 COMMAND = "(id) => { app.extensionManager.command.execute(id) }"
@@ -119,6 +176,18 @@ SET = """([type, name, value]) => {
 LOOK = """() => app.graph.nodes
     .filter((node) => node.title === "My sampler")
     .map(({ type, color, pos }) => [type, color, ...pos])"""
+MARKED = """() => {
+    const sampler = app.graph.nodes.find((node) => node.type === "KSampler")
+    sampler.flags.collapsed = true
+    sampler.flags.pinned = true
+    const properties = { mine: 7, "Node name for S&R": "Base", cnr_id: "comfy-core" }
+    Object.assign(sampler.properties, properties)
+}"""
+MARKS = """() => {
+    const { flags, properties } = app.graph.nodes.find((node) => node.title === "My sampler")
+    const names = ["mine", "Node name for S&R", "cnr_id"]
+    return [flags.collapsed, flags.pinned, ...names.map((name) => properties[name] ?? null)]
+}"""
 OVERLAPS = """() => {
     const boxes = app.canvas.graph.nodes.map(({ type, pos, size }) =>
         [type, pos[0], pos[1] - 30, pos[0] + size[0], pos[1] + size[1]])
@@ -216,7 +285,8 @@ class Graph:
         self.page.keyboard.press(keys)
         self.page.wait_for_timeout(1500)
 
-    def runs_to_a_picture(self, live_server) -> None:
+    def runs_to_a_picture(self, live_server) -> np.ndarray:
+        """The last picture, as (pixels, 3) of 0 to 255."""
         assert self.comfy.run() == ["execution_success", ""]
         items = self.comfy.evaluate(PREVIEWED)
         assert items
@@ -224,6 +294,15 @@ class Graph:
             content = live_server.server.client.fetch(item)
             pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).reshape(-1, 3)
             assert len(np.unique(pixels, axis=0)) > COLOURS
+        return pixels
+
+    def start(self) -> list[Any]:
+        """Strengths, floors and clock of the Router and its schedule."""
+        router = self.comfy.evaluate(WIDGETS, "CRAFTRouter")
+        schedule = self.comfy.evaluate(WIDGETS, "CRAFTTimestepSchedule")
+        names = ["content_strength", "style_strength"]
+        floors = ["content_floor", "style_floor", "clock"]
+        return [*(router[name] for name in names), *(schedule[name] for name in floors)]
 
     def keep_screenshot(self, name: str) -> None:
         self.comfy.dismiss_alerts()
@@ -278,6 +357,32 @@ def test_the_command_puts_the_fusion_before_the_only_sampler(graph):
     assert graph.comfy.evaluate(WIDGETS, "CLIPTextEncode")["text"] == "blur"
     assert graph.comfy.evaluate(LOOK) == [["CRAFTACFGKSampler", "#232", 900, 0]]
     assert graph.comfy.evaluate(OVERLAPS) == []
+    assert graph.start() == [0.6, 0.6, 0.4, 0.4, "steps"]
+    graph.told("multiplies the LoRAs by cfg: start with strengths of 0.3 to 0.6")
+
+
+def test_a_replaced_sampler_keeps_its_flags_and_properties(graph):
+    graph.comfy.evaluate(MARKED)
+    insert(graph)
+    assert graph.comfy.evaluate(LOOK)[0][0] == "CRAFTACFGKSampler"
+    assert graph.comfy.evaluate(MARKS) == [True, True, 7, "Base", None]
+
+
+def test_stages_of_one_picture_have_the_models_clock_and_full_strengths(graph, live_server):
+    graph.comfy.evaluate(TWO_STAGES)
+    insert(graph)
+    assert graph.types().count("KSamplerAdvanced") == 2
+    assert graph.start() == [1, 1, 0.4, 0.4, "model"]
+    graph.told("guide as they did, without ACFG")
+    graph.runs_to_a_picture(live_server)
+
+
+def test_it_says_what_acts_besides_it_and_which_sampler_is_left(graph):
+    graph.comfy.evaluate(BEHIND_A_LORA, STYLE)
+    insert(graph)
+    assert {"KSampler", "CRAFTACFGKSampler"} <= set(graph.types())
+    graph.told(f"Loaders before the Router put {STYLE} on all rows and all steps")
+    graph.told("Left without the fusion, on the same model: Hires;")
 
 
 @pytest.mark.parametrize("node", ["KSampler", "CheckpointLoaderSimple"])
@@ -364,7 +469,15 @@ def test_a_guider_becomes_an_acfg_guider_and_samples(graph, live_server):
     } <= set(links)
     assert "CFGGuider" not in graph.types()
     assert graph.comfy.evaluate(OVERLAPS) == []
+    assert graph.start() == [0.6, 0.6, 0.4, 0.4, "steps"]
     graph.runs_to_a_picture(live_server)
+
+
+def test_a_guider_that_a_part_of_the_sigmas_goes_with_has_the_models_clock(graph):
+    graph.comfy.evaluate(GUIDED)
+    graph.comfy.evaluate(SPLIT)
+    insert(graph)
+    assert graph.start() == [0.6, 0.6, 0.4, 0.4, "model"]
 
 
 WHOLE = ["CheckpointLoaderSimple", "EmptyLatentImage", "PreviewImage", "VAEDecode"]
@@ -444,6 +557,19 @@ def test_a_dropped_subgraph_keeps_its_values_and_runs_to_a_picture(empty, drawn,
     assert [text for text in empty.comfy.alerts() if "Invalid workflow" in text] == []
     empty.runs_to_a_picture(live_server)
     empty.keep_screenshot(f"dropped_run_{drawn}")
+
+
+def test_a_dropped_subgraph_does_not_burn_the_picture_as_it_comes(empty, live_server):
+    empty.drop(f"{CONTENT}\n{STYLE}")
+    is_whole(empty)
+    for type_, name, value in [
+        ("EmptyLatentImage", "width", 64), ("EmptyLatentImage", "height", 64),
+        ("", "prompt", PROMPT), ("", "seed", 3),
+    ]:  # fmt: skip
+        empty.comfy.evaluate(SET, [type_, name, value])
+    assert empty.comfy.evaluate(WIDGETS, "")["steps"] == 20
+    pixels = empty.runs_to_a_picture(live_server)
+    assert ((pixels == 0) | (pixels == 255)).mean() < CLIPPED
 
 
 def test_the_dialog_is_worked_by_keyboard(empty, drawn):

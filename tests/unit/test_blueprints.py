@@ -11,6 +11,7 @@ from launcher.paths import ROOT
 FILES = sorted((ROOT / "subgraphs").glob("*.json"))
 INPUTS, OUTPUTS = -10, -20  # the page's ids of a subgraph's own inputs and outputs
 MAY_BE_NULL = {"link", "links"}
+GUIDED = (0.3, 0.6)  # strengths to start with where ACFG multiplies them by cfg, as the help says
 
 
 @pytest.fixture(params=FILES, ids=lambda file: file.stem)
@@ -102,3 +103,39 @@ def test_the_node_has_a_value_for_each_widget_it_shows_and_no_ones_loras(host):
     assert values["content_lora"] == values["style_lora"] == "none"
     assert "<c>" in values["prompt"] and "<s>" in values["prompt"]
     assert shown[:3] == ["prompt", "content_lora", "style_lora"]
+
+
+def test_it_starts_with_strengths_that_acfg_does_not_over_drive(host):
+    shown = [slot["name"] for slot in host["inputs"] if "widget" in slot]
+    values = dict(zip(shown, host["widgets_values"], strict=True))
+    least, most = GUIDED
+    assert least <= values["content_strength"] == values["style_strength"] <= most
+    assert values["cfg"] <= 5
+
+
+def test_what_the_node_shows_is_what_the_nodes_inside_start_with(host, subgraph):
+    shown = [slot["name"] for slot in host["inputs"] if "widget" in slot]
+    nodes = {node["id"]: node for node in subgraph["nodes"]}
+    ends = {link["id"]: link for link in subgraph["links"]}
+    inner = {slot["name"]: ends[slot["linkIds"][0]] for slot in subgraph["inputs"]}
+    for name, value in zip(shown, host["widgets_values"], strict=True):
+        node = nodes[inner[name]["target_id"]]
+        own = node["inputs"][inner[name]["target_slot"]]["name"]
+        assert widget_values(node)[own] == value
+
+
+def test_its_schedule_never_turns_a_lora_off(subgraph):
+    for node in subgraph["nodes"]:
+        if node["type"] == "CRAFTTimestepSchedule":
+            values = widget_values(node)
+            assert values["content_floor"] == values["style_floor"] == 0.4
+
+
+def widget_values(node: dict[str, Any]) -> dict[str, Any]:
+    """A node's values by name; the page adds one after each seed."""
+    names = []
+    for slot in node["inputs"]:
+        if "widget" in slot:
+            seed = slot["name"] in ("seed", "first_seed")
+            names += [slot["name"], "control_after_generate"] if seed else [slot["name"]]
+    return dict(zip(names, node["widgets_values"], strict=True))

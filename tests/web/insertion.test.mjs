@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import {
-  isOffered, isSampler, onlySampler, planInsertion, samplersOf,
+  isOffered, isSampler, nextSteps, onlySampler, planInsertion, samplersOf, startOf,
 } from "../../web/js/lib/insertion.js";
 
 const OUTSIDE = -10;
@@ -31,7 +31,8 @@ const node = (id, type, inputs, outputs, widgets = {}) => ({
 });
 const loader = (id) =>
   node(id, "CheckpointLoaderSimple", [], ["MODEL:MODEL", "CLIP:CLIP", "VAE:VAE"], { ckpt_name: "a" });
-const lora = (id) => node(id, "LoraLoader", ["model:MODEL", "clip:CLIP"], ["MODEL:MODEL", "CLIP:CLIP"]);
+const lora = (id, values) =>
+  node(id, "LoraLoader", ["model:MODEL", "clip:CLIP"], ["MODEL:MODEL", "CLIP:CLIP"], values);
 const text = (id, value) =>
   node(id, "CLIPTextEncode", ["clip:CLIP", "text:STRING"], ["CONDITIONING:CONDITIONING"], { text: value });
 const SAMPLES = ["model:MODEL", "positive:CONDITIONING", "negative:CONDITIONING", "latent_image:LATENT"];
@@ -232,4 +233,125 @@ test("without a selection the only sampler is meant, and of several none", () =>
   const { nodes, one } = simple();
   assert.deepEqual(onlySampler(nodes), [one]);
   assert.throws(() => onlySampler([...nodes, sampler(8)]), /2 samplers are in this graph/);
+});
+
+test("samplers behind one ControlNet give its positive input to the Router once", () => {
+  const nodes = [loader(1), text(2, "a dog"), text(3, "ugly"), control(4), sampler(5), sampler(6)];
+  const shared = [5, 6].flatMap((id) => [
+    [1, 0, id, "model"], [4, 0, id, "positive"], [4, 1, id, "negative"],
+  ]);
+  graph(nodes, [
+    [1, 1, 2, "clip"], [1, 1, 3, "clip"], [2, 0, 4, "positive"], [3, 0, 4, "negative"], ...shared,
+  ]);
+  const fusion = only([nodes[4], nodes[5]]);
+  assert.equal(fusion.targets.length, 2);
+  assert.deepEqual(fusion.positives, [{ node: nodes[3], index: 0 }]);
+});
+
+test("strengths start lower where ACFG multiplies them by cfg, floors are the same", () => {
+  const start = (one) => startOf(only([simple(one).one]));
+  const [guided, full] = [0.6, 1].map((strength) => ({ strength, floor: 0.4, clock: "steps" }));
+  assert.deepEqual(start(sampler(4)), guided);
+  assert.deepEqual(start(guider(4)), guided);
+  assert.deepEqual(start(sampler(4, "CRAFTACFGKSampler")), guided);
+  assert.deepEqual(start(sampler(4, "SamplerCustom")), full);
+  const standard = sampler(4, "CRAFTACFGKSampler");
+  standard.widgets = [{ name: "asymmetric", value: false }];
+  assert.deepEqual(start(standard), full);
+});
+
+/** Sigmas 20 of which a SplitSigmas 21 makes two parts, and a reroute 22 behind the second. */
+const parts = (type = "SplitSigmas") => [
+  node(20, "BasicScheduler", ["model:MODEL"], ["SIGMAS:SIGMAS"]),
+  node(21, type, ["sigmas:SIGMAS"], ["high_sigmas:SIGMAS", "low_sigmas:SIGMAS"]),
+  node(22, "Reroute", [":*"], [":*"]),
+];
+
+test("a sampler that makes a part of a picture has the model's clock", () => {
+  assert.equal(startOf(only([simple(sampler(4, "KSamplerAdvanced")).one])).clock, "model");
+  const clocks = { SplitSigmas: "model", SplitSigmasDenoise: "model", FlipSigmas: "steps" };
+  for (const [type, clock] of Object.entries(clocks)) {
+    const custom = node(4, "SamplerCustom", [...SAMPLES, "sigmas:SIGMAS"], ["output:LATENT"]);
+    const nodes = [loader(1), text(2, "x"), custom, ...parts(type)];
+    graph(nodes, [
+      [1, 1, 2, "clip"], [1, 0, 4, "model"], [2, 0, 4, "positive"], [20, 0, 21, "sigmas"],
+      [21, 1, 22, ""], [22, 0, 4, "sigmas"],
+    ]);
+    assert.equal(startOf(only([custom])).clock, clock);
+  }
+});
+
+test("a guider has the model's clock where one that samples with it has a part of the sigmas", () => {
+  const advanced = (id) =>
+    node(id, "SamplerCustomAdvanced", ["guider:GUIDER", "sigmas:SIGMAS"], ["output:LATENT"]);
+  for (const [from, clock] of [[21, "model"], [20, "steps"]]) {
+    const nodes = [loader(1), text(2, "x"), guider(4), advanced(7), advanced(8), ...parts()];
+    graph(nodes, [
+      [1, 1, 2, "clip"], [1, 0, 4, "model"], [2, 0, 4, "positive"], [4, 0, 7, "guider"],
+      [4, 0, 8, "guider"], [20, 0, 21, "sigmas"], [20, 0, 7, "sigmas"], [from, 0, 8, "sigmas"],
+    ]);
+    assert.equal(startOf(only([nodes[2]])).clock, clock);
+  }
+});
+
+test("LoRAs that loaders put into the model are named, in their order, unless they do nothing", () => {
+  const values = (lora_name, strength_model = 1) => ({ lora_name, strength_model });
+  const bypassed = { ...lora(5, values("c.safetensors")), mode: 4 };
+  const nodes = [
+    loader(1), text(2, "x"), lora(3, values("a.safetensors")), lora(4, values("b.safetensors")),
+    bypassed, lora(6, values("d.safetensors", 0)), sampler(7),
+  ];
+  graph(nodes, [
+    [1, 1, 2, "clip"], [2, 0, 7, "positive"], [1, 0, 3, "model"], [3, 0, 4, "model"],
+    [4, 0, 5, "model"], [5, 0, 6, "model"], [6, 0, 7, "model"],
+  ]);
+  const fusion = only([nodes[6]]);
+  assert.deepEqual(fusion.loras, ["a.safetensors", "b.safetensors"]);
+  assert.match(nextSteps([fusion]), /Loaders before the Router put a\.safetensors, b\.safetensors on all rows/);
+  assert.deepEqual(only([simple().one]).loras, []);
+});
+
+test("samplers of the same model that are left plain are named", () => {
+  const router = node(20, "CRAFTRouter", ["model:MODEL"], ["model:MODEL"]);
+  const ids = [4, 5, 6, 7, 8, 9];
+  const [one, second, behind, muted, routed, other] = ids.map((id) => sampler(id));
+  [second.title, behind.title, muted.mode] = ["Hires", "Behind a LoRA", 2];
+  const nodes = [
+    loader(1), text(2, "x"), loader(3), lora(10), router, one, second, behind, muted, routed, other,
+  ];
+  const models = [[1, 4], [1, 5], [1, 10], [10, 6], [1, 7], [1, 20], [20, 8], [3, 9]];
+  graph(nodes, [
+    [1, 1, 2, "clip"], ...ids.map((id) => [2, 0, id, "positive"]),
+    ...models.map(([from, to]) => [from, 0, to, "model"]),
+  ]);
+  const fusion = only([one]);
+  assert.deepEqual(fusion.plain, ["Hires", "Behind a LoRA"]);
+  assert.match(nextSteps([fusion]), /on the same model: Hires, Behind a LoRA;/);
+  const { fusions } = planInsertion([one, second, behind], []);
+  assert.deepEqual(fusions.map(({ plain }) => plain), [[], []]);
+});
+
+test("in a subgraph, samplers of the same outer model that are left plain are named", () => {
+  const nodes = [text(2, "x"), sampler(4), sampler(5), sampler(6)];
+  graph(nodes, [
+    [OUTSIDE, 0, 2, "clip"], [OUTSIDE, 1, 4, "model"], [OUTSIDE, 1, 5, "model"],
+    [OUTSIDE, 2, 6, "model"], ...[4, 5, 6].map((id) => [2, 0, id, "positive"]),
+  ]);
+  [nodes[2].title, nodes[3].title] = ["Same", "Other"];
+  assert.deepEqual(only([nodes[1]]).plain, ["Same"]);
+});
+
+test("what is told next fits the guidance, and leaves out the least when there is much", () => {
+  const steps = (one) => nextSteps([only([one])]);
+  const acfg = /multiplies the LoRAs by cfg: start with strengths of 0\.3 to 0\.6\./;
+  const without = /guide as they did, without ACFG\./;
+  assert.match(steps(simple().one), acfg);
+  assert.doesNotMatch(steps(simple().one), without);
+  assert.match(steps(simple(sampler(4, "KSamplerAdvanced")).one), without);
+  assert.doesNotMatch(steps(simple(sampler(4, "KSamplerAdvanced")).one), acfg);
+  assert.doesNotMatch(steps(simple(sampler(4, "CRAFTACFGKSampler")).one), without);
+  const fusion = { ...only([simple().one]), loras: ["a"], plain: ["b"] };
+  fusion.targets.push({ node: sampler(9, "BasicGuider"), as: null });
+  assert.equal(nextSteps([fusion]).match(/\.(?= |$)/g).length, 4);
+  assert.match(nextSteps([fusion]), acfg);
 });

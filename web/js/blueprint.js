@@ -23,6 +23,11 @@ const DECODE = 210; // width that shows the title
 const PICTURE = 320; // of the preview, until there is one
 /** @type {Record<Need, string>} */
 const INPUTS = { model: "model", clip: "clip", latent: "latent_image", vae: "vae" };
+/** What the page calls that which can be open. */
+const NAMES = {
+  model: () => say("model"), clip: () => say("clip"), latent: () => say("latent_image"),
+  vae: () => say("vae"), decode: () => say("VAE Decode"),
+};
 
 /** The file names in a folder of models. @param {string} folder @returns {Promise<string[]>} */
 export async function modelFiles(folder) {
@@ -108,13 +113,13 @@ function putAround(fusion, place, before, after) {
   }
 }
 
-/** @param {string[]} open what is not linked */
+/** @param {(keyof typeof NAMES)[]} open what is not linked */
 function report(open) {
   const steps = [
     say("Mark the words of the two LoRAs in its prompt: <c>a dog</c> in <s>ink style</s>."),
   ];
   if (open.length) {
-    const names = open.join(", ");
+    const names = open.map((one) => NAMES[one]()).join(", ");
     steps.push(say("Link by hand what the graph has several of, or none: {names}.", { names }));
   }
   tell(open.length ? "warn" : "info", say("Content and style LoRA added"), steps.join(" "));

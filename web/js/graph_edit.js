@@ -15,6 +15,7 @@ const STILL = 700; // milliseconds without a change of size: what a node draws o
 const LONGEST = 3000; // milliseconds that are waited for it
 const GLANCE = 50; // milliseconds
 const KEPT = ["color", "bgcolor", "mode"]; // of a node whose place another takes
+const OF_PACK = ["cnr_id", "aux_id", "ver"]; // properties that say which pack a node is of
 const TITLE = 30; // height of a node's title, which lies above its place
 /** @type {Record<string, number>} height that our nodes have once they show all of theirs */
 const GROWN = { CRAFTRouter: 660, CRAFTTimestepSchedule: 320 };
@@ -80,7 +81,8 @@ export function setWidget(node, name, value) {
 }
 
 /**
- * Put a node into another's place: its values, links, title, colours and mode are taken over.
+ * Put a node into another's place: its values, links, title, colours, mode, flags and properties
+ * are taken over, the name that file names call it by with them.
  *
  * @param {any} old
  * @param {string} type of the new node; it has the old one's inputs, by name
@@ -90,6 +92,11 @@ export function replaceNode(old, type) {
   const made = addNode(graph, type, old.pos);
   if (old.title !== old.constructor.title) made.title = old.title;
   for (const name of KEPT) if (old[name] !== undefined) made[name] = old[name];
+  Object.assign(made.flags, old.flags);
+  const properties = Object.entries(old.properties ?? {});
+  Object.assign(
+    made.properties, Object.fromEntries(properties.filter(([name]) => !OF_PACK.includes(name))),
+  );
   for (const widget of old.widgets ?? []) setWidget(made, widget.name, widget.value);
   old.inputs.forEach((/** @type {any} */ input, /** @type {number} */ index) => {
     const link = linkOf(graph, input.link);

@@ -8,7 +8,7 @@ import {
   showNodes, tell,
 } from "./graph_edit.js";
 import {
-  isOffered, modelInput, onlySampler, planInsertion, samplersOf,
+  isOffered, modelInput, nextSteps, onlySampler, planInsertion, samplersOf, startOf,
 } from "./lib/insertion.js";
 import { say } from "./lib/texts.js";
 import { hostsOf } from "./lib/upstream.js";
@@ -31,11 +31,12 @@ function insertFor(chosen) {
     const { graph } = app.canvas;
     const hosts = hostsOf(app.rootGraph ?? app.graph, graph) ?? [];
     const { fusions, refused } = planInsertion(samplersOf(chosen()), hosts);
+    const steps = nextSteps(fusions);
     await asOneChange(async () => {
       const added = fusions.map((fusion) => insert(graph, fusion));
       await placeNodes(added.flatMap(nodesOf), () => added.forEach(place));
       showNodes(added.map(({ router }) => router));
-      tell("info", say("Content/style LoRA fusion inserted"), nextSteps(added));
+      tell("info", say("Content/style LoRA fusion inserted"), steps);
     });
     for (const reason of refused) tell("warn", say("One sampler was left as it is"), reason);
   });
@@ -48,12 +49,14 @@ function chosenNodes() {
 }
 
 /** @param {any} graph @param {Fusion} fusion */
-function insert(graph, { model, clip, prompt, positives, targets }) {
+function insert(graph, fusion) {
+  const { model, clip, prompt, positives, targets } = fusion;
   const [near] = targets;
   const router = addNode(graph, "CRAFTRouter", near.node.pos);
   const schedule = addNode(graph, "CRAFTTimestepSchedule", near.node.pos);
   [router.size, schedule.size] = [ROUTER_SIZE, SCHEDULE_SIZE];
   setWidget(router, "prompt", prompt.text);
+  setStart(router, schedule, startOf(fusion));
   connectFeed(graph, model, router, "model");
   connectFeed(graph, clip, router, "clip");
   if (prompt.textFeed) connectFeed(graph, prompt.textFeed, router, "prompt");
@@ -68,7 +71,17 @@ function insert(graph, { model, clip, prompt, positives, targets }) {
   const unused = !prompt.node.outputs.some((/** @type {any} */ output) => output.links?.length);
   if (unused) graph.remove(prompt.node);
   const replaced = targets.map(({ as }) => as);
-  return { router, schedule, samplers, replaced, told: prompt.told.length > 0 };
+  return { router, schedule, samplers, replaced };
+}
+
+/** @param {any} router @param {any} schedule
+ * @param {import("./lib/insertion.js").Start} start */
+function setStart(router, schedule, { strength, floor, clock }) {
+  for (const role of ["content", "style"]) {
+    setWidget(router, `${role}_strength`, strength);
+    setWidget(schedule, `${role}_floor`, floor);
+  }
+  setWidget(schedule, "clock", clock);
 }
 
 /** @param {any} added */
@@ -88,28 +101,6 @@ function place({ router, schedule, samplers, replaced }) {
   pending.delete(router);
   putFree(router, [left - APART - router.size[0], top], pending);
   putFree(schedule, [router.pos[0] - APART - schedule.size[0], router.pos[1]]);
-}
-
-/** @param {any[]} added */
-function nextSteps(added) {
-  const steps = [
-    say(
-      "Choose the two LoRAs in the Router, and mark their words in its prompt: " +
-        "<c>a dog</c> in <s>ink style</s>.",
-    ),
-  ];
-  if (added.some(({ replaced }) => replaced.includes(null))) {
-    steps.push(say("Samplers that ACFG KSampler cannot stand in for keep standard guidance."));
-  }
-  if (added.some(({ told }) => told)) {
-    steps.push(
-      say(
-        "The text encoder was kept and takes the Router's clean prompt; what the LoRAs teach a " +
-          "text encoder does not reach it.",
-      ),
-    );
-  }
-  return steps.join(" ");
 }
 
 app.registerExtension({

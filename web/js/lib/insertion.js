@@ -6,7 +6,7 @@
 
 import { CraftError } from "./craft_error.js";
 import { say } from "./texts.js";
-import { modelSource } from "./upstream.js";
+import { isActive, modelSource, valueOf, widget } from "./upstream.js";
 
 /** @typedef {any} GraphNode */
 /** @typedef {{id: any, slot: number, parentId?: any}} Feed the node and output behind an input; id
@@ -17,8 +17,12 @@ import { modelSource } from "./upstream.js";
 /** @typedef {{node: GraphNode, text: string, textFeed: Feed | null, told: number[]}} Prompt
  * told: inputs of the text encoder that take the Router's clean prompt; none if the Router's own
  * conditioning stands in for the encoder's */
-/** @typedef {{model: Feed, clip: Feed, prompt: Prompt, positives: End[], targets: Target[]}} Fusion
- * one Router with what is linked to it */
+/** @typedef {{model: Feed, clip: Feed, prompt: Prompt, positives: End[], targets: Target[],
+ *   loras: string[], plain: string[]}} Fusion one Router with what is linked to it; loras: files
+ * that loaders before it put into the model already; plain: titles of samplers of the same model
+ * that are left without the fusion */
+/** @typedef {{strength: number, floor: number, clock: string}} Start values of a new Router and its
+ * schedule */
 
 export const OUTSIDE = -10; // the host's id of a subgraph's own inputs
 const LIMIT = 500; // nodes followed; a loop ends here
@@ -28,6 +32,12 @@ const ROUTERS = new Set(["CRAFTRouter", "CRAFTMethodSweep"]);
 const RESULTS = new Set(["LATENT", "GUIDER"]);
 const POSITIVES = new Set(["positive", "conditioning"]);
 const PLAIN_ENCODER = "CLIPTextEncode";
+const ACFG = new Set(Object.values(REPLACED));
+const IN_PARTS = new Set(["SplitSigmas", "SplitSigmasDenoise"]);
+const FULL = 1;
+const GUIDED = 0.6; // strength where the guidance multiplies the LoRAs
+const FLOOR = 0.4;
+const TOLD = 4; // sentences that a message has room for
 
 /** Whether a node takes a MODEL and a positive conditioning, and samples or guides.
  * @param {GraphNode} node */
@@ -91,6 +101,10 @@ export function planInsertion(samplers, hosts) {
     }
   }
   if (!fusions.size) throw refused[0];
+  /** @type {GraphNode[]} */
+  const active = samplers[0].graph.nodes.filter(isActive);
+  const others = active.filter((node) => !samplers.includes(node) && isSampler(node));
+  for (const fusion of fusions.values()) fusion.plain = leftPlain(fusion, others, hosts);
   return { fusions: [...fusions.values()], refused: refused.map((error) => error.message) };
 }
 
@@ -110,7 +124,7 @@ function nothingSuitable() {
  */
 function fusionFor(node, hosts) {
   const model = feedOf(node, modelInput(node));
-  const { passed } = modelSource(node, node.inputs[modelInput(node)].name, hosts);
+  const passed = passedTo(node, hosts);
   const router = passed.find((one) => ROUTERS.has(one.type));
   if (router) throw alreadyRouted(node, router);
   if (!model) throw unlinked(node, "model");
@@ -119,7 +133,125 @@ function fusionFor(node, hosts) {
   if (!clip) throw unlinked(encoder, "clip");
   const prompt = promptOf(encoder);
   const positives = prompt.told.length ? [] : [end];
-  return { model, clip, prompt, positives, targets: [{ node, as: REPLACED[node.type] ?? null }] };
+  const targets = [{ node, as: REPLACED[node.type] ?? null }];
+  return { model, clip, prompt, positives, targets, loras: lorasOf(passed), plain: [] };
+}
+
+/** The nodes that a sampler's MODEL comes through, nearest first.
+ * @param {GraphNode} node @param {GraphNode[]} hosts */
+const passedTo = (node, hosts) =>
+  modelSource(node, node.inputs[modelInput(node)].name, hosts).passed;
+
+/** The files of LoRA loaders, first loaded first. @param {GraphNode[]} passed */
+function lorasOf(passed) {
+  const loaders = passed.filter((node) => isActive(node) && widget(node, "lora_name"));
+  const acting = loaders.filter((node) => valueOf(node, "strength_model", null) !== 0);
+  return acting.map((node) => valueOf(node, "lora_name", null)).filter(isFile).reverse();
+}
+
+/** @param {any} name */
+const isFile = (name) => typeof name === "string" && name !== "";
+
+/**
+ * The titles of those samplers that the model of a fusion feeds too, without a Router.
+ *
+ * @param {Fusion} fusion
+ * @param {GraphNode[]} others
+ * @param {GraphNode[]} hosts
+ */
+function leftPlain({ targets: [{ node }] }, others, hosts) {
+  const source = sourceOf(node, hosts);
+  return others
+    .filter((other) => sourceOf(other, hosts) === source)
+    .filter((other) => !passedTo(other, hosts).some((one) => ROUTERS.has(one.type)))
+    .map(titleOf);
+}
+
+/** What a sampler's MODEL comes from: a node, or an input of the subgraph around it.
+ * @param {GraphNode} node @param {GraphNode[]} hosts */
+function sourceOf(node, hosts) {
+  const feed = feedOf(node, modelInput(node));
+  return passedTo(node, hosts).at(-1) ?? (feed && `${feed.id}/${feed.slot}`);
+}
+
+/**
+ * The values that a new Router and its schedule start with. ACFG multiplies the LoRAs by cfg; a
+ * sampler that makes a part of a picture has the whole picture's course only in the model's clock.
+ *
+ * @param {Fusion} fusion
+ * @returns {Start}
+ */
+export function startOf({ targets }) {
+  const strength = targets.some(isAsymmetric) ? GUIDED : FULL;
+  const clock = targets.some(({ node }) => isInParts(node)) ? "model" : "steps";
+  return { strength, floor: FLOOR, clock };
+}
+
+/** Whether a target guides by ACFG. @param {Target} target */
+function isAsymmetric({ node, as }) {
+  return as !== null || (ACFG.has(node.type) && widget(node, "asymmetric")?.value !== false);
+}
+
+/** Whether a sampler, or one that samples with this guider, makes a part of a picture.
+ * @param {GraphNode} node */
+function isInParts(node) {
+  if (node.type === "KSamplerAdvanced") return true;
+  const users = linked(node, "GUIDER");
+  return [node, ...users].some(hasPartOfSigmas);
+}
+
+/** @param {GraphNode} node */
+function hasPartOfSigmas(node) {
+  let at = node;
+  for (let left = LIMIT; left > 0; left -= 1) {
+    const feed = feedOf(at, at.type === "Reroute" ? 0 : typed(at, "SIGMAS"));
+    const next = feed && at.graph.getNodeById(feed.id);
+    if (!next) return false;
+    if (IN_PARTS.has(next.type)) return true;
+    at = next;
+  }
+  return false;
+}
+
+/**
+ * What a user should know after an insertion, the most important first, as far as there is room.
+ *
+ * @param {Fusion[]} fusions
+ */
+export function nextSteps(fusions) {
+  const targets = fusions.flatMap((fusion) => fusion.targets);
+  /** @param {(fusion: Fusion) => string[]} part */
+  const names = (part) => [...new Set(fusions.flatMap(part))].join(", ");
+  const loras = names((fusion) => fusion.loras);
+  const plain = names((fusion) => fusion.plain);
+  const steps = [
+    say(
+      "Choose the two LoRAs in the Router, and mark their words in its prompt: " +
+        "<c>a dog</c> in <s>ink style</s>.",
+    ),
+    targets.some(isAsymmetric) &&
+      say("ACFG multiplies the LoRAs by cfg: start with strengths of 0.3 to 0.6."),
+    loras &&
+      say(
+        "Loaders before the Router put {loras} on all rows and all steps: bypass those whose " +
+          "LoRA you choose in the Router.",
+        { loras },
+      ),
+    plain &&
+      say(
+        "Left without the fusion, on the same model: {plain}; to include them, undo and insert " +
+          "it at the loader.",
+        { plain },
+      ),
+    !targets.every(isAsymmetric) &&
+      say("Samplers that no ACFG node stands in for guide as they did, without ACFG."),
+    fusions.some(({ prompt }) => prompt.told.length) &&
+      say(
+        "The text encoder was kept and takes the Router's clean prompt; what the LoRAs teach a " +
+          "text encoder does not reach it.",
+      ),
+  ];
+  return steps.filter(Boolean).slice(0, TOLD).join(" ");
 }
 
 /** @param {Map<string, Fusion>} fusions @param {Fusion} fusion */
@@ -206,10 +338,14 @@ function reached(node) {
   return found;
 }
 
-/** Nodes that take a MODEL of a node. @param {GraphNode} node @returns {GraphNode[]} */
-function followers(node) {
+/** Nodes that take a MODEL of a node. @param {GraphNode} node */
+const followers = (node) => linked(node, "MODEL");
+
+/** Nodes that take an output of a type; all that a reroute feeds.
+ * @param {GraphNode} node @param {string} type @returns {GraphNode[]} */
+function linked(node, type) {
   return outputs(node)
-    .filter((output) => output.type === "MODEL" || node.type === "Reroute")
+    .filter((output) => output.type === type || node.type === "Reroute")
     .flatMap((output) => output.links ?? [])
     .map((id) => linkOf(node.graph, id))
     .map((link) => link && node.graph.getNodeById(link.target_id))

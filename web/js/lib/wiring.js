@@ -10,7 +10,7 @@ import { isActive } from "./upstream.js";
 /** @typedef {"model" | "clip" | "vae" | "latent"} Need */
 /** @typedef {{node: GraphNode, slot: number}} Source */
 /** @typedef {{sources: Partial<Record<Need, Source>>, decode: GraphNode | null, missing: Need[],
- *   needsDecode: boolean, several: string[]}} Wiring decode: the VAE decode to feed; several: what
+ *   needsDecode: boolean, several: (Need | "decode")[]}} Wiring decode: the VAE decode to feed; several: what
  *   is there more than once, so that the user has to choose */
 /** @typedef {"checkpoints" | "diffusion_models" | "text_encoders" | "vae"} Folder */
 /** @typedef {Record<Folder, string[]>} Files */
