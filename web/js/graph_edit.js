@@ -4,11 +4,11 @@
 // @ts-ignore: the host's own module
 import { app } from "../../../scripts/app.js";
 import { CraftError } from "./lib/craft_error.js";
-import { linkOf, OUTSIDE } from "./lib/insertion.js";
+import { linkOf, OUTSIDE } from "./lib/links.js";
 import { freePlace } from "./lib/placing.js";
 import { say } from "./lib/texts.js";
 
-/** @typedef {import("./lib/insertion.js").Feed} Feed */
+/** @typedef {import("./lib/links.js").Feed} Feed */
 /** @typedef {import("./lib/placing.js").Box} Box */
 
 const STILL = 700; // milliseconds without a change of size: what a node draws of itself is there

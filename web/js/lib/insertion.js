@@ -5,12 +5,15 @@
  */
 
 import { CraftError } from "./craft_error.js";
+import {
+  alreadyRouted, elsewhere, nothingSuitable, severalPrompts, unlinked, whichOne,
+} from "./insertion_refusals.js";
+import { feedOf, inputs, linked, outputs, titleOf, typed } from "./links.js";
 import { say } from "./texts.js";
 import { isActive, modelSource, valueOf, widget } from "./upstream.js";
 
 /** @typedef {any} GraphNode */
-/** @typedef {{id: any, slot: number, parentId?: any}} Feed the node and output behind an input; id
- * OUTSIDE for a subgraph's own input; parentId: the reroute that the link ends at */
+/** @typedef {import("./links.js").Feed} Feed */
 /** @typedef {{node: GraphNode, index: number}} End an input of a node */
 /** @typedef {{node: GraphNode, as: string | null}} Target a sampler; as: the type that takes its
  * place, null where it keeps its own */
@@ -24,7 +27,6 @@ import { isActive, modelSource, valueOf, widget } from "./upstream.js";
 /** @typedef {{strength: number, floor: number, clock: string}} Start values of a new Router and its
  * schedule */
 
-export const OUTSIDE = -10; // the host's id of a subgraph's own inputs
 const LIMIT = 500; // nodes followed; a loop ends here
 /** @type {Record<string, string>} */
 const REPLACED = { KSampler: "CRAFTACFGKSampler", CFGGuider: "CRAFTACFGGuider" };
@@ -106,15 +108,6 @@ export function planInsertion(samplers, hosts) {
   const others = active.filter((node) => !samplers.includes(node) && isSampler(node));
   for (const fusion of fusions.values()) fusion.plain = leftPlain(fusion, others, hosts);
   return { fusions: [...fusions.values()], refused: refused.map((error) => error.message) };
-}
-
-/** For a graph or selection without a sampler. */
-function nothingSuitable() {
-  return new CraftError(
-    say("There is no sampler here that a model and a positive prompt feed"),
-    say("The fusion goes before KSampler, a guider, or another sampler with these inputs"),
-    say("Select one in the graph that is open, or a loader whose model reaches one"),
-  );
 }
 
 /**
@@ -341,17 +334,6 @@ function reached(node) {
 /** Nodes that take a MODEL of a node. @param {GraphNode} node */
 const followers = (node) => linked(node, "MODEL");
 
-/** Nodes that take an output of a type; all that a reroute feeds.
- * @param {GraphNode} node @param {string} type @returns {GraphNode[]} */
-function linked(node, type) {
-  return outputs(node)
-    .filter((output) => output.type === type || node.type === "Reroute")
-    .flatMap((output) => output.links ?? [])
-    .map((id) => linkOf(node.graph, id))
-    .map((link) => link && node.graph.getNodeById(link.target_id))
-    .filter(Boolean);
-}
-
 /** The guider that a node samples with. @param {GraphNode} node */
 function guiderOf(node) {
   const feed = feedOf(node, typed(node, "GUIDER"));
@@ -359,79 +341,8 @@ function guiderOf(node) {
   return found && isSampler(found) ? found : null;
 }
 
-/**
- * What is linked to an input; null for nothing.
- *
- * @param {GraphNode} node
- * @param {number} index
- * @returns {Feed | null}
- */
-export function feedOf(node, index) {
-  const link = linkOf(node.graph, node.inputs?.[index]?.link);
-  return link && { id: link.origin_id, slot: link.origin_slot, parentId: link.parentId };
-}
-
-/** @param {any} graph @param {any} id */
-export function linkOf(graph, id) {
-  if (id == null || !graph) return null;
-  return graph.getLink?.(id) ?? graph.links?.get?.(id) ?? graph.links?.[id] ?? null;
-}
-
-/** What a node is called in the page. @param {GraphNode} node @returns {string} */
-export const titleOf = (node) => node.title || node.type;
-
-/** @param {GraphNode} node @returns {any[]} */
-const inputs = (node) => node.inputs ?? [];
-/** @param {GraphNode} node @returns {any[]} */
-const outputs = (node) => node.outputs ?? [];
-/** @param {GraphNode} node @param {string} type */
-const typed = (node, type) => inputs(node).findIndex((one) => one.type === type);
 /** The index of the input that takes a MODEL. @param {GraphNode} node */
 export const modelInput = (node) => typed(node, "MODEL");
 /** @param {GraphNode} node */
 const positiveOf = (node) =>
   inputs(node).findIndex((one) => one.type === "CONDITIONING" && POSITIVES.has(one.name));
-
-/** @param {number} count */
-const whichOne = (count) =>
-  new CraftError(
-    say("{count} samplers are in this graph, and nothing is selected", { count }),
-    say("The fusion goes before the selected ones, or before the only one"),
-    say("Select a sampler, or the loader whose model feeds them"),
-  );
-
-/** @param {GraphNode} node @param {GraphNode} router */
-const alreadyRouted = (node, router) =>
-  new CraftError(
-    say("{router} feeds {sampler} already", { router: titleOf(router), sampler: titleOf(node) }),
-    say("One Router takes a content LoRA, a style LoRA and, from Load LoRA Branch, further ones"),
-    say("Choose its LoRAs, or take it out first"),
-  );
-
-/** @param {GraphNode} node @param {string} input */
-const unlinked = (node, input) =>
-  new CraftError(
-    say("Nothing is linked to {input} of {node}", { input, node: titleOf(node) }),
-    say("The fusion goes between a model with its CLIP and a sampler that they feed"),
-    say("Link {input}, then insert it", { input }),
-  );
-
-/** @param {GraphNode} sampler */
-const elsewhere = (sampler) =>
-  new CraftError(
-    say("The positive prompt of {sampler} is not encoded in this graph", {
-      sampler: titleOf(sampler),
-    }),
-    say("The Router takes the text and the CLIP of a text encoder that is in the same graph"),
-    say("Unpack the subgraph between them, or place the Router by hand"),
-  );
-
-/** @param {GraphNode} sampler @param {GraphNode} node */
-const severalPrompts = (sampler, node) =>
-  new CraftError(
-    say("{node} makes the positive prompt of {sampler} of several, or of none", {
-      node: titleOf(node), sampler: titleOf(sampler),
-    }),
-    say("The Router stands in for one text encoder"),
-    say("Place the Router by hand: its conditioning goes where one of them is linked"),
-  );
