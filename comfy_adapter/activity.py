@@ -18,6 +18,7 @@ from .recorder import Record, Recorder
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM, _GAP = 720, 84, 14, 34, 34, 12
 _STEP, _SHORT, _TALL = 10, 120, 300  # height of a step; of a map with few, and with many
 _SMALL, _LARGE = 20, 22  # a node shows the sheet at half its size or less
+_HEADING = "who acted where and when"
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,28 @@ def activity_sheet(labels: Sequence[str], activities: Sequence[Activity]) -> Ten
     return to_image(sheet)
 
 
-def recorded_sheet(recorder: Recorder, steps: int) -> Tensor | None:
-    """The sheet of a run of `steps`, a map for each Router in it; None where nothing is routed."""
+def recorded_sheet(recorder: Recorder, steps: int, sampler: str = "") -> Tensor | None:
+    """The sheet of a run of `steps`, a map for each Router in it; None where nothing is routed.
+
+    sampler: whose run it is, for the heading; nobody's where it is shown under the sampler itself.
+    """
     records = list(recorder.records.values())
     if not records:
         return None
-    titles = ["who acted where and when"]
+    titles = [_clipped(f"{_HEADING}: {sampler}" if sampler else _HEADING)]
     titles += [f"Router {number} of {len(records)}" for number in range(2, len(records) + 1)]
     return activity_sheet(titles, [Activity.recorded(one, steps) for one in records])
+
+
+def _clipped(title: str) -> str:
+    """On one line, as much of it as there is room for above a map."""
+    title = " ".join(title.split())
+    room, end = _WIDTH - _LEFT - _RIGHT, min(len(title), _WIDTH)  # a letter is wider than a pixel
+    clipped = title[:end]
+    while _font(_LARGE).getlength(clipped) > room:
+        end -= 1
+        clipped = f"{title[:end].rstrip()}…"
+    return clipped
 
 
 def _map(label: str, activity: Activity, full: float) -> Image.Image:

@@ -13,11 +13,14 @@ from typing import Any
 
 import comfy.patcher_extension
 from comfy_api.latest import io, ui
+from comfy_execution.graph import DynamicPrompt
+from comfy_execution.graph_utils import is_link
 from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 from torch import Tensor
 
+from ..craft_core.remote.progress import title_of
 from .activity import recorded_sheet
 from .recorder import RECORDER, Recorder
 
@@ -26,18 +29,24 @@ VIEWER = "craft_viewer"  # its key in a MODEL's transformer options, and its wra
 _OUTER = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
 
 
+Sampler = tuple[str, str]  # its id in the prompt and its type: pages give ids again
+
+
 @dataclass
 class Viewer:
-    """The node that shows the maps of a MODEL's runs, and the maps of the prompt under way.
+    """The node that shows the maps of a MODEL's runs: of each sampler, those of its last prompt.
 
     node: its id in the prompt; None where no prompt runs. before: whom it took the MODEL over from.
-    pictures: as the host saved them, by what they show: runs that acted alike are shown once.
+    pictures: of each sampler, as the host saved them, by what they show. ran: those
+    that ran in the prompt under way. sent: what the page has from it; None before the first.
     """
 
     node: str | None
     before: Viewer | None = None
+    pictures: dict[Sampler, dict[bytes, Any]] = field(default_factory=dict)
     prompt: str = ""
-    pictures: dict[bytes, Any] = field(default_factory=dict)
+    ran: set[Sampler] = field(default_factory=set)
+    sent: list[Any] | None = None
 
     def is_seen(self) -> bool:
         """Whether a page waits for what this node shows."""
@@ -47,51 +56,97 @@ class Viewer:
         return running and get_progress_state().dynprompt.has_node(self.node)
 
     def show(self, recorder: Recorder, steps: int) -> None:
-        """The map of a run that ended, beside those of the prompt's earlier runs."""
-        new_prompt = self._begin()
-        sheet = recorded_sheet(recorder, steps)
-        new_map = sheet is not None and self._add(sheet)
-        if new_prompt or new_map:
-            self._send()
+        """The map of a run that ended, in place of those of its sampler's earlier prompts."""
+        sampler = self._begin()
+        sheet = recorded_sheet(recorder, steps, _title(sampler[0]))
+        if sheet is not None:
+            self._add(sampler, sheet)
+        self._send()
         self._withdraw_before()
 
     def withdraw(self) -> None:
-        """Take away the maps of earlier prompts: another node shows this one's."""
+        """Take away the maps that the running sampler left: another node shows this run's."""
         if not self.is_seen():
             return
-        if self._begin():
-            self._send()
+        self._begin()
+        self._send()
         self._withdraw_before()
 
     def _withdraw_before(self) -> None:
         if self.before is not None:
             self.before.withdraw()
 
-    def _begin(self) -> bool:
-        """Whether this is the first that the prompt under way asks of this viewer."""
-        prompt = get_executing_context().prompt_id
-        if self.prompt == prompt:
-            return False
-        self.prompt, self.pictures = prompt, {}
-        return True
+    def _begin(self) -> Sampler:
+        """The sampler that runs; its first run in a prompt drops its maps of earlier prompts.
 
-    def _add(self, sheet: Tensor) -> bool:
-        """Keep a picture of a map; False where there is one like it."""
+        Inside a node that expands it is that node: a kept one expands no more. Maps of samplers
+        that left the prompt, or that this node no longer leads to, are dropped.
+        """
+        context, dynprompt = get_executing_context(), get_progress_state().dynprompt
+        if self.prompt != context.prompt_id:
+            self.prompt, self.ran, self.sent = context.prompt_id, set(), None
+        node, here = (dynprompt.get_real_node_id(one) for one in (context.node_id, self.node))
+        sampler = (node, _kind(dynprompt, node))
+        if sampler not in self.ran:
+            self.ran.add(sampler)
+            self.pictures[sampler] = {}
+        for one in self.pictures.keys() - self.ran:
+            if _kind(dynprompt, one[0]) != one[1] or here not in _sources(dynprompt, one[0]):
+                del self.pictures[one]
+        return sampler
+
+    def _shown(self) -> dict[bytes, Any]:
+        """All samplers' pictures; those that are alike once."""
+        return {key: one for own in self.pictures.values() for key, one in own.items()}
+
+    def _add(self, sampler: Sampler, sheet: Tensor) -> None:
+        """Keep a picture of a map; one that is there already is not saved again."""
         key = hashlib.sha256(sheet.numpy().tobytes()).digest()
-        if key in self.pictures:
-            return False
-        (self.pictures[key],) = ui.PreviewImage(sheet).values
-        return True
+        saved = self._shown().get(key)
+        if saved is None:
+            (saved,) = ui.PreviewImage(sheet).values
+        self.pictures[sampler][key] = saved
 
     def _send(self) -> None:
+        """To the page that queued the prompt, unless it was sent just this in it."""
+        pictures = list(self._shown().values())
+        if pictures == self.sent:
+            return
+        self.sent = pictures
         server = PromptServer.instance
         message = {
             "node": self.node,
             "display_node": get_progress_state().dynprompt.get_display_node_id(self.node),
-            "output": map_output(list(self.pictures.values())),
+            "output": map_output(pictures),
             "prompt_id": self.prompt,
         }
         server.send_sync("executed", message, server.client_id)
+
+
+def _kind(dynprompt: DynamicPrompt, node: str) -> str:
+    """Its type; none where it is not in the prompt."""
+    return dynprompt.get_node(node)["class_type"] if dynprompt.has_node(node) else ""
+
+
+def _sources(dynprompt: DynamicPrompt, node: str) -> set[str]:
+    """The node and all those of the prompt that lead to it; none where it is not in the prompt."""
+    found, ahead = set(), [node]
+    while ahead:
+        one = ahead.pop()
+        if one not in found and dynprompt.has_node(one):
+            found.add(one)
+            ahead += [
+                link[0] for link in dynprompt.get_node(one)["inputs"].values() if is_link(link)
+            ]
+    return found
+
+
+def _title(node: str) -> str:
+    """As the page calls the node. The maps' font has ASCII alone: else the node's type and id."""
+    dynprompt = get_progress_state().dynprompt
+    asked = dynprompt.get_node(node) if dynprompt.has_node(node) else {}
+    title = str(title_of(asked))
+    return title if title.isascii() else f"{asked['class_type']} #{node}"
 
 
 def map_output(pictures: list[Any]) -> dict[str, Any]:

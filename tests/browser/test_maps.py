@@ -59,6 +59,44 @@ RESAMPLE = """([kind, seed, steps]) => {
     for (const [node, slot] of ends) last.connect(0, node, slot)
 }"""
 
+# Another KSampler takes what the one there is takes, and a preview shows its picture.
+BESIDE = """([title, seed]) => {
+    const graph = app.graph
+    const [old] = graph.findNodesByType("KSampler")
+    const [decoder] = graph.findNodesByType("VAEDecode")
+    const add = (type, down) => {
+        const node = LiteGraph.createNode(type)
+        graph.add(node)
+        node.pos = [old.pos[0] + 400, old.pos[1] + down]
+        return node
+    }
+    const link = (from, slot, node, name) =>
+        from.connect(slot, node, node.inputs.findIndex((one) => one.name === name))
+    const given = (node, name) => {
+        const found = graph.links.get(node.inputs.find((one) => one.name === name).link)
+        return [graph.getNodeById(found.origin_id), found.origin_slot]
+    }
+    const sampler = add("KSampler", 800)
+    sampler.title = title
+    old.widgets.forEach((one, at) => (sampler.widgets[at].value = one.value))
+    sampler.widgets.find((one) => one.name === "seed").value = seed
+    for (const name of ["model", "positive", "negative", "latent_image"])
+        link(...given(old, name), sampler, name)
+    const [picture, preview] = [add("VAEDecode", 1200), add("PreviewImage", 1300)]
+    link(sampler, 0, picture, "samples")
+    link(...given(decoder, "vae"), picture, "vae")
+    link(picture, 0, preview, "images")
+}"""
+RESEED = """([title, seed]) => {
+    const sampler = app.graph.nodes.find((node) => node.title === title)
+    sampler.widgets.find((one) => one.name === "seed").value = seed
+}"""
+KEEP_SEEDS = """() => {
+    for (const node of app.graph.findNodesByType("KSampler"))
+        for (const one of node.widgets)
+            if (one.name.includes("control")) one.value = "fixed"
+}"""
+
 # The pictures that nodes of ours show in the classic canvas, by their types.
 DRAWN = """() => Object.fromEntries(app.canvas.graph.nodes
     .filter((node) => node.type.startsWith("CRAFT") && node.imgs?.length)
@@ -173,6 +211,21 @@ def test_the_router_shows_the_map_beside_its_report_until_another_node_shows_one
     sample(comfy, "CRAFTACFGKSampler")
     assert seen(comfy, drawing, "CRAFTACFGKSampler") == {"CRAFTACFGKSampler": [WIDTH]}
     comfy.keep_screenshot(f"map_taken_away_{drawing}")
+
+
+def test_each_sampler_of_a_router_has_a_map_of_its_own(comfy, demo, drawing):
+    """A sampler that does not run again keeps its map."""
+    comfy.open_workflow(demo, "two samplers")
+    comfy.evaluate(RESAMPLE, ["KSampler", next(fresh), STEPS])
+    comfy.evaluate(BESIDE, ["Beside", next(fresh)])
+    comfy.evaluate(KEEP_SEEDS)
+    for _ in range(2):
+        comfy.evaluate(RESEED, ["Beside", next(fresh)])
+        assert comfy.run() == ["execution_success", ""]
+        comfy.dismiss_alerts()
+        shown = seen(comfy, drawing, "CRAFTRouter")
+        comfy.keep_screenshot(f"map_two_samplers_{drawing}")
+        assert shown == {"CRAFTRouter": [WIDTH, WIDTH]}
 
 
 def test_a_router_inside_a_subgraph_shows_the_map(comfy, demo, drawing):

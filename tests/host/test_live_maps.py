@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from small_world_models import CHECKPOINT, CONTENT, STYLE
 
+from craft_core.remote.client import Client
 from craft_core.remote.errors import RemoteError
 
 STEPS = 3
@@ -192,6 +193,83 @@ def test_two_samplers_that_acted_otherwise_show_a_map_each(run):
     ran = run(prompt(router=router(), sampler=sampler(seed=4), finer=finer, ends=["finer"]))
     assert [len(pictures) for _, pictures in ran.sent] == [1, 2]
     assert ran.sent[1][1][0] == ran.sent[0][1][0]
+
+
+def titled(node: dict[str, Any], title: str) -> dict[str, Any]:
+    return {**node, "_meta": {"title": title}}
+
+
+def two_samplers(first: int, second: int, **others) -> dict[str, dict[str, Any]]:
+    """A Router's samplers one after the other, with these seeds; they act alike."""
+    draft = titled(sampler(seed=first, **others), "Draft")
+    final = titled(sampler(seed=second, latent_image=["draft", 0]), "Final")
+    return prompt(["final"], router=router(), draft=draft, final=final)
+
+
+def test_samplers_of_different_names_show_a_map_each(run, picture):
+    draft, final = run(two_samplers(20, 21)).shown["router"]
+    unlike = (picture(draft) != picture(final)).any(axis=(1, 2))
+    first, last = np.flatnonzero(unlike)[[0, -1]]
+    assert last - first < 22  # rows of pixels: the heading and nothing else
+
+
+def test_a_sampler_that_does_not_run_again_keeps_its_map(run):
+    draft, final = run(two_samplers(22, 23)).shown["router"]
+    again = run(two_samplers(22, 24))
+    ((_, (kept, new)),) = again.sent
+    assert kept == draft and new not in (draft, final)
+
+
+def test_a_sampler_of_ours_leaves_the_map_of_another_sampler(run):
+    first = run(prompt(router=router(), plain=sampler(seed=25), sampler=acfg_ksampler(seed=25),
+                       ends=["plain", "sampler"]))  # fmt: skip
+    again = run(prompt(router=router(), plain=sampler(seed=25), sampler=acfg_ksampler(seed=26),
+                       ends=["plain", "sampler"]))  # fmt: skip
+    assert set(again.shown) == {"router", "sampler"}
+    assert again.shown["router"] == first.shown["router"]
+    assert again.shown["sampler"] != first.shown["sampler"]
+
+
+def test_a_guider_leaves_the_map_of_another_sampler(run):
+    plain = sampler(seed=27)
+    first = run(prompt(["plain", "sampler"], router=router(), plain=plain, **guided(seed=27)))
+    again = run(prompt(["plain", "sampler"], router=router(), plain=plain, **guided(seed=28)))
+    assert set(first.shown) == set(again.shown) == {"router", "guider"}
+    assert again.shown["router"] == first.shown["router"]
+    assert again.shown["guider"] != first.shown["guider"]
+
+
+def test_the_map_of_a_sampler_that_is_gone_goes(run):
+    _, final = run(two_samplers(29, 30)).shown["router"]
+    nodes = {"router": router(), "final": titled(sampler(seed=31), "Final")}
+    ((_, (left,)),) = run(prompt(["final"], **nodes)).sent
+    assert left != final
+
+
+def test_the_map_goes_when_another_kind_of_node_has_its_samplers_id(run):
+    run(prompt(["guider"], router=router(), guider=sampler(seed=38)))
+    assert set(run(prompt(router=router(), **guided(seed=39))).shown) == {"guider"}
+
+
+def test_the_map_of_a_sampler_that_left_the_router_goes(run):
+    assert len(run(two_samplers(32, 33)).shown["router"]) == 2
+    elsewhere = {"model": MODEL, "positive": NEGATIVE}
+    assert len(run(two_samplers(32, 34, **elsewhere)).shown["router"]) == 1
+
+
+def test_a_guider_that_the_server_keeps_shows_the_map_of_its_next_run(run):
+    first = run(prompt(router=router(), **guided(seed=35)))
+    second = run(prompt(router=router(), **guided(seed=36)))
+    assert set(first.shown) == set(second.shown) == {"guider"}
+    assert second.shown != first.shown
+
+
+def test_the_map_is_sent_to_the_page_that_queued_the_prompt_alone(run, live_server):
+    other = Client(live_server.url)
+    with other.listening() as events:
+        assert run(prompt(router=router(), sampler=sampler(seed=37))).shown
+        while message := events.receive(1.0):
+            assert '"executed"' not in message
 
 
 def test_the_next_prompt_begins_anew(run):

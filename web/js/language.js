@@ -19,7 +19,7 @@ let files;
 export async function localeTexts(language = app.extensionManager.setting.get(SETTING)) {
   if (language === "en") return {};
   files ??= api.fetchApi("/i18n").then((/** @type {Response} */ answer) => answer.json());
-  return (await files)[language] ?? {};
+  return (await files)?.[language] ?? {};
 }
 
 /** Speak the page's language from now on, whatever the user changes it to. */
