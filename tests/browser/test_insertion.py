@@ -145,6 +145,7 @@ BEHIND_A_LORA = """(file) => {
 TYPES = "() => app.canvas.graph.nodes.map((node) => node.type).sort()"
 SAVED = "() => JSON.stringify(app.rootGraph.serialize())"
 COMMAND = "(id) => { app.extensionManager.command.execute(id) }"
+TO_THE_END = "async (id) => { await app.extensionManager.command.execute(id) }"
 SETTING = "([name, value]) => app.extensionManager.setting.set(name, value)"
 CAPTURE = """() => {
     document.activeElement?.blur()
@@ -198,6 +199,10 @@ OVERLAPS = """() => {
             if (a !== b && left < farX && x < right && top < farY && y < bottom) found.push([a, b])
     return found
 }"""
+LAYOUT = """() => JSON.stringify([
+    app.canvas.ds.scale, [...app.canvas.ds.offset],
+    app.canvas.graph.nodes.map((node) => [node.id, ...node.pos, ...node.size]),
+])"""
 TITLE_BAR = """(type) => {
     const node = app.canvas.graph.nodes.find((one) => one.type === type)
     const [x, y] = app.canvas.convertOffsetToCanvas([node.pos[0] + 60, node.pos[1] - 14])
@@ -270,7 +275,20 @@ class Graph:
             arg=list(types),
             timeout=LIMIT,
         )
-        self.page.wait_for_timeout(1000)
+        self.settled()
+
+    def settled(self) -> None:
+        """Wait until places, sizes and the view have stood still for a second.
+
+        A size that the page measures late is a change of its own, which an undo takes back first
+        and which a redo does not survive.
+        """
+        ends = time.monotonic() + LIMIT / 1000
+        still, seen = 0, ""
+        while still < 4 and time.monotonic() < ends:
+            self.page.wait_for_timeout(250)
+            now = self.comfy.evaluate(LAYOUT)
+            still, seen = (still + 1 if now == seen else 0), now
 
     def command(self, name: str) -> None:
         self.comfy.evaluate(COMMAND, name)
@@ -284,7 +302,8 @@ class Graph:
 
     def press(self, keys: str) -> None:
         self.page.keyboard.press(keys)
-        self.page.wait_for_timeout(1500)
+        self.page.wait_for_timeout(500)
+        self.settled()
 
     def becomes(self, wanted: Any) -> None:
         """The graph has these nodes and links, at the latest when the page is done with a key."""
@@ -333,13 +352,14 @@ def graph(empty) -> Graph:
     """A graph with a KSampler, as a state to which one can go back."""
     empty.comfy.evaluate(GRAPH)
     empty.comfy.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-    empty.page.wait_for_timeout(1000)
+    empty.settled()
     empty.comfy.evaluate(CAPTURE)
     return empty
 
 
 def insert(graph: Graph) -> None:
-    graph.command(INSERT)
+    """Until the change is closed: an undo in the middle of it would be none."""
+    graph.comfy.evaluate(TO_THE_END, INSERT)
     graph.has("CRAFTRouter", "CRAFTTimestepSchedule")
 
 
@@ -395,8 +415,13 @@ def test_it_says_what_acts_besides_it_and_which_sampler_is_left(graph):
 
 @pytest.mark.parametrize("node", ["KSampler", "CheckpointLoaderSimple"])
 def test_the_menu_of_a_sampler_or_loader_offers_it(graph, drawn, node):
-    graph.page.mouse.click(*graph.comfy.evaluate(TITLE_BAR, node), button="right")
-    graph.page.get_by_text(LABEL).first.click(timeout=LIMIT)
+    entry = graph.page.get_by_text(LABEL).first
+    for _ in range(5):  # the page may just be changing how it draws, and miss a click
+        graph.page.mouse.click(*graph.comfy.evaluate(TITLE_BAR, node), button="right")
+        graph.page.wait_for_timeout(1500)
+        if entry.is_visible():
+            break
+    entry.click(timeout=LIMIT)
     graph.has("CRAFTRouter", "CRAFTTimestepSchedule")
     assert graph.types() == INSERTED
     graph.keep_screenshot(f"inserted_{node}_{drawn}")
