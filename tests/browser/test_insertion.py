@@ -199,6 +199,7 @@ OVERLAPS = """() => {
             if (a !== b && left < farX && x < right && top < farY && y < bottom) found.push([a, b])
     return found
 }"""
+MOVE = "() => { app.canvas.graph.nodes[0].pos[1] += 700 }"
 LAYOUT = """() => JSON.stringify([
     app.canvas.ds.scale, [...app.canvas.ds.offset],
     app.canvas.graph.nodes.map((node) => [node.id, ...node.pos, ...node.size]),
@@ -443,6 +444,20 @@ def test_one_undo_takes_all_of_it_back_and_redo_brings_it_again(graph):
     graph.becomes(before)
     graph.press("Control+y")
     graph.becomes(after)
+
+
+def test_an_undo_that_follows_at_once_takes_back_the_insertion_and_no_more(graph):
+    before = nodes_and_links(graph.comfy.evaluate(SAVED))
+    graph.comfy.evaluate(MOVE)
+    graph.comfy.evaluate(CAPTURE)
+    moved = nodes_and_links(graph.comfy.evaluate(SAVED))
+    assert moved != before
+    graph.command(INSERT)
+    graph.page.wait_for_function(f"() => ({TYPES})().includes('CRAFTRouter')")
+    graph.press("Control+z")
+    graph.becomes(moved)
+    graph.press("Control+y")
+    assert graph.types() == INSERTED
 
 
 def test_a_sampler_that_a_router_feeds_is_left_alone(graph):

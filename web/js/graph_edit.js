@@ -14,6 +14,7 @@ import { say } from "./lib/texts.js";
 const STILL = 700; // milliseconds without a change of size: what a node draws of itself is there
 const LONGEST = 3000; // milliseconds that are waited for it
 const GLANCE = 50; // milliseconds
+const INPUT = "input";
 const KEPT = ["color", "bgcolor", "mode"]; // of a node whose place another takes
 const OF_PACK = ["cnr_id", "aux_id", "ver"]; // properties that say which pack a node is of
 const TITLE = 30; // height of a node's title, which lies above its place
@@ -120,13 +121,15 @@ function moveLink(graph, link, node, slot) {
 
 /**
  * Place new nodes, and once more when they have the sizes that what they draw gives them. A size
- * that changed later would be a step of undo of its own.
+ * that changed later would be a step of undo of its own. Ends at once when the user goes on, whose
+ * undo would else come before there is a step to take back.
  *
  * @param {any[]} nodes
  * @param {() => void} place
  */
 export async function placeNodes(nodes, place) {
   const sizes = () => nodes.map(({ size }) => [...size].map(Math.round)).join();
+  const user = nextInput();
   const start = performance.now();
   let [last, since] = ["", start];
   while (performance.now() - since < STILL && performance.now() - start < LONGEST) {
@@ -134,8 +137,17 @@ export async function placeNodes(nodes, place) {
       [last, since] = [sizes(), performance.now()];
       place();
     }
-    await new Promise((after) => setTimeout(after, GLANCE));
+    const glance = new Promise((after) => setTimeout(after, GLANCE));
+    if ((await Promise.race([user, glance])) === INPUT) return;
   }
+}
+
+/** Resolves to INPUT with the next key or press of a button, ahead of the page's own answer. */
+function nextInput() {
+  return new Promise((resolve) => {
+    for (const kind of ["keydown", "pointerdown"])
+      addEventListener(kind, () => resolve(INPUT), { capture: true, once: true });
+  });
 }
 
 /**
