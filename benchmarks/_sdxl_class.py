@@ -26,7 +26,7 @@ load_pack()
 import oracle  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402
-from craft_lora_pack.comfy_adapter.modules import host_names, model_layers  # noqa: E402
+from craft_lora_pack.comfy_adapter.engine.modules import host_names, model_layers  # noqa: E402
 from craft_lora_pack.craft_core.lora import parse_lora  # noqa: E402
 from craft_lora_pack.craft_core.types import ROLES, Bank, Branch  # noqa: E402
 

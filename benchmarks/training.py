@@ -38,7 +38,7 @@ import safetensors.torch  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402
 import torchvision  # noqa: E402
-from craft_lora_pack.comfy_adapter import denoiser as adapter  # noqa: E402
+from craft_lora_pack.comfy_adapter.train import denoiser as adapter  # noqa: E402
 from craft_lora_pack.craft_core.routing import PRESETS  # noqa: E402
 from craft_lora_pack.craft_core.routing.layer_sets import resolve  # noqa: E402
 from craft_lora_pack.craft_core.training import (  # noqa: E402

@@ -45,22 +45,22 @@ from ..craft_core.errors import CraftError
 from ..craft_core.lora import read_lora
 from ..craft_core.projection import read_basis
 from ..craft_core.training import LEARNED
-from . import train
-from .b4m_training import half_state, train_half
-from .basis import FOLDER as BASES
-from .basis import apply_basis, basis_files
-from .encoder_training import Experts
-from .encoder_training import train_encoder as train_on_lessons
-from .expert_encoder import FOLDER as ENCODERS
-from .fuse_file import FuseRequest
-from .fuse_file import fuse as fuse_branches
-from .lora_files import FOLDER as LORAS
-from .lora_files import BranchFile
-from .merge_training import Merge
-from .merge_training import train_merge as train_on_loras
-from .modules import host_names, model_layers
-from .train import Captioned, How, Source, Trained
-from .training_run import target
+from .engine.modules import host_names, model_layers
+from .model.basis import FOLDER as BASES
+from .model.basis import apply_basis, basis_files
+from .model.expert_encoder import FOLDER as ENCODERS
+from .model.lora_files import FOLDER as LORAS
+from .model.lora_files import BranchFile
+from .train import train
+from .train.b4m import half_state, train_half
+from .train.encoder import Experts
+from .train.encoder import train_encoder as train_on_lessons
+from .train.merge import Merge
+from .train.merge import train_merge as train_on_loras
+from .train.run import target
+from .train.train import Captioned, How, Source, Trained
+from .use.fuse_file import FuseRequest
+from .use.fuse_file import fuse as fuse_branches
 
 log = logging.getLogger("craft")
 SAVED = ("checkpoints", "clip", "vae", "diffusion_models", "loras")  # where the host's nodes save

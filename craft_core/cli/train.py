@@ -16,7 +16,7 @@ from .pictures import caption_flag, find_pictures
 from .progress import Progress
 from .requests import Headless, Job, Picture, Result, Watch
 
-PRECISIONS = ("bf16", "fp32")  # of comfy_adapter.denoiser; a test holds the two together
+PRECISIONS = ("bf16", "fp32")  # of comfy_adapter.train.denoiser; a test holds the two together
 TO_TRAIN = tuple(key for key in PRESETS if key != "auto")  # auto reads LoRAs already trained
 TRAINED = ("auto", *TO_TRAIN)
 PICTURES_TEXT = """\

@@ -12,9 +12,9 @@ import comfy.samplers
 import pytest
 import tiny
 import torch
-from craft_lora_pack.comfy_adapter.basis import apply_basis
-from craft_lora_pack.comfy_adapter.denoiser import opened
-from craft_lora_pack.comfy_adapter.modules import model_layers
+from craft_lora_pack.comfy_adapter.engine.modules import model_layers
+from craft_lora_pack.comfy_adapter.model.basis import apply_basis
+from craft_lora_pack.comfy_adapter.train.denoiser import opened
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.projection import (
     Basis,
