@@ -35,7 +35,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT), str(ROOT / "tests" / "host")]
 
-from launcher.inside_host import enter_host, load_pack, temporary_base  # noqa: E402
+from launcher.run.inside_host import enter_host, load_pack, temporary_base  # noqa: E402
 
 _BASE = temporary_base()
 enter_host(Path(os.environ["COMFYUI_PATH"]), Path(_BASE.name), cpu=True)

@@ -21,7 +21,7 @@ from craft_core.remote.errors import RemoteError
 from craft_core.remote.widgets import widget_values
 from craft_core.remote.workflow import NOTES, read_workflow
 from launcher.paths import ROOT
-from launcher.workspace import REFERENCES
+from launcher.run.workspace import REFERENCES
 
 FOLDER = ROOT / "workflows"
 WORKFLOWS = sorted(FOLDER.glob("*.json"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import LaunchError
-from launcher.locales import (
+from launcher.publish.locales import (
     COMMANDS,
     LOCALES,
     MAIN,

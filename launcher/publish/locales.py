@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import LaunchError
-from .paths import ROOT
-from .terminal import say
+from ..errors import LaunchError
+from ..paths import ROOT
+from ..terminal import say
 
 LOCALES = ROOT / "locales"
 SCRIPTS = ROOT / "web" / "js"

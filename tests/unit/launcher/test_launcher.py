@@ -18,19 +18,10 @@ from pathlib import Path
 import pytest
 
 from craft_core.remote import client
-from launcher import (
-    cache,
-    environment,
-    hosts,
-    paths,
-    pip,
-    server,
-    small_world,
-    tiers,
-    workspace,
-)
+from launcher import paths
 from launcher.commands import main
 from launcher.errors import LaunchError
+from launcher.run import cache, environment, hosts, pip, server, small_world, tiers, workspace
 from launcher.terminal import bar
 
 # --- where things are
@@ -74,7 +65,7 @@ def test_another_recipe_makes_a_stamp_void():
 def test_a_second_set_up_waits_for_the_first_even_when_that_one_is_killed(tmp_path):
     lock = tmp_path / "lock"
     hold = (
-        "import sys, time; sys.path.append(sys.argv[1]); from launcher.cache import locked\n"
+        "import sys, time; sys.path.append(sys.argv[1]); from launcher.run.cache import locked\n"
         "from pathlib import Path\n"
         "with locked(Path(sys.argv[2])): print('held', flush=True); time.sleep(60)"
     )
@@ -530,7 +521,8 @@ def test_an_interrupt_ends_the_command_and_its_server(tmp_path, name):
         "import sys, time\n"
         "from pathlib import Path\n"
         "sys.path.append(sys.argv[1])\n"
-        "from launcher import commands, generate, hosts, server\n"
+        "from launcher import commands\n"
+        "from launcher.run import hosts, server\n"
         "base = Path(sys.argv[2])\n"
         "host = hosts.Host(base, Path(sys.executable), own=False)\n"
         "def work(*_):\n"

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .environment import PINNED
-from .errors import LaunchError
+from ..errors import LaunchError
+from ..run.environment import PINNED
 
 ICON = "docs/icon.svg"
 BANNER = "docs/banner.svg"

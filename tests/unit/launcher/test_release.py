@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from small_pack import commit, edit, git, small_pack
 
-from launcher import commands, release
-from launcher.registry import RULES
+from launcher import commands
+from launcher.publish import release
+from launcher.publish.registry import RULES
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from craft_core.remote.client import Client, Result
 from craft_core.remote.progress import RunProgress
 from craft_core.remote.workflow import read_workflow, to_prompt
 
-from .errors import LaunchError
+from ..errors import LaunchError
+from ..terminal import Activity, bar, say
 from .hosts import device_of, find_host
 from .server import Server
-from .terminal import Activity, bar, say
 from .workspace import prepare_workspace
 
 

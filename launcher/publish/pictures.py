@@ -9,14 +9,14 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from .errors import LaunchError
-from .hosts import pinned_host
-from .paths import ROOT
-from .pip import clean_environment
-from .server import Server
-from .terminal import say
-from .tiers import find_chromium
-from .workspace import prepare_workspace
+from ..errors import LaunchError
+from ..paths import ROOT
+from ..run.hosts import pinned_host
+from ..run.pip import clean_environment
+from ..run.server import Server
+from ..run.tiers import find_chromium
+from ..run.workspace import prepare_workspace
+from ..terminal import say
 
 SCRIPT = ROOT / "docs" / "pictures" / "take.py"
 SCENES = SCRIPT.with_name("scenes.json")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from small_pack import edit, remove, small_pack
 
-from launcher import registry
 from launcher.errors import LaunchError
 from launcher.paths import ROOT
+from launcher.publish import registry
 
 
 @pytest.fixture(scope="module")

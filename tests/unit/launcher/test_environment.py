@@ -4,7 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from launcher import environment, paths
+from launcher import paths
+from launcher.run import environment
 
 
 def test_a_layer_sees_what_is_below_and_keeps_its_own_apart(tmp_path):

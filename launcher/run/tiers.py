@@ -9,11 +9,11 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
 
-from .errors import LaunchError
+from ..errors import LaunchError
+from ..paths import ROOT
+from ..terminal import Activity, say
 from .hosts import Host, pinned_host
-from .paths import ROOT
 from .pip import clean_environment
-from .terminal import Activity, say
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 CHROMIUM_PLACES = (

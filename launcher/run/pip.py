@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .errors import LaunchError
+from ..errors import LaunchError
 
 DOWNLOAD = re.compile(r"^\s*(?:Downloading|Using cached) (\S+) \(([\d.]+) ([kMG]?)B\)")
 MEGABYTES = {"": 1e-6, "k": 1e-3, "M": 1.0, "G": 1e3}

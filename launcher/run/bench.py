@@ -2,9 +2,9 @@
 
 import subprocess
 
-from .errors import LaunchError
+from ..errors import LaunchError
+from ..paths import ROOT
 from .hosts import find_host
-from .paths import ROOT
 from .pip import clean_environment
 
 

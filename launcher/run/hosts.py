@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import LaunchError
+from ..paths import ROOT
 from .environment import ensure_environment
-from .errors import LaunchError
-from .paths import ROOT
 from .pip import clean_environment
 
 PROBE = """

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from .errors import LaunchError
-from .terminal import say
+from ..errors import LaunchError
+from ..terminal import say
 
 GIGABYTE = 1024**3
 

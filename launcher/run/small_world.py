@@ -5,10 +5,10 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from .errors import LaunchError
+from ..errors import LaunchError
+from ..paths import ROOT
+from ..terminal import say
 from .hosts import find_own_comfyui
-from .paths import ROOT
-from .terminal import say
 from .workspace import PACKS, REFERENCES, leads_to, link
 
 NAME = "craft_small_world"

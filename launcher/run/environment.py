@@ -11,11 +11,11 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ..errors import LaunchError
+from ..paths import shared_cache, venv_python
+from ..terminal import Activity, say
 from .cache import GIGABYTE, folder_size, locked, read_stamps, require_disk, write_stamps
-from .errors import LaunchError
-from .paths import shared_cache, venv_python
 from .pip import clean_environment, pip
-from .terminal import Activity, say
 
 PYTHONS = ((3, 10), (3, 14))  # the oldest and the newest Python that the pinned torch has
 

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from types import ModuleType
 
-from .paths import ROOT
+from ..paths import ROOT
 
 PACK = "craft_lora_pack"
 FOLDERS = ("custom_nodes", "input", "output", "user", "models/checkpoints", "models/loras")

@@ -12,7 +12,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from .paths import ROOT
+from ..paths import ROOT
+from ..terminal import say
 from .registry import (
     BANNER,
     ICON,
@@ -25,7 +26,6 @@ from .registry import (
     releases,
     version_of,
 )
-from .terminal import say
 
 COMFY = ("--skip-prompt", "--no-enable-telemetry", "node", "validate")
 MEGABYTE = 1e6

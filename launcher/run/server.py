@@ -14,7 +14,7 @@ from pathlib import Path
 
 from craft_core.remote.client import Client
 
-from .errors import LaunchError
+from ..errors import LaunchError
 from .hosts import Host
 from .pip import clean_environment
 from .workspace import PACKS, USER_MODELS

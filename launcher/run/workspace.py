@@ -6,9 +6,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from .errors import LaunchError
+from ..errors import LaunchError
+from ..paths import ROOT, workspace_of
 from .hosts import Host
-from .paths import ROOT, workspace_of
 
 PACKS = {"comfyui-craft-lora": ROOT, "craft_small_world": ROOT / "small_world"}
 REFERENCES = ROOT / "small_world" / "references"
