@@ -52,10 +52,10 @@ from craft_lora_pack.craft_core.training import (  # noqa: E402
     basis,
     lora,
 )
-from craft_lora_pack.craft_core.training.basis import projections  # noqa: E402
-from craft_lora_pack.craft_core.training.lora import branch_edit  # noqa: E402
 from craft_lora_pack.craft_core.training.losses import Noised, denoising_loss  # noqa: E402
 from craft_lora_pack.craft_core.training.perceptual import Perceptual, read_vgg  # noqa: E402
+from craft_lora_pack.craft_core.training.recipes.basis import projections  # noqa: E402
+from craft_lora_pack.craft_core.training.recipes.lora import branch_edit  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from torch.nn import functional  # noqa: E402

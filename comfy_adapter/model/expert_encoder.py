@@ -18,16 +18,15 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from ...craft_core.errors import CraftError
-from ...craft_core.routing.encoder import (
+from ...craft_core.encoder.file import read_encoder
+from ...craft_core.encoder.network import (
     UNKNOWN,
     Concept,
     Phrases,
-    phrase_text,
     scale_table,
 )
-from ...craft_core.routing.encoder_file import read_encoder
-from ...craft_core.routing.markers import MarkedPrompt
+from ...craft_core.errors import CraftError
+from ...craft_core.routing.markers import MarkedPrompt, phrase_text
 from ...craft_core.types import ROLES, Bank
 from .lora_files import BranchFile, require
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ...craft_core.encoder.network import Phrases
 from ...craft_core.errors import CraftError
-from ...craft_core.routing.encoder import Phrases
 from ...craft_core.routing.layer_sets import resolve
 from ...craft_core.routing.markers import MarkedPrompt, gammas
 from ...craft_core.routing.presets import PRESETS

@@ -17,7 +17,7 @@ from ...craft_core.routing.markers import parse
 from ...craft_core.routing.resolution import BOUNDARY, latent_resolutions
 from ...craft_core.training import Dataset, Merging, Part, Prompt
 from ...craft_core.training.merge import require_mergeable
-from ...craft_core.training.recipes import DTYPES
+from ...craft_core.training.registry import DTYPES
 from ...craft_core.types import ROLES, LoraFile, Role
 from ..engine.modules import model_layers
 from ..model.expert_encoder import lora_hash

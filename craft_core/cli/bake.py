@@ -29,7 +29,7 @@ from ..merging import (
 )
 from ..registry import Method
 from ..routing.auto import split_by_energy
-from ..training.recipes import DTYPES
+from ..training.registry import DTYPES
 from ..types import ROLES, Bank, Branch, Gates, Moment, Routing
 from .requests import Expert, FuseData, LayerWatch
 

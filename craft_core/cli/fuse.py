@@ -15,7 +15,7 @@ from ..fusion import FUSION
 from ..merging import MERGES, require_rank
 from ..registry import Method
 from ..tensor_file import Taken, is_writable
-from ..training.recipes import DTYPES
+from ..training.registry import DTYPES
 from .bake import bake_without_model, require_known_sets
 from .command import PROGRAM, Command
 from .host import add_host_flags, enter

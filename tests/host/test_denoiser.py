@@ -23,8 +23,8 @@ from craft_lora_pack.craft_core.projection import (
     orthonormal,
     project_out,
 )
-from craft_lora_pack.craft_core.training.basis import projections
-from craft_lora_pack.craft_core.training.lora import branch_edit
+from craft_lora_pack.craft_core.training.recipes.basis import projections
+from craft_lora_pack.craft_core.training.recipes.lora import branch_edit
 from craft_lora_pack.craft_core.training.targets import trainable
 from craft_lora_pack.craft_core.types import Factors
 from small_world_models import load

@@ -26,7 +26,7 @@ from craft_lora_pack.comfy_adapter.train.train import Captioned, How, Source
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.lora import write_lora
 from craft_lora_pack.craft_core.training import LEARNED, Dataset, Example, Merging, Part, Prompt
-from craft_lora_pack.craft_core.training.duo_lora import masked_edits
+from craft_lora_pack.craft_core.training.merges.duo_lora import masked_edits
 from craft_lora_pack.craft_core.types import ROLES, Branch
 from craft_lora_pack.nodes.learn_merge import LearnMerge
 

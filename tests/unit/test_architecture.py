@@ -34,6 +34,7 @@ LEVELS = {
     "lora": 1,
     "projection": 2,
     "routing": 2,
+    "encoder": 2,
     "schedule": 2,
     "guidance": 2,
     "fusion": 2,

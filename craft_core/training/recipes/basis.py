@@ -21,9 +21,9 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ..errors import CraftError
-from ..papers import CRAFT
-from ..projection import (
+from ...errors import CraftError
+from ...papers import CRAFT
+from ...projection import (
     Basis,
     LayerBasis,
     RankSchedule,
@@ -33,14 +33,14 @@ from ..projection import (
     rank_schedule,
     write_basis,
 )
-from ..registry import Knob
-from ..types import ROLES, Role
-from .data import Dataset, Moves, batch, choose, dropped
-from .denoiser import Denoiser, Edit, Example, LayerCall
-from .loop import Pace, Training
-from .losses import Draw, Noised, denoising_loss, noised
-from .recipes import TRAINING
-from .targets import attention_linears, convolutions, trainable
+from ...registry import Knob
+from ...types import ROLES, Role
+from ..data import Dataset, Moves, batch, choose, dropped
+from ..denoiser import Denoiser, Edit, Example, LayerCall
+from ..loop import Pace, Training
+from ..losses import Draw, Noised, denoising_loss, noised
+from ..registry import TRAINING
+from ..targets import attention_linears, convolutions, trainable
 
 # Mean over layers of relu features of two pictures (B, 3, H, W) in [0, 1]: Eq. 16.
 Perceptual = Callable[[Tensor, Tensor], Tensor]

@@ -17,17 +17,17 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ..errors import CraftError
-from ..lora import write_lora
-from ..papers import CRAFT
-from ..registry import Knob
-from ..types import Factors, Role
-from .data import Dataset, Moves, batch, choose, dropped
-from .denoiser import Denoiser, Edit, LayerCall
-from .loop import Pace, Training
-from .losses import Draw, denoising_loss, noised
-from .recipes import DTYPES, TRAINING, Accumulate, Mirror, SaveAs, Shift
-from .targets import trainable
+from ...errors import CraftError
+from ...lora import write_lora
+from ...papers import CRAFT
+from ...registry import Knob
+from ...types import Factors, Role
+from ..data import Dataset, Moves, batch, choose, dropped
+from ..denoiser import Denoiser, Edit, LayerCall
+from ..loop import Pace, Training
+from ..losses import Draw, denoising_loss, noised
+from ..registry import DTYPES, TRAINING, Accumulate, Mirror, SaveAs, Shift
+from ..targets import trainable
 
 _PICTURES, _PRIOR = 0, 1  # streams of a step's randomness
 

@@ -25,9 +25,9 @@ from craft_core.errors import CraftError
 from craft_core.lora import read_lora
 from craft_core.training import duo_lora
 from craft_core.training.data import Moves
-from craft_core.training.duo_lora import Start, masked_edits
 from craft_core.training.losses import Draw
 from craft_core.training.merge import drawn
+from craft_core.training.merges.duo_lora import Start, masked_edits
 
 
 def training(given=None, denoiser=None, **settings):

@@ -24,20 +24,20 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ..errors import CraftError
-from ..lora import combine
-from ..papers import B4M
-from ..registry import Knob
-from ..types import ROLES, Branch, Role
-from .b4m_half import BASIS, SHARE
-from .data import Moves
-from .denoiser import Denoiser
-from .loop import OPTIMISERS, Pace, Training
-from .lora import branch_edit
-from .losses import Draw, denoising_loss
-from .merge import Merging, Needs, Part, drawn, write_merged
-from .plp import Plp, cut
-from .recipes import DTYPES, LEARNED, Accumulate, Mirror, SaveAs, Shift
+from ...errors import CraftError
+from ...lora import combine
+from ...papers import B4M
+from ...registry import Knob
+from ...types import ROLES, Branch, Role
+from ..data import Moves
+from ..denoiser import Denoiser
+from ..loop import OPTIMISERS, Pace, Training
+from ..losses import Draw, denoising_loss
+from ..merge import Merging, Needs, Part, drawn, write_merged
+from ..plp import Plp, cut
+from ..recipes.b4m_half import BASIS, SHARE
+from ..recipes.lora import branch_edit
+from ..registry import DTYPES, LEARNED, Accumulate, Mirror, SaveAs, Shift
 
 FUSED = "craft_b4m_fused"
 

@@ -6,20 +6,19 @@ import pytest
 import safetensors.torch
 import torch
 
-from craft_core.errors import CraftError
-from craft_core.fusion import FUSION, compose
-from craft_core.lora import pair_energies
-from craft_core.routing import (
+from craft_core.encoder import (
     Concept,
     ExpertEncoder,
     Phrases,
-    parse,
-    phrase_text,
     read_encoder,
     scale_table,
     write_encoder,
 )
-from craft_core.routing.encoder import UNKNOWN
+from craft_core.encoder.network import UNKNOWN
+from craft_core.errors import CraftError
+from craft_core.fusion import FUSION, compose
+from craft_core.lora import pair_energies
+from craft_core.routing import parse, phrase_text
 from craft_core.schedule import Schedule
 from craft_core.types import Bank, Branch, Factors, Moment, Routing
 

@@ -26,20 +26,20 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ..errors import CraftError
-from ..lora import write_lora
-from ..papers import B4M
-from ..registry import Knob
-from ..types import Factors, Role
-from .data import Dataset, Moves
-from .denoiser import Denoiser
-from .loop import Pace, Training
+from ...errors import CraftError
+from ...lora import write_lora
+from ...papers import B4M
+from ...registry import Knob
+from ...types import Factors, Role
+from ..data import Dataset, Moves
+from ..denoiser import Denoiser
+from ..loop import Pace, Training
+from ..losses import Draw, Noised, denoising_loss
+from ..merge import drawn
+from ..plp import Plp, basis_id, can_be_cut, starts
+from ..registry import DTYPES, TRAINING, Accumulate, Mirror, SaveAs, Shift
+from ..targets import attention_linears
 from .lora import Place, branch_edit
-from .losses import Draw, Noised, denoising_loss
-from .merge import drawn
-from .plp import Plp, basis_id, can_be_cut, starts
-from .recipes import DTYPES, TRAINING, Accumulate, Mirror, SaveAs, Shift
-from .targets import attention_linears
 
 Shapes = Mapping[str, tuple[int, ...]]  # layer -> weight shape
 

@@ -11,8 +11,8 @@ from craft_core.errors import CraftError
 from craft_core.lora import read_lora
 from craft_core.training import Dataset, Example, Pictures, Place, lora
 from craft_core.training.data import Moves, choose, dropped
-from craft_core.training.lora import branch_edit
 from craft_core.training.losses import Draw, denoising_loss, noise_levels, noised
+from craft_core.training.recipes.lora import branch_edit
 from craft_core.training.targets import trainable
 from craft_core.types import Factors
 

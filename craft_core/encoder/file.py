@@ -22,7 +22,7 @@ from torch import Tensor
 from ..errors import CraftError
 from ..tensor_file import save
 from ..types import ROLES, Role
-from .encoder import Concept, ExpertEncoder
+from .network import Concept, ExpertEncoder
 
 FORMAT = "craft-expert-encoder"
 FORMAT_VERSION = 1

@@ -9,8 +9,8 @@ from toy_denoiser import CHANNELS, ToyDenoiser, dataset
 from craft_core.errors import CraftError
 from craft_core.projection import dimension, merge, orthonormal, project_out, read_basis
 from craft_core.training import Pairs, basis
-from craft_core.training.basis import overlap, projections
 from craft_core.training.losses import Draw, denoising_loss, noised
+from craft_core.training.recipes.basis import overlap, projections
 
 SIDES = ("output", "input")
 SMALL = {"r_max": 3, "r_min": 1, "warmup": 1, "batch_size": 2, "learning_rate": 1e-2}

@@ -22,17 +22,17 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ..errors import CraftError
-from ..papers import CRAFT
-from ..registry import Knob
-from ..routing.encoder import UNKNOWN, Concept, ExpertEncoder, Phrases
-from ..routing.encoder_file import write_encoder
-from ..types import ROLES, Branch, Factors, Role
-from .data import Dataset, Moves, batch, choose
-from .denoiser import Denoiser, Edit, LayerCall
-from .loop import Pace, Training
-from .losses import Draw, Noised, denoising_loss, noised
-from .recipes import TRAINING, Accumulate, Mirror, Shift
+from ...encoder.file import write_encoder
+from ...encoder.network import UNKNOWN, Concept, ExpertEncoder, Phrases
+from ...errors import CraftError
+from ...papers import CRAFT
+from ...registry import Knob
+from ...types import ROLES, Branch, Factors, Role
+from ..data import Dataset, Moves, batch, choose
+from ..denoiser import Denoiser, Edit, LayerCall
+from ..loop import Pace, Training
+from ..losses import Draw, Noised, denoising_loss, noised
+from ..registry import TRAINING, Accumulate, Mirror, Shift
 
 _LEARNED, _OTHER = 0, 1  # streams of a step's randomness
 

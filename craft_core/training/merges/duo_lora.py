@@ -34,15 +34,15 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from ..errors import CraftError
-from ..papers import DUO_LORA
-from ..registry import Knob
-from ..types import ROLES, Branch, Factors
-from .data import Moves
-from .denoiser import Denoiser, Edit
-from .loop import Pace, Training
-from .losses import Draw, Noised
-from .merge import (
+from ...errors import CraftError
+from ...papers import DUO_LORA
+from ...registry import Knob
+from ...types import ROLES, Branch, Factors
+from ..data import Moves
+from ..denoiser import Denoiser, Edit
+from ..loop import Pace, Training
+from ..losses import Draw, Noised
+from ..merge import (
     Merging,
     Needs,
     Prompt,
@@ -53,7 +53,7 @@ from .merge import (
     summed_edit,
     write_merged,
 )
-from .recipes import DTYPES, LEARNED, Accumulate, Mirror, SaveAs, Shift
+from ..registry import DTYPES, LEARNED, Accumulate, Mirror, SaveAs, Shift
 
 Masks = Mapping[str, Tensor]  # layer -> (rank,)
 

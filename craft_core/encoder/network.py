@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from ..errors import CraftError
 from ..types import ROLES, Bank, Role
-from .markers import MarkedPrompt
 
 WIDTH = 64  # of each embedding, App. B.1
 UNKNOWN = -1  # the row of a concept that is not in the table
@@ -49,11 +48,6 @@ class Phrases:
 
     content: Tensor | None = None
     style: Tensor | None = None
-
-
-def phrase_text(marked: MarkedPrompt, role: Role) -> str:
-    """What the encoder reads of a role; several phrases are one list, none is ""."""
-    return ", ".join(phrase.text for phrase in getattr(marked, role))
 
 
 class ExpertEncoder(nn.Module):

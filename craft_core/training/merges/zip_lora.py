@@ -24,14 +24,14 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ..papers import ZIP_LORA
-from ..registry import Knob
-from ..types import Factors
-from .data import Moves
-from .denoiser import Denoiser, Edit
-from .loop import Pace, Training
-from .losses import Draw
-from .merge import (
+from ...papers import ZIP_LORA
+from ...registry import Knob
+from ...types import Factors
+from ..data import Moves
+from ..denoiser import Denoiser, Edit
+from ..loop import Pace, Training
+from ..losses import Draw
+from ..merge import (
     Merging,
     Needs,
     answer,
@@ -41,7 +41,7 @@ from .merge import (
     summed_edit,
     write_merged,
 )
-from .recipes import DTYPES, LEARNED, Accumulate, Mirror, SaveAs, Shift
+from ..registry import DTYPES, LEARNED, Accumulate, Mirror, SaveAs, Shift
 
 
 @LEARNED.register("ZipLoRA", paper=ZIP_LORA, traits=Needs())

@@ -12,11 +12,11 @@ from toy_denoiser import CHANNELS, ToyDenoiser, dataset
 from craft_core.errors import CraftError
 from craft_core.lora import read_lora
 from craft_core.training import LEARNED, TRAINING, HalfPictures, Place, b4m, b4m_half
-from craft_core.training.b4m import preconditioned
-from craft_core.training.lora import branch_edit
 from craft_core.training.losses import Draw, denoising_loss
 from craft_core.training.merge import Merging, Part, drawn
+from craft_core.training.merges.b4m import preconditioned
 from craft_core.training.plp import Plp, basis_id, cut, start, starts
+from craft_core.training.recipes.lora import branch_edit
 from craft_core.types import Branch, Factors
 
 Q, OUT = "blocks.0.q", "blocks.0.out"

@@ -8,8 +8,8 @@ import pytest
 import torch
 from toy_denoiser import CHANNELS, TEXT, ToyDenoiser
 
+from craft_core.encoder import Concept, Phrases, read_encoder
 from craft_core.errors import CraftError
-from craft_core.routing import Concept, Phrases, read_encoder
 from craft_core.training import (
     Dataset,
     Example,
@@ -20,8 +20,8 @@ from craft_core.training import (
     expert_encoder,
     lora,
 )
-from craft_core.training.expert_encoder import scaled_branches
 from craft_core.training.losses import Draw
+from craft_core.training.recipes.expert_encoder import scaled_branches
 from craft_core.types import Branch, Factors
 
 PHRASE = 12
