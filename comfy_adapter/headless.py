@@ -1,6 +1,6 @@
-"""The host without its page: what craft_core.cli asks for, answered by the nodes' own trainings.
+"""The host without its page: what the command line asks for, answered by the nodes' own trainings.
 
-It implements craft_core.cli.requests.Headless and knows no flag. Files are found by the names
+It implements craft_core.requests.Headless and knows no flag. Files are found by the names
 that the host lists, or by their paths.
 """
 
@@ -24,7 +24,10 @@ from comfy_extras.nodes_dataset import load_and_process_images
 from torch import Tensor
 from utils.extra_config import load_extra_path_config
 
-from ..craft_core.cli.requests import (
+from ..craft_core.errors import CraftError
+from ..craft_core.lora import read_lora
+from ..craft_core.projection import read_basis
+from ..craft_core.requests import (
     BasisData,
     EncoderData,
     Expert,
@@ -41,9 +44,6 @@ from ..craft_core.cli.requests import (
     Stopped,
     Watch,
 )
-from ..craft_core.errors import CraftError
-from ..craft_core.lora import read_lora
-from ..craft_core.projection import read_basis
 from ..craft_core.training import LEARNED
 from .engine.modules import host_names, model_layers
 from .model.basis import FOLDER as BASES

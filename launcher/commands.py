@@ -6,8 +6,8 @@ import sys
 import webbrowser
 from pathlib import Path
 
-from craft_core.errors import CraftError
-from craft_core.remote.errors import RemoteError
+from craft_lora_pack.client.errors import RemoteError
+from craft_lora_pack.craft_core.errors import CraftError
 
 from .errors import LaunchError
 from .paths import ROOT

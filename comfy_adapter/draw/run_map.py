@@ -20,7 +20,7 @@ from comfy_execution.utils import get_executing_context
 from server import PromptServer
 from torch import Tensor
 
-from ...craft_core.remote.progress import title_of
+from ...client.progress import title_of
 from ..engine.recorder import RECORDER, Recorder
 from .activity import recorded_sheet
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LaunchError
+from ..pack import PACK
 from ..run.environment import PINNED
 
 ICON = "docs/icon.svg"
@@ -315,7 +316,9 @@ def _imports_of_ours(pack: Pack, file: str) -> Iterator[tuple[str, ...]]:
         if isinstance(node, ast.ImportFrom):
             here = Path(file).parts[: -node.level] if node.level else ()
             base = (*here, *(node.module.split(".") if node.module else ()))
-            if node.level or base[0] in OURS:
+            if node.level == 0 and base[0] == PACK:
+                yield from ((*base[1:], alias.name) for alias in node.names)
+            elif node.level or base[0] in OURS:
                 yield from ((*base, alias.name) for alias in node.names)
         elif isinstance(node, ast.Import):
             parts = (tuple(alias.name.split(".")) for alias in node.names)

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from craft_core.remote.address import Inputs
-from craft_core.remote.client import Client, Result
-from craft_core.remote.progress import RunProgress
-from craft_core.remote.workflow import read_workflow, to_prompt
+from craft_lora_pack.client.address import Inputs
+from craft_lora_pack.client.client import Client, Result
+from craft_lora_pack.client.progress import RunProgress
+from craft_lora_pack.client.workflow import read_workflow, to_prompt
 
 from ..errors import LaunchError
 from ..terminal import Activity, bar, say

@@ -1,16 +1,15 @@
 """Make this very process able to import the host and our pack (tests and benchmarks use it)."""
 
 import importlib
-import importlib.util
 import os
 import sys
 import tempfile
 from pathlib import Path
 from types import ModuleType
 
+from ..pack import PACK, as_package
 from ..paths import ROOT
 
-PACK = "craft_lora_pack"
 FOLDERS = ("custom_nodes", "input", "output", "user", "models/checkpoints", "models/loras")
 
 
@@ -34,16 +33,12 @@ def enter_host(comfyui: Path, base: Path, *, cpu: bool = True) -> None:
 
 def load_pack(folder: Path = ROOT, name: str = PACK) -> ModuleType:
     """Import the clone as one package, as the host's loader does; `craft_core` is below it."""
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(
-        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    module = as_package(folder, name)
+    if hasattr(module, "comfy_entrypoint"):
+        return module
+    assert module.__spec__ is not None and module.__spec__.loader is not None
     try:
-        spec.loader.exec_module(module)
+        module.__spec__.loader.exec_module(module)
     except BaseException:  # also Ctrl-C: a half-imported package must not stay behind
         del sys.modules[name]
         raise

@@ -12,7 +12,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from craft_core.remote.client import Client
+from craft_lora_pack.client.client import Client
 
 from ..errors import LaunchError
 from .hosts import Host

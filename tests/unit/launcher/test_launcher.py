@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 import pytest
+from craft_lora_pack.client import client
 
-from craft_core.remote import client
 from launcher import paths
 from launcher.commands import main
 from launcher.errors import LaunchError

@@ -1,7 +1,7 @@
 """What the Comfy registry asks of a pack, and what a user gets who installs ours from it.
 
-The rules are in `launcher/registry.py`; here they are held on this clone, and each of them on a
-small pack that breaks it.
+The rules are in `launcher/publish/registry.py`; here they are held on this clone, and each of them
+on a small pack that breaks it.
 """
 
 import subprocess
@@ -77,6 +77,7 @@ BROKEN = [
     ("served", ".comfyignore", "/tests/", "/tests/\n/web/"),
     ("complete", "nodes/menu.py", "import json", "from ..tests import test_it"),
     ("complete", "run.py", "import sys", "import launcher.gone"),
+    ("complete", "run.py", "import sys", "from craft_lora_pack.client.gone import it"),
     ("size", "nodes/data.txt", "", "x" * (registry.LARGE + 1)),
     ("size", "small_world/models/big.bin", "", "x" * registry.MOST_BYTES),
     ("no_forbidden_calls", "nodes/menu.py", "import json", "value = eval('1')"),
