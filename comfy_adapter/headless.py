@@ -46,12 +46,11 @@ from ..craft_core.lora import read_lora
 from ..craft_core.projection import read_basis
 from ..craft_core.training import LEARNED
 from . import train
-from .b4m_training import half_state, train_half
+from .b4m_training import train_half
 from .basis import FOLDER as BASES
 from .basis import apply_basis, basis_files
 from .encoder_training import Experts
 from .encoder_training import train_encoder as train_on_lessons
-from .expert_encoder import FOLDER as ENCODERS
 from .fuse_file import FuseRequest
 from .fuse_file import fuse as fuse_branches
 from .lora_files import FOLDER as LORAS
@@ -60,7 +59,7 @@ from .merge_training import Merge
 from .merge_training import train_merge as train_on_loras
 from .modules import host_names, model_layers
 from .train import Captioned, How, Source, Trained
-from .training_run import target
+from .training_run import Interrupted, require_name
 
 log = logging.getLogger("craft")
 SAVED = ("checkpoints", "clip", "vae", "diffusion_models", "loras")  # where the host's nodes save
@@ -104,7 +103,7 @@ def train_lora(job: Job, data: LoraData, knobs: Mapping[str, Any], watch: Watch)
             data.layer_sets, knobs, how, watch,
         )  # fmt: skip
 
-    return _run(job, LORAS, started, data.role)
+    return _run(job, started)
 
 
 def train_b4m(job: Job, data: HalfData, knobs: Mapping[str, Any], watch: Watch) -> Result:
@@ -115,7 +114,7 @@ def train_b4m(job: Job, data: HalfData, knobs: Mapping[str, Any], watch: Watch) 
             data.layer_sets, knobs, how, watch,
         )  # fmt: skip
 
-    return _run(job, LORAS, started, half_state(data.role))
+    return _run(job, started)
 
 
 def train_basis(job: Job, data: BasisData, knobs: Mapping[str, Any], watch: Watch) -> Result:
@@ -130,7 +129,7 @@ def train_basis(job: Job, data: BasisData, knobs: Mapping[str, Any], watch: Watc
             vgg, knobs, how, watch,
         )  # fmt: skip
 
-    return _run(job, BASES, started)
+    return _run(job, started)
 
 
 def train_encoder(job: Job, data: EncoderData, knobs: Mapping[str, Any], watch: Watch) -> Result:
@@ -141,7 +140,7 @@ def train_encoder(job: Job, data: EncoderData, knobs: Mapping[str, Any], watch: 
             _source(job.model), learned, other if data.other else None, experts, knobs, how, watch
         )
 
-    return _run(job, ENCODERS, started)
+    return _run(job, started)
 
 
 def train_merge(job: Job, data: MergeData, knobs: Mapping[str, Any], watch: Watch) -> Result:
@@ -153,7 +152,7 @@ def train_merge(job: Job, data: MergeData, knobs: Mapping[str, Any], watch: Watc
         )  # fmt: skip
         return train_on_loras(_source(job.model), merge, how, watch)
 
-    return _run(job, LORAS, started, data.method)
+    return _run(job, started)
 
 
 def fuse(data: FuseData, watch: LayerWatch) -> Result:
@@ -187,17 +186,15 @@ def _name(given: str) -> str:
     return Path(given).name if Path(given).is_file() else given
 
 
-def _run(job: Job, folder: str, started: Callable[[How], Trained], part: str = "") -> Result:
+def _run(job: Job, started: Callable[[How], Trained]) -> Result:
+    require_name(job.name)  # before a model is loaded
     how = How(job.name, job.resume, job.precision, job.checkpointing)
-    place = target(how.save_as, folder, part)
     try:
         # inference mode as the host runs nodes; a training opens its own way out
         with _fitting(_BATCH), torch.inference_mode():
             trained = started(how)
-    except KeyboardInterrupt:
-        if place.path.is_file():
-            raise Stopped(place.path, place.state) from None
-        raise
+    except Interrupted as stopped:
+        raise Stopped(stopped.place.path, stopped.place.state) from None
     return Result(trained.path, trained.report)
 
 
