@@ -102,7 +102,8 @@ def duo_lora(
     ] = 1.0,
     layer_prior_weight: Annotated[
         float, Knob("lambda_layer_prior: weight of the prior that low resolutions are content's "
-                    "and high ones style's. The paper: 0.1.", 0.0, 10.0, 0.01),
+                    "and high ones style's. The paper has 0.1 of sums over ranks; here it is of "
+                    "means.", 0.0, 10.0, 0.01),
     ] = 0.1,
     cycle_weight: Annotated[
         float, Knob("lambda_cycle: weight of content to style and back, and the reverse. The "
