@@ -48,16 +48,15 @@ from ..craft_core.training import LEARNED
 from .engine.modules import host_names, model_layers
 from .model.basis import FOLDER as BASES
 from .model.basis import apply_basis, basis_files
-from .model.expert_encoder import FOLDER as ENCODERS
 from .model.lora_files import FOLDER as LORAS
 from .model.lora_files import BranchFile
 from .train import train
-from .train.b4m import half_state, train_half
+from .train.b4m import train_half
 from .train.encoder import Experts
 from .train.encoder import train_encoder as train_on_lessons
 from .train.merge import Merge
 from .train.merge import train_merge as train_on_loras
-from .train.run import target
+from .train.run import Interrupted, require_name
 from .train.train import Captioned, How, Source, Trained
 from .use.fuse_file import FuseRequest
 from .use.fuse_file import fuse as fuse_branches
@@ -104,7 +103,7 @@ def train_lora(job: Job, data: LoraData, knobs: Mapping[str, Any], watch: Watch)
             data.layer_sets, knobs, how, watch,
         )  # fmt: skip
 
-    return _run(job, LORAS, started, data.role)
+    return _run(job, started)
 
 
 def train_b4m(job: Job, data: HalfData, knobs: Mapping[str, Any], watch: Watch) -> Result:
@@ -115,7 +114,7 @@ def train_b4m(job: Job, data: HalfData, knobs: Mapping[str, Any], watch: Watch) 
             data.layer_sets, knobs, how, watch,
         )  # fmt: skip
 
-    return _run(job, LORAS, started, half_state(data.role))
+    return _run(job, started)
 
 
 def train_basis(job: Job, data: BasisData, knobs: Mapping[str, Any], watch: Watch) -> Result:
@@ -130,7 +129,7 @@ def train_basis(job: Job, data: BasisData, knobs: Mapping[str, Any], watch: Watc
             vgg, knobs, how, watch,
         )  # fmt: skip
 
-    return _run(job, BASES, started)
+    return _run(job, started)
 
 
 def train_encoder(job: Job, data: EncoderData, knobs: Mapping[str, Any], watch: Watch) -> Result:
@@ -141,7 +140,7 @@ def train_encoder(job: Job, data: EncoderData, knobs: Mapping[str, Any], watch: 
             _source(job.model), learned, other if data.other else None, experts, knobs, how, watch
         )
 
-    return _run(job, ENCODERS, started)
+    return _run(job, started)
 
 
 def train_merge(job: Job, data: MergeData, knobs: Mapping[str, Any], watch: Watch) -> Result:
@@ -153,7 +152,7 @@ def train_merge(job: Job, data: MergeData, knobs: Mapping[str, Any], watch: Watc
         )  # fmt: skip
         return train_on_loras(_source(job.model), merge, how, watch)
 
-    return _run(job, LORAS, started, data.method)
+    return _run(job, started)
 
 
 def fuse(data: FuseData, watch: LayerWatch) -> Result:
@@ -187,17 +186,15 @@ def _name(given: str) -> str:
     return Path(given).name if Path(given).is_file() else given
 
 
-def _run(job: Job, folder: str, started: Callable[[How], Trained], part: str = "") -> Result:
+def _run(job: Job, started: Callable[[How], Trained]) -> Result:
+    require_name(job.name)  # before a model is loaded
     how = How(job.name, job.resume, job.precision, job.checkpointing)
-    place = target(how.save_as, folder, part)
     try:
         # inference mode as the host runs nodes; a training opens its own way out
         with _fitting(_BATCH), torch.inference_mode():
             trained = started(how)
-    except KeyboardInterrupt:
-        if place.path.is_file():
-            raise Stopped(place.path, place.state) from None
-        raise
+    except Interrupted as stopped:
+        raise Stopped(stopped.place.path, stopped.place.state) from None
     return Result(trained.path, trained.report)
 
 

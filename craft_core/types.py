@@ -130,10 +130,13 @@ class Energies:
     """How large the updates of content and style are in each layer that both adapt, as pairs.
 
     top: (S_c, S_s), the sums of the K largest |dW| entries. total: the sums of all |dW|.
+    alone: the sums of all |dW| in the layers that content alone adapts, and style alone; a
+    function, as only one choice of one method asks for them.
     """
 
     top: Mapping[str, tuple[float, float]]
     total: Mapping[str, tuple[float, float]]
+    alone: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0)
 
 
 @dataclass(frozen=True)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import comfy.model_management
 
-from ...craft_core.lora import pair_energies
+from ...craft_core.lora import alone_totals, pair_energies
 from ...craft_core.routing.auto import split_by_energy
 from ...craft_core.routing.layer_sets import LayerSets
 from ...craft_core.types import Branch, Energies, Factors
 from .lora_files import BranchFile, require
 
 _KEPT = 16
-_known: OrderedDict[tuple, Energies] = OrderedDict()  # numbers by layer, no tensors
+_Found = TypeVar("_Found")
+# Numbers by choice of files, no tensors.
+_known: OrderedDict[tuple, Energies] = OrderedDict()
+_alone: OrderedDict[tuple, tuple[float, float]] = OrderedDict()
 
 
 def file_energies(
@@ -28,13 +31,23 @@ def file_energies(
 ) -> Energies:
     """Strengths and prompts do not enter, so changing them measures nothing anew."""
     key = (tuple((file.role, *_stamp(file)) for file in files), tuple(layers))
-    if key not in _known:
-        moved = [replace(b, layers=_Moved(b.layers, device)) for b in branches]
-        _known[key] = pair_energies(moved, layers)
-    _known.move_to_end(key)
-    while len(_known) > _KEPT:
-        _known.popitem(last=False)
-    return _known[key]
+    moved = [replace(b, layers=_Moved(b.layers, device)) for b in branches]
+    found = _once(_known, key, lambda: replace(pair_energies(moved, layers), alone=_not_kept))
+    return replace(found, alone=lambda: _once(_alone, key, lambda: alone_totals(moved)))
+
+
+def _once(known: OrderedDict[tuple, _Found], key: tuple, measure: Callable[[], _Found]) -> _Found:
+    """What is known of the files, measured the first time."""
+    if key not in known:
+        known[key] = measure()
+    known.move_to_end(key)
+    while len(known) > _KEPT:
+        known.popitem(last=False)
+    return known[key]
+
+
+def _not_kept() -> tuple[float, float]:
+    raise AssertionError("what is kept holds no function, for that would hold the LoRAs")
 
 
 def auto_sets(

@@ -73,10 +73,19 @@ class Outcome:
     report: str
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, after the partial result and the state were saved at `place`."""
+
+    def __init__(self, place: Target) -> None:
+        super().__init__()
+        self.place = place
+
+
 def run(training: Training, place: Target, resume: bool, watch: Watch) -> Outcome:
     """Train to the end and save.
 
-    An interrupt saves the partial result and the state first, then goes on up as the host's own.
+    An interrupt saves the partial result and the state first, then goes on up as it is if it is the
+    host's own, and as Interrupted if it is Ctrl-C.
     The state is also saved every few minutes; that of an earlier training of the name, where it
     is not resumed, is kept as .previous. CraftError: no result was written.
     """
@@ -97,10 +106,12 @@ def run(training: Training, place: Target, resume: bool, watch: Watch) -> Outcom
 
     try:
         training.run(after_step)
-    except (comfy.model_management.InterruptProcessingException, KeyboardInterrupt):
+    except (comfy.model_management.InterruptProcessingException, KeyboardInterrupt) as interrupt:
         if training.step > 0:
             _save_state(training, place)
-            _write(training, place)
+            place = _write(training, place)
+            if isinstance(interrupt, KeyboardInterrupt):
+                raise Interrupted(place) from interrupt
         raise
     _save_state(training, place)
     place = _write(training, place)

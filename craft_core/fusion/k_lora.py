@@ -8,6 +8,11 @@ Departures: time is the position in the schedule, where the release counts forwa
 halves of guidance, and every layer its own). Several branches of a role act together. A layer that
 one role alone adapts stays that role's. `fixed` is content while S(t) <= 1, as the paper's Sec. 4.3
 must mean: printed is the reverse, against its finding (ii).
+
+gamma is summed over the layers that both LoRAs adapt (`shared`). Eq. 9 sums every layer of each
+(`paper`). Where both adapt the same layers, as in the paper, that is the same number. Elsewhere
+Eq. 9 counts layers in which nothing is compared: of two LoRAs alike in every layer, one with
+three times the other's layers would give gamma = 3 and lose all the layers they share.
 """
 
 from __future__ import annotations
@@ -38,10 +43,11 @@ def k_lora(
                   choices=("s", "s*")),
     ] = "s",
     gamma: Annotated[
-        str, Knob("What evens out LoRAs of different size. paper: the ratio of all |dW| (Eq. 9). "
-                  "released: the mean of the layers' ratios, large ones left out. none: 1.",
-                  choices=("paper", "released", "none")),
-    ] = "paper",
+        str, Knob("What evens out LoRAs of different size. shared: the ratio of all |dW| in the "
+                  "layers that both adapt. paper: in every layer of each (Eq. 9). released: the "
+                  "mean of the layers' ratios, large ones left out. none: 1.",
+                  choices=("shared", "paper", "released", "none")),
+    ] = "shared",
     alpha: Annotated[float, Knob("How much style gains from the first step to the last.",
                                  0.0, 10.0, 0.05)] = 1.5,
     beta: Annotated[float, Knob("Weight of style at the first step, for pattern s.",
@@ -92,7 +98,7 @@ def _limits(
     """(layers,) float64: content acts in a layer while S(t) is not above its limit,
     S_c / (gamma S_s); inf or -inf where only one role can act. Without comparing it is 1."""
     limits = []
-    balance = _balance(energies, gamma) if energies else 1.0
+    balance = _balance(energies, gamma) if energies and compare else 1.0
     present = zip(bank.layers, *(table.any(dim=1).tolist() for table in by_role), strict=True)
     for path, has_content, has_style in present:
         if not (has_content and has_style):
@@ -113,12 +119,15 @@ def _limit(content: float, style: float, balance: float, compare: bool) -> float
 
 
 def _balance(energies: Energies, gamma: str) -> float:
-    """gamma, 1 where a LoRA is zero throughout."""
+    """gamma, 1 where no layer is compared: one of the two LoRAs is zero in each they share."""
     pairs = [pair for pair in energies.total.values() if min(pair) > 0.0]
     if gamma == "none" or not pairs:
         return 1.0
-    if gamma == "paper":
-        content, style = (math.fsum(side) for side in zip(*energies.total.values(), strict=True))
+    if gamma in ("shared", "paper"):
+        alone = energies.alone() if gamma == "paper" else (0.0, 0.0)
+        content, style = (
+            math.fsum(side) for side in zip(*energies.total.values(), alone, strict=True)
+        )
         return content / style
     ratios = [content / style for content, style in pairs]
     mean = math.fsum(ratios) / len(ratios)

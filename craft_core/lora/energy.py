@@ -104,8 +104,7 @@ def pair_energies(branches: Sequence[Branch], depth_order: Iterable[str]) -> Ene
     add their sums; strengths do not count, so that moving a dial moves no layer.
     Raises CraftError for weights that are not finite.
     """
-    by_role = [[b for b in branches if b.role == role] for role in ROLES]
-    both = set.intersection(*({p for b in group for p in b.layers} for group in by_role))
+    by_role, both = _by_role(branches)
     top, total = {}, {}
     for path in depth_order:
         if path not in both:
@@ -113,7 +112,27 @@ def pair_energies(branches: Sequence[Branch], depth_order: Iterable[str]) -> Ene
         k = math.prod(_rank(group, path) for group in by_role)
         content, style = (_of_role(group, path, k) for group in by_role)
         top[path], total[path] = (content.top, style.top), (content.total, style.total)
-    return Energies(top, total)
+    return Energies(top, total, lambda: alone_totals(branches))
+
+
+def alone_totals(branches: Sequence[Branch]) -> tuple[float, float]:
+    """sum |dW| of content, and of style, over the layers that the other role does not adapt.
+
+    Raises CraftError for weights that are not finite.
+    """
+    by_role, both = _by_role(branches)
+    content, style = (
+        math.fsum(_of_role([branch], path, 0).total
+                  for branch in group for path in branch.layers if path not in both)
+        for group in by_role
+    )  # fmt: skip
+    return content, style
+
+
+def _by_role(branches: Sequence[Branch]) -> tuple[list[list[Branch]], set[str]]:
+    """The branches of content and of style, and the layers that both roles adapt."""
+    by_role = [[b for b in branches if b.role == role] for role in ROLES]
+    return by_role, set.intersection(*({p for b in group for p in b.layers} for group in by_role))
 
 
 def _of_role(branches: Sequence[Branch], path: str, k: int) -> Magnitude:

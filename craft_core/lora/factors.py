@@ -195,24 +195,29 @@ def _hada_pair(parts: Parts, number: str, place: Place) -> tuple[Tensor, Tensor]
 
 
 def _scale(parts: Parts, rank: int, stated: Stated) -> float:
-    """The scale from the file's own alpha, else from its metadata, else 1."""
-    if stated.rank is not None and stated.rank != rank:
-        key = next(iter(parts.values()))[0]
-        raise CraftError(
-            f"{key} has rank {rank}, but the file's metadata says {stated.rank}",
-            "alpha / rank is then ambiguous",
-            _SAVE_AGAIN,
-        )
+    """The scale from the file's own alpha, else from its metadata, else 1.
+
+    Metadata that states another rank is left over from before the factors were made anew (a
+    resized LoRA, say). It says nothing then, and is refused only where alpha is nowhere else.
+    """
+    stale = stated.rank is not None and stated.rank != rank
     if "alpha" in parts:
         key, tensor = parts["alpha"]
         if tensor.numel() != 1:
             raise CraftError(
                 f"{key} has shape {tuple(tensor.shape)}", "An alpha is one number", _SAVE_AGAIN
             )
-        return scale_of(float(tensor.item()), rank, stated.rslora)
-    if stated.alpha is not None:
-        return scale_of(stated.alpha, rank, stated.rslora)
-    return 1.0
+        return scale_of(float(tensor.item()), rank, stated.rslora and not stale)
+    if stated.alpha is None:
+        return 1.0
+    if stale:
+        key = next(iter(parts.values()))[0]
+        raise CraftError(
+            f"{key} has rank {rank}, but the file's metadata says {stated.rank}",
+            "The file has no alpha but the metadata's, and alpha / rank is then ambiguous",
+            _SAVE_AGAIN,
+        )
+    return scale_of(stated.alpha, rank, stated.rslora)
 
 
 def _fits(given: Sequence[int], wanted: Sequence[int]) -> bool:

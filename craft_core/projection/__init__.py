@@ -22,6 +22,7 @@ from .subspace import (
     merge,
     orthonormal,
     project_out,
+    refined,
     require_orthonormal,
     require_strength,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "rank_schedule",
     "read_basis",
     "read_header",
+    "refined",
     "require_orthonormal",
     "require_strength",
     "write_basis",

@@ -1,7 +1,8 @@
 """Basis files: the orthonormal bases Q_c and Q_s of each layer, and nothing of the model itself.
 
 A safetensors file with float32 tensors `<module path>.content` and `<module path>.style`, each
-(out, rank) or, on the input side, (n * kernel, rank). A layer may have one or both. Metadata:
+(out, rank) or, on the input side, (n * kernel, rank). Files converted to float16 or bfloat16 are
+read too. A layer may have one or both. Metadata:
 `format` = craft-basis, `format_version`, `side`, `base_model` (the hash of the model it was
 trained on, for the reader's eyes: quantised copies of one model hash differently, so it refuses
 nothing), `layers` (JSON: the module paths in depth order), `ranks` (JSON: path -> [content,
@@ -25,7 +26,15 @@ from torch import Tensor
 from ..errors import CraftError
 from ..tensor_file import save
 from ..types import ROLES, Factors, Role
-from .subspace import Side, dimension, low_rank_patch, merge, require_orthonormal, require_side
+from .subspace import (
+    Side,
+    dimension,
+    low_rank_patch,
+    merge,
+    refined,
+    require_orthonormal,
+    require_side,
+)
 
 Which = Literal["content", "style", "both"]
 WHICH: tuple[Which, ...] = get_args(Which)
@@ -37,20 +46,22 @@ _OWN_METADATA = ("format", "format_version", "side", "base_model", "layers", "ra
 
 @dataclass(frozen=True)
 class LayerBasis:
-    """Q_c and Q_s of one layer, each (out, rank) orthonormal float32; one may be absent."""
+    """Q_c and Q_s of one layer, each (out, rank) float32; one may be absent.
+
+    They are as a file holds them, orthonormal up to the digits it was stored with.
+    """
 
     content: Tensor | None = None
     style: Tensor | None = None
 
     def select(self, which: Which) -> Tensor | None:
-        """Q_c, Q_s, or their merged basis (Eq. 3); None where this layer has neither asked for."""
-        if which == "content":
-            return self.content
-        if which == "style":
-            return self.style
-        if self.content is None or self.style is None:
-            return self.style if self.content is None else self.content
-        return merge(self.content, self.style)
+        """Q_c, Q_s, or their merged basis (Eq. 3), orthonormal to float32's last digits; None
+        where this layer has neither asked for."""
+        if which == "both" and self.content is not None and self.style is not None:
+            return merge(self.content, self.style)
+        wanted = {"content": self.content, "style": self.style}
+        one = wanted.get(which, self.style if self.content is None else self.content)
+        return None if one is None else refined(one)
 
 
 @dataclass(frozen=True)

@@ -219,6 +219,10 @@ def test_k_lora_measures_a_pair_once_and_its_report_tells_the_switch_points(worl
     changed = {"content_strength": 0.1, "prompt": PROMPT + " photo"}
     *_, later, _ = route(world, method={"method": "k_lora", "beta": 0.6}, **changed)
     assert "K-LoRA: content keeps" in later
+    by_the_paper = {"method": "k_lora", "gamma": "paper"}  # asks for the layers of one LoRA too
+    *_, report, _ = route(world, method=by_the_paper)
+    monkeypatch.setattr(energies, "alone_totals", None)
+    assert route(world, method=by_the_paper)[-2] == report
 
 
 @pytest.mark.parametrize("method", FUSION.keys())

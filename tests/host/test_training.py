@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import comfy.lora
 import comfy.model_management
 import comfy.utils
@@ -10,6 +12,7 @@ import nodes as host_nodes
 import pytest
 import tiny
 import torch
+from craft_lora_pack.comfy_adapter import headless
 from craft_lora_pack.comfy_adapter.model.basis import apply_basis, load_basis
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read
 from craft_lora_pack.comfy_adapter.train import train
@@ -24,6 +27,7 @@ from craft_lora_pack.comfy_adapter.train.train import (
 )
 from craft_lora_pack.comfy_adapter.use.router import Request, route
 from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.requests import Job, LoraData, ModelFiles, Picture, Stopped
 from craft_lora_pack.craft_core.routing.layer_sets import resolve
 from craft_lora_pack.nodes.training import TrainBasis, TrainLoRA
 from safetensors import safe_open
@@ -32,6 +36,7 @@ from small_world_models import STYLE, load
 
 LORA = {"rank": 2, "steps": 3, "batch_size": 2, "learning_rate": 1e-2, "warmup": 1}
 BASIS = {"r_max": 3, "r_min": 1, "steps": 2, "batch_size": 1, "warmup": 1}
+ROOT = Path(__file__).parents[2]
 SETS = "content: middle_block\nstyle: output_blocks.8"
 CAPTION = "a <c>sks animal</c> in flat style"
 
@@ -321,6 +326,26 @@ def test_a_file_that_came_meanwhile_is_not_overwritten(world):
 
     trained = learn(world, "test/meanwhile", watch=watch)
     assert place.path.read_bytes() == b"someone else's" and trained.path != place.path
+
+
+def test_ctrl_c_tells_where_the_partial_result_is(world, monkeypatch):
+    """Another training took the name meanwhile: its file is not what is told."""
+    monkeypatch.setattr(headless, "_source", lambda files: source(world))
+    picture = Picture(ROOT / "small_world" / "references" / "content.png", CAPTION)
+    taken = target("test/told", "loras").path
+
+    def watch(training):
+        taken.write_bytes(b"someone else's")
+        raise KeyboardInterrupt
+
+    with pytest.raises(Stopped) as stopped:
+        headless.train_lora(
+            Job(ModelFiles(), "test/told"), LoraData([picture], [], "content", SETS), LORA, watch
+        )
+    assert taken.read_bytes() == b"someone else's" and stopped.value.path != taken
+    with safe_open(stopped.value.path, framework="pt") as file:
+        assert file.metadata()["steps_done"] == "1"
+    assert stopped.value.state.is_file()
 
 
 def test_a_training_resumes_on_its_own_backbone_only(world):

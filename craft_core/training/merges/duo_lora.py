@@ -8,7 +8,10 @@ for each LoRA and layer. L = Constyle + lambda_layer_prior * prior + lambda_cycl
 - Layer prior, Eq. 1 and Alg. 1: |m_c|_1 + lambda max(0, |m_s|_* - |m_c|_*) where content dominates,
   reversed where style does; |diag(m)|_* is sum |m_i|. Each norm is divided by its own mask's rank,
   else the hinge would compare ranks where the LoRAs' differ; with equal ranks that is Eq. 1 over
-  the rank. Mean over layers. The release has L2 norms and no maximum: prior = "released".
+  the rank. Mean over layers. The release takes the singular value of a mask as a column, which is
+  its L2 norm, has no maximum, and knows rank 64 alone: prior = "released". An L2 norm grows with
+  the root of the rank, so ours compares root mean squares; with equal ranks that, too, is the
+  release over the rank.
 - Cycles, Sec. 3.4: I_c is noised and denoised by L_s with the fused prompt (I_cs), noised again and
   denoised by L_s with p_c (I_csc), which is to be what L_c makes of I_c (I_cc); and the reverse.
   Printed are the LoRAs themselves, of which no mask would learn: ours carry their masks in the
@@ -99,14 +102,16 @@ def duo_lora(
     ] = 1.0,
     layer_prior_weight: Annotated[
         float, Knob("lambda_layer_prior: weight of the prior that low resolutions are content's "
-                    "and high ones style's. The paper: 0.1.", 0.0, 10.0, 0.01),
+                    "and high ones style's. The paper has 0.1 of sums over ranks; here it is of "
+                    "means.", 0.0, 10.0, 0.01),
     ] = 0.1,
     cycle_weight: Annotated[
         float, Knob("lambda_cycle: weight of content to style and back, and the reverse. The "
                     "paper: 0.01.", 0.0, 10.0, 0.01),
     ] = 0.01,
     prior: Annotated[
-        str, Knob("paper: nuclear norms and a hinge. released: L2 norms without one.",
+        str, Knob("paper: nuclear norms and a hinge. released: L2 norms without one, "
+                  "compared as if both LoRAs had one rank.",
                   choices=("paper", "released"), advanced=True),
     ] = "paper",
     hinge_weight: Annotated[
@@ -183,6 +188,11 @@ def _ones_at(vector: Tensor, count: int) -> Tensor:
     mask = torch.zeros_like(vector)
     mask[vector.argsort()[:count]] = 1.0
     return mask
+
+
+def _rms(mask: Tensor) -> Tensor:
+    """() root mean square; 1 for ones, at any rank."""
+    return mask.norm() / mask.numel() ** 0.5
 
 
 @dataclass(frozen=True)
@@ -321,7 +331,7 @@ class DuoRecipe:
         return float(loss.detach())
 
     def layer_prior(self, pair: Pair) -> Tensor:
-        """() the mean over layers of Eq. 1, each norm over its mask's rank."""
+        """() the mean over layers of Eq. 1, in shares of the dominant mask's rank."""
         losses = []
         for path, reverse in self._dominated(pair.content.update, pair.style.update).items():
             content, style = pair.content.masks[path], pair.style.masks[path]
@@ -332,7 +342,7 @@ class DuoRecipe:
     def _layer_prior(self, dominant: Tensor, other: Tensor) -> Tensor:
         sparsity = dominant.abs().mean()
         if self.released:
-            excess = other.norm() / other.numel() - dominant.norm() / dominant.numel()
+            excess = (_rms(other) - _rms(dominant)) / dominant.numel() ** 0.5
         else:
             excess = (other.abs().mean() - sparsity).clamp_min(0.0)  # of the nuclear norms
         return sparsity + self.weights.hinge * excess

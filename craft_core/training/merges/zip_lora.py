@@ -59,12 +59,14 @@ def zip_lora(
     shift: Shift = 0,
     mirror: Mirror = False,
     similarity_weight: Annotated[
-        float, Knob("lambda: weight of the term that keeps the LoRAs' columns apart. The paper: "
-                    "0.01.", 0.0, 10.0, 0.001),
+        float, Knob("lambda: weight of the term that keeps the LoRAs' columns apart. The paper "
+                    "has 0.01 of a sum over columns and layers; here it is of a mean.",
+                    0.0, 10.0, 0.001),
     ] = 0.01,
     similarity: Annotated[
-        str, Knob("dot: as the paper's equation; it also shrinks the coefficients. cosine: their "
-                  "angle alone.", choices=("dot", "cosine"), advanced=True),
+        str, Knob("dot: the product of the paper's equation, as a mean; it also shrinks the "
+                  "coefficients. cosine: their angle alone.",
+                  choices=("dot", "cosine"), advanced=True),
     ] = "dot",
     seed: Annotated[int, Knob("Same seed, same merge.", 0, 2**64 - 1, 1)] = 0,
     save_as: SaveAs = "fp16",

@@ -1,5 +1,7 @@
 """K-LoRA by hand, against loops over dense matrices, and in its limits."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -38,13 +40,13 @@ def takes_content(branches, energies=None, moments=MOMENTS, **knobs):
     return answers
 
 
-def by_loops(content, style, pattern="s", gamma="paper", alpha=1.5, beta=0.5, beta_star=1.3):
+def by_loops(content, style, pattern="s", gamma="shared", alpha=1.5, beta=0.5, beta_star=1.3):
     """Algorithm 1 of the paper, layer by layer and step by step, on dense matrices."""
     pairs = [
         (content.layers[p][0].delta().abs().flatten(), style.layers[p][0].delta().abs().flatten())
         for p in PATHS
     ]
-    if gamma == "paper":
+    if gamma in ("shared", "paper"):  # the same number, as both adapt the same layers
         balance = sum(c.sum() for c, _ in pairs) / sum(s.sum() for _, s in pairs)
     elif gamma == "released":
         ratios = [float(c.sum() / s.sum()) for c, s in pairs]
@@ -71,7 +73,7 @@ def by_loops(content, style, pattern="s", gamma="paper", alpha=1.5, beta=0.5, be
 
 
 @pytest.mark.parametrize("pattern", ["s", "s*"])
-@pytest.mark.parametrize("gamma", ["paper", "released", "none"])
+@pytest.mark.parametrize("gamma", ["shared", "paper", "released", "none"])
 def test_it_is_the_papers_algorithm(pattern, gamma):
     content, style = branch("content", 1, rank=3), branch("style", 2, rank=2, size=1.4)
     expected = by_loops(content, style, pattern, gamma)
@@ -107,7 +109,7 @@ def test_each_layer_switches_once_from_content_to_style():
         assert sorted(layer, reverse=True) == list(layer)
 
 
-@pytest.mark.parametrize("gamma", ["paper", "released", "none"])
+@pytest.mark.parametrize("gamma", ["shared", "paper", "released", "none"])
 @pytest.mark.parametrize("selection", ["top-k", "fixed", "random"])
 @pytest.mark.parametrize("pattern", ["s", "s*"])
 def test_beside_a_lora_of_zeros_it_is_the_other_alone(gamma, selection, pattern):
@@ -120,9 +122,9 @@ def test_beside_a_lora_of_zeros_it_is_the_other_alone(gamma, selection, pattern)
         assert not any(any(row) for row in takes_content([no_content, style], **settings))
 
 
-def test_the_papers_gamma_takes_out_the_size_of_a_lora_and_released_does_too():
+def test_every_gamma_takes_out_the_size_of_a_lora():
     style = branch("style", 8)
-    for gamma in ("paper", "released"):
+    for gamma in ("shared", "paper", "released"):
         rows = [
             takes_content([branch("content", 7, size=size), style], gamma=gamma)
             for size in (1e-3, 1.0, 1e3)
@@ -140,6 +142,68 @@ def test_the_released_gamma_leaves_out_layers_whose_ratio_is_three_times_the_mea
     pair = [Branch("c", "content", layers), Branch("s", "style", layers)]
     rows = takes_content(pair, Energies(top, total), gamma="released")  # the limit is 1.2
     assert [row[0] for row in rows] == [0.5 + 0.15 * i <= 1.2 for i in range(STEPS)]
+
+
+def ones(role, paths, size=1.0):
+    layers = {p: (Factors(torch.full((1, 2), size), torch.ones(2, 1)),) for p in paths}
+    return Branch(role, role, layers)
+
+
+def limit_of(branches, gamma):
+    """The S(t) up to which content acts in the layers that both adapt, all alike, found by
+    halving."""
+    low, high = 0.0, 10.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        rows = takes_content(branches, moments=MOMENTS[:1], gamma=gamma, alpha=0.0, beta=middle)
+        both = branches[0].layers.keys() & branches[1].layers.keys()
+        acts = {rows[0][PATHS.index(path)] for path in both}
+        low, high = (middle, high) if acts == {True} else (low, middle)
+    return low
+
+
+def test_the_papers_gamma_sums_every_layer_of_each_lora_and_shared_those_of_both():
+    """Every |dW| sums to 4: content 8 layers and style 2, of which 2 are in both, is Eq. 9's 4."""
+    pair = [ones("content", PATHS), ones("style", PATHS[:2])]
+    assert limit_of(pair, "paper") == pytest.approx(1 / 4, rel=1e-6)
+    assert limit_of(pair, "shared") == pytest.approx(1.0, rel=1e-6)
+    three = [ones("content", PATHS[:6], 3.0), ones("style", PATHS[4:])]  # 3 * 6 / 4, and 3
+    assert limit_of(three, "paper") == pytest.approx(3 / 4.5, rel=1e-6)
+    assert limit_of(three, "shared") == pytest.approx(1.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("more", ["content", "style"])
+def test_a_layer_that_one_lora_alone_adapts_moves_no_switch_point_elsewhere(more):
+    """Why shared is the default: `paper` counts layers in which nothing is compared."""
+    both, extra = PATHS[:4], PATHS[4:]
+    pair = [branch("content", 1, paths=both), branch("style", 2, paths=both)]
+    longer = [branch(b.role, int(b.name[-1]), paths=both + (extra if b.role == more else []))
+              for b in pair]  # fmt: skip
+    changed = []
+    for gamma in ("shared", "paper", "released", "none"):
+        rows = takes_content(pair, gamma=gamma)
+        longer_rows = [row[: len(both)] for row in takes_content(longer, gamma=gamma)]
+        changed += [] if rows == longer_rows else [gamma]
+    assert changed == ["paper"]
+    lone = {row[-1] for row in takes_content(longer, gamma="paper")}
+    assert lone == {more == "content"}
+
+
+def test_layers_of_one_lora_are_measured_only_for_the_papers_gamma():
+    pair = [branch("content", 1), branch("style", 2, paths=PATHS[:2])]
+    asked = []
+
+    def alone():
+        asked.append(True)
+        return 1.0, 1.0
+
+    energies = replace(pair_energies(pair, PATHS), alone=alone)
+    for gamma in ("shared", "released", "none"):
+        takes_content(pair, energies, gamma=gamma)
+    takes_content(pair, energies, gamma="paper", selection="fixed")
+    assert not asked
+    takes_content(pair, energies, gamma="paper")
+    assert asked == [True]
 
 
 def test_without_growth_the_choice_is_made_once():

@@ -1,11 +1,14 @@
 """Statistics of an update against the update itself."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from raw_lora import noise
 
-from craft_core.lora import energy, magnitude, top_k_sum
-from craft_core.types import Factors
+from craft_core.errors import CraftError
+from craft_core.lora import alone_totals, energy, magnitude, pair_energies, top_k_sum
+from craft_core.types import Branch, Factors
 
 CASES = {
     "linear": Factors(noise(3, 7), noise(5, 3, seed=1), -0.3),
@@ -53,3 +56,24 @@ def test_the_shortcut_finds_the_same_largest_entries_as_sorting(shape, k):
         found = magnitude(one, k)
         assert found.top == pytest.approx(float(entries[:k].sum()), rel=1e-6)
         assert found.total == pytest.approx(float(entries.sum()), rel=1e-5)
+
+
+def test_totals_of_the_layers_that_one_role_alone_adapts():
+    """Slices are summed together, and branches of a role apart; shared layers do not count."""
+    q, v = Factors(noise(2, 4), noise(3, 2), rows=(0, 3)), Factors(noise(2, 4), noise(3, 2), 0.5)
+    conv, shared = CASES["conv"], CASES["linear"]
+    content = Branch("c", "content", {"a": (q, v), "b": (conv,), "s": (shared,)})
+    second = Branch("d", "content", {"b": (conv,)}, strength=0.1)
+    style = Branch("s", "style", {"s": (shared,), "e": (shared,)})
+
+    def total(factors):
+        return magnitude(factors, 0).total
+
+    found = alone_totals([content, second, style])
+    assert found[0] == pytest.approx(total((q, v)) + 2 * total(conv), rel=1e-6)
+    assert found[1] == pytest.approx(total(shared), rel=1e-6)
+    assert pair_energies([content, second, style], "abse").alone() == found
+    assert alone_totals([content]) == pytest.approx((found[0] + total(shared) - total(conv), 0.0))
+    broken = replace(style, layers={"e": (replace(shared, scale=float("nan")),)})
+    with pytest.raises(CraftError, match="not finite"):
+        alone_totals([content, broken])

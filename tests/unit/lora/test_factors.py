@@ -82,6 +82,22 @@ def test_a_rank_that_contradicts_the_metadata_is_refused():
         build((OUT, N), stated=Stated(alpha=8.0, rank=8), down=noise(4, N), up=noise(OUT, 4))
 
 
+@pytest.mark.parametrize("alpha", [None, 8.0])
+@pytest.mark.parametrize("rslora", [False, True])
+def test_stale_metadata_says_nothing_beside_an_alpha_tensor(alpha, rslora):
+    """It states rank 8 of factors of rank 4: the alpha is theirs, its rsLoRA another file's."""
+    tensors = {"down": noise(4, N), "up": noise(OUT, 4), "alpha": torch.tensor(1.0)}
+    stale = Stated(alpha=alpha, rank=8, rslora=rslora)
+    assert build((OUT, N), stated=stale, **tensors).scale == 0.25
+    hada = {"w1_a": noise(OUT, 2), "w1_b": noise(2, N), "w2_a": noise(OUT, 2), "w2_b": noise(2, N)}
+    assert build((OUT, N), stated=stale, alpha=torch.tensor(1.0), **hada).scale == 0.5
+
+
+def test_stale_metadata_without_an_alpha_leaves_the_scale_at_one():
+    tensors = {"down": noise(4, N), "up": noise(OUT, 4)}
+    assert build((OUT, N), stated=Stated(rank=8, rslora=True), **tensors).scale == 1.0
+
+
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (3,)])
 def test_a_tucker_mid_folds_exactly_into_down(kernel):
     ones = (1,) * len(kernel)

@@ -127,6 +127,17 @@ def test_metadata_scales_are_honoured_and_kohyas_note_is_not():
     assert parse_lora(lora(), metadata, LAYERS).layers[TO_K][0].scale == 1.0
 
 
+def test_a_resized_file_is_read_by_its_alphas_where_its_metadata_is_of_the_old_rank():
+    stem = f"unet.{DIFFUSERS}to_k"
+    config = json.dumps({"unet.r": 64, "unet.lora_alpha": 64})
+    state = pair(stem, LAYERS[TO_K], ending="PEFT")
+    resized = state | {f"{stem}.alpha": torch.tensor(1.0)}
+    metadata = {"lora_adapter_metadata": config}
+    assert parse_lora(resized, metadata, LAYERS).layers[TO_K][0].scale == 0.5
+    with pytest.raises(CraftError, match="rank 2, but the file's metadata says 64"):
+        parse_lora(state, metadata, LAYERS)
+
+
 def test_text_encoder_tensors_are_kept_apart_untouched():
     encoder = {
         "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": noise(2, 3),

@@ -234,6 +234,29 @@ def test_other_files_are_refused(path):
         read_header(path)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_file_in_half_precision_is_used_as_if_it_were_exact(path, dtype, again):
+    """again: it was saved once more, in float32."""
+    content = q(320, 16, 1)
+    turn = q(16, 16, 2)
+    write_basis(path, Basis({"a": LayerBasis(content, content @ turn), "b": LayerBasis(content)}))
+    tensors = {key: t.to(dtype) for key, t in safetensors.torch.load_file(path).items()}
+    with safetensors.safe_open(path, framework="pt") as file:
+        safetensors.torch.save_file(tensors, path, file.metadata())
+    if again:
+        write_basis(path, read_basis(path))
+    basis = read_basis(path)
+    for which, layers in (("content", "ab"), ("style", "a"), ("both", "ab")):
+        chosen = basis.select(which)
+        assert set(chosen) == set(layers)
+        for one in chosen.values():
+            assert one.shape == (320, 16)
+            torch.testing.assert_close(one.T @ one, torch.eye(16), atol=2e-6, rtol=0)
+    (factors,) = export_lora(basis, {"a": torch.randn(320, 9), "b": torch.randn(320, 9)})["a"]
+    assert factors.rank == 16
+
+
 def test_half_precision_bases_are_read_as_float32(path):
     def halve(tensors):
         tensors.update({key: value.half() for key, value in tensors.items()})

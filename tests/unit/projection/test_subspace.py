@@ -9,6 +9,7 @@ from craft_core.projection import (
     merge,
     orthonormal,
     project_out,
+    refined,
     require_orthonormal,
 )
 
@@ -156,6 +157,77 @@ def test_merging_is_revealing_down_to_its_tolerance():
     assert merge(content, style(0.5e-4)).shape == (8, 1)
     assert merge(content, style(0.1), tolerance=0.2).shape == (8, 1)
     require_orthonormal(merge(content, style(2e-4)), tolerance=1e-6)
+
+
+def rotated(q, seed=3):
+    """The same span by other columns."""
+    return q @ torch.linalg.qr(random(q.shape[1], q.shape[1], seed=seed, dtype=q.dtype))[0]
+
+
+def as_read(q, dtype):
+    """As a file of that type holds it, read as float32."""
+    return q.to(dtype).float()
+
+
+SIZES = [(6, 3), (64, 16), (64, 64), (320, 16), (1280, 64), (5760, 8)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("rows", "rank"), SIZES)
+def test_equal_spans_merge_to_one_whatever_they_were_stored_in(rows, rank, dtype):
+    content = orthonormal(random(rows, rank).double())
+    stored = as_read(content, dtype), as_read(rotated(content), dtype)
+    for first, second in (stored, stored[::-1], [q.to(dtype) for q in stored]):
+        q = merge(first, second)
+        assert q.shape == (rows, rank)
+        require_orthonormal(q, tolerance=2e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_directions_that_the_stored_digits_tell_apart_stay(dtype):
+    """Style shares 3 of content's 16 directions; a fourth is off by 0.05, the rest are new."""
+    both = orthonormal(random(640, 30).double())
+    near = 0.05 * both[:, 29:] + (1 - 0.05**2) ** 0.5 * both[:, 3:4]
+    content, style = both[:, :16], torch.cat([both[:, :3], near, both[:, 16:20]], dim=1)
+    q = merge(as_read(content, dtype), as_read(rotated(style), dtype))
+    assert q.shape == (640, 16 + 5)
+    require_orthonormal(q, tolerance=2e-6)
+    span = both[:, [*range(20), 29]]
+    assert (q.double() - span @ (span.T @ q.double())).norm(dim=0).max() < 0.1
+
+
+def test_one_basis_in_half_precision_sets_the_tolerance_for_both():
+    exact = orthonormal(random(320, 16).double())
+    halved = as_read(rotated(exact), torch.float16)
+    for first, second in ((exact.float(), halved), (halved, exact.float())):
+        assert merge(first, second).shape == (320, 16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("side", SIDES)
+def test_a_basis_in_half_precision_leaves_nothing_of_its_subspace(side, dtype):
+    weight, exact = layer((64, 96), side, rank=16)
+    q = as_read(exact, dtype)
+    within = orthonormal(q.double()).float()
+    assert in_q(project_out(weight, q, side), within, side) < 1e-5
+    patched = weight + low_rank_patch(weight, q, side).delta()
+    torch.testing.assert_close(patched, project_out(weight, q, side), atol=1e-5, rtol=0)
+
+
+def test_refining_leaves_an_exact_basis_as_it_is_and_turns_no_column_of_a_rounded_one():
+    q = basis(64, 16)
+    assert torch.equal(refined(q), q) and torch.equal(refined(torch.eye(8)), torch.eye(8))
+    for dtype in (torch.float16, torch.bfloat16):
+        again = refined(as_read(q, dtype))
+        require_orthonormal(again, tolerance=2e-6)
+        torch.testing.assert_close(again, q, atol=torch.finfo(dtype).eps, rtol=0)
+
+
+def test_few_digits_excuse_no_basis_that_is_not_orthonormal():
+    for wrong in (torch.ones(4, 2), as_read(1.02 * basis(64, 16), torch.bfloat16),
+                  as_read(basis(64, 16), torch.float8_e4m3fn)):  # fmt: skip
+        with pytest.raises(CraftError, match="not orthonormal"):
+            require_orthonormal(wrong)
 
 
 def test_merging_order_does_not_change_the_projection():

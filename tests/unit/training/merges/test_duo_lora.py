@@ -130,8 +130,41 @@ def test_the_layer_prior_compares_shares_of_ranks_worked_by_hand():
     paper, released = (training(hinge_weight=2.0, prior=p).recipe for p in ("paper", "released"))
     assert paper._layer_prior(wide, narrow).item() == pytest.approx(1 + 2 * (1.5 - 1))
     assert paper._layer_prior(narrow, wide).item() == pytest.approx(1.5)
-    by_l2 = 1 + 2 * (math.sqrt(5) / 2 - math.sqrt(4) / 4)
+    by_l2 = 1 + 2 * (math.sqrt(5 / 2) - math.sqrt(4 / 4)) / math.sqrt(4)
     assert released._layer_prior(wide, narrow).item() == pytest.approx(by_l2)
+
+
+def random_mask(rank, seed):
+    return torch.randn(rank, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("prior", ["paper", "released"])
+@pytest.mark.parametrize("ranks", [(64, 64), (64, 4), (4, 64), (1, 7)])
+def test_masks_of_ones_are_even_whatever_the_ranks(prior, ranks):
+    """No LoRA has more of itself than the other, so the prior is the sparsity alone: 1."""
+    recipe = training(hinge_weight=2.0, prior=prior).recipe
+    dominant, other = map(torch.ones, ranks)
+    assert recipe._layer_prior(dominant, other).item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("prior", ["paper", "released"])
+def test_a_lora_with_each_rank_twice_is_no_larger(prior):
+    """m and (m, m) are one LoRA at two ranks."""
+    recipe = training(hinge_weight=2.0, prior=prior).recipe
+    dominant, other = random_mask(6, 1), random_mask(5, 2)
+    expected = recipe._layer_prior(dominant, other).item()
+    assert recipe._layer_prior(dominant, other.repeat(2)).item() == pytest.approx(expected)
+
+
+def test_with_equal_ranks_the_priors_are_eq_1_and_the_release_over_the_rank():
+    """The release: hinge_weight (|other|_2 - |dominant|_2) + the sum of |dominant|."""
+    paper, released = (training(hinge_weight=1.5, prior=p).recipe for p in ("paper", "released"))
+    for seed in range(4):
+        m, n = random_mask(64, seed), random_mask(64, seed + 10)
+        release = m.abs().sum() + 1.5 * (torch.linalg.svdvals(n[:, None]).sum()
+                                         - torch.linalg.svdvals(m[:, None]).sum())  # fmt: skip
+        assert released._layer_prior(m, n).item() == pytest.approx(release.item() / 64, rel=1e-5)
+        assert paper._layer_prior(m, n).item() == pytest.approx(eq_1(m, n, 1.5), rel=1e-5)
 
 
 @pytest.mark.parametrize("ranks", [(8, 8), (32, 4), (4, 32)])

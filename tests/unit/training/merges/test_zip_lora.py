@@ -21,7 +21,7 @@ from merge_parts import (
 from toy_denoiser import ToyDenoiser
 
 from craft_core.lora import read_lora
-from craft_core.training import Merging, Part, zip_lora
+from craft_core.training import LEARNED, Merging, Part, zip_lora
 from craft_core.training.data import Moves
 from craft_core.training.losses import Draw
 from craft_core.training.merge import drawn
@@ -158,3 +158,18 @@ def test_loras_that_share_no_layer_have_nothing_to_keep_apart():
     one = training(Merging((given.parts[0], ink)), steps=2)
     one.run()
     assert set(one.terms) == {"like content", "like style"}
+
+
+def test_the_help_says_of_what_the_papers_weight_is():
+    """The paper's term is the sum over layers of |m_c . m_s|; ours that of each layer over its
+    columns, as a mean over layers."""
+    recipe = randomised(training(merging(("dog", "ink"))).recipe)
+    content, style = recipe.masks
+    shared = content.keys() & style.keys()
+    products = {p: (content[p] * style[p]).sum().abs().item() for p in shared}
+    met = recipe.columns_meet().item()
+    means = sum(products[p] / content[p].numel() for p in shared) / len(shared)
+    assert met == pytest.approx(means) and met < sum(products.values()) / 4
+    texts = {parameter.name: parameter.knob.help for parameter in LEARNED["zip_lora"].parameters}
+    for name in ("similarity_weight", "similarity"):
+        assert "mean" in texts[name], "it is not the paper's sum"
