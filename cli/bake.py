@@ -30,8 +30,9 @@ from ..craft_core.merging import (
 from ..craft_core.registry import Method
 from ..craft_core.requests import Expert, FuseData, LayerWatch
 from ..craft_core.routing.auto import split_by_energy
+from ..craft_core.time import Moment
 from ..craft_core.training.registry import DTYPES
-from ..craft_core.types import ROLES, Bank, Branch, Gates, Moment, Routing
+from ..craft_core.types import ROLES, Bank, Branch, Gates, Routing
 
 KNOWN_SETS = ("auto", "all")  # the layer sets that need no names of a model's blocks
 _SHOWN = 6  # names in a message

@@ -40,7 +40,7 @@ from ..page.widgets import CUSTOM, PATTERNS, chosen
 class Request:
     """What the user asked of a Router. layer_sets: a preset's key or lines of patterns.
     method: the menu's value, {"method": key, knob: value}. expert_encoder: a file's name, "" for
-    none."""
+    none. whole_sigmas: those that a sampler's run is a part of, where several make one picture."""
 
     prompt: str
     branches: tuple[BranchFile, ...]
@@ -49,6 +49,7 @@ class Request:
     schedule: Schedule | None = None
     allow_unmatched: bool = False
     expert_encoder: str = ""
+    whole_sigmas: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,8 @@ def route(
         text.add(file, chosen_file.strength * gamma)
     faults = require_matched(request, files, plan, text.missing)
     report = _report(request, method, marked, plan, faults, gates.notes)
-    own_clock = request.schedule is not None and request.schedule.clock == "model"
     return Routed(
-        attach(model, bank, gates, own_clock, _factors(shared, bank, model)),
+        attach(model, bank, gates, request.whole_sigmas, _factors(shared, bank, model)),
         text.clip.encode_from_tokens_scheduled(text.clip.tokenize(marked.clean)),
         marked.clean,
         "\n".join([report, *expert.lines, *stacked]),
@@ -381,8 +381,17 @@ def _report(
         lines.append("No LoRA chosen: the model passes through unchanged")
     if not method.traits.markers:
         lines.append("Markers: not used by this method")
+    lines.append(_time(request))
     if plan.unmatched:
         lines.append(f"Layer patterns this model has no layers for: {', '.join(plan.unmatched)}")
     lines += [f"Matches nothing: {fault}" for fault in faults]
     lines.append(f"Prompt as encoded: {marked.clean}")
     return "\n".join([*lines, *notes])
+
+
+def _time(request: Request) -> str:
+    """What the steps are counted over, and what the schedule's progress runs over."""
+    whole = request.whole_sigmas
+    steps = f"the {len(whole) - 1} steps of whole_sigmas" if whole else "each sampler's own steps"
+    by_model = request.schedule is not None and request.schedule.clock == "model"
+    return f"Time: {steps}" + ("; the schedule: the model's noise range" if by_model else "")
