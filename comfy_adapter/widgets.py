@@ -96,7 +96,8 @@ def layer_set_menu(
         multiline=True,
         default=PRESETS["b-lora"].text,
         tooltip="One pattern a line, 'content: ...' or 'style: ...': a diffusers or LDM name, or "
-        "the beginning of one; * stands for one part, # starts a comment.",
+        "the beginning of one; * stands for one part, 0..9 for one of these numbers, # starts a "
+        "comment.",
     )
     options.append(io.DynamicCombo.Option(CUSTOM, [patterns]))
     lines = [f"{key}: {PRESETS[key].source}" for key in first]
