@@ -87,7 +87,7 @@ def _branches(
     if text == "auto":
         sets = auto_sets(experts.files, whole, layers, model.load_device)
     else:
-        sets = resolve(text, layers, whole)
+        sets = resolve(text, layers)
     faults = [f"{b.name}: {len(f.unmatched)} keys" for b, f in zip(whole, files, strict=True)
               if f.unmatched]  # fmt: skip
     if sets.unmatched and text not in PRESETS:

@@ -241,7 +241,7 @@ def _layer_sets(
     text = text or (request.layer_sets.strip() if method.traits.layer_sets else "all")
     if text == "auto":
         return auto_sets(*_on(request.branches, branches), layers, device)
-    return resolve(text, layers, branches)
+    return resolve(text, layers)
 
 
 def _plan(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import CraftError
 from ..routing.layer_sets import parse_layer_sets
-from ..routing.presets import PRESETS
+from ..routing.presets import OF_MODEL
 from .host import add_host_flags, enter
 from .model_flags import add_model_flags, model_files
 from .pictures import caption_flag, find_pictures
@@ -17,8 +17,7 @@ from .progress import Progress
 from .requests import Headless, Job, Picture, Result, Watch
 
 PRECISIONS = ("bf16", "fp32")  # of comfy_adapter.denoiser; a test holds the two together
-TO_TRAIN = tuple(key for key in PRESETS if key != "auto")  # auto reads LoRAs already trained
-TRAINED = ("auto", *TO_TRAIN)
+TRAINED = ("auto", *OF_MODEL)  # auto reads LoRAs already trained
 PICTURES_TEXT = """\
 a picture or a folder of them; a picture's caption is in a text file of the same
 name beside it, and a folder inside named like 10_dog counts its pictures ten times"""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from ..routing.presets import OF_MODEL
 from ..training import TRAINING
 from ..types import ROLES
 from .command import PROGRAM, Command
 from .knob_flags import add_knob_flags, knobs_of
 from .requests import HalfData
 from .train import (
-    TO_TRAIN,
     add_layer_sets_flag,
     add_picture_flags,
     add_size_flag,
@@ -23,7 +23,7 @@ from .train import (
 )
 
 RECIPE = TRAINING["b4m_half"]
-PRESETS = ("all", *(key for key in TO_TRAIN if key != "all"))
+PRESETS = ("all", *(key for key in OF_MODEL if key != "all"))
 
 
 def _add_flags(parser: ArgumentParser) -> None:

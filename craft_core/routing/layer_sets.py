@@ -24,8 +24,8 @@ from itertools import pairwise
 
 from ..errors import CraftError
 from ..lora.keys import Layers, unet_diffusers_paths
-from ..types import ROLES, Branch, Role
-from .auto import split_by_energy
+from ..types import ROLES, Role
+from .auto import no_lora
 from .presets import PRESETS, Rule
 from .resolution import BOUNDARY, LATENT_SIZE, latent_resolutions
 
@@ -81,32 +81,26 @@ def parse_layer_sets(text: str) -> LayerSetSpec:
     key = text.strip()
     if key in PRESETS:
         preset = PRESETS[key]
-        return LayerSetSpec(preset.rule, *_roles(preset.text))
+        return LayerSetSpec(preset.rule, preset.content, preset.style)
     content, style = _roles(text)
     if not content and not style:
         raise CraftError("The layer sets name no layers", _SYNTAX, "Choose a preset to start from")
     return LayerSetSpec("patterns", content, style)
 
 
-def resolve(
-    spec: LayerSetSpec | str,
-    layers: Layers,
-    branches: Sequence[Branch] = (),
-    latent_size: int = LATENT_SIZE,
-) -> LayerSets:
+def resolve(spec: LayerSetSpec | str, layers: Layers, latent_size: int = LATENT_SIZE) -> LayerSets:
     """The layer sets of a model.
 
     layers: module path -> weight shape of its linear and convolution layers, in depth order.
-    branches: for `auto` only, the branches whose energies are compared.
     latent_size: for `duolora-prior` only, the side of the latent.
-    Raises CraftError if content and style claim the same layer, or if a role has patterns and
-    none of them claims a layer.
+    Raises CraftError if content and style claim the same layer, if a role has patterns and none of
+    them claims a layer, or for `auto`, which follows from LoRAs (auto.split_by_energy).
     """
     spec = parse_layer_sets(spec) if isinstance(spec, str) else spec
     if spec.rule == "all":
         return LayerSets(frozenset(layers), frozenset(layers))
     if spec.rule == "auto":
-        return LayerSets(*split_by_energy(branches, layers))
+        raise no_lora()
     if spec.rule == "resolution":
         return _by_resolution(layers, latent_size)
     return _by_patterns(spec, layers)

@@ -4,7 +4,14 @@ import pytest
 from unet_layers import sd1_layers, sdxl_layers
 
 from craft_core.errors import CraftError
-from craft_core.routing import PRESETS, latent_resolutions, parse_layer_sets, resolve
+from craft_core.routing import (
+    PRESETS,
+    latent_resolutions,
+    parse_layer_sets,
+    resolve,
+    split_by_energy,
+)
+from craft_core.routing.presets import OF_MODEL
 from craft_core.types import Branch
 
 SD1, SDXL = sd1_layers(), sdxl_layers()
@@ -78,6 +85,14 @@ def test_all_restricts_nothing(layers):
 def test_every_preset_names_its_source():
     assert all(preset.source and preset.label for preset in PRESETS.values())
     assert list(PRESETS) == [preset.key for preset in PRESETS.values()]
+    assert set(PRESETS) - set(OF_MODEL) == {"auto"}
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_a_preset_has_patterns_of_its_own_or_a_rule(preset):
+    assert bool(preset.content or preset.style) == (preset.rule == "patterns")
+    expected = [f"{role}: {one}" for role in ("content", "style") for one in getattr(preset, role)]
+    assert preset.text.splitlines() == expected
 
 
 @pytest.mark.parametrize("key", PATTERN_PRESETS)
@@ -330,4 +345,6 @@ def test_a_latent_size_that_leaves_a_role_without_layers_is_an_error():
 def test_auto_needs_a_branch():
     with pytest.raises(CraftError, match="auto was given no LoRA"):
         resolve("auto", SDXL)
-    assert resolve("auto", SDXL, [Branch("empty", "content", {})]).content == frozenset()
+    with pytest.raises(CraftError, match="auto was given no LoRA"):
+        split_by_energy([], SDXL)
+    assert split_by_energy([Branch("empty", "content", {})], SDXL) == (frozenset(), frozenset())
