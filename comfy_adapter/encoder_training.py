@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..craft_core.errors import CraftError
+from ..craft_core.errors import CraftError, listed
 from ..craft_core.routing.encoder import Phrases
 from ..craft_core.routing.layer_sets import resolve
 from ..craft_core.routing.markers import MarkedPrompt, gammas
@@ -91,7 +91,7 @@ def _branches(
     faults = [f"{b.name}: {len(f.unmatched)} keys" for b, f in zip(whole, files, strict=True)
               if f.unmatched]  # fmt: skip
     if sets.unmatched and text not in PRESETS:
-        faults.append(f"layer patterns {', '.join(sets.unmatched)}")
+        faults.append(f"layer patterns {listed(sets.unmatched)}")
     made, lines = [], [f"Layer sets: {text}"]
     for chosen, one, by_role in zip(
         experts.files, whole, sets.of([b.role for b in whole]), strict=True

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import CraftError
+from ..errors import CraftError, listed
 from ..fusion import compose
 from ..lora import pair_energies
 from ..lora.storage import read_tensors
@@ -34,7 +34,6 @@ from ..types import ROLES, Bank, Branch, Gates, Moment, Routing
 from .requests import Expert, FuseData, LayerWatch
 
 KNOWN_SETS = ("auto", "all")  # the layer sets that need no names of a model's blocks
-_SHOWN = 6  # names in a message
 
 
 def read_files(files: Sequence[str]) -> Unplaced:
@@ -118,11 +117,9 @@ def _require_matched(data: FuseData, unplaced: Unplaced) -> list[str]:
     faults = []
     for expert, file in zip(data.experts, unplaced.files, strict=True):
         if file.unmatched:
-            shown = ", ".join(file.unmatched[:_SHOWN])
-            more = len(file.unmatched) - _SHOWN
             faults.append(
                 f"{Path(expert.file).name}: {len(file.unmatched)} keys "
-                f"({shown}{f', and {more} more' if more > 0 else ''})"
+                f"({listed(file.unmatched, 6)})"
             )
     if faults and not data.allow_unmatched:
         raise CraftError(

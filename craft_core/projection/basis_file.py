@@ -23,7 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..errors import CraftError
+from ..errors import CraftError, listed
 from ..tensor_file import save
 from ..types import ROLES, Factors, Role
 from .subspace import (
@@ -171,14 +171,14 @@ def match_layers(
     if missing and (not matched or not allow_missing):
         raise CraftError(
             f"The model lacks {len(missing)} of the basis's {len(chosen)} layers: "
-            f"{_shortened(missing)}",
+            f"{listed(missing)}",
             "A basis fits models of the architecture it was trained on",
             "Use such a model" + (", or set allow_missing to go without" if matched else ""),
         )
     wrong = [p for p, q in matched.items() if q.shape[0] != dimension(layers[p], side)]
     if wrong:
         raise CraftError(
-            f"The basis has other sizes than the model in {len(wrong)} layers: {_shortened(wrong)}",
+            f"The basis has other sizes than the model in {len(wrong)} layers: {listed(wrong)}",
             f"On the {side} side a basis has as many rows as the layer has {side}s",
             "Use a basis trained on this model's architecture",
         )
@@ -200,7 +200,7 @@ def export_lora(
     missing = [path for path in chosen if path not in weights]
     if missing:
         raise CraftError(
-            f"No weights were given for {len(missing)} layers: {_shortened(missing)}",
+            f"No weights were given for {len(missing)} layers: {listed(missing)}",
             "A projection is exported for one base model, from its own weights",
             "Give the weights of every layer of the basis",
         )
@@ -290,9 +290,3 @@ def _damaged(path: str | Path, reason: str) -> CraftError:
         "A basis file is whole or not used",
         "Copy or make it again",
     )
-
-
-def _shortened(paths: Iterable[str], limit: int = 8) -> str:
-    paths = list(paths)
-    more = f" and {len(paths) - limit} more" if len(paths) > limit else ""
-    return ", ".join(paths[:limit]) + more

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ..errors import CraftError
+from ..errors import CraftError, listed
 from ..lora.keys import Layers, unet_diffusers_paths
 from ..types import ROLES, Role
 from .auto import no_lora
@@ -39,7 +39,6 @@ _SYNTAX = (
     "Write one pattern a line, such as content: up_blocks.0.attentions.0 or style: "
     f"double_blocks.0..9, or one preset: {', '.join(PRESETS)}"
 )
-_SHOWN = 8  # names quoted in a message
 _QUOTED = 200  # letters of a line quoted in a message
 
 
@@ -176,15 +175,15 @@ def _by_patterns(spec: LayerSetSpec, layers: Layers) -> LayerSets:
         ]
         if matches and not claimed[role]:
             raise CraftError(
-                f"No {role} pattern matches this model: {_listed(matches)}",
-                f"It has {_listed(_examples(layers))}",
+                f"No {role} pattern matches this model: {listed(matches)}",
+                f"It has {listed(_examples(layers))}",
                 "Use names of this model, or the preset auto, which fits any model",
             )
     sets = LayerSets(claimed["content"], claimed["style"], tuple(unmatched))
     if sets.overlap:
         shared = [path for path in layers if path in sets.overlap]
         raise CraftError(
-            f"{len(shared)} layers are both content and style: {_listed(shared)}",
+            f"{len(shared)} layers are both content and style: {listed(shared)}",
             "The two sets must be disjoint",
             "Narrow one of the patterns, or choose the preset all to lift the restriction",
         )
@@ -254,9 +253,3 @@ def _examples(layers: Layers) -> list[str]:
         blocks[0] if blocks[0] == blocks[-1] else f"{blocks[0]} to {blocks[-1]}"
         for blocks in numbered.values()
     ]
-
-
-def _listed(items: Iterable[str]) -> str:
-    items = list(items)
-    rest = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-    return ", ".join(items[:_SHOWN]) + rest
