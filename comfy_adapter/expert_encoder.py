@@ -7,7 +7,6 @@ language models give nothing, or zeros) describes it by the mean over the phrase
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,11 +27,11 @@ from ..craft_core.routing.encoder import (
 )
 from ..craft_core.routing.encoder_file import read_encoder
 from ..craft_core.routing.markers import MarkedPrompt
+from ..craft_core.tensor_file import file_hash
 from ..craft_core.types import ROLES, Bank
 from .lora_files import BranchFile, require
 
 FOLDER = "craft_encoders"
-_CHUNK = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -95,11 +94,7 @@ def lora_hash(file: str | BranchFile) -> str:
 
 @lru_cache(maxsize=64)
 def _hash(path: str, _modified: int, _size: int) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return file_hash(path)
 
 
 def phrases(clip: Any, marked: MarkedPrompt) -> Phrases:

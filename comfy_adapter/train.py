@@ -18,6 +18,7 @@ from torch import Tensor
 from ..craft_core.errors import CraftError, listed
 from ..craft_core.routing.layer_sets import resolve
 from ..craft_core.routing.presets import PRESETS
+from ..craft_core.tensor_file import file_hash
 from ..craft_core.training import TRAINING, Pairs, Pictures, Place, Training
 from ..craft_core.training.perceptual import read_vgg
 from ..craft_core.training.targets import trainable
@@ -189,11 +190,7 @@ def base_model_hash(model: Any) -> str:
     path = init[1][0] if init and init[1] else None
     if not isinstance(path, str) or not Path(path).is_file():
         return ""
-    found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 24):
-            found.update(piece)
-    return found.hexdigest()
+    return file_hash(path)
 
 
 def identity(model: Any) -> str:

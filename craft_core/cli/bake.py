@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from ..merging import (
 )
 from ..registry import Method
 from ..routing.auto import split_by_energy
+from ..tensor_file import file_hash
 from ..training.recipes import DTYPES
 from ..types import ROLES, Bank, Branch, Gates, Moment, Routing
 from .requests import Expert, FuseData, LayerWatch
@@ -146,14 +146,6 @@ def _sources(experts: Sequence[Expert], layers: Sequence[tuple[int, int]]) -> li
         Source(Path(one.file).name, one.role, one.strength, file_hash(one.file), counts)
         for one, counts in zip(experts, layers, strict=True)
     ]
-
-
-def file_hash(path: str) -> str:
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _watched(baked: Iterator, total: int, watch: Callable[[int, int], None]) -> Iterator[Baked]:

@@ -13,11 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CraftError, listed
-from ..tensor_file import save
+from ..tensor_file import Kind, read, save
 from ..types import Factors, LoraFile, Target
 from .factors import Parts, Place, alpha_of, build_factors, combine, is_plain_float, scale_of
 from .formats import family_of, is_text_encoder, refused_kind, split_key
@@ -25,6 +24,7 @@ from .keys import Layers, kohya_name, lora_names
 from .peft_config import METADATA_KEY as PEFT_METADATA_KEY
 from .peft_config import read_peft_configs, stated_for
 
+KIND = Kind("LoRA file", "If it was downloaded, download it again")
 _EXTENSIONS = (".safetensors", ".sft")
 _SCALES_KEY = "craft_exact_scales"  # metadata: stem -> float.hex(), where no alpha is exact
 
@@ -52,16 +52,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             "LoRA files are read as .safetensors only: other formats can run code when opened",
             "Convert it to safetensors",
         )
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = dict(file.metadata() or {})
-            return {key: file.get_tensor(key).clone() for key in sorted(file.keys())}, metadata
-    except (OSError, SafetensorError) as error:
-        raise CraftError(
-            f"{path.name} cannot be read ({error})",
-            "A LoRA is a complete safetensors file",
-            "Check that it exists; if it was downloaded, download it again",
-        ) from error
+    return read(path, KIND)
 
 
 def parse_lora(
