@@ -17,7 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT), str(ROOT / "tests" / "host"), str(ROOT / "tests" / "unit")]
 
-from launcher.inside_host import enter_host, load_pack, temporary_base  # noqa: E402
+from launcher.run.inside_host import enter_host, load_pack, temporary_base  # noqa: E402
 
 _BASE = temporary_base()
 enter_host(Path(os.environ["COMFYUI_PATH"]), Path(_BASE.name), cpu=True)
@@ -26,7 +26,7 @@ load_pack()
 import oracle  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402
-from craft_lora_pack.comfy_adapter.modules import host_names, model_layers  # noqa: E402
+from craft_lora_pack.comfy_adapter.engine.modules import host_names, model_layers  # noqa: E402
 from craft_lora_pack.craft_core.lora import parse_lora  # noqa: E402
 from craft_lora_pack.craft_core.types import ROLES, Bank, Branch  # noqa: E402
 

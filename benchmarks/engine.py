@@ -15,8 +15,8 @@ from _sdxl_class import SCALE, STRENGTHS, World, add_flags, oracle, print_table,
 
 import comfy.hooks  # isort: skip
 import comfy.sd  # isort: skip
-from craft_lora_pack.comfy_adapter import engine
-from craft_lora_pack.comfy_adapter.acfg import acfg_guider
+from craft_lora_pack.comfy_adapter.engine import engine
+from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
 from craft_lora_pack.craft_core.fusion.compose import compose
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.types import constant_gates

@@ -19,7 +19,7 @@ from collections import Counter
 from _sdxl_class import World, add_flags, print_table, torch
 from unet_layers import sdxl_layers
 
-from craft_lora_pack.comfy_adapter import engine  # isort: skip
+from craft_lora_pack.comfy_adapter.engine import engine  # isort: skip
 from craft_lora_pack.craft_core.fusion import FUSION, compose
 from craft_lora_pack.craft_core.lora import pair_energies
 from craft_lora_pack.craft_core.merging import MERGES, Writing, bake_merge

@@ -35,7 +35,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT), str(ROOT / "tests" / "host")]
 
-from launcher.inside_host import enter_host, load_pack, temporary_base  # noqa: E402
+from launcher.run.inside_host import enter_host, load_pack, temporary_base  # noqa: E402
 
 _BASE = temporary_base()
 enter_host(Path(os.environ["COMFYUI_PATH"]), Path(_BASE.name), cpu=True)
@@ -47,19 +47,19 @@ import folder_paths  # noqa: E402
 import numpy as np  # noqa: E402
 import small_world_models  # noqa: E402
 import torch  # noqa: E402
-from craft_lora_pack.comfy_adapter.acfg import acfg_guider  # noqa: E402
-from craft_lora_pack.comfy_adapter.basis import apply_basis, load_basis  # noqa: E402
-from craft_lora_pack.comfy_adapter.lora_files import BranchFile  # noqa: E402
-from craft_lora_pack.comfy_adapter.modules import model_layers  # noqa: E402
-from craft_lora_pack.comfy_adapter.router import Request, route  # noqa: E402
-from craft_lora_pack.comfy_adapter.train import (  # noqa: E402
+from craft_lora_pack.comfy_adapter.engine.modules import model_layers  # noqa: E402
+from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider  # noqa: E402
+from craft_lora_pack.comfy_adapter.model.basis import apply_basis, load_basis  # noqa: E402
+from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile  # noqa: E402
+from craft_lora_pack.comfy_adapter.train.run import target  # noqa: E402
+from craft_lora_pack.comfy_adapter.train.train import (  # noqa: E402
     Captioned,
     How,
     Source,
     train_basis,
     train_lora,
 )
-from craft_lora_pack.comfy_adapter.training_run import target  # noqa: E402
+from craft_lora_pack.comfy_adapter.use.router import Request, route  # noqa: E402
 from craft_lora_pack.craft_core.projection import (  # noqa: E402
     Basis,
     LayerBasis,

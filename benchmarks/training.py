@@ -25,7 +25,7 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT), str(ROOT / "tests" / "host")]
 
-from launcher.inside_host import enter_host, load_pack, temporary_base  # noqa: E402
+from launcher.run.inside_host import enter_host, load_pack, temporary_base  # noqa: E402
 
 _BASE = temporary_base()
 enter_host(Path(os.environ["COMFYUI_PATH"]), Path(_BASE.name), cpu=True)
@@ -38,7 +38,7 @@ import safetensors.torch  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402
 import torchvision  # noqa: E402
-from craft_lora_pack.comfy_adapter import denoiser as adapter  # noqa: E402
+from craft_lora_pack.comfy_adapter.train import denoiser as adapter  # noqa: E402
 from craft_lora_pack.craft_core.routing import PRESETS  # noqa: E402
 from craft_lora_pack.craft_core.routing.layer_sets import resolve  # noqa: E402
 from craft_lora_pack.craft_core.training import (  # noqa: E402
@@ -52,10 +52,10 @@ from craft_lora_pack.craft_core.training import (  # noqa: E402
     basis,
     lora,
 )
-from craft_lora_pack.craft_core.training.basis import projections  # noqa: E402
-from craft_lora_pack.craft_core.training.lora import branch_edit  # noqa: E402
 from craft_lora_pack.craft_core.training.losses import Noised, denoising_loss  # noqa: E402
 from craft_lora_pack.craft_core.training.perceptual import Perceptual, read_vgg  # noqa: E402
+from craft_lora_pack.craft_core.training.recipes.basis import projections  # noqa: E402
+from craft_lora_pack.craft_core.training.recipes.lora import branch_edit  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from torch.nn import functional  # noqa: E402

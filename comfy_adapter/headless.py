@@ -1,6 +1,6 @@
-"""The host without its page: what craft_core.cli asks for, answered by the nodes' own trainings.
+"""The host without its page: what the command line asks for, answered by the nodes' own trainings.
 
-It implements craft_core.cli.requests.Headless and knows no flag. Files are found by the names
+It implements craft_core.requests.Headless and knows no flag. Files are found by the names
 that the host lists, or by their paths.
 """
 
@@ -24,7 +24,10 @@ from comfy_extras.nodes_dataset import load_and_process_images
 from torch import Tensor
 from utils.extra_config import load_extra_path_config
 
-from ..craft_core.cli.requests import (
+from ..craft_core.errors import CraftError, listed
+from ..craft_core.lora import read_lora
+from ..craft_core.projection import read_basis
+from ..craft_core.requests import (
     BasisData,
     EncoderData,
     Expert,
@@ -41,25 +44,22 @@ from ..craft_core.cli.requests import (
     Stopped,
     Watch,
 )
-from ..craft_core.errors import CraftError, listed
-from ..craft_core.lora import read_lora
-from ..craft_core.projection import read_basis
 from ..craft_core.training import LEARNED
-from . import train
-from .b4m_training import train_half
-from .basis import FOLDER as BASES
-from .basis import apply_basis, basis_files
-from .encoder_training import Experts
-from .encoder_training import train_encoder as train_on_lessons
-from .fuse_file import FuseRequest
-from .fuse_file import fuse as fuse_branches
-from .lora_files import FOLDER as LORAS
-from .lora_files import BranchFile
-from .merge_training import Merge
-from .merge_training import train_merge as train_on_loras
-from .modules import host_names, model_layers
-from .train import Captioned, How, Source, Trained
-from .training_run import Interrupted, require_name
+from .engine.modules import host_names, model_layers
+from .model.basis import FOLDER as BASES
+from .model.basis import apply_basis, basis_files
+from .model.lora_files import FOLDER as LORAS
+from .model.lora_files import BranchFile
+from .train import train
+from .train.b4m import train_half
+from .train.encoder import Experts
+from .train.encoder import train_encoder as train_on_lessons
+from .train.merge import Merge
+from .train.merge import train_merge as train_on_loras
+from .train.run import Interrupted, require_name
+from .train.train import Captioned, How, Source, Trained
+from .use.fuse_file import FuseRequest
+from .use.fuse_file import fuse as fuse_branches
 
 log = logging.getLogger("craft")
 SAVED = ("checkpoints", "clip", "vae", "diffusion_models", "loras")  # where the host's nodes save

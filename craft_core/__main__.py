@@ -18,7 +18,7 @@ def main() -> int:
     pack.__path__ = [str(Path(__file__).absolute().parent.parent)]
     sys.modules[PACK] = pack
     try:
-        cli = importlib.import_module(f"{PACK}.craft_core.cli")
+        cli = importlib.import_module(f"{PACK}.cli")
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith(PACK):
             raise

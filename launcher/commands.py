@@ -6,20 +6,20 @@ import sys
 import webbrowser
 from pathlib import Path
 
-from craft_core.errors import CraftError
-from craft_core.remote.errors import RemoteError
+from craft_lora_pack.client.errors import RemoteError
+from craft_lora_pack.craft_core.errors import CraftError
 
-from .bench import run_benchmark
 from .errors import LaunchError
-from .generate import generate, open_server
-from .locales import write_locales
 from .paths import ROOT
-from .pictures import take_pictures
-from .release import check_release
-from .server import require_port
-from .small_world import add_small_world, own_folder, remove_small_world
+from .publish.locales import write_locales
+from .publish.pictures import take_pictures
+from .publish.release import check_release
+from .run.bench import run_benchmark
+from .run.generate import generate, open_server
+from .run.server import require_port
+from .run.small_world import add_small_world, own_folder, remove_small_world
+from .run.tiers import TIERS, run_tiers
 from .terminal import say
-from .tiers import TIERS, run_tiers
 
 DEMO = ROOT / "workflows" / "demo_small_world.json"
 INTERRUPTED = 130

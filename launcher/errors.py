@@ -1,7 +1,7 @@
 """The launcher's own exception: a sentence that the user can act on.
 
 Mistakes in workflows are `craft_core.errors.CraftError`, and what a server says is
-`craft_core.remote.errors.RemoteError`, as in every program of this pack.
+`client.errors.RemoteError`, as in every program of this pack.
 """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from ..comfy_adapter.page_routes import add_page_routes
+from ..comfy_adapter.page.routes import add_page_routes
 from .acfg import ACFGGuider, ACFGKSampler
 from .b4m import TrainB4M
 from .compare import ComparisonGrid, MethodSweep

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ..comfy_adapter.acfg import acfg_guider, acfg_sample, objections
-from ..comfy_adapter.choices import SAMPLERS, SCHEDULERS
-from ..comfy_adapter.notice import warn
-from ..comfy_adapter.run_map import map_output, view_under, viewer_of
-from ..comfy_adapter.sockets import CATEGORY
+from ..comfy_adapter.draw.run_map import map_output, view_under, viewer_of
+from ..comfy_adapter.guide.acfg import acfg_guider, acfg_sample, objections
+from ..comfy_adapter.page.choices import SAMPLERS, SCHEDULERS
+from ..comfy_adapter.page.notice import warn
+from ..comfy_adapter.page.sockets import CATEGORY
 
 _ASYMMETRIC = io.Boolean.Input(
     "asymmetric", default=True, label_on="ACFG", label_off="standard CFG",

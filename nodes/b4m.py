@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..comfy_adapter.b4m_training import train_half
-from ..comfy_adapter.lora_files import BranchFile
-from ..comfy_adapter.router import layer_set_text
-from ..comfy_adapter.sockets import Branches, LoraModel, LossMap
-from ..comfy_adapter.train import Captioned, lora_state
-from ..comfy_adapter.widgets import knob_widgets, layer_set_menu, single
+from ..comfy_adapter.model.lora_files import BranchFile
+from ..comfy_adapter.page.sockets import Branches, LoraModel, LossMap
+from ..comfy_adapter.page.widgets import knob_widgets, layer_set_menu, single
+from ..comfy_adapter.train.b4m import train_half
+from ..comfy_adapter.train.train import Captioned, lora_state
+from ..comfy_adapter.use.router import layer_set_text
 from ..craft_core.training import TRAINING
 from ..craft_core.types import ROLES
 from .training import (

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..comfy_adapter.comparison import comparison_grid, labelled
-from ..comfy_adapter.engine import set_asymmetric
-from ..comfy_adapter.lora_files import lora_stamps
-from ..comfy_adapter.notice import warn
-from ..comfy_adapter.router import Request, check_request, layer_set_text, with_own_loras
-from ..comfy_adapter.sockets import CATEGORY, Branches, Encoder, LoraStack, Schedule
-from ..comfy_adapter.sweep import method_lines, sweep
-from ..comfy_adapter.widgets import layer_set_menu, one
+from ..comfy_adapter.draw.comparison import comparison_grid, labelled
+from ..comfy_adapter.engine.engine import set_asymmetric
+from ..comfy_adapter.model.lora_files import lora_stamps
+from ..comfy_adapter.page.notice import warn
+from ..comfy_adapter.page.pair import pair_inputs
+from ..comfy_adapter.page.sockets import CATEGORY, Branches, Encoder, LoraStack, Schedule
+from ..comfy_adapter.page.widgets import layer_set_menu, one
+from ..comfy_adapter.use.router import Request, check_request, layer_set_text, with_own_loras
+from ..comfy_adapter.use.sweep import method_lines, sweep
 from ..craft_core.errors import CraftError
 from ..craft_core.fusion import FUSION
-from .pair import pair_inputs
 
 _METHODS = "\n".join(FUSION.keys())
 

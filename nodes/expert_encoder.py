@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..comfy_adapter.encoder_training import Experts, train_encoder
-from ..comfy_adapter.expert_encoder import FOLDER, encoder_files, encoder_stamp, require_encoder
-from ..comfy_adapter.router import layer_set_text
-from ..comfy_adapter.sockets import CATEGORY, Branches, Encoder, LossMap
-from ..comfy_adapter.train import Captioned
-from ..comfy_adapter.widgets import knob_widgets, layer_set_menu, single
+from ..comfy_adapter.model.expert_encoder import (
+    FOLDER,
+    encoder_files,
+    encoder_stamp,
+    require_encoder,
+)
+from ..comfy_adapter.page.sockets import CATEGORY, Branches, Encoder, LossMap
+from ..comfy_adapter.page.widgets import knob_widgets, layer_set_menu, single
+from ..comfy_adapter.train.encoder import Experts, train_encoder
+from ..comfy_adapter.train.train import Captioned
+from ..comfy_adapter.use.router import layer_set_text
 from ..craft_core.errors import CraftError
 from ..craft_core.training import TRAINING
 from .training import TRAIN, answer, how, how_inputs, knobs, save_name, source, watch

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..comfy_adapter.fuse_file import (
+from ..comfy_adapter.model.lora_files import FOLDER
+from ..comfy_adapter.page.notice import tell
+from ..comfy_adapter.page.pair import pair_inputs
+from ..comfy_adapter.page.sockets import CATEGORY, Branches, LoraModel
+from ..comfy_adapter.page.widgets import layer_set_menu, method_menu
+from ..comfy_adapter.train.run import target
+from ..comfy_adapter.train.train import lora_state
+from ..comfy_adapter.use.fuse_file import (
     METHODS,
     SAVED_AS,
     FuseRequest,
@@ -13,14 +20,7 @@ from ..comfy_adapter.fuse_file import (
     fuse,
     save,
 )
-from ..comfy_adapter.lora_files import FOLDER
-from ..comfy_adapter.notice import tell
-from ..comfy_adapter.router import layer_set_text, with_own_loras
-from ..comfy_adapter.sockets import CATEGORY, Branches, LoraModel
-from ..comfy_adapter.train import lora_state
-from ..comfy_adapter.training_run import target
-from ..comfy_adapter.widgets import layer_set_menu, method_menu
-from .pair import pair_inputs
+from ..comfy_adapter.use.router import layer_set_text, with_own_loras
 from .training import save_name
 
 

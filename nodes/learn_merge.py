@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..comfy_adapter.lora_files import BranchFile
-from ..comfy_adapter.merge_training import Merge, train_merge
-from ..comfy_adapter.notice import tell
-from ..comfy_adapter.sockets import Branches, LoraModel, LossMap
-from ..comfy_adapter.train import Captioned, lora_state
-from ..comfy_adapter.training_data import check_texts
-from ..comfy_adapter.training_run import PageWatch
-from ..comfy_adapter.widgets import chosen, method_menu, single, single_or_none
+from ..comfy_adapter.model.lora_files import BranchFile
+from ..comfy_adapter.page.notice import tell
+from ..comfy_adapter.page.sockets import Branches, LoraModel, LossMap
+from ..comfy_adapter.page.widgets import chosen, method_menu, single, single_or_none
+from ..comfy_adapter.train.data import check_texts
+from ..comfy_adapter.train.merge import Merge, train_merge
+from ..comfy_adapter.train.run import PageWatch
+from ..comfy_adapter.train.train import Captioned, lora_state
 from ..craft_core.training import LEARNED
 from .training import TRAIN, captions_input, how, how_inputs, save_name, source, source_inputs
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..comfy_adapter.lora_files import BranchFile, check_own_layers, lora_choices, lora_stamps
-from ..comfy_adapter.sockets import CATEGORY, Branches
+from ..comfy_adapter.model.lora_files import BranchFile, check_own_layers, lora_choices, lora_stamps
+from ..comfy_adapter.page.sockets import CATEGORY, Branches
 from ..craft_core.types import ROLES
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..comfy_adapter.choices import SAMPLERS, SCHEDULERS
-from ..comfy_adapter.pair_modes import GENERATE, MIX, REFERENCES, Sources, build, check_mode
-from ..comfy_adapter.pair_references import CROPS, RESIZE_METHODS, Resizing, check_template
-from ..comfy_adapter.pair_sampling import Generation, check_prompts
-from ..comfy_adapter.pair_set import Band
-from ..comfy_adapter.sockets import CATEGORY
-from ..comfy_adapter.widgets import one, single
+from ..comfy_adapter.page.choices import SAMPLERS, SCHEDULERS
+from ..comfy_adapter.page.sockets import CATEGORY
+from ..comfy_adapter.page.widgets import one, single
+from ..comfy_adapter.pairs.modes import GENERATE, MIX, REFERENCES, Sources, build, check_mode
+from ..comfy_adapter.pairs.pair_set import Band
+from ..comfy_adapter.pairs.references import CROPS, RESIZE_METHODS, Resizing, check_template
+from ..comfy_adapter.pairs.sampling import Generation, check_prompts
 from ..craft_core.errors import CraftError
 from ..craft_core.frequency import DOMAINS
 

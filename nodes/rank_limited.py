@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..comfy_adapter.basis import (
+from ..comfy_adapter.model.basis import (
     FOLDER,
     apply_basis,
     basis_files,
@@ -16,7 +16,7 @@ from ..comfy_adapter.basis import (
     require_part,
     weight_dtypes,
 )
-from ..comfy_adapter.choices import files
+from ..comfy_adapter.page.choices import files
 from ..craft_core.errors import CraftError
 from ..craft_core.projection import WHICH
 

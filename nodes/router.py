@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..comfy_adapter.lora_files import lora_stamps
-from ..comfy_adapter.notice import tell, warn
-from ..comfy_adapter.router import Request, check_request, layer_set_text, route, with_own_loras
-from ..comfy_adapter.run_map import view_under
-from ..comfy_adapter.sockets import CATEGORY, Branches, Encoder, LoraStack, Schedule
-from ..comfy_adapter.widgets import layer_set_menu, method_menu
+from ..comfy_adapter.draw.run_map import view_under
+from ..comfy_adapter.model.lora_files import lora_stamps
+from ..comfy_adapter.page.notice import tell, warn
+from ..comfy_adapter.page.pair import pair_inputs
+from ..comfy_adapter.page.sockets import CATEGORY, Branches, Encoder, LoraStack, Schedule
+from ..comfy_adapter.page.widgets import layer_set_menu, method_menu
+from ..comfy_adapter.use.router import Request, check_request, layer_set_text, route, with_own_loras
 from ..craft_core.fusion import FUSION
-from .pair import pair_inputs
 
 _PROMPT = "A photo of sks dog <c> in watercolor style <s>"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..comfy_adapter.pictures import curves_picture
-from ..comfy_adapter.sockets import CATEGORY, Schedule
-from ..comfy_adapter.widgets import chosen, method_menu
+from ..comfy_adapter.draw.pictures import curves_picture
+from ..comfy_adapter.page.sockets import CATEGORY, Schedule
+from ..comfy_adapter.page.widgets import chosen, method_menu
 from ..craft_core.schedule import SHAPES
 from ..craft_core.schedule.schedule import CLOCKS, sample_curve
 from ..craft_core.schedule.schedule import Schedule as Curves

@@ -7,13 +7,15 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..comfy_adapter.basis import apply_basis, load_basis
-from ..comfy_adapter.denoiser import PRECISIONS
-from ..comfy_adapter.lora_files import BranchFile
-from ..comfy_adapter.notice import tell
-from ..comfy_adapter.router import layer_set_text
-from ..comfy_adapter.sockets import CATEGORY, Branches, LoraModel, LossMap
-from ..comfy_adapter.train import (
+from ..comfy_adapter.model.basis import apply_basis, load_basis
+from ..comfy_adapter.model.lora_files import BranchFile
+from ..comfy_adapter.page.notice import tell
+from ..comfy_adapter.page.sockets import CATEGORY, Branches, LoraModel, LossMap
+from ..comfy_adapter.page.widgets import knob_widgets, layer_set_menu, single, single_or_none
+from ..comfy_adapter.train.data import check_texts
+from ..comfy_adapter.train.denoiser import PRECISIONS
+from ..comfy_adapter.train.run import PageWatch
+from ..comfy_adapter.train.train import (
     Captioned,
     How,
     Source,
@@ -22,9 +24,7 @@ from ..comfy_adapter.train import (
     train_lora,
     vgg_files,
 )
-from ..comfy_adapter.training_data import check_texts
-from ..comfy_adapter.training_run import PageWatch
-from ..comfy_adapter.widgets import knob_widgets, layer_set_menu, single, single_or_none
+from ..comfy_adapter.use.router import layer_set_text
 from ..craft_core.training import TRAINING
 from ..craft_core.types import ROLES
 

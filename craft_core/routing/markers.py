@@ -99,6 +99,11 @@ def parse(prompt: str) -> MarkedPrompt:
     )
 
 
+def phrase_text(marked: MarkedPrompt, role: Role) -> str:
+    """What the expert encoder reads of a role; several phrases are one list, none is ""."""
+    return ", ".join(phrase.text for phrase in getattr(marked, role))
+
+
 def gammas(marked: MarkedPrompt, roles: Sequence[Role]) -> tuple[float, ...]:
     """gamma of Eq. 8 by branch: 1, or 0 where its role's marker is absent.
 

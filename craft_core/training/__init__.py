@@ -1,18 +1,18 @@
 """Training the paper's learned parts on any model that a Denoiser wraps; one recipe a file."""
 
 # Imported in the order of the menu of learned merges, whose first entry is the default.
-from .duo_lora import duo_lora  # isort: skip
-from .zip_lora import zip_lora  # isort: skip
-from .b4m import b4m  # isort: skip
-from .b4m_half import HalfPictures, b4m_half
-from .basis import Pairs, basis
+from .merges.duo_lora import duo_lora  # isort: skip
+from .merges.zip_lora import zip_lora  # isort: skip
+from .merges.b4m import b4m  # isort: skip
 from .data import Dataset
 from .denoiser import Condition, Denoiser, Edit, Example, LayerCall
-from .expert_encoder import Lessons, Phrased, expert_encoder
 from .loop import Pace, Recipe, Training
-from .lora import Pictures, Place, lora
 from .merge import Merging, Part, Prompt
-from .recipes import LEARNED, TRAINING
+from .recipes.b4m_half import HalfPictures, b4m_half
+from .recipes.basis import Pairs, basis
+from .recipes.expert_encoder import Lessons, Phrased, expert_encoder
+from .recipes.lora import Pictures, Place, lora
+from .registry import LEARNED, TRAINING
 
 __all__ = [
     "LEARNED",

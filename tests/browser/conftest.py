@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import ConsoleMessage, Error, Page, sync_playwright
 
-from launcher.tiers import find_chromium
+from launcher.run.tiers import find_chromium
 
 HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE), str(HERE.parent / "host")]

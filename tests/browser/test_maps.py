@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from craft_lora_pack.client.workflow import read_workflow
 
-from craft_core.remote.workflow import read_workflow
 from launcher.paths import ROOT
 
 DEMO = ROOT / "workflows" / "demo_small_world.json"

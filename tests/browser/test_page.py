@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from craft_lora_pack.client.workflow import read_workflow
 
-from craft_core.remote.workflow import read_workflow
 from launcher.paths import ROOT
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))

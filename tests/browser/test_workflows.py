@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from craft_lora_pack.client.workflow import read_workflow
 from PIL import Image
 
-from craft_core.remote.workflow import read_workflow
 from launcher.paths import ROOT
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.inside_host import enter_host, load_pack, temporary_base
+from launcher.run.inside_host import enter_host, load_pack, temporary_base
 
 _COMFYUI = os.environ.get("COMFYUI_PATH", "")
 if not (Path(_COMFYUI) / "comfy" / "cli_args.py").is_file():

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from craft_lora_pack.client.client import Result
+from craft_lora_pack.client.workflow import read_workflow, to_prompt
 from PIL import Image
 
-from craft_core.remote.client import Result
-from craft_core.remote.workflow import read_workflow, to_prompt
-from launcher.hosts import Host
-from launcher.server import Server
-from launcher.workspace import prepare_workspace
+from launcher.run.hosts import Host
+from launcher.run.server import Server
+from launcher.run.workspace import prepare_workspace
 
 
 class LiveServer:

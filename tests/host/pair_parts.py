@@ -8,7 +8,7 @@ import comfy.taesd.taesd
 import tiny
 import torch
 from comfy import sd1_clip
-from craft_lora_pack.comfy_adapter.pair_references import References
+from craft_lora_pack.comfy_adapter.pairs.references import References
 
 
 class TinyTextModel(sd1_clip.SD1ClipModel):

@@ -8,8 +8,8 @@ from typing import Any
 
 import nodes
 
-from launcher.inside_host import load_pack
 from launcher.paths import ROOT
+from launcher.run.inside_host import load_pack
 
 CHECKPOINT = "craft_small_world.safetensors"
 CONTENT = "craft_small_world_content.safetensors"

@@ -8,11 +8,11 @@ import folder_paths
 import nodes as host_nodes
 import pytest
 import torch
-from craft_lora_pack.comfy_adapter.b4m_training import train_half
-from craft_lora_pack.comfy_adapter.lora_files import BranchFile
-from craft_lora_pack.comfy_adapter.merge_training import Merge, train_merge
-from craft_lora_pack.comfy_adapter.router import Request, route
-from craft_lora_pack.comfy_adapter.train import Captioned, How, Source
+from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile
+from craft_lora_pack.comfy_adapter.train.b4m import train_half
+from craft_lora_pack.comfy_adapter.train.merge import Merge, train_merge
+from craft_lora_pack.comfy_adapter.train.train import Captioned, How, Source
+from craft_lora_pack.comfy_adapter.use.router import Request, route
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.training import LEARNED, TRAINING
 from craft_lora_pack.nodes.b4m import TrainB4M

@@ -10,9 +10,9 @@ import safetensors.torch
 import small_world_models as small
 import tiny
 import torch
-from craft_lora_pack.comfy_adapter.activity import Activity, activity_sheet
-from craft_lora_pack.comfy_adapter.modules import model_layers
-from craft_lora_pack.comfy_adapter.pictures import CONTENT, STYLE
+from craft_lora_pack.comfy_adapter.draw.activity import Activity, activity_sheet
+from craft_lora_pack.comfy_adapter.draw.pictures import CONTENT, STYLE
+from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.types import Bank, Branch, Factors, Gates

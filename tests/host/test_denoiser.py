@@ -12,9 +12,9 @@ import comfy.samplers
 import pytest
 import tiny
 import torch
-from craft_lora_pack.comfy_adapter.basis import apply_basis
-from craft_lora_pack.comfy_adapter.denoiser import opened
-from craft_lora_pack.comfy_adapter.modules import model_layers
+from craft_lora_pack.comfy_adapter.engine.modules import model_layers
+from craft_lora_pack.comfy_adapter.model.basis import apply_basis
+from craft_lora_pack.comfy_adapter.train.denoiser import opened
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.projection import (
     Basis,
@@ -23,8 +23,8 @@ from craft_lora_pack.craft_core.projection import (
     orthonormal,
     project_out,
 )
-from craft_lora_pack.craft_core.training.basis import projections
-from craft_lora_pack.craft_core.training.lora import branch_edit
+from craft_lora_pack.craft_core.training.recipes.basis import projections
+from craft_lora_pack.craft_core.training.recipes.lora import branch_edit
 from craft_lora_pack.craft_core.training.targets import trainable
 from craft_lora_pack.craft_core.types import Factors
 from small_world_models import load

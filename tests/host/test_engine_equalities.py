@@ -9,9 +9,9 @@ import oracle
 import pytest
 import tiny
 import torch
-from craft_lora_pack.comfy_adapter import engine
-from craft_lora_pack.comfy_adapter.acfg import acfg_guider
-from craft_lora_pack.comfy_adapter.modules import host_names, model_layers
+from craft_lora_pack.comfy_adapter.engine import engine
+from craft_lora_pack.comfy_adapter.engine.modules import host_names, model_layers
+from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
 from craft_lora_pack.craft_core.fusion.compose import compose
 from craft_lora_pack.craft_core.lora import parse_lora
 from craft_lora_pack.craft_core.schedule.schedule import Schedule

@@ -7,9 +7,9 @@ import oracle
 import pytest
 import tiny
 import torch
-from craft_lora_pack.comfy_adapter import engine
-from craft_lora_pack.comfy_adapter.acfg import acfg_guider, objections
-from craft_lora_pack.comfy_adapter.modules import model_layers
+from craft_lora_pack.comfy_adapter.engine import engine
+from craft_lora_pack.comfy_adapter.engine.modules import model_layers
+from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider, objections
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from test_engine_equalities import NEGATIVE, POSITIVE, loras, routed
 

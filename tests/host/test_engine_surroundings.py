@@ -20,9 +20,9 @@ from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_perpneg import Guider_PerpNeg
 from comfy_extras.nodes_sag import SelfAttentionGuidance
-from craft_lora_pack.comfy_adapter.acfg import acfg_guider
-from craft_lora_pack.comfy_adapter.engine import attach, set_asymmetric
-from craft_lora_pack.comfy_adapter.modules import model_layers
+from craft_lora_pack.comfy_adapter.engine.engine import attach, set_asymmetric
+from craft_lora_pack.comfy_adapter.engine.modules import model_layers
+from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.types import Bank, Branch, Factors, Gates, constant_gates

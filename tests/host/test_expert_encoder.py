@@ -13,12 +13,13 @@ import pytest
 import safetensors.torch
 import small_world_models as small
 import torch
-from craft_lora_pack.comfy_adapter import expert_encoder as adapter
-from craft_lora_pack.comfy_adapter.lora_files import BranchFile, read
+from craft_lora_pack.comfy_adapter.model import expert_encoder as adapter
+from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read
+from craft_lora_pack.craft_core.encoder import ExpertEncoder, read_encoder, write_encoder
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.lora import write_lora
-from craft_lora_pack.craft_core.routing import ExpertEncoder, parse, read_encoder, write_encoder
+from craft_lora_pack.craft_core.routing import parse
 from craft_lora_pack.craft_core.training import TRAINING
 from craft_lora_pack.nodes import router
 from craft_lora_pack.nodes.expert_encoder import LoadExpertEncoder, TrainEncoder

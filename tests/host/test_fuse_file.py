@@ -20,24 +20,24 @@ import safetensors.torch
 import small_world_models as small
 import tiny
 import torch
-from craft_lora_pack.comfy_adapter import engine, headless
-from craft_lora_pack.comfy_adapter.fuse_file import METHODS, FuseRequest, fuse
-from craft_lora_pack.comfy_adapter.lora_files import BranchFile, read
-from craft_lora_pack.comfy_adapter.modules import model_layers
-from craft_lora_pack.comfy_adapter.router import Request, gate
-from craft_lora_pack.craft_core.cli.bake import bake_without_model
-from craft_lora_pack.craft_core.cli.inspect import inspected
-from craft_lora_pack.craft_core.cli.requests import Expert, FuseData, ModelFiles
+from craft_lora_pack.cli.bake import bake_without_model
+from craft_lora_pack.cli.inspect import inspected
+from craft_lora_pack.client.errors import RemoteError
+from craft_lora_pack.comfy_adapter import headless
+from craft_lora_pack.comfy_adapter.engine import engine
+from craft_lora_pack.comfy_adapter.engine.modules import model_layers
+from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read
+from craft_lora_pack.comfy_adapter.use.fuse_file import METHODS, FuseRequest, fuse
+from craft_lora_pack.comfy_adapter.use.router import Request, gate
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.fusion.compose import compose
 from craft_lora_pack.craft_core.merging import MERGES, Fused
+from craft_lora_pack.craft_core.requests import Expert, FuseData, ModelFiles
 from craft_lora_pack.craft_core.routing.markers import parse
 from craft_lora_pack.nodes.fuse import FuseToFile
 from craft_lora_pack.nodes.router import Router
 from safetensors import safe_open
-
-from craft_core.remote.errors import RemoteError
 
 TOLERANCE = 2e-5
 FAMILIES = {"sd15": tiny.sd15, "sdxl": tiny.sdxl, "flux": tiny.flux}

@@ -23,13 +23,13 @@ import pytest
 import safetensors.torch
 import tiny
 import torch
-from craft_lora_pack.comfy_adapter import engine
-from craft_lora_pack.comfy_adapter.acfg import acfg_guider
-from craft_lora_pack.comfy_adapter.bank import BankModule
-from craft_lora_pack.comfy_adapter.hooks import Call, LayerHook, Run
-from craft_lora_pack.comfy_adapter.lora_files import BranchFile
-from craft_lora_pack.comfy_adapter.modules import host_names, model_layers
-from craft_lora_pack.comfy_adapter.router import Request, route
+from craft_lora_pack.comfy_adapter.engine import engine
+from craft_lora_pack.comfy_adapter.engine.bank import BankModule
+from craft_lora_pack.comfy_adapter.engine.hooks import Call, LayerHook, Run
+from craft_lora_pack.comfy_adapter.engine.modules import host_names, model_layers
+from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
+from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile
+from craft_lora_pack.comfy_adapter.use.router import Request, route
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.fusion.compose import compose

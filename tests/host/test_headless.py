@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from craft_lora_pack.comfy_adapter.denoiser import PRECISIONS as HOST_PRECISIONS
-from craft_lora_pack.craft_core.cli.train import PRECISIONS
+from craft_lora_pack.cli.train.common import PRECISIONS
+from craft_lora_pack.comfy_adapter.train.denoiser import PRECISIONS as HOST_PRECISIONS
+from craft_lora_pack.craft_core.encoder.file import read_encoder
 from craft_lora_pack.craft_core.projection import read_basis
-from craft_lora_pack.craft_core.routing.encoder_file import read_encoder
 from safetensors import safe_open
 
 from launcher.paths import ROOT

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from craft_lora_pack.client.client import Client
+from craft_lora_pack.client.errors import RemoteError
 from PIL import Image
 from small_world_models import CHECKPOINT, CONTENT, STYLE
-
-from craft_core.remote.client import Client
-from craft_core.remote.errors import RemoteError
 
 STEPS = 3
 PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"

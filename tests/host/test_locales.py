@@ -8,7 +8,7 @@ import pytest
 from craft_lora_pack.nodes import NODES
 
 from launcher.errors import LaunchError
-from launcher.locales import (
+from launcher.publish.locales import (
     COMMANDS,
     DEFINITIONS,
     LOCALES,
@@ -198,7 +198,7 @@ def test_a_phrase_too_few_or_too_many_is_named(nodes, tmp_path, monkeypatch):
     tables["names"]["gone"] = "无"
     (tmp_path / "zh").mkdir()
     (tmp_path / "zh" / PHRASES).write_text(json.dumps(tables), "utf-8")
-    monkeypatch.setattr("launcher.locales.LOCALES", tmp_path)
+    monkeypatch.setattr("launcher.publish.locales.LOCALES", tmp_path)
     shown = {name: {**info, "python_module": MODULE} for name, info in nodes.items()}
     with pytest.raises(LaunchError, match="lacks 'Denoising steps.'\nno longer needs 'gone'"):
         write_locales(shown)

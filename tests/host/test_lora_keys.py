@@ -13,7 +13,7 @@ import family_loras
 import pytest
 import tiny
 import torch
-from craft_lora_pack.comfy_adapter.modules import host_names, model_layers
+from craft_lora_pack.comfy_adapter.engine.modules import host_names, model_layers
 from craft_lora_pack.craft_core.lora import (
     lora_names,
     parse_lora,

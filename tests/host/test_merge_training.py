@@ -16,17 +16,17 @@ import safetensors.torch
 import small_world_models as small
 import tiny
 import torch
-from craft_lora_pack.comfy_adapter.denoiser import opened
-from craft_lora_pack.comfy_adapter.expert_encoder import lora_hash
-from craft_lora_pack.comfy_adapter.lora_files import BranchFile, read
-from craft_lora_pack.comfy_adapter.merge_training import Merge, dominated, train_merge
-from craft_lora_pack.comfy_adapter.modules import model_layers
-from craft_lora_pack.comfy_adapter.train import Captioned, How, Source
-from craft_lora_pack.comfy_adapter.training_run import target
+from craft_lora_pack.comfy_adapter.engine.modules import model_layers
+from craft_lora_pack.comfy_adapter.model.expert_encoder import lora_hash
+from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read
+from craft_lora_pack.comfy_adapter.train.denoiser import opened
+from craft_lora_pack.comfy_adapter.train.merge import Merge, dominated, train_merge
+from craft_lora_pack.comfy_adapter.train.run import target
+from craft_lora_pack.comfy_adapter.train.train import Captioned, How, Source
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.lora import write_lora
 from craft_lora_pack.craft_core.training import LEARNED, Dataset, Example, Merging, Part, Prompt
-from craft_lora_pack.craft_core.training.duo_lora import masked_edits
+from craft_lora_pack.craft_core.training.merges.duo_lora import masked_edits
 from craft_lora_pack.craft_core.types import ROLES, Branch
 from craft_lora_pack.nodes.learn_merge import LearnMerge
 

@@ -21,12 +21,12 @@ from typing import Any
 import pytest
 from craft_lora_pack import comfy_entrypoint
 
-from launcher.environment import Environment, ensure_environment
-from launcher.hosts import Host
 from launcher.paths import ROOT, shared_cache
-from launcher.pip import clean_environment
-from launcher.registry import read_pack
-from launcher.server import LOOPBACK, Server
+from launcher.publish.registry import read_pack
+from launcher.run.environment import Environment, ensure_environment
+from launcher.run.hosts import Host
+from launcher.run.pip import clean_environment
+from launcher.run.server import LOOPBACK, Server
 
 NAME = "comfyui-craft-lora"
 PLACE = f"custom_nodes/{NAME}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 
 import pytest
-from craft_lora_pack.comfy_adapter.notice import as_shown
+from craft_lora_pack.comfy_adapter.page.notice import as_shown
 
 TEXTS = [
     "The prompt has no <s>, so the style branch is off.",

@@ -10,10 +10,10 @@ import pytest
 import small_world_models as small
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from craft_lora_pack.comfy_adapter.file_layers import file_layers, file_of
-from craft_lora_pack.comfy_adapter.layer_counts import layer_counts
-from craft_lora_pack.comfy_adapter.modules import model_layers
-from craft_lora_pack.comfy_adapter.page_routes import method_traits
+from craft_lora_pack.comfy_adapter.engine.modules import model_layers
+from craft_lora_pack.comfy_adapter.model.file_layers import file_layers, file_of
+from craft_lora_pack.comfy_adapter.page.layer_counts import layer_counts
+from craft_lora_pack.comfy_adapter.page.routes import method_traits
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.routing.layer_sets import resolve

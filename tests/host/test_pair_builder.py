@@ -13,8 +13,8 @@ import pytest
 import tiny
 import torch
 from comfy_api.latest import io
-from craft_lora_pack.comfy_adapter.contact_sheet import GAP, SHEET, THUMBNAIL, contact_sheet
-from craft_lora_pack.comfy_adapter.pair_modes import GENERATE, MIX, MODES, REFERENCES
+from craft_lora_pack.comfy_adapter.draw.contact_sheet import GAP, SHEET, THUMBNAIL, contact_sheet
+from craft_lora_pack.comfy_adapter.pairs.modes import GENERATE, MIX, MODES, REFERENCES
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.frequency import low_high
 from craft_lora_pack.nodes.pair_builder import PairBuilder

@@ -10,9 +10,13 @@ import oracle
 import pytest
 import tiny
 import torch
-from craft_lora_pack.comfy_adapter.pair_references import References
-from craft_lora_pack.comfy_adapter.pair_sampling import FrequencyGuider, Generation, generated_pairs
-from craft_lora_pack.comfy_adapter.pair_set import Band
+from craft_lora_pack.comfy_adapter.pairs.pair_set import Band
+from craft_lora_pack.comfy_adapter.pairs.references import References
+from craft_lora_pack.comfy_adapter.pairs.sampling import (
+    FrequencyGuider,
+    Generation,
+    generated_pairs,
+)
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.frequency import DOMAINS, blend, inverse, masks, transform
 from pair_parts import references, tiny_clip, tiny_vae

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from craft_lora_pack.craft_core.cli.main import main
+from craft_lora_pack.cli.main import main
 from PIL import Image
 
 from launcher.paths import ROOT

@@ -17,8 +17,8 @@ import tiny
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.quant_ops import QuantizedTensor
-from craft_lora_pack.comfy_adapter import basis as adapter
-from craft_lora_pack.comfy_adapter.modules import model_layers
+from craft_lora_pack.comfy_adapter.engine.modules import model_layers
+from craft_lora_pack.comfy_adapter.model import basis as adapter
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.lora import write_lora
 from craft_lora_pack.craft_core.projection import (

@@ -14,12 +14,12 @@ from comfy.patcher_extension import WrappersMP
 from comfy_execution.graph import DynamicPrompt
 from comfy_execution.progress import reset_progress_state
 from comfy_execution.utils import CurrentNodeContext
-from craft_lora_pack.comfy_adapter.acfg import acfg_sample
-from craft_lora_pack.comfy_adapter.activity import Activity, recorded_sheet
-from craft_lora_pack.comfy_adapter.engine import recorded, set_asymmetric
-from craft_lora_pack.comfy_adapter.lora_files import BranchFile
-from craft_lora_pack.comfy_adapter.router import Request, route
-from craft_lora_pack.comfy_adapter.run_map import viewer_of
+from craft_lora_pack.comfy_adapter.draw.activity import Activity, recorded_sheet
+from craft_lora_pack.comfy_adapter.draw.run_map import viewer_of
+from craft_lora_pack.comfy_adapter.engine.engine import recorded, set_asymmetric
+from craft_lora_pack.comfy_adapter.guide.acfg import acfg_sample
+from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile
+from craft_lora_pack.comfy_adapter.use.router import Request, route
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.nodes.acfg import ACFGKSampler
 from craft_lora_pack.nodes.router import Router

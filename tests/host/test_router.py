@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import small_world_models as small
 import torch
-from craft_lora_pack.comfy_adapter import energies
+from craft_lora_pack.comfy_adapter.model import energies
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.nodes.acfg import ACFGGuider, ACFGKSampler

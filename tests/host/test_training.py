@@ -12,15 +12,22 @@ import nodes as host_nodes
 import pytest
 import tiny
 import torch
-from craft_lora_pack.comfy_adapter import headless, train
-from craft_lora_pack.comfy_adapter.basis import apply_basis, load_basis
-from craft_lora_pack.comfy_adapter.lora_files import BranchFile, read
-from craft_lora_pack.comfy_adapter.router import Request, route
-from craft_lora_pack.comfy_adapter.train import Captioned, How, Source, train_basis, train_lora
-from craft_lora_pack.comfy_adapter.training_data import Encoder, dataset
-from craft_lora_pack.comfy_adapter.training_run import target
-from craft_lora_pack.craft_core.cli.requests import Job, LoraData, ModelFiles, Picture, Stopped
+from craft_lora_pack.comfy_adapter import headless
+from craft_lora_pack.comfy_adapter.model.basis import apply_basis, load_basis
+from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read
+from craft_lora_pack.comfy_adapter.train import train
+from craft_lora_pack.comfy_adapter.train.data import Encoder, dataset
+from craft_lora_pack.comfy_adapter.train.run import target
+from craft_lora_pack.comfy_adapter.train.train import (
+    Captioned,
+    How,
+    Source,
+    train_basis,
+    train_lora,
+)
+from craft_lora_pack.comfy_adapter.use.router import Request, route
 from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.requests import Job, LoraData, ModelFiles, Picture, Stopped
 from craft_lora_pack.craft_core.routing.layer_sets import resolve
 from craft_lora_pack.nodes.training import TrainBasis, TrainLoRA
 from safetensors import safe_open

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from craft_lora_pack.client.errors import RemoteError
 from live_server import LiveServer
 from safetensors import safe_open
 from test_workflows import FOLDER, base_folder, ids, in_few_steps, inputs, refusal
 
-from craft_core.remote.errors import RemoteError
-from launcher.hosts import Host
-from launcher.server import Server
+from launcher.run.hosts import Host
+from launcher.run.server import Server
 
 WORKFLOW = FOLDER / "training_small_world.json"
 SAVED = {

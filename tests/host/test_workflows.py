@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from craft_lora_pack.client.client import Result
+from craft_lora_pack.client.errors import RemoteError
+from craft_lora_pack.client.widgets import widget_values
+from craft_lora_pack.client.workflow import NOTES, read_workflow
 from PIL import Image
 from small_world_models import CHECKPOINT, CONTENT, STYLE
 
-from craft_core.remote.client import Result
-from craft_core.remote.errors import RemoteError
-from craft_core.remote.widgets import widget_values
-from craft_core.remote.workflow import NOTES, read_workflow
 from launcher.paths import ROOT
-from launcher.workspace import REFERENCES
+from launcher.run.workspace import REFERENCES
 
 FOLDER = ROOT / "workflows"
 WORKFLOWS = sorted(FOLDER.glob("*.json"))

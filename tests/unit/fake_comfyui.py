@@ -13,9 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from craft_lora_pack.client.websocket import GUID
 from PIL import Image, PngImagePlugin
-
-from craft_core.remote.websocket import GUID
 
 METHODS = [
     {"key": "plain", "inputs": {}},

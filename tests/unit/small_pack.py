@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from launcher.environment import PINNED
+from launcher.run.environment import PINNED
 
 PYPROJECT = f"""
 [project]

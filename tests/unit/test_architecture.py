@@ -1,4 +1,5 @@
-"""Imports go down only: nodes -> comfy_adapter -> craft_core, and inside the core likewise."""
+"""Imports go down only: nodes -> comfy_adapter -> craft_core, cli -> client -> craft_core, and
+inside the core likewise. Every room is small enough to be seen at once."""
 
 import ast
 import sys
@@ -8,7 +9,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("craft_core", "comfy_adapter", "nodes")  # each may use itself and those before it
+REACH = {  # what each room may use besides itself
+    "craft_core": (),
+    "client": ("craft_core",),
+    "cli": ("client", "craft_core"),
+    "comfy_adapter": ("client", "craft_core"),
+    "nodes": ("comfy_adapter", "craft_core"),
+}
+ROOMS = tuple(REACH)
+PACK = "craft_lora_pack"  # what the launcher calls the clone as one package
 OUTSIDE = {"launcher", "small_world", "tests", "benchmarks", *ROOMS}
 HOST = {
     "comfy",
@@ -30,10 +39,10 @@ LEVELS = {
     "papers": 0,
     "tensor_file": 0,
     "registry": 0,
-    "remote": 1,
     "lora": 1,
     "projection": 2,
     "routing": 2,
+    "encoder": 2,
     "schedule": 2,
     "guidance": 2,
     "fusion": 2,
@@ -41,9 +50,11 @@ LEVELS = {
     "frequency": 2,
     "training": 3,
     "evaluation": 3,
-    "cli": 4,
+    "requests": 4,
 }
-ENTRIES = {"__init__", "__main__"}  # the doors of the core: they may reach for all of it
+ENTRIES = {"__init__", "__main__"}  # doors; those of the core may reach for all of it
+QUIET = {"argparse", "http", "socket", "tqdm", "urllib"}  # what mathematics has no use for
+MOST_FILES = 12  # of one folder, besides its doors
 
 
 def imports(file: Path) -> Iterator[tuple[str, ...]]:
@@ -78,7 +89,7 @@ def violations(folder: str, allowed) -> list[str]:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_imports_only_itself_and_the_rooms_below(room):
-    reach = ROOMS[: ROOMS.index(room) + 1]
+    reach = (room, *REACH[room])
     assert violations(room, lambda _, target: target[0] != "" or target[1] in reach) == []
 
 
@@ -89,8 +100,33 @@ def test_inside_the_pack_every_import_of_ours_is_relative(room):
     assert violations(room, lambda _, target: target[0] not in ours) == []
 
 
-def test_the_core_never_imports_the_host():
-    assert violations("craft_core", lambda _, target: target[0] not in HOST) == []
+@pytest.mark.parametrize("room", ["craft_core", "client", "cli"])
+def test_only_the_adapter_and_the_menus_import_the_host(room):
+    assert violations(room, lambda _, target: target[0] not in HOST) == []
+
+
+def test_the_core_reads_no_flags_opens_no_sockets_and_prints_nothing():
+    files = [file for file in FILES if file.name != "__main__.py"]
+    printing = [
+        f"{file.relative_to(ROOT)}:{node.lineno}"
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Name) and node.id == "print"
+    ]
+    assert printing == []
+    assert violations("craft_core", lambda _, target: target[0] not in QUIET) == []
+
+
+def test_no_room_holds_more_than_a_dozen_files():
+    rooms = [*ROOMS, "launcher", "small_world"]
+    folders = {file.parent for room in rooms for file in python_files(room)}
+    sizes = {
+        folder.relative_to(ROOT).as_posix(): sum(
+            file.stem not in ENTRIES for file in folder.glob("*.py")
+        )
+        for folder in folders
+    }
+    assert {room: n for room, n in sizes.items() if n > MOST_FILES} == {}
 
 
 def test_the_menus_reach_the_host_only_through_the_adapter():
@@ -117,22 +153,30 @@ def test_every_part_of_the_core_has_its_level():
 FILES = python_files("craft_core")
 
 
+KNOWN = set(sys.stdlib_module_names) | {"__future__"}
+
+
 def test_the_launcher_uses_the_standard_library_and_the_room_that_speaks_to_a_server():
-    known = set(sys.stdlib_module_names) | {"__future__"}
-    shared = {("craft_core", "remote"), ("craft_core", "errors")}
+    shared = {(PACK, "client"), (PACK, "craft_core", "errors")}
 
     def allowed(_: Path, target: tuple[str, ...]) -> bool:
-        return target[1] == "launcher" if target[0] == "" else target[0] in known
+        if target[0] == "":
+            return target[1] == "launcher"
+        return target[0] in KNOWN or bool({target[:2], target[:3]} & shared)
 
-    def launcher(file: Path, target: tuple[str, ...]) -> bool:
-        return target[:2] in shared or allowed(file, target)
+    assert violations("launcher", allowed) == []
+    assert all(target[0] in KNOWN | {"launcher"} for target in imports(ROOT / "run.py"))
 
-    def remote(file: Path, target: tuple[str, ...]) -> bool:
-        return target[1:3] in shared if target[0] == "" else allowed(file, target)
 
-    assert violations("launcher", launcher) == []
-    assert violations("craft_core/remote", remote) == []
-    assert violations("craft_core", lambda file, target: file.name != "errors.py" or
-                      allowed(file, target)) == []  # fmt: skip
+def test_the_client_and_the_errors_use_the_standard_library():
+    """The launcher runs them before anything is installed."""
+
+    def allowed(_: Path, target: tuple[str, ...]) -> bool:
+        if target[0] == "":
+            return target[1] == "client" or target[1:3] == ("craft_core", "errors")
+        return target[0] in KNOWN
+
+    errors = ROOT / "craft_core" / "errors.py"
+    assert violations("client", allowed) == []
+    assert all(target[0] in KNOWN for target in imports(errors))
     assert not list(imports(ROOT / "craft_core" / "__init__.py"))
-    assert all(target[0] in known | {"launcher"} for target in imports(ROOT / "run.py"))

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from launcher import registry
 from launcher.paths import ROOT
+from launcher.publish import registry
 
 FILES = sorted((ROOT / "subgraphs").glob("*.json"))
 INPUTS, OUTPUTS = -10, -20  # the page's ids of a subgraph's own inputs and outputs

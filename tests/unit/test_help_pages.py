@@ -8,7 +8,7 @@ import pytest
 
 from launcher.commands import main
 from launcher.paths import ROOT
-from launcher.pictures import known_pictures
+from launcher.publish.pictures import known_pictures
 
 DOCS = ROOT / "web" / "docs"
 PICTURES = DOCS / "pictures"

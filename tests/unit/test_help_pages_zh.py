@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from launcher.locales import DEFINITIONS, LOCALES, PHRASES
 from launcher.paths import ROOT
+from launcher.publish.locales import DEFINITIONS, LOCALES, PHRASES
 
 DOCS = ROOT / "web" / "docs"
 NODES = sorted(page.stem for page in DOCS.glob("*.md"))

@@ -9,10 +9,10 @@ import safetensors.torch
 import torch
 
 from craft_core import tensor_file
+from craft_core.encoder import file as encoder_file
 from craft_core.errors import CraftError
 from craft_core.lora import storage
 from craft_core.projection import basis_file
-from craft_core.routing import encoder_file
 from craft_core.tensor_file import Kind, file_hash, opened, read, read_metadata
 from craft_core.training import loop, perceptual
 
@@ -100,7 +100,7 @@ def test_the_hash_is_of_the_whole_file(size, tmp_path, monkeypatch):
 
 def test_files_are_opened_and_hashed_in_one_place():
     own = re.compile(r"safe_open\(|safetensors\.torch\.load|load_file\(|:= \w+\.read\(")
-    files = [file for room in ("craft_core", "comfy_adapter", "nodes")
+    files = [file for room in ("craft_core", "client", "cli", "comfy_adapter", "nodes")
              for file in sorted((ROOT / room).rglob("*.py"))]  # fmt: skip
     assert len(files) > 100
     found = [str(file.relative_to(ROOT)) for file in files if own.search(file.read_text("utf-8"))]

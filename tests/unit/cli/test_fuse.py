@@ -7,17 +7,16 @@ import json
 import numpy as np
 import pytest
 import torch
+from craft_lora_pack.cli.bake import read_files
+from craft_lora_pack.cli.main import main
+from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.fusion import FUSION
+from craft_lora_pack.craft_core.lora import read_lora
+from craft_lora_pack.craft_core.merging import MERGES
 from raw_lora import pair
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from unet_layers import sdxl_layers
-
-from craft_core.cli.bake import read_files
-from craft_core.cli.main import main
-from craft_core.errors import CraftError
-from craft_core.fusion import FUSION
-from craft_core.lora import read_lora
-from craft_core.merging import MERGES
 
 PATHS = ("input_blocks.4.1.proj_in", "output_blocks.0.1.proj_out", "output_blocks.1.1.proj_in")
 DIFFUSERS = ("down_blocks.1.attentions.0.proj_in", "up_blocks.0.attentions.0.proj_out",
@@ -172,7 +171,7 @@ def test_a_file_that_appears_during_the_bake_is_not_written_over(files, capsys, 
         with open(path, "wb") as file:
             file.write(b"somebody else's")
 
-    monkeypatch.setattr("craft_core.cli.fuse.Layers.__call__", appears)
+    monkeypatch.setattr("craft_lora_pack.cli.fuse.Layers.__call__", appears)
     assert main(arguments(files, "--method", "direct")) == 1
     assert "is there already" in capsys.readouterr().err
     assert open(path, "rb").read() == b"somebody else's"
@@ -183,7 +182,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_bake(files, capsy
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("tempfile.TemporaryFile", refused)
-    monkeypatch.setattr("craft_core.cli.fuse.bake_without_model", lambda *given: 1 / 0)
+    monkeypatch.setattr("craft_lora_pack.cli.fuse.bake_without_model", lambda *given: 1 / 0)
     assert main(arguments(files, "--method", "direct")) == 1
     assert "cannot be written to" in capsys.readouterr().err
 
@@ -197,7 +196,7 @@ def test_the_bar_is_closed_whatever_happens(files, monkeypatch, capsys, left):
         seen.append(watch._bar)
         raise left
 
-    monkeypatch.setattr("craft_core.cli.fuse.bake_without_model", stopped)
+    monkeypatch.setattr("craft_lora_pack.cli.fuse.bake_without_model", stopped)
     assert main(arguments(files, "--method", "direct")) in (1, 130)
     assert seen[0].disable and capsys.readouterr().err  # a closed bar is disabled
 

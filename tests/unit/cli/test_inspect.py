@@ -7,10 +7,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from craft_lora_pack.cli.main import main
 from raw_lora import pair
 from safetensors.torch import load_file, save_file
-
-from craft_core.cli.main import main
 
 BLOCKS = ("input_blocks_4_1", "middle_block_1", "output_blocks_10_1")
 STEMS = [f"lora_unet_{block}_proj_{end}" for block in BLOCKS for end in ("in", "out")]

@@ -7,10 +7,9 @@ import signal
 
 import pytest
 import torch
-
-from craft_core.cli.main import main
-from craft_core.cli.progress import Progress
-from craft_core.training import Pace, Training
+from craft_lora_pack.cli.main import main
+from craft_lora_pack.cli.progress import Progress
+from craft_lora_pack.craft_core.training import Pace, Training
 
 IMAGES = ["--images", __file__, "--caption", "a file"]
 LORA = ["train", "lora", "--role", "content", "--checkpoint", "model.safetensors"]
@@ -52,7 +51,8 @@ def test_a_folder_of_the_host_that_is_not_there_is_told(capsys, tmp_path, monkey
 
 
 def test_no_comfyui_at_all_is_told(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("craft_core.cli.host.PACK", tmp_path)  # the clone may be in custom_nodes
+    # The clone may be in custom_nodes.
+    monkeypatch.setattr("craft_lora_pack.cli.host.PACK", tmp_path)
     monkeypatch.delenv("COMFYUI_PATH", raising=False)
     assert "--comfyui" in failed(capsys, *LORA, *IMAGES)
 

@@ -1,9 +1,9 @@
 """The table of methods, and that the README's is it."""
 
 import pytest
+from craft_lora_pack.cli.main import main
+from craft_lora_pack.cli.methods import FAMILIES, method_table
 
-from craft_core.cli.main import main
-from craft_core.cli.methods import FAMILIES, method_table
 from launcher.paths import ROOT
 
 BEGIN = "<!-- python -m craft_core methods --markdown -->\n"

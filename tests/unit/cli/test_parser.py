@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 
 import pytest
-
-from craft_core.cli import train_b4m, train_basis, train_encoder, train_lora
-from craft_core.cli.command import parser_of
-from craft_core.cli.knob_flags import flag_of, knobs_of
-from craft_core.cli.main import COMMANDS
-from craft_core.errors import CraftError
-from craft_core.training import TRAINING
+from craft_lora_pack.cli.command import parser_of
+from craft_lora_pack.cli.knob_flags import flag_of, knobs_of
+from craft_lora_pack.cli.main import COMMANDS
+from craft_lora_pack.cli.train import b4m as train_b4m
+from craft_lora_pack.cli.train import basis as train_basis
+from craft_lora_pack.cli.train import encoder as train_encoder
+from craft_lora_pack.cli.train import lora as train_lora
+from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.training import TRAINING
 
 RECIPES = {
     one.COMMAND.words: one.RECIPE for one in (train_b4m, train_basis, train_encoder, train_lora)

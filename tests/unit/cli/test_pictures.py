@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
-from craft_core.cli.pictures import find_pictures
-from craft_core.errors import CraftError
+from craft_lora_pack.cli.pictures import find_pictures
+from craft_lora_pack.craft_core.errors import CraftError
 
 
 def fill(folder, **captions):

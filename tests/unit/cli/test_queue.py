@@ -7,13 +7,12 @@ import signal
 import threading
 
 import pytest
+from craft_lora_pack.cli.main import main
+from craft_lora_pack.cli.queue.journal import NAME
+from craft_lora_pack.client.client import Client, server_url
+from craft_lora_pack.craft_core.errors import CraftError
 from fake_comfyui import FAILING_SEED, LORAS, PARTLY_WRONG, PROMPT, FakeComfyUI
 from PIL import Image
-
-from craft_core.cli.main import main
-from craft_core.cli.queue.journal import NAME
-from craft_core.errors import CraftError
-from craft_core.remote.client import Client, server_url
 
 PAGE = {
     "nodes": [

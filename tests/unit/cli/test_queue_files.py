@@ -4,14 +4,13 @@ import io
 import json
 
 import pytest
+from craft_lora_pack.cli.queue.journal import NAME, Journal
+from craft_lora_pack.cli.queue.matrix import jobs_of
+from craft_lora_pack.cli.queue.saving import save, stem_of, stems, with_job
+from craft_lora_pack.client.address import Inputs
+from craft_lora_pack.craft_core.errors import CraftError
 from fake_comfyui import OBJECT_INFO, PROMPT, picture
 from PIL import Image
-
-from craft_core.cli.queue.journal import NAME, Journal
-from craft_core.cli.queue.matrix import jobs_of
-from craft_core.cli.queue.saving import save, stem_of, stems, with_job
-from craft_core.errors import CraftError
-from craft_core.remote.address import Inputs
 
 
 def job(*matrix):

@@ -1,11 +1,10 @@
 """The matrix: what a user writes, and the jobs that come of it."""
 
 import pytest
+from craft_lora_pack.cli.queue.matrix import jobs_of
+from craft_lora_pack.client.address import Inputs
+from craft_lora_pack.craft_core.errors import CraftError
 from fake_comfyui import LORAS, OBJECT_INFO, PROMPT
-
-from craft_core.cli.queue.matrix import jobs_of
-from craft_core.errors import CraftError
-from craft_core.remote.address import Inputs
 
 
 def jobs(*matrix, settings=(), aliases=()):

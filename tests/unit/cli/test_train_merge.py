@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-
-from craft_core.cli import train_merge
-from craft_core.cli.command import parser_of
-from craft_core.cli.knob_flags import chosen_method, flag_of
-from craft_core.cli.main import COMMANDS, main
-from craft_core.errors import CraftError
-from craft_core.training import LEARNED
+from craft_lora_pack.cli.command import parser_of
+from craft_lora_pack.cli.knob_flags import chosen_method, flag_of
+from craft_lora_pack.cli.main import COMMANDS, main
+from craft_lora_pack.cli.train import merge as train_merge
+from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.training import LEARNED
 
 GIVEN = ["--content", "a.png", "--style", "b.png"]
 LORAS = ["--content-lora", "dog.safetensors", "--style-lora", "ink.safetensors", "0.8"]

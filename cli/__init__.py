@@ -1,0 +1,5 @@
+"""`python -m craft_core`: one command a file. Only here are flags read and results printed."""
+
+from .main import main
+
+__all__ = ["main"]

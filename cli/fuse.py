@@ -1,0 +1,210 @@
+"""`fuse`: LoRA files baked into one, with the model's names or, on any machine, by their own."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ..craft_core.errors import CraftError
+from ..craft_core.fusion import FUSION
+from ..craft_core.merging import MERGES, require_rank
+from ..craft_core.registry import Method
+from ..craft_core.requests import FuseData, ModelFiles
+from ..craft_core.tensor_file import Taken, is_writable
+from ..craft_core.training.registry import DTYPES
+from .bake import bake_without_model, require_known_sets
+from .command import PROGRAM, Command
+from .host import add_host_flags, enter
+from .knob_flags import add_method_flags, chosen_method
+from .train.common import TRAINED, add_layer_sets_flag, epilog, layer_sets
+from .train.encoder import add_lora_flags, experts
+
+METHODS = (*(one for one in FUSION if not one.traits.averages), *MERGES)
+MODEL_FLAGS = ("comfyui", "base_directory", "out", "custom_node", "cpu")  # of no use without one
+MODEL_TEXT = """\
+optional: without one the files' own names match the layers, and the ComfyUI flags below
+are refused; each FILE is a path, or a name as ComfyUI lists it"""
+OUT_TEXT = (
+    "An output directory: files that trainings saved under it are found by name. Where the "
+    "result goes is told by --save."
+)
+
+
+def _add_flags(parser: ArgumentParser) -> None:
+    add_lora_flags(parser)
+    parser.add_argument(
+        "--save", metavar="FILE", required=True,
+        help="The safetensors file to write; never over an existing one.",
+    )  # fmt: skip
+    add_method_flags(parser, METHODS, "How the LoRAs become one: the Router's methods as with "
+                     "every marker present, then merges of the weights.")  # fmt: skip
+    add_layer_sets_flag(parser, TRAINED)
+    parser.add_argument(
+        "--progress", metavar="X", type=_ranged(float, 0, 1), default=0.5,
+        help="Where in sampling a method that moves with time is taken: 0 the first step, 1 the "
+        "last. Default: %(default)s.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--steps", metavar="N", type=_ranged(int, 1, 10_000), default=20,
+        help="Steps of the sampling that --progress is a place in. Default: %(default)s.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rank", metavar="N", type=_ranged(int, 0, 4096), default=0,
+        help="Rank of the file; 0 for as many as the method needs, so that just rounding to the "
+        "saved type is lost. ties and dare have full rank and need a number. Default: %(default)s.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--save-as", choices=tuple(DTYPES), default="fp16",
+        help="Type of the saved numbers. Default: %(default)s.",
+    )  # fmt: skip
+    add_unet_flags(parser, OUT_TEXT)
+    parser.add_argument(
+        "--allow-unmatched", action="store_true",
+        help="Go without the LoRA keys and layer patterns that match nothing; they are reported.",
+    )  # fmt: skip
+
+
+def _ranged(kind: type, low: float, high: float) -> Callable[[str], Any]:
+    """What reads a flag's number."""
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:  # also refuses NaN
+            what = "whole number" if kind is int else "number"
+            raise ArgumentTypeError(f"{text!r} is no {what} from {low} to {high}")
+        return value
+
+    return read
+
+
+def add_unet_flags(parser: ArgumentParser, out: str) -> None:
+    """--checkpoint or --unet, and the host's flags. out: help for --out."""
+    group = parser.add_argument_group("model", MODEL_TEXT)
+    group.add_argument("--checkpoint", metavar="FILE", default="", help="A checkpoint.")
+    group.add_argument("--unet", metavar="FILE", default="", help="A diffusion model alone.")
+    add_host_flags(parser, out)
+
+
+def model_of(options: Namespace) -> ModelFiles | None:
+    """The model the user named, if any; CraftError for the host's flags without one."""
+    if not (options.checkpoint or options.unet):
+        given = [f"--{name.replace('_', '-')}" for name in MODEL_FLAGS if getattr(options, name)]
+        if given:
+            raise CraftError(
+                f"{' and '.join(given)} without a model",
+                "Without --checkpoint or --unet nothing of ComfyUI is started",
+                "Name the model, or leave these out",
+            )
+        return None
+    return ModelFiles(checkpoint=options.checkpoint, unet=options.unet)
+
+
+class Layers:
+    """A bar over layers, on stderr. It is closed when the block ends, by whatever way."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+
+    def __enter__(self) -> Layers:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._bar is None:
+            pause = 0.1 if sys.stderr.isatty() else 10.0
+            self._bar = tqdm(total=total, unit="layer", mininterval=pause)
+        self._bar.update(done - self._bar.n)
+
+
+def data_of(options: Namespace) -> FuseData:
+    """What the flags ask for, checked as far as no file has to be read."""
+    method, knobs = chosen_method(options, METHODS)
+    loras, path = experts(options), Path(options.save)
+    if not loras:
+        raise CraftError(
+            "There is neither a --content-lora nor a --style-lora",
+            "A file is made of one LoRA or more",
+            "Name the LoRAs",
+        )
+    _check_place(path)
+    if method.key in MERGES.keys():
+        require_rank(method, options.rank)
+    sets = layer_sets(options.layer_sets, TRAINED)
+    _check_sets(method, sets)
+    model = model_of(options)
+    if model is None and method.key in FUSION.keys():
+        require_known_sets(method, sets)
+    return FuseData(
+        model, loras, method, knobs, sets, options.progress, options.steps, options.rank,
+        options.save_as, path, options.allow_unmatched,
+    )  # fmt: skip
+
+
+def _check_place(path: Path) -> None:
+    if path.exists():
+        raise Taken(path)
+    folder, wrong = path.absolute().parent, ""
+    if path.suffix != ".safetensors":
+        wrong = "is no .safetensors"
+    elif not folder.is_dir():
+        wrong = "is in no folder"
+    elif not is_writable(folder):
+        wrong = "is in a folder that cannot be written to"
+    if wrong:
+        raise CraftError(
+            f"--save {path} {wrong}",
+            "A .safetensors file is written into an existing folder, never over another file",
+            "Choose another name",
+        )
+
+
+def _check_sets(method: Method, sets: str) -> None:
+    """CraftError for layer sets that the method does not listen to."""
+    if sets == TRAINED[0] or method.key in FUSION.keys() and method.traits.layer_sets:
+        return
+    listening = ", ".join(one.key for one in FUSION if one.traits.layer_sets)
+    raise CraftError(
+        f"--layer-sets with {method.key}",
+        f"Layer sets are for {listening}",
+        "Leave --layer-sets out, or choose another method",
+    )
+
+
+def _run(options: Namespace) -> None:
+    data = data_of(options)
+    with Layers() as watch:
+        if data.model is None:
+            report = bake_without_model(data, watch)
+        else:
+            report = enter(options).fuse(data, watch).report
+    print(f"{report}\n{data.path.absolute()}")
+
+
+COMMAND = Command(
+    ("fuse",),
+    "Bake LoRAs into one file that loads everywhere.",
+    "--content-lora FILE --style-lora FILE --method WHICH --save FILE [flags]",
+    _add_flags,
+    _run,
+    epilog(
+        (
+            f"{PROGRAM} fuse --content-lora dog.safetensors --style-lora ink.safetensors 0.8",
+            "--method direct --save dog_in_ink.safetensors",
+        ),
+        (
+            f"{PROGRAM} fuse --content-lora dog.safetensors --style-lora ink.safetensors",
+            "--method ties --density 0.3 --rank 32 --save dog_in_ink.safetensors",
+        ),
+    ),
+)

@@ -1,0 +1,273 @@
+"""`inspect`: what is in a LoRA file, block by block, and how two of them meet."""
+
+from __future__ import annotations
+
+import json
+import re
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..craft_core.errors import CraftError, listed
+from ..craft_core.lora.factors import combine
+from ..craft_core.lora.storage import read_tensors
+from ..craft_core.lora.text_encoder import count_matrices
+from ..craft_core.lora.without_model import carried, read_together
+from ..craft_core.merging.compare import Measure, Meeting, compare, measure
+from ..craft_core.requests import Read
+from ..craft_core.types import LoraFile
+from .command import PROGRAM, Command
+from .fuse import Layers, add_unet_flags, model_of
+from .host import enter
+
+_BLOCK = re.compile(r"[A-Za-z_.]*?\d+(?:[._]\d+)*")
+_OUT_TEXT = "An output directory: files that trainings saved under it are found by name."
+_PAIR = ("cosine", "up", "down", "conflict", "weighted")
+_EXPLAINED = """\
+|dW|      Frobenius norm of the update, alpha included
+top-K     share of all |dW| that its K = rank^2 largest entries hold
+cosine    of the two updates: 1 the same direction, 0 none in common, -1 opposite
+up, down  overlap of what the updates write and read: mean squared cosine of the principal
+          angles, 1 where the smaller space lies inside the larger
+conflict  share of entries with opposite signs; unrelated LoRAs have one half
+weighted  the same, weighed by the smaller entry: the share that cancels"""
+
+
+@dataclass(frozen=True)
+class Described:
+    """A file. kinds: what of it is not described, by kind, and in how many tensors."""
+
+    name: str
+    file: LoraFile
+    kinds: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """files: per file, what it does here, None where it does nothing."""
+
+    path: str
+    files: tuple[Measure | None, ...]
+    meeting: Meeting | None = None
+
+    @property
+    def block(self) -> str:
+        found = _BLOCK.match(self.path)
+        return found[0] if found else self.path
+
+
+def _add_flags(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "files", metavar="FILE", nargs="+",
+        help="One LoRA file, or two to compare; a path, or with a model a name that ComfyUI lists.",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="Every layer, for machines.")
+    add_unet_flags(parser, _OUT_TEXT)
+
+
+def _run(options: Namespace) -> None:
+    if len(options.files) > 2:
+        raise CraftError(
+            f"{len(options.files)} files are given", "One is described, or two are compared",
+            "Name one file or two",
+        )  # fmt: skip
+    model = model_of(options)
+    kinds: list[dict[str, int]] = [{} for _ in options.files]
+    if model is None:
+        read, kinds = _read(options.files)
+    else:
+        read = enter(options).read_loras(model, options.files)
+    described = [
+        Described(Path(name).name, file, counted)
+        for name, file, counted in zip(options.files, read.files, kinds, strict=True)
+    ]
+    total = sum(_adapted(read.files, path) for path in read.shapes)
+    layers = list(_watched(inspected(read.files, read.shapes), total))
+    if options.json:
+        print(json.dumps(_as_json(described, layers), indent=1))
+    else:
+        print("\n".join(_text(described, layers, model is not None)))
+
+
+def _read(files: Sequence[str]) -> tuple[Read, list[dict[str, int]]]:
+    """The files by their paths, each other's layers matched by name; and what is not read."""
+    states, kinds = [], []
+    for file in files:
+        state, metadata = read_tensors(Path(file))
+        state, counted = carried(state)
+        states.append((Path(file).name, state, metadata))
+        kinds.append(counted)
+    found = read_together(states, whole=False)
+    return Read(found.shapes, found.files), kinds
+
+
+def inspected(files: Sequence[LoraFile], shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Layer]:
+    """Every adapted layer in the order of `shapes`, one at a time."""
+    for path in shapes:
+        if not _adapted(files, path):
+            continue
+        updates = [
+            combine(file.layers[path], shapes[path][0]) if path in file.layers else None
+            for file in files
+        ]
+        found = tuple(None if one is None else measure(one) for one in updates)
+        both = [one for one in updates if one is not None]
+        yield Layer(path, found, compare(*both) if len(both) == 2 else None)
+
+
+def _adapted(files: Sequence[LoraFile], path: str) -> bool:
+    return any(path in file.layers for file in files)
+
+
+def _watched(layers: Iterable[Layer], total: int) -> Iterator[Layer]:
+    with Layers() as watch:
+        for done, layer in enumerate(layers, 1):
+            yield layer
+            watch(done, total)
+
+
+def _as_json(described: Sequence[Described], layers: Sequence[Layer]) -> Any:
+    return {
+        "files": [
+            {
+                "name": one.name,
+                "layers": len(one.file.layers),
+                "text_encoder_matrices": count_matrices(one.file),
+                "unmatched": list(one.file.unmatched),
+                "not_described": dict(one.kinds),
+                "metadata": dict(one.file.metadata),
+            }
+            for one in described
+        ],
+        "layers": [
+            {
+                "path": layer.path,
+                "block": layer.block,
+                "files": [None if one is None else asdict(one) for one in layer.files],
+                "pair": None
+                if layer.meeting is None
+                else asdict(layer.meeting) | _pair_numbers([layer]),
+            }
+            for layer in layers
+        ],
+        "pair": _pair_numbers(layers) if len(described) == 2 else None,
+    }
+
+
+def _text(described: Sequence[Described], layers: Sequence[Layer], placed: bool) -> Iterator[str]:
+    files = len(described)
+    for number, one in enumerate(described):
+        yield from _summary("AB"[number], one, layers, number, placed)
+    if not layers:
+        return
+    if files == 2:
+        alone = [sum(layer.meeting is None and layer.files[i] is not None for layer in layers)
+                 for i in (0, 1)]  # fmt: skip
+        yield (
+            f"{_layers(len(layers) - sum(alone))} in both, {alone[0]} in A alone, {alone[1]} in B "
+            f"alone{'' if placed else ', by their names'}"
+        )
+    yield ""
+    yield from _table(layers, files)
+    yield ""
+    yield _EXPLAINED if files == 2 else "\n".join(_EXPLAINED.splitlines()[:2])
+
+
+def _summary(
+    letter: str, one: Described, layers: Sequence[Layer], number: int, placed: bool
+) -> Iterator[str]:
+    file = one.file
+    measures = [m for layer in layers if (m := layer.files[number]) is not None]
+    yield f"{letter}  {one.name}"
+    yield (
+        f"   {_layers(len(measures))}, rank {_range(m.rank for m in measures)}, "
+        f"alpha {_range(m.alpha for m in measures)}, |dW| {_size(measures):.4g}, "
+        f"top-K sum {sum(m.top for m in measures):.4g} of {sum(m.total for m in measures):.4g}"
+    )
+    matrices = count_matrices(file)
+    yield f"   text encoder: {matrices or 'no'} matri{'x' if matrices == 1 else 'ces'}"
+    if one.kinds:
+        kinds = ", ".join(f"{kind}: {count}" for kind, count in one.kinds.items())
+        yield f"   tensors not described, and refused by the other commands: {kinds}"
+    if file.unmatched:
+        yield f"   match nothing: {len(file.unmatched)} ({listed(file.unmatched, 6)})"
+    elif placed:
+        yield "   every key matches the model"
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'' if count == 1 else 's'}"
+
+
+def _table(layers: Sequence[Layer], files: int) -> Iterator[str]:
+    """A line a block, and one for the whole."""
+    blocks: dict[str, list[Layer]] = {}
+    for layer in layers:
+        blocks.setdefault(layer.block, []).append(layer)
+    width = max(len(name) for name in [*blocks, "all"])
+    columns = [f"{letter} {what}" for letter in "AB"[:files] for what in ("|dW|", "top-K")]
+    pair = _PAIR if files == 2 else ()
+    yield "  ".join([f"{'block':<{width}}", "layers", *(f"{c:>9}" for c in (*columns, *pair))])
+    for name, inside in [*blocks.items(), ("all", list(layers))]:
+        yield "  ".join([f"{name:<{width}}", f"{len(inside):>6}", *_cells(inside, files)])
+
+
+def _cells(layers: Sequence[Layer], files: int) -> Iterator[str]:
+    for number in range(files):
+        measures = [m for layer in layers if (m := layer.files[number]) is not None]
+        if measures:
+            top, total = sum(m.top for m in measures), sum(m.total for m in measures)
+            yield f"{_size(measures):>9.4g}"
+            yield f"{top / total if total else 0.0:>9.1%}"
+        else:
+            yield from (f"{'-':>9}",) * 2
+    if files == 2:
+        numbers = _pair_numbers(layers)
+        for what in _PAIR:
+            value = numbers[what]
+            share = what in ("conflict", "weighted")
+            yield f"{'-':>9}" if value is None else f"{value:>9.1%}" if share else f"{value:>9.3f}"
+
+
+def _pair_numbers(layers: Sequence[Layer]) -> dict[str, float | None]:
+    """The pair's numbers over the layers that both adapt; None where there is nothing to say."""
+    shared = [(layer.files, layer.meeting) for layer in layers if layer.meeting is not None]
+    meetings = [meeting for _, meeting in shared]
+    sizes = [_size([files[i] for files, _ in shared if files[i] is not None]) for i in (0, 1)]
+    both, least = sum(m.both for m in meetings), sum(m.least for m in meetings)
+    return {
+        "cosine": _ratio(sum(m.inner for m in meetings), sizes[0] * sizes[1]),
+        "up": _ratio(sum(m.up for m in meetings), len(meetings)),
+        "down": _ratio(sum(m.down for m in meetings), len(meetings)),
+        "conflict": _ratio(sum(m.conflicts for m in meetings), both),
+        "weighted": _ratio(sum(m.lost for m in meetings), least),
+    }
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _size(measures: Iterable[Any]) -> float:
+    return sum(m.size**2 for m in measures) ** 0.5
+
+
+def _range(values: Iterable[float]) -> str:
+    found = sorted(set(values))
+    if not found:
+        return "-"
+    return f"{found[0]:g}" if len(found) == 1 else f"{found[0]:g} to {found[-1]:g}"
+
+
+COMMAND = Command(
+    ("inspect",),
+    "What is in a LoRA file, and how two of them meet.",
+    "FILE [FILE] [flags]",
+    _add_flags,
+    _run,
+    f"columns:\n{_EXPLAINED}\n\nexamples:\n"
+    f"  {PROGRAM} inspect dog.safetensors ink.safetensors\n"
+    f"  {PROGRAM} inspect dog.safetensors --checkpoint sd_xl_base_1.0.safetensors",
+)

@@ -1,0 +1,46 @@
+"""Parse, run, and turn what went wrong into one message and an exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from ..craft_core.errors import CraftError
+from ..craft_core.requests import Stopped
+from . import fuse, inspect, methods, queue
+from .command import parser_of
+from .train import b4m as train_b4m
+from .train import basis as train_basis
+from .train import encoder as train_encoder
+from .train import lora as train_lora
+from .train import merge as train_merge
+
+COMMANDS = (
+    train_basis.COMMAND,
+    train_lora.COMMAND,
+    train_b4m.COMMAND,
+    train_encoder.COMMAND,
+    train_merge.COMMAND,
+    fuse.COMMAND,
+    inspect.COMMAND,
+    methods.COMMAND,
+    queue.COMMAND,
+)
+FAILED, INTERRUPTED = 1, 130  # argparse itself leaves with 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 when the command did its work, 1 for a user's mistake, 130 after Ctrl-C."""
+    options = parser_of(COMMANDS).parse_args(argv)
+    try:
+        options.command.run(options)
+    except CraftError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return FAILED
+    except Stopped as stopped:
+        print(stopped)
+        return INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "Stopped before anything was saved.", file=sys.stderr)
+        return INTERRUPTED
+    return 0

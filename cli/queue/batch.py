@@ -1,0 +1,148 @@
+"""Jobs one after another: queue or pick up, follow, download; a failing one does not end it."""
+
+from __future__ import annotations
+
+import math
+import sys
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ...client.client import Client, Result
+from ...client.errors import RemoteError, ServerGone
+from ...client.progress import RunProgress
+from .journal import Journal
+from .matrix import Job
+from .saving import save, stems
+
+_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+
+
+@dataclass
+class Outcome:
+    """How many jobs made their files, were made before, and failed."""
+
+    done: int = 0
+    skipped: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Runs jobs of a workflow on a server into a folder. One job at a time is on the server."""
+
+    client: Client
+    journal: Journal
+    folder: Path
+    workflow: str
+    cancel_on_interrupt: bool = False
+
+    def run(self, jobs: list[Job]) -> Outcome:
+        """All jobs that are not done yet. ServerGone and KeyboardInterrupt end it half-way."""
+        outcome = Outcome()
+        with Display(len(jobs)) as display:
+            for number, job in enumerate(jobs):
+                display.begin(number, job)
+                if self.journal.is_done(job):
+                    outcome.skipped += 1
+                    continue
+                try:
+                    names = self._files(job, display.watch(job))
+                except ServerGone:
+                    raise
+                except RemoteError as error:
+                    outcome.failed += 1
+                    self.journal.failed(job, str(error))
+                    display.tell(f"{_called(number, job)} failed: {error}", sys.stderr)
+                else:
+                    outcome.done += 1
+                    for name in names:
+                        display.tell(str(self.folder / name), sys.stdout)
+                    if not names:
+                        display.tell(f"{_called(number, job)} gave no file", sys.stderr)
+        return outcome
+
+    def _files(self, job: Job, show: Callable[[str, dict[str, Any]], None]) -> list[str]:
+        result = self._result(job, show)
+        items = result.all_files()
+        contents = [self.client.fetch(item) for item in items]
+        names: list[str] = []
+        try:
+            for stem, item, content in zip(
+                stems(self.workflow, job, items), items, contents, strict=True
+            ):
+                names.append(save(content, self.folder, stem, self.workflow, job, item["filename"]))
+        except BaseException:  # also Ctrl-C: the job counts as not done, and is fetched again
+            for name in names:
+                (self.folder / name).unlink()
+            raise
+        self.journal.done(job, names)
+        return names
+
+    def _result(self, job: Job, show: Callable[[str, dict[str, Any]], None]) -> Result:
+        """Queue the job, or pick it up where an earlier command left it on the server."""
+        known = self.journal.prompt_id(job)
+        waits = known is not None and self.client.will_finish(known)
+        prompt_id = known if known is not None and waits else str(uuid.uuid4())
+        if not waits:  # noted before it is queued: whatever happens then, it is found again
+            self.journal.queued(job, prompt_id)
+        try:
+            with self.client.listening() as events:
+                if not waits:
+                    self.client.queue(job.prompt, prompt_id=prompt_id)
+                return self.client.follow(events, prompt_id, show, math.inf)
+        except KeyboardInterrupt:
+            if self.cancel_on_interrupt:
+                self.client.cancel(prompt_id)
+            raise
+
+
+def _called(number: int, job: Job) -> str:
+    return f"job {number + 1} ({job.name})" if job.parameters else f"job {number + 1}"
+
+
+class Display:
+    """One bar on stderr over all jobs, moving with the nodes and steps inside them."""
+
+    def __init__(self, jobs: int) -> None:
+        pause = 0.1 if sys.stderr.isatty() else 10.0
+        self._jobs, self._number = jobs, 0
+        self._bar = tqdm(total=jobs, bar_format=_FORMAT, mininterval=pause, file=sys.stderr)
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._move(self._jobs)
+        self._bar.close()
+
+    def begin(self, number: int, job: Job) -> None:
+        """The job that comes now; `number` from 0."""
+        self._number = number
+        self._bar.set_description_str(f"{number + 1}/{self._jobs} {job.name}", refresh=False)
+        self._bar.set_postfix_str("", refresh=False)
+        self._move(number)
+
+    def watch(self, job: Job) -> Callable[[str, dict[str, Any]], None]:
+        """What to hand the server's events about the job to."""
+        progress = RunProgress(job.prompt)
+
+        def show(kind: str, data: dict[str, Any]) -> None:
+            progress.event(kind, data)
+            steps = f" {progress.step:g}/{progress.steps:g}" if progress.steps else ""
+            self._bar.set_postfix_str(progress.title + steps, refresh=False)
+            self._move(self._number + progress.share)
+
+        return show
+
+    def _move(self, to: float) -> None:
+        self._bar.update(to - self._bar.n)
+
+    def tell(self, line: str, stream: Any) -> None:
+        """A line of its own above the bar."""
+        self._bar.write(line, file=stream)

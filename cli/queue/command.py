@@ -1,0 +1,145 @@
+"""The flags of `queue`, and what its endings tell."""
+
+from __future__ import annotations
+
+import uuid
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from ...client.address import Inputs
+from ...client.client import Client, server_url
+from ...client.errors import RemoteError, ServerGone
+from ...client.workflow import read_prompt
+from ...craft_core.errors import CraftError
+from ..command import PROGRAM, Command
+from ..train.common import epilog
+from .batch import Batch, Outcome
+from .journal import Journal
+from .matrix import Job, jobs_of
+
+SERVER = "http://127.0.0.1:8188"
+
+
+def _add_flags(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "workflow", metavar="FILE", type=Path,
+        help="A workflow as the page saves it, or exported as API.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--set", metavar="NODE.INPUT=VALUE", action="append", default=[],
+        help="Set an input in every job. NODE is an id, a title or a type, and is not needed where "
+        "one input has the name; may be repeated.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--matrix", metavar="NAME=VALUES", action="extend", nargs="+", default=[],
+        help='Make jobs of all combinations: a,b,"c, d"; 1..10; 0.2..1.0..0.2; @FILE with a value '
+        "a line. NAME is an input as in --set, or an --alias.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--alias", metavar="NAME=NODE.INPUT", action="append", default=[],
+        help="A name for --matrix; repeated, it sets several inputs to the same value.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--server",
+        metavar="URL",
+        default=SERVER,
+        help="The ComfyUI that runs. Default: %(default)s.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", metavar="FOLDER", type=Path, default=None,
+        help="Where the files and the journal go. Default: queue_NAME in this folder, after FILE.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dry-run", action="store_true", help="Print the jobs and queue none; asks the server."
+    )
+    parser.add_argument(
+        "--interrupt-server", action="store_true",
+        help="Ctrl-C also ends the job that runs; without it the server finishes that job.",
+    )  # fmt: skip
+
+
+def _run(options: Namespace) -> None:
+    url = server_url(options.server)
+    try:
+        object_info = Client(url).object_info()
+    except RemoteError as error:
+        raise _no_server(error) from error
+    inputs = Inputs(read_prompt(options.workflow, object_info), object_info)
+    jobs = jobs_of(inputs, options.set, options.matrix, options.alias)
+    if options.dry_run:
+        _print_jobs(jobs)
+        return
+    _end(_outcome(_batch(options, url), jobs), len(jobs))
+
+
+def _print_jobs(jobs: list[Job]) -> None:
+    for number, job in enumerate(jobs, 1):
+        print(f"{number}/{len(jobs)} {job.name}".rstrip())
+
+
+def _batch(options: Namespace, url: str) -> Batch:
+    name = options.workflow.stem
+    folder = options.out or Path(f"queue_{name}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        journal = Journal(folder, uuid.uuid4().hex)
+    except OSError as error:
+        raise _no_folder(folder, error) from error
+    client = Client(url, client_id=journal.client)
+    return Batch(client, journal, folder, name, options.interrupt_server)
+
+
+def _outcome(batch: Batch, jobs: list[Job]) -> Outcome:
+    try:
+        return batch.run(jobs)
+    except ServerGone as error:
+        raise _no_server(error) from error
+    except OSError as error:
+        raise _no_folder(batch.folder, error) from error
+    except KeyboardInterrupt as error:
+        left = "ended" if batch.cancel_on_interrupt else "finished by the server"
+        raise KeyboardInterrupt(
+            f"Stopped; the job that ran is {left}. Run the same command again to go on."
+        ) from error
+
+
+def _end(outcome: Outcome, total: int) -> None:
+    print(f"{outcome.done} done, {outcome.skipped} done before, {outcome.failed} failed")
+    if outcome.failed:
+        raise CraftError(
+            f"{outcome.failed} of {total} jobs failed, each for the reason above",
+            "The files of the others are saved",
+            "Correct the cause and run the same command again: it runs the failed ones alone",
+        )
+
+
+def _no_server(error: RemoteError) -> CraftError:
+    return CraftError(
+        f"No answer: {error}",
+        "The jobs run on a ComfyUI that is up",
+        "Start it, give its address with --server, and run the same command again; what is done "
+        "stays done",
+    )
+
+
+def _no_folder(folder: Path, error: OSError) -> CraftError:
+    return CraftError(
+        f"{folder} cannot be written to ({error.strerror or error})",
+        "The files of the jobs and the journal go there",
+        "Make room or give another folder with --out",
+    )
+
+
+COMMAND = Command(
+    ("queue",),
+    "Run a workflow with many settings on a running ComfyUI and fetch what it makes.",
+    "FILE [--set NODE.INPUT=VALUE] [--matrix NAME=VALUES ...] [flags]",
+    _add_flags,
+    _run,
+    epilog(
+        (
+            f"{PROGRAM} queue workflow.json --set KSampler.steps=20",
+            "--matrix content=dog,cat style=ink,oil seed=1..10",
+        ),
+    ),
+)

@@ -1,0 +1,1 @@
+"""`train`: one command a training; `common` holds what they share."""

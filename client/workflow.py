@@ -1,0 +1,302 @@
+"""Turn a workflow as the page saves it (UI format) into the prompt that the HTTP API takes.
+
+Follows what the page does when Run is pressed: widget values by position, control-after-generate
+values left out, muted nodes dropped, bypassed nodes passed through by type, reroutes and
+primitives dissolved, notes left out, subgraphs flattened to ids like `12:3`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..craft_core.errors import CraftError
+from .widgets import widget_values
+
+Json = dict[str, Any]
+MUTED, BYPASSED = 2, 4
+INPUT_NODE, OUTPUT_NODE = -10, -20  # the two ends of a subgraph
+PASS_THROUGH = {"Reroute"}
+NOTES = {"Note", "MarkdownNote"}
+PRIMITIVE = "PrimitiveNode"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What feeds an input: another node's output, or (origin None) a plain value."""
+
+    origin: str | None
+    slot: int = 0
+    value: Any = None
+
+
+def read_workflow(path: Path) -> Json:
+    """A workflow file in UI format; CraftError when it is something else."""
+    workflow = _read(path)
+    if not _is_of_page(workflow):
+        raise CraftError(
+            f"{path} is not a workflow as ComfyUI's page saves it (no nodes)",
+            "It is the JSON file of the page's File > Save or Export",
+            "Save the workflow in the page and give that file",
+        )
+    return workflow
+
+
+def read_prompt(path: Path, object_info: Json) -> Json:
+    """The API prompt of a workflow file in either format, for a server with these nodes."""
+    content = _read(path)
+    if _is_of_page(content):
+        return to_prompt(content, object_info)
+    if not _is_prompt(content):
+        raise CraftError(
+            f"{path} is no workflow",
+            "It is a JSON file of the page's File > Save, Export or Export (API)",
+            "Save the workflow in the page and give that file",
+        )
+    for node_id, node in content.items():
+        require_known(node["class_type"], node_id, object_info)
+    return content
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        wrong = f"{path} is not a JSON file ({error})"
+        raise CraftError(
+            f"There is no workflow file {path}" if missing else wrong,
+            "A workflow is a JSON file that ComfyUI's page has saved",
+            "Correct the path" if missing else "Save the workflow again in the page",
+        ) from error
+
+
+def _is_of_page(content: Any) -> bool:
+    return isinstance(content, dict) and isinstance(content.get("nodes"), list)
+
+
+def _is_prompt(content: Any) -> bool:
+    return (
+        isinstance(content, dict)
+        and bool(content)
+        and all(
+            isinstance(node, dict) and "class_type" in node and isinstance(node.get("inputs"), dict)
+            for node in content.values()
+        )
+    )
+
+
+def require_known(kind: str, node_id: str, object_info: Json) -> None:
+    """CraftError for a node type that the server does not have."""
+    if kind not in object_info:
+        raise CraftError(
+            f"The workflow needs the node {kind!r} (id {node_id})",
+            "This ComfyUI does not have it",
+            "Install the pack that brings it",
+        )
+
+
+def to_prompt(workflow: Json, object_info: Json) -> Json:
+    """The API prompt of a UI workflow: node id -> {class_type, inputs, _meta}."""
+    subgraphs = {item["id"]: item for item in _subgraph_definitions(workflow)}
+    root = Graph(workflow, subgraphs, object_info)
+    prompt: Json = {}
+    for graph, node in root.walk():
+        prompt[graph.path(node)] = {
+            "class_type": node["type"],
+            "inputs": graph.prompt_inputs(node),
+            "_meta": {"title": node.get("title") or node["type"]},
+        }
+    return drop_dangling_links(prompt)
+
+
+def _subgraph_definitions(workflow: Json) -> list[Json]:
+    return (workflow.get("definitions") or {}).get("subgraphs") or []
+
+
+def drop_dangling_links(prompt: Json) -> Json:
+    """Leave out inputs that come from nodes that are not in the prompt (muted ones)."""
+    for node in prompt.values():
+        node["inputs"] = {
+            name: value
+            for name, value in node["inputs"].items()
+            if not (isinstance(value, list) and value[0] not in prompt)
+        }
+    return prompt
+
+
+class Graph:
+    """One level of a workflow: the root, or one instance of a subgraph inside `parent`."""
+
+    def __init__(
+        self,
+        content: Json,
+        subgraphs: dict[str, Json],
+        object_info: Json,
+        parent: Graph | None = None,
+        instance: Json | None = None,
+    ):
+        self.content, self.subgraphs, self.object_info = content, subgraphs, object_info
+        self.parent, self.instance = parent, instance
+        self.nodes: dict[Any, Json] = {node["id"]: node for node in content["nodes"]}
+        self.links = {link["id"]: link for link in map(_link, content.get("links") or [])}
+        self.inner = {
+            node["id"]: Graph(subgraphs[node["type"]], subgraphs, object_info, self, node)
+            for node in content["nodes"]
+            if node["type"] in subgraphs
+        }
+
+    def path(self, node: Json) -> str:
+        """The node's id, behind the ids of the subgraph instances around it."""
+        own = str(node["id"])
+        if self.parent is None or self.instance is None:
+            return own
+        return f"{self.parent.path(self.instance)}:{own}"
+
+    def walk(self) -> Iterator[tuple[Graph, Json]]:
+        """Every node that will run, with the graph it is in."""
+        for node in self.content["nodes"]:
+            if node.get("mode", 0) in (MUTED, BYPASSED):
+                continue
+            if node["id"] in self.inner:
+                yield from self.inner[node["id"]].walk()
+            elif node["type"] not in PASS_THROUGH | NOTES | {PRIMITIVE}:
+                self._require_known(node)
+                yield self, node
+
+    def _require_known(self, node: Json) -> None:
+        require_known(node["type"], self.path(node), self.object_info)
+
+    def prompt_inputs(self, node: Json) -> Json:
+        """The inputs of one node for the API: widget values, then links over them."""
+        values = widget_values(node, self.object_info[node["type"]])
+        inputs = {name: boxed(value) for name, value in values.items()}
+        for index, entry in enumerate(node.get("inputs") or []):
+            source = self.resolve_input(node, index, entry.get("type", "*"))
+            if source is None:
+                continue
+            linked = source.origin is not None
+            inputs[entry["name"]] = [source.origin, source.slot] if linked else boxed(source.value)
+        return inputs
+
+    def resolve_input(self, node: Json, index: int, kind: str) -> Source | None:
+        """What feeds input `index` of a node, behind everything that only passes through."""
+        link = self.links.get(node["inputs"][index].get("link"))
+        if link is None:
+            return None
+        if link["origin_id"] != INPUT_NODE:
+            return self.resolve_output(self.nodes[link["origin_id"]], link["origin_slot"], kind)
+        assert self.parent is not None and self.instance is not None
+        name = self.content["inputs"][link["origin_slot"]]["name"]
+        return self.parent.instance_input(self.instance, name, kind)
+
+    def instance_input(self, instance: Json, name: str, kind: str) -> Source | None:
+        """What a subgraph instance is given for one of its inputs: a link or a widget value."""
+        for index, entry in enumerate(instance.get("inputs") or []):
+            if entry["name"] == name and entry.get("link") is not None:
+                return self.resolve_input(instance, index, kind)
+        return self.inner[instance["id"]].shown_value(name)
+
+    def shown_value(self, name: str) -> Source | None:
+        """The value of the widget that this subgraph's instance shows for one of its inputs.
+
+        Where the instance has saved none, the value of the inner widget that it shows.
+        """
+        assert self.instance is not None
+        shown = {entry["name"]: self._shown_widget(entry) for entry in self.content["inputs"]}
+        shown = {name: widget for name, widget in shown.items() if widget is not None}
+        values = self.instance.get("widgets_values")
+        if isinstance(values, list):
+            values = dict(zip(shown, values, strict=True)) if len(shown) == len(values) else {}
+        if values and name in values:
+            return Source(None, value=values[name])
+        return self._own_value(*shown[name]) if name in shown else None
+
+    def _shown_widget(self, subgraph_input: Json) -> tuple[Json, Json] | None:
+        """The first (node, input entry) that an input of this subgraph leads to as a widget."""
+        for link_id in subgraph_input.get("linkIds") or []:
+            link = self.links.get(link_id)
+            target = self.nodes.get(link["target_id"]) if link else None
+            if link is not None and target is not None:
+                entry = target["inputs"][link["target_slot"]]
+                if entry.get("widget"):
+                    return target, entry
+        return None
+
+    def _own_value(self, node: Json, entry: Json) -> Source | None:
+        """What a node's own widget holds, also one that an instance inside shows."""
+        if node["id"] in self.inner:
+            return self.inner[node["id"]].shown_value(entry["name"])
+        self._require_known(node)
+        values = widget_values(node, self.object_info[node["type"]])
+        name = entry["widget"]["name"]
+        return Source(None, value=values[name]) if name in values else None
+
+    def resolve_output(self, node: Json, slot: int, kind: str) -> Source | None:
+        """Where output `slot` of a node really comes from, for an input of type `kind`."""
+        mode, name = node.get("mode", 0), node["type"]
+        if mode == MUTED:
+            return None
+        if mode == BYPASSED:
+            index = _bypass_input(node, slot, kind)
+            return None if index is None else self.resolve_input(node, index, kind)
+        if node["id"] in self.inner:
+            return self.inner[node["id"]].resolve_exit(slot, kind)
+        if name in PASS_THROUGH:
+            return self.resolve_input(node, 0, kind) if node.get("inputs") else None
+        if name == PRIMITIVE:
+            values = node.get("widgets_values") or [None]
+            return Source(None, value=values[0])
+        return None if name in NOTES else Source(self.path(node), slot)
+
+    def resolve_exit(self, slot: int, kind: str) -> Source | None:
+        """What a subgraph hands out of its output `slot`."""
+        for link in self.links.values():
+            if link["target_id"] == OUTPUT_NODE and link["target_slot"] == slot:
+                if link["origin_id"] == INPUT_NODE:
+                    assert self.parent is not None and self.instance is not None
+                    name = self.content["inputs"][link["origin_slot"]]["name"]
+                    return self.parent.instance_input(self.instance, name, kind)
+                return self.resolve_output(self.nodes[link["origin_id"]], link["origin_slot"], kind)
+        return None
+
+
+def _link(link: Any) -> Json:
+    """A link as a mapping (the root saves lists, subgraphs save mappings)."""
+    if isinstance(link, dict):
+        return link
+    names = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+    return dict(zip(names, link, strict=False))
+
+
+def boxed(value: Any) -> Any:
+    """Lists are boxed: a bare one would be read as a link."""
+    return {"__value__": value} if isinstance(value, list) else value
+
+
+def _fits(given: Any, wanted: Any) -> bool:
+    """Whether two slot types connect (`*` with all; a comma list with each of its types)."""
+    if given in ("*", "", 0) or wanted in ("*", "", 0):
+        return True
+    left, right = str(given).lower().split(","), str(wanted).lower().split(",")
+    return not set(left).isdisjoint(right)
+
+
+def _bypass_input(node: Json, slot: int, kind: str) -> int | None:
+    """The input that stands in for output `slot` of a bypassed node, None without one."""
+    inputs = node.get("inputs") or []
+    types = [entry.get("type", "*") for entry in inputs]
+    given = node["outputs"][slot].get("type", "*")
+    if kind in ("*", ""):
+        return min(slot, len(types) - 1) if slot < len(types) else (0 if types else None)
+    if slot < len(types) and _fits(types[slot], given) and _fits(types[slot], kind):
+        return slot
+    if kind in types:
+        return types.index(kind)
+    for index, candidate in enumerate(types):
+        if _fits(candidate, given) and _fits(candidate, kind):
+            return index
+    return None

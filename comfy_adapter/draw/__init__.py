@@ -1,0 +1,1 @@
+"""Pictures for the page: curves, maps, grids and sheets."""

@@ -1,0 +1,187 @@
+"""The map of a sampling run in the page, under the node of ours that last touched the MODEL.
+
+That node leaves a viewer on the MODEL. Whatever sampler then runs it, who acts is noted and, when
+the run has ended well, the map is sent as the node's output, as the host sends outputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import comfy.patcher_extension
+from comfy_api.latest import io, ui
+from comfy_execution.graph import DynamicPrompt
+from comfy_execution.graph_utils import is_link
+from comfy_execution.progress import get_progress_state
+from comfy_execution.utils import get_executing_context
+from server import PromptServer
+from torch import Tensor
+
+from ...client.progress import title_of
+from ..engine.recorder import RECORDER, Recorder
+from .activity import recorded_sheet
+
+LOG = logging.getLogger("craft")
+VIEWER = "craft_viewer"  # its key in a MODEL's transformer options, and its wrapper's
+_OUTER = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
+
+
+Sampler = tuple[str, str]  # its id in the prompt and its type: pages give ids again
+
+
+@dataclass
+class Viewer:
+    """The node that shows the maps of a MODEL's runs: of each sampler, those of its last prompt.
+
+    node: its id in the prompt; None where no prompt runs. before: whom it took the MODEL over from.
+    pictures: of each sampler, as the host saved them, by what they show. ran: those
+    that ran in the prompt under way. sent: what the page has from it; None before the first.
+    """
+
+    node: str | None
+    before: Viewer | None = None
+    pictures: dict[Sampler, dict[bytes, Any]] = field(default_factory=dict)
+    prompt: str = ""
+    ran: set[Sampler] = field(default_factory=set)
+    sent: list[Any] | None = None
+
+    def is_seen(self) -> bool:
+        """Whether a page waits for what this node shows."""
+        server = getattr(PromptServer, "instance", None)
+        asked = server is not None and server.client_id is not None
+        running = asked and get_executing_context() is not None
+        return running and get_progress_state().dynprompt.has_node(self.node)
+
+    def show(self, recorder: Recorder, steps: int) -> None:
+        """The map of a run that ended, in place of those of its sampler's earlier prompts."""
+        sampler = self._begin()
+        sheet = recorded_sheet(recorder, steps, _title(sampler[0]))
+        if sheet is not None:
+            self._add(sampler, sheet)
+        self._send()
+        self._withdraw_before()
+
+    def withdraw(self) -> None:
+        """Take away the maps that the running sampler left: another node shows this run's."""
+        if not self.is_seen():
+            return
+        self._begin()
+        self._send()
+        self._withdraw_before()
+
+    def _withdraw_before(self) -> None:
+        if self.before is not None:
+            self.before.withdraw()
+
+    def _begin(self) -> Sampler:
+        """The sampler that runs; its first run in a prompt drops its maps of earlier prompts.
+
+        Inside a node that expands it is that node: a kept one expands no more. Maps of samplers
+        that left the prompt, or that this node no longer leads to, are dropped.
+        """
+        context, dynprompt = get_executing_context(), get_progress_state().dynprompt
+        if self.prompt != context.prompt_id:
+            self.prompt, self.ran, self.sent = context.prompt_id, set(), None
+        node, here = (dynprompt.get_real_node_id(one) for one in (context.node_id, self.node))
+        sampler = (node, _kind(dynprompt, node))
+        if sampler not in self.ran:
+            self.ran.add(sampler)
+            self.pictures[sampler] = {}
+        for one in self.pictures.keys() - self.ran:
+            if _kind(dynprompt, one[0]) != one[1] or here not in _sources(dynprompt, one[0]):
+                del self.pictures[one]
+        return sampler
+
+    def _shown(self) -> dict[bytes, Any]:
+        """All samplers' pictures; those that are alike once."""
+        return {key: one for own in self.pictures.values() for key, one in own.items()}
+
+    def _add(self, sampler: Sampler, sheet: Tensor) -> None:
+        """Keep a picture of a map; one that is there already is not saved again."""
+        key = hashlib.sha256(sheet.numpy().tobytes()).digest()
+        saved = self._shown().get(key)
+        if saved is None:
+            (saved,) = ui.PreviewImage(sheet).values
+        self.pictures[sampler][key] = saved
+
+    def _send(self) -> None:
+        """To the page that queued the prompt, unless it was sent just this in it."""
+        pictures = list(self._shown().values())
+        if pictures == self.sent:
+            return
+        self.sent = pictures
+        server = PromptServer.instance
+        message = {
+            "node": self.node,
+            "display_node": get_progress_state().dynprompt.get_display_node_id(self.node),
+            "output": map_output(pictures),
+            "prompt_id": self.prompt,
+        }
+        server.send_sync("executed", message, server.client_id)
+
+
+def _kind(dynprompt: DynamicPrompt, node: str) -> str:
+    """Its type; none where it is not in the prompt."""
+    return dynprompt.get_node(node)["class_type"] if dynprompt.has_node(node) else ""
+
+
+def _sources(dynprompt: DynamicPrompt, node: str) -> set[str]:
+    """The node and all those of the prompt that lead to it; none where it is not in the prompt."""
+    found, ahead = set(), [node]
+    while ahead:
+        one = ahead.pop()
+        if one not in found and dynprompt.has_node(one):
+            found.add(one)
+            ahead += [
+                link[0] for link in dynprompt.get_node(one)["inputs"].values() if is_link(link)
+            ]
+    return found
+
+
+def _title(node: str) -> str:
+    """As the page calls the node. The maps' font has ASCII alone: else the node's type and id."""
+    dynprompt = get_progress_state().dynprompt
+    asked = dynprompt.get_node(node) if dynprompt.has_node(node) else {}
+    title = str(title_of(asked))
+    return title if title.isascii() else f"{asked['class_type']} #{node}"
+
+
+def map_output(pictures: list[Any]) -> dict[str, Any]:
+    """A node's output in the page: these saved pictures, none to take away what it shows."""
+    return {"images": pictures, "animated": (False,)}
+
+
+def view_under(node: type[io.ComfyNode], model: Any) -> Any:
+    """A clone of MODEL whose runs are shown under the running node."""
+    clone = model.clone()
+    options = clone.model_options["transformer_options"]
+    options[VIEWER] = Viewer(node.hidden and node.hidden.unique_id, options.get(VIEWER))
+    clone.remove_wrappers_with_key(_OUTER, VIEWER)
+    clone.add_wrapper_with_key(_OUTER, VIEWER, _watched)
+    return clone
+
+
+def viewer_of(model: Any) -> Viewer | None:
+    """Who shows this MODEL's runs; None where nobody is to (a sweep's, a plain one)."""
+    return model.model_options["transformer_options"].get(VIEWER)
+
+
+def _watched(executor: Any, noise: Any, latent: Any, sampler: Any, sigmas: Tensor, *args, **kwargs):
+    """OUTER_SAMPLE: one sampling run. A failed or interrupted one shows nothing."""
+    options = executor.class_obj.model_options["transformer_options"]
+    viewer = options[VIEWER]
+    if RECORDER in options or not viewer.is_seen():  # a recorder is another's, who shows the map
+        return executor(noise, latent, sampler, sigmas, *args, **kwargs)
+    recorder = options[RECORDER] = Recorder()
+    try:
+        output = executor(noise, latent, sampler, sigmas, *args, **kwargs)
+    finally:
+        del options[RECORDER]
+    try:
+        viewer.show(recorder, len(sigmas) - 1)
+    except OSError as error:  # a full disk: the picture that was sampled is worth more
+        LOG.warning("The map of who acted could not be saved: %s", error)
+    return output

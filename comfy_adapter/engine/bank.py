@@ -1,0 +1,99 @@
+"""The bank's factors as a module the host loads, counts and offloads like any other model."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_patcher
+import torch
+from torch import Tensor, nn
+
+from ...craft_core.types import Bank, Factors
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One branch's factors inside a stacked layer: columns [start, start + rank) belong to it."""
+
+    branch: int
+    start: int
+    rank: int
+    scale: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """Factors of one layer that write the same rows, stacked along the rank.
+
+    name: parameter prefix in the module. rows: as in Factors.
+    """
+
+    name: str
+    slots: tuple[Slot, ...]
+    rows: tuple[int, int] | None
+
+
+class BankModule(nn.Module):
+    """Stacked factors of all branches: per group `down` (ranks, n, *kernel), `up` (out, ranks)."""
+
+    def __init__(self, bank: Bank, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.groups: list[list[Group]] = [
+            self._stack(index, bank, path, dtype) for index, path in enumerate(bank.layers)
+        ]
+
+    def _stack(self, index: int, bank: Bank, path: str, dtype: torch.dtype) -> list[Group]:
+        by_rows: dict[tuple[int, int] | None, list[tuple[int, Factors]]] = {}
+        for j, branch in enumerate(bank.branches):
+            for factors in branch.layers.get(path, ()):
+                by_rows.setdefault(factors.rows, []).append((j, factors))
+        groups = []
+        for part, (rows, members) in enumerate(by_rows.items()):
+            name = f"layer_{index}_{part}"
+            self._add(f"{name}_down", torch.cat([f.down.to(dtype) for _, f in members], 0))
+            self._add(f"{name}_up", torch.cat([f.up.to(dtype) for _, f in members], 1))
+            groups.append(Group(name, _slots(members), rows))
+        return groups
+
+    def _add(self, name: str, value: Tensor) -> None:
+        self.register_parameter(name, nn.Parameter(value.contiguous(), requires_grad=False))
+
+    def factors(self, group: Group, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(down, up) of a group on `like`'s device and dtype; read anew at each call, because
+        the host may have moved them."""
+        down = getattr(self, f"{group.name}_down")
+        up = getattr(self, f"{group.name}_up")
+        return down.to(like.device, like.dtype), up.to(like.device, like.dtype)
+
+    def get_dtype(self) -> torch.dtype:
+        return self.dtype
+
+
+def _slots(members: list[tuple[int, Factors]]) -> tuple[Slot, ...]:
+    slots, start = [], 0
+    for branch, factors in members:
+        slots.append(Slot(branch, start, factors.rank, factors.scale))
+        start += factors.rank
+    return tuple(slots)
+
+
+def bank_patcher(bank: Bank, like: Any) -> Any:
+    """A ModelPatcher around the bank's factors, in the inference dtype of the MODEL `like`."""
+    module = BankModule(bank, like.model.get_dtype_inference())
+    return _patcher(module, like.load_device, like.offload_device)
+
+
+def _patcher(module: BankModule, load_device: Any, offload_device: Any) -> Any:
+    patcher = comfy.model_patcher.CoreModelPatcher(module, load_device, offload_device)
+    # How the host makes a copy for a further device.
+    patcher.cached_patcher_init = (_copied, (module, load_device, offload_device))
+    return patcher
+
+
+def _copied(
+    module: BankModule, load_device: Any, offload_device: Any, disable_dynamic: bool = False
+) -> Any:
+    return _patcher(copy.deepcopy(module), load_device, offload_device)

@@ -1,0 +1,246 @@
+"""The engine: a bank of branches with gates, carried by a MODEL through any sampler of the host.
+
+One batched forward serves conditional and unconditional rows; the low-rank work runs on the rows
+whose gate is not zero. Two wrappers do it: around a sampling run, hooks are attached and roles
+assigned; around each model call, the gates of its moment are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import comfy.patcher_extension
+import torch
+from torch import Tensor
+
+from ...craft_core.errors import CraftError
+from ...craft_core.guidance.acfg import row_gates
+from ...craft_core.schedule.clock import model_table, moment
+from ...craft_core.types import Bank, Gates
+from .bank import bank_patcher
+from .hooks import Call, Run, attached
+from .recorder import RECORDER, Recorder
+from .roles import Role, Roles
+
+KEY = "craft_lora_bank"
+ASYMMETRIC = "craft_asymmetric"
+ROLES = "craft_roles"
+_WRAPPERS = comfy.patcher_extension.WrappersMP
+
+
+@dataclass
+class _Session:
+    """One sampling run under way: its schedule, roles and, per device, the call now running."""
+
+    sigmas: tuple[float, ...]
+    roles: Roles
+    asymmetric: bool
+    recorder: Recorder | None = None
+    calls: dict[int, Call] = field(default_factory=dict)
+    levels: Any = None  # noise levels of the model's own clock, where the gates live on it
+    batch: int | None = None  # images a conditioning evaluates, as the host says it
+    compiled: bool = False
+
+
+class RoutedBank:
+    """The layers of a bank and its gates on one MODEL: the wrappers the host calls."""
+
+    def __init__(self, bank: Bank, gates: Gates, own_clock: bool, factors_key: str) -> None:
+        self.layers, self.gates, self.own_clock = bank.layers, gates, own_clock
+        self.roles = tuple(branch.role for branch in bank.branches)
+        self.factors_key = factors_key
+        self._session: _Session | None = None
+
+    def sample(self, executor: Any, guider: Any, sigmas: Tensor, extra_args: dict, *args: Any):
+        """SAMPLER_SAMPLE: runs after the host has loaded the model and prepared the conds."""
+        options = extra_args["model_options"]["transformer_options"]
+        asymmetric = bool(options.get(ASYMMETRIC, False))
+        with self._attach(guider, options, sigmas, asymmetric):
+            return executor(guider, sigmas, extra_args, *args)
+
+    @contextmanager
+    def _attach(
+        self, guider: Any, options: dict, sigmas: Tensor, asymmetric: bool
+    ) -> Iterator[None]:
+        roles = options.setdefault(ROLES, Roles())
+        roles.join(guider.conds, self.gates.views, copy_all=not asymmetric)
+        session = _Session(tuple(sigmas.tolist()), roles, asymmetric, options.get(RECORDER))
+        session.levels = noise_levels(guider.model_patcher) if self.own_clock else None
+        session.compiled = _is_compiled(guider)
+        with ExitStack() as stack:
+            for patcher in _patchers(guider):
+                call = session.calls[id(patcher.model)] = Call()
+                factors = patcher.get_additional_models_with_key(self.factors_key)[0].model
+                model = patcher.model.diffusion_model
+                stack.enter_context(attached(model, self.layers, factors, call))
+            outer, self._session = self._session, session
+            try:
+                yield
+            finally:
+                self._session = outer
+
+    def apply(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """APPLY_MODEL: set the gates of this call, and clear them whatever happens."""
+        session = self._session
+        call = session and session.calls.get(id(executor.class_obj))
+        if session is None or call is None:  # a call from outside the sampling run
+            return executor(*args, **kwargs)
+        options = args[5] if len(args) > 5 else kwargs["transformer_options"]
+        rows = args[0].shape[0]
+        call.set(*self._runs(session, options, rows))
+        call.doubled = 2 * rows if kwargs.get("ref_latents") else None
+        try:
+            with _eager() if call.runs and session.compiled else nullcontext():
+                return executor(*args, **kwargs)
+        finally:
+            call.clear()
+
+    def count(
+        self, executor: Any, model: Any, conds: Any, x_in: Tensor, timestep: Tensor, *args: Any
+    ) -> Any:
+        """CALC_COND_BATCH: how many images each conditioning is about to evaluate; views that
+        would all be the backbone's are evaluated once."""
+        session = self._session
+        if session is not None:
+            session.batch = x_in.shape[0]
+            alone = session.roles.banks == 1 < session.roles.views
+            if alone and not self._table(session, float(timestep[0])).any():
+                conds = session.roles.first_views(conds)
+        return executor(model, conds, x_in, timestep, *args)
+
+    def _runs(self, session: _Session, options: dict, rows: int) -> tuple[int, list[Run]]:
+        """The call's chunks as runs of equal roles, each with its gate table.
+
+        A wrapper that samples in tiles repeats the whole batch once a tile, and so do the runs.
+        """
+        uuids = options.get("uuids") or [None]
+        sigma = float(options["sigmas"][0])
+        table = self._table(session, sigma)
+        if session.recorder is not None:
+            session.recorder.note(self.factors_key, self.layers, self.roles, sigma, table)
+        runs, at = [], 0
+        for role, members in groupby(session.roles.of(key) for key in uuids):
+            size = len(list(members))
+            gates = self._gates(table, role, session.asymmetric)
+            if gates is not None:
+                runs.append(Run(at, at + size, gates))
+            at += size
+        return _tiled(_joined(runs), len(uuids), rows, session.batch)
+
+    def _table(self, session: _Session, sigma: float) -> Tensor:
+        return self.gates.at(moment(sigma, session.sigmas, session.levels))
+
+    def _gates(self, table: Tensor, role: Role, asymmetric: bool) -> list[list[float]] | None:
+        kind = "cond" if role.conditional else "uncond"
+        rows = row_gates(table, kind, asymmetric)  # (views, layers, branches)
+        view = role.view if len(rows) > 1 else 0
+        return rows[view].tolist() if rows.any() else None
+
+
+def _tiled(runs: list[Run], chunks: int, rows: int, batch: int | None) -> tuple[int, list[Run]]:
+    """(chunks, runs) of a call of `rows` rows: those of one pass, repeated for every tile."""
+    alike = not runs or (runs[0].start, runs[0].stop) == (0, chunks)
+    if alike or batch is None or rows == chunks * batch:
+        return chunks, runs
+    tiles, rest = divmod(rows, chunks * batch)
+    if rest:
+        raise CraftError(
+            f"The model is called with {rows} rows for {chunks} conditionings of {batch} images",
+            "Asymmetric guidance needs to know which rows are whose",
+            "Turn asymmetric off, or take out the node that rearranges the batch",
+        )
+    return tiles * chunks, [
+        Run(tile * chunks + run.start, tile * chunks + run.stop, run.gates)
+        for tile in range(tiles)
+        for run in runs
+    ]
+
+
+def _is_compiled(guider: Any) -> bool:
+    """Whether torch.compile runs any part of this model: by the host's node, or in place."""
+    options = guider.model_options.get("transformer_options", {})
+    by_host = options.get("wrappers", {}).get(_WRAPPERS.APPLY_MODEL, {}).get("torch.compile")
+    modules = guider.model_patcher.model.diffusion_model.modules()
+    return bool(by_host) or any(
+        type(m).__name__ == "OptimizedModule" or getattr(m, "_compiled_call_impl", None)
+        for m in modules
+    )
+
+
+def _eager() -> AbstractContextManager:
+    """Compiled models run eagerly while branches act: torch.compile reuses graphs it traced
+    before the hooks came, without looking, and those would drop the branches silently."""
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    if set_stance is None:
+        raise CraftError(
+            f"The model is compiled and torch is {torch.__version__}",
+            "Routed LoRAs can switch compiling off for their steps from torch 2.6 on",
+            "Update torch, or take out the node that compiles the model",
+        )
+    return set_stance("force_eager")
+
+
+def _joined(runs: list[Run]) -> list[Run]:
+    """Neighbouring runs with the same gates as one, so that plain CFG is a single product."""
+    out: list[Run] = []
+    for run in runs:
+        if out and out[-1].stop == run.start and out[-1].gates == run.gates:
+            out[-1] = Run(out[-1].start, run.stop, run.gates)
+        else:
+            out.append(run)
+    return out
+
+
+def _patchers(guider: Any) -> list[Any]:
+    """The patchers whose models this run evaluates: one, or one a device."""
+    clones = guider.model_options.get("multigpu_clones")
+    return list(clones.values()) if clones else [guider.model_patcher]
+
+
+def attach(
+    model: Any, bank: Bank, gates: Gates, own_clock: bool = False, factors: Any = None
+) -> Any:
+    """A clone of MODEL that carries the bank; nothing of the given MODEL changes.
+
+    own_clock: the gates' progress runs over the model's whole noise range, not the run's steps.
+    factors: the bank's patcher, where several MODELs share one.
+    """
+    routed = model.clone()
+    if not bank.layers:
+        return routed
+    key = f"{KEY}_{sum(1 for name in routed.additional_models if name.startswith(KEY))}"
+    carrier = RoutedBank(bank, gates, own_clock, key)
+    routed.set_additional_models(key, [factors or bank_patcher(bank, routed)])
+    routed.add_wrapper_with_key(_WRAPPERS.SAMPLER_SAMPLE, key, carrier.sample)
+    routed.add_wrapper_with_key(_WRAPPERS.CALC_COND_BATCH, key, carrier.count)
+    routed.add_wrapper_with_key(_WRAPPERS.APPLY_MODEL, key, carrier.apply)
+    return routed
+
+
+def is_routed(model: Any) -> bool:
+    return any(name.startswith(KEY) for name in model.additional_models)
+
+
+def set_asymmetric(model: Any, asymmetric: bool) -> Any:
+    """A clone whose unconditional rows run on the backbone alone (ACFG), or as the rest (CFG)."""
+    clone = model.clone()
+    clone.model_options["transformer_options"][ASYMMETRIC] = asymmetric
+    return clone
+
+
+def recorded(model: Any) -> tuple[Any, Recorder]:
+    """A clone whose sampling runs are noted, and where."""
+    clone, recorder = model.clone(), Recorder()
+    clone.model_options["transformer_options"][RECORDER] = recorder
+    return clone, recorder
+
+
+def noise_levels(model: Any, points: int = 1000) -> Any:
+    """The model's sigmas, evenly spaced over its percent as the host's nodes count it."""
+    sampling = model.get_model_object("model_sampling")
+    inner = [float(sampling.percent_to_sigma(i / points)) for i in range(1, points)]
+    return model_table([float(sampling.sigma_max), *inner, float(sampling.sigma_min)])

@@ -1,0 +1,180 @@
+"""Row-gated low-rank branches: torch forward hooks on exactly the adapted layers.
+
+    y[rows] += gate * scale * (x[rows] down^T) up^T
+
+A hook adds to what its layer returns; it never replaces `forward` and never touches a weight, so
+packs that wrap forwards stack with it in any order, and quantised or streamed bases stay exact.
+Hooks live on the model only while a sampling run lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...craft_core.errors import CraftError
+from .bank import BankModule, Group
+
+
+@dataclass(frozen=True)
+class Run:
+    """Chunks [start, stop) of a model call share one gate table.
+
+    gates[layer][branch]: what multiplies a branch in a layer.
+    """
+
+    start: int
+    stop: int
+    gates: Sequence[Sequence[float]]
+
+
+@dataclass
+class Call:
+    """What the model call now under way asks of the hooks; empty runs mean: do nothing.
+
+    chunks: number of conditionings stacked along the batch; chunk j owns the rows
+    [j * b, (j + 1) * b), b = rows / chunks, in every layer.
+    doubled: twice the call's rows, where models embed reference images at timestep 0: layers
+    that see one vector a row then get all rows, and all of them again below.
+    """
+
+    chunks: int = 1
+    runs: list[Run] = field(default_factory=list)
+    doubled: int | None = None
+
+    def set(self, chunks: int, runs: list[Run]) -> None:
+        self.chunks, self.runs = chunks, runs
+
+    def clear(self) -> None:
+        self.set(1, [])
+        self.doubled = None
+
+
+@contextmanager
+def attached(
+    diffusion_model: nn.Module, layers: Sequence[str], bank: BankModule, call: Call
+) -> Iterator[None]:
+    """Hooks of all layers on for the duration of the block, and off after it, come what may."""
+    handles = []
+    try:
+        for index, path in enumerate(layers):
+            hook = LayerHook(index, path, bank, call)
+            module = diffusion_model.get_submodule(path)
+            handles.append(module.register_forward_hook(hook, with_kwargs=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class LayerHook:
+    """The branches of one layer."""
+
+    def __init__(self, index: int, path: str, bank: BankModule, call: Call) -> None:
+        self.index, self.path, self.bank, self.call = index, path, bank, call
+        self.groups = bank.groups[index]
+
+    def __call__(self, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Any:
+        for run in self.call.runs:
+            gates = run.gates[self.index]
+            if any(gates):
+                x = args[0] if args else kwargs["input"]
+                for rows in self._rows(run, output):
+                    output = self._add(module, x, output, rows, gates)
+        return output
+
+    def _rows(self, run: Run, output: Tensor) -> list[slice]:
+        rows, chunks = output.shape[0], self.call.chunks
+        if run.start == 0 and run.stop == chunks:
+            return [slice(0, rows)]
+        if "experts" in self.path.split("."):
+            raise CraftError(
+                f"{self.path} sees the tokens of all conditionings mixed",
+                "In a mixture of experts, asymmetric guidance cannot know which rows are whose",
+                "Turn asymmetric off, or keep the LoRAs off the experts with layer patterns",
+            )
+        copies = 2 if output.ndim == 2 and rows == self.call.doubled else 1
+        each, rest = divmod(rows, copies * chunks)
+        if rest:
+            raise CraftError(
+                f"{self.path} was called with {rows} rows for {chunks} conditionings",
+                "Asymmetric guidance needs to know which rows are whose",
+                "Turn asymmetric off, or take out the node that rearranges this layer's batch",
+            )
+        starts = range(0, copies * chunks, chunks)
+        return [slice((at + run.start) * each, (at + run.stop) * each) for at in starts]
+
+    def _add(
+        self, module: Any, x: Tensor, y: Tensor, rows: slice, gates: Sequence[float]
+    ) -> Tensor:
+        if torch.is_grad_enabled() and y.requires_grad:
+            y = y.clone()
+        for group in self.groups:
+            _add_group(module, x[rows], y[rows], group, self.bank, gates)
+        return y
+
+
+def _add_group(
+    module: Any, x: Tensor, y: Tensor, group: Group, bank: BankModule, gates: Sequence[float]
+) -> None:
+    """Add one group to y, in place. Gates enter as plain numbers: nothing waits for a device."""
+    pieces = _pieces(group, gates)
+    if not pieces:
+        return
+    down, up = bank.factors(group, x)
+    first, last = pieces[0][0], pieces[-1][1]
+    hidden = _project(module, x, down[first:last])
+    add = _up_conv if down.ndim > 2 else _up_linear
+    axis = 1 if down.ndim > 2 else -1
+    for start, stop, weight in pieces:
+        part = hidden.narrow(axis, start - first, stop - start)
+        add(y, part, up[:, start:stop], weight, group.rows)
+
+
+def _pieces(group: Group, gates: Sequence[float]) -> list[tuple[int, int, float]]:
+    """Ranks that act as (start, stop, weight), neighbours of one weight joined."""
+    pieces: list[tuple[int, int, float]] = []
+    for slot in group.slots:
+        weight, stop = gates[slot.branch] * slot.scale, slot.start + slot.rank
+        if weight == 0.0:
+            continue
+        if pieces and pieces[-1][1:] == (slot.start, weight):
+            pieces[-1] = (pieces[-1][0], stop, weight)
+        else:
+            pieces.append((slot.start, stop, weight))
+    return pieces
+
+
+def _project(module: Any, x: Tensor, down: Tensor) -> Tensor:
+    """x through `down`: (B, ranks, *spatial) for a convolution, (B, ..., ranks) for a linear."""
+    if down.ndim > 2:
+        return module._conv_forward(x, down, None)
+    return x @ down.T
+
+
+def _up_linear(
+    y: Tensor, hidden: Tensor, up: Tensor, alpha: float, rows: tuple[int, int] | None
+) -> None:
+    if rows is not None:
+        y = y.narrow(-1, *rows)
+    if y.is_contiguous():
+        y.view(-1, y.shape[-1]).addmm_(hidden.reshape(-1, hidden.shape[-1]), up.T, alpha=alpha)
+    else:
+        y.add_(hidden @ up.T, alpha=alpha)
+
+
+def _up_conv(
+    y: Tensor, hidden: Tensor, up: Tensor, alpha: float, rows: tuple[int, int] | None
+) -> None:
+    if rows is not None:
+        y = y.narrow(1, *rows)
+    up = up.expand(y.shape[0], *up.shape)  # (B, out, ranks)
+    if y.is_contiguous():
+        y.view(*y.shape[:2], -1).baddbmm_(up, hidden.flatten(2), alpha=alpha)
+    else:
+        y.add_((up @ hidden.flatten(2)).view_as(y), alpha=alpha)

@@ -1,0 +1,78 @@
+"""The host's model as the core sees it: module paths, weight shapes, and the names files use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import comfy.lora
+from torch import nn
+
+from ...craft_core.lora.keys import kohya_name
+from ...craft_core.types import Target
+
+PREFIX = "diffusion_model."
+_RUN_ORDER = ("attn1", "attn2", "ff")
+_TRANSFORMER_LAYER = re.compile(r"(.*\.transformer_blocks\.\d+)\.(attn1|attn2|ff)\.")
+
+
+def model_layers(patcher: Any) -> dict[str, tuple[int, ...]]:
+    """Linear and convolution layers of a MODEL, in forward depth order.
+
+    -> {module path inside the diffusion model: weight shape (out, n) or (out, n, *kernel)}.
+    The host's models register their blocks in the order in which they run. Inside one they may
+    not: a UNet's transformer block, which registers its feed-forward before its second attention,
+    is put right here; inside a DiT's block, and among its embedders, the order is as registered.
+    """
+    found = {path: weight_shape(module) for path, module in _layers(patcher.model.diffusion_model)}
+    first: dict[str, int] = {}  # where each transformer block starts
+    for index, path in enumerate(found):
+        first.setdefault(_block(path)[0], index)
+    order = {path: (first[_block(path)[0]], _block(path)[1]) for path in found}
+    return {path: found[path] for path in sorted(found, key=order.__getitem__)}
+
+
+def _block(path: str) -> tuple[str, int]:
+    """(its transformer block, place in it) of a UNet's layer; other layers stand for themselves."""
+    match = _TRANSFORMER_LAYER.match(path)
+    return (match[1], _RUN_ORDER.index(match[2])) if match else (path, 0)
+
+
+def _layers(diffusion_model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for path, module in diffusion_model.named_modules():
+        # The host's quantised layers are no torch.nn.Linear; what they all have is their sizes.
+        if hasattr(module, "weight") and (
+            hasattr(module, "in_features") or hasattr(module, "kernel_size")
+        ):
+            yield path, module
+
+
+def weight_shape(module: Any) -> tuple[int, ...]:
+    """The logical weight shape, also where the stored weight is packed."""
+    if hasattr(module, "in_features"):
+        return (module.out_features, module.in_features)
+    return (module.out_channels, module.in_channels // module.groups, *module.kernel_size)
+
+
+def host_names(patcher: Any) -> dict[str, Target]:
+    """Every LoRA name the host itself maps for this model, as targets.
+
+    The host knows the names of each DiT family, fused slices included. Slices along the input
+    and names with a reordering function have no row target and are left out. The trainer's own
+    names of a layer ("diffusion_model.layers.0.attention.to_q" of Z-Image) also count with
+    kohya's prefix, as musubi-tuner writes them; the host's loader misses those.
+    """
+    names: dict[str, Target] = {}
+    for name, value in comfy.lora.model_lora_keys_unet(patcher.model, {}).items():
+        key, offset = (value, None) if isinstance(value, str) else (value[0], value[1])
+        reorders = not isinstance(value, str) and len(value) > 2
+        slices_inputs = offset is not None and offset[0] != 0
+        if not key.endswith(".weight") or reorders or slices_inputs:
+            continue
+        rows = None if offset is None else (offset[1], offset[2])
+        target = Target(key.removeprefix(PREFIX).removesuffix(".weight"), rows)
+        names[name] = target
+        if name.startswith(PREFIX):
+            names.setdefault(kohya_name(name.removeprefix(PREFIX)), target)
+    return names

@@ -1,0 +1,39 @@
+"""What really acted in a sampling run: the gates of every noise level at which a bank was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ...craft_core.types import Role
+
+RECORDER = "craft_recorder"  # its key in a MODEL's transformer options
+
+
+@dataclass
+class Record:
+    """One bank's run: its layers in depth order, its branches' roles, and a gate table for each
+    noise level in the order of the calls, (views, layers, branches)."""
+
+    layers: tuple[str, ...]
+    roles: tuple[Role, ...]
+    sigmas: list[float] = field(default_factory=list)
+    tables: list[Tensor] = field(default_factory=list)
+
+
+@dataclass
+class Recorder:
+    """The records of a run by bank; an object that the host hands on as it is."""
+
+    records: dict[str, Record] = field(default_factory=dict)
+
+    def note(
+        self, bank: str, layers: tuple[str, ...], roles: Sequence[Role], sigma: float, table: Tensor
+    ) -> None:
+        """A model call at this noise level; several in a row at one level are one."""
+        record = self.records.setdefault(bank, Record(layers, tuple(roles)))
+        if not record.sigmas or record.sigmas[-1] != sigma:
+            record.sigmas.append(sigma)
+            record.tables.append(table)

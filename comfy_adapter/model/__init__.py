@@ -1,0 +1,1 @@
+"""What is read of models and files: layers, LoRAs, bases, expert encoders."""

@@ -1,0 +1,165 @@
+"""Expert encoders in the host: their files, the phrases as numbers, the scales for a Router.
+
+CRAFT-LoRA (2026), arXiv:2602.18936, App. B.1. A phrase is described by the pooled output of the
+connected CLIP, without any LoRA's text-encoder part. A text encoder that has none (T5 and other
+language models give nothing, or zeros) describes it by the mean over the phrase's own tokens.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import folder_paths
+import torch
+from torch import Tensor
+
+from ...craft_core.encoder.file import read_encoder
+from ...craft_core.encoder.network import (
+    UNKNOWN,
+    Concept,
+    Phrases,
+    scale_table,
+)
+from ...craft_core.errors import CraftError
+from ...craft_core.routing.markers import MarkedPrompt, phrase_text
+from ...craft_core.tensor_file import file_hash
+from ...craft_core.types import ROLES, Bank
+from .lora_files import BranchFile, require
+
+FOLDER = "craft_encoders"
+
+
+@dataclass(frozen=True)
+class Applied:
+    """table: (layers, branches) of scales, in the bank's order. lines: for the report."""
+
+    table: Tensor | None = None
+    lines: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def apply_encoder(
+    name: str, clip: Any, marked: MarkedPrompt, files: Sequence[BranchFile], bank: Bank
+) -> Applied:
+    """The encoder file's scales of the bank's layers for this prompt and these LoRAs.
+
+    files: the bank's branches, as chosen. CraftError if the encoder lacks one of their layers.
+    """
+    encoder, metadata = read_encoder(encoder_path(name))
+    own = concept(files)
+    try:
+        table = scale_table(encoder.scales(own, phrases(clip, marked)), bank)
+    except CraftError as error:
+        layer_set = metadata.get("craft_layer_set")
+        possible = error.possible + (f" (layer set: {layer_set})" if layer_set else "")
+        raise CraftError(f"{name}: {error.given}", possible, error.action) from error
+    known = encoder.row(own) != UNKNOWN
+    told = "these LoRAs are its own" if known else "it was trained with other LoRAs"
+    lines = [f"Expert encoder {name}: {told}", *_scale_lines(table, bank)]
+    strange = (
+        f"The expert encoder {name} was trained with other LoRA files than these; its scales go "
+        "by the phrases alone.",
+    )
+    return Applied(table, tuple(lines), () if known else strange)
+
+
+def _scale_lines(table: Tensor, bank: Bank) -> list[str]:
+    lines = []
+    for j, branch in enumerate(bank.branches):
+        own = [table[i, j].item() for i, path in enumerate(bank.layers) if path in branch.layers]
+        told = "off"
+        if own:
+            mean = sum(own) / len(own)
+            told = f"{min(own):.3g} to {max(own):.3g}, mean {mean:.3g}, on {len(own)} layers"
+        lines.append(f"{branch.role} {branch.name}: expert scales {told}")
+    return lines
+
+
+def concept(files: Sequence[BranchFile]) -> Concept:
+    """Which LoRAs act together, by what is in their files."""
+    return Concept.of([(file.role, lora_hash(file)) for file in files])
+
+
+def lora_hash(file: str | BranchFile) -> str:
+    """SHA-256 of a LoRA file, read again only when the file has changed."""
+    path = require(file)
+    status = os.stat(path)
+    return _hash(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=64)
+def _hash(path: str, _modified: int, _size: int) -> str:
+    return file_hash(path)
+
+
+def phrases(clip: Any, marked: MarkedPrompt) -> Phrases:
+    """The marked phrases as the CLIP describes them; None where a role has none."""
+    texts = [phrase_text(marked, role) for role in ROLES]
+    return Phrases(*(embedding(clip, text) if text else None for text in texts))
+
+
+def embedding(clip: Any, text: str) -> Tensor:
+    """(width,) float32 on the CPU: the pooled output, or the mean over the phrase's tokens."""
+    tokens = clip.tokenize(text)
+    hidden, pooled = clip.encode_from_tokens(tokens, return_pooled=True)
+    if pooled is not None and bool(pooled.any()):
+        return pooled[0].flatten().float().cpu()
+    hidden = hidden[0].float().cpu()  # (tokens, width)
+    return hidden[_own_positions(tokens, clip.tokenize(""), len(hidden))].mean(0)
+
+
+def _own_positions(tokens: dict, empty: dict, length: int) -> Tensor:
+    """(length,) which positions hold words: no start, end or padding, as an empty text has.
+
+    All of them where no token list of the text encoder has that length, or it has no words.
+    """
+    for key, chunks in tokens.items():
+        ids = [pair[0] for chunk in chunks for pair in chunk]
+        special = {pair[0] for chunk in empty[key] for pair in chunk}
+        words = torch.tensor([one not in special for one in ids])
+        if len(ids) == length and bool(words.any()):
+            return words
+    return torch.ones(length, dtype=torch.bool)
+
+
+def encoder_files() -> list[str]:
+    """Names of the files in models/craft_encoders, output/craft_encoders and further folders."""
+    _register_folder()
+    return folder_paths.get_filename_list(FOLDER)
+
+
+def encoder_path(name: str) -> str:
+    """Full path of an encoder file by its name; CraftError if it is not there."""
+    _register_folder()
+    path = folder_paths.get_full_path(FOLDER, name)
+    if path is None:
+        raise CraftError(
+            f"There is no expert encoder file {name!r}",
+            "Expert encoders are .safetensors files in models/craft_encoders or "
+            "output/craft_encoders",
+            "Train one, or put one there and refresh the page",
+        )
+    return path
+
+
+def require_encoder(name: str) -> None:
+    """CraftError unless `name` is an expert encoder file, whole and readable."""
+    read_encoder(encoder_path(name))
+
+
+def encoder_stamp(name: str) -> str:
+    """Changes when the file of that name does."""
+    status = os.stat(encoder_path(name))
+    return f"{status.st_mtime_ns}-{status.st_size}"
+
+
+def _register_folder() -> None:
+    """Make models/craft_encoders, and output/craft_encoders where trainings save, known to the
+    host, beside any folder the user's paths file adds."""
+    for root in (folder_paths.models_dir, folder_paths.get_output_directory()):
+        folder_paths.add_model_folder_path(FOLDER, os.path.join(root, FOLDER))
+    folder_paths.folder_names_and_paths[FOLDER][1].add(".safetensors")

@@ -1,0 +1,97 @@
+"""A model's layers from its file's header: what the page can know before anything is loaded.
+
+Names of weights become module paths as the host's loaders make them. Nothing of the weights is
+read. Layers come in the file's order, which is not the forward order; whoever needs that loads
+the model (modules.py).
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import comfy.model_detection
+import comfy.utils
+import folder_paths
+import torch
+from torch import Tensor
+
+from ...craft_core.errors import CraftError
+from ..engine.modules import PREFIX
+
+KINDS = ("checkpoints", "diffusion_models")
+_WEIGHT = ".weight"
+_TABLES = ("embed", "embedding", "embedder", "token")  # two axes as well, but no linear layer
+
+
+def file_of(kind: str, name: str) -> Path:
+    """The path of a model file of the host's folders."""
+    path = folder_paths.get_full_path(kind, name) if kind in KINDS and name else None
+    if path is None:
+        raise CraftError(
+            f"There is no file {name!r} in {kind}",
+            f"Models are read from {' and '.join(KINDS)}",
+            "Choose a file that is there",
+        )
+    return Path(path)
+
+
+def file_layers(path: Path) -> dict[str, tuple[int, ...]]:
+    """{module path inside the diffusion model: weight shape} of its linear and convolution layers.
+
+    Raises CraftError for a file that is no safetensors file or holds no diffusion model.
+    """
+    state = _diffusion_model(_header(path))
+    found = {
+        key.removesuffix(_WEIGHT): tuple(weight.shape)
+        for key, weight in state.items()
+        if key.endswith(_WEIGHT) and weight.ndim > 1 and not _is_table(key)
+    }
+    if not found:
+        raise CraftError(
+            f"{path.name} holds no layers of a diffusion model",
+            "A checkpoint or a diffusion model has linear and convolution layers",
+            "Choose another file",
+        )
+    return found
+
+
+def _header(path: Path) -> dict[str, Tensor]:
+    """The file's tensors by name, with their shapes and nothing in them."""
+    entries = {}
+    if path.suffix in (".safetensors", ".sft"):
+        try:
+            entries = json.loads(comfy.utils.safetensors_header(str(path)) or b"{}")
+        except (OSError, ValueError, struct.error):
+            entries = {}
+    if not entries:
+        raise CraftError(
+            f"{path.name} cannot be read without loading it",
+            "The header of a safetensors file tells its layers",
+            "Run once, and read the Router's report",
+        )
+    return {
+        key: torch.empty(entry["shape"], device="meta")
+        for key, entry in entries.items()
+        if key != "__metadata__"
+    }
+
+
+def _diffusion_model(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The diffusion model's weights under the host's names, as its loaders find them."""
+    prefix = comfy.model_detection.unet_prefix_from_state_dict(state)
+    inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    if inner:
+        return inner
+    if any(key.startswith("down_blocks.") for key in state):
+        config = comfy.model_detection.model_config_from_diffusers_unet(state)
+        names = comfy.utils.unet_to_diffusers(config.unet_config) if config else {}
+        return {names[key]: weight for key, weight in state.items() if key in names}
+    converted = comfy.model_detection.convert_diffusers_mmdit(state, "")
+    return {k.removeprefix(PREFIX): v for k, v in (converted or state).items()}
+
+
+def _is_table(key: str) -> bool:
+    """Whether a weight is a table of embeddings."""
+    return key.removesuffix(_WEIGHT).rsplit(".", 1)[-1] in _TABLES

@@ -1,0 +1,147 @@
+"""LoRA files of the host's folders as branches of a model."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.lora
+import comfy.lora_convert
+import comfy.sd
+import comfy.utils
+import folder_paths
+
+from ...craft_core.errors import CraftError
+from ...craft_core.lora import read_lora
+from ...craft_core.routing.layer_sets import parse_layer_sets
+from ...craft_core.types import Branch, LoraFile, Role
+from ..engine.modules import host_names, model_layers
+
+FOLDER = "loras"
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class BranchFile:
+    """A LoRA file chosen for a role; read once a model is known.
+
+    name: as the host lists it. strength: the user's dial. layers: own layer patterns, one a line,
+    in place of the role's layer set; "" for the role's. path: of the file, where it need not be
+    one the host lists; "" for the one it lists under the name.
+    """
+
+    name: str
+    role: Role
+    strength: float
+    layers: str = ""
+    path: str = ""
+
+
+def lora_choices() -> list[str]:
+    return folder_paths.get_filename_list(FOLDER)
+
+
+def require(file: str | BranchFile) -> str:
+    """The path of a file: a branch's own, or by its name in the host's loras folders."""
+    if isinstance(file, BranchFile) and file.path:
+        return file.path
+    name = file.name if isinstance(file, BranchFile) else file
+    path = folder_paths.get_full_path(FOLDER, name)
+    if path is None:
+        raise CraftError(
+            f"There is no LoRA file {name!r}",
+            f"{len(lora_choices())} files are in the loras folders",
+            "Choose one of the list, or put the file there and press R in the page",
+        )
+    return path
+
+
+def lora_stamps(*names: str | None) -> str:
+    """What changes when a file is replaced under its name; None where a name is linked."""
+    found = []
+    for name in names:
+        path = folder_paths.get_full_path(FOLDER, name) if name else None
+        status = os.stat(path) if path else None
+        found.append(f"{name} {status.st_mtime_ns} {status.st_size}" if status else str(name))
+    return "\n".join(found)
+
+
+def read(file: str | BranchFile, model: Any) -> LoraFile:
+    """A branch's file, or one of the host's loras folders, against a MODEL's layers and names."""
+    return read_lora(require(file), model_layers(model), host_names(model))
+
+
+def branch(chosen: BranchFile, file: LoraFile) -> Branch:
+    return Branch(chosen.name, chosen.role, file.layers, chosen.strength)
+
+
+def patch_text_encoder(clip: Any, file: LoraFile, strength: float) -> tuple[Any, tuple[str, ...]]:
+    """(CLIP with the file's text-encoder part, keys the text encoder does not have).
+
+    The host's own maps and patches do it, on a clone; strength 0 or no such part: CLIP itself.
+    """
+    if not file.text_encoder or strength == 0.0:
+        return clip, ()
+    names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
+    patches = comfy.lora.load_lora(dict(file.text_encoder), names, log_missing=False)
+    patched = clip.clone()
+    taken = set(patched.add_patches(patches, strength))
+    known = tuple(name for name, key in names.items() if key in taken)
+    missing = tuple(k for k in file.text_encoder if not k.startswith(known))
+    return patched, missing
+
+
+def own_layers_text(layers: str, role: Role) -> str:
+    """A branch's own patterns as layer-set text of its role; "" where it has none."""
+    lines = (line.split("#", 1)[0].strip() for line in layers.splitlines())
+    return "\n".join(f"{role}: {line}" for line in lines if line)
+
+
+def check_own_layers(layers: str) -> bool | str:
+    """True, or why the patterns cannot be read."""
+    try:
+        text = own_layers_text(layers, "content")
+        if text:
+            parse_layer_sets(text)
+    except CraftError as error:
+        return str(error)
+    return True
+
+
+def apply_stack(model: Any, clip: Any, stack: list) -> tuple[Any, Any, list[str]]:
+    """(model, clip, report lines) with a LORA_STACK applied as the host's own loader does.
+
+    Raises CraftError for an entry that is no safetensors file or matches nothing.
+    """
+    names = comfy.lora.model_lora_keys_unet(model.model, {})
+    names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, names)
+    lines = []
+    for name, model_strength, clip_strength in stack:
+        if name in (NONE, "None"):  # how stack nodes leave a slot empty
+            continue
+        path = require(name)
+        state = _stack_state(path, name)
+        converted = comfy.lora_convert.convert_lora(state)
+        matched = len(comfy.lora.load_lora(converted, names, log_missing=False))
+        if not matched:
+            raise CraftError(
+                f"{name} in the lora_stack matches nothing of this model",
+                "A stack's LoRAs are applied to the backbone",
+                "Use a file made for this model, or take it out of the stack",
+            )
+        model, clip = comfy.sd.load_lora_for_models(
+            model, clip, state, model_strength, clip_strength
+        )
+        lines.append(f"Stack {name}: {matched} layers on the backbone at {model_strength:g}")
+    return model, clip, lines
+
+
+def _stack_state(path: str, name: str) -> Any:
+    if not path.lower().endswith((".safetensors", ".sft")):
+        raise CraftError(
+            f"{name} in the lora_stack is not a safetensors file",
+            "Other formats can run code when opened",
+            "Convert it to safetensors",
+        )
+    return comfy.utils.load_torch_file(path, safe_load=True)

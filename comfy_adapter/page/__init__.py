@@ -1,0 +1,1 @@
+"""What menus and page need: widgets, sockets, choices, messages, routes."""

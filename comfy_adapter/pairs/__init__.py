@@ -1,0 +1,1 @@
+"""Pairs of content and style pictures: given, mixed by frequency, or generated."""

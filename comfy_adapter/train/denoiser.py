@@ -1,0 +1,296 @@
+"""The host's MODEL as a Denoiser: frozen, private to one training, open to gradients.
+
+The user's MODEL is never trained on, hooked or reloaded: as the host's own Train LoRA does, a
+training gets a copy of its own, loaded outside inference mode (inside it, autograd refuses the
+weights), with the MODEL's patches on it (a rank-limited backbone stays one).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import comfy.conds
+import comfy.ldm.modules.attention
+import comfy.ldm.modules.diffusionmodules.model
+import comfy.ldm.modules.diffusionmodules.openaimodel
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+import torch.utils.checkpoint
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...craft_core.errors import CraftError
+from ...craft_core.training import Edit, LayerCall
+from ..engine.modules import model_layers
+
+PRECISIONS: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
+# Blocks of UNets and VAEs whose inner activations are computed again in the backward pass.
+_BLOCKS = (
+    comfy.ldm.modules.diffusionmodules.openaimodel.ResBlock,
+    comfy.ldm.modules.attention.BasicTransformerBlock,
+    comfy.ldm.modules.diffusionmodules.model.ResnetBlock,
+)
+
+
+class HostDenoiser:
+    """See craft_core.training.Denoiser. Made by `opened`, usable while that block lasts."""
+
+    def __init__(self, patcher: Any, vae: Any, precision: torch.dtype) -> None:
+        self._patcher, self._model, self._precision = patcher, patcher.model, precision
+        self._vae = vae
+        self.layers = model_layers(patcher)
+        self.device = patcher.load_device
+        self.sigmas = self._model.model_sampling.sigmas.detach().float()
+        self._prepared: dict[tuple[int, torch.Size], tuple[Any, dict]] = {}
+
+    def noised(self, latent: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        return self._model.model_sampling.noise_scaling(sigma, noise, latent, False)
+
+    def denoise(self, x: Tensor, sigma: Tensor, conditions: Sequence[Any]) -> Tensor:
+        rows = [self._model_conds(one, x[i : i + 1]) for i, one in enumerate(conditions)]
+        done: dict[int, Tensor] = {}
+        for group in _alike(rows):
+            given = comfy.samplers.cond_cat([rows[i] for i in group])
+            out = self._call(x[group], sigma[group], given)
+            done.update(zip(group, out, strict=True))
+        return torch.stack([done[i] for i in range(len(rows))])
+
+    def _call(self, x: Tensor, sigma: Tensor, given: dict[str, Any]) -> Tensor:
+        options = dict(self._patcher.model_options.get("transformer_options", {}))
+        options |= {"cond_or_uncond": [0], "sigmas": sigma}
+        if self.device.type == "cpu":
+            options["optimized_attention_override"] = _explicit_attention
+        mixed = self._precision != torch.float32
+        with torch.autocast(self.device.type, self._precision, enabled=mixed):
+            return self._model.apply_model(x, sigma, transformer_options=options, **given).float()
+
+    def _model_conds(self, condition: Any, x: Tensor) -> dict[str, Any]:
+        """What the model gets of a CONDITIONING for one row of x's shape, made once."""
+        key = (id(condition), x.shape)
+        if key not in self._prepared:
+            blank = torch.zeros_like(x)
+            conds = comfy.sampler_helpers.convert_cond(condition)
+            conds = comfy.samplers.encode_model_conds(
+                self._model.extra_conds, conds, blank, self.device, "positive",
+                latent_image=blank, denoise_mask=None, seed=None,
+            )  # fmt: skip
+            found = conds[0]["model_conds"]
+            ready = {name: one.process_cond(batch_size=1, area=None) for name, one in found.items()}
+            self._prepared[key] = (condition, ready)  # the condition too, so that its id stays its
+        return self._prepared[key][1]
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        """denoised = a x + b output, so its squared error is b^2 times the output's."""
+        one = torch.ones(len(sigma), 1, 1, 1, device=sigma.device)
+        sampling = self._model.model_sampling
+        b = sampling.calculate_denoised(sigma, one, torch.zeros_like(one))
+        return 1 / b.flatten().float().square()
+
+    @contextmanager
+    def edited(self, edits: Mapping[str, Edit]) -> Iterator[None]:
+        with ExitStack() as stack:
+            for path, edit in edits.items():
+                layer = self._model.diffusion_model.get_submodule(path)
+                handle = layer.register_forward_hook(_hook(edit), with_kwargs=True)
+                stack.callback(handle.remove)
+            yield
+
+    def decode(self, latent: Tensor) -> Tensor:
+        if self._vae is None:
+            raise CraftError(
+                "The perceptual term has no VAE",
+                "It compares decoded pictures",
+                "Connect the model's VAE, or set perceptual_weight to 0",
+            )
+        return self._vae(self._model.process_latent_out(latent))
+
+
+@contextmanager
+def opened(
+    model: Any, vae: Any = None, precision: str = "bf16", checkpointing: bool = True
+) -> Iterator[HostDenoiser]:
+    """A private, frozen copy of MODEL as a Denoiser, outside inference mode and with gradients.
+
+    vae: the host's VAE, for `decode`. checkpointing: keep only the blocks' inputs for the
+    backward pass and compute the rest again: about a third slower, several times less memory.
+    """
+    with torch.inference_mode(False), torch.enable_grad(), ExitStack() as undo:
+        patcher = _private_copy(model)
+        patcher.model.requires_grad_(False)
+        dtype = PRECISIONS[precision]
+        if patcher.load_device.type != "cpu":
+            patcher.set_model_compute_dtype(dtype)
+        management = comfy.model_management
+        undo.callback(management.soft_empty_cache)
+        undo.callback(management.cleanup_models)
+        undo.callback(setattr, management, "in_training", management.in_training)
+        management.load_models_gpu([patcher], memory_required=1e20, force_full_load=True)
+        undo.callback(patcher.detach)
+        management.in_training = True
+        prepare = _checkpoint_blocks if checkpointing else _own_norm_inputs
+        undo.callback(prepare(patcher.model.diffusion_model))
+        decoder = None
+        if vae is not None:
+            network = _decoder_of(vae)
+            undo.callback(network.to, "cpu")
+            if checkpointing:
+                undo.callback(_checkpoint_blocks(network))
+            decoder = _decode_with(network, vae)
+        yield HostDenoiser(patcher, decoder, dtype)
+
+
+def _private_copy(model: Any) -> Any:
+    """Loaded anew by the loader that made it, or copied where no loader is known."""
+    if model.cached_patcher_init is not None:
+        return model.clone(disable_dynamic=True, force_deepcopy=True)
+    if model.is_dynamic():
+        raise CraftError(
+            "This model's loader does not tell how to load it again",
+            "Under dynamic VRAM a training loads its own copy of the model",
+            "Load it with the host's own loaders, or start ComfyUI with --disable-dynamic-vram",
+        )
+    comfy.model_management.unload_model_and_clones(model)  # puts the weights back as loaded
+    private = model.clone()
+    network = model.model
+    shared = (network.model_config, getattr(network, "current_patcher", None))
+    own = copy.deepcopy(network, {id(one): one for one in shared})
+    for name, parameter in list(own.named_parameters()):
+        if parameter.is_inference():
+            holder, _, leaf = name.rpartition(".")
+            fresh = nn.Parameter(parameter.detach().clone(), requires_grad=False)
+            setattr(own.get_submodule(holder), leaf, fresh)
+    private.model = own
+    private.backup, private.backup_buffers, private.object_patches_backup = {}, {}, {}
+    private.pinned = set()
+    return private
+
+
+def _decoder_of(vae: Any) -> nn.Module:
+    """A private, frozen copy of the VAE's network."""
+    return copy.deepcopy(vae.first_stage_model).requires_grad_(False).to(vae.device)
+
+
+def _decode_with(network: Any, vae: Any) -> Callable[[Tensor], Tensor]:
+    """(B, C, *spatial) latents -> (B * frames, 3, H, W) in [0, 1]."""
+
+    def decode(latent: Tensor) -> Tensor:
+        pixels = network.decode(latent.to(vae.device, vae.vae_dtype)).float()
+        if pixels.ndim == 5:
+            pixels = pixels.movedim(2, 1).flatten(0, 1)  # (B, 3, frames, H, W)
+        shown = vae.process_output(pixels.detach().clone())
+        # [-1, 1] to [0, 1] has the slope one half. The host's own cut to [0, 1] would let no
+        # gradient through at saturated pixels.
+        return shown + (pixels - pixels.detach()) / 2
+
+    return decode
+
+
+def _alike(rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """Rows that the model can take in one call: the same inputs, of sizes that can be joined."""
+    groups: list[list[int]] = []
+    for index, row in enumerate(rows):
+        for group in groups:
+            lead = rows[group[0]]
+            if row.keys() == lead.keys() and all(lead[k].can_concat(row[k]) for k in row):
+                group.append(index)
+                break
+        else:
+            groups.append([index])
+    return groups
+
+
+def _hook(edit: Edit) -> Callable[..., Tensor]:
+    def hook(layer: Any, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
+        x = args[0] if args else kwargs["input"]
+        return edit(_call_of(layer, x, output))
+
+    return hook
+
+
+def _call_of(layer: Any, x: Tensor, output: Tensor) -> LayerCall:
+    is_convolution = hasattr(layer, "kernel_size")
+
+    def apply(weight: Tensor) -> Tensor:
+        weight = weight.to(x.dtype)
+        if is_convolution:
+            return layer._conv_forward(x, weight, None)
+        return functional.linear(x, weight)
+
+    def weight() -> Tensor:
+        return comfy.ops.cast_bias_weight(layer, x)[0]
+
+    bias = None if layer.bias is None else layer.bias.to(output.device)
+    return LayerCall(x, output, bias, weight, apply, is_convolution)
+
+
+def _checkpoint_blocks(network: nn.Module) -> Callable[[], None]:
+    """Recompute the activations inside the network's blocks in the backward pass; -> the undo."""
+    blocks = [m for m in network.modules() if isinstance(m, _BLOCKS)]
+    if not blocks:  # a DiT: the members of its lists of blocks
+        lists = [m for m in network.modules() if isinstance(m, nn.ModuleList)]
+        blocks = [block for held in lists for block in held if any(block.children())]
+    before = [(block, block.__dict__.get("forward")) for block in blocks]
+    for block in blocks:
+        block.forward = _recomputed(block.forward)
+
+    def undo() -> None:
+        for block, own in before:
+            del block.forward
+            if own is not None:
+                block.forward = own
+
+    return undo
+
+
+def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The host's blocks write into their inputs, and its loop into the shared options: the second
+    run must find both as the first did."""
+
+    def fresh(*args: Any, **kwargs: Any) -> Any:
+        return forward(*map(_copied, args), **{name: _copied(v) for name, v in kwargs.items()})
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        given = {name: dict(v) if isinstance(v, dict) else v for name, v in kwargs.items()}
+        return torch.utils.checkpoint.checkpoint(fresh, *args, use_reentrant=False, **given)
+
+    return run
+
+
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def _own_norm_inputs(network: nn.Module) -> Callable[[], None]:
+    """Norms keep their input for the backward pass, and blocks write into it; -> the undo."""
+    norms = [m for m in network.modules() if isinstance(m, nn.LayerNorm | nn.RMSNorm)]
+    handles = [
+        norm.register_forward_pre_hook(lambda _, args: (_copied(args[0]), *args[1:]))
+        for norm in norms
+    ]
+
+    def undo() -> None:
+        for handle in handles:
+            handle.remove()
+
+    return undo
+
+
+def _explicit_attention(original: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, *args, **kw):
+    """Softmax attention written out: on a CPU its backward pass is faster than the fused one's.
+
+    q, k, v: (B, tokens, heads * width). Anything but the plain case is the host's.
+    """
+    plain = not args and not any(kw.get(name) is not None for name in ("mask", "scale"))
+    if not plain or kw.get("skip_reshape") or kw.get("skip_output_reshape"):
+        return original(q, k, v, heads, *args, **kw)
+    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+    with torch.autocast("cpu", enabled=False):  # autocast would take the softmax to float32
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (B, heads, tokens, tokens)
+        return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)

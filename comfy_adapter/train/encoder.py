@@ -1,0 +1,160 @@
+"""Train an expert encoder on a MODEL of the host, with the branches a Router would get.
+
+CRAFT-LoRA (2026), arXiv:2602.18936, App. B.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...craft_core.encoder.network import Phrases
+from ...craft_core.errors import CraftError, listed
+from ...craft_core.routing.layer_sets import resolve
+from ...craft_core.routing.markers import MarkedPrompt, gammas
+from ...craft_core.routing.presets import PRESETS
+from ...craft_core.training import TRAINING, Dataset, Lessons, Phrased
+from ...craft_core.types import Branch, LoraFile
+from ..engine.modules import model_layers
+from ..model.energies import auto_sets
+from ..model.expert_encoder import FOLDER, concept, phrases
+from ..model.lora_files import BranchFile, branch, patch_text_encoder, read
+from ..use.router import own_set
+from .data import Encoder, dataset, marked_captions
+from .denoiser import opened
+from .run import Watch, run, target
+from .train import CANCEL, Captioned, How, Source, Trained, identity
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The LoRAs whose scales are learned. layer_sets: a preset's key or lines of patterns.
+
+    allow_unmatched: go without the keys and patterns that match nothing.
+    """
+
+    files: Sequence[BranchFile]
+    layer_sets: str
+    allow_unmatched: bool = False
+
+
+def train_encoder(
+    source: Source,
+    learned: Captioned,
+    other: Captioned | None,
+    experts: Experts,
+    knobs: Mapping[str, Any],
+    how: How,
+    watch: Watch,
+) -> Trained:
+    """An expert encoder of these LoRAs: output/craft_encoders/<save_as>_00001_.safetensors.
+
+    learned: pictures of what the LoRAs were trained for, other: of what they were not; captions
+    have their phrases marked. knobs: of the recipe `expert_encoder`.
+    """
+    settings = TRAINING["expert_encoder"].knobs(dict(knobs))
+    place = target(how.save_as, FOLDER)
+    files = [read(chosen, source.model) for chosen in experts.files]
+    branches, notes = _branches(source.model, experts, files)
+    texts = _Texts(source, experts.files, files)
+    lessons = Lessons(
+        texts.phrased(learned, "training"), texts.phrased(other, "other") if other else None
+    )
+    own, layer_set = concept(experts.files), "; ".join(experts.layer_sets.strip().splitlines())
+    with opened(source.model, None, how.precision, how.checkpointing) as denoiser:
+        training = TRAINING["expert_encoder"].function(
+            denoiser, lessons, branches, own, layer_set, identity(source.model), **settings
+        )
+        done = run(training, place, how.resume, watch)
+        report = "\n".join([done.report, *notes])
+        return Trained(done.place.name, done.place.path, training.losses, report)
+
+
+def _branches(
+    model: Any, experts: Experts, files: Sequence[LoraFile]
+) -> tuple[list[Branch], list[str]]:
+    """(the branches with the layers each may act on, report lines), as the Router sees them."""
+    if not files:
+        raise CraftError(
+            "No LoRA is connected",
+            "An expert encoder learns how much of each LoRA a phrase calls for",
+            "Connect Load LoRA Branch or Train Content/Style LoRA to branches",
+        )
+    layers = model_layers(model)
+    whole = [branch(chosen, file) for chosen, file in zip(experts.files, files, strict=True)]
+    text = experts.layer_sets.strip()
+    if text == "auto":
+        sets = auto_sets(experts.files, whole, layers, model.load_device)
+    else:
+        sets = resolve(text, layers)
+    faults = [f"{b.name}: {len(f.unmatched)} keys" for b, f in zip(whole, files, strict=True)
+              if f.unmatched]  # fmt: skip
+    if sets.unmatched and text not in PRESETS:
+        faults.append(f"layer patterns {listed(sets.unmatched)}")
+    made, lines = [], [f"Layer sets: {text}"]
+    for chosen, one, by_role in zip(
+        experts.files, whole, sets.of([b.role for b in whole]), strict=True
+    ):
+        mine, missed = own_set(chosen, layers)
+        faults += [f"layers of {one.name}: {pattern}" for pattern in missed]
+        allowed = by_role if mine is None else mine
+        acting = {path: f for path, f in one.layers.items() if path in allowed}
+        if not acting:
+            faults.append(f"{one.name}: it adapts no layer of its {one.role} set")
+        lines.append(f"{one.role} {one.name}: scales on {len(acting)} of {len(one.layers)} layers")
+        made.append(replace(one, layers=acting))
+    _refuse(faults, experts.allow_unmatched)
+    return made, lines + [f"Matches nothing: {fault}" for fault in faults]
+
+
+def _refuse(faults: Sequence[str], allowed: bool) -> None:
+    if faults and not allowed:
+        raise CraftError(
+            "Something given matches nothing: " + "; ".join(faults),
+            "Each key of a LoRA and each layer pattern should match this model",
+            "Use files made for this model and patterns it has, or turn allow_unmatched on",
+        )
+
+
+class _Texts:
+    """Captions as the Router would encode them: the text-encoder parts of the LoRAs that a
+    caption switches on are on the CLIP, and phrases are read by the CLIP as it was connected."""
+
+    def __init__(
+        self, source: Source, chosen: Sequence[BranchFile], files: Sequence[LoraFile]
+    ) -> None:
+        self.source, self.chosen, self.files = source, chosen, files
+        self.encoders: dict[tuple[float, ...], Encoder] = {}
+
+    def phrased(self, given: Captioned, what: str) -> Phrased:
+        """Captioned pictures with their phrases and gammas. what: for messages."""
+        off = (0.0,) * len(self.chosen)
+        data = dataset(self._encoder(off), given.images, given.captions, what, CANCEL)
+        marked = marked_captions(given.captions, len(data.examples), what)
+        dials = [gammas(one, [file.role for file in self.chosen]) for one in marked]
+        found = self._phrases(marked)
+        return Phrased(self._encoded(data, marked, dials), found, tuple(dials))
+
+    def _phrases(self, marked: Sequence[MarkedPrompt]) -> tuple[Phrases, ...]:
+        once = {one.prompt: phrases(self.source.clip, one) for one in dict.fromkeys(marked)}
+        return tuple(once[one.prompt] for one in marked)
+
+    def _encoded(
+        self, data: Dataset, marked: Sequence[MarkedPrompt], dials: Sequence[tuple[float, ...]]
+    ) -> Dataset:
+        if not any(file.text_encoder for file in self.files):
+            return data
+        examples = [
+            replace(example, condition=self._encoder(gamma).condition(one.clean))
+            for example, one, gamma in zip(data.examples, marked, dials, strict=True)
+        ]
+        return replace(data, examples=tuple(examples))
+
+    def _encoder(self, gamma: tuple[float, ...]) -> Encoder:
+        if gamma not in self.encoders:
+            clip = self.source.clip
+            for chosen, file, dial in zip(self.chosen, self.files, gamma, strict=True):
+                clip, _ = patch_text_encoder(clip, file, chosen.strength * dial)
+            self.encoders[gamma] = Encoder(self.source.model, clip, self.source.vae)
+        return self.encoders[gamma]

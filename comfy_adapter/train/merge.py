@@ -1,0 +1,180 @@
+"""Learn a merge of LoRAs on a MODEL of the host, from the pictures they were trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...craft_core.errors import CraftError
+from ...craft_core.lora import unet_diffusers_paths
+from ...craft_core.lora.text_encoder import merge_text_encoders
+from ...craft_core.registry import Method
+from ...craft_core.routing.markers import parse
+from ...craft_core.routing.resolution import BOUNDARY, latent_resolutions
+from ...craft_core.training import Dataset, Merging, Part, Prompt
+from ...craft_core.training.merge import require_mergeable
+from ...craft_core.training.registry import DTYPES
+from ...craft_core.types import ROLES, LoraFile, Role
+from ..engine.modules import model_layers
+from ..model.expert_encoder import lora_hash
+from ..model.lora_files import FOLDER, BranchFile, branch, patch_text_encoder, read
+from .data import Encoder, dataset, marked_captions, pictures
+from .denoiser import opened
+from .run import Watch, target
+from .train import CANCEL, Captioned, How, Source, Trained, identity, trained
+
+
+@dataclass(frozen=True)
+class Merge:
+    """What is to be merged, and by which learned method.
+
+    pictures: by role, what its LoRAs were trained on, in the order of the LoRAs and as many for
+    each. fused_prompt: the contents in the style, a line for each content LoRA or one for all; ""
+    for none. allow_unmatched: go without the keys of the files that match nothing.
+    """
+
+    files: Sequence[BranchFile]
+    pictures: Mapping[Role, Captioned]
+    fused_prompt: str
+    method: Method
+    knobs: Mapping[str, Any]
+    allow_unmatched: bool = False
+
+
+def train_merge(source: Source, merge: Merge, how: How, watch: Watch) -> Trained:
+    """One LoRA of several: output/loras/<save_as>_00001_.safetensors."""
+    place = target(how.save_as, FOLDER, merge.method.key)
+    merge.method.traits.prompt(merge.knobs, bool(merge.fused_prompt.strip()))
+    files = [read(chosen, source.model) for chosen in merge.files]
+    branches = [branch(chosen, file) for chosen, file in zip(merge.files, files, strict=True)]
+    require_mergeable(branches)
+    merge.method.traits.loras(branches, [file.metadata for file in files])
+    texts = _Texts(source, merge.files, files)
+    notes = _unused(merge, files, texts.missing)
+    texts.merged([1.0] * len(files), DTYPES[merge.knobs["save_as"]])  # a CraftError now, not later
+    data = texts.pictures(merge.pictures)
+    parts = tuple(
+        Part(own, data[j], lora_hash(merge.files[j]), file.metadata)
+        for j, (own, file) in enumerate(zip(branches, files, strict=True))
+    )
+    content_layers, style_layers = dominated(model_layers(source.model))
+    merging = Merging(
+        parts, texts.fused(merge.fused_prompt), content_layers, style_layers, texts.merged
+    )
+    with opened(source.model, None, how.precision, how.checkpointing) as denoiser:
+        training = merge.method.function(denoiser, merging, identity(source.model), **merge.knobs)
+        return trained(training, place, how, watch, notes)
+
+
+def dominated(layers: Mapping[str, tuple[int, ...]]) -> tuple[frozenset[str], frozenset[str]]:
+    """The layers content and style dominate by DuoLoRA's prior; none where a model is no UNet."""
+    if not unet_diffusers_paths(layers):
+        return frozenset(), frozenset()
+    sides = latent_resolutions(layers)
+    content = frozenset(path for path, side in sides.items() if side < BOUNDARY)
+    return content, frozenset(sides) - content
+
+
+def _unused(merge: Merge, files: Sequence[LoraFile], texts: Sequence[Sequence[str]]) -> list[str]:
+    """Report lines on what is not used; CraftError for keys that match nothing, unless allowed.
+
+    texts: for each file, its keys that the text encoder does not have.
+    """
+    faults = []
+    for chosen, file, missing in zip(merge.files, files, texts, strict=True):
+        lost = [*file.unmatched, *missing]
+        if lost:
+            faults.append(f"{chosen.name}: {len(lost)} keys, such as {lost[0]}")
+    if faults and not merge.allow_unmatched:
+        raise CraftError(
+            "Something given matches nothing: " + "; ".join(faults),
+            "Each key of a LoRA should match this model",
+            "Use files made for this model, or turn allow_unmatched on",
+        )
+    own = [chosen.name for chosen in merge.files if chosen.layers]
+    notes = [f"Own layers of {name}: not used, a merge takes whole LoRAs" for name in own]
+    return notes + [f"Matches nothing: {fault}" for fault in faults]
+
+
+class _Texts:
+    """Captions as each LoRA learnt them: with its own text-encoder part on the CLIP, if it has one.
+
+    A fused prompt is read with those of its content LoRA and of the style. missing: for each
+    file, the keys that the text encoder does not have; they are left out.
+    """
+
+    def __init__(
+        self, source: Source, chosen: Sequence[BranchFile], files: Sequence[LoraFile]
+    ) -> None:
+        Encoder(source.model, source.clip, source.vae)  # or a CraftError: there are both
+        self.source, self.chosen = source, chosen
+        pairs = zip(files, chosen, strict=True)
+        self.missing = [patch_text_encoder(source.clip, f, c.strength)[1] for f, c in pairs]
+        self.files = [
+            replace(f, text_encoder={k: t for k, t in f.text_encoder.items() if k not in lost})
+            for f, lost in zip(files, self.missing, strict=True)
+        ]
+
+    def pictures(self, given: Mapping[Role, Captioned]) -> dict[int, Dataset]:
+        """Each LoRA's pictures, by its number."""
+        found: dict[int, Dataset] = {}
+        for role in ROLES:
+            own = self._of(role)
+            dealt = _dealt(given[role], role, len(own)) if own else []
+            for j, (images, captions) in zip(own, dealt, strict=True):
+                what = role if len(own) == 1 else f"{role} ({self.chosen[j].name})"
+                found[j] = dataset(self._encoder([j]), images, captions, what, CANCEL)
+        return found
+
+    def fused(self, text: str) -> tuple[Prompt, ...]:
+        """A prompt for each content LoRA; none for an empty text."""
+        contents, styles = self._of("content"), self._of("style")
+        lines = [parse(line).clean.strip() for line in text.splitlines() if line.strip()]
+        if not lines or not contents:
+            return ()
+        lines = lines * len(contents) if len(lines) == 1 else lines
+        if len(lines) != len(contents):
+            raise CraftError(
+                f"fused_prompt has {len(lines)} lines for {len(contents)} content LoRAs",
+                "There is one for each content LoRA, or one for all",
+                f"Write {len(contents)} lines, in the order of the LoRAs",
+            )
+        return tuple(
+            Prompt(line, self._encoder([j, *styles]).condition(line))
+            for line, j in zip(lines, contents, strict=True)
+        )
+
+    def merged(self, shares: Sequence[float], dtype: torch.dtype) -> Mapping[str, Tensor]:
+        """The text-encoder part of the merged file."""
+        pairs = zip(self.chosen, shares, strict=True)
+        strengths = [chosen.strength * share for chosen, share in pairs]
+        return merge_text_encoders(self.files, strengths, dtype).tensors
+
+    def _of(self, role: Role) -> list[int]:
+        return [j for j, chosen in enumerate(self.chosen) if chosen.role == role]
+
+    def _encoder(self, active: Sequence[int]) -> Encoder:
+        clip = self.source.clip
+        for j in active:
+            clip, _ = patch_text_encoder(clip, self.files[j], self.chosen[j].strength)
+        return Encoder(self.source.model, clip, self.source.vae)
+
+
+def _dealt(given: Captioned, role: Role, count: int) -> list[tuple[list[Tensor], list[str]]]:
+    """(images, captions) for each of a role's LoRAs: as many for each, in order."""
+    images = pictures(given.images, role)
+    marked = marked_captions(given.captions, len(images), role)
+    captions = [" ".join(one.clean.split()) for one in marked]
+    each, over = divmod(len(images), count)
+    if over:
+        raise CraftError(
+            f"There are {len(images)} {role} images for {count} {role} LoRAs",
+            "They are dealt in the order of the LoRAs, as many for each",
+            f"Connect {count} images, or {2 * count}, ...",
+        )
+    starts = range(0, len(images), each)
+    return [(images[at : at + each], captions[at : at + each]) for at in starts]

@@ -1,0 +1,210 @@
+"""LoRAs of the host's folders baked into one file, for the node and for the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+
+from ...craft_core.errors import CraftError
+from ...craft_core.fusion import FUSION
+from ...craft_core.fusion.compose import compose
+from ...craft_core.lora.text_encoder import TextPart, merge_text_encoders
+from ...craft_core.merging import (
+    MERGES,
+    Baked,
+    Fused,
+    Recipe,
+    Source,
+    Writing,
+    acting,
+    bake_gates,
+    bake_merge,
+    fused,
+    moves,
+    require_rank,
+)
+from ...craft_core.registry import Method
+from ...craft_core.routing.markers import parse
+from ...craft_core.tensor_file import Taken
+from ...craft_core.training.registry import DTYPES
+from ...craft_core.types import LoraFile, Moment
+from ..engine.modules import model_layers
+from ..model.expert_encoder import lora_hash
+from ..model.lora_files import BranchFile, branch, read
+from ..train.run import Target, require_name
+from .router import Plan, Request, gate, require_matched
+
+METHODS: tuple[Method, ...] = (*(one for one in FUSION if not one.traits.averages), *MERGES)
+SAVED_AS = tuple(DTYPES)
+_BOTH = "<c>content</c> <s>style</s>"  # no prompt here: every marker is there, every gamma 1
+
+Watch = Callable[[int, int], None]
+"""Called after each layer with (layers done, layers); raises to stop."""
+
+
+@dataclass(frozen=True)
+class FuseRequest:
+    """What the user asked for. method: the menu's value, {"method": key, knob: value}.
+
+    progress, steps: the moment at which a method that moves with time is taken. rank: 0 for
+    exact. save_as: a key of DTYPES.
+    """
+
+    branches: tuple[BranchFile, ...]
+    layer_sets: str
+    method: dict[str, Any]
+    progress: float = 0.5
+    steps: int = 20
+    rank: int = 0
+    save_as: str = "fp16"
+    allow_unmatched: bool = False
+
+    @property
+    def writing(self) -> Writing:
+        return Writing(self.rank, DTYPES[self.save_as])
+
+
+def check_fuse(name: str | None, layer_sets: Any, method: Any, rank: int | None) -> bool | str:
+    """True, or why the inputs cannot work. name, rank: None where they are linked. layer_sets,
+    method: None where the menu has no such entry."""
+    if layer_sets is None:
+        return "layer_sets: choose an entry of the menu."
+    if method is None:
+        return f"method: choose one of {', '.join(one.key for one in METHODS)}."
+    key = method["method"] if isinstance(method, dict) else method
+    try:
+        if name is not None:
+            require_name(name)
+        if rank is not None and key in MERGES.keys():
+            require_rank(MERGES[key], rank)
+    except CraftError as error:
+        return str(error)
+    return True
+
+
+class LayerWatch:
+    """The node's progress bar over layers; stops when the user does."""
+
+    def __init__(self) -> None:
+        self._bar: comfy.utils.ProgressBar | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self._bar = self._bar or comfy.utils.ProgressBar(total)
+        self._bar.update_absolute(done, total)
+
+
+def fuse(model: Any, request: FuseRequest, watch: Watch) -> Fused:
+    """The branches as one LoRA for this MODEL; nothing is written yet.
+
+    Text-encoder parts are added up by strength whatever the method. Raises CraftError for
+    mistakes, keys of the diffusion model that match nothing among them unless allowed.
+    """
+    if not request.branches:
+        raise CraftError(
+            "No LoRA is chosen", "A file is made of one LoRA or more", "Choose a content or a style"
+        )
+    files = [read(one, model) for one in request.branches]
+    bake = _merged if request.method["method"] in MERGES.keys() else _gated
+    with torch.no_grad():
+        return bake(model, request, files, watch)
+
+
+def save(result: Fused, place: Target) -> Target:
+    """Write the file to its place, or to the next free one."""
+    while True:
+        place = place.free()
+        place.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            result.write(place.path)
+        except Taken:  # another run was faster: the next place
+            continue
+        return place
+
+
+def _merged(model: Any, request: FuseRequest, files: Sequence[LoraFile], watch: Watch) -> Fused:
+    layers, writing = model_layers(model), _on_device(request, model)
+    settings = {key: value for key, value in request.method.items() if key != "method"}
+    method = MERGES[request.method["method"]]
+    knobs = method.knobs(settings)
+    branches = [branch(b, file) for b, file in zip(request.branches, files, strict=True)]
+    everywhere = frozenset(layers)
+    adapted = tuple(len(b.layers) for b in branches)
+    plan = Plan((1.0,) * len(branches), (everywhere,) * len(branches), adapted, adapted, (), ())
+    notes = _notes(require_matched(_routing_request(request), files, plan, [()] * len(files)))
+    notes += _unused(request)
+    total = len({path for b in branches for path in b.layers})
+    baked = bake_merge(branches, layers, method, knobs, writing)
+    acts = [count if b.strength else 0 for count, b in zip(adapted, branches, strict=True)]
+    recipe = Recipe(method, knobs, _sources(request, acts, adapted), writing)
+    return fused(recipe, _watched(baked, total, watch), _text(request, files), notes)
+
+
+def _gated(model: Any, request: FuseRequest, files: Sequence[LoraFile], watch: Watch) -> Fused:
+    routing, writing = _routing_request(request), _on_device(request, model)
+    gated = gate(model, routing, parse(routing.prompt), files)
+    faults = require_matched(routing, files, gated.plan, [()] * len(files))
+    gates = compose(gated.gates, gated.bank)
+    moment = Moment(request.progress, request.steps)
+    timed = moves(gates.at, request.steps)
+    baked = bake_gates(gated.bank, gates, moment, model_layers(model), writing)
+    traits = gated.method.traits
+    knobs = {key: value for key, value in request.method.items() if key != "method"}
+    recipe = Recipe(
+        gated.method, gated.method.knobs(knobs),
+        _sources(request, acting(gated.bank, gates, moment), gated.plan.adapted), writing,
+        moment if timed else None,
+        traits.pinned_layer_set or (routing.layer_sets if traits.layer_sets else ""),
+    )  # fmt: skip
+    watched = _watched(baked, len(gated.bank.layers), watch)
+    notes = [*gates.notes, *_notes(faults), *([] if traits.layer_sets else _unused(request))]
+    return fused(recipe, watched, _text(request, files), notes)
+
+
+def _routing_request(request: FuseRequest) -> Request:
+    return Request(
+        _BOTH, request.branches, request.layer_sets, request.method,
+        allow_unmatched=request.allow_unmatched,
+    )  # fmt: skip
+
+
+def _on_device(request: FuseRequest, model: Any) -> Writing:
+    """On the model's device where that has double precision, else on the processor."""
+    device = model.load_device if model.load_device.type == "cuda" else torch.device("cpu")
+    return Writing(request.rank, DTYPES[request.save_as], device)
+
+
+def _sources(
+    request: FuseRequest, acting_in: Sequence[int], adapted: Sequence[int]
+) -> list[Source]:
+    return [
+        Source(b.name, b.role, b.strength, lora_hash(b), counts)
+        for b, counts in zip(request.branches, zip(acting_in, adapted, strict=True), strict=True)
+    ]
+
+
+def _unused(request: FuseRequest) -> list[str]:
+    """A note for the method that listens to no layer sets, where branches have their own."""
+    own = any(one.layers for one in request.branches)
+    return ["Own layers of an extra branch: not used by this method"] if own else []
+
+
+def _text(request: FuseRequest, files: Sequence[LoraFile]) -> TextPart:
+    return merge_text_encoders(
+        files, [b.strength for b in request.branches], DTYPES[request.save_as]
+    )
+
+
+def _notes(faults: Sequence[str]) -> list[str]:
+    return [f"Matches nothing: {fault}" for fault in faults]
+
+
+def _watched(baked: Iterable[Baked | None], total: int, watch: Watch) -> Iterator[Baked | None]:
+    for done, one in enumerate(baked, 1):
+        watch(done, total)
+        yield one

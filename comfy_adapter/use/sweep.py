@@ -1,0 +1,92 @@
+"""The same prompt and pair under several fusion methods: routed once each, files read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import comfy.utils
+from torch import Tensor
+
+from ...craft_core.errors import CraftError
+from ...craft_core.fusion import FUSION
+from ...craft_core.fusion.lines import Line, parse_lines
+from ...craft_core.routing.layer_sets import resolve
+from ...craft_core.routing.presets import OF_MODEL
+from ..draw.activity import Activity, activity_sheet
+from ..engine.modules import model_layers
+from ..model.lora_files import apply_stack, read
+from .router import Request, Routed, Shared, route
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One routed MODEL a line, in order; a sheet of who acts where and when; a report; what the
+    user should see at once."""
+
+    lines: tuple[Line, ...]
+    routed: tuple[Routed, ...]
+    sheet: Tensor
+    report: str
+    warnings: tuple[str, ...]
+
+
+def method_lines(text: str) -> tuple[Line, ...]:
+    return parse_lines(text, ("auto", *OF_MODEL))
+
+
+def sweep(
+    model: Any, clip: Any, methods: str, request: Request, steps: int, stack: Sequence = ()
+) -> Sweep:
+    """Route `request` by every method listed; the MODELs share the LoRAs' factors.
+
+    methods: lines of craft_core.fusion.lines; the request's own method is not used. A method
+    whose own blocks the model does not have is left out, and the warnings say so. steps: of the
+    sampling, for the sheet.
+    """
+    lines, left_out = _fitting(method_lines(methods), model)
+    if not request.branches:
+        raise CraftError(
+            "No LoRA is chosen",
+            "Methods differ in how they combine a content and a style LoRA",
+            "Choose both, or connect extra branches",
+        )
+    model, clip, stacked = apply_stack(model, clip, list(stack))
+    shared = Shared([read(b.name, model) for b in request.branches])
+    bar = comfy.utils.ProgressBar(len(lines))
+    routed = []
+    for line in lines:
+        own = replace(
+            request,
+            method={"method": line.method.key, **line.knobs},
+            layer_sets=line.layer_sets or request.layer_sets,
+        )
+        routed.append(route(model, clip, own, (), shared))
+        bar.update(1)
+    activities = [Activity.of(one.bank, one.gates, steps) for one in routed]
+    sheet = activity_sheet([line.label for line in lines], activities)
+    told = list(dict.fromkeys(text for one in routed for text in one.warnings))
+    reports = (f"[{line.label}]\n{one.report}" for line, one in zip(lines, routed, strict=True))
+    report = "\n\n".join(filter(None, ["\n".join([*left_out, *told, *stacked]), *reports]))
+    return Sweep(lines, tuple(routed), sheet, report, (*left_out, *told))
+
+
+def _fitting(lines: Sequence[Line], model: Any) -> tuple[tuple[Line, ...], list[str]]:
+    """(the lines this model can run, why the others are left out)."""
+    kept, left_out = [], []
+    for line in lines:
+        pinned = line.method.traits.pinned_layer_set
+        try:
+            if pinned:
+                resolve(pinned, model_layers(model))
+            kept.append(line)
+        except CraftError as error:
+            left_out.append(f"{line.method.key} is left out: {error.given}.")
+    if not kept:
+        raise CraftError(
+            "None of the methods can run on this model: " + " ".join(left_out),
+            f"Known are {', '.join(FUSION.keys())}",
+            "List others",
+        )
+    return tuple(kept), left_out

@@ -1,0 +1,1 @@
+"""Merges of LoRAs that are learned, one a file."""

@@ -1,0 +1,1 @@
+"""What can be trained on a model, one recipe a file."""

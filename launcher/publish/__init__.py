@@ -1,0 +1,1 @@
+"""What a release needs: the registry's rules, the locales, the pictures of the help pages."""

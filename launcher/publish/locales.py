@@ -1,0 +1,192 @@
+"""The locale files of the host's page: English as the schemas say it, others by a table of phrases.
+
+The page finds a node's texts under its id, its inputs by name and its outputs by number; an input
+of a menu, such as method.gamma, is method_gamma there. It compiles names and descriptions as
+messages, in which some characters are syntax, and shows tooltips as they are.
+
+What the pack's own scripts write in the page stands in them as say("..."), and in main.json under
+that English. The page itself looks up the label of a command: by its id, and in menus by itself.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import LaunchError
+from ..paths import ROOT
+from ..terminal import say
+
+LOCALES = ROOT / "locales"
+SCRIPTS = ROOT / "web" / "js"
+DEFINITIONS = "nodeDefs.json"
+MAIN = "main.json"
+COMMANDS = "commands.json"
+PAGE = "craft_lora"  # the part of main.json that the scripts read
+PHRASES = "phrases.json"
+MODULE = "custom_nodes.comfyui-craft-lora"
+MENU = "COMFY_DYNAMICCOMBO_V3"
+_LITERAL = r'"(?:[^"\\]|\\.)*"'
+_SAID = re.compile(rf"(?<!function )\bsay\(\s*({_LITERAL}(?:\s*\+\s*{_LITERAL})*)?")
+_COMMAND = re.compile(
+    rf"^const COMMAND = ({_LITERAL});$.*^const label = \(\) => say\(({_LITERAL})\);$", re.M | re.S
+)
+
+
+class Phrases:
+    """A language's words for names, line by line for nodes' texts, and for what scripts say;
+    English for what it lacks."""
+
+    def __init__(
+        self, names: dict[str, str], texts: dict[str, str], said: dict[str, str] | None = None
+    ):
+        self._known = {"names": names, "texts": texts, "said": said or {}}
+        self._asked: dict[str, dict[str, None]] = {table: {} for table in self._known}
+
+    def name(self, english: str) -> str:
+        return self._say("names", english)
+
+    def text(self, english: str) -> str:
+        return "\n".join(self._say("texts", line) for line in english.split("\n"))
+
+    def said(self, english: str) -> str:
+        return self._say("said", english)
+
+    def _say(self, table: str, english: str) -> str:
+        self._asked[table][english] = None
+        return self._known[table].get(english, english)
+
+    def lacking(self) -> list[str]:
+        """What was asked for and is not in the tables."""
+        return [p for t, asked in self._asked.items() for p in asked if p not in self._known[t]]
+
+    def unused(self) -> list[str]:
+        """What is in the tables and was never asked for."""
+        return [p for t, known in self._known.items() for p in known if p not in self._asked[t]]
+
+
+def read_phrases(language: Path) -> Phrases:
+    """The table of a language's folder; an empty one where it has none, as English."""
+    file = language / PHRASES
+    tables = _read(file) if file.is_file() else {"names": {}, "texts": {}}
+    return Phrases(**tables)
+
+
+def definitions(nodes: dict[str, dict[str, Any]], phrases: Phrases) -> dict[str, Any]:
+    """nodeDefs.json in one language, of nodes as /object_info describes them."""
+    return {node: _node(info, phrases) for node, info in nodes.items()}
+
+
+def main_texts(language: Path, phrases: Phrases) -> dict[str, Any]:
+    """main.json in one language: as it is, with what the scripts say anew."""
+    file = language / MAIN
+    kept = _read(file) if file.is_file() else {}
+    labels = command_labels(SCRIPTS).values()
+    return {
+        **kept,
+        "menuLabels": {_key(label): message(phrases.said(label)) for label in labels},
+        PAGE: {english: phrases.said(english) for english in said_texts(SCRIPTS)},
+    }
+
+
+def commands(phrases: Phrases) -> dict[str, Any]:
+    """commands.json in one language."""
+    labels = command_labels(SCRIPTS)
+    return {_key(name): {"label": message(phrases.said(text))} for name, text in labels.items()}
+
+
+def command_labels(folder: Path) -> dict[str, str]:
+    """The English label of every command of the scripts of a folder, by the command's id."""
+    found = [_COMMAND.search(script.read_text("utf-8")) for script in sorted(folder.glob("*.js"))]
+    return {json.loads(one[1]): json.loads(one[2]) for one in found if one}
+
+
+def _key(text: str) -> str:
+    return text.replace(".", "_")
+
+
+def said_texts(folder: Path) -> list[str]:
+    """The English texts that the scripts of a folder say, each once."""
+    found: dict[str, None] = {}
+    for script in sorted(folder.rglob("*.js")):
+        for call in _SAID.finditer(script.read_text("utf-8")):
+            if call[1] is None:
+                raise LaunchError(f"{script}: say() needs a text in double quotes, at once")
+            found["".join(map(json.loads, re.findall(_LITERAL, call[1])))] = None
+    return list(found)
+
+
+def message(text: str) -> str:
+    """A text as the page's message compiler wants it, so that it comes out unchanged."""
+    return re.sub(r"[@{}|%]", lambda sign: "{'" + sign[0] + "'}", text)
+
+
+def _node(info: dict[str, Any], phrases: Phrases) -> dict[str, Any]:
+    return {
+        "display_name": message(phrases.text(info["display_name"])),
+        "description": message(phrases.text(info["description"])),
+        "inputs": dict(_inputs(info, phrases)),
+        "outputs": dict(_outputs(info, phrases)),
+    }
+
+
+def _inputs(info: dict[str, Any], phrases: Phrases) -> Iterator[tuple[str, dict[str, str]]]:
+    found: dict[str, dict[str, list[str]]] = {}  # name, tooltip, the entries of a menu it is for
+    for name, entry, tooltip in _slots(info["input"]):
+        found.setdefault(name, {}).setdefault(tooltip, []).append(entry)
+    for name, tooltips in found.items():
+        lines = [phrases.text(tooltip) for tooltip in tooltips]
+        if len(lines) > 1:
+            owners = [", ".join(entries) for entries in tooltips.values()]
+            lines = [f"{owner}: {line}" for owner, line in zip(owners, lines, strict=True)]
+        label = message(phrases.name(name.rpartition(".")[2]))
+        yield name.replace(".", "_"), {"name": label, "tooltip": "\n".join(lines)}
+
+
+def _slots(
+    inputs: dict[str, dict[str, Any]], menu: str = "", entry: str = ""
+) -> Iterator[tuple[str, str, str]]:
+    """(name as in the page, entry of the menu that brings it, tooltip) of every input."""
+    for group in ("required", "optional"):
+        for name, (kind, settings) in inputs.get(group, {}).items():
+            yield menu + name, entry, settings["tooltip"]
+            for option in settings["options"] if kind == MENU else []:
+                yield from _slots(option["inputs"], f"{menu}{name}.", option["key"])
+
+
+def _outputs(info: dict[str, Any], phrases: Phrases) -> Iterator[tuple[str, dict[str, str]]]:
+    columns = (info["output"], info["output_name"], info["output_tooltips"])
+    for number, (kind, name, tooltip) in enumerate(zip(*columns, strict=True)):
+        # An output named like its type gets the page's own word for the type.
+        named = {} if name == kind else {"name": message(phrases.name(name))}
+        yield str(number), {**named, "tooltip": phrases.text(tooltip)}
+
+
+def write_locales(shown: dict[str, dict[str, Any]]) -> None:
+    """Write every language's files from all nodes that a real server shows, and the scripts."""
+    nodes = {name: info for name, info in shown.items() if info["python_module"] == MODULE}
+    for language in sorted(folder for folder in LOCALES.iterdir() if folder.is_dir()):
+        phrases = read_phrases(language)
+        files = {
+            DEFINITIONS: definitions(nodes, phrases),
+            MAIN: main_texts(language, phrases),
+            COMMANDS: commands(phrases),
+        }
+        if (language / PHRASES).is_file():
+            _require_fitting(phrases, language)
+        for name, content in files.items():
+            text = json.dumps(content, ensure_ascii=False, indent=2)
+            (language / name).write_text(text + "\n", "utf-8")
+            say(f"wrote {language / name}")
+
+
+def _require_fitting(phrases: Phrases, language: Path) -> None:
+    wrong = [f"lacks {phrase!r}" for phrase in phrases.lacking()]
+    wrong += [f"no longer needs {phrase!r}" for phrase in phrases.unused()]
+    if wrong:
+        raise LaunchError("\n".join([f"{language / PHRASES} needs a change; it", *wrong]))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text("utf-8"))

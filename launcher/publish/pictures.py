@@ -1,0 +1,59 @@
+"""The pictures of the help pages and of the README, taken anew from the host's own page.
+
+Always the pinned host on the CPU, in a folder of its own: the pictures hold nothing of a user's.
+The part that drives the browser is docs/pictures/take.py, which runs in the host's environment.
+"""
+
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+
+from ..errors import LaunchError
+from ..paths import ROOT
+from ..run.hosts import pinned_host
+from ..run.pip import clean_environment
+from ..run.server import Server
+from ..run.tiers import find_chromium
+from ..run.workspace import prepare_workspace
+from ..terminal import say
+
+SCRIPT = ROOT / "docs" / "pictures" / "take.py"
+SCENES = SCRIPT.with_name("scenes.json")
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,  # else the page opens on its template browser
+    "Comfy.VueNodes.Enabled": True,
+    "Comfy.ColorPalette": "dark",
+    "Comfy.Locale": "en",
+    "Comfy.Graph.CanvasInfo": False,
+    "Comfy.Minimap.Visible": False,
+    "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # texts are drawn however small
+}
+
+
+def take_pictures(named: list[str]) -> None:
+    """Write web/docs/pictures/ and docs/*.png anew; only those named, where some are."""
+    unknown = sorted(set(named) - set(known_pictures()))
+    if unknown:
+        known = ", ".join(known_pictures())
+        raise LaunchError(f"there is no picture called {', '.join(unknown)}; there are: {known}.")
+    host = pinned_host(tools=True)
+    chromium = find_chromium()
+    with tempfile.TemporaryDirectory(prefix="craft-pictures-") as folder:
+        base = prepare_workspace(host, Path(folder))
+        say("  starting ComfyUI, whose page is then drawn in Chromium")
+        with Server(host, base, cpu=True) as server:
+            for name, value in SETTINGS.items():
+                server.client.post_json(f"/settings/{name}", value)
+            command = [str(host.python), str(SCRIPT), server.url, chromium, *named]
+            finished = subprocess.run(command, cwd=ROOT, env=clean_environment(), check=False)
+            if finished.returncode != 0:
+                raise LaunchError(f"not all pictures could be taken.\n{server.log_tail()}")
+
+
+def known_pictures() -> list[str]:
+    """The names of all pictures: node ids, and the graphs' file names without their ending."""
+    scenes = json.loads(SCENES.read_text("utf-8"))
+    nodes = {node for scene in scenes for node in scene.get("nodes", {})}
+    graphs = {Path(file).stem for scene in scenes for file in scene.get("graph", {})}
+    return sorted(nodes | graphs)

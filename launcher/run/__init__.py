@@ -1,0 +1,1 @@
+"""ComfyUI found or set up, started and used: the demo, workflows, tests, benchmarks."""

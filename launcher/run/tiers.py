@@ -1,0 +1,144 @@
+"""The three tiers of tests: what each needs, and that each really ran."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import LaunchError
+from ..paths import ROOT
+from ..terminal import Activity, say
+from .hosts import Host, pinned_host
+from .pip import clean_environment
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+CHROMIUM_PLACES = (
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    r"C:\Program Files\Google\Chrome\Application\chrome.exe",
+    r"C:\Program Files (x86)\Google\Chrome\Application\chrome.exe",
+    r"C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe",
+)
+# Started without `python -m`, which would put this folder, and with it our `nodes`, ahead of the
+# host's module of that name.
+PYTEST = "import sys; del sys.path[0]; import pytest; sys.exit(pytest.main())"
+
+
+def run_tiers(tiers: list[str], pytest_arguments: list[str]) -> int:
+    """Run the tiers in order, all of them even when one fails; 0 when every one passed."""
+    host = pinned_host(tools=True)
+    failed = []
+    for tier in tiers:
+        say(f"\n== {tier} tests ==")
+        if not TIERS[tier](host, pytest_arguments):
+            failed.append(tier)
+    say()
+    if failed:
+        say(f"FAILED: {', '.join(failed)}")
+        return 1
+    say(f"All passed: {', '.join(tiers)}")
+    return 0
+
+
+def _unit(host: Host, arguments: list[str]) -> bool:
+    tidy = _python(host, ["-m", "ruff", "check", "."]) == 0
+    return _pytest(host, "unit", arguments) and tidy
+
+
+def _host(host: Host, arguments: list[str]) -> bool:
+    return _pytest(host, "host", arguments)
+
+
+def _browser(host: Host, arguments: list[str]) -> bool:
+    return _pytest(host, "browser", arguments, CHROMIUM_PATH=find_chromium())
+
+
+TIERS: dict[str, Callable[[Host, list[str]], bool]] = {
+    "unit": _unit,
+    "host": _host,
+    "browser": _browser,
+}
+
+
+def _python(host: Host, arguments: list[str], **environment: str) -> int:
+    command = [str(host.python), *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=clean_environment(**environment), check=False
+    ).returncode
+
+
+def _pytest(host: Host, tier: str, arguments: list[str], **environment: str) -> bool:
+    """Run one folder of tests; True only when something ran and nothing failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        options = [*_chosen_tests(tier, arguments), f"--junitxml={report}", *arguments]
+        status = _python(
+            host, ["-c", PYTEST, *options], COMFYUI_PATH=str(host.comfyui), **environment
+        )
+        if status > 1:  # not a failing test: nothing collected, or pytest was stopped or broken
+            reason = "there are none" if status == 5 else f"pytest status {status}"
+            say(f"the {tier} tests could not run ({reason}); this counts as a failure")
+            return False
+        executed = count_executed(report)
+    if executed == 0:
+        say(f"no {tier} test ran, so nothing is shown; this counts as a failure")
+    return status == 0 and executed > 0
+
+
+def _chosen_tests(tier: str, arguments: list[str]) -> list[str]:
+    """The tier's folder, unless the user names files or tests in it."""
+    named = any((ROOT / argument.split("::")[0]).exists() for argument in arguments)
+    return [] if named else [f"tests/{tier}"]
+
+
+def count_executed(report: Path) -> int:
+    """How many tests of a JUnit report were carried out: all less the skipped ones."""
+    suites = ElementTree.parse(report).getroot().iter("testsuite")
+    return sum(int(suite.get("tests", 0)) - int(suite.get("skipped", 0)) for suite in suites)
+
+
+def find_chromium() -> str:
+    """The path of a Chromium or Chrome; installed from Debian's packages where we may."""
+    found = _installed_chromium()
+    if found is None and _may_install():
+        with Activity("installing Chromium (apt)"):
+            _apt("update", "-q")
+            _apt("install", "-y", "-q", "--no-install-recommends", "chromium")
+        found = _installed_chromium()
+    if found is None:
+        raise LaunchError(
+            "the browser tests need Chromium or Chrome and none was found; install one "
+            "(Debian: apt install chromium), or set CHROMIUM_PATH to it."
+        )
+    return found
+
+
+def _installed_chromium() -> str | None:
+    named = os.environ.get("CHROMIUM_PATH", "").strip()
+    if named:
+        if os.access(named, os.X_OK):
+            return named
+        raise LaunchError(f"CHROMIUM_PATH is {named}, and that cannot be run; correct it.")
+    on_path = (shutil.which(name) for name in CHROMIUM_NAMES)
+    places = (place for place in CHROMIUM_PLACES if os.access(place, os.X_OK))
+    return next(filter(None, on_path), None) or next(places, None)
+
+
+def _may_install() -> bool:
+    """Root on Debian, as in a fresh container: nobody to ask, and nothing to break."""
+    root = sys.platform == "linux" and os.geteuid() == 0
+    return root and Path("/etc/debian_version").is_file() and shutil.which("apt-get") is not None
+
+
+def _apt(*arguments: str) -> None:
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    finished = subprocess.run(
+        ["apt-get", *arguments], capture_output=True, text=True, env=environment, check=False
+    )
+    if finished.returncode != 0:
+        reason = (finished.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise LaunchError(f"apt-get {arguments[0]} failed: {reason}")

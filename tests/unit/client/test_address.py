@@ -1,0 +1,129 @@
+"""An input is named as the page names it, and its value is read as its schema says."""
+
+import copy
+
+import pytest
+from craft_lora_pack.client.address import Inputs, Target, typed
+from craft_lora_pack.craft_core.errors import CraftError
+from fake_comfyui import LORAS, OBJECT_INFO, PROMPT
+
+
+def inputs(*more):
+    nodes = {**copy.deepcopy(PROMPT), **{str(10 + i): node for i, node in enumerate(more)}}
+    return Inputs(nodes, OBJECT_INFO)
+
+
+SECOND = {"class_type": "Sampler", "inputs": {"seed": 3}, "_meta": {"title": "Refiner"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("2.seed", Target("2", "seed")),  # by id
+        ("Main v1.5.seed", Target("2", "seed")),  # by a title with a dot in it
+        ("Content/Style Router.prompt", Target("1", "prompt")),  # by the name the page shows
+        ("Router.prompt", Target("1", "prompt")),  # by type
+        ("Router.method.alpha", Target("1", "method.alpha")),  # before its entry is chosen
+        ("seed", Target("2", "seed")),
+        ("content", Target("1", "content_lora")),
+        ("style", Target("1", "style_lora")),
+        ("alpha", Target("1", "method.alpha")),
+        ("method.alpha", Target("1", "method.alpha")),
+    ],
+)
+def test_an_input_is_named_by_id_title_type_or_alone(name, target):
+    assert inputs().find(name) == target
+
+
+def test_a_title_comes_before_a_type():
+    both = inputs({**SECOND, "_meta": {"title": "Sampler"}})
+    assert both.find("Sampler.seed") == Target("10", "seed")
+
+
+@pytest.mark.parametrize("name", ["Sampler.seed", "seed"])
+def test_a_name_with_two_meanings_is_an_error_that_names_both(name):
+    with pytest.raises(CraftError, match=r"2\.seed \(Main v1\.5\), 10\.seed \(Refiner\)"):
+        inputs(SECOND).find(name)
+    assert inputs(SECOND).find("Refiner.seed") == Target("10", "seed")
+
+
+def test_a_linked_input_is_meant_only_by_its_node():
+    linked = {"class_type": "Sampler", "inputs": {"seed": ["2", 0]}}
+    assert inputs(linked).find("seed") == Target("2", "seed")
+    assert inputs(linked).find("10.seed") == Target("10", "seed")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("9.seed", r"no node is called '9'.*1 \(Content/Style Router\)"),
+        ("2.model", r"2 \(Main v1\.5\) has no such input.*seed"),
+        ("strenth", "No input is called 'strenth'.*content_strength"),
+    ],
+)
+def test_a_name_for_nothing_says_what_there_is(name, words):
+    with pytest.raises(CraftError, match=words):
+        inputs().find(name)
+
+
+def test_values_have_the_type_that_the_schema_asks_for():
+    named = inputs()
+    texts = {
+        "2.seed": "12",
+        "2.strength": "2",
+        "2.preview": "False",
+        "1.prompt": "3",
+        "1.content_lora": "dog",
+        "1.style_lora": "oil.safetensors",
+    }
+    prompt = named.with_values({named.find(name): text for name, text in texts.items()})
+    assert prompt["2"]["inputs"] == {
+        "model": ["1", 0], "seed": 12, "preview": False, "strength": 2.0,
+    }  # fmt: skip
+    assert isinstance(prompt["2"]["inputs"]["strength"], float)
+    assert prompt["1"]["inputs"]["prompt"] == "3"
+    assert prompt["1"]["inputs"]["content_lora"] == LORAS[0]
+    assert prompt["1"]["inputs"]["style_lora"] == LORAS[3]
+    assert named.prompt == PROMPT  # not written to
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "words"),
+    [
+        ("INT", "1.5", "whole number"),
+        ("FLOAT", "nan", "a number"),
+        ("FLOAT", "inf", "a number"),
+        ("BOOLEAN", "perhaps", "true or false"),
+    ],
+)
+def test_a_text_that_is_no_such_value_is_an_error(kind, text, words):
+    with pytest.raises(CraftError, match=words):
+        typed("x", [kind], text)
+
+
+def test_a_short_name_for_two_entries_is_an_error_and_an_unknown_entry_is_the_servers_to_refuse():
+    choices = [["a/x.pt", "b/x.pt", "y.pt"]]
+    with pytest.raises(CraftError, match="2 entries.*a/x.pt, b/x.pt"):
+        typed("n", choices, "x")
+    assert typed("n", choices, "a/x") == "a/x.pt"
+    assert typed("n", choices, "z") == "z"
+
+
+def test_what_has_no_schema_is_json_or_text_and_a_list_is_boxed():
+    assert typed("n", None, "[1, 2]") == {"__value__": [1, 2]}
+    assert typed("n", None, "plain text") == "plain text"
+
+
+def test_a_chosen_entry_brings_its_inputs_and_takes_the_old_ones_away():
+    named = inputs()
+    method, alpha = named.find("method"), named.find("alpha")
+    assert named.with_values({method: "mixed"})["1"]["inputs"]["method.alpha"] == 0.5
+    both = named.with_values({alpha: "0.25", method: "mixed"})  # in either order
+    assert both["1"]["inputs"] | {"method": "mixed", "method.alpha": 0.25} == both["1"]["inputs"]
+    back = Inputs(both, OBJECT_INFO).with_values({method: "plain"})
+    assert back == PROMPT
+
+
+def test_an_input_of_an_entry_that_is_not_chosen_is_an_error():
+    with pytest.raises(CraftError, match="method is 'plain'"):
+        inputs().with_values({inputs().find("alpha"): "0.25"})

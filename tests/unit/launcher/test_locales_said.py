@@ -1,0 +1,129 @@
+"""What web/js writes in the page is said through the locale files, and Chinese has all of it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from launcher.errors import LaunchError
+from launcher.publish.locales import (
+    COMMANDS,
+    LOCALES,
+    MAIN,
+    PAGE,
+    SCRIPTS,
+    command_labels,
+    commands,
+    main_texts,
+    read_phrases,
+    said_texts,
+)
+
+LANGUAGES = ("en", "zh")
+TOKEN = re.compile(
+    r"/\*.*?\*/|//[^\n]*|(?P<call>\bsay\(\s*)?(?P<text>\"(?:[^\"\\\n]|\\.)*\"|`(?:[^`\\]|\\.)*`)"
+    r"(?P<more>(?:\s*\+\s*\"(?:[^\"\\\n]|\\.)*\")*)",
+    re.DOTALL,
+)
+WORDS = re.compile(r"[A-Za-z]{2,}[,:;]? [A-Za-z]{2,}|[A-Z][a-z]+: ")
+ICON = re.compile('"pi pi-')
+REGISTERED = re.compile(r"\{\s*id: [^}]*\blabel\b")  # a command
+NO_TEXTS = {"style.js": "const CSS"}  # the style sheet
+
+
+def unsaid(code: str) -> list[str]:
+    """Literals that read as texts for the user and are not said."""
+    return [
+        found["text"]
+        for found in TOKEN.finditer(code)
+        if found["text"]
+        and not found["call"]
+        and WORDS.search(found["text"])
+        and not ICON.match(found["text"])
+    ]
+
+
+def test_the_main_files_are_what_scripts_and_phrases_give():
+    """After a change of a text: python run.py locales."""
+    for language in LANGUAGES:
+        phrases = read_phrases(LOCALES / language)
+        written = json.loads((LOCALES / language / MAIN).read_text("utf-8"))
+        assert written == main_texts(LOCALES / language, phrases)
+        assert list(written[PAGE]) == said_texts(SCRIPTS)
+        written = json.loads((LOCALES / language / COMMANDS).read_text("utf-8"))
+        assert written == commands(phrases)
+
+
+def test_chinese_has_a_phrase_for_every_text_and_none_besides():
+    phrases = json.loads((LOCALES / "zh" / "phrases.json").read_text("utf-8"))["said"]
+    assert sorted(phrases) == sorted(said_texts(SCRIPTS))
+
+
+def test_every_command_has_its_label_where_the_page_looks_for_it():
+    labels = command_labels(SCRIPTS)
+    scripts = [script.read_text("utf-8") for script in SCRIPTS.glob("*.js")]
+    assert len(labels) == sum(len(REGISTERED.findall(code)) for code in scripts)
+    for language in LANGUAGES:
+        own = json.loads((LOCALES / language / COMMANDS).read_text("utf-8"))
+        main = json.loads((LOCALES / language / MAIN).read_text("utf-8"))
+        assert list(own) == [name.replace(".", "_") for name in labels]
+        assert list(main["menuLabels"]) == [text.replace(".", "_") for text in labels.values()]
+        said = [main[PAGE][text] for text in labels.values()]
+        assert [entry["label"] for entry in own.values()] == said
+        assert list(main["menuLabels"].values()) == said
+    assert labels and all(name.startswith("craft_lora.") for name in labels)
+
+
+def test_english_is_said_as_it_is_written():
+    english = json.loads((LOCALES / "en" / MAIN).read_text("utf-8"))[PAGE]
+    assert english and all(text == key for key, text in english.items())
+
+
+def test_every_text_of_the_scripts_is_said():
+    for script in SCRIPTS.rglob("*.js"):
+        code = script.read_text("utf-8")
+        if script.name in NO_TEXTS:
+            code = re.sub(NO_TEXTS[script.name] + r" = `[^`]*`", "", code)
+        assert unsaid(code) == [], script.name
+
+
+def test_a_text_that_is_not_said_is_noticed():
+    code = """
+        // a comment "with words in it"
+        const name = "craft-words", rule = `a.b > c`;
+        show(say("The model " + "is missing."), say(\n  "More of it"));
+        show("The model is missing.");
+        show(`Layers: ${why}`, `There are ${count} layers`);
+    """
+    assert unsaid(code) == [
+        '"The model is missing."',
+        "`Layers: ${why}`",
+        "`There are ${count} layers`",
+    ]
+
+
+def test_texts_are_found_wherever_they_are_said(tmp_path: Path):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "a.js").write_text(
+        'say("One {x}", { x });\nexport function say(english) {}\nessay(1); say(\n'
+        '  "Two, " +\n    "\\"too\\"",\n); say("One {x}")',
+        "utf-8",
+    )
+    (tmp_path / "lib" / "b.js").write_text('[say("Three")]', "utf-8")
+    assert said_texts(tmp_path) == ["One {x}", 'Two, "too"', "Three"]
+
+
+@pytest.mark.parametrize("call", ["say(text)", "say(`One ${x}`)", "say('One')"])
+def test_a_text_that_cannot_be_found_is_an_error(tmp_path: Path, call):
+    (tmp_path / "a.js").write_text(call, "utf-8")
+    with pytest.raises(LaunchError, match=r"a\.js: say\(\) needs a text in double quotes"):
+        said_texts(tmp_path)
+
+
+def test_what_else_main_has_is_kept(tmp_path: Path):
+    (tmp_path / MAIN).write_text(json.dumps({"other": 1, PAGE: {"stale": "x"}}), "utf-8")
+    phrases = read_phrases(LOCALES / "zh")
+    made = main_texts(tmp_path, phrases)
+    assert made["other"] == 1 and "stale" not in made[PAGE]
+    assert made[PAGE]["content"] == "内容"
