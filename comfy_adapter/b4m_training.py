@@ -12,7 +12,18 @@ from ..craft_core.training import TRAINING, HalfPictures, Place
 from ..craft_core.types import ROLES, Role
 from .denoiser import opened
 from .lora_files import FOLDER
-from .train import CANCEL, Captioned, How, Source, Trained, identity, layers_of, one_line, trained
+from .train import (
+    CANCEL,
+    Captioned,
+    How,
+    Source,
+    Trained,
+    identity,
+    layers_of,
+    one_line,
+    precision_of,
+    trained,
+)
 from .training_data import Encoder, dataset
 from .training_run import Watch, target
 
@@ -45,9 +56,10 @@ def train_half(
     others = None
     if partners:
         others = dataset(encoder, partners.images, partners.captions, "partner", CANCEL)
-    with opened(source.model, None, how.precision, how.checkpointing) as denoiser:
+    precision = precision_of(how, place, source.model)
+    with opened(source.model, None, precision.name, how.checkpointing) as denoiser:
         training = TRAINING["b4m_half"].function(
             denoiser, HalfPictures(data, others), Place(role, layers, one_line(layer_sets)),
             identity(source.model), **settings,
         )  # fmt: skip
-        return trained(training, place, how, watch, [note])
+        return trained(training, place, how, precision, watch, [note])

@@ -23,7 +23,7 @@ from .denoiser import opened
 from .expert_encoder import lora_hash
 from .lora_files import FOLDER, BranchFile, branch, patch_text_encoder, read
 from .modules import model_layers
-from .train import CANCEL, Captioned, How, Source, Trained, identity, trained
+from .train import CANCEL, Captioned, How, Source, Trained, identity, precision_of, trained
 from .training_data import Encoder, dataset, marked_captions, pictures
 from .training_run import Watch, target
 
@@ -65,9 +65,10 @@ def train_merge(source: Source, merge: Merge, how: How, watch: Watch) -> Trained
     merging = Merging(
         parts, texts.fused(merge.fused_prompt), content_layers, style_layers, texts.merged
     )
-    with opened(source.model, None, how.precision, how.checkpointing) as denoiser:
+    precision = precision_of(how, place, source.model)
+    with opened(source.model, None, precision.name, how.checkpointing) as denoiser:
         training = merge.method.function(denoiser, merging, identity(source.model), **merge.knobs)
-        return trained(training, place, how, watch, notes)
+        return trained(training, place, how, precision, watch, notes)
 
 
 def dominated(layers: Mapping[str, tuple[int, ...]]) -> tuple[frozenset[str], frozenset[str]]:

@@ -16,7 +16,7 @@ from .pictures import caption_flag, find_pictures
 from .progress import Progress
 from .requests import Headless, Job, Picture, Result, Watch
 
-PRECISIONS = ("bf16", "fp32")  # of comfy_adapter.denoiser; a test holds the two together
+PRECISIONS = ("auto", "bf16", "fp32")  # of comfy_adapter.precision; a test holds the two together
 TO_TRAIN = tuple(key for key in PRESETS if key != "auto")  # auto reads LoRAs already trained
 TRAINED = ("auto", *TO_TRAIN)
 PICTURES_TEXT = """\
@@ -39,8 +39,9 @@ def add_training_flags(parser: ArgumentParser, name: str, *, basis: bool) -> Non
         help="Go on from where a training of this --name was stopped, or towards more --steps.",
     )  # fmt: skip
     group.add_argument(
-        "--precision", choices=PRECISIONS, default="bf16",
-        help="What the model computes in. Default: %(default)s.",
+        "--precision", choices=PRECISIONS, default="auto",
+        help="What the model computes in. auto: bf16 on a device with units for it, else fp32, and "
+        "with --resume what the training began in. Default: %(default)s.",
     )  # fmt: skip
     group.add_argument(
         "--no-checkpointing", dest="checkpointing", action="store_false",

@@ -154,15 +154,16 @@ class Training:
         own |= {"steps_done": str(self.step), "steps_asked": str(self.pace.steps)}
         self.recipe.write(path, {**own, **metadata})
 
-    def save(self, path: Path) -> None:
-        """Everything needed to go on, as one safetensors file."""
+    def save(self, path: Path, metadata: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Everything needed to go on, as one safetensors file. metadata: see state_metadata."""
         tensors = {f"parameter.{name}": value for name, value in self.parameters.items()}
         for name, value in self.parameters.items():
             moments = self.optimiser.state.get(value, {})
             tensors |= {f"{kind}.{name}": moments[kind] for kind in _MOMENTS if kind in moments}
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
-        metadata = {"format": STATE_FORMAT, "recipe": json.dumps(self.settings(), sort_keys=True)}
-        save(path, tensors, metadata, "A training state")
+        recipe = json.dumps(self.settings(), sort_keys=True)
+        own = {"format": STATE_FORMAT, "recipe": recipe}
+        save(path, tensors, {**metadata, **own}, "A training state")
 
     def resume(self, path: Path) -> None:
         """Go on where `save` left off. CraftError if the file is of another training."""
@@ -205,11 +206,19 @@ def _thinned(losses: list[float]) -> list[float]:
     return [sum(losses[a:b]) / (b - a) for a, b in pairwise(edges)]
 
 
-def _read_state(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
+def state_metadata(path: Path) -> Mapping[str, str]:
+    """The metadata that a state was saved with. CraftError if the file is none."""
+    return _read_state(path, with_tensors=False)[0]
+
+
+def _read_state(
+    path: Path, with_tensors: bool = True
+) -> tuple[Mapping[str, str], dict[str, Tensor]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            keys = file.keys() if with_tensors else ()
+            tensors = {key: file.get_tensor(key) for key in keys}
     except (OSError, safetensors.SafetensorError) as error:
         raise CraftError(
             f"{path.name} cannot be read ({error})",

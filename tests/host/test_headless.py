@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from craft_lora_pack.comfy_adapter.denoiser import PRECISIONS as HOST_PRECISIONS
+from craft_lora_pack.comfy_adapter.precision import CHOICES
 from craft_lora_pack.craft_core.cli.train import PRECISIONS
 from craft_lora_pack.craft_core.projection import read_basis
 from craft_lora_pack.craft_core.routing.encoder_file import read_encoder
@@ -221,5 +221,5 @@ def test_a_mistake_is_one_line_and_leaves_no_file(ran, name, told):
     assert files(failed) == []
 
 
-def test_the_precisions_are_the_denoisers():
-    assert tuple(HOST_PRECISIONS) == PRECISIONS
+def test_the_precisions_are_the_trainings():
+    assert CHOICES == PRECISIONS
