@@ -23,7 +23,10 @@ from craft_lora_pack.craft_core.training import TRAINING
 from craft_lora_pack.craft_core.training.loop import state_metadata
 from craft_lora_pack.craft_core.training.lora import branch_edit
 from craft_lora_pack.craft_core.types import Factors
-from craft_lora_pack.nodes.training import TrainLoRA
+from craft_lora_pack.nodes.b4m import TrainB4M
+from craft_lora_pack.nodes.expert_encoder import TrainEncoder
+from craft_lora_pack.nodes.learn_merge import LearnMerge
+from craft_lora_pack.nodes.training import TrainBasis, TrainLoRA
 from safetensors import safe_open
 from small_world_models import load
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -231,6 +234,12 @@ def test_a_warning_stays_in_the_page_above_the_steps_and_is_logged_once(world, c
         learn(world, "precision/watched", AUTO, watch=shown, steps=2)
     assert said[0] == "slow" and said[-1].startswith("slow\nstep 2 of 2")
     assert [one.message for one in caplog.records if one.levelname == "WARNING"] == ["slow"]
+
+
+@pytest.mark.parametrize("node", [TrainBasis, TrainLoRA, TrainB4M, TrainEncoder, LearnMerge])
+def test_every_training_node_takes_what_older_workflows_hold_and_new_ones_leave_it(node):
+    (menu,) = [one for one in node.define_schema().inputs if one.id == "precision"]
+    assert {"bf16", "fp32"} < set(menu.options) and menu.default == AUTO
 
 
 def test_the_node_warns_of_an_emulated_precision(world, monkeypatch, caplog):
