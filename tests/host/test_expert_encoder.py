@@ -237,7 +237,7 @@ def train(world, **changes):
 def test_a_trained_encoder_is_a_file_that_the_router_takes(world):
     with torch.inference_mode():  # as the host runs its nodes
         name, losses, report = train(
-            world, layer_sets="b-lora", precision="bf16", gradient_checkpointing=True
+            world, layer_sets="b-lora", precision="auto", gradient_checkpointing=True
         )
     assert len(losses["loss"]) == 2
     assert name in adapter.encoder_files() and "Saved" in report
