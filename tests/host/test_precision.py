@@ -14,10 +14,11 @@ import comfy.utils
 import pytest
 import tiny
 import torch
-from craft_lora_pack.comfy_adapter.train import Captioned, How, Source, precision, train_lora
+from craft_lora_pack.comfy_adapter.train import precision
 from craft_lora_pack.comfy_adapter.train.denoiser import opened
 from craft_lora_pack.comfy_adapter.train.precision import AUTO, PRECISIONS, decide
 from craft_lora_pack.comfy_adapter.train.run import PageWatch, target
+from craft_lora_pack.comfy_adapter.train.train import Captioned, How, Source, train_lora
 from craft_lora_pack.craft_core.training import TRAINING
 from craft_lora_pack.craft_core.training.loop import state_metadata
 from craft_lora_pack.craft_core.training.recipes.lora import branch_edit
