@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_count,
         default=default_workers(),
         metavar="N",
-        help="tests at a time; default: one a processor, at most 4 (here %(default)s)",
+        help="test files at a time; default: one a processor, 4 at most (here %(default)s)",
     )
     test.set_defaults(run=_test)
     bench = commands.add_parser("bench", help="run a benchmark in the host's environment")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .cache import GIGABYTE
 from .errors import LaunchError
 from .hosts import Host, pinned_host
 from .paths import ROOT
@@ -29,6 +30,7 @@ CHROMIUM_PLACES = (
 # host's module of that name.
 PYTEST = "import sys; del sys.path[0]; import pytest; sys.exit(pytest.main())"
 MOST_WORKERS = 4
+WORKERS_MEMORY = 3 * GIGABYTE  # its models, and its server with the page
 
 
 @dataclass(frozen=True)
@@ -62,15 +64,21 @@ def run_tiers(tiers: list[str], choice: Choice) -> int:
 
 
 def default_workers() -> int:
-    """One for each processor that this process may use, and four at most: each holds its own
-    models, and in the host and browser tiers a server besides."""
-    return min(_processors(), MOST_WORKERS)
+    """One for each processor that this process may use, as far as the memory goes; four at most."""
+    return max(1, min(_processors(), _memory() // WORKERS_MEMORY, MOST_WORKERS))
 
 
 def _processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _memory() -> int:
+    """Bytes of this machine's memory; where it does not say, enough for all workers."""
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return MOST_WORKERS * WORKERS_MEMORY
 
 
 def _unit(host: Host, choice: Choice) -> bool:

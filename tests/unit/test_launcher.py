@@ -532,10 +532,12 @@ def test_sweeps_run_only_when_all_is_asked_for(tmp_path, capfd):
     assert "no unit test" in capfd.readouterr().out
 
 
-def test_workers_share_the_processors(monkeypatch):
+def test_workers_share_the_processors_and_fit_into_memory(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(tiers, "_processors", lambda: 6)
-    assert tiers.default_workers() == 4
+    for gigabytes, workers in ((64, 4), (8, 2), (2, 1)):
+        monkeypatch.setattr(tiers, "_memory", lambda size=gigabytes: size * cache.GIGABYTE)
+        assert tiers.default_workers() == workers
     shares = [tiers._threads(workers) for workers in (1, 2, 4, 8)]
     assert shares == [{}, *({"OMP_NUM_THREADS": n} for n in "311")]
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
