@@ -488,7 +488,9 @@ def test_a_tier_passes_only_when_a_test_ran_and_none_failed(tmp_path, source, pa
 
 def run_tests(folder, *options, **choice) -> bool:
     """A tier of the tests in a folder, with all that holds for our own tests."""
-    shutil.copy(paths.ROOT / "tests" / "conftest.py", folder)
+    own = (paths.ROOT / "tests" / "conftest.py").read_text("utf-8")
+    found = f"import sys\nsys.path.append({str(paths.ROOT)!r})\n"  # where `launcher` is
+    (folder / "conftest.py").write_text(found + own, "utf-8")
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = sweep\naddopts = --strict-markers")
     host = hosts.Host(folder, Path(sys.executable), own=False)
     arguments = [str(folder), *options, "-q", "-p", "no:cacheprovider", "--rootdir", str(folder)]
