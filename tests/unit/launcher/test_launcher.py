@@ -6,7 +6,6 @@ import io
 import json
 import os
 import runpy
-import shutil
 import signal
 import socket
 import subprocess
