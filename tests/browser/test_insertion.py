@@ -424,7 +424,7 @@ def test_stages_of_one_picture_have_the_models_clock_and_full_strengths(graph, l
     assert [given[name] for name in ("steps", "scheduler", "denoise")] == [
         stages["steps"], stages["scheduler"], 1,
     ]  # fmt: skip
-    assert graph.comfy.evaluate(OVERLAPS) == []
+    graph.nothing_overlaps()
     graph.told("guide as they did, without ACFG")
     graph.runs_to_a_picture(live_server)
 
