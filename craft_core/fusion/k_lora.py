@@ -25,14 +25,16 @@ from torch import Tensor
 
 from ..papers import K_LORA
 from ..registry import Knob
-from ..types import Bank, Energies, Gates, Moment, Routing
+from ..types import Bank, Gates, Moment, Routing, Statistics
 from .methods import FUSION, Traits, gammas_everywhere
 
 _TRIM = 3.0  # the release drops layers whose ratio is this many times the mean of all
 
 
 @FUSION.register(
-    "K-LoRA", paper=K_LORA, traits=Traits(markers=True, layer_sets=False, energies=True)
+    "K-LoRA",
+    paper=K_LORA,
+    traits=Traits(markers=True, layer_sets=False, statistics=("top_k", "abs_sum")),
 )
 def k_lora(
     bank: Bank,
@@ -66,7 +68,7 @@ def k_lora(
 ) -> Gates:  # fmt: skip
     """In each layer the LoRA with the larger top entries acts: content early, style late."""
     by_role = _by_role(bank, gammas_everywhere(bank, routing))
-    limits = _limits(bank, by_role, routing.energies, gamma, compare=selection == "top-k")
+    limits = _limits(bank, by_role, routing.statistics, gamma, compare=selection == "top-k")
     shared = limits.isfinite()
 
     def takes_content(moment: Moment) -> Tensor:
@@ -93,19 +95,25 @@ def _by_role(bank: Bank, table: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _limits(
-    bank: Bank, by_role: tuple[Tensor, Tensor], energies: Energies | None, gamma: str, compare: bool
+    bank: Bank,
+    by_role: tuple[Tensor, Tensor],
+    statistics: Statistics | None,
+    gamma: str,
+    compare: bool,
 ) -> Tensor:
     """(layers,) float64: content acts in a layer while S(t) is not above its limit,
     S_c / (gamma S_s); inf or -inf where only one role can act. Without comparing it is 1."""
     limits = []
-    balance = _balance(energies, gamma) if energies and compare else 1.0
-    present = zip(bank.layers, *(table.any(dim=1).tolist() for table in by_role), strict=True)
-    for path, has_content, has_style in present:
+    present = [table.any(dim=1).tolist() for table in by_role]
+    shared = any(map(all, zip(*present, strict=True)))
+    balance = _balance(statistics, gamma) if statistics and compare and shared else 1.0
+    top = statistics.shared("top_k") if statistics else None
+    for path, has_content, has_style in zip(bank.layers, *present, strict=True):
         if not (has_content and has_style):
             limits.append(math.inf if has_content else -math.inf)
             continue
-        assert energies is not None, "K-LoRA compares the energies of content and style"
-        limits.append(_limit(*energies.top[path], balance, compare))
+        assert top is not None, "K-LoRA compares content with style"
+        limits.append(_limit(*top[path], balance, compare))
     return torch.tensor(limits, dtype=torch.float64)
 
 
@@ -118,16 +126,17 @@ def _limit(content: float, style: float, balance: float, compare: bool) -> float
     return content / (balance * style) if compare else 1.0
 
 
-def _balance(energies: Energies, gamma: str) -> float:
+def _balance(statistics: Statistics, gamma: str) -> float:
     """gamma, 1 where no layer is compared: one of the two LoRAs is zero in each they share."""
-    pairs = [pair for pair in energies.total.values() if min(pair) > 0.0]
-    if gamma == "none" or not pairs:
+    if gamma == "none":
+        return 1.0
+    total = list(statistics.shared("abs_sum").values())
+    pairs = [pair for pair in total if min(pair) > 0.0]
+    if not pairs:
         return 1.0
     if gamma in ("shared", "paper"):
-        alone = energies.alone() if gamma == "paper" else (0.0, 0.0)
-        content, style = (
-            math.fsum(side) for side in zip(*energies.total.values(), alone, strict=True)
-        )
+        alone = statistics.alone("abs_sum") if gamma == "paper" else (0.0, 0.0)
+        content, style = (math.fsum(side) for side in zip(*total, alone, strict=True))
         return content / style
     ratios = [content / style for content, style in pairs]
     mean = math.fsum(ratios) / len(ratios)
