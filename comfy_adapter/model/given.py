@@ -1,64 +1,46 @@
-"""The energies of the chosen files: measured on the model's device, once per choice of files."""
+"""Chosen LoRA files as a plan takes them, measured on the model's device and once a file."""
 
 from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import comfy.model_management
 
-from ...craft_core.lora import alone_totals, pair_energies
-from ...craft_core.routing.auto import split_by_energy
-from ...craft_core.routing.layer_sets import LayerSets
-from ...craft_core.types import Branch, Energies, Factors
-from .lora_files import BranchFile, require
+from ...craft_core.lora import Layers, Meter
+from ...craft_core.lora.statistics.pair import Known
+from ...craft_core.routing.plan import Given
+from ...craft_core.types import Factors, LoraFile
+from ..engine.modules import model_layers
+from .lora_files import BranchFile, branch, require, unknown_text_keys
 
-_KEPT = 16
-_Found = TypeVar("_Found")
-# Numbers by choice of files, no tensors.
-_known: OrderedDict[tuple, Energies] = OrderedDict()
-_alone: OrderedDict[tuple, tuple[float, float]] = OrderedDict()
+_KEPT = 32
+# Numbers by file and by the layers it was read against, no tensors.
+_known: OrderedDict[tuple, Known] = OrderedDict()
 
 
-def file_energies(
-    files: Sequence[BranchFile],
-    branches: Sequence[Branch],
-    layers: Mapping[str, tuple[int, ...]],
-    device: Any,
-) -> Energies:
+def given(chosen: BranchFile, file: LoraFile, model: Any, clip: Any = None) -> Given:
+    """clip: where there is one, to know the keys that it does not have."""
+    unknown = unknown_text_keys(clip, file) if clip else ()
+    return Given(
+        branch(chosen, file),
+        chosen.layers,
+        (*file.unmatched, *unknown),
+        _meter(chosen, file, model_layers(model), model.load_device),
+    )
+
+
+def _meter(chosen: BranchFile, file: LoraFile, layers: Layers, device: Any) -> Meter:
     """Strengths and prompts do not enter, so changing them measures nothing anew."""
-    key = (tuple((file.role, *_stamp(file)) for file in files), tuple(layers))
-    moved = [replace(b, layers=_Moved(b.layers, device)) for b in branches]
-    found = _once(_known, key, lambda: replace(pair_energies(moved, layers), alone=_not_kept))
-    return replace(found, alone=lambda: _once(_alone, key, lambda: alone_totals(moved)))
-
-
-def _once(known: OrderedDict[tuple, _Found], key: tuple, measure: Callable[[], _Found]) -> _Found:
-    """What is known of the files, measured the first time."""
-    if key not in known:
-        known[key] = measure()
-    known.move_to_end(key)
-    while len(known) > _KEPT:
-        known.popitem(last=False)
-    return known[key]
-
-
-def _not_kept() -> tuple[float, float]:
-    raise AssertionError("what is kept holds no function, for that would hold the LoRAs")
-
-
-def auto_sets(
-    files: Sequence[BranchFile],
-    branches: Sequence[Branch],
-    layers: Mapping[str, tuple[int, ...]],
-    device: Any,
-) -> LayerSets:
-    """The layer sets `auto`: which role owns which layer."""
-    energies = file_energies(files, branches, layers, device)
-    return LayerSets(*split_by_energy(branches, layers, energies))
+    key = (*_stamp(chosen), tuple(layers))
+    known = _known.setdefault(key, {})
+    _known.move_to_end(key)
+    while len(_known) > _KEPT:
+        _known.popitem(last=False)
+    return Meter(chosen.name, _Moved(file.layers, device), known)
 
 
 def _stamp(file: BranchFile) -> tuple[str, int, int]:

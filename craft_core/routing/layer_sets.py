@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from ..errors import CraftError
 from ..lora.keys import Layers, unet_diffusers_paths
-from ..types import ROLES, Branch, Role
+from ..types import ROLES, Branch, Role, Statistics
 from .auto import split_by_energy
 from .presets import PRESETS, Rule
 from .resolution import BOUNDARY, LATENT_SIZE, latent_resolutions
@@ -81,16 +81,23 @@ def parse_layer_sets(text: str) -> LayerSetSpec:
     return LayerSetSpec("patterns", content, style)
 
 
+def of_one_role(patterns: str, role: Role) -> str:
+    """Patterns without a role, one a line, as the layer sets of a role; "" where there are none."""
+    lines = (line.split("#", 1)[0].strip() for line in patterns.splitlines())
+    return "\n".join(f"{role}: {line}" for line in lines if line)
+
+
 def resolve(
     spec: LayerSetSpec | str,
     layers: Layers,
     branches: Sequence[Branch] = (),
     latent_size: int = LATENT_SIZE,
+    statistics: Statistics | None = None,
 ) -> LayerSets:
     """The layer sets of a model.
 
     layers: module path -> weight shape of its linear and convolution layers, in depth order.
-    branches: for `auto` only, the branches whose energies are compared.
+    branches, statistics: for `auto` only, what is compared, and its numbers where there are.
     latent_size: for `duolora-prior` only, the side of the latent.
     Raises CraftError if content and style claim the same layer, or if a role has patterns and
     none of them claims a layer.
@@ -99,7 +106,7 @@ def resolve(
     if spec.rule == "all":
         return LayerSets(frozenset(layers), frozenset(layers))
     if spec.rule == "auto":
-        return LayerSets(*split_by_energy(branches, layers))
+        return LayerSets(*split_by_energy(branches, layers, statistics))
     if spec.rule == "resolution":
         return _by_resolution(layers, latent_size)
     return _by_patterns(spec, layers)
@@ -147,15 +154,15 @@ def _by_patterns(spec: LayerSetSpec, layers: Layers) -> LayerSets:
         unmatched += [f"{role}: {pattern}" for pattern, paths in matches.items() if not paths]
         if matches and not claimed[role]:
             raise CraftError(
-                f"No {role} pattern matches this model: {_listed(matches)}",
-                f"It has {_listed(_examples(layers))}",
+                f"No {role} pattern matches this model: {listed(matches)}",
+                f"It has {listed(_examples(layers))}",
                 "Use names of this model, or the preset auto, which fits any model",
             )
     sets = LayerSets(claimed["content"], claimed["style"], tuple(unmatched))
     if sets.overlap:
         shared = [path for path in layers if path in sets.overlap]
         raise CraftError(
-            f"{len(shared)} layers are both content and style: {_listed(shared)}",
+            f"{len(shared)} layers are both content and style: {listed(shared)}",
             "The two sets must be disjoint",
             "Narrow one of the patterns, or choose the preset all to lift the restriction",
         )
@@ -197,7 +204,8 @@ def _examples(layers: Layers) -> list[str]:
     ]
 
 
-def _listed(items: Iterable[str]) -> str:
+def listed(items: Iterable[str]) -> str:
+    """The first few, and how many more."""
     items = list(items)
     rest = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
     return ", ".join(items[:_SHOWN]) + rest
