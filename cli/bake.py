@@ -27,8 +27,9 @@ from ..craft_core.merging import (
 )
 from ..craft_core.requests import Expert, FuseData, LayerWatch
 from ..craft_core.routing.plan import Asked, Given, plan, used_sets
+from ..craft_core.time import Moment
 from ..craft_core.training.registry import DTYPES
-from ..craft_core.types import Branch, Moment
+from ..craft_core.types import Branch
 
 
 def read_files(files: Sequence[str]) -> Unplaced:

@@ -1,4 +1,4 @@
-"""The values every room passes to the next: factors, branches, a bank, a moment, gates.
+"""The values every room passes to the next: factors, branches, a bank, gates.
 
     y = base(x) + sum over branches j of gate[row, layer, j](moment) * up_j (down_j x) * scale_j
 
@@ -15,6 +15,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+
+from .time import Moment
 
 Role = Literal["content", "style"]
 ROLES: tuple[Role, ...] = ("content", "style")
@@ -91,24 +93,6 @@ class Bank:
         layers = tuple(path for path in depth_order if path in adapted)
         assert len(layers) == len(adapted), "a branch adapts a layer the model does not have"
         return cls(tuple(branches), layers)
-
-
-@dataclass(frozen=True)
-class Moment:
-    """When in sampling a model call happens.
-
-    progress: 0 at the first step of the schedule, 1 at the last (never a call count).
-    steps: number of steps of the schedule, so that progress * (steps - 1) is the step's index,
-    fractional for the second evaluation of a two-stage sampler.
-    """
-
-    progress: float
-    steps: int
-
-    @property
-    def noise(self) -> float:
-        """u, the noise progress of CRAFT-LoRA's App. C: 1 at the first step, 0 at the last."""
-        return 1.0 - self.progress
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,9 @@ from ...craft_core.merging import (
 from ...craft_core.registry import Method
 from ...craft_core.routing.plan import used_sets
 from ...craft_core.tensor_file import Taken
+from ...craft_core.time import Moment
 from ...craft_core.training.registry import DTYPES
-from ...craft_core.types import LoraFile, Moment
+from ...craft_core.types import LoraFile
 from ..engine.modules import model_layers
 from ..model.expert_encoder import lora_hash
 from ..model.lora_files import BranchFile, read

@@ -31,7 +31,7 @@ from ..page.widgets import CUSTOM, PATTERNS, chosen
 class Request:
     """What the user asked of a Router. layer_sets: a preset's key or lines of patterns.
     method: the menu's value, {"method": key, knob: value}. expert_encoder: a file's name, "" for
-    none."""
+    none. whole_sigmas: those that a sampler's run is a part of, where several make one picture."""
 
     prompt: str
     branches: tuple[BranchFile, ...]
@@ -40,6 +40,7 @@ class Request:
     schedule: Schedule | None = None
     allow_unmatched: bool = False
     expert_encoder: str = ""
+    whole_sigmas: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,11 @@ def route(
     gates = compose(made.gates, made.bank, request.schedule, expert.table)
     for chosen_file, file, gamma in zip(request.branches, files, made.gammas, strict=True):
         clip = patch_text_encoder(clip, file, chosen_file.strength * gamma)
-    own_clock = request.schedule is not None and request.schedule.clock == "model"
     return Routed(
-        attach(model, made.bank, gates, own_clock, _factors(shared, made.bank, model)),
+        attach(model, made.bank, gates, request.whole_sigmas, _factors(shared, made.bank, model)),
         clip.encode_from_tokens_scheduled(clip.tokenize(marked.clean)),
         marked.clean,
-        "\n".join([*made.report, *expert.lines, *stacked]),
+        "\n".join([*made.report, _time(request), *expert.lines, *stacked]),
         [*stack, *_active(request.branches, made.gammas)],
         (*_warnings(request, marked, made.faults), *expert.warnings),
         made.bank,
@@ -194,3 +194,11 @@ def _warnings(request: Request, marked: MarkedPrompt, faults: Sequence[str]) -> 
     if faults:
         out.append("Ignored, as allow_unmatched is on: " + "; ".join(faults) + ".")
     return tuple(out)
+
+
+def _time(request: Request) -> str:
+    """What the steps are counted over, and what the schedule's progress runs over."""
+    whole = request.whole_sigmas
+    steps = f"the {len(whole) - 1} steps of whole_sigmas" if whole else "each sampler's own steps"
+    by_model = request.schedule is not None and request.schedule.clock == "model"
+    return f"Time: {steps}" + ("; the schedule: the model's noise range" if by_model else "")

@@ -4,10 +4,10 @@ K-LoRA (Ouyang et al. 2025), arXiv:2502.18461. S_c and S_s sum the K = r_c r_s l
 layer (Eqs. 1-5). Content acts while S_c >= gamma S(t) S_s, with S(t) = alpha t/T + beta (Eqs. 6-8,
 10), t counted from the first step. S_c and S_s do not depend on t, so a layer has one switch point.
 
-Departures: time is the position in the schedule, where the release counts forward calls (both
-halves of guidance, and every layer its own). Several branches of a role act together. A layer that
-one role alone adapts stays that role's. `fixed` is content while S(t) <= 1, as the paper's Sec. 4.3
-must mean: printed is the reverse, against its finding (ii).
+Departures: t is the step of the run, whatever clock a schedule beside it goes by; the release
+counts forward calls (both halves of guidance, and every layer its own). Several branches of a role
+act together. A layer that one role alone adapts stays that role's. `fixed` is content while
+S(t) <= 1, as the paper's Sec. 4.3 must mean: printed is the reverse, against its finding (ii).
 
 gamma is summed over the layers that both LoRAs adapt (`shared`). Eq. 9 sums every layer of each
 (`paper`). Where both adapt the same layers, as in the paper, that is the same number. Elsewhere
@@ -25,7 +25,8 @@ from torch import Tensor
 
 from ..papers import K_LORA
 from ..registry import Knob
-from ..types import Bank, Gates, Moment, Routing, Statistics
+from ..time import Moment
+from ..types import Bank, Gates, Routing, Statistics
 from .methods import FUSION, Traits, gammas_everywhere
 
 _TRIM = 3.0  # the release drops layers whose ratio is this many times the mean of all
@@ -146,13 +147,12 @@ def _balance(statistics: Statistics, gamma: str) -> float:
 
 def _elapsed(moment: Moment) -> float:
     """t / T of Eq. 7: 0 at the first step, (T - 1) / T at the last."""
-    return moment.progress * (moment.steps - 1) / moment.steps
+    return moment.step / moment.steps
 
 
 def _draws(seed: int, moment: Moment, layers: int) -> Tensor:
     """(layers,) uniform in [0, 1), anew at each step."""
-    step = math.floor(moment.progress * (moment.steps - 1) + 1e-6)
-    mixed = (seed * 1_000_003 + step) % (1 << 63)
+    mixed = (seed * 1_000_003 + moment.step_index) % (1 << 63)
     return torch.rand(layers, generator=torch.Generator().manual_seed(mixed))
 
 

@@ -19,7 +19,8 @@ from ..errors import CraftError
 from ..lora.factors import combine, rounded
 from ..lora.keys import Layers
 from ..registry import Method
-from ..types import Bank, Branch, Factors, Gates, Moment
+from ..time import Moment
+from ..types import Bank, Branch, Factors, Gates
 from .methods import Updates
 from .truncate import distance, size, truncate
 

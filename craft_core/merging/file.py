@@ -11,7 +11,8 @@ from typing import Any
 from ..lora import write_lora
 from ..lora.text_encoder import TextPart
 from ..registry import Method
-from ..types import Factors, Moment, Role
+from ..time import Moment
+from ..types import Factors, Role
 from .bake import Baked, Writing, totals
 
 

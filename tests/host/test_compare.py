@@ -15,6 +15,7 @@ from craft_lora_pack.comfy_adapter.draw.pictures import CONTENT, STYLE
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
+from craft_lora_pack.craft_core.time import Moment
 from craft_lora_pack.craft_core.types import Bank, Branch, Factors, Gates
 from craft_lora_pack.nodes.compare import ComparisonGrid, MethodSweep
 from craft_lora_pack.nodes.router import Router
@@ -22,6 +23,10 @@ from craft_lora_pack.nodes.router import Router
 PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
 ALL = {"layer_sets": "all"}
 GRAY = torch.full((1, 8, 8, 3), 0.5)
+
+
+def moments(steps):
+    return [Moment(i / (steps - 1), steps) for i in range(steps)]
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +201,7 @@ def test_the_maps_of_a_sheet_have_one_scale():
     factors = (Factors(torch.ones(1, 1), torch.ones(1, 1)),)
     bank = Bank.of([Branch("c", "content", {"a": factors})], ["a"])
     strong, weak = (
-        Activity.of(bank, Gates(lambda m, v=value: torch.full((1, 1, 1), v)), 2)
+        Activity.of(bank, Gates(lambda m, v=value: torch.full((1, 1, 1), v)), moments(2))
         for value in (1.0, 0.25)
     )
     pixels = (activity_sheet(["1", "2"], [strong, weak])[0] * 255).round().int()
@@ -218,7 +223,7 @@ def test_the_activity_map_colours_who_acts():
         table[0, 0] = torch.tensor([1.0 - moment.progress, moment.progress])
         return table
 
-    activity = Activity.of(bank, Gates(at), 3)
+    activity = Activity.of(bank, Gates(at), moments(3))
     assert activity.amounts[:, 0].tolist() == [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
     assert not activity.amounts[:, 1].any()
     pixels = (activity_sheet(["toy"], [activity])[0] * 255).round().int().flatten(0, 1).tolist()
@@ -229,5 +234,5 @@ def test_the_activity_map_colours_who_acts():
 
 
 def test_the_map_of_a_model_without_acting_branches_says_so():
-    activity = Activity.of(Bank.of([], []), Gates(lambda m: torch.zeros(1, 0, 0)), 4)
+    activity = Activity.of(Bank.of([], []), Gates(lambda m: torch.zeros(1, 0, 0)), moments(4))
     assert activity_sheet(["nothing"], [activity]).shape[-1] == 3

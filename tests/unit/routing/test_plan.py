@@ -17,7 +17,8 @@ from craft_core.routing.plan import (
     require_unnamed_sets,
     used_sets,
 )
-from craft_core.types import Branch, Factors, Moment, constant_gates
+from craft_core.time import Moment
+from craft_core.types import Branch, Factors, constant_gates
 
 LAYERS = sdxl_layers()
 PATHS = [path for path in LAYERS if path.endswith("transformer_blocks.0.attn1.to_q")]
