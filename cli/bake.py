@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from ..craft_core.merging import (
 )
 from ..craft_core.requests import Expert, FuseData, LayerWatch
 from ..craft_core.routing.plan import Asked, Given, plan, used_sets
+from ..craft_core.tensor_file import file_hash
 from ..craft_core.time import Moment
 from ..craft_core.training.registry import DTYPES
 from ..craft_core.types import Branch
@@ -101,14 +101,6 @@ def _sources(experts: Sequence[Expert], layers: Sequence[tuple[int, int]]) -> li
         Source(Path(one.file).name, one.role, one.strength, file_hash(one.file), counts)
         for one, counts in zip(experts, layers, strict=True)
     ]
-
-
-def file_hash(path: str) -> str:
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _watched(baked: Iterator, total: int, watch: Callable[[int, int], None]) -> Iterator[Baked]:

@@ -15,9 +15,10 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from ...craft_core.errors import CraftError
+from ...craft_core.errors import CraftError, listed
 from ...craft_core.routing.layer_sets import resolve
 from ...craft_core.routing.presets import PRESETS
+from ...craft_core.tensor_file import file_hash
 from ...craft_core.training import TRAINING, Pairs, Pictures, Place, Training
 from ...craft_core.training.perceptual import read_vgg
 from ...craft_core.training.targets import trainable
@@ -169,12 +170,12 @@ def layers_of(roles: Sequence[Role], layer_sets: str, model: Any) -> tuple[froze
     sets = resolve(layer_sets.strip(), model_layers(model))
     if sets.unmatched and layer_sets.strip() not in PRESETS:
         raise CraftError(
-            f"These layer patterns match nothing: {', '.join(sets.unmatched)}",
+            f"These layer patterns match nothing: {listed(sets.unmatched)}",
             "Each pattern names layers of this model",
             "Correct or remove them",
         )
-    missing = ", ".join(sets.unmatched)
-    note = f"Patterns of the preset this model has no layers for: {missing}" if missing else ""
+    missing = f"Patterns of the preset this model has no layers for: {listed(sets.unmatched)}"
+    note = missing if sets.unmatched else ""
     return frozenset().union(*sets.of(roles)), note
 
 
@@ -189,11 +190,7 @@ def base_model_hash(model: Any) -> str:
     path = init[1][0] if init and init[1] else None
     if not isinstance(path, str) or not Path(path).is_file():
         return ""
-    found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 24):
-            found.update(piece)
-    return found.hexdigest()
+    return file_hash(path)
 
 
 def identity(model: Any) -> str:

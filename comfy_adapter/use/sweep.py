@@ -14,7 +14,7 @@ from ...craft_core.errors import CraftError
 from ...craft_core.fusion import FUSION
 from ...craft_core.fusion.lines import Line, parse_lines
 from ...craft_core.routing.plan import lacks_blocks
-from ...craft_core.routing.presets import PRESETS
+from ...craft_core.routing.presets import OF_MODEL
 from ...craft_core.time import Moment, Timeline, progress
 from ..draw.activity import Activity, activity_sheet
 from ..engine.engine import noise_levels
@@ -38,7 +38,7 @@ class Sweep:
 
 
 def method_lines(text: str) -> tuple[Line, ...]:
-    return parse_lines(text, ("auto", *(key for key in PRESETS if key != "auto")))
+    return parse_lines(text, ("auto", *OF_MODEL))
 
 
 def sweep(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ..errors import CraftError
+from ..errors import CraftError, listed
 from ..types import LoraFile, Target
 from .formats import CLASSES, family_of, is_text_encoder, refused_kind, split_key
 from .keys import LDM_OUTER, LDM_RESNET
@@ -104,7 +104,7 @@ def _parsed(
     name, state, metadata = one
     if state and not own and not all(map(is_text_encoder, state)):
         raise CraftError(
-            f"{name} holds no update of a layer ({', '.join(sorted(state)[:2])})",
+            f"{name} holds no update of a layer ({listed(sorted(state), 2)})",
             "A LoRA has a down and an up factor for each layer (LoHa: four); a checkpoint or a "
             "basis has none",
             "Choose a LoRA file",

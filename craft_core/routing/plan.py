@@ -15,12 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import CraftError
+from ..errors import CraftError, listed
 from ..lora.keys import Layers
 from ..lora.statistics import Meter, pair_statistics
 from ..registry import Method
 from ..types import Bank, Branch, Gates, Routing, Statistics
-from .layer_sets import LayerSets, listed, of_one_role, resolve
+from .auto import split_by_energy
+from .layer_sets import LayerSets, of_one_role, resolve
 from .markers import MarkedPrompt, gammas
 from .presets import PRESETS
 
@@ -202,11 +203,13 @@ def _layer_sets(given: Sequence[Given], asked: Asked, layers: Layers) -> LayerSe
         return LayerSets(frozenset(), frozenset())
     if not asked.named:
         require_unnamed_sets(asked.method, asked.layer_sets)
+    text = sets_text(asked.method, asked.layer_sets)
+    if text != "auto":
+        return resolve(text, layers)
     compared = _compared(given)
     branches = [one.branch for one in compared]
     statistics = pair_statistics(branches, layers, [_meter(one) for one in compared])
-    text = sets_text(asked.method, asked.layer_sets)
-    return resolve(text, layers, branches, statistics=statistics)
+    return LayerSets(*split_by_energy(branches, layers, statistics))
 
 
 def _compared(given: Sequence[Given]) -> Sequence[Given]:

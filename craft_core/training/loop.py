@@ -12,15 +12,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-import safetensors
 import torch
 from torch import Tensor
 
 from ..errors import CraftError
-from ..tensor_file import save
+from ..tensor_file import Kind, read, save
 from .losses import Draw
 
 STATE_FORMAT = "craft_training_state"
+STATE = Kind(
+    "training state", "Start afresh without resuming", STATE_FORMAT,
+    choose="Choose the file the training left, or start afresh",
+)  # fmt: skip
 CURVE_POINTS = 200
 OPTIMISERS = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -166,7 +169,7 @@ class Training:
 
     def resume(self, path: Path) -> None:
         """Go on where `save` left off. CraftError if the file is of another training."""
-        metadata, tensors = _read_state(path)
+        tensors, metadata = read(path, STATE)
         stored = {"optimiser": "adamw", **json.loads(metadata["recipe"])}  # the only one once
         own = self.settings()
         differing = sorted(k for k in {*stored, *own} if stored.get(k) != own.get(k))
@@ -203,23 +206,3 @@ def _thinned(losses: list[float]) -> list[float]:
     count = min(CURVE_POINTS, len(losses))
     edges = [round(i * len(losses) / max(1, count)) for i in range(count + 1)]
     return [sum(losses[a:b]) / (b - a) for a, b in pairwise(edges)]
-
-
-def _read_state(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CraftError(
-            f"{path.name} cannot be read ({error})",
-            "A training is resumed from the state file it left",
-            "Start afresh without resuming",
-        ) from error
-    if metadata.get("format") != STATE_FORMAT:
-        raise CraftError(
-            f"{path.name} is no training state",
-            f"Its metadata would say format = {STATE_FORMAT}",
-            "Choose the file the training left, or start afresh",
-        )
-    return metadata, tensors
