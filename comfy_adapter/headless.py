@@ -68,8 +68,8 @@ OUT_OF_MEMORY = torch.cuda.OutOfMemoryError
 SHOWN = 20  # names in a message
 _BATCH = (
     "The model and the activations of one batch have to fit",
-    "Take a smaller --size, or a smaller --batch-size with more --accumulate; keep "
-    "--precision bf16 and do not give --no-checkpointing",
+    "Take a smaller --size, or a smaller --batch-size with more --accumulate; do not give "
+    "--precision fp32 or --no-checkpointing",
 )
 _SMALLER = (
     "A few of the largest layers have to fit, and the model if it is loaded",

@@ -151,14 +151,18 @@ def logged(model: Any, label: str, node: str | None) -> Any:
     return clone
 
 
+def log_of(model: Any) -> Log | None:
+    """Of this MODEL's runs; None where it keeps none."""
+    return model.model_options["transformer_options"].get(_LOG)
+
+
 def runs_sheet(models: Sequence[Any]) -> Tensor:
     """IMAGE of who acted in the runs of MODELs with a log; without MODELs, a picture that says so.
 
     CraftError where a MODEL keeps no log.
     """
     given = [model for model in models if model is not None]
-    options = [model.model_options["transformer_options"] for model in given]
-    logs = {id(log): log for log in (one.get(_LOG) for one in options)}
+    logs = {id(log): log for log in map(log_of, given)}
     if None in logs.values():
         raise CraftError(
             "models has a MODEL that keeps no log of its sampling runs",

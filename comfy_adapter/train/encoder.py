@@ -23,7 +23,7 @@ from ..model.lora_files import BranchFile, patch_text_encoder, read
 from .data import Encoder, dataset, marked_captions
 from .denoiser import opened
 from .run import Watch, run, target
-from .train import CANCEL, Captioned, How, Source, Trained, identity
+from .train import CANCEL, Captioned, How, Source, Trained, identity, precision_of
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,12 @@ def train_encoder(
         texts.phrased(learned, "training"), texts.phrased(other, "other") if other else None
     )
     own, layer_set = concept(experts.files), "; ".join(experts.layer_sets.strip().splitlines())
-    with opened(source.model, None, how.precision, how.checkpointing) as denoiser:
+    precision = precision_of(how, place, source.model)
+    with opened(source.model, None, precision.name, how.checkpointing) as denoiser:
         training = TRAINING["expert_encoder"].function(
             denoiser, lessons, branches, own, layer_set, identity(source.model), **settings
         )
-        done = run(training, place, how.resume, watch)
+        done = run(training, place, how.resume, precision, watch)
         report = "\n".join([done.report, *notes])
         return Trained(done.place.name, done.place.path, training.losses, report)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CraftError
-from ..tensor_file import Kind, read, save
+from ..tensor_file import Kind, read, read_metadata, save
 from .losses import Draw
 
 STATE_FORMAT = "craft_training_state"
@@ -157,15 +157,16 @@ class Training:
         own |= {"steps_done": str(self.step), "steps_asked": str(self.pace.steps)}
         self.recipe.write(path, {**own, **metadata})
 
-    def save(self, path: Path) -> None:
-        """Everything needed to go on, as one safetensors file."""
+    def save(self, path: Path, metadata: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Everything needed to go on, as one safetensors file. metadata: see state_metadata."""
         tensors = {f"parameter.{name}": value for name, value in self.parameters.items()}
         for name, value in self.parameters.items():
             moments = self.optimiser.state.get(value, {})
             tensors |= {f"{kind}.{name}": moments[kind] for kind in _MOMENTS if kind in moments}
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
-        metadata = {"format": STATE_FORMAT, "recipe": json.dumps(self.settings(), sort_keys=True)}
-        save(path, tensors, metadata, "A training state")
+        recipe = json.dumps(self.settings(), sort_keys=True)
+        own = {"format": STATE_FORMAT, "recipe": recipe}
+        save(path, tensors, {**metadata, **own}, "A training state")
 
     def resume(self, path: Path) -> None:
         """Go on where `save` left off. CraftError if the file is of another training."""
@@ -206,3 +207,8 @@ def _thinned(losses: list[float]) -> list[float]:
     count = min(CURVE_POINTS, len(losses))
     edges = [round(i * len(losses) / max(1, count)) for i in range(count + 1)]
     return [sum(losses[a:b]) / (b - a) for a, b in pairwise(edges)]
+
+
+def state_metadata(path: Path) -> Mapping[str, str]:
+    """The metadata that a state was saved with. CraftError if the file is none."""
+    return read_metadata(path, STATE)
