@@ -402,6 +402,17 @@ def test_stages_of_one_picture_have_the_models_clock_and_full_strengths(graph, l
     insert(graph)
     assert graph.types().count("KSamplerAdvanced") == 2
     assert graph.start() == [1, 1, 0.4, 0.4, "model"]
+    whole = [link for link in graph.comfy.evaluate(LINKS) if "BasicScheduler" in link]
+    assert whole == [
+        "BasicScheduler.SIGMAS > CRAFTRouter.whole_sigmas",
+        "CheckpointLoaderSimple.MODEL > BasicScheduler.model",
+    ]
+    stages = graph.comfy.evaluate(WIDGETS, "KSamplerAdvanced")
+    given = graph.comfy.evaluate(WIDGETS, "BasicScheduler")
+    assert [given[name] for name in ("steps", "scheduler", "denoise")] == [
+        stages["steps"], stages["scheduler"], 1,
+    ]  # fmt: skip
+    assert graph.comfy.evaluate(OVERLAPS) == []
     graph.told("guide as they did, without ACFG")
     graph.runs_to_a_picture(live_server)
 
