@@ -110,17 +110,16 @@ class Gates:
 
 
 @dataclass(frozen=True)
-class Energies:
-    """How large the updates of content and style are in each layer that both adapt, as pairs.
+class Statistics:
+    """Numbers about the updates of content and style, by a statistic's name, measured when asked
+    for (lora/statistics).
 
-    top: (S_c, S_s), the sums of the K largest |dW| entries. total: the sums of all |dW|.
-    alone: the sums of all |dW| in the layers that content alone adapts, and style alone; a
-    function, as only one choice of one method asks for them.
+    shared: name -> module path -> (content, style), in each layer that both adapt, in depth order.
+    alone: name -> its sums over the layers that content alone adapts, and style alone.
     """
 
-    top: Mapping[str, tuple[float, float]]
-    total: Mapping[str, tuple[float, float]]
-    alone: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0)
+    shared: Callable[[str], Mapping[str, tuple[float, float]]]
+    alone: Callable[[str], tuple[float, float]] = lambda statistic: (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -129,12 +128,13 @@ class Routing:
 
     gammas: one dial in [0, 1] per branch (0: its marker is absent). CRAFT-LoRA, Eq. 8.
     layer_sets: per branch, the module paths it may act on.
-    energies: of the pair, for the methods that compare updates (Traits.energies).
+    statistics: of the pair, those that the method declares (Traits.statistics); None where it
+    declares none.
     """
 
     gammas: tuple[float, ...]
     layer_sets: tuple[frozenset[str], ...]
-    energies: Energies | None = None
+    statistics: Statistics | None = None
 
     def __post_init__(self) -> None:
         assert all(0.0 <= gamma <= 1.0 for gamma in self.gammas), "a gamma ranges from 0 to 1"

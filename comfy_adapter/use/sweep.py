@@ -13,7 +13,7 @@ from torch import Tensor
 from ...craft_core.errors import CraftError
 from ...craft_core.fusion import FUSION
 from ...craft_core.fusion.lines import Line, parse_lines
-from ...craft_core.routing.layer_sets import resolve
+from ...craft_core.routing.plan import lacks_blocks
 from ...craft_core.routing.presets import OF_MODEL
 from ...craft_core.time import Moment, Timeline, progress
 from ..draw.activity import Activity, activity_sheet
@@ -99,13 +99,11 @@ def _fitting(lines: Sequence[Line], model: Any) -> tuple[tuple[Line, ...], list[
     """(the lines this model can run, why the others are left out)."""
     kept, left_out = [], []
     for line in lines:
-        pinned = line.method.traits.pinned_layer_set
-        try:
-            if pinned:
-                resolve(pinned, model_layers(model))
+        lacking = lacks_blocks(line.method, model_layers(model))
+        if lacking:
+            left_out.append(f"{line.method.key} is left out: {lacking}.")
+        else:
             kept.append(line)
-        except CraftError as error:
-            left_out.append(f"{line.method.key} is left out: {error.given}.")
     if not kept:
         raise CraftError(
             "None of the methods can run on this model: " + " ".join(left_out),

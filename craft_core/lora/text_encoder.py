@@ -18,9 +18,9 @@ from torch import Tensor
 
 from ..errors import CraftError, listed
 from ..types import Factors, LoraFile, Target
-from .energy import energy
 from .factors import Place, alpha_of, build_factors, combine, rounded, scale_of
 from .peft_config import read_peft_configs, stated_for
+from .statistics.squared_norm import frobenius_norm
 from .without_model import shape_of, stems_of
 
 _PREFIX = re.compile(
@@ -74,8 +74,8 @@ def merge_text_encoders(
         whole = _joined(stem, parts)
         stored = _stored(stem, whole, dtype)
         tensors |= _named(stem, stored)
-        sizes.append(energy(whole))
-        errors.append(energy((whole, replace(stored, scale=-stored.scale))))
+        sizes.append(frobenius_norm(whole))
+        errors.append(frobenius_norm((whole, replace(stored, scale=-stored.scale))))
     size = math.hypot(*sizes)
     taken = [strength != 0.0 and count_matrices(file) > 0
              for file, strength in zip(files, strengths, strict=True)]  # fmt: skip

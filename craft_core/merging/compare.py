@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..lora.energy import magnitude
+from ..lora.statistics import magnitude
 from ..types import Factors
 from .truncate import size
 

@@ -8,7 +8,7 @@ import torch
 
 from craft_core.fusion import FUSION
 from craft_core.fusion.compose import compose
-from craft_core.lora import pair_energies
+from craft_core.lora import pair_statistics
 from craft_core.schedule.schedule import CLOCKS, Schedule
 from craft_core.time import Timeline, model_table
 from craft_core.types import Bank, Branch, Factors, Routing
@@ -64,7 +64,7 @@ def branch(name, role, seed):
 BRANCHES = [branch("dog", "content", 0), branch("ink", "style", 1)]
 BANK = Bank.of(BRANCHES, PATHS)
 ROUTING = Routing((1.0, 1.0), (frozenset(PATHS[:5]), frozenset(PATHS[5:])),
-                  pair_energies(BRANCHES, PATHS))  # fmt: skip
+                  pair_statistics(BRANCHES, PATHS))  # fmt: skip
 
 
 def gates_of(method, settings, schedule=None):
