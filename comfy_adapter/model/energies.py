@@ -13,7 +13,7 @@ import comfy.model_management
 from ...craft_core.lora import alone_totals, pair_energies
 from ...craft_core.routing.auto import split_by_energy
 from ...craft_core.routing.layer_sets import LayerSets
-from ...craft_core.types import Branch, Energies, Factors
+from ...craft_core.types import Branch, Energies, LayerUpdate
 from .lora_files import BranchFile, require
 
 _KEPT = 16
@@ -68,16 +68,15 @@ def _stamp(file: BranchFile) -> tuple[str, int, int]:
 
 
 class _Moved(Mapping):
-    """Factors on another device, each layer moved only when it is looked at."""
+    """Updates on another device, each layer moved only when it is looked at."""
 
-    def __init__(self, layers: Mapping[str, tuple[Factors, ...]], device: Any) -> None:
+    def __init__(self, layers: Mapping[str, tuple[LayerUpdate, ...]], device: Any) -> None:
         self.layers, self.device = layers, device
 
-    def __getitem__(self, path: str) -> tuple[Factors, ...]:
+    def __getitem__(self, path: str) -> tuple[LayerUpdate, ...]:
         comfy.model_management.throw_exception_if_processing_interrupted()
         return tuple(
-            replace(f, down=f.down.to(self.device), up=f.up.to(self.device))
-            for f in self.layers[path]
+            one.mapped(lambda tensor: tensor.to(self.device)) for one in self.layers[path]
         )
 
     def __iter__(self) -> Iterable[str]:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..errors import CraftError
-from ..types import ROLES, Branch, Energies, Factors
-from .factors import combine
+from ..types import ROLES, Branch, Energies, LayerUpdate
+from .factors import spread
 
 _GROUP = 64  # neighbouring entries that share one maximum
 _BLOCK = {"cpu": 1 << 17}  # entries of dW looked at together: on a CPU what its cache holds
@@ -19,26 +19,26 @@ _LARGE_BLOCK = 1 << 24
 _SAMPLE = 1 << 15
 
 
-def energy(factors: Factors | Sequence[Factors], top_k: int | None = None) -> float:
+def energy(updates: LayerUpdate | Sequence[LayerUpdate], top_k: int | None = None) -> float:
     """The Frobenius norm of dW, without forming dW; with top_k, the sum of its largest entries.
 
     |dW|^2 = scale^2 tr((up^T up)(down down^T)), in float64: rank x rank matrices only.
-    factors: one update, or all that a layer holds (their sum is measured).
+    updates: one, or all that a layer holds (their sum is measured).
     """
     if top_k is not None:
-        return top_k_sum(factors, top_k)
-    one = _one(factors)
+        return top_k_sum(updates, top_k)
+    one = spread(updates)
     up, down = one.up.double(), one.down.double().flatten(1)
     square = ((up.T @ up) * (down @ down.T)).sum().item()
     return abs(one.scale) * max(square, 0.0) ** 0.5  # rounding may leave a zero just below 0
 
 
-def top_k_sum(factors: Factors | Sequence[Factors], k: int) -> float:
+def top_k_sum(updates: LayerUpdate | Sequence[LayerUpdate], k: int) -> float:
     """S of K-LoRA (Ouyang et al. 2025, arXiv 2502.18461): the sum of the k largest |dW| entries.
 
     k: at least 0; all entries if the layer has fewer.
     """
-    return magnitude(factors, k).top
+    return magnitude(updates, k).top
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Magnitude:
 
 
 @torch.no_grad()
-def magnitude(factors: Factors | Sequence[Factors], k: int) -> Magnitude:
+def magnitude(updates: LayerUpdate | Sequence[LayerUpdate], k: int) -> Magnitude:
     """Both sums, exactly, in float32, without ever holding dW. k: at least 0."""
     assert k >= 0, "a number of entries is not negative"
-    one = _one(factors)
+    one = spread(updates)
     up, down = one.up.float(), one.down.float().flatten(1)  # (out, rank), (rank, n * kernel)
     k = min(k, up.shape[0] * down.shape[1])
     down = torch.nn.functional.pad(down, (0, -down.shape[1] % _GROUP))
@@ -100,7 +100,7 @@ def pair_energies(branches: Sequence[Branch], depth_order: Iterable[str]) -> Ene
     """S_c, S_s (Eqs. 3-5 of K-LoRA, arXiv 2502.18461) and sum |dW| by role, in each layer that
     both roles adapt.
 
-    K = r_c r_s, r the largest rank of a role's factors in the layer. Several branches of a role
+    K = r_c r_s, r the largest rank of a role's updates in the layer. Several branches of a role
     add their sums; strengths do not count, so that moving a dial moves no layer.
     Raises CraftError for weights that are not finite.
     """
@@ -153,8 +153,4 @@ def _of_role(branches: Sequence[Branch], path: str, k: int) -> Magnitude:
 
 
 def _rank(branches: Sequence[Branch], path: str) -> int:
-    return max(factors.rank for branch in branches for factors in branch.layers.get(path, ()))
-
-
-def _one(factors: Factors | Sequence[Factors]) -> Factors:
-    return factors if isinstance(factors, Factors) else combine(factors)
+    return max(update.rank for branch in branches for update in branch.layers.get(path, ()))
