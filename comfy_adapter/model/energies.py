@@ -75,9 +75,7 @@ class _Moved(Mapping):
 
     def __getitem__(self, path: str) -> tuple[LayerUpdate, ...]:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        return tuple(
-            one.mapped(lambda tensor: tensor.to(self.device)) for one in self.layers[path]
-        )
+        return tuple(one.mapped(lambda tensor: tensor.to(self.device)) for one in self.layers[path])
 
     def __iter__(self) -> Iterable[str]:
         return iter(self.layers)

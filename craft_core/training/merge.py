@@ -141,8 +141,7 @@ def frozen_updates(part: Part, denoiser: Denoiser) -> dict[str, Factors]:
     """The part's layers in the model's order, each as one update on the model's device.
 
     The branch's strength goes into the scale; slices of a fused layer become one update of all its
-    rows. float32, out of autograd's sight. CraftError for a layer whose update has full rank: a
-    merge learns coefficients of factors, which are then no smaller than the layer itself.
+    rows. float32, out of autograd's sight. CraftError for a layer whose update has full rank.
     """
     layers = part.branch.layers
     found = {}
@@ -151,8 +150,8 @@ def frozen_updates(part: Part, denoiser: Denoiser) -> dict[str, Factors]:
             if not all(update.is_low_rank for update in layers[path]):
                 raise CraftError(
                     f"The update of {path} in {part.branch.name} has full rank",
-                    "A merge is learned on low-rank factors: a plain LoRA, LoCon or LoHa, or a "
-                    "LoKr with w2 in two factors",
+                    "A merge is learned on low-rank factors, and those of full rank are no smaller "
+                    "than the layer",
                     "Cut it to a rank with Fuse LoRAs to File (one branch, a rank above 0), and "
                     "merge that file",
                 )
