@@ -212,3 +212,21 @@ def test_every_weight_merge_takes_it(placed, method):
     result = fuse(model, request, lambda done, total: None)
     assert set(result.layers) == set(model_layers(model))
     assert max(one.rank for one in result.layers.values()) <= 8
+
+
+def test_a_rank_of_zero_is_refused_where_an_update_has_full_rank(folder):
+    model = tiny.sdxl()
+    layers = model_layers(model)
+    names = {"full": SAMPLES["LoKr"]["whole"], "low": SAMPLES["LoKr"]["w2 in two"]}
+    path = next(path for path in layers if path.endswith("attn1.to_q"))
+    only = (BranchFile("of a kind.safetensors", "content", 0.7),)
+    request = FuseRequest(only, "all", {"method": "direct"}, save_as="fp32")
+    for name, make in names.items():
+        made = make(layers[path], 3)
+        safetensors.torch.save_file(made.named(kohya_name(path)), folder / only[0].name)
+        if name == "full":
+            with pytest.raises(CraftError, match=f"{path} in of a kind.safetensors has full rank"):
+                fuse(model, request, lambda done, total: None)
+            continue
+        (one,) = fuse(model, request, lambda done, total: None).layers.values()
+        assert one.rank == 8 and distance(one.delta(), 0.7 * made.delta) <= TOLERANCE

@@ -73,12 +73,61 @@ def _loha_with_cores(shape: Shape, seed: int) -> Sample:
     return Sample(tensors, sides[0] * sides[1])
 
 
+def _divisor(size: int, most: int) -> int:
+    return max(i for i in range(1, most + 1) if size % i == 0)
+
+
+def _lokr(left: str, right: str, most: tuple[int, int]) -> Callable[[Shape, int], Sample]:
+    """left, right: "whole" or "pair", right also "core"; most: the largest size of w1."""
+
+    def made(shape: Shape, seed: int) -> Sample:
+        a, b = _divisor(shape[0], most[0]), _divisor(shape[1], most[1])
+        c, d, kernel = shape[0] // a, shape[1] // b, shape[2:]
+        rank, scale, tensors = 2, 1.0, {"alpha": torch.tensor(ALPHA)}
+        if left == "whole":
+            w1 = noise(a, b, seed=seed)
+            tensors = {"lokr_w1": w1} | tensors
+        else:
+            pair = noise(a, 3, seed=seed), noise(3, b, seed=seed + 1)
+            tensors = dict(zip(("lokr_w1_a", "lokr_w1_b"), pair, strict=True)) | tensors
+            w1, scale = pair[0] @ pair[1], ALPHA / 3
+        if right == "whole":
+            w2 = noise(c, d, *kernel, seed=seed + 2)
+            tensors["lokr_w2"] = w2
+        elif right == "pair":  # a convolution's kernel is flattened, as LyCORIS writes it
+            pair = noise(c, rank, seed=seed + 2), noise(rank, d * math.prod(kernel), seed=seed + 3)
+            tensors |= dict(zip(("lokr_w2_a", "lokr_w2_b"), pair, strict=True))
+            w2, scale = (pair[0] @ pair[1]).reshape(c, d, *kernel), ALPHA / rank
+        else:
+            core = noise(rank, rank, *kernel, seed=seed + 2)
+            pair = noise(rank, c, seed=seed + 3), noise(rank, d, seed=seed + 4)
+            tensors |= dict(zip(("lokr_w2_a", "lokr_w2_b"), pair, strict=True), lokr_t2=core)
+            w2, scale = torch.einsum("ij...,jd,ic->cd...", core, pair[1], pair[0]), ALPHA / rank
+        delta = torch.zeros(shape)
+        for i in range(a):
+            for j in range(b):
+                delta[i * c : (i + 1) * c, j * d : (j + 1) * d] = scale * w1[i, j] * w2
+        return Sample(tensors, delta)
+
+    return made
+
+
 SAMPLES: dict[str, dict[str, Callable[[Shape, int], Sample]]] = {
     "LoRA": {"plain": _plain, "mid": _locon_with_mid},
     "LoHa": {"plain": _loha, "cores": _loha_with_cores},
+    "LoKr": {
+        "whole": _lokr("whole", "whole", (4, 4)),
+        "wide w1": _lokr("whole", "whole", (2, 8)),
+        "tall w1": _lokr("whole", "whole", (8, 2)),
+        "w2 in two": _lokr("whole", "pair", (4, 4)),
+        "w2 in two, tall w1": _lokr("whole", "pair", (8, 2)),
+        "both in two": _lokr("pair", "pair", (4, 8)),
+        "w1 in two": _lokr("pair", "whole", (8, 4)),
+        "core": _lokr("whole", "core", (4, 4)),
+    },
 }
-_NEEDS_A_KERNEL = {"mid", "cores"}
-HOST_DROPS: tuple[str, ...] = ()  # forms that the host loads nothing of
+_NEEDS_A_KERNEL = {"mid", "cores", "core"}
+HOST_DROPS = ("core",)  # ComfyUI 0.30.0 logs an error for a LoKr's Tucker core, and goes on
 
 
 def variants(kind: str, shape: Shape) -> list[str]:

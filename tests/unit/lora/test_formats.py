@@ -25,6 +25,9 @@ from craft_core.lora.keys import kohya_name, unet_diffusers_paths
         ("a.lora_B", "a", "up"),
         ("lora_unet_a.hada_w1_a", "lora_unet_a", "hada_w1_a"),
         ("lora_unet_a.hada_t2", "lora_unet_a", "hada_t2"),
+        ("lora_unet_a.lokr_w1", "lora_unet_a", "lokr_w1"),
+        ("a.b.lokr_w2_a", "a.b", "lokr_w2_a"),
+        ("lora_unet_a.lokr_t2", "lora_unet_a", "lokr_t2"),
     ],
 )
 def test_a_key_is_split_into_layer_and_part(key, stem, part):
@@ -43,9 +46,6 @@ def test_an_unknown_ending_is_not_guessed(key):
         ("dora_scale", "DoRA"),
         ("lora_magnitude_vector", "DoRA"),
         ("lora_magnitude_vector.default.weight", "DoRA"),
-        ("lokr_w1", "LoKr"),
-        ("lokr_w2_a", "LoKr"),
-        ("lokr_t2", "LoKr"),
         ("oft_blocks", "OFT or BOFT"),
         ("oft_diag", "OFT or BOFT"),
         ("oft_R.default.weight", "OFT or BOFT"),
