@@ -39,6 +39,7 @@ import tiny  # noqa: E402
 import torch  # noqa: E402
 import torchvision  # noqa: E402
 from craft_lora_pack.comfy_adapter.train import denoiser as adapter  # noqa: E402
+from craft_lora_pack.comfy_adapter.train.precision import AUTO, decide  # noqa: E402
 from craft_lora_pack.craft_core.routing import PRESETS  # noqa: E402
 from craft_lora_pack.craft_core.routing.layer_sets import resolve  # noqa: E402
 from craft_lora_pack.craft_core.training import (  # noqa: E402
@@ -363,18 +364,30 @@ def _print_measured(rounds: int) -> None:
     threads = torch.get_num_threads()
     _section(f"Measured: a tiny SDXL on this CPU, float32, {threads} threads, {rounds} rounds")
     with ExitStack() as stack:
-        ways = {
+        _print_times(rounds, {
             f"{name}, checkpointing {'on' if on else 'off'}": training
             for on in (False, True)
             for name, training in _tiny_trainings(stack, on).items()
-        }
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
-        for turn in range(rounds + 1):
-            for name, training in ways.items():
-                start = time.perf_counter()
-                training.advance()
-                if turn:  # the first round warms up
-                    seconds[name].append(time.perf_counter() - start)
+        })  # fmt: skip
+    chosen = decide(AUTO, tiny.CPU)
+    _section(f"Measured: the same in both precisions; auto: {chosen.name}, {chosen.why}")
+    with ExitStack() as stack:
+        _print_times(rounds, {
+            f"{name}, {precision}": training
+            for precision in ("fp32", "bf16")
+            for name, training in _tiny_trainings(stack, False, precision).items()
+        })  # fmt: skip
+
+
+def _print_times(rounds: int, ways: Mapping[str, Training]) -> None:
+    """Whole steps of each, interleaved."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name, training in ways.items():
+            start = time.perf_counter()
+            training.advance()
+            if turn:  # the first round warms up
+                seconds[name].append(time.perf_counter() - start)
     first = next(iter(seconds.values()))
     rows = []
     for name, values in seconds.items():
@@ -383,9 +396,11 @@ def _print_measured(rounds: int) -> None:
     _table(["a step of", "ms (median)", "x the first (median of rounds)"], rows)
 
 
-def _tiny_trainings(stack: ExitStack, checkpointing: bool) -> dict[str, Training]:
+def _tiny_trainings(
+    stack: ExitStack, checkpointing: bool, precision: str = "fp32"
+) -> dict[str, Training]:
     model = tiny.sdxl(model_channels=64, context_dim=128)
-    opened = adapter.opened(model, precision="fp32", checkpointing=checkpointing)
+    opened = adapter.opened(model, precision=precision, checkpointing=checkpointing)
     denoiser = stack.enter_context(opened)
     condition = tiny.conditioning(1, 77, context=128)
     data = Dataset((Example(tiny.latent(1, 32, seed=3)["samples"][0], condition),), condition)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 
-from ..craft_core.errors import CraftError
+from ..craft_core.errors import CraftError, listed
 from ..craft_core.fusion import compose
 from ..craft_core.lora import pair_energies
 from ..craft_core.lora.storage import read_tensors
@@ -30,11 +29,11 @@ from ..craft_core.merging import (
 from ..craft_core.registry import Method
 from ..craft_core.requests import Expert, FuseData, LayerWatch
 from ..craft_core.routing.auto import split_by_energy
+from ..craft_core.tensor_file import file_hash
 from ..craft_core.training.registry import DTYPES
 from ..craft_core.types import ROLES, Bank, Branch, Gates, Moment, Routing
 
 KNOWN_SETS = ("auto", "all")  # the layer sets that need no names of a model's blocks
-_SHOWN = 6  # names in a message
 
 
 def read_files(files: Sequence[str]) -> Unplaced:
@@ -118,11 +117,9 @@ def _require_matched(data: FuseData, unplaced: Unplaced) -> list[str]:
     faults = []
     for expert, file in zip(data.experts, unplaced.files, strict=True):
         if file.unmatched:
-            shown = ", ".join(file.unmatched[:_SHOWN])
-            more = len(file.unmatched) - _SHOWN
             faults.append(
                 f"{Path(expert.file).name}: {len(file.unmatched)} keys "
-                f"({shown}{f', and {more} more' if more > 0 else ''})"
+                f"({listed(file.unmatched, 6)})"
             )
     if faults and not data.allow_unmatched:
         raise CraftError(
@@ -149,14 +146,6 @@ def _sources(experts: Sequence[Expert], layers: Sequence[tuple[int, int]]) -> li
         Source(Path(one.file).name, one.role, one.strength, file_hash(one.file), counts)
         for one, counts in zip(experts, layers, strict=True)
     ]
-
-
-def file_hash(path: str) -> str:
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _watched(baked: Iterator, total: int, watch: Callable[[int, int], None]) -> Iterator[Baked]:

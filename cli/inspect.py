@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..craft_core.errors import CraftError
+from ..craft_core.errors import CraftError, listed
 from ..craft_core.lora.factors import combine
 from ..craft_core.lora.storage import read_tensors
 from ..craft_core.lora.text_encoder import count_matrices
@@ -196,9 +196,7 @@ def _summary(
         kinds = ", ".join(f"{kind}: {count}" for kind, count in one.kinds.items())
         yield f"   tensors not described, and refused by the other commands: {kinds}"
     if file.unmatched:
-        shown = ", ".join(file.unmatched[:6])
-        more = f", and {len(file.unmatched) - 6} more" if len(file.unmatched) > 6 else ""
-        yield f"   match nothing: {len(file.unmatched)} ({shown}{more})"
+        yield f"   match nothing: {len(file.unmatched)} ({listed(file.unmatched, 6)})"
     elif placed:
         yield "   every key matches the model"
 

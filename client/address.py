@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..craft_core.errors import CraftError
+from ..craft_core.errors import CraftError, listed
 from .progress import title_of
 from .widgets import (
     DYNAMIC_COMBO,
@@ -28,6 +28,7 @@ from .widgets import (
 from .workflow import boxed
 
 Json = dict[str, Any]
+_SHOWN = 12  # names in a message
 NUMBERS = {"INT": "a whole number", "FLOAT": "a number"}
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -87,12 +88,12 @@ class Inputs:
         if called:
             raise CraftError(
                 f"{address!r}: {self._named(called[0])} has no such input",
-                f"It has {_listed(self._possible[called[0]])}",
+                f"It has {listed(self._possible[called[0]], _SHOWN)}",
                 "Name one of them",
             )
         raise CraftError(
             f"{address!r}: no node is called {parts[0][0]!r}",
-            f"The workflow has {_listed(self._named(node) for node in self.prompt)}",
+            f"The workflow has {listed((self._named(node) for node in self.prompt), _SHOWN)}",
             "Name one of them by its id, title or type",
         )
 
@@ -120,7 +121,7 @@ class Inputs:
                     return self._the_one(name, found)
         raise CraftError(
             f"No input is called {name!r}",
-            f"The workflow has {_listed(sorted({target.input for target in free}))}",
+            f"The workflow has {listed(sorted({target.input for target in free}), _SHOWN)}",
             "Name one of them, or a node's input as NODE.INPUT",
         )
 
@@ -134,7 +135,7 @@ class Inputs:
         names = (f"{one.node}.{one.input} ({self._title(one.node)})" for one in found)
         raise CraftError(
             f"{given!r} may mean {len(found)} inputs",
-            f"They are {_listed(names)}",
+            f"They are {listed(names, _SHOWN)}",
             "Name the one you mean by its node's id",
         )
 
@@ -174,7 +175,7 @@ class Inputs:
             raise CraftError(
                 f"{self._named(target.node)}.{target.input} is given, and {outer} is "
                 f"{inputs.get(outer)!r}",
-                f"That has {_listed(names)}" if names else "That has no inputs of its own",
+                f"That has {listed(names, _SHOWN)}" if names else "That has no inputs of its own",
                 f"Set {outer} to an entry that has it, or leave it out",
             )
 
@@ -245,7 +246,7 @@ def _entry(name: str, choices: list[Any], text: str) -> Any:
     if len(short) > 1:
         raise CraftError(
             f"{name} = {text!r} may mean {len(short)} entries",
-            f"They are {_listed(map(str, short))}",
+            f"They are {listed(map(str, short), _SHOWN)}",
             "Give the whole name of one",
         )
     return short[0] if short else text
@@ -254,9 +255,3 @@ def _entry(name: str, choices: list[Any], text: str) -> Any:
 def _short_names(entry: str) -> set[str]:
     file = entry.replace("\\", "/").rpartition("/")[2]
     return {file, entry.rpartition(".")[0], file.rpartition(".")[0]} - {""}
-
-
-def _listed(names: Iterable[str], most: int = 12) -> str:
-    given = list(names)
-    rest = len(given) - most
-    return ", ".join(given[:most]) + (f" and {rest} more" if rest > 0 else "") if given else "none"

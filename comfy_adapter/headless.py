@@ -24,7 +24,7 @@ from comfy_extras.nodes_dataset import load_and_process_images
 from torch import Tensor
 from utils.extra_config import load_extra_path_config
 
-from ..craft_core.errors import CraftError
+from ..craft_core.errors import CraftError, listed
 from ..craft_core.lora import read_lora
 from ..craft_core.projection import read_basis
 from ..craft_core.requests import (
@@ -68,8 +68,8 @@ OUT_OF_MEMORY = torch.cuda.OutOfMemoryError
 SHOWN = 20  # names in a message
 _BATCH = (
     "The model and the activations of one batch have to fit",
-    "Take a smaller --size, or a smaller --batch-size with more --accumulate; keep "
-    "--precision bf16 and do not give --no-checkpointing",
+    "Take a smaller --size, or a smaller --batch-size with more --accumulate; do not give "
+    "--precision fp32 or --no-checkpointing",
 )
 _SMALLER = (
     "A few of the largest layers have to fit, and the model if it is loaded",
@@ -325,14 +325,13 @@ def _file(kind: str, given: str) -> str:
         )
     if Path(given).is_file():
         return str(Path(given).absolute())
-    listed = folder_paths.get_full_path(kind, given)
-    if listed is not None:
-        return listed
+    known = folder_paths.get_full_path(kind, given)
+    if known is not None:
+        return known
     names = folder_paths.get_filename_list(kind)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     raise CraftError(
         f"There is no file {given!r}, here or among ComfyUI's {kind}",
-        f"ComfyUI lists {', '.join(names[:SHOWN]) or 'none'}{more}",
+        f"ComfyUI lists {listed(names, SHOWN)}",
         f"Name one of these, give a path, or put it into {folder_paths.get_folder_paths(kind)[0]}",
     )
 
@@ -348,8 +347,8 @@ def _vgg(given: str) -> str:
 def _listed(kind: str, given: str) -> str:
     """A name under which the host finds the file; its folder is made known where it was not."""
     path = Path(_file(kind, given))
-    listed = folder_paths.get_full_path(kind, given)
-    if listed is not None and path.samefile(listed):
+    known = folder_paths.get_full_path(kind, given)
+    if known is not None and path.samefile(known):
         return given
     folder_paths.add_model_folder_path(kind, str(path.parent))
     found = folder_paths.get_full_path(kind, path.name)

@@ -52,7 +52,7 @@ class Job:
     model: ModelFiles
     name: str
     resume: bool = False
-    precision: str = "bf16"
+    precision: str = "auto"
     checkpointing: bool = True
     size: tuple[int, int] | None = None
 

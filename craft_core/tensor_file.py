@@ -1,16 +1,21 @@
-"""Write safetensors files: the same content gives the same bytes, and a file appears whole or not
-at all."""
+"""Read and write safetensors files: the same content gives the same bytes, a file appears whole or
+not at all, and one that is not what it should be is told by name."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -18,6 +23,96 @@ from torch import Tensor
 from .errors import CraftError
 
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EINVAL}
+
+
+_CHUNK = 1 << 24
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the files of one kind are, and what a user does who has no good one.
+
+    noun: "basis file". again: how to get a whole one. format, version: what the metadata says under
+    `format` and `format_version`; None where the kind has none. choose: which file to take in place
+    of one of another format.
+    """
+
+    noun: str
+    again: str
+    format: str | None = None
+    version: int | None = None
+    choose: str = ""
+
+    @property
+    def one(self) -> str:
+        """The noun with its article, to begin a sentence."""
+        return f"{'An' if self.noun[0] in 'aeiou' else 'A'} {self.noun}"
+
+    def damaged(self, path: Path, reason: str) -> CraftError:
+        return CraftError(
+            f"{path.name} is damaged: {reason}", f"{self.one} is whole or not used", self.again
+        )
+
+    def check(self, path: Path, metadata: Mapping[str, str]) -> None:
+        """CraftError unless the metadata is of this format, and of the version that is read."""
+        if self.format is not None and metadata.get("format") != self.format:
+            raise CraftError(
+                f"{path.name} is no {self.noun}",
+                f"{self.one} has format = {self.format} in its metadata",
+                self.choose,
+            )
+        found = metadata.get("format_version")
+        if self.version is not None and found != str(self.version):
+            raise CraftError(
+                f"{path.name} has {f'format version {found}' if found else 'no format version'}",
+                f"This version reads version {self.version}",
+                "Update CRAFT-LoRA, or make the file again",
+            )
+
+
+@contextmanager
+def opened(path: Path, kind: Kind) -> Iterator[Any]:
+    """The file as the library opens it, its content not checked; CraftError if it is unreadable."""
+    if not path.is_file():
+        raise CraftError(
+            f"{path.name} cannot be read. There is no file {path}",
+            f"{kind.one} is a safetensors file",
+            f"Check the name. {kind.again}",
+        )
+    try:
+        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+            yield file
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CraftError(
+            f"{path.name} cannot be read: it is damaged, or no safetensors file ({error})",
+            f"{kind.one} is whole or not used",
+            kind.again,
+        ) from error
+
+
+def read_metadata(path: Path, kind: Kind) -> dict[str, str]:
+    """The file's metadata, checked; its tensors are not read."""
+    with opened(path, kind) as file:
+        metadata = dict(file.metadata() or {})
+    kind.check(path, metadata)
+    return metadata
+
+
+def read(path: Path, kind: Kind) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors by key, sorted; metadata), checked. The tensors are copies: the file may change."""
+    with opened(path, kind) as file:
+        metadata = dict(file.metadata() or {})
+        kind.check(path, metadata)
+        return {key: file.get_tensor(key).clone() for key in sorted(file.keys())}, metadata
+
+
+def file_hash(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a whole file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 class Taken(CraftError):

@@ -252,6 +252,9 @@ class Routing:
     layer_sets: tuple[frozenset[str], ...]
     energies: Energies | None = None
 
+    def __post_init__(self) -> None:
+        assert all(0.0 <= gamma <= 1.0 for gamma in self.gammas), "a gamma ranges from 0 to 1"
+
 
 @dataclass(frozen=True)
 class LoraFile:

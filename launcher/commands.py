@@ -18,7 +18,7 @@ from .run.bench import run_benchmark
 from .run.generate import generate, open_server
 from .run.server import require_port
 from .run.small_world import add_small_world, own_folder, remove_small_world
-from .run.tiers import TIERS, run_tiers
+from .run.tiers import TIERS, Choice, default_workers, run_tiers
 from .terminal import say
 
 DEMO = ROOT / "workflows" / "demo_small_world.json"
@@ -29,6 +29,7 @@ EXAMPLES = """examples:
   python run.py small-world add      put the demo's model into your own ComfyUI (remove: out again)
   python run.py test                 set everything up and run all tests
   python run.py test host -- -x      one tier, with options for pytest
+  python run.py test -n 1 --all      one test at a time, and the sweeps that CI leaves out
 
 The ComfyUI used is yours if COMFYUI_PATH names it or this folder lies in its custom_nodes
 (its Python: COMFYUI_PYTHON, else the one found beside it); nothing is written to it. Otherwise
@@ -100,6 +101,15 @@ def _parser() -> argparse.ArgumentParser:
     world.set_defaults(run=_small_world)
     test = commands.add_parser("test", help="run the tests (all tiers, or one)")
     test.add_argument("tier", nargs="?", choices=tuple(TIERS))
+    test.add_argument("--all", action="store_true", help="with the sweeps that CI leaves out")
+    test.add_argument(
+        "-n",
+        "--workers",
+        type=_count,
+        default=default_workers(),
+        metavar="N",
+        help="test files at a time; default: one a processor, 4 at most (here %(default)s)",
+    )
     test.set_defaults(run=_test)
     bench = commands.add_parser("bench", help="run a benchmark in the host's environment")
     bench.add_argument("name", help="a file of benchmarks/, for example: engine")
@@ -148,7 +158,15 @@ def _small_world(chosen: argparse.Namespace, _passed_on: list[str]) -> int:
 
 
 def _test(chosen: argparse.Namespace, passed_on: list[str]) -> int:
-    return run_tiers([chosen.tier] if chosen.tier else list(TIERS), passed_on)
+    choice = Choice(passed_on, workers=chosen.workers, sweeps=chosen.all)
+    return run_tiers([chosen.tier] if chosen.tier else list(TIERS), choice)
+
+
+def _count(text: str) -> int:
+    """A whole number from 1 on, of an option."""
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of workers; give 1, 2, ...")
 
 
 def _bench(chosen: argparse.Namespace, passed_on: list[str]) -> int:

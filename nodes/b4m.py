@@ -80,12 +80,13 @@ class TrainB4M(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         own = single(settings)
         role, branches = own["role"], own.pop("branches", None) or ()
+        shown = watch(cls, own)
         trained = train_half(
             source(model, clip, vae),
             Captioned(images, captions),
             Captioned(partner_images, partner_captions) if partner_images else None,
             role, layer_set_text(own["layer_sets"]),
-            knobs("b4m_half", own), how(own), watch(cls, own),
+            knobs("b4m_half", own), how(own, shown), shown,
         )  # fmt: skip
         branch = BranchFile(trained.name, role, 1.0)
         return io.NodeOutput(

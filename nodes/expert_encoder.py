@@ -127,10 +127,11 @@ class TrainEncoder(io.ComfyNode):
         experts = Experts(
             own["branches"], layer_set_text(own["layer_sets"]), own.get("allow_unmatched", False)
         )
+        shown = watch(cls, own)
         trained = train_encoder(
             source(model, clip, vae),
             Captioned(images, captions),
             Captioned(other_images, other_captions) if other_images else None,
-            experts, knobs("expert_encoder", own), how(own), watch(cls, own),
+            experts, knobs("expert_encoder", own), how(own, shown), shown,
         )  # fmt: skip
         return io.NodeOutput(trained.name, {"loss": trained.losses}, trained.report)

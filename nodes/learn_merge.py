@@ -88,8 +88,8 @@ class LearnMerge(io.ComfyNode):
             },
             own["fused_prompt"], method, knobs, own.get("allow_unmatched", False),
         )  # fmt: skip
-        watch = PageWatch(knobs["steps"], lambda text: tell(cls, text))
-        trained = train_merge(source(model, clip, vae), merge, how(own), watch)
+        shown = PageWatch(knobs["steps"], lambda text: tell(cls, text))
+        trained = train_merge(source(model, clip, vae), merge, how(own, shown), shown)
         return io.NodeOutput(
             (BranchFile(trained.name, "content", 1.0),), lora_state(trained.path),
             {"loss": trained.losses}, trained.report,

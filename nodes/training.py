@@ -13,7 +13,7 @@ from ..comfy_adapter.page.notice import tell
 from ..comfy_adapter.page.sockets import CATEGORY, Branches, LoraModel, LossMap
 from ..comfy_adapter.page.widgets import knob_widgets, layer_set_menu, single, single_or_none
 from ..comfy_adapter.train.data import check_texts
-from ..comfy_adapter.train.denoiser import PRECISIONS
+from ..comfy_adapter.train.precision import AUTO, CHOICES
 from ..comfy_adapter.train.run import PageWatch
 from ..comfy_adapter.train.train import (
     Captioned,
@@ -82,11 +82,12 @@ class TrainBasis(io.ComfyNode):
         **settings,
     ) -> io.NodeOutput:  # fmt: skip
         own = single(settings)
+        shown = watch(cls, own)
         trained = train_basis(
             source(model, clip, vae),
             Captioned(content_images, content_captions),
             Captioned(style_images, style_captions),
-            own.pop("vgg"), knobs("basis", own), how(own), watch(cls, own),
+            own.pop("vgg"), knobs("basis", own), how(own, shown), shown,
         )  # fmt: skip
         limited = apply_basis(model[0], load_basis(trained.name))
         return io.NodeOutput(limited, {"loss": trained.losses}, trained.report)
@@ -145,12 +146,13 @@ class TrainLoRA(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         own = single(settings)
         role, branches = own["role"], own.pop("branches", None) or ()
+        shown = watch(cls, own)
         trained = train_lora(
             source(model, clip, vae),
             Captioned(images, captions),
             Captioned(prior_images, prior_captions) if prior_images else None,
             role, layer_set_text(own["layer_sets"]),
-            knobs("lora", own), how(own), watch(cls, own),
+            knobs("lora", own), how(own, shown), shown,
         )  # fmt: skip
         branch = BranchFile(trained.name, role, 1.0)
         return io.NodeOutput(
@@ -195,9 +197,10 @@ def save_name(default: str, folder: str) -> io.Input:
 def how_inputs() -> list[io.Input]:
     return [
         io.Combo.Input(
-            "precision", options=list(PRECISIONS), default="bf16", advanced=True,
-            tooltip="What the model computes in. bf16 needs half the memory; fp32 is for cards "
-            "without bf16 and for comparisons.",
+            "precision", options=list(CHOICES), default=AUTO, advanced=True,
+            tooltip="What the model computes in. auto: bf16 where the device has units for it, "
+            "else fp32; a training that resumes goes on as it began. bf16 needs half the memory "
+            "of fp32, and is many times slower on a device without units for it.",
         ),
         io.Boolean.Input(
             "gradient_checkpointing", default=True, advanced=True,
@@ -221,8 +224,11 @@ def knobs(recipe: str, own: dict[str, Any]) -> dict[str, Any]:
     return {p.name: own[p.name] for p in TRAINING[recipe].parameters}
 
 
-def how(own: dict[str, Any]) -> How:
-    return How(own["save_name"], own["resume"], own["precision"], own["gradient_checkpointing"])
+def how(own: dict[str, Any], shown: PageWatch) -> How:
+    return How(
+        own["save_name"], own["resume"], own["precision"], own["gradient_checkpointing"],
+        shown.warn,
+    )  # fmt: skip
 
 
 def watch(node: type[io.ComfyNode], own: dict[str, Any]) -> PageWatch:

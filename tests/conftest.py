@@ -7,6 +7,8 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 
@@ -19,3 +21,22 @@ import launcher  # noqa: E402, F401 (from here on, craft_lora_pack is this folde
 # start; the tests of Ctrl-C would wait for ever.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Whole files for each worker, so that models which a file shares are made but once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class WholeFiles(LoadFileScheduling):
+        def remove_node(self, node):
+            """A test that crashed its worker has failed; only those behind it are run again."""
+            work = self.assigned_work[node]
+            left = (test for tests in work.values() for test, ended in tests.items() if not ended)
+            crashed = next(left, None)
+            if crashed is not None:
+                work[self._split_scope(crashed)][crashed] = True
+            super().remove_node(node)
+            return crashed
+
+    return WholeFiles(config, log)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from ...craft_core.requests import HalfData
+from ...craft_core.routing.presets import OF_MODEL
 from ...craft_core.training import TRAINING
 from ...craft_core.types import ROLES
 from ..command import PROGRAM, Command
 from ..knob_flags import add_knob_flags, knobs_of
 from .common import (
-    TO_TRAIN,
     add_layer_sets_flag,
     add_picture_flags,
     add_size_flag,
@@ -23,7 +23,7 @@ from .common import (
 )
 
 RECIPE = TRAINING["b4m_half"]
-PRESETS = ("all", *(key for key in TO_TRAIN if key != "all"))
+PRESETS = ("all", *(key for key in OF_MODEL if key != "all"))
 
 
 def _add_flags(parser: ArgumentParser) -> None:

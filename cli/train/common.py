@@ -10,15 +10,14 @@ from pathlib import Path
 from ...craft_core.errors import CraftError
 from ...craft_core.requests import Headless, Job, Picture, Result, Watch
 from ...craft_core.routing.layer_sets import parse_layer_sets
-from ...craft_core.routing.presets import PRESETS
+from ...craft_core.routing.presets import OF_MODEL
 from ..host import add_host_flags, enter
 from ..model_flags import add_model_flags, model_files
 from ..pictures import caption_flag, find_pictures
 from ..progress import Progress
 
-PRECISIONS = ("bf16", "fp32")  # of comfy_adapter.train.denoiser; a test holds the two together
-TO_TRAIN = tuple(key for key in PRESETS if key != "auto")  # auto reads LoRAs already trained
-TRAINED = ("auto", *TO_TRAIN)
+PRECISIONS = ("auto", "bf16", "fp32")  # of comfy_adapter.train.precision; a test holds the two
+TRAINED = ("auto", *OF_MODEL)  # auto reads LoRAs already trained
 PICTURES_TEXT = """\
 a picture or a folder of them; a picture's caption is in a text file of the same
 name beside it, and a folder inside named like 10_dog counts its pictures ten times"""
@@ -39,8 +38,9 @@ def add_training_flags(parser: ArgumentParser, name: str, *, basis: bool) -> Non
         help="Go on from where a training of this --name was stopped, or towards more --steps.",
     )  # fmt: skip
     group.add_argument(
-        "--precision", choices=PRECISIONS, default="bf16",
-        help="What the model computes in. Default: %(default)s.",
+        "--precision", choices=PRECISIONS, default="auto",
+        help="What the model computes in. auto: bf16 on a device with units for it, else fp32, and "
+        "with --resume what the training began in. Default: %(default)s.",
     )  # fmt: skip
     group.add_argument(
         "--no-checkpointing", dest="checkpointing", action="store_false",

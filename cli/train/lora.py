@@ -5,12 +5,12 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from ...craft_core.requests import LoraData
+from ...craft_core.routing.presets import OF_MODEL
 from ...craft_core.training import TRAINING
 from ...craft_core.types import ROLES
 from ..command import PROGRAM, Command
 from ..knob_flags import add_knob_flags, knobs_of
 from .common import (
-    TO_TRAIN,
     add_layer_sets_flag,
     add_picture_flags,
     add_size_flag,
@@ -30,7 +30,7 @@ def _add_flags(parser: ArgumentParser) -> None:
         "--role", choices=ROLES, required=True,
         help="content learns on the content layers, style on the style layers.",
     )  # fmt: skip
-    add_layer_sets_flag(parser, TO_TRAIN)
+    add_layer_sets_flag(parser, OF_MODEL)
     add_size_flag(parser)
     add_picture_flags(parser, "images", "What to learn; one picture is enough.", required=True)
     add_picture_flags(
@@ -44,7 +44,7 @@ def _add_flags(parser: ArgumentParser) -> None:
 def _run(options: Namespace) -> None:
     data = LoraData(
         pictures(options, "images"), pictures(options, "prior"), options.role,
-        layer_sets(options.layer_sets, TO_TRAIN),
+        layer_sets(options.layer_sets, OF_MODEL),
     )  # fmt: skip
     own, knobs = job(options), knobs_of(options, RECIPE)
     run(options, lambda host, watch: host.train_lora(own, data, knobs, watch))

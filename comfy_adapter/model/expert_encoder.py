@@ -7,7 +7,6 @@ language models give nothing, or zeros) describes it by the mean over the phrase
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,11 +26,11 @@ from ...craft_core.encoder.network import (
 )
 from ...craft_core.errors import CraftError
 from ...craft_core.routing.markers import MarkedPrompt, phrase_text
+from ...craft_core.tensor_file import file_hash
 from ...craft_core.types import ROLES, Bank
 from .lora_files import BranchFile, require
 
 FOLDER = "craft_encoders"
-_CHUNK = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -94,11 +93,7 @@ def lora_hash(file: str | BranchFile) -> str:
 
 @lru_cache(maxsize=64)
 def _hash(path: str, _modified: int, _size: int) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return file_hash(path)
 
 
 def phrases(clip: Any, marked: MarkedPrompt) -> Phrases:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...craft_core.errors import CraftError
 from ...craft_core.routing.layer_sets import resolve
-from ...craft_core.routing.presets import PRESETS
+from ...craft_core.routing.presets import OF_MODEL
 from ..model.file_layers import file_layers
 from .widgets import CUSTOM
 
@@ -23,7 +23,7 @@ def layer_counts(path: Path, patterns: str = "") -> dict[str, Any]:
     """
     stat = path.stat()
     layers = _layers(path, stat.st_mtime_ns, stat.st_size)
-    texts = {key: key for key, preset in PRESETS.items() if preset.rule != "auto"}
+    texts = {key: key for key in OF_MODEL}
     if patterns:
         texts[CUSTOM] = patterns
     return {

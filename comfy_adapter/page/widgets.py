@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ...craft_core.errors import CraftError
 from ...craft_core.registry import Method, Parameter, Registry
-from ...craft_core.routing.presets import PRESETS
+from ...craft_core.routing.presets import OF_MODEL, PRESETS
 
 CUSTOM = "custom"
 PATTERNS = "patterns"
@@ -87,8 +87,7 @@ def layer_set_menu(
 
     auto: whether the preset that reads trained LoRAs is among them. default: what comes first.
     """
-    first = [key for key in PRESETS if key != "auto"]
-    first = ["auto", *first] if auto else first
+    first = ["auto", *OF_MODEL] if auto else list(OF_MODEL)
     first.sort(key=lambda key: key != default)
     options = [io.DynamicCombo.Option(key, []) for key in first]
     patterns = io.String.Input(
@@ -96,7 +95,8 @@ def layer_set_menu(
         multiline=True,
         default=PRESETS["b-lora"].text,
         tooltip="One pattern a line, 'content: ...' or 'style: ...': a diffusers or LDM name, or "
-        "the beginning of one; * stands for one part, # starts a comment.",
+        "the beginning of one; * stands for one part, 0..9 for one of these numbers, # starts a "
+        "comment.",
     )
     options.append(io.DynamicCombo.Option(CUSTOM, [patterns]))
     lines = [f"{key}: {PRESETS[key].source}" for key in first]

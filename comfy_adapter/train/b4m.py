@@ -14,7 +14,18 @@ from ..model.lora_files import FOLDER
 from .data import Encoder, dataset
 from .denoiser import opened
 from .run import Watch, target
-from .train import CANCEL, Captioned, How, Source, Trained, identity, layers_of, one_line, trained
+from .train import (
+    CANCEL,
+    Captioned,
+    How,
+    Source,
+    Trained,
+    identity,
+    layers_of,
+    one_line,
+    precision_of,
+    trained,
+)
 
 
 def half_state(role: Role) -> str:
@@ -45,9 +56,10 @@ def train_half(
     others = None
     if partners:
         others = dataset(encoder, partners.images, partners.captions, "partner", CANCEL)
-    with opened(source.model, None, how.precision, how.checkpointing) as denoiser:
+    precision = precision_of(how, place, source.model)
+    with opened(source.model, None, precision.name, how.checkpointing) as denoiser:
         training = TRAINING["b4m_half"].function(
             denoiser, HalfPictures(data, others), Place(role, layers, one_line(layer_sets)),
             identity(source.model), **settings,
         )  # fmt: skip
-        return trained(training, place, how, watch, [note])
+        return trained(training, place, how, precision, watch, [note])

@@ -29,8 +29,8 @@ from torch.nn import functional
 from ...craft_core.errors import CraftError
 from ...craft_core.training import Edit, LayerCall
 from ..engine.modules import model_layers
+from .precision import AUTO, decide
 
-PRECISIONS: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
 # Blocks of UNets and VAEs whose inner activations are computed again in the backward pass.
 _BLOCKS = (
     comfy.ldm.modules.diffusionmodules.openaimodel.ResBlock,
@@ -114,19 +114,22 @@ class HostDenoiser:
 
 @contextmanager
 def opened(
-    model: Any, vae: Any = None, precision: str = "bf16", checkpointing: bool = True
+    model: Any, vae: Any = None, precision: str = AUTO, checkpointing: bool = True
 ) -> Iterator[HostDenoiser]:
     """A private, frozen copy of MODEL as a Denoiser, outside inference mode and with gradients.
 
-    vae: the host's VAE, for `decode`. checkpointing: keep only the blocks' inputs for the
-    backward pass and compute the rest again: about a third slower, several times less memory.
+    vae: the host's VAE, for `decode`. precision: see precision.decide. checkpointing: keep only
+    the blocks' inputs for the backward pass and compute the rest again: about a third slower,
+    several times less memory.
     """
     with torch.inference_mode(False), torch.enable_grad(), ExitStack() as undo:
         patcher = _private_copy(model)
         patcher.model.requires_grad_(False)
-        dtype = PRECISIONS[precision]
-        if patcher.load_device.type != "cpu":
-            patcher.set_model_compute_dtype(dtype)
+        dtype = decide(precision, patcher.load_device).dtype
+        # A CPU casts best in autocast, from weights in float32.
+        stored = torch.float32 if patcher.load_device.type == "cpu" else dtype
+        if patcher.model.get_dtype_inference() != stored:
+            patcher.set_model_compute_dtype(stored)
         management = comfy.model_management
         undo.callback(management.soft_empty_cache)
         undo.callback(management.cleanup_models)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...craft_core.encoder.network import Phrases
-from ...craft_core.errors import CraftError
+from ...craft_core.errors import CraftError, listed
 from ...craft_core.routing.layer_sets import resolve
 from ...craft_core.routing.markers import MarkedPrompt, gammas
 from ...craft_core.routing.presets import PRESETS
@@ -24,7 +24,7 @@ from ..use.router import own_set
 from .data import Encoder, dataset, marked_captions
 from .denoiser import opened
 from .run import Watch, run, target
-from .train import CANCEL, Captioned, How, Source, Trained, identity
+from .train import CANCEL, Captioned, How, Source, Trained, identity, precision_of
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,12 @@ def train_encoder(
         texts.phrased(learned, "training"), texts.phrased(other, "other") if other else None
     )
     own, layer_set = concept(experts.files), "; ".join(experts.layer_sets.strip().splitlines())
-    with opened(source.model, None, how.precision, how.checkpointing) as denoiser:
+    precision = precision_of(how, place, source.model)
+    with opened(source.model, None, precision.name, how.checkpointing) as denoiser:
         training = TRAINING["expert_encoder"].function(
             denoiser, lessons, branches, own, layer_set, identity(source.model), **settings
         )
-        done = run(training, place, how.resume, watch)
+        done = run(training, place, how.resume, precision, watch)
         report = "\n".join([done.report, *notes])
         return Trained(done.place.name, done.place.path, training.losses, report)
 
@@ -87,11 +88,11 @@ def _branches(
     if text == "auto":
         sets = auto_sets(experts.files, whole, layers, model.load_device)
     else:
-        sets = resolve(text, layers, whole)
+        sets = resolve(text, layers)
     faults = [f"{b.name}: {len(f.unmatched)} keys" for b, f in zip(whole, files, strict=True)
               if f.unmatched]  # fmt: skip
     if sets.unmatched and text not in PRESETS:
-        faults.append(f"layer patterns {', '.join(sets.unmatched)}")
+        faults.append(f"layer patterns {listed(sets.unmatched)}")
     made, lines = [], [f"Layer sets: {text}"]
     for chosen, one, by_role in zip(
         experts.files, whole, sets.of([b.role for b in whole]), strict=True

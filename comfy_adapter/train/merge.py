@@ -25,7 +25,7 @@ from ..model.lora_files import FOLDER, BranchFile, branch, patch_text_encoder, r
 from .data import Encoder, dataset, marked_captions, pictures
 from .denoiser import opened
 from .run import Watch, target
-from .train import CANCEL, Captioned, How, Source, Trained, identity, trained
+from .train import CANCEL, Captioned, How, Source, Trained, identity, precision_of, trained
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,10 @@ def train_merge(source: Source, merge: Merge, how: How, watch: Watch) -> Trained
     merging = Merging(
         parts, texts.fused(merge.fused_prompt), content_layers, style_layers, texts.merged
     )
-    with opened(source.model, None, how.precision, how.checkpointing) as denoiser:
+    precision = precision_of(how, place, source.model)
+    with opened(source.model, None, precision.name, how.checkpointing) as denoiser:
         training = merge.method.function(denoiser, merging, identity(source.model), **merge.knobs)
-        return trained(training, place, how, watch, notes)
+        return trained(training, place, how, precision, watch, notes)
 
 
 def dominated(layers: Mapping[str, tuple[int, ...]]) -> tuple[frozenset[str], frozenset[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,10 +16,13 @@ import folder_paths
 from ...craft_core.errors import CraftError
 from ...craft_core.training import Training
 from ..draw.pictures import loss_picture
+from .precision import Precision
 
 STATES = "craft_training"  # in the output folder: what a stopped training goes on from
 PLOT_SECONDS = 2.0
 SAVE_SECONDS = 300.0
+
+log = logging.getLogger("craft")
 
 Watch = Callable[[Training], None]
 
@@ -81,7 +85,9 @@ class Interrupted(KeyboardInterrupt):
         self.place = place
 
 
-def run(training: Training, place: Target, resume: bool, watch: Watch) -> Outcome:
+def run(
+    training: Training, place: Target, resume: bool, precision: Precision, watch: Watch
+) -> Outcome:
     """Train to the end and save.
 
     An interrupt saves the partial result and the state first, then goes on up as it is if it is the
@@ -101,37 +107,41 @@ def run(training: Training, place: Target, resume: bool, watch: Watch) -> Outcom
         nonlocal saved
         watch(under_way)
         if time.monotonic() - saved > SAVE_SECONDS:
-            _save_state(under_way, place)
+            _save_state(under_way, place, precision)
             saved = time.monotonic()
 
     try:
         training.run(after_step)
     except (comfy.model_management.InterruptProcessingException, KeyboardInterrupt) as interrupt:
         if training.step > 0:
-            _save_state(training, place)
-            place = _write(training, place)
+            _save_state(training, place, precision)
+            place = _write(training, place, precision)
             if isinstance(interrupt, KeyboardInterrupt):
                 raise Interrupted(place) from interrupt
         raise
-    _save_state(training, place)
-    place = _write(training, place)
+    _save_state(training, place, precision)
+    place = _write(training, place, precision)
     seconds = time.monotonic() - began
-    return Outcome(place, _report(training, place, first, seconds, resume and not resumed))
+    lines = _report(training, place, first, seconds)
+    lines.append(f"Precision: {precision.name}, {precision.why}")
+    if resume and not resumed:
+        lines.append("There was nothing to resume; it began afresh.")
+    return Outcome(place, "\n".join(lines))
 
 
-def _save_state(training: Training, place: Target) -> None:
+def _save_state(training: Training, place: Target, precision: Precision) -> None:
     place.state.parent.mkdir(parents=True, exist_ok=True)
-    training.save(place.state)
+    training.save(place.state, {"precision": precision.name})
 
 
-def _write(training: Training, place: Target) -> Target:
+def _write(training: Training, place: Target, precision: Precision) -> Target:
     place = place.free()
     place.path.parent.mkdir(parents=True, exist_ok=True)
-    training.write(place.path)
+    training.write(place.path, {"precision": precision.name})
     return place
 
 
-def _report(training: Training, place: Target, first: int, seconds: float, nothing: bool) -> str:
+def _report(training: Training, place: Target, first: int, seconds: float) -> list[str]:
     done = training.step - first
     lines = [
         f"Saved {place.path.name}: {training.step} steps"
@@ -150,9 +160,7 @@ def _report(training: Training, place: Target, first: int, seconds: float, nothi
     if warmup >= steps > 0:
         lines.append(f"The warm-up of {warmup} steps is as long as the training: the learning rate "
                      f"never rose to {training.pace.rate:g}.")  # fmt: skip
-    if nothing:
-        lines.append("There was nothing to resume; it began afresh.")
-    return "\n".join(lines)
+    return lines
 
 
 class PageWatch:
@@ -160,6 +168,13 @@ class PageWatch:
 
     def __init__(self, steps: int, tell: Callable[[str], None]) -> None:
         self._bar, self._tell, self._plotted = comfy.utils.ProgressBar(steps), tell, 0.0
+        self._warning = ""
+
+    def warn(self, text: str) -> None:
+        """Show it above what is shown while the training runs, and log it."""
+        log.warning(text)
+        self._warning = f"{text}\n"
+        self._tell(text)
 
     def __call__(self, training: Training) -> None:
         now, last = time.monotonic(), training.step == training.pace.steps
@@ -167,7 +182,7 @@ class PageWatch:
         if now - self._plotted > PLOT_SECONDS or last:
             self._plotted = now
             preview = ("JPEG", loss_picture(training.losses, training.pace.steps), 640)
-            self._tell(f"step {training.step} of {training.pace.steps}, "
+            self._tell(f"{self._warning}step {training.step} of {training.pace.steps}, "
                        f"loss {training.losses[-1]:.4f}")  # fmt: skip
         self._bar.update_absolute(training.step, training.pace.steps, preview)
         comfy.model_management.throw_exception_if_processing_interrupted()

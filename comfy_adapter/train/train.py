@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from ...craft_core.errors import CraftError
+from ...craft_core.errors import CraftError, listed
 from ...craft_core.routing.layer_sets import resolve
 from ...craft_core.routing.presets import PRESETS
+from ...craft_core.tensor_file import file_hash
 from ...craft_core.training import TRAINING, Pairs, Pictures, Place, Training
+from ...craft_core.training.loop import state_metadata
 from ...craft_core.training.perceptual import read_vgg
 from ...craft_core.training.targets import trainable
 from ...craft_core.types import Role
@@ -29,6 +32,7 @@ from ..model.basis import require_unlimited
 from ..model.lora_files import FOLDER as LORAS
 from .data import Encoder, dataset
 from .denoiser import opened
+from .precision import AUTO, PRECISIONS, Precision, decide
 from .run import Target, Watch, run, target
 
 VGG = "vgg"  # a folder of the host's models, for the perceptual term
@@ -56,12 +60,14 @@ class Source:
 @dataclass(frozen=True)
 class How:
     """save_as: a name inside the output folder. resume: go on from what a stopped training of
-    that name left. precision, checkpointing: see denoiser.opened."""
+    that name left. precision: one of precision.CHOICES. checkpointing: see denoiser.opened.
+    warn: where a warning goes before the training begins."""
 
     save_as: str
     resume: bool = False
-    precision: str = "bf16"
+    precision: str = AUTO
     checkpointing: bool = True
+    warn: Callable[[str], None] = logging.getLogger("craft").warning
 
 
 @dataclass(frozen=True)
@@ -102,12 +108,13 @@ def train_lora(
     encoder = Encoder(source.model, source.clip, source.vae)
     data = dataset(encoder, learned.images, learned.captions, tick=CANCEL)
     kept = dataset(encoder, prior.images, prior.captions, "prior", CANCEL) if prior else None
-    with opened(source.model, None, how.precision, how.checkpointing) as denoiser:
+    precision = precision_of(how, place, source.model)
+    with opened(source.model, None, precision.name, how.checkpointing) as denoiser:
         training = TRAINING["lora"].function(
             denoiser, Pictures(data, kept), Place(role, layers, one_line(layer_sets)),
             identity(source.model), **settings,
         )  # fmt: skip
-        return trained(training, place, how, watch, [note])
+        return trained(training, place, how, precision, watch, [note])
 
 
 def train_basis(
@@ -135,28 +142,45 @@ def train_basis(
         dataset(encoder, style.images, style.captions, "style", CANCEL),
     )
     vae = source.vae if perceptual else None
-    with opened(source.model, vae, how.precision, how.checkpointing) as denoiser:
+    precision = precision_of(how, place, source.model)
+    with opened(source.model, vae, precision.name, how.checkpointing) as denoiser:
         if perceptual is not None:
             perceptual.to(denoiser.device)
         training = TRAINING["basis"].function(
             denoiser, pairs, identity(source.model), perceptual, **settings
         )
-        return trained(training, place, how, watch, [note])
+        return trained(training, place, how, precision, watch, [note])
+
+
+def precision_of(how: How, place: Target, model: Any) -> Precision:
+    """What this training computes in; the user is warned where that is slow."""
+    begun = ""
+    if how.resume and place.state.is_file():
+        begun = state_metadata(place.state).get("precision", "")
+    precision = decide(how.precision, model.load_device, begun if begun in PRECISIONS else "")
+    if precision.warning:
+        how.warn(precision.warning)
+    return precision
 
 
 def trained(
-    training: Training, place: Target, how: How, watch: Watch, notes: Sequence[str]
+    training: Training,
+    place: Target,
+    how: How,
+    precision: Precision,
+    watch: Watch,
+    notes: Sequence[str],
 ) -> Trained:
     """Run to the end, saved; the report tells the settings and the notes that are not empty."""
-    done = run(training, place, how.resume, watch)
-    lines = [done.report, *filter(None, notes), _told(training, how)]
+    done = run(training, place, how.resume, precision, watch)
+    lines = [done.report, *filter(None, notes), _told(training)]
     return Trained(done.place.name, done.place.path, training.losses, "\n".join(lines))
 
 
-def _told(training: Training, how: How) -> str:
+def _told(training: Training) -> str:
     """The settings in a line, hashes of files short."""
     told = training.settings()
-    told = {"learning_rate": told.pop("rate"), **told, "precision": how.precision}
+    told = {"learning_rate": told.pop("rate"), **told}
     return ", ".join(f"{name} {_short(value)}" for name, value in told.items() if value)
 
 
@@ -169,12 +193,12 @@ def layers_of(roles: Sequence[Role], layer_sets: str, model: Any) -> tuple[froze
     sets = resolve(layer_sets.strip(), model_layers(model))
     if sets.unmatched and layer_sets.strip() not in PRESETS:
         raise CraftError(
-            f"These layer patterns match nothing: {', '.join(sets.unmatched)}",
+            f"These layer patterns match nothing: {listed(sets.unmatched)}",
             "Each pattern names layers of this model",
             "Correct or remove them",
         )
-    missing = ", ".join(sets.unmatched)
-    note = f"Patterns of the preset this model has no layers for: {missing}" if missing else ""
+    missing = f"Patterns of the preset this model has no layers for: {listed(sets.unmatched)}"
+    note = missing if sets.unmatched else ""
     return frozenset().union(*sets.of(roles)), note
 
 
@@ -189,11 +213,7 @@ def base_model_hash(model: Any) -> str:
     path = init[1][0] if init and init[1] else None
     if not isinstance(path, str) or not Path(path).is_file():
         return ""
-    found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 24):
-            found.update(piece)
-    return found.hexdigest()
+    return file_hash(path)
 
 
 def identity(model: Any) -> str:

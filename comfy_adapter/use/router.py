@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...craft_core.errors import CraftError
+from ...craft_core.errors import CraftError, listed
 from ...craft_core.fusion import FUSION
 from ...craft_core.fusion.compose import compose
 from ...craft_core.registry import Method
@@ -34,6 +34,8 @@ from ..model.lora_files import (
     read,
 )
 from ..page.widgets import CUSTOM, PATTERNS, chosen
+
+_SHOWN = 6  # names in a message
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,7 @@ def _layer_sets(
     text = text or (request.layer_sets.strip() if method.traits.layer_sets else "all")
     if text == "auto":
         return auto_sets(*_on(request.branches, branches), layers, device)
-    return resolve(text, layers, branches)
+    return resolve(text, layers)
 
 
 def _plan(
@@ -328,20 +330,15 @@ def _faults(
     for b, file, missing in zip(request.branches, files, text, strict=True):
         lost = [*file.unmatched, *missing]
         if lost:
-            found.append(f"{b.name}: {len(lost)} keys ({_some(lost)})")
+            found.append(f"{b.name}: {len(lost)} keys ({listed(lost, _SHOWN)})")
     for b, gamma, active in zip(request.branches, plan.gammas, plan.active, strict=True):
         if gamma and not active:
             found.append(f"{b.name}: it adapts no layer of its {b.role} set")
     if plan.own_unmatched:
-        found.append(f"layers of an extra branch {_some(plan.own_unmatched)}")
+        found.append(f"layers of an extra branch {listed(plan.own_unmatched, _SHOWN)}")
     if plan.unmatched and request.layer_sets.strip() not in PRESETS:
-        found.append(f"layer patterns {_some(plan.unmatched)}")
+        found.append(f"layer patterns {listed(plan.unmatched, _SHOWN)}")
     return found
-
-
-def _some(items: Sequence[str], shown: int = 6) -> str:
-    rest = f", and {len(items) - shown} more" if len(items) > shown else ""
-    return ", ".join(items[:shown]) + rest
 
 
 def _warnings(

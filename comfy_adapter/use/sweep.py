@@ -13,7 +13,7 @@ from ...craft_core.errors import CraftError
 from ...craft_core.fusion import FUSION
 from ...craft_core.fusion.lines import Line, parse_lines
 from ...craft_core.routing.layer_sets import resolve
-from ...craft_core.routing.presets import PRESETS
+from ...craft_core.routing.presets import OF_MODEL
 from ..draw.activity import Activity, activity_sheet
 from ..engine.modules import model_layers
 from ..model.lora_files import apply_stack, read
@@ -33,7 +33,7 @@ class Sweep:
 
 
 def method_lines(text: str) -> tuple[Line, ...]:
-    return parse_lines(text, ("auto", *(key for key in PRESETS if key != "auto")))
+    return parse_lines(text, ("auto", *OF_MODEL))
 
 
 def sweep(

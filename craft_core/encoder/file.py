@@ -15,17 +15,20 @@ from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 
-import safetensors
 import torch
 from torch import Tensor
 
 from ..errors import CraftError
-from ..tensor_file import save
+from ..tensor_file import Kind, read, save
 from ..types import ROLES, Role
 from .network import Concept, ExpertEncoder
 
 FORMAT = "craft-expert-encoder"
 FORMAT_VERSION = 1
+KIND = Kind(
+    "expert encoder file", "Copy it again, or train it again", FORMAT, FORMAT_VERSION,
+    "Choose a file made by Train Expert Encoder",
+)  # fmt: skip
 _OWN_METADATA = ("format", "format_version", "layers", "text_width", "concepts")
 
 
@@ -55,42 +58,15 @@ def write_encoder(
 def read_encoder(path: str | Path) -> tuple[ExpertEncoder, dict[str, str]]:
     """(the file's encoder, the writer's further metadata); CraftError for any other file."""
     path = Path(path)
-    metadata, tensors = _read(path)
-    _require_format(path, metadata)
+    tensors, metadata = read(path, KIND)
     encoder = _empty(path, metadata)
     expected = {name: value.shape for name, value in encoder.state_dict().items()}
     if {name: value.shape for name, value in tensors.items()} != expected:
-        raise _damaged(path, "its tensors are not those its metadata describes")
+        raise KIND.damaged(path, "its tensors are not those its metadata describes")
     _require_finite(path, tensors)
     encoder.load_state_dict(tensors)
     further = {key: text for key, text in metadata.items() if key not in _OWN_METADATA}
     return encoder.requires_grad_(False), further
-
-
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    if not path.is_file():
-        raise CraftError(f"There is no file {path}", "An encoder is a file", "Check the name")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            return file.metadata() or {}, {name: file.get_tensor(name).clone() for name in names}
-    except (OSError, safetensors.SafetensorError) as error:
-        raise _damaged(path, f"safetensors cannot read it ({error})") from error
-
-
-def _require_format(path: Path, metadata: Mapping[str, str]) -> None:
-    if metadata.get("format") != FORMAT:
-        raise CraftError(
-            f"{path.name} is no expert encoder file",
-            f"An expert encoder's metadata says format = {FORMAT}",
-            "Choose a file made by Train Expert Encoder",
-        )
-    if metadata.get("format_version") != str(FORMAT_VERSION):
-        raise CraftError(
-            f"{path.name} has expert encoder format version {metadata.get('format_version')}",
-            f"This version reads version {FORMAT_VERSION}",
-            "Update CRAFT-LoRA, or train the encoder again",
-        )
 
 
 def _empty(path: Path, metadata: Mapping[str, str]) -> ExpertEncoder:
@@ -102,9 +78,9 @@ def _empty(path: Path, metadata: Mapping[str, str]) -> ExpertEncoder:
         chosen: dict[Role, list[str]] = {role: [str(p) for p in layers[role]] for role in ROLES}
         width = int(metadata["text_width"])
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, "its list of layers and concepts is not readable") from error
+        raise KIND.damaged(path, "its list of layers and concepts is not readable") from error
     if width < 1 or not any(chosen.values()):
-        raise _damaged(path, "it scales no layers or reads no text")
+        raise KIND.damaged(path, "it scales no layers or reads no text")
     return ExpertEncoder(chosen, width, concepts)
 
 
@@ -116,11 +92,3 @@ def _require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
             "An expert encoder's numbers are finite",
             "Train it again with a lower learning rate",
         )
-
-
-def _damaged(path: Path, reason: str) -> CraftError:
-    return CraftError(
-        f"{path.name} is damaged: {reason}",
-        "An expert encoder file is whole or not used",
-        "Copy it again, or train it again",
-    )

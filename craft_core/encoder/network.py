@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..errors import CraftError
+from ..errors import CraftError, listed
 from ..types import ROLES, Bank, Role
 
 WIDTH = 64  # of each embedding, App. B.1
@@ -140,10 +140,9 @@ def scale_table(scales: LayerScales, bank: Bank) -> Tensor:
 
 
 def _other_layers(name: str, role: Role, missing: Sequence[str], of: int, known: int) -> CraftError:
-    shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
     return CraftError(
         f"{name} acts on {len(missing)} layers (of {of}) that the expert encoder has no scale "
-        f"for: {shown}",
+        f"for: {listed(missing, 3)}",
         f"The encoder has scales for the {known} {role} layers it was trained on",
         "Choose the LoRAs, layer set and method it was trained with, or train one for these",
     )

@@ -13,11 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import CraftError
-from ..tensor_file import save
+from ..errors import CraftError, listed
+from ..tensor_file import Kind, read, save
 from ..types import Factors, LayerUpdate, LoraFile, Target
 from .factors import alpha_of, combine, is_plain_float, scale_of
 from .families import family_of, is_text_encoder
@@ -26,6 +25,7 @@ from .keys import Layers, kohya_name, lora_names
 from .peft_config import METADATA_KEY as PEFT_METADATA_KEY
 from .peft_config import read_peft_configs, stated_for
 
+KIND = Kind("LoRA file", "If it was downloaded, download it again")
 _EXTENSIONS = (".safetensors", ".sft")
 _SCALES_KEY = "craft_exact_scales"  # metadata: stem -> float.hex(), where no alpha is exact
 
@@ -53,16 +53,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             "LoRA files are read as .safetensors only: other formats can run code when opened",
             "Convert it to safetensors",
         )
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = dict(file.metadata() or {})
-            return {key: file.get_tensor(key).clone() for key in sorted(file.keys())}, metadata
-    except (OSError, SafetensorError) as error:
-        raise CraftError(
-            f"{path.name} cannot be read ({error})",
-            "A LoRA is a complete safetensors file",
-            "Check that it exists; if it was downloaded, download it again",
-        ) from error
+    return read(path, KIND)
 
 
 def parse_lora(
@@ -186,7 +177,7 @@ def _check_finite(tensors: Iterable[tuple[str, Tensor]]) -> None:
     broken = [key for key, tensor in tensors if not _finite(tensor)]
     if broken:
         raise CraftError(
-            f"{_few(broken)} holds NaN or infinity",
+            f"{listed(broken, 2)} holds NaN or infinity",
             "Such a LoRA makes every image black or noise",
             "Use an earlier save of its training, or train with a lower learning rate",
         )
@@ -208,7 +199,7 @@ def _check_kinds(keys: Iterable[str]) -> None:
             kinds.setdefault(kind, []).append(key)
     if kinds:
         counted = "; ".join(
-            f"{kind.name}, which {kind.reason} ({_few(found)})" for kind, found in kinds.items()
+            f"{kind.name}, which {kind.reason} ({listed(held, 2)})" for kind, held in kinds.items()
         )
         raise CraftError(
             f"The file holds updates that branches do not carry: {counted}",
@@ -223,7 +214,7 @@ def _check_endings(keys: Iterable[str], names: Mapping[str, Target]) -> None:
     strange = [key for key in keys if KINDS.split(key) is None and _starts_with_stem(key, names)]
     if strange:
         raise CraftError(
-            f"The file holds tensors of an unknown kind: {_few(strange)}",
+            f"The file holds tensors of an unknown kind: {listed(strange, 2)}",
             f"{KINDS.names} are carried exactly",
             "Convert it to a plain LoRA",
         )
@@ -247,8 +238,10 @@ def _nothing_matched(
     looks = f"they look like {family}" if family else "they are of no known family"
     model = family_of(layers)
     return CraftError(
-        f"No name in this LoRA points to a layer of the model ({_few(keys)}); {looks}",
-        f"The model looks like {model}" if model else f"The model has layers like {_few(layers)}",
+        f"No name in this LoRA points to a layer of the model ({listed(keys, 2)}); {looks}",
+        f"The model looks like {model}"
+        if model
+        else f"The model has layers like {listed(layers, 2)}",
         "Load a LoRA made for this model, or the model this LoRA was made for",
     )
 
@@ -291,10 +284,3 @@ def _number(value: float) -> Tensor:
     """A 0-d tensor that holds the value exactly, in float32 if that can."""
     single = torch.tensor(value, dtype=torch.float32)
     return single if single.item() == value else torch.tensor(value, dtype=torch.float64)
-
-
-def _few(keys: Iterable[str]) -> str:
-    """The first keys and how many there are."""
-    keys = list(keys)
-    shown = ", ".join(keys[:2])
-    return shown if len(keys) <= 2 else f"{shown} and {len(keys) - 2} more"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..errors import CraftError
+from ..errors import CraftError, listed
 from ..types import Factors, LayerUpdate, LoraFile, Target
 from .energy import energy
 from .factors import alpha_of, combine, rounded, scale_of
@@ -125,8 +125,7 @@ def _check_all_known(file: LoraFile, found: Mapping[str, Mapping]) -> None:
     strange = [key for key in file.text_encoder if key not in known]
     if strange:
         raise CraftError(
-            f"The text-encoder part holds tensors of another kind: {', '.join(strange[:3])}"
-            + (f" and {len(strange) - 3} more" if len(strange) > 3 else ""),
+            f"The text-encoder part holds tensors of another kind: {listed(strange, 3)}",
             f"{KINDS.names} are merged exactly",
             "Leave the text-encoder part out, or convert it to a plain LoRA",
         )

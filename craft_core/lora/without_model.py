@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ..errors import CraftError
+from ..errors import CraftError, listed
 from ..types import LoraFile, Target
 from .families import CLASSES, family_of, is_text_encoder
 from .formats import KINDS, incomplete, shape_of, stem_of
@@ -106,7 +106,7 @@ def _parsed(
     name, state, metadata = one
     if state and not own and not all(map(is_text_encoder, state)):
         raise CraftError(
-            f"{name} holds no update of a layer ({', '.join(sorted(state)[:2])})",
+            f"{name} holds no update of a layer ({listed(sorted(state), 2)})",
             f"A LoRA has for each layer {KINDS.made_of}; a checkpoint or a basis has none",
             "Choose a LoRA file",
         )

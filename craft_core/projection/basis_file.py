@@ -18,13 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..errors import CraftError
-from ..tensor_file import save
+from ..errors import CraftError, listed
+from ..tensor_file import Kind, read, read_metadata, save
 from ..types import ROLES, Factors, Role
 from .subspace import (
     Side,
@@ -41,6 +39,10 @@ WHICH: tuple[Which, ...] = get_args(Which)
 
 FORMAT = "craft-basis"
 FORMAT_VERSION = 1
+KIND = Kind(
+    "basis file", "Copy or make it again", FORMAT, FORMAT_VERSION,
+    "Choose a file made by training a rank-limited basis; LoRAs have their own loader",
+)  # fmt: skip
 _OWN_METADATA = ("format", "format_version", "side", "base_model", "layers", "ranks")
 
 
@@ -121,33 +123,21 @@ def write_basis(path: str | Path, basis: Basis) -> None:
 def read_basis(path: str | Path) -> Basis:
     """The file's basis, every Q checked; CraftError for anything else than a basis file."""
     header = read_header(path)
-    tensors = {key: q.float().clone() for key, q in safetensors.torch.load_file(path).items()}
+    tensors = {key: q.float() for key, q in read(Path(path), KIND)[0].items()}
     layers = {
         layer: LayerBasis(*(tensors.pop(f"{layer}.{role}", None) for role in ROLES))
         for layer in header.ranks
     }
     basis = Basis(layers, header.side, header.base_model, header.metadata)
     if tensors or _ranks(basis) != header.ranks:
-        raise _damaged(path, "its tensors are not those its metadata lists")
+        raise KIND.damaged(Path(path), "its tensors are not those its metadata lists")
     _require_valid(basis)
     return basis
 
 
 def read_header(path: str | Path) -> Header:
     """Side, base model and ranks, from the metadata alone."""
-    metadata = _read_metadata(path)
-    if metadata.get("format") != FORMAT:
-        raise CraftError(
-            f"{Path(path).name} is no basis file",
-            f"A basis file's metadata says format = {FORMAT}",
-            "Choose a file made by training a rank-limited basis; LoRAs have their own loader",
-        )
-    if metadata.get("format_version") != str(FORMAT_VERSION):
-        raise CraftError(
-            f"{Path(path).name} has basis format version {metadata.get('format_version')}",
-            f"This version reads version {FORMAT_VERSION}",
-            "Update CRAFT-LoRA, or make the file again",
-        )
+    metadata = read_metadata(Path(path), KIND)
     side = metadata.get("side", "")
     require_side(side)
     further = {key: text for key, text in metadata.items() if key not in _OWN_METADATA}
@@ -171,14 +161,14 @@ def match_layers(
     if missing and (not matched or not allow_missing):
         raise CraftError(
             f"The model lacks {len(missing)} of the basis's {len(chosen)} layers: "
-            f"{_shortened(missing)}",
+            f"{listed(missing)}",
             "A basis fits models of the architecture it was trained on",
             "Use such a model" + (", or set allow_missing to go without" if matched else ""),
         )
     wrong = [p for p, q in matched.items() if q.shape[0] != dimension(layers[p], side)]
     if wrong:
         raise CraftError(
-            f"The basis has other sizes than the model in {len(wrong)} layers: {_shortened(wrong)}",
+            f"The basis has other sizes than the model in {len(wrong)} layers: {listed(wrong)}",
             f"On the {side} side a basis has as many rows as the layer has {side}s",
             "Use a basis trained on this model's architecture",
         )
@@ -200,7 +190,7 @@ def export_lora(
     missing = [path for path in chosen if path not in weights]
     if missing:
         raise CraftError(
-            f"No weights were given for {len(missing)} layers: {_shortened(missing)}",
+            f"No weights were given for {len(missing)} layers: {listed(missing)}",
             "A projection is exported for one base model, from its own weights",
             "Give the weights of every layer of the basis",
         )
@@ -266,33 +256,9 @@ def _metadata(basis: Basis) -> dict[str, str]:
     }
 
 
-def _read_metadata(path: str | Path) -> Mapping[str, str]:
-    if not Path(path).is_file():
-        raise CraftError(f"There is no file {path}", "A basis is a file", "Check the name")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except safetensors.SafetensorError as error:
-        raise _damaged(path, f"safetensors cannot read it ({error})") from error
-
-
 def _read_ranks(path: str | Path, metadata: Mapping[str, str]) -> dict[str, tuple[int, int]]:
     try:
         layers, ranks = json.loads(metadata["layers"]), json.loads(metadata["ranks"])
         return {layer: (int(ranks[layer][0]), int(ranks[layer][1])) for layer in layers}
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise _damaged(path, "its list of layers and ranks is not readable") from error
-
-
-def _damaged(path: str | Path, reason: str) -> CraftError:
-    return CraftError(
-        f"{Path(path).name} is damaged: {reason}",
-        "A basis file is whole or not used",
-        "Copy or make it again",
-    )
-
-
-def _shortened(paths: Iterable[str], limit: int = 8) -> str:
-    paths = list(paths)
-    more = f" and {len(paths) - limit} more" if len(paths) > limit else ""
-    return ", ".join(paths[:limit]) + more
+        raise KIND.damaged(Path(path), "its list of layers and ranks is not readable") from error

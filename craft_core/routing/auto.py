@@ -35,11 +35,7 @@ def split_by_energy(
     Raises CraftError without any branch, and for weights that are not finite.
     """
     if not branches:
-        raise CraftError(
-            "The preset auto was given no LoRA",
-            "It compares the content LoRAs with the style LoRAs",
-            "Connect them, or choose another preset",
-        )
+        raise no_lora()
     top = (energies or pair_energies(branches, depth_order)).top
     adapted = [{p for b in branches if b.role == role for p in b.layers} for role in ROLES]
     sets: dict[Role, set[str]] = {
@@ -50,6 +46,14 @@ def split_by_energy(
         winner = _winner(_share(pair[0], totals[0]), _share(pair[1], totals[1]))
         sets[winner or min(ROLES, key=lambda role: len(sets[role]))].add(path)
     return frozenset(sets["content"]), frozenset(sets["style"])
+
+
+def no_lora() -> CraftError:
+    return CraftError(
+        "The preset auto was given no LoRA",
+        "It compares the content LoRAs with the style LoRAs",
+        "Connect them, or choose another preset",
+    )
 
 
 def _share(energy: float, total: float) -> float:

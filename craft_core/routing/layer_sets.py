@@ -10,30 +10,36 @@ The text a user edits is a preset's key, or one pattern a line:
     style: output_blocks.1.1          # the LDM name of up_blocks.0.attentions.1
 
 A pattern is a diffusers or LDM module name, or the beginning of one; it claims every layer below.
-Names are matched by component (down_blocks.1 does not claim down_blocks.10), and * stands for one
-whole component (down_blocks.*.attentions.0). # starts a comment. A role without a line acts on no
-layer.
+Names are matched by component (down_blocks.1 does not claim down_blocks.10). * stands for one whole
+component (down_blocks.*.attentions.0), and 0..9 for a component that is one of these numbers, both
+ends included (double_blocks.0..9). # starts a comment. A role without a line acts on no layer.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from ..errors import CraftError
+from ..errors import CraftError, listed
 from ..lora.keys import Layers, unet_diffusers_paths
-from ..types import ROLES, Branch, Role
-from .auto import split_by_energy
+from ..types import ROLES, Role
+from .auto import no_lora
 from .presets import PRESETS, Rule
 from .resolution import BOUNDARY, LATENT_SIZE, latent_resolutions
 
-_PATTERN = re.compile(r"(\*|[\w-]+)(\.(\*|[\w-]+))*", re.ASCII)
+_PART = r"(\*|\d+\.\.\d+|[\w-]+)"
+_PATTERN = re.compile(rf"{_PART}(\.{_PART})*", re.ASCII)
+_BETWEEN = re.compile(r"(?<!\.)\.(?!\.)")  # the dots between components, not those of a range
+_RANGE = re.compile(r"(\d+)\.\.(\d+)", re.ASCII)
+_DIGITS = 4  # of the largest number in a range
+_MOST = 1000  # patterns: no text decides how long it is matched
 _SYNTAX = (
-    "Write one pattern a line, such as content: up_blocks.0.attentions.0, "
-    f"or one preset: {', '.join(PRESETS)}"
+    "Write one pattern a line, such as content: up_blocks.0.attentions.0 or style: "
+    f"double_blocks.0..9, or one preset: {', '.join(PRESETS)}"
 )
-_SHOWN = 8  # names quoted in a message
+_QUOTED = 200  # letters of a line quoted in a message
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,8 @@ class LayerSetSpec:
 class LayerSets:
     """Module paths by role.
 
-    unmatched: patterns that claim no layer of this model, as "role: pattern". overlap: layers in
-    both sets; only `all` has any.
+    unmatched: patterns that claim no layer of this model, as "role: pattern"; of a range the part
+    that names nothing of it. overlap: layers in both sets; only `all` has any.
     """
 
     content: frozenset[str]
@@ -74,32 +80,26 @@ def parse_layer_sets(text: str) -> LayerSetSpec:
     key = text.strip()
     if key in PRESETS:
         preset = PRESETS[key]
-        return LayerSetSpec(preset.rule, *_roles(preset.text))
+        return LayerSetSpec(preset.rule, preset.content, preset.style)
     content, style = _roles(text)
     if not content and not style:
         raise CraftError("The layer sets name no layers", _SYNTAX, "Choose a preset to start from")
     return LayerSetSpec("patterns", content, style)
 
 
-def resolve(
-    spec: LayerSetSpec | str,
-    layers: Layers,
-    branches: Sequence[Branch] = (),
-    latent_size: int = LATENT_SIZE,
-) -> LayerSets:
+def resolve(spec: LayerSetSpec | str, layers: Layers, latent_size: int = LATENT_SIZE) -> LayerSets:
     """The layer sets of a model.
 
     layers: module path -> weight shape of its linear and convolution layers, in depth order.
-    branches: for `auto` only, the branches whose energies are compared.
     latent_size: for `duolora-prior` only, the side of the latent.
-    Raises CraftError if content and style claim the same layer, or if a role has patterns and
-    none of them claims a layer.
+    Raises CraftError if content and style claim the same layer, if a role has patterns and none of
+    them claims a layer, or for `auto`, which follows from LoRAs (auto.split_by_energy).
     """
     spec = parse_layer_sets(spec) if isinstance(spec, str) else spec
     if spec.rule == "all":
         return LayerSets(frozenset(layers), frozenset(layers))
     if spec.rule == "auto":
-        return LayerSets(*split_by_energy(branches, layers))
+        raise no_lora()
     if spec.rule == "resolution":
         return _by_resolution(layers, latent_size)
     return _by_patterns(spec, layers)
@@ -113,13 +113,37 @@ def _roles(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
             continue
         role, colon, pattern = (part.strip() for part in line.partition(":"))
         if not colon or role.lower() not in found or not _PATTERN.fullmatch(pattern):
-            raise CraftError(
-                f"Line {number} of the layer sets is {line!r}",
-                _SYNTAX,
-                "Correct this line; * may only stand for a whole part between dots",
-            )
+            raise _unreadable(number, line, "")
+        for one in _RANGE.finditer(pattern):
+            _check_range(number, line, one)
         found[role.lower()].append(pattern)
+    count = sum(map(len, found.values()))
+    if count > _MOST:
+        raise CraftError(
+            f"The layer sets have {count} patterns",
+            f"They can have {_MOST}",
+            "Use * or a range such as double_blocks.0..9 in place of many lines",
+        )
     return tuple(found["content"]), tuple(found["style"])
+
+
+def _check_range(number: int, line: str, found: re.Match[str]) -> None:
+    if max(map(len, found.groups())) > _DIGITS:
+        raise _unreadable(number, line, f"the numbers of a range have up to {_DIGITS} digits")
+    first, last = map(int, found.groups())
+    if first > last:
+        raise _unreadable(number, line, f"a range counts up: {last}..{first}")
+
+
+def _unreadable(number: int, line: str, fault: str) -> CraftError:
+    fault = fault or (
+        "* may only stand for a whole part between dots, and a range only for numbers: 0..9"
+    )
+    return CraftError(
+        f"Line {number} of the layer sets is {line[:_QUOTED]!r}",
+        _SYNTAX,
+        f"Correct this line; {fault}",
+    )
 
 
 def _by_resolution(layers: Layers, latent_size: int) -> LayerSets:
@@ -144,18 +168,22 @@ def _by_patterns(spec: LayerSetSpec, layers: Layers) -> LayerSets:
     for role in ROLES:
         matches = {pattern: _claimed(pattern, names) for pattern in spec.patterns(role)}
         claimed[role] = frozenset().union(*matches.values())
-        unmatched += [f"{role}: {pattern}" for pattern, paths in matches.items() if not paths]
+        unmatched += [
+            f"{role}: {missing}"
+            for pattern, paths in matches.items()
+            for missing in (_missing(pattern, names) if paths else [pattern])
+        ]
         if matches and not claimed[role]:
             raise CraftError(
-                f"No {role} pattern matches this model: {_listed(matches)}",
-                f"It has {_listed(_examples(layers))}",
+                f"No {role} pattern matches this model: {listed(matches)}",
+                f"It has {listed(_examples(layers))}",
                 "Use names of this model, or the preset auto, which fits any model",
             )
     sets = LayerSets(claimed["content"], claimed["style"], tuple(unmatched))
     if sets.overlap:
         shared = [path for path in layers if path in sets.overlap]
         raise CraftError(
-            f"{len(shared)} layers are both content and style: {_listed(shared)}",
+            f"{len(shared)} layers are both content and style: {listed(shared)}",
             "The two sets must be disjoint",
             "Narrow one of the patterns, or choose the preset all to lift the restriction",
         )
@@ -169,15 +197,45 @@ def _names(layers: Layers) -> dict[tuple[str, ...], str]:
 
 
 def _claimed(pattern: str, names: Mapping[tuple[str, ...], str]) -> frozenset[str]:
-    parts = pattern.split(".")
-    fits = _fits(parts)
+    fits = _fits(_BETWEEN.split(pattern))
     return frozenset(path for name, path in names.items() if fits(name))
 
 
 def _fits(parts: Sequence[str]) -> Callable[[tuple[str, ...]], bool]:
     count = len(parts)
-    fixed = [(place, part) for place, part in enumerate(parts) if part != "*"]
-    return lambda name: len(name) >= count and all(name[at] == part for at, part in fixed)
+    tests = [(place, _test(part)) for place, part in enumerate(parts) if part != "*"]
+    return lambda name: len(name) >= count and all(test(name[at]) for at, test in tests)
+
+
+def _test(part: str) -> Callable[[str], bool]:
+    found = _RANGE.fullmatch(part)
+    if found is None:
+        return lambda component: component == part
+    first, last = map(int, found.groups())
+    return lambda component: _is_number(component) and first <= int(component) <= last
+
+
+def _is_number(component: str) -> bool:
+    return len(component) <= _DIGITS and component.isascii() and component.isdecimal()
+
+
+def _missing(pattern: str, names: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """The pattern with those numbers of its ranges for which the model has no block at all.
+
+    double_blocks.0..25 of a model with 19 blocks is double_blocks.19..25.
+    """
+    parts = _BETWEEN.split(pattern)
+    for at, part in enumerate(parts):
+        found = _RANGE.fullmatch(part)
+        if found is None:
+            continue
+        fits = _fits(parts[: at + 1])
+        first, last = map(int, found.groups())
+        known = sorted({int(name[at]) for name in names if fits(name)})
+        for before, after in pairwise([first - 1, *known, last + 1]):
+            if after - before > 1:
+                gap = str(before + 1) if after - before == 2 else f"{before + 1}..{after - 1}"
+                yield ".".join([*parts[:at], gap, *parts[at + 1 :]])
 
 
 def _examples(layers: Layers) -> list[str]:
@@ -195,9 +253,3 @@ def _examples(layers: Layers) -> list[str]:
         blocks[0] if blocks[0] == blocks[-1] else f"{blocks[0]} to {blocks[-1]}"
         for blocks in numbered.values()
     ]
-
-
-def _listed(items: Iterable[str]) -> str:
-    items = list(items)
-    rest = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-    return ", ".join(items[:_SHOWN]) + rest

@@ -104,23 +104,13 @@ def phrase_text(marked: MarkedPrompt, role: Role) -> str:
     return ", ".join(phrase.text for phrase in getattr(marked, role))
 
 
-def gammas(
-    marked: MarkedPrompt, roles: Sequence[Role], content: float = 1.0, style: float = 1.0
-) -> tuple[float, ...]:
-    """gamma of Eq. 8 by branch: the user's dial of its role, 0 where the role's marker is absent.
+def gammas(marked: MarkedPrompt, roles: Sequence[Role]) -> tuple[float, ...]:
+    """gamma of Eq. 8 by branch: 1, or 0 where its role's marker is absent.
 
-    roles: the branches' roles, in the bank's order. content, style: dials in [0, 1].
+    roles: the branches' roles, in the bank's order.
     """
-    for name, dial in (("content", content), ("style", style)):
-        if not 0.0 <= dial <= 1.0:
-            raise CraftError(
-                f"The {name} gamma is {dial!r}",
-                "A gamma ranges from 0 to 1 (Eq. 8)",
-                "Use the branch's strength for more than 1",
-            )
     present = {"content": marked.has_content, "style": marked.has_style}
-    dials = {"content": content, "style": style}
-    return tuple(float(dials[role]) if present[role] else 0.0 for role in roles)
+    return tuple(float(present[role]) for role in roles)
 
 
 def _role(mark: re.Match[str]) -> Role:

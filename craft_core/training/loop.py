@@ -12,15 +12,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-import safetensors
 import torch
 from torch import Tensor
 
 from ..errors import CraftError
-from ..tensor_file import save
+from ..tensor_file import Kind, read, read_metadata, save
 from .losses import Draw
 
 STATE_FORMAT = "craft_training_state"
+STATE = Kind(
+    "training state", "Start afresh without resuming", STATE_FORMAT,
+    choose="Choose the file the training left, or start afresh",
+)  # fmt: skip
 CURVE_POINTS = 200
 OPTIMISERS = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -154,19 +157,20 @@ class Training:
         own |= {"steps_done": str(self.step), "steps_asked": str(self.pace.steps)}
         self.recipe.write(path, {**own, **metadata})
 
-    def save(self, path: Path) -> None:
-        """Everything needed to go on, as one safetensors file."""
+    def save(self, path: Path, metadata: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Everything needed to go on, as one safetensors file. metadata: see state_metadata."""
         tensors = {f"parameter.{name}": value for name, value in self.parameters.items()}
         for name, value in self.parameters.items():
             moments = self.optimiser.state.get(value, {})
             tensors |= {f"{kind}.{name}": moments[kind] for kind in _MOMENTS if kind in moments}
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
-        metadata = {"format": STATE_FORMAT, "recipe": json.dumps(self.settings(), sort_keys=True)}
-        save(path, tensors, metadata, "A training state")
+        recipe = json.dumps(self.settings(), sort_keys=True)
+        own = {"format": STATE_FORMAT, "recipe": recipe}
+        save(path, tensors, {**metadata, **own}, "A training state")
 
     def resume(self, path: Path) -> None:
         """Go on where `save` left off. CraftError if the file is of another training."""
-        metadata, tensors = _read_state(path)
+        tensors, metadata = read(path, STATE)
         stored = {"optimiser": "adamw", **json.loads(metadata["recipe"])}  # the only one once
         own = self.settings()
         differing = sorted(k for k in {*stored, *own} if stored.get(k) != own.get(k))
@@ -205,21 +209,6 @@ def _thinned(losses: list[float]) -> list[float]:
     return [sum(losses[a:b]) / (b - a) for a, b in pairwise(edges)]
 
 
-def _read_state(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CraftError(
-            f"{path.name} cannot be read ({error})",
-            "A training is resumed from the state file it left",
-            "Start afresh without resuming",
-        ) from error
-    if metadata.get("format") != STATE_FORMAT:
-        raise CraftError(
-            f"{path.name} is no training state",
-            f"Its metadata would say format = {STATE_FORMAT}",
-            "Choose the file the training left, or start afresh",
-        )
-    return metadata, tensors
+def state_metadata(path: Path) -> Mapping[str, str]:
+    """The metadata that a state was saved with. CraftError if the file is none."""
+    return read_metadata(path, STATE)

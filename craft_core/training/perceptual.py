@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import safetensors
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import CraftError
+from ..tensor_file import Kind, opened
 
+_USE = "Use model.safetensors of timm/vgg19.tv_in1k, or set perceptual_weight to 0"
+KIND = Kind("VGG-19 file", _USE)
 # torchvision's `features`: index of a convolution -> (out, n); each is 3x3, then a relu.
 _CONVOLUTIONS = {
     0: (64, 3), 2: (64, 64),
@@ -81,14 +84,9 @@ def read_vgg(path: str | Path) -> Perceptual:
     for anything else than such a file.
     """
     path = Path(path)
-    if not path.is_file():
-        raise _unusable(f"There is no file {path}")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file, torch.inference_mode(False):
-            prefix = _prefix(path, list(file.keys()))
-            return Perceptual(dict(_convolutions(path, file, prefix)))
-    except (OSError, safetensors.SafetensorError) as error:
-        raise _unusable(f"{path.name} cannot be read ({error})") from error
+    with opened(path, KIND) as file, torch.inference_mode(False):
+        prefix = _prefix(path, list(file.keys()))
+        return Perceptual(dict(_convolutions(path, file, prefix)))
 
 
 def _prefix(path: Path, keys: list[str]) -> str:
@@ -101,9 +99,7 @@ def _prefix(path: Path, keys: list[str]) -> str:
     return found[0]
 
 
-def _convolutions(
-    path: Path, file: safetensors.safe_open, prefix: str
-) -> Iterator[tuple[str, Tensor]]:
+def _convolutions(path: Path, file: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
     """(`N.weight` or `N.bias`, its tensor) of each convolution, sizes checked before reading."""
     present = set(file.keys())
     for index, (out, n) in _CONVOLUTIONS.items():
@@ -122,7 +118,7 @@ def _unusable(given: str) -> CraftError:
         given,
         "The perceptual term needs VGG-19 as a safetensors file in torchvision's names, "
         "features.0.weight to features.28.bias",
-        "Use model.safetensors of timm/vgg19.tv_in1k, or set perceptual_weight to 0",
+        _USE,
     )
 
 

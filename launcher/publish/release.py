@@ -12,6 +12,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from craft_lora_pack.craft_core.errors import listed
+
 from ..paths import ROOT
 from ..terminal import say
 from .registry import (
@@ -29,7 +31,7 @@ from .registry import (
 
 COMFY = ("--skip-prompt", "--no-enable-telemetry", "node", "validate")
 MEGABYTE = 1e6
-SHOWN = 5  # of the largest files
+SHOWN = 5  # of the largest files, and of those that are not committed
 
 
 def check_release(root: Path = ROOT) -> int:
@@ -113,9 +115,8 @@ def clean_tree(pack: Pack) -> list[str]:
     changed = git(pack.root, "status", "--porcelain").splitlines()
     if not changed:
         return []
-    named = ", ".join(line[3:] for line in changed[:SHOWN])
-    more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
-    return [f"changed, or unknown to git: {named}{more}: commit them."]
+    named = listed((line[3:] for line in changed), SHOWN)
+    return [f"changed, or unknown to git: {named}: commit them."]
 
 
 def free_tag(pack: Pack) -> list[str]:

@@ -43,7 +43,7 @@ class PinnedHost:
 
 
 PINNED = PinnedHost()
-TEST_TOOLS = ("pytest==9.2.0", "playwright==1.65.2", "ruff==0.17.6")
+TEST_TOOLS = ("pytest==9.2.0", "pytest-xdist==3.8.0", "playwright==1.65.2", "ruff==0.17.6")
 
 
 @dataclass(frozen=True)

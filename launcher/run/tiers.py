@@ -5,13 +5,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import LaunchError
 from ..paths import ROOT
 from ..terminal import Activity, say
+from .cache import GIGABYTE
 from .hosts import Host, pinned_host
 from .pip import clean_environment
 
@@ -26,17 +29,33 @@ CHROMIUM_PLACES = (
 # Started without `python -m`, which would put this folder, and with it our `nodes`, ahead of the
 # host's module of that name.
 PYTEST = "import sys; del sys.path[0]; import pytest; sys.exit(pytest.main())"
+MOST_WORKERS = 4
+WORKERS_MEMORY = 3 * GIGABYTE  # its models, and its server with the page
 
 
-def run_tiers(tiers: list[str], pytest_arguments: list[str]) -> int:
+@dataclass(frozen=True)
+class Choice:
+    """What to run of a tier, and on how many workers.
+
+    sweeps: also the tests marked `sweep`. arguments: the user's own, for pytest.
+    """
+
+    arguments: Sequence[str] = ()
+    workers: int = 1
+    sweeps: bool = False
+
+
+def run_tiers(tiers: list[str], choice: Choice) -> int:
     """Run the tiers in order, all of them even when one fails; 0 when every one passed."""
     host = pinned_host(tools=True)
-    failed = []
+    failed, minutes = [], []
     for tier in tiers:
         say(f"\n== {tier} tests ==")
-        if not TIERS[tier](host, pytest_arguments):
+        start = time.monotonic()
+        if not TIERS[tier](host, choice):
             failed.append(tier)
-    say()
+        minutes.append(f"{tier} {(time.monotonic() - start) / 60:.1f}")
+    say(f"\nminutes: {', '.join(minutes)}")
     if failed:
         say(f"FAILED: {', '.join(failed)}")
         return 1
@@ -44,20 +63,39 @@ def run_tiers(tiers: list[str], pytest_arguments: list[str]) -> int:
     return 0
 
 
-def _unit(host: Host, arguments: list[str]) -> bool:
+def default_workers() -> int:
+    """One for each processor that this process may use, as far as the memory goes; four at most."""
+    return max(1, min(_processors(), _memory() // WORKERS_MEMORY, MOST_WORKERS))
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _memory() -> int:
+    """Bytes of this machine's memory; where it does not say, enough for all workers."""
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return MOST_WORKERS * WORKERS_MEMORY
+
+
+def _unit(host: Host, choice: Choice) -> bool:
     tidy = _python(host, ["-m", "ruff", "check", "."]) == 0
-    return _pytest(host, "unit", arguments) and tidy
+    formatted = _python(host, ["-m", "ruff", "format", "--check", "."]) == 0
+    return _pytest(host, "unit", choice) and tidy and formatted
 
 
-def _host(host: Host, arguments: list[str]) -> bool:
-    return _pytest(host, "host", arguments)
+def _host(host: Host, choice: Choice) -> bool:
+    return _pytest(host, "host", choice)
 
 
-def _browser(host: Host, arguments: list[str]) -> bool:
-    return _pytest(host, "browser", arguments, CHROMIUM_PATH=find_chromium())
+def _browser(host: Host, choice: Choice) -> bool:
+    return _pytest(host, "browser", choice, CHROMIUM_PATH=find_chromium())
 
 
-TIERS: dict[str, Callable[[Host, list[str]], bool]] = {
+TIERS: dict[str, Callable[[Host, Choice], bool]] = {
     "unit": _unit,
     "host": _host,
     "browser": _browser,
@@ -71,17 +109,21 @@ def _python(host: Host, arguments: list[str], **environment: str) -> int:
     ).returncode
 
 
-def _pytest(host: Host, tier: str, arguments: list[str], **environment: str) -> bool:
+def _pytest(host: Host, tier: str, choice: Choice, **environment: str) -> bool:
     """Run one folder of tests; True only when something ran and nothing failed."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        options = [*_chosen_tests(tier, arguments), f"--junitxml={report}", *arguments]
+        options = [*_chosen_tests(tier, choice), *_options(choice), f"--junitxml={report}"]
         status = _python(
-            host, ["-c", PYTEST, *options], COMFYUI_PATH=str(host.comfyui), **environment
+            host,
+            ["-c", PYTEST, *options, *choice.arguments],
+            COMFYUI_PATH=str(host.comfyui),
+            **_threads(choice.workers),
+            **environment,
         )
         if status > 1:  # not a failing test: nothing collected, or pytest was stopped or broken
-            reason = "there are none" if status == 5 else f"pytest status {status}"
-            say(f"the {tier} tests could not run ({reason}); this counts as a failure")
+            reason = "none was chosen" if status == 5 else f"pytest status {status}"
+            say(f"no {tier} test could run ({reason}); this counts as a failure")
             return False
         executed = count_executed(report)
     if executed == 0:
@@ -89,10 +131,25 @@ def _pytest(host: Host, tier: str, arguments: list[str], **environment: str) -> 
     return status == 0 and executed > 0
 
 
-def _chosen_tests(tier: str, arguments: list[str]) -> list[str]:
+def _chosen_tests(tier: str, choice: Choice) -> list[str]:
     """The tier's folder, unless the user names files or tests in it."""
-    named = any((ROOT / argument.split("::")[0]).exists() for argument in arguments)
+    named = any((ROOT / argument.split("::")[0]).exists() for argument in choice.arguments)
     return [] if named else [f"tests/{tier}"]
+
+
+def _options(choice: Choice) -> list[str]:
+    """Workers take whole files, in the order of collection (see tests/conftest.py)."""
+    options = [] if choice.sweeps else ["-m", "not sweep"]
+    if choice.workers > 1:
+        options += ["-n", str(choice.workers), "--dist", "loadfile", "--no-loadscope-reorder"]
+    return options
+
+
+def _threads(workers: int) -> dict[str, str]:
+    """Each worker, and the server it starts, computes on its share of the processors."""
+    if workers == 1 or "OMP_NUM_THREADS" in os.environ:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, _processors() // workers))}
 
 
 def count_executed(report: Path) -> int:

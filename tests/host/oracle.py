@@ -1,12 +1,19 @@
-"""Independent references: two models evaluated apart, their weights merged by hand."""
+"""Independent references: two models evaluated apart, their weights merged by hand; and how much
+rounding may part a result from the host's, measured on the host itself."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import comfy.model_management
 import comfy.sample
 import comfy.samplers
 import numpy as np
 import torch
+
+LAW = 2e-5
+"""What the README promises of float32 results, in units of `distance`."""
 
 
 def dense_deltas(state: dict, layers: dict) -> dict[str, torch.Tensor]:
@@ -92,3 +99,65 @@ def guider(model, positive, negative, cfg: float = 4.0):
     made.set_conds(positive, negative)
     made.set_cfg(cfg)
     return made
+
+
+def distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Largest difference, in units of the largest value where that exceeds 1."""
+    return ((a - b).abs().max() / b.abs().max().clamp(min=1.0)).item()
+
+
+def rounding(plain: torch.Tensor, *others: torch.Tensor) -> float:
+    """How far a result may lie from the host's `plain`, given the host's own others.
+
+    Those are the same sums in another order or precision, so their spread is what rounding does
+    on this machine. Four times that, and four times float32's precision where it is nothing.
+    """
+    spread = max(distance(other, plain) for other in others)
+    return 4 * (spread + torch.finfo(torch.float32).eps)
+
+
+def law(plain: torch.Tensor, *others: torch.Tensor) -> float:
+    """The published law; more only where the machine moves the host's own result by more."""
+    return max(LAW, rounding(plain, *others))
+
+
+def rounding_of(model, run: Callable) -> float:
+    """`rounding` of run(model): against every row of a batch on its own, and against float64."""
+    with in_float64(model):
+        exact = run(model)
+    return rounding(run(model), run(row_by_row(model)), exact)
+
+
+def row_by_row(model):
+    """The model, called for one row of a batch after another: the matrices' sizes differ."""
+
+    def call(apply, given):
+        x, conditions = given["input"], given["c"]
+        rows = [
+            apply(x[i : i + 1], given["timestep"][i : i + 1], **_row(conditions, i, len(x)))
+            for i in range(len(x))
+        ]
+        return torch.cat(rows)
+
+    model = model.clone()
+    model.set_model_unet_function_wrapper(call)
+    return model
+
+
+def _row(conditions: dict, i: int, rows: int) -> dict:
+    """One row's conditions: a slice of every tensor that has one for each row."""
+    return {
+        name: value[i : i + 1] if torch.is_tensor(value) and len(value) == rows else value
+        for name, value in conditions.items()
+    }
+
+
+@contextmanager
+def in_float64(model) -> Iterator[None]:
+    """The model's float32 network computes in float64 meanwhile; its weights stay what they are."""
+    network = model.model.diffusion_model
+    network.double().dtype = torch.float64
+    try:
+        yield
+    finally:
+        network.float().dtype = torch.float32

@@ -25,6 +25,13 @@ class World:
     def encode(self, text: str):
         return nodes.CLIPTextEncode().encode(self.clip, text)[0]
 
+    def with_loras(self, *files: tuple[str, float]) -> World:
+        """Through the host's LoRA loader, one file and its strength after another."""
+        model, clip = self.model, self.clip
+        for name, strength in files:
+            model, clip = nodes.LoraLoader().load_lora(model, clip, name, strength, strength)
+        return World(model, clip, self.vae)
+
 
 def load() -> World:
     pack = load_pack(ROOT / "small_world", "craft_small_world")

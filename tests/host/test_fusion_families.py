@@ -36,7 +36,8 @@ from craft_lora_pack.craft_core.fusion.compose import compose
 from craft_lora_pack.craft_core.lora import pair_energies, parse_lora
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.types import Bank, Branch, Factors, Moment, Routing
-from test_engine_equalities import NEGATIVE, POSITIVE, distance
+from oracle import distance
+from test_engine_equalities import NEGATIVE, POSITIVE
 
 TOLERANCE = 5e-5
 STEPS = 3

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from craft_lora_pack.cli.train.common import PRECISIONS
-from craft_lora_pack.comfy_adapter.train.denoiser import PRECISIONS as HOST_PRECISIONS
+from craft_lora_pack.comfy_adapter.train.precision import CHOICES
 from craft_lora_pack.craft_core.encoder.file import read_encoder
 from craft_lora_pack.craft_core.projection import read_basis
 from safetensors import safe_open
@@ -221,5 +221,5 @@ def test_a_mistake_is_one_line_and_leaves_no_file(ran, name, told):
     assert files(failed) == []
 
 
-def test_the_precisions_are_the_denoisers():
-    assert tuple(HOST_PRECISIONS) == PRECISIONS
+def test_the_precisions_are_the_trainings():
+    assert CHOICES == PRECISIONS

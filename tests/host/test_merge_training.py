@@ -137,7 +137,7 @@ def test_the_file_names_its_loras_and_settings(world):
     assert told["fused_prompts"] == "a sks animal in zwx style"  # without markers
     assert "duo_lora" in trained.report and "Saved" in trained.report
     assert metadata["craft_role"] == "content"
-    for setting in ("learning_rate 0.05", "seed 0", "optimiser adamw", "precision fp32"):
+    for setting in ("learning_rate 0.05", "seed 0", "optimiser adamw", "Precision: fp32, as set"):
         assert setting in trained.report
     hashes = [lora_hash(file.name) for file in FILES]
     assert not any(whole in trained.report for whole in hashes)
@@ -368,7 +368,7 @@ def execute(world, **changes):
     method = changes.pop("method", "zip_lora")
     knobs = LEARNED[method].knobs({"steps": 2})
     settings = {
-        "branches": FILES, "fused_prompt": PROMPT, "save_name": "test/learned", "precision": "bf16",
+        "branches": FILES, "fused_prompt": PROMPT, "save_name": "test/learned", "precision": "auto",
         "gradient_checkpointing": True, "resume": False, "allow_unmatched": False, **changes,
     }  # fmt: skip
     lists = {name: [value] for name, value in settings.items()}

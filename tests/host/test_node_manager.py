@@ -74,7 +74,8 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
     folder = tmp_path_factory.mktemp("manager")
     environment = ensure_environment(tools=True)
     comfyui = folder / "ComfyUI"
-    shutil.copytree(environment.comfyui, comfyui)
+    # Another process may be writing the host's bytecode, under such names at first.
+    shutil.copytree(environment.comfyui, comfyui, ignore=shutil.ignore_patterns("*.pyc.*"))
     (comfyui / MANAGERS_CONFIG).parent.mkdir(parents=True)
     (comfyui / MANAGERS_CONFIG).write_text("[default]\nnetwork_mode = offline\n")
     before, python_before = listing(comfyui), packages(environment)

@@ -171,6 +171,12 @@ def test_the_server_has_every_widget_of_a_workflow_and_a_value_for_each(live_ser
             assert shown == widget_values(node, info[node["type"]]).keys(), node["type"]
 
 
+@pytest.mark.parametrize("path", [TRAINING, MERGES], ids=lambda path: path.stem)
+def test_a_workflow_that_trains_leaves_the_precision_to_the_device(live_server, path):
+    given = [node["inputs"] for node in live_server.prompt_of(path).values()]
+    assert {one["precision"] for one in given if "precision" in one} == {"auto"}
+
+
 @every_workflow
 def test_every_link_of_a_workflow_reaches_the_prompt(live_server, path):
     workflow, prompt = read_workflow(path), live_server.prompt_of(path)

@@ -4,8 +4,7 @@
 // @ts-ignore: the host's own module
 import { app } from "../../../scripts/app.js";
 import {
-  addNode, asOneChange, attempt, connectFeed, placeNodes, putFree, replaceNode, setWidget,
-  showNodes, tell,
+  addAsOneStep, addNode, attempt, connectFeed, putFree, replaceNode, setWidget, showNodes, tell,
 } from "./graph_edit.js";
 import {
   isOffered, modelInput, nextSteps, onlySampler, planInsertion, samplersOf, startOf,
@@ -32,12 +31,13 @@ function insertFor(chosen) {
     const hosts = hostsOf(app.rootGraph ?? app.graph, graph) ?? [];
     const { fusions, refused } = planInsertion(samplersOf(chosen()), hosts);
     const steps = nextSteps(fusions);
-    await asOneChange(async () => {
-      const added = fusions.map((fusion) => insert(graph, fusion));
-      await placeNodes(added.flatMap(nodesOf), () => added.forEach(place));
-      showNodes(added.map(({ router }) => router));
-      tell("info", say("Content/style LoRA fusion inserted"), steps);
-    });
+    const added = addAsOneStep(
+      () => fusions.map((fusion) => insert(graph, fusion)),
+      (made) => made.flatMap(nodesOf),
+      (made) => made.forEach(place),
+    );
+    showNodes(added.map(({ router }) => router));
+    tell("info", say("Content/style LoRA fusion inserted"), steps);
     for (const reason of refused) tell("warn", say("One sampler was left as it is"), reason);
   });
 }

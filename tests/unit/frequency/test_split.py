@@ -8,6 +8,7 @@ import kornia
 import pytest
 import scipy.fft
 import torch
+from rounding import units
 
 from craft_core.errors import CraftError
 from craft_core.frequency import DOMAINS, inverse, low_high, low_pass, masks, transform
@@ -147,7 +148,7 @@ def test_a_video_is_split_frame_by_frame(domain):
     video = image(2, 4, 3, 9, 10)
     found = low_pass(video, 0.3, domain)
     frames = [low_pass(video[:, :, frame], 0.3, domain) for frame in range(3)]
-    assert distance(found, torch.stack(frames, dim=2)) < 1e-6
+    assert units(found, torch.stack(frames, dim=2)) <= 8
 
 
 @pytest.mark.parametrize("domain", DOMAINS)

@@ -25,9 +25,9 @@ ROLES = [b.role for b in BANK.branches]
 ENERGIES = Energies(dict.fromkeys(ATTENTION, (1.0, 1.0)), dict.fromkeys(ATTENTION, (1.0, 1.0)))
 
 
-def routing(prompt, layer_sets="b-lora", **dials):
+def routing(prompt, layer_sets="b-lora"):
     sets = resolve(layer_sets, LAYERS)
-    return Routing(gammas(parse(prompt), ROLES, **dials), sets.of(ROLES))
+    return Routing(gammas(parse(prompt), ROLES), sets.of(ROLES))
 
 
 def table(method, routed):
@@ -69,8 +69,8 @@ def test_a_branch_whose_marker_is_absent_is_off(method):
 
 @pytest.mark.parametrize("method", ["craft", "b_lora"])
 def test_gamma_multiplies_once(method):
-    full = table(method, routing("a dog <c> in ink <s>"))
-    dialled = table(method, routing("a dog <c> in ink <s>", content=0.5, style=0.25))
+    routed = routing("a dog <c> in ink <s>")
+    full, dialled = table(method, routed), table(method, replace(routed, gammas=(0.5, 0.25, 0.5)))
     assert torch.equal(dialled, full * torch.tensor([0.5, 0.25, 0.5]))
 
 

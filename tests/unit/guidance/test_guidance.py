@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from rounding import units
 
 from craft_core.guidance import combine, guidance_scale_of, omega_of, row_gates
 
@@ -23,7 +24,7 @@ def test_guidance_is_the_papers_formula_with_omega_one_less(guidance_scale):
 def test_scale_zero_is_the_unconditional_prediction_and_one_the_conditional():
     cond, uncond = pair()
     assert torch.equal(combine(cond, uncond, 0.0), uncond)
-    torch.testing.assert_close(combine(cond, uncond, 1.0), cond, atol=1e-6, rtol=0)
+    assert units(combine(cond, uncond, 1.0), cond) <= 4
 
 
 def test_equal_predictions_stay_bitwise_whatever_the_scale():

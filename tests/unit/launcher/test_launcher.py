@@ -479,11 +479,68 @@ def test_a_tier_in_which_nothing_ran_is_told_from_one_that_passed(tmp_path):
         ("import pytest\n@pytest.mark.skip\ndef test_a(): pass", False),
     ],
 )
-def test_a_tier_passes_only_when_a_test_ran_and_none_failed(tmp_path, source, passes):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_tier_passes_only_when_a_test_ran_and_none_failed(tmp_path, source, passes, workers):
     (tmp_path / "test_it.py").write_text(source)
-    host = hosts.Host(tmp_path, Path(sys.executable), own=False)
-    options = ["-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
-    assert tiers._pytest(host, "unit", [str(tmp_path), *options]) is passes
+    assert run_tests(tmp_path, workers=workers) is passes
+
+
+def run_tests(folder, *options, **choice) -> bool:
+    """A tier of the tests in a folder, with all that holds for our own tests."""
+    own = (paths.ROOT / "tests" / "conftest.py").read_text("utf-8")
+    found = f"import sys\nsys.path.append({str(paths.ROOT)!r})\n"  # where `launcher` is
+    (folder / "conftest.py").write_text(found + own, "utf-8")
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers = sweep\naddopts = --strict-markers")
+    host = hosts.Host(folder, Path(sys.executable), own=False)
+    arguments = [str(folder), *options, "-q", "-p", "no:cacheprovider", "--rootdir", str(folder)]
+    return tiers._pytest(host, "unit", tiers.Choice(arguments, **choice))
+
+
+def test_a_crashed_worker_is_one_failed_test_and_the_others_are_run(tmp_path, capfd):
+    before, after = ("def test_before(): pass", "def test_after(): print('in the same file')")
+    crash = "import os\ndef test_crash(): os._exit(0)"
+    (tmp_path / "test_a.py").write_text(f"{before}\n{crash}\n{after}")
+    (tmp_path / "test_b.py").write_text("def test_b(): pass")
+    assert not run_tests(tmp_path, workers=2)
+    said = capfd.readouterr().out
+    assert "crashed while running 'test_a.py::test_crash'" in said
+    assert "1 failed, 3 passed" in said
+
+
+def test_a_files_tests_run_on_one_worker_in_their_order(tmp_path):
+    count = "ran = []\n@pytest.mark.parametrize('i', range(9))\ndef test_it(i):\n"
+    count += "    assert ran == list(range(i))\n    ran.append(i)"
+    for name in "abc":
+        (tmp_path / f"test_{name}.py").write_text(f"import pytest\n{count}")
+    assert run_tests(tmp_path, workers=2)
+
+
+def test_sweeps_run_only_when_all_is_asked_for(tmp_path, capfd):
+    source = "import pytest\ndef test_a(): pass\n@pytest.mark.sweep\ndef test_b(): assert 0"
+    (tmp_path / "test_it.py").write_text(source)
+    assert run_tests(tmp_path)
+    assert not run_tests(tmp_path, sweeps=True)
+    assert not run_tests(tmp_path, "-k", "test_b")
+    assert "no unit test" in capfd.readouterr().out
+
+
+def test_workers_share_the_processors_and_fit_into_memory(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(tiers, "_processors", lambda: 6)
+    for gigabytes, workers in ((64, 4), (8, 2), (2, 1)):
+        monkeypatch.setattr(tiers, "_memory", lambda size=gigabytes: size * cache.GIGABYTE)
+        assert tiers.default_workers() == workers
+    shares = [tiers._threads(workers) for workers in (1, 2, 4, 8)]
+    assert shares == [{}, *({"OMP_NUM_THREADS": n} for n in "311")]
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert tiers._threads(2) == {}  # the user's own word
+
+
+@pytest.mark.parametrize("workers", ["0", "-1", "two"])
+def test_a_wrong_number_of_workers_is_told_before_anything_is_set_up(workers, capsys):
+    with pytest.raises(SystemExit):
+        main(["test", f"--workers={workers}"])
+    assert "not a number of workers" in capsys.readouterr().err
 
 
 def test_a_named_browser_that_cannot_run_is_one_sentence(monkeypatch, tmp_path):

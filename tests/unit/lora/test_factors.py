@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from raw_lora import noise
+from rounding import units
 
 from craft_core.errors import CraftError
 from craft_core.lora.factors import alpha_of, combine, rounded, scale_of
@@ -22,7 +23,8 @@ def build(shape, rows=None, stated=None, **tensors):
 
 
 def close(left, right):
-    torch.testing.assert_close(left, right, rtol=1e-6, atol=1e-6)
+    assert left.dtype == right.dtype and left.shape == right.shape
+    assert units(left, right) <= 8
 
 
 @pytest.mark.parametrize("kernel", [(), (1, 1), (3, 3), (3,), (1, 3, 5)])

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from rounding import allowed, units
 
 from craft_core.errors import CraftError
 from craft_core.projection import (
@@ -37,7 +38,8 @@ def in_q(weight, q, side):
 def test_qr_keeps_the_span_and_makes_the_columns_orthonormal():
     m = random(16, 4)
     q = orthonormal(m)
-    torch.testing.assert_close(q.T @ q, torch.eye(4), atol=1e-6, rtol=0)
+    own = torch.linalg.qr(m).Q  # as far from orthonormal as the machine's own
+    assert units(q.T @ q, torch.eye(4)) <= allowed(own.T @ own, torch.eye(4))
     torch.testing.assert_close(q @ (q.T @ m), m, atol=1e-5, rtol=0)
 
 

@@ -5,7 +5,7 @@ import torch
 
 from craft_core.errors import CraftError
 from craft_core.lora import pair_energies
-from craft_core.routing import resolve, split_by_energy
+from craft_core.routing import LayerSets, split_by_energy
 from craft_core.types import Branch, Factors
 
 LAYERS = {f"blocks.{i}.{n}": (64, 48) for i in range(12) for n in ("attn.qkv", "mlp.0")}
@@ -57,7 +57,7 @@ def test_k_is_the_product_of_the_ranks():
 @pytest.mark.parametrize("ranks", [(64, 4), (4, 64), (4, 4), (1, 1)])
 def test_every_adapted_layer_is_in_exactly_one_set_and_both_roles_have_some(ranks):
     content, style = lora("content", 2, rank=ranks[0]), lora("style", 3, rank=ranks[1])
-    sets = resolve("auto", LAYERS, [content, style])
+    sets = LayerSets(*split_by_energy([content, style], LAYERS))
     assert sets.content | sets.style == set(LAYERS) and not sets.overlap
     assert sets.content and sets.style
 

@@ -4,7 +4,14 @@ import pytest
 from unet_layers import sd1_layers, sdxl_layers
 
 from craft_core.errors import CraftError
-from craft_core.routing import PRESETS, latent_resolutions, parse_layer_sets, resolve
+from craft_core.routing import (
+    PRESETS,
+    latent_resolutions,
+    parse_layer_sets,
+    resolve,
+    split_by_energy,
+)
+from craft_core.routing.presets import OF_MODEL
 from craft_core.types import Branch
 
 SD1, SDXL = sd1_layers(), sdxl_layers()
@@ -78,6 +85,14 @@ def test_all_restricts_nothing(layers):
 def test_every_preset_names_its_source():
     assert all(preset.source and preset.label for preset in PRESETS.values())
     assert list(PRESETS) == [preset.key for preset in PRESETS.values()]
+    assert set(PRESETS) - set(OF_MODEL) == {"auto"}
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_a_preset_has_patterns_of_its_own_or_a_rule(preset):
+    assert bool(preset.content or preset.style) == (preset.rule == "patterns")
+    expected = [f"{role}: {one}" for role in ("content", "style") for one in getattr(preset, role)]
+    assert preset.text.splitlines() == expected
 
 
 @pytest.mark.parametrize("key", PATTERN_PRESETS)
@@ -111,6 +126,86 @@ def test_a_star_stands_for_one_component():
     assert style == {f"single_blocks.{i}.mlp.0" for i in range(38)}
     attentions = resolve("content: down_blocks.*.attentions", SDXL).content
     assert attentions == below(SDXL, *(f"input_blocks.{i}.1" for i in (4, 5, 7, 8)))
+
+
+def blocks(kind, numbers, names=("img_attn.qkv", "mlp.0")):
+    return {f"{kind}_blocks.{i}.{name}" for i in numbers for name in names}
+
+
+def test_a_range_is_the_lines_of_its_numbers():
+    for pattern, first, last in (("double_blocks.{}", 0, 9), ("single_blocks.{}.mlp", 7, 7),
+                                 ("double_blocks.{}.img_attn", 15, 18)):  # fmt: skip
+        lines = [f"style: {pattern.format(i)}" for i in range(first, last + 1)]
+        one = resolve(f"style: {pattern.format(f'{first}..{last}')}", DIT)
+        assert one == resolve("\n".join(lines), DIT) and one.style
+    assert resolve("style: double_blocks.0..9", DIT).style == blocks("double", range(10))
+
+
+def test_ranges_stand_beside_stars_in_both_namings_and_more_than_once():
+    assert resolve("content: *.3..4.mlp", DIT).content == (
+        blocks("double", (3, 4), ["mlp.0"]) | blocks("single", (3, 4), ["mlp.0"])
+    )
+    by_range = resolve("content: down_blocks.1..2.attentions.0..1", SDXL)
+    assert by_range == resolve("content: down_blocks.*.attentions", SDXL)
+    assert by_range.content == resolve("content: input_blocks.4..8.1", SDXL).content
+    layers = {f"b.{i}": (8, 8) for i in (1, 2, 10, 12, 100)} | {"b.1x": (8, 8), "b.x": (8, 8)}
+    assert resolve("content: b.2..12", layers).content == {"b.2", "b.10", "b.12"}
+    assert resolve("content: b.002..0012", layers).content == {"b.2", "b.10", "b.12"}
+
+
+def test_what_a_range_names_beyond_the_model_is_reported():
+    """A block that lacks the rest of the pattern is none: blocks 6 and 3 have no attention."""
+    sets = resolve("content: double_blocks.17..25\nstyle: single_blocks.0..37", DIT)
+    assert sets.content == blocks("double", (17, 18))
+    assert sets.unmatched == ("content: double_blocks.19..25",)
+    assert resolve("content: input_blocks.3..8.1", SDXL).unmatched == ()
+    layers = {f"b.{i}.c.{j}": (8, 8) for i in (2, 3, 7) for j in (0, 1)}
+    sets = resolve("content: b.0..9.c.1..2\nstyle: b.2.c.0", layers)
+    assert sets.unmatched == (
+        "content: b.0..1.c.1..2",
+        "content: b.4..6.c.1..2",
+        "content: b.8..9.c.1..2",
+        "content: b.0..9.c.2",
+    )
+    with pytest.raises(CraftError, match=r"No style pattern .*double_blocks\.19\.\.9999"):
+        resolve("content: single_blocks\nstyle: double_blocks.19..9999", DIT)
+
+
+@pytest.mark.parametrize(
+    ("component", "fault"),
+    [
+        ("9..0", "a range counts up: 0..9"),
+        ("0..10000", "up to 4 digits"),
+        (f"0..{'9' * 100_000}", "up to 4 digits"),
+        (f"{'0' * 100_000}..1", "up to 4 digits"),
+        ("a..b", "only for numbers"),
+        ("0..b", "only for numbers"),
+        ("-1..3", "only for numbers"),
+        ("0..", "only for numbers"),
+        ("..9", "only for numbers"),
+        ("0...9", "only for numbers"),
+        ("0..1..2", "only for numbers"),
+        ("*..9", "only for numbers"),
+        ("0..9*", "only for numbers"),
+        ("0.. 9", "only for numbers"),
+        ("1.5..2", "a range counts up: 2..5"),
+    ],
+)
+def test_a_range_that_is_none_is_refused_with_the_reason(component, fault):
+    with pytest.raises(CraftError, match=rf"Line 2 .*double_blocks\.0\.\.9.*{fault}") as error:
+        parse_layer_sets(f"style: mid_block\ncontent: b.{component}")
+    assert len(str(error.value)) < 1000
+
+
+def test_no_text_decides_how_long_it_is_matched():
+    """Matching looks at each name of the model once a pattern, and there are only so many."""
+    with pytest.raises(CraftError, match=r"100000 patterns.*1000.*range"):
+        parse_layer_sets("style: single_blocks.0..9999\n" * 100_000)
+    text = "content: double_blocks.0..9999\nstyle: " + ".".join(["0..9999"] * 50_000)
+    spec = parse_layer_sets(text)
+    layers = {"double_blocks.0": (8, 8), "b." + "9" * 5000: (8, 8)}
+    with pytest.raises(CraftError, match="No style pattern"):
+        resolve(spec, layers)
 
 
 def test_ldm_and_diffusers_names_mean_the_same_layers():
@@ -250,4 +345,6 @@ def test_a_latent_size_that_leaves_a_role_without_layers_is_an_error():
 def test_auto_needs_a_branch():
     with pytest.raises(CraftError, match="auto was given no LoRA"):
         resolve("auto", SDXL)
-    assert resolve("auto", SDXL, [Branch("empty", "content", {})]).content == frozenset()
+    with pytest.raises(CraftError, match="auto was given no LoRA"):
+        split_by_energy([], SDXL)
+    assert split_by_energy([Branch("empty", "content", {})], SDXL) == (frozenset(), frozenset())

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from rounding import units
 from safetensors import safe_open
 from toy_denoiser import CHANNELS, ToyDenoiser, dataset
 
@@ -355,9 +356,10 @@ def test_the_preconditioned_gradient_against_a_dense_inverse(damping):
     inverse_style = torch.tensor(by_style, dtype=torch.float64).inverse()
     assert inverse_content.shape == (rank, rank)
     wanted = grad_up.double() @ inverse_style, inverse_content @ grad_down.double()
-    for got, dense in zip(found, wanted, strict=True):
-        largest = float(dense.abs().max())
-        torch.testing.assert_close(got.double(), dense, rtol=1e-3, atol=1e-4 * largest)
+    inverses = inverse_style, inverse_content
+    for got, dense, inverse in zip(found, wanted, inverses, strict=True):
+        # A solution's rounding is that of its matrix times the matrix's condition number.
+        assert units(got, dense) <= 4 * torch.linalg.cond(inverse)
 
 
 def test_orthonormal_halves_leave_the_gradients_as_they_are():
