@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import comfy.model_management
@@ -13,7 +12,7 @@ import comfy.model_management
 from ...craft_core.lora import Layers, Meter
 from ...craft_core.lora.statistics.pair import Known
 from ...craft_core.routing.plan import Given
-from ...craft_core.types import Factors, LoraFile
+from ...craft_core.types import LayerUpdate, LoraFile
 from ..engine.modules import model_layers
 from .lora_files import BranchFile, branch, require, unknown_text_keys
 
@@ -50,17 +49,14 @@ def _stamp(file: BranchFile) -> tuple[str, int, int]:
 
 
 class _Moved(Mapping):
-    """Factors on another device, each layer moved only when it is looked at."""
+    """Updates on another device, each layer moved only when it is looked at."""
 
-    def __init__(self, layers: Mapping[str, tuple[Factors, ...]], device: Any) -> None:
+    def __init__(self, layers: Mapping[str, tuple[LayerUpdate, ...]], device: Any) -> None:
         self.layers, self.device = layers, device
 
-    def __getitem__(self, path: str) -> tuple[Factors, ...]:
+    def __getitem__(self, path: str) -> tuple[LayerUpdate, ...]:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        return tuple(
-            replace(f, down=f.down.to(self.device), up=f.up.to(self.device))
-            for f in self.layers[path]
-        )
+        return tuple(one.mapped(lambda tensor: tensor.to(self.device)) for one in self.layers[path])
 
     def __iter__(self) -> Iterable[str]:
         return iter(self.layers)

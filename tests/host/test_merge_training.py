@@ -237,7 +237,7 @@ def spoken(folder, **parts):
 @pytest.mark.parametrize(
     "parts, message",
     [
-        ({"lokr_w1": torch.ones(2, 2), "lokr_w2": torch.ones(2, 2)}, "of another kind"),
+        ({"oft_blocks": torch.ones(2, 2, 2)}, "of another kind"),
         ({"lora_down.weight": torch.full((1, 64), 1e6), "lora_up.weight": torch.ones(256, 1)},
          "Save as bf16 or fp32"),
     ],

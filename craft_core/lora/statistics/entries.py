@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...types import Factors
-from ..factors import combine
+from ...types import LayerUpdate
+from ..factors import spread
 from .registry import statistic
 
 _GROUP = 64  # neighbouring entries that share one maximum
@@ -31,11 +31,11 @@ class Magnitude:
 
 
 @torch.no_grad()
-def magnitude(factors: Factors | Sequence[Factors], k: int) -> Magnitude:
+def magnitude(updates: LayerUpdate | Sequence[LayerUpdate], k: int) -> Magnitude:
     """Both sums, exactly, in float32, without ever holding dW. k: at least 0; all entries if the
-    layer has fewer. factors: one update, or all that a layer holds (their sum is measured)."""
+    layer has fewer. updates: one, or all that a layer holds (their sum is measured)."""
     assert k >= 0, "a number of entries is not negative"
-    one = factors if isinstance(factors, Factors) else combine(factors)
+    one = spread(updates)
     up, down = one.up.float(), one.down.float().flatten(1)  # (out, rank), (rank, n * kernel)
     k = min(k, up.shape[0] * down.shape[1])
     down = torch.nn.functional.pad(down, (0, -down.shape[1] % _GROUP))
@@ -79,6 +79,6 @@ def _maxima(block: Tensor) -> Tensor:
 
 
 @statistic("top_k", "abs_sum", ranked=True)
-def entries(factors: Sequence[Factors], k: int) -> Mapping[str, float]:
-    found = magnitude(factors, k)
+def entries(updates: Sequence[LayerUpdate], k: int) -> Mapping[str, float]:
+    found = magnitude(updates, k)
     return {"top_k": found.top, "abs_sum": found.total}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequenc
 from dataclasses import dataclass, field
 
 from ...errors import CraftError
-from ...types import ROLES, Branch, Factors, Statistics
+from ...types import ROLES, Branch, LayerUpdate, Statistics
 from .registry import STATISTICS
 
 Known = MutableMapping[tuple[str, str, int], Mapping[str, float]]
@@ -23,7 +23,7 @@ class Meter:
     """
 
     name: str
-    layers: Mapping[str, tuple[Factors, ...]]
+    layers: Mapping[str, tuple[LayerUpdate, ...]]
     known: Known = field(default_factory=dict)
 
     def number(self, statistic: str, path: str, k: int) -> float:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...types import Factors
+from ...types import LayerUpdate
 
-Measure = Callable[[Sequence[Factors], int], Mapping[str, float]]
+Measure = Callable[[Sequence[LayerUpdate], int], Mapping[str, float]]
 
 
 @dataclass(frozen=True)

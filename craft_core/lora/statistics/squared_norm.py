@@ -9,30 +9,30 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from ...types import Factors
-from ..factors import combine
+from ...types import LayerUpdate
+from ..factors import spread
 from .registry import statistic
 
 
-def frobenius_norm(factors: Factors | Sequence[Factors]) -> float:
+def frobenius_norm(updates: LayerUpdate | Sequence[LayerUpdate]) -> float:
     """The Frobenius norm of dW, without forming dW.
 
-    factors: one update, or all that a layer holds (their sum is measured).
+    updates: one, or all that a layer holds (their sum is measured).
     """
-    scale, square = _square(factors)
+    scale, square = _square(updates)
     return scale * square**0.5
 
 
 @statistic("squared_norm")
-def squared_norm(factors: Sequence[Factors], k: int) -> Mapping[str, float]:
-    scale, square = _square(factors)
+def squared_norm(updates: Sequence[LayerUpdate], k: int) -> Mapping[str, float]:
+    scale, square = _square(updates)
     return {"squared_norm": scale**2 * square}
 
 
 @torch.no_grad()
-def _square(factors: Factors | Sequence[Factors]) -> tuple[float, float]:
+def _square(updates: LayerUpdate | Sequence[LayerUpdate]) -> tuple[float, float]:
     """(absolute scale, squared norm of up @ down)."""
-    one = factors if isinstance(factors, Factors) else combine(factors)
+    one = spread(updates)
     up, down = one.up, one.down.flatten(1)  # (out, rank), (rank, n * kernel)
     if up.device.type == "mps":  # has no float64
         up, down = up.cpu(), down.cpu()
