@@ -20,6 +20,7 @@ from .server import require_port
 from .small_world import add_small_world, own_folder, remove_small_world
 from .terminal import say
 from .tiers import TIERS, run_tiers
+from .world_training import train_world
 
 DEMO = ROOT / "workflows" / "demo_small_world.json"
 INTERRUPTED = 130
@@ -98,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     world = commands.add_parser("small-world", help="put the demo model into your own ComfyUI")
     world.add_argument("what", choices=("add", "remove"))
     world.set_defaults(run=_small_world)
+    training = commands.add_parser("world", help="train the demo model further (hours)")
+    training.add_argument("what", choices=("train",))
+    training.add_argument("--background", action="store_true", help="at the lowest priority")
+    training.set_defaults(run=_world)
     test = commands.add_parser("test", help="run the tests (all tiers, or one)")
     test.add_argument("tier", nargs="?", choices=tuple(TIERS))
     test.set_defaults(run=_test)
@@ -145,6 +150,10 @@ def _small_world(chosen: argparse.Namespace, _passed_on: list[str]) -> int:
     change = add_small_world if chosen.what == "add" else remove_small_world
     change(own_folder())
     return 0
+
+
+def _world(chosen: argparse.Namespace, passed_on: list[str]) -> int:
+    return train_world(chosen.background, passed_on)
 
 
 def _test(chosen: argparse.Namespace, passed_on: list[str]) -> int:
