@@ -2,6 +2,7 @@
 # Trains the small world on one CUDA card: `bash benchmarks/gpu_world.sh try|train`, in the repository.
 #   try    smoke test, then recipes compared and both judges trained side by side
 #   train  the base model until the deadline
+# Options of the trainings stand in MORE, for example `--eager`: compiling the UNet takes minutes.
 # Needs COMFYUI_PATH and a Python with ComfyUI's packages ($PYTHON). Results are written to $OUT as they
 # come. Smaller numbers for a rehearsal: see the variables below.
 set -uo pipefail
@@ -18,8 +19,8 @@ if [ "$1" = try ]; then
     # Smoke test: everything imported, one short training of both sizes written and read, in seconds.
     timeout "${SMOKE_LIMIT:-75}" "$PYTHON" -m small_world.train base --device "$DEVICE" --threads "$THREADS" --fresh --text "$TEXT" \
         --out "$WORK/smoke" --steps "${SMOKE_STEPS:-12}" --batch "${SMOKE_BATCH:-64}" --first 256 --pictures 1024 --workers 4 --eager \
-        >"$OUT/smoke.log" 2>&1 || { echo "smoke test failed"; tail -n 30 "$OUT/smoke.log"; exit 1; }
-    tail -n 2 "$OUT/smoke.log"
+        >"$WORK/smoke.log" 2>&1 || { echo "smoke test failed"; tail -n 30 "$WORK/smoke.log"; exit 1; }
+    tail -n 2 "$WORK/smoke.log"
     train judge --out "$WORK/judges" --minutes "${JUDGE_MINUTES:-1.7}" --batch "${JUDGE_BATCH:-512}" \
         --workers "${JUDGE_WORKERS:-7}" --first "${JUDGE_FIRST:-16000}" >"$OUT/judge.log" 2>&1 &
     judges=$!

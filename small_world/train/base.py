@@ -327,6 +327,7 @@ class BaseTraining:
         )
         self.generator.manual_seed(self.settings.seed * 1_000_003 + self.step)
         self.running.fill_(self.loss)
+        self.good = [p.detach().clone() for p in self.parameters]
 
     def write(self) -> Path:
         path = self.out / "checkpoints" / "craft_small_world.safetensors"

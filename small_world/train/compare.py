@@ -71,7 +71,7 @@ def read_validation(path: Path, judge: Judge) -> Validation:
 
 def compare(training: BaseTraining, variants: list[str], validation: Validation) -> None:
     """Train and score each variant, `noise` or `noise:rate`, for the settings' steps."""
-    start = [p.detach().clone() for p in training.parameters]
+    start, usual = [p.detach().clone() for p in training.parameters], training.rate
     training.pool.fill(training.farm, training.first)
     if training.device.type == "cuda" and training.settings.compile:
         training.compile()
@@ -80,7 +80,7 @@ def compare(training: BaseTraining, variants: list[str], validation: Validation)
         noise, _, rate = variant.partition(":")
         with torch.no_grad():
             torch._foreach_copy_([p.detach() for p in training.parameters], start)
-        training.rate = float(rate) if rate else training.rate
+        training.rate = float(rate) if rate else usual
         training.levels = NoiseLevels(noise, training.sigmas, training.device)
         training.reset()
         begun = time.monotonic()

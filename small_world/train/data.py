@@ -147,9 +147,7 @@ class Pool:
         """Images (B, 3, 64, 64) in [-1, 1], and what is known of each as int64."""
         import torch
 
-        chosen = torch.randint(
-            len(self), (size,), generator=generator, device=self.pictures.device
-        )
+        chosen = torch.randint(len(self), (size,), generator=generator, device=self.pictures.device)
         images = self.pictures[chosen].permute(0, 3, 1, 2).float() / 127.5 - 1
         return images, self.known[chosen].long()
 

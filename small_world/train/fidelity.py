@@ -20,9 +20,9 @@ RENDERS, FRESH = 200, 8
 
 def smallest_distance(images: torch.Tensor, renders: torch.Tensor) -> torch.Tensor:
     """(B,): root of the mean squared difference to the nearest of the renders (N, 3, H, W)."""
-    return (torch.cdist(images.flatten(1), renders.flatten(1)) ** 2 / images[0].numel()).amin(
-        1
-    ).sqrt()
+    return (
+        (torch.cdist(images.flatten(1), renders.flatten(1)) ** 2 / images[0].numel()).amin(1).sqrt()
+    )
 
 
 def excess(images: torch.Tensor, asked: Sequence[Pair], renders: int = RENDERS) -> np.ndarray:

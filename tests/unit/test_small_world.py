@@ -17,7 +17,8 @@ from small_world.judge import (
     style_prototypes,
 )
 from small_world.train import mixture
-from small_world.world import captions, held_out
+from small_world.world import captions
+from small_world.world import held_out as lists
 from small_world.world.composed import (
     COMPOSED,
     GROUNDS,
@@ -141,7 +142,10 @@ def test_new_words_come_after_the_old_ones_and_fit_the_table():
 def test_every_caption_has_known_words_and_fits_the_encoder():
     rng, words = np.random.default_rng(0), vocabulary.build_words()
     for k in range(2000):
-        pair = [*OBJECTS][k % len(OBJECTS)], [*STYLES, *COMPOSED][-k % (len(STYLES) + len(COMPOSED))]
+        pair = (
+            [*OBJECTS][k % len(OBJECTS)],
+            [*STYLES, *COMPOSED][-k % (len(STYLES) + len(COMPOSED))],
+        )
         ids = vocabulary.encode(captions.sample(*pair, rng), words)
         assert vocabulary.UNKNOWN not in ids and len(ids) + 2 <= TEXT_LENGTH
 
@@ -164,12 +168,12 @@ def test_held_out_and_trained_share_nothing_and_leave_nothing_out():
 
 def test_the_held_out_lists_are_two_halves_of_known_words():
     for tuning, report, known in (
-        (held_out.TUNING_OBJECTS, held_out.REPORT_OBJECTS, OBJECTS),
-        (held_out.TUNING_STYLES, held_out.REPORT_STYLES, STYLES),
+        (lists.TUNING_OBJECTS, lists.REPORT_OBJECTS, OBJECTS),
+        (lists.TUNING_STYLES, lists.REPORT_STYLES, STYLES),
     ):
         assert (len(tuning), len(report)) == (6, 18)
         assert len({*tuning, *report}) == 24 and {*tuning, *report} <= set(known)
-    assert HELD_OUT_OBJECTS == held_out.OBJECTS and HELD_OUT_STYLES == held_out.STYLES
+    assert HELD_OUT_OBJECTS == lists.OBJECTS and HELD_OUT_STYLES == lists.STYLES
     assert len(TRAINED_STYLES) >= 40
     assert sum(name in ICONS for name in TRAINED_OBJECTS) >= 120
     assert sum(name in DRAWN for name in TRAINED_OBJECTS) >= 50
