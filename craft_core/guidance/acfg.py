@@ -12,8 +12,7 @@ from torch import Tensor
 
 from ..papers import CRAFT
 from ..time import Moment
-from .cfg import combine
-from .rules import GUIDANCE, Evaluation
+from .rules import GUIDANCE, Evaluation, combine
 
 
 @GUIDANCE.register(

@@ -13,12 +13,7 @@ from torch import Tensor
 
 from ..papers import CLASSIFIER_FREE_GUIDANCE
 from ..time import Moment
-from .rules import GUIDANCE, Evaluation
-
-
-def combine(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
-    """uncond + scale (cond - uncond): 0 gives uncond, 1 gives cond up to rounding."""
-    return uncond + scale * (cond - uncond)
+from .rules import GUIDANCE, Evaluation, combine
 
 
 @GUIDANCE.register(

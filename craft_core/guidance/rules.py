@@ -45,6 +45,11 @@ def evaluation(rule: Method, name: str) -> Evaluation:
     )
 
 
+def combine(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
+    """uncond + scale (cond - uncond): 0 gives uncond, 1 gives cond up to rounding."""
+    return uncond + scale * (cond - uncond)
+
+
 def row_gates(gates: Tensor, asked: Evaluation) -> Tensor:
     """The gates of the rows that compute an evaluation.
 
