@@ -7,8 +7,8 @@ from comfy_api.latest import io
 from ..comfy_adapter.model.lora_files import BranchFile
 from ..comfy_adapter.page.sockets import Branches, LoraModel, LossMap
 from ..comfy_adapter.page.widgets import knob_widgets, layer_set_menu, single
-from ..comfy_adapter.train.b4m import train_half
-from ..comfy_adapter.train.train import Captioned, lora_state
+from ..comfy_adapter.train.start import train
+from ..comfy_adapter.train.train import Captioned, Filled, lora_state
 from ..comfy_adapter.use.router import layer_set_text
 from ..craft_core.training import TRAINING
 from ..craft_core.types import ROLES
@@ -81,11 +81,12 @@ class TrainB4M(io.ComfyNode):
         own = single(settings)
         role, branches = own["role"], own.pop("branches", None) or ()
         shown = watch(cls, own)
-        trained = train_half(
-            source(model, clip, vae),
-            Captioned(images, captions),
-            Captioned(partner_images, partner_captions) if partner_images else None,
-            role, layer_set_text(own["layer_sets"]),
+        pictures = {"images": Captioned(images, captions)}
+        if partner_images:
+            pictures["partners"] = Captioned(partner_images, partner_captions)
+        choices = {"role": role, "layer_sets": layer_set_text(own["layer_sets"])}
+        trained = train(
+            source(model, clip, vae), TRAINING["b4m_half"], Filled(pictures, (), choices),
             knobs("b4m_half", own), how(own, shown), shown,
         )  # fmt: skip
         branch = BranchFile(trained.name, role, 1.0)

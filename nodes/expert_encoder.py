@@ -12,8 +12,8 @@ from ..comfy_adapter.model.expert_encoder import (
 )
 from ..comfy_adapter.page.sockets import CATEGORY, Branches, Encoder, LossMap
 from ..comfy_adapter.page.widgets import knob_widgets, layer_set_menu, single
-from ..comfy_adapter.train.encoder import Experts, train_encoder
-from ..comfy_adapter.train.train import Captioned
+from ..comfy_adapter.train.start import train
+from ..comfy_adapter.train.train import Captioned, Filled
 from ..comfy_adapter.use.router import layer_set_text
 from ..craft_core.errors import CraftError
 from ..craft_core.training import TRAINING
@@ -124,14 +124,17 @@ class TrainEncoder(io.ComfyNode):
         cls, model, clip, vae, images, captions, other_images=(), other_captions=(), **settings
     ) -> io.NodeOutput:
         own = single(settings)
-        experts = Experts(
-            own["branches"], layer_set_text(own["layer_sets"]), own.get("allow_unmatched", False)
-        )
+        pictures = {"images": Captioned(images, captions)}
+        if other_images:
+            pictures["other"] = Captioned(other_images, other_captions)
+        choices = {
+            "layer_sets": layer_set_text(own["layer_sets"]),
+            "allow_unmatched": own.get("allow_unmatched", False),
+        }
         shown = watch(cls, own)
-        trained = train_encoder(
-            source(model, clip, vae),
-            Captioned(images, captions),
-            Captioned(other_images, other_captions) if other_images else None,
-            experts, knobs("expert_encoder", own), how(own, shown), shown,
+        trained = train(
+            source(model, clip, vae), TRAINING["expert_encoder"],
+            Filled(pictures, own["branches"], choices),
+            knobs("expert_encoder", own), how(own, shown), shown,
         )  # fmt: skip
         return io.NodeOutput(trained.name, {"loss": trained.losses}, trained.report)

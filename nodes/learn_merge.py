@@ -9,9 +9,9 @@ from ..comfy_adapter.page.notice import tell
 from ..comfy_adapter.page.sockets import Branches, LoraModel, LossMap
 from ..comfy_adapter.page.widgets import chosen, method_menu, single, single_or_none
 from ..comfy_adapter.train.data import check_texts
-from ..comfy_adapter.train.merge import Merge, train_merge
 from ..comfy_adapter.train.run import PageWatch
-from ..comfy_adapter.train.train import Captioned, lora_state
+from ..comfy_adapter.train.start import train
+from ..comfy_adapter.train.train import Captioned, Filled, lora_state
 from ..craft_core.training import LEARNED
 from .training import TRAIN, captions_input, how, how_inputs, save_name, source, source_inputs
 
@@ -80,16 +80,19 @@ class LearnMerge(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         own = single(settings)
         method, knobs = chosen(own["method"], "method", LEARNED)
-        merge = Merge(
-            own["branches"],
+        filled = Filled(
             {
                 "content": Captioned(content_images, content_captions),
                 "style": Captioned(style_images, style_captions),
             },
-            own["fused_prompt"], method, knobs, own.get("allow_unmatched", False),
-        )  # fmt: skip
+            own["branches"],
+            {
+                "fused_prompt": own["fused_prompt"],
+                "allow_unmatched": own.get("allow_unmatched", False),
+            },
+        )
         shown = PageWatch(knobs["steps"], lambda text: tell(cls, text))
-        trained = train_merge(source(model, clip, vae), merge, how(own, shown), shown)
+        trained = train(source(model, clip, vae), method, filled, knobs, how(own, shown), shown)
         return io.NodeOutput(
             (BranchFile(trained.name, "content", 1.0),), lora_state(trained.path),
             {"loss": trained.losses}, trained.report,

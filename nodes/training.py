@@ -12,17 +12,17 @@ from ..comfy_adapter.model.lora_files import BranchFile
 from ..comfy_adapter.page.notice import tell
 from ..comfy_adapter.page.sockets import CATEGORY, Branches, LoraModel, LossMap
 from ..comfy_adapter.page.widgets import knob_widgets, layer_set_menu, single, single_or_none
+from ..comfy_adapter.train.basis import vgg_files
 from ..comfy_adapter.train.data import check_texts
 from ..comfy_adapter.train.precision import AUTO, CHOICES
 from ..comfy_adapter.train.run import PageWatch
+from ..comfy_adapter.train.start import train
 from ..comfy_adapter.train.train import (
     Captioned,
+    Filled,
     How,
     Source,
     lora_state,
-    train_basis,
-    train_lora,
-    vgg_files,
 )
 from ..comfy_adapter.use.router import layer_set_text
 from ..craft_core.training import TRAINING
@@ -83,11 +83,13 @@ class TrainBasis(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         own = single(settings)
         shown = watch(cls, own)
-        trained = train_basis(
-            source(model, clip, vae),
-            Captioned(content_images, content_captions),
-            Captioned(style_images, style_captions),
-            own.pop("vgg"), knobs("basis", own), how(own, shown), shown,
+        pictures = {
+            "content": Captioned(content_images, content_captions),
+            "style": Captioned(style_images, style_captions),
+        }
+        trained = train(
+            source(model, clip, vae), TRAINING["basis"], Filled(pictures, (), {"vgg": own["vgg"]}),
+            knobs("basis", own), how(own, shown), shown,
         )  # fmt: skip
         limited = apply_basis(model[0], load_basis(trained.name))
         return io.NodeOutput(limited, {"loss": trained.losses}, trained.report)
@@ -147,11 +149,12 @@ class TrainLoRA(io.ComfyNode):
         own = single(settings)
         role, branches = own["role"], own.pop("branches", None) or ()
         shown = watch(cls, own)
-        trained = train_lora(
-            source(model, clip, vae),
-            Captioned(images, captions),
-            Captioned(prior_images, prior_captions) if prior_images else None,
-            role, layer_set_text(own["layer_sets"]),
+        pictures = {"images": Captioned(images, captions)}
+        if prior_images:
+            pictures["prior"] = Captioned(prior_images, prior_captions)
+        choices = {"role": role, "layer_sets": layer_set_text(own["layer_sets"])}
+        trained = train(
+            source(model, clip, vae), TRAINING["lora"], Filled(pictures, (), choices),
             knobs("lora", own), how(own, shown), shown,
         )  # fmt: skip
         branch = BranchFile(trained.name, role, 1.0)
