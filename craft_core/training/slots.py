@@ -29,7 +29,8 @@ class PictureSlot:
     key: names the slot in requests, and is its flag. noun: what messages call them ("3 style
     images"); with it begin the node's inputs, except for "training". help, tooltip: of the flag
     and of the node's images. example: a caption that the node shows where none is written.
-    captions_tooltip: of the node's captions, where it is not the usual one.
+    captions_tooltip: of the node's captions, where it is not the usual one. expands: whether the
+    page makes one of the choices in {a|b} of a caption.
     """
 
     key: str
@@ -39,6 +40,7 @@ class PictureSlot:
     example: str = ""
     captions_tooltip: str = ""
     required: bool = True
+    expands: bool = False
 
     @property
     def images_input(self) -> str:

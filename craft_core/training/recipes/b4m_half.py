@@ -98,6 +98,7 @@ SLOTS = DataSlots(
             "have.",
             captions_tooltip="A caption for each partner image, or one for all.",
             required=False,
+            expands=True,
         ),
     ),
     save_name="craft/half",

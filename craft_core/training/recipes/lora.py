@@ -71,6 +71,7 @@ SLOTS = DataSlots(
             "model itself.",
             captions_tooltip="A caption for each prior image, or one for all.",
             required=False,
+            expands=True,
         ),
     ),
     save_name="craft/lora",
