@@ -2,7 +2,7 @@
 
     python run.py bench fusion [--ranks 16 64] [--size wide|small] [--rounds 7] [--threads N]
 
-Selection: K-LoRA's energies (and so the layer set `auto`) of a random pair on all attention and
+Selection: K-LoRA's sums (and so the layer set `auto`) of a random pair on all attention and
 feed-forward layers of the true SDXL UNet, which a Router measures once a choice of files. Files:
 one layer of each shape of these is baked by every weight merge, and its time counted as often as
 the shape is there. Steps: every run-time method on a random model of the host's SDXL class,
@@ -21,7 +21,7 @@ from unet_layers import sdxl_layers
 
 from craft_lora_pack.comfy_adapter.engine import engine  # isort: skip
 from craft_lora_pack.craft_core.fusion import FUSION, compose
-from craft_lora_pack.craft_core.lora import pair_energies
+from craft_lora_pack.craft_core.lora import pair_statistics
 from craft_lora_pack.craft_core.merging import MERGES, Writing, bake_merge
 from craft_lora_pack.craft_core.registry import Method
 from craft_lora_pack.craft_core.types import ROLES, Branch, Factors, Routing
@@ -47,9 +47,9 @@ def selection(rank: int) -> str:
     layers = adapted_layers()
     pair = random_pair(layers, rank)
     start, worked = time.perf_counter(), time.process_time()
-    energies = pair_energies(pair, layers)
+    top = dict(pair_statistics(pair, layers).shared("top_k"))
     elapsed, worked = time.perf_counter() - start, time.process_time() - worked
-    assert len(energies.top) == len(layers)
+    assert len(top) == len(layers)
     entries = 2 * sum(math.prod(shape) for shape in layers.values())
     return (
         f"selection, rank {rank}: {elapsed:.1f} s ({worked:.1f} s of processor time) for "
@@ -98,7 +98,7 @@ def random_branch(role, layers, rank: int, seed: int) -> Branch:
 def guiders(world: World) -> dict[str, object]:
     bank = world.bank()
     everywhere = (frozenset(bank.layers),) * 2
-    routing = Routing((1.0, 1.0), everywhere, pair_energies(bank.branches, bank.layers))
+    routing = Routing((1.0, 1.0), everywhere, pair_statistics(bank.branches, bank.layers))
     made = {}
     for method in sorted(FUSION, key=lambda method: method.key != "direct"):
         gates = compose(method.function(bank, routing), bank)

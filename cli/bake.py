@@ -7,9 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ..craft_core.errors import CraftError, listed
-from ..craft_core.fusion import compose
-from ..craft_core.lora import pair_energies
+from ..craft_core.fusion import FUSION, compose
 from ..craft_core.lora.storage import read_tensors
 from ..craft_core.lora.text_encoder import merge_text_encoders
 from ..craft_core.lora.without_model import Unplaced, read_together
@@ -26,14 +24,12 @@ from ..craft_core.merging import (
     fused,
     moves,
 )
-from ..craft_core.registry import Method
 from ..craft_core.requests import Expert, FuseData, LayerWatch
-from ..craft_core.routing.auto import split_by_energy
+from ..craft_core.routing.plan import Asked, Given, plan, used_sets
 from ..craft_core.tensor_file import file_hash
+from ..craft_core.time import Moment
 from ..craft_core.training.registry import DTYPES
-from ..craft_core.types import ROLES, Bank, Branch, Gates, Moment, Routing
-
-KNOWN_SETS = ("auto", "all")  # the layer sets that need no names of a model's blocks
+from ..craft_core.types import Branch
 
 
 def read_files(files: Sequence[str]) -> Unplaced:
@@ -48,86 +44,45 @@ def bake_without_model(data: FuseData, watch: LayerWatch) -> str:
     Raises CraftError for mistakes, names that are no layer's among them unless allowed.
     """
     unplaced = read_files([expert.file for expert in data.experts])
-    faults = _require_matched(data, unplaced)
     branches = [
         Branch(Path(expert.file).name, expert.role, file.layers, expert.strength)
         for expert, file in zip(data.experts, unplaced.files, strict=True)
     ]
     result = _baked(data, unplaced, branches, watch)
     result.write(data.path, unplaced.stems)
-    return "\n".join([result.report, *faults, *_met(branches, unplaced)])
+    return "\n".join([result.report, *_met(branches, unplaced)])
 
 
 def _baked(
     data: FuseData, unplaced: Unplaced, branches: Sequence[Branch], watch: LayerWatch
 ) -> Fused:
+    merges = data.method.key in MERGES.keys()
+    # A merge is made of what the direct merge would add up.
+    method, knobs = (FUSION["direct"], {}) if merges else (data.method, data.knobs)
+    asked = Asked(
+        method, knobs, data.layer_sets, allow_unmatched=data.allow_unmatched, named=False,
+        whole=merges,
+    )  # fmt: skip
+    pairs = zip(branches, unplaced.files, strict=True)
+    made = plan(
+        [Given(one, unmatched=file.unmatched) for one, file in pairs], asked, unplaced.shapes
+    )
+    gates, at = compose(made.gates, made.bank), Moment(data.progress, data.steps)
     writing = Writing(data.rank, DTYPES[data.save_as])
-    bank = Bank.of(branches, list(unplaced.shapes))
-    notes: tuple[str, ...] = ()
-    moment, used_sets = None, ""
-    adapted = [len(branch.layers) for branch in branches]
-    if data.method.key in MERGES.keys():
-        baked = bake_merge(branches, unplaced.shapes, data.method, data.knobs, writing)
-        acts = [count if b.strength else 0 for count, b in zip(adapted, branches, strict=True)]
+    if merges:
+        baked = bake_merge(made.bank.branches, unplaced.shapes, data.method, data.knobs, writing)
     else:
-        gates = compose(_gates(data, bank), bank)
-        at = Moment(data.progress, data.steps)
-        moment = at if moves(gates.at, data.steps) else None
-        used_sets = data.layer_sets if data.method.traits.layer_sets else ""
-        baked = bake_gates(bank, gates, at, unplaced.shapes, writing)
-        notes, acts = gates.notes, acting(bank, gates, at)
+        baked = bake_gates(made.bank, gates, at, unplaced.shapes, writing)
     strengths = [expert.strength for expert in data.experts]
     text = merge_text_encoders(unplaced.files, strengths, DTYPES[data.save_as])
-    sources = _sources(data.experts, list(zip(acts, adapted, strict=True)))
-    recipe = Recipe(data.method, data.knobs, sources, writing, moment, used_sets)
-    return fused(recipe, _watched(baked, len(bank.layers), watch), text, notes)
-
-
-def _gates(data: FuseData, bank: Bank) -> Gates:
-    """A run-time method's gates with every marker present; a branch of strength 0 is off."""
-    traits = data.method.traits
-    require_known_sets(data.method, data.layer_sets)
-    on = [branch for branch in bank.branches if branch.strength]
-    auto = bool(on) and traits.layer_sets and data.layer_sets == "auto"
-    energies = pair_energies(on, bank.layers) if auto or traits.energies else None
-    sets = [frozenset(bank.layers)] * len(bank.branches)
-    if auto:
-        by_role = dict(zip(ROLES, split_by_energy(on, bank.layers, energies), strict=True))
-        sets = [by_role[branch.role] for branch in bank.branches]
-    gammas = tuple(float(branch.strength != 0.0) for branch in bank.branches)
-    routing = Routing(gammas, tuple(sets), energies)
-    return data.method.function(bank, routing, **data.knobs)
-
-
-def require_known_sets(method: Method, layer_sets: str) -> None:
-    """CraftError where a method's layer sets are named by a model's blocks."""
-    traits = method.traits
-    named = traits.pinned_layer_set or (layer_sets if traits.layer_sets else "all")
-    if named not in KNOWN_SETS:
-        raise CraftError(
-            f"{method.key} with the layer sets {named.strip().splitlines()[0]} and no model",
-            f"Without a model the layer sets {' and '.join(KNOWN_SETS)} are known",
-            "Give the model with --checkpoint or --unet, or choose "
-            + ("another method" if traits.pinned_layer_set else "--layer-sets auto"),
-        )
-
-
-def _require_matched(data: FuseData, unplaced: Unplaced) -> list[str]:
-    """Report lines of the names that are no layer's; CraftError where they are not allowed."""
-    faults = []
-    for expert, file in zip(data.experts, unplaced.files, strict=True):
-        if file.unmatched:
-            faults.append(
-                f"{Path(expert.file).name}: {len(file.unmatched)} keys "
-                f"({listed(file.unmatched, 6)})"
-            )
-    if faults and not data.allow_unmatched:
-        raise CraftError(
-            "Something given matches nothing: " + "; ".join(faults),
-            "Each key of a LoRA should be a part of a layer's update",
-            "Use files that hold just a LoRA, or go without these keys by --allow-unmatched",
-        )
-    return [f"Matches nothing: {fault}" for fault in faults]
+    acts = acting(made.bank, gates, at)
+    recipe = Recipe(
+        data.method, data.knobs, _sources(data.experts, list(zip(acts, made.adapted, strict=True))),
+        writing, at if moves(gates.at, data.steps) else None,
+        "" if merges else used_sets(data.method, data.layer_sets),
+    )  # fmt: skip
+    watched = _watched(baked, len(made.bank.layers), watch)
+    return fused(recipe, watched, text, [*gates.notes, *made.notes])
 
 
 def _met(branches: Sequence[Branch], unplaced: Unplaced) -> Iterator[str]:

@@ -15,9 +15,10 @@ from ..craft_core.fusion import FUSION
 from ..craft_core.merging import MERGES, require_rank
 from ..craft_core.registry import Method
 from ..craft_core.requests import FuseData, ModelFiles
+from ..craft_core.routing.plan import require_unnamed_sets
 from ..craft_core.tensor_file import Taken, is_writable
 from ..craft_core.training.registry import DTYPES
-from .bake import bake_without_model, require_known_sets
+from .bake import bake_without_model
 from .command import PROGRAM, Command
 from .host import add_host_flags, enter
 from .knob_flags import add_method_flags, chosen_method
@@ -144,7 +145,7 @@ def data_of(options: Namespace) -> FuseData:
     _check_sets(method, sets)
     model = model_of(options)
     if model is None and method.key in FUSION.keys():
-        require_known_sets(method, sets)
+        require_unnamed_sets(method, sets)
     return FuseData(
         model, loras, method, knobs, sets, options.progress, options.steps, options.rank,
         options.save_as, path, options.allow_unmatched,

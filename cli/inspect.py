@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -108,12 +109,9 @@ def inspected(files: Sequence[LoraFile], shapes: Mapping[str, tuple[int, ...]]) 
     for path in shapes:
         if not _adapted(files, path):
             continue
-        updates = [
-            combine(file.layers[path], shapes[path][0]) if path in file.layers else None
-            for file in files
-        ]
-        found = tuple(None if one is None else measure(one) for one in updates)
-        both = [one for one in updates if one is not None]
+        out, updates = shapes[path][0], [file.layers.get(path) for file in files]
+        found = tuple(None if own is None else measure(own, out) for own in updates)
+        both = [combine(own, out) for own in updates if own is not None and len(files) == 2]
         yield Layer(path, found, compare(*both) if len(both) == 2 else None)
 
 
@@ -145,7 +143,10 @@ def _as_json(described: Sequence[Described], layers: Sequence[Layer]) -> Any:
             {
                 "path": layer.path,
                 "block": layer.block,
-                "files": [None if one is None else asdict(one) for one in layer.files],
+                "files": [
+                    None if one is None else asdict(one) | {"kind": a_file.file.kinds[layer.path]}
+                    for one, a_file in zip(layer.files, described, strict=True)
+                ],
                 "pair": None
                 if layer.meeting is None
                 else asdict(layer.meeting) | _pair_numbers([layer]),
@@ -186,6 +187,9 @@ def _summary(
         f"alpha {_range(m.alpha for m in measures)}, |dW| {_size(measures):.4g}, "
         f"top-K sum {sum(m.top for m in measures):.4g} of {sum(m.total for m in measures):.4g}"
     )
+    if file.kinds:
+        counted = Counter(file.kinds.values())
+        yield "   " + ", ".join(f"{kind} in {_layers(n)}" for kind, n in counted.items())
     matrices = count_matrices(file)
     yield f"   text encoder: {matrices or 'no'} matri{'x' if matrices == 1 else 'ces'}"
     if one.kinds:

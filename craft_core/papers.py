@@ -23,6 +23,12 @@ K_LORA = Paper(
     year=2025,
     arxiv="2502.18461",
 )
+EST_LORA = Paper(
+    title="Subject or Style: Adaptive and Training-Free Mixture of LoRAs",
+    authors="Jia-Chen Zhang, Yu-Jie Xiong",
+    year=2025,
+    arxiv="2508.02165",
+)
 LORA_COMPOSITION = Paper(
     title="Multi-LoRA Composition for Image Generation",
     authors="Ming Zhong, Yelong Shen, Shuohang Wang, Yadong Lu, Yizhu Jiao, Siru Ouyang, "

@@ -1,20 +1,24 @@
-"""The values every room passes to the next: factors, branches, a bank, a moment, gates.
+"""The values every room passes to the next: updates, branches, a bank, gates.
 
-    y = base(x) + sum over branches j of gate[row, layer, j](moment) * up_j (down_j x) * scale_j
+    y = base(x) + sum over branches j of gate[row, layer, j](moment) * scale_j * update_j(x)
 
-A *bank* holds the low-rank branches of the adapted layers; *gates* say how much of each branch
-a conditional row gets at a moment of sampling. Values are frozen: a function returns a new one.
+where update_j(x) is up_j (down_j x) for low-rank factors, the usual kind. A *bank* holds the
+branches of the adapted layers; *gates* say how much of each branch a conditional row gets at a
+moment of sampling. Values are frozen: a function returns a new one.
 Shape letters: out, n (inputs), rank; views, layers, branches.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
+
+from .time import Moment
 
 Role = Literal["content", "style"]
 ROLES: tuple[Role, ...] = ("content", "style")
@@ -34,13 +38,86 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Factors:
+class LayerPass:
+    """One pass of inputs through a layer, as an update sees it.
+
+    x: the inputs, (B, ..., n) or (B, n, *spatial). base: what the layer made of them before any
+    update. product: (inputs, weight) -> the layer's own operation with another weight, (m, n) or
+    (m, n, *kernel), and no bias: the same strides and padding.
+    """
+
+    x: Tensor
+    base: Tensor
+    product: Callable[[Tensor, Tensor], Tensor]
+
+
+_Update = TypeVar("_Update", bound="LayerUpdate")
+
+
+class LayerUpdate(ABC):
+    """What an adapter does to one layer: scale times what its tensors make of the inputs.
+
+    Each is a frozen dataclass whose tensor fields are all of its numbers. scale: as the file has
+    it; a strength is never folded in here. rows: (start, length) of the layer's outputs that it
+    covers, None for all. rank: that of dW, at most. inputs: (n, *kernel). is_low_rank: whether
+    `factors` are a smaller form of dW than dW itself.
+    """
+
+    scale: float
+    rows: tuple[int, int] | None
+
+    @property
+    @abstractmethod
+    def rank(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int:
+        """How many outputs it covers."""
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[int, ...]: ...
+
+    @property
+    @abstractmethod
+    def is_low_rank(self) -> bool: ...
+
+    @abstractmethod
+    def delta(self) -> Tensor:
+        """dW in float32, (out, n) or (out, n, *kernel); only the covered rows."""
+
+    @abstractmethod
+    def added(self, layer: LayerPass) -> Tensor:
+        """What it adds to the covered outputs at a scale of 1."""
+
+    @abstractmethod
+    def factors(self) -> Factors:
+        """dW exactly as low-rank factors, however large their rank is."""
+
+    @abstractmethod
+    def entries(self) -> Factors:
+        """Factors of a matrix with the entries of dW in any order, of as low a rank as there is:
+        for what only sums over them."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def with_tensors(self: _Update, tensors: Mapping[str, Tensor]) -> _Update:
+        return replace(self, **tensors)
+
+    def mapped(self: _Update, change: Callable[[Tensor], Tensor]) -> _Update:
+        """With each tensor changed: moved to a device, say."""
+        return self.with_tensors({name: change(value) for name, value in self.tensors().items()})
+
+
+@dataclass(frozen=True)
+class Factors(LayerUpdate):
     """One low-rank update of one layer, dW = scale * up @ down, exactly as a file holds it.
 
     down: (rank, n) for a linear layer, (rank, n, *kernel) for a convolution.
     up: (out, rank), always a matrix (a 1x1 convolution's trailing axes are dropped on reading).
-    scale: alpha / rank of the file; a strength is never folded in here.
-    rows: (start, length) of the layer's outputs that `up` covers, None for all.
+    scale: alpha / rank of the file.
     """
 
     down: Tensor
@@ -52,24 +129,49 @@ class Factors:
     def rank(self) -> int:
         return self.down.shape[0]
 
+    @property
+    def outputs(self) -> int:
+        return self.up.shape[0]
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return tuple(self.down.shape[1:])
+
+    @property
+    def is_low_rank(self) -> bool:
+        return True
+
     def delta(self) -> Tensor:
         """dW in float32, (out, n) or (out, n, *kernel); only the covered rows."""
         flat = self.down.float().flatten(1)  # (rank, n * kernel)
         delta = self.scale * (self.up.float() @ flat)  # (out, n * kernel)
         return delta.reshape(self.up.shape[0], *self.down.shape[1:])
 
+    def added(self, layer: LayerPass) -> Tensor:
+        hidden = layer.product(layer.x, self.down)  # (B, ..., rank) or (B, rank, *spatial)
+        up = self.up.to(hidden.dtype)
+        if self.down.ndim > 2:
+            return (up @ hidden.flatten(2)).unflatten(2, hidden.shape[2:])
+        return hidden @ up.T
+
+    def factors(self) -> Factors:
+        return self
+
+    def entries(self) -> Factors:
+        return self
+
 
 @dataclass(frozen=True)
 class Branch:
-    """A LoRA as the bank carries it: which role it plays and its factors by module path.
+    """A LoRA as the bank carries it: which role it plays and its updates by module path.
 
-    A layer may hold several factors (the q, k and v slices of a fused qkv). strength is the
-    user's dial; it multiplies the product up @ down once.
+    A layer may hold several updates (the q, k and v slices of a fused qkv). strength is the
+    user's dial; it multiplies an update once.
     """
 
     name: str
     role: Role
-    layers: Mapping[str, tuple[Factors, ...]]
+    layers: Mapping[str, tuple[LayerUpdate, ...]]
     strength: float = 1.0
 
 
@@ -94,24 +196,6 @@ class Bank:
 
 
 @dataclass(frozen=True)
-class Moment:
-    """When in sampling a model call happens.
-
-    progress: 0 at the first step of the schedule, 1 at the last (never a call count).
-    steps: number of steps of the schedule, so that progress * (steps - 1) is the step's index,
-    fractional for the second evaluation of a two-stage sampler.
-    """
-
-    progress: float
-    steps: int
-
-    @property
-    def noise(self) -> float:
-        """u, the noise progress of CRAFT-LoRA's App. C: 1 at the first step, 0 at the last."""
-        return 1.0 - self.progress
-
-
-@dataclass(frozen=True)
 class Gates:
     """How much of every branch a conditional row gets at a moment.
 
@@ -126,17 +210,16 @@ class Gates:
 
 
 @dataclass(frozen=True)
-class Energies:
-    """How large the updates of content and style are in each layer that both adapt, as pairs.
+class Statistics:
+    """Numbers about the updates of content and style, by a statistic's name, measured when asked
+    for (lora/statistics).
 
-    top: (S_c, S_s), the sums of the K largest |dW| entries. total: the sums of all |dW|.
-    alone: the sums of all |dW| in the layers that content alone adapts, and style alone; a
-    function, as only one choice of one method asks for them.
+    shared: name -> module path -> (content, style), in each layer that both adapt, in depth order.
+    alone: name -> its sums over the layers that content alone adapts, and style alone.
     """
 
-    top: Mapping[str, tuple[float, float]]
-    total: Mapping[str, tuple[float, float]]
-    alone: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0)
+    shared: Callable[[str], Mapping[str, tuple[float, float]]]
+    alone: Callable[[str], tuple[float, float]] = lambda statistic: (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -145,12 +228,13 @@ class Routing:
 
     gammas: one dial in [0, 1] per branch (0: its marker is absent). CRAFT-LoRA, Eq. 8.
     layer_sets: per branch, the module paths it may act on.
-    energies: of the pair, for the methods that compare updates (Traits.energies).
+    statistics: of the pair, those that the method declares (Traits.statistics); None where it
+    declares none.
     """
 
     gammas: tuple[float, ...]
     layer_sets: tuple[frozenset[str], ...]
-    energies: Energies | None = None
+    statistics: Statistics | None = None
 
     def __post_init__(self) -> None:
         assert all(0.0 <= gamma <= 1.0 for gamma in self.gammas), "a gamma ranges from 0 to 1"
@@ -160,14 +244,16 @@ class Routing:
 class LoraFile:
     """A LoRA file read against a model's names.
 
-    layers: factors by module path. text_encoder: the file's text-encoder tensors under their
+    layers: updates by module path. text_encoder: the file's text-encoder tensors under their
     own keys, untouched, for the host. unmatched: names in the file that point nowhere in the model.
+    kinds: what kind of adapter a layer has, by module path.
     """
 
-    layers: Mapping[str, tuple[Factors, ...]]
+    layers: Mapping[str, tuple[LayerUpdate, ...]]
     text_encoder: Mapping[str, Tensor] = field(default_factory=dict)
     unmatched: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
 
 def constant_gates(value: Tensor, notes: tuple[str, ...] = ()) -> Gates:

@@ -19,6 +19,7 @@ from .run.generate import generate, open_server
 from .run.server import require_port
 from .run.small_world import add_small_world, own_folder, remove_small_world
 from .run.tiers import TIERS, Choice, default_workers, run_tiers
+from .run.world_training import train_world
 from .terminal import say
 
 DEMO = ROOT / "workflows" / "demo_small_world.json"
@@ -99,6 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     world = commands.add_parser("small-world", help="put the demo model into your own ComfyUI")
     world.add_argument("what", choices=("add", "remove"))
     world.set_defaults(run=_small_world)
+    training = commands.add_parser("world", help="train the demo model further (hours)")
+    training.add_argument("what", choices=("train",))
+    training.add_argument("--background", action="store_true", help="at the lowest priority")
+    training.set_defaults(run=_world)
     test = commands.add_parser("test", help="run the tests (all tiers, or one)")
     test.add_argument("tier", nargs="?", choices=tuple(TIERS))
     test.add_argument("--all", action="store_true", help="with the sweeps that CI leaves out")
@@ -155,6 +160,10 @@ def _small_world(chosen: argparse.Namespace, _passed_on: list[str]) -> int:
     change = add_small_world if chosen.what == "add" else remove_small_world
     change(own_folder())
     return 0
+
+
+def _world(chosen: argparse.Namespace, passed_on: list[str]) -> int:
+    return train_world(chosen.background, passed_on)
 
 
 def _test(chosen: argparse.Namespace, passed_on: list[str]) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..comfy_adapter.draw.comparison import comparison_grid, labelled
+from ..comfy_adapter.draw.runs import logged, runs_sheet
 from ..comfy_adapter.engine.engine import set_asymmetric
 from ..comfy_adapter.model.lora_files import lora_stamps
 from ..comfy_adapter.page.notice import warn
 from ..comfy_adapter.page.pair import pair_inputs
 from ..comfy_adapter.page.sockets import CATEGORY, Branches, Encoder, LoraStack, Schedule
+from ..comfy_adapter.page.whole_sigmas import given_sigmas, whole_sigmas_input
 from ..comfy_adapter.page.widgets import layer_set_menu, one
 from ..comfy_adapter.use.router import Request, check_request, layer_set_text, with_own_loras
 from ..comfy_adapter.use.sweep import method_lines, sweep
@@ -28,9 +30,10 @@ class MethodSweep(io.ComfyNode):
             display_name="Method Sweep",
             category=CATEGORY,
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # the models of an equal sweep elsewhere log their own runs
             description="Routes one pair of LoRAs by several fusion methods, each with several "
             "seeds. Everything after it runs once for each: connect model, positive, seed and "
-            "asymmetric to ACFG KSampler, and rows and columns to Comparison Grid.",
+            "asymmetric to ACFG KSampler, and model, rows and columns to Comparison Grid.",
             search_aliases=["craft compare", "xy plot", "lora grid", "method comparison"],
             inputs=[
                 io.Model.Input("model", tooltip="The backbone the LoRAs act on."),
@@ -58,7 +61,7 @@ class MethodSweep(io.ComfyNode):
                              tooltip="Of the first column; the next columns count up."),
                 io.Int.Input("seeds", default=2, min=1, max=64, tooltip="Columns of the grid."),
                 io.Int.Input("steps", default=20, min=1, max=10000,
-                             tooltip="Of your sampler, for the map of who acts when."),
+                             tooltip="Of the run that the planned map is drawn for."),
                 io.Boolean.Input(
                     "asymmetric", default=True, label_on="ACFG", label_off="standard CFG",
                     tooltip="Guidance of the lines that name none.",
@@ -73,10 +76,12 @@ class MethodSweep(io.ComfyNode):
                     tooltip="On: LoRA keys or layer patterns that match nothing are ignored.",
                 ),
                 Encoder.Input("expert_encoder", optional=True, tooltip="From Load Expert Encoder."),
+                whole_sigmas_input(),
             ],
             outputs=[
                 io.Model.Output("models", display_name="model", is_output_list=True,
-                                tooltip="For ACFG KSampler: a routed model for each picture."),
+                                tooltip="For ACFG KSampler: a routed model for each picture. "
+                                "Comparison Grid draws from it who acted."),
                 io.Conditioning.Output("positive", is_output_list=True,
                                        tooltip="The prompt without markers."),
                 io.Int.Output("seed", is_output_list=True, tooltip="For ACFG KSampler's seed."),
@@ -84,7 +89,8 @@ class MethodSweep(io.ComfyNode):
                                   tooltip="For ACFG KSampler's asymmetric."),
                 io.String.Output("rows", is_output_list=True, tooltip="For Comparison Grid."),
                 io.String.Output("columns", is_output_list=True, tooltip="For Comparison Grid."),
-                io.Image.Output("activity", tooltip="Who acts in which layer at which step."),
+                io.Image.Output("activity", tooltip="Who is to act in which layer at which step, "
+                                "made before sampling. Comparison Grid shows who acted."),
                 io.String.Output("report", tooltip="The Router's report of every method."),
             ],
         )  # fmt: skip
@@ -107,13 +113,14 @@ class MethodSweep(io.ComfyNode):
         cls, model, clip, prompt, content_lora, style_lora, content_strength, style_strength,
         layer_sets, methods, first_seed, seeds, steps, asymmetric, schedule=None,
         extra_branches=(), lora_stack=(), allow_unmatched=False, expert_encoder="",
+        whole_sigmas=None,
     ) -> io.NodeOutput:  # fmt: skip
         branches = with_own_loras(
             (content_lora, style_lora), (content_strength, style_strength), extra_branches
         )
         request = Request(
             prompt, branches, layer_set_text(layer_sets), {}, schedule, allow_unmatched,
-            expert_encoder or "",
+            expert_encoder or "", given_sigmas(whole_sigmas),
         )  # fmt: skip
         found = sweep(model, clip, methods, request, steps, lora_stack or ())
         for text in found.warnings:
@@ -122,6 +129,7 @@ class MethodSweep(io.ComfyNode):
         for line, routed in zip(found.lines, found.routed, strict=True):
             guidance = asymmetric if line.asymmetric is None else line.asymmetric
             model = set_asymmetric(routed.model, guidance)  # for samplers that do not ask
+            model = logged(model, line.label, cls.hidden and cls.hidden.unique_id)
             for column in range(seeds):
                 seed = (first_seed + column) % (1 << 64)
                 cells.append((model, routed.conditioning, seed, guidance, line.label))
@@ -143,7 +151,7 @@ class ComparisonGrid(io.ComfyNode):
             category=CATEGORY,
             is_input_list=True,
             description="Puts the pictures of a sweep into one labelled picture: a row for each "
-            "method, a column for each seed.",
+            "method, a column for each seed. Shows too which LoRA acted where and when.",
             search_aliases=["craft compare", "xy plot", "image grid", "contact sheet"],
             inputs=[
                 io.Image.Input("images", tooltip="The sweep's pictures, from VAE Decode."),
@@ -156,13 +164,20 @@ class ComparisonGrid(io.ComfyNode):
                                tooltip="What content was trained on, shown above the grid."),
                 io.Image.Input("style_reference", optional=True,
                                tooltip="What style was trained on, shown above the grid."),
+                io.Model.Input("models", optional=True,
+                               tooltip="Method Sweep's model, for the map of who acted."),
             ],
-            outputs=[io.Image.Output("grid", tooltip="For Preview Image or Save Image.")],
+            outputs=[
+                io.Image.Output("grid", tooltip="For Preview Image or Save Image."),
+                io.Image.Output("acted", display_name="activity",
+                                tooltip="Who acted in which layer at which step, drawn from the "
+                                "runs of the models. Without models: empty."),
+            ],
         )  # fmt: skip
 
     @classmethod
     def execute(
-        cls, images, rows, columns, cell, content_reference=(), style_reference=()
+        cls, images, rows, columns, cell, content_reference=(), style_reference=(), models=()
     ) -> io.NodeOutput:
         references = {"content": content_reference, "style": style_reference}
         heads = [
@@ -172,4 +187,4 @@ class ComparisonGrid(io.ComfyNode):
             if picture is not None
         ]
         cells = labelled(images, rows, columns)
-        return io.NodeOutput(comparison_grid(cells, one(cell, "cell"), heads))
+        return io.NodeOutput(comparison_grid(cells, one(cell, "cell"), heads), runs_sheet(models))

@@ -35,8 +35,9 @@ class LoadLoRABranch(io.ComfyNode):
                 ),
                 io.String.Input(
                     "layers", default="", multiline=True, optional=True, advanced=True,
-                    tooltip="Own layers in place of the role's set: one pattern a line, "
-                    "e.g. up_blocks.0.attentions.1 or double_blocks.0..9. Empty: the role's set.",
+                    tooltip="The only layers it acts on, by any method, in place of the role's "
+                    "set: one pattern a line, e.g. up_blocks.0.attentions.1 or "
+                    "double_blocks.0..9. Empty: the role's set.",
                 ),
                 Branches.Input(
                     "branches", optional=True, tooltip="Branches to add this one to."

@@ -9,6 +9,7 @@ from ..comfy_adapter.model.lora_files import lora_stamps
 from ..comfy_adapter.page.notice import tell, warn
 from ..comfy_adapter.page.pair import pair_inputs
 from ..comfy_adapter.page.sockets import CATEGORY, Branches, Encoder, LoraStack, Schedule
+from ..comfy_adapter.page.whole_sigmas import given_sigmas, whole_sigmas_input
 from ..comfy_adapter.page.widgets import layer_set_menu, method_menu
 from ..comfy_adapter.use.router import Request, check_request, layer_set_text, route, with_own_loras
 from ..craft_core.fusion import FUSION
@@ -67,6 +68,7 @@ class Router(io.ComfyNode):
                     tooltip="A scale for each layer of each LoRA, by what the marked phrases say: "
                     "from Load Expert Encoder or Train Expert Encoder. None: markers alone.",
                 ),
+                whole_sigmas_input(),
             ],
             outputs=[
                 io.Model.Output("routed_model", display_name="model",
@@ -93,14 +95,14 @@ class Router(io.ComfyNode):
     def execute(
         cls, model, clip, prompt, content_lora, style_lora, content_strength, style_strength,
         layer_sets, method, schedule=None, extra_branches=(), lora_stack=(),
-        allow_unmatched=False, expert_encoder="",
+        allow_unmatched=False, expert_encoder="", whole_sigmas=None,
     ) -> io.NodeOutput:  # fmt: skip
         branches = with_own_loras(
             (content_lora, style_lora), (content_strength, style_strength), extra_branches
         )
         request = Request(
             prompt, branches, layer_set_text(layer_sets), method, schedule, allow_unmatched,
-            expert_encoder or "",
+            expert_encoder or "", given_sigmas(whole_sigmas),
         )  # fmt: skip
         routed = route(model, clip, request, lora_stack or ())
         for text in routed.warnings:

@@ -23,7 +23,10 @@ from .world.objects import OBJECTS
 from .world.render import render, to_tensor_range
 from .world.styles import STYLES
 
-JUDGE = Path(__file__).parent / "models" / "judge" / "craft_small_world_judge.safetensors"
+FOLDER = Path(__file__).parent / "models" / "judge"
+JUDGE = FOLDER / "craft_small_world_judge.safetensors"
+SECOND_JUDGE = FOLDER / "craft_small_world_second_judge.safetensors"  # the same from another seed
+JUDGES = (JUDGE, SECOND_JUDGE)
 WIDTH = 128  # of an embedding
 CHANNELS = (48, 80, 128, 192)  # at 32x32, 16x16, 8x8 and 4x4
 

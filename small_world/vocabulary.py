@@ -2,11 +2,11 @@
 
 import re
 
-from .architecture import VOCABULARY_SIZE
+from .architecture import TEXT_LENGTH, VOCABULARY_SIZE
 from .world.composed import PARTS
 from .world.icons import ICONS
 from .world.objects import DRAWN, FAMILIES
-from .world.styles import STYLES
+from .world.styles import LATER_STYLES, STYLES
 
 START, END, UNKNOWN = 0, 1, 2
 FILLERS = (
@@ -22,8 +22,9 @@ def build_words() -> dict[str, int]:
 
     New words go to the end, so that the ids of a trained text encoder stay what they were.
     """
-    first = [*FILLERS, *PLACEHOLDERS, *FAMILIES, *DRAWN, *STYLES]
-    ordered = dict.fromkeys([*first, *ICONS, *PARTS])
+    first_styles = [name for name in STYLES if name not in LATER_STYLES]
+    first = [*FILLERS, *PLACEHOLDERS, *FAMILIES, *DRAWN, *first_styles]
+    ordered = dict.fromkeys([*first, *ICONS, *PARTS, *LATER_STYLES])
     words = {"<start>": START, "<end>": END, "<unknown>": UNKNOWN}
     words.update({word: len(words) + i for i, word in enumerate(ordered)})
     assert len(words) <= VOCABULARY_SIZE, "raise VOCABULARY_SIZE and train again"
@@ -38,3 +39,9 @@ def split_words(text: str) -> list[str]:
 def encode(text: str, words: dict[str, int]) -> list[int]:
     """Prompt -> ids without start and end; an unknown word becomes the id of `<unknown>`."""
     return [words.get(word, UNKNOWN) for word in split_words(text)]
+
+
+def padded_ids(text: str, words: dict[str, int]) -> list[int]:
+    """TEXT_LENGTH ids: start, words, end, then end as padding, as the host pads."""
+    ids = [START, *encode(text, words)][: TEXT_LENGTH - 1]
+    return ids + [END] * (TEXT_LENGTH - len(ids))

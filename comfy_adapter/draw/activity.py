@@ -11,14 +11,15 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ...craft_core.types import ROLES, Bank, Gates, Moment, Role
+from ...craft_core.time import Moment
+from ...craft_core.types import ROLES, Bank, Gates, Role
 from ..engine.recorder import Record, Recorder
 from .pictures import CONTENT, INK, PAPER, STYLE, to_image
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM, _GAP = 720, 84, 14, 34, 34, 12
 _STEP, _SHORT, _TALL = 10, 120, 300  # height of a step; of a map with few, and with many
 _SMALL, _LARGE = 20, 22  # a node shows the sheet at half its size or less
-_HEADING = "who acted where and when"
+HEADING = "who acted where and when"
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class Activity:
     row: str = "step"
 
     @classmethod
-    def of(cls, bank: Bank, gates: Gates, steps: int) -> Activity:
-        """At each step of a run of `steps`."""
-        tables = [gates.at(Moment(i / max(1, steps - 1), steps)) for i in range(steps)]
+    def of(cls, bank: Bank, gates: Gates, moments: Sequence[Moment]) -> Activity:
+        """What the gates give at each of these moments, a step each."""
+        tables = [gates.at(moment) for moment in moments]
         return cls(_amounts(tables, [b.role for b in bank.branches]), bank.layers)
 
     @classmethod
@@ -56,13 +57,21 @@ def _amounts(tables: Sequence[Tensor], roles: Sequence[Role]) -> Tensor:
     return torch.stack([table.abs().mean(dim=0) @ of_role for table in tables])
 
 
-def activity_sheet(labels: Sequence[str], activities: Sequence[Activity]) -> Tensor:
-    """IMAGE (1, h, w, 3): a map for each label, one below the other, all on one scale."""
-    full = max((float(one.amounts.sum(dim=2).max()) for one in activities if one.layers), default=0)
+def activity_sheet(
+    labels: Sequence[str], activities: Sequence[Activity | None], heading: str = ""
+) -> Tensor:
+    """IMAGE (1, h, w, 3): a map for each label, one below the other, all on one scale.
+
+    None: nothing is known of it, as no run is recorded. heading: what the maps are.
+    """
+    known = [one for one in activities if one and one.layers]
+    full = max((float(one.amounts.sum(dim=2).max()) for one in known), default=0)
     maps = [_map(label, one, full) for label, one in zip(labels, activities, strict=True)]
     height = _TOP + sum(picture.height for picture in maps) + _GAP * len(maps)
     sheet = Image.new("RGB", (_WIDTH, height), PAPER)
-    _legend(ImageDraw.Draw(sheet))
+    draw = ImageDraw.Draw(sheet)
+    _legend(draw)
+    draw.text((14, 18), heading, fill=INK, font=_font(_SMALL), anchor="lm")
     y = _TOP
     for picture in maps:
         sheet.paste(picture, (0, y))
@@ -78,7 +87,7 @@ def recorded_sheet(recorder: Recorder, steps: int, sampler: str = "") -> Tensor 
     records = list(recorder.records.values())
     if not records:
         return None
-    titles = [_clipped(f"{_HEADING}: {sampler}" if sampler else _HEADING)]
+    titles = [_clipped(f"{HEADING}: {sampler}" if sampler else HEADING)]
     titles += [f"Router {number} of {len(records)}" for number in range(2, len(records) + 1)]
     return activity_sheet(titles, [Activity.recorded(one, steps) for one in records])
 
@@ -94,16 +103,17 @@ def _clipped(title: str) -> str:
     return clipped
 
 
-def _map(label: str, activity: Activity, full: float) -> Image.Image:
-    steps, layers = activity.amounts.shape[:2]
+def _map(label: str, activity: Activity | None, full: float) -> Image.Image:
+    steps, layers = activity.amounts.shape[:2] if activity else (0, 0)
     tall = min(_TALL, max(_SHORT, steps * _STEP))
     wide = _WIDTH - _LEFT - _RIGHT
     picture = Image.new("RGB", (_WIDTH, _TOP + tall + _BOTTOM), PAPER)
     draw = ImageDraw.Draw(picture)
     draw.text((_LEFT, 4), ", ".join(label.split("\n")), fill=INK, font=_font(_LARGE))
     small = _font(_SMALL)
-    if not layers:
-        draw.text((_LEFT, _TOP + 4), "no branch acts", fill=INK, font=small)
+    if activity is None or not layers:
+        text = "no run is recorded" if activity is None else "no branch acts"
+        draw.text((_LEFT, _TOP + 4), text, fill=INK, font=small)
         return picture
     shrinks = layers > wide or steps > tall
     how = Image.Resampling.BOX if shrinks else Image.Resampling.NEAREST

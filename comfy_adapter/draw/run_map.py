@@ -13,23 +13,18 @@ from typing import Any
 
 import comfy.patcher_extension
 from comfy_api.latest import io, ui
-from comfy_execution.graph import DynamicPrompt
-from comfy_execution.graph_utils import is_link
 from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 from torch import Tensor
 
-from ...client.progress import title_of
-from ..engine.recorder import RECORDER, Recorder
+from ..engine.recorder import RECORDERS, SAMPLER, Recorder, recording
 from .activity import recorded_sheet
+from .runs import Runs, Sampler, sampler_title
 
 LOG = logging.getLogger("craft")
 VIEWER = "craft_viewer"  # its key in a MODEL's transformer options, and its wrapper's
 _OUTER = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
-
-
-Sampler = tuple[str, str]  # its id in the prompt and its type: pages give ids again
 
 
 @dataclass
@@ -37,16 +32,21 @@ class Viewer:
     """The node that shows the maps of a MODEL's runs: of each sampler, those of its last prompt.
 
     node: its id in the prompt; None where no prompt runs. before: whom it took the MODEL over from.
-    pictures: of each sampler, as the host saved them, by what they show. ran: those
-    that ran in the prompt under way. sent: what the page has from it; None before the first.
+    runs: the pictures of each sampler, as the host saved them, by what they show. sent: what the
+    page has from it in the prompt under way; None before the first.
     """
 
     node: str | None
     before: Viewer | None = None
-    pictures: dict[Sampler, dict[bytes, Any]] = field(default_factory=dict)
-    prompt: str = ""
-    ran: set[Sampler] = field(default_factory=set)
+    runs: Runs = field(init=False)
     sent: list[Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.runs = Runs(self.node)
+
+    @property
+    def pictures(self) -> dict[Sampler, dict[bytes, Any]]:
+        return self.runs.kept
 
     def is_seen(self) -> bool:
         """Whether a page waits for what this node shows."""
@@ -58,7 +58,7 @@ class Viewer:
     def show(self, recorder: Recorder, steps: int) -> None:
         """The map of a run that ended, in place of those of its sampler's earlier prompts."""
         sampler = self._begin()
-        sheet = recorded_sheet(recorder, steps, _title(sampler[0]))
+        sheet = recorded_sheet(recorder, steps, sampler_title(sampler[0]))
         if sheet is not None:
             self._add(sampler, sheet)
         self._send()
@@ -77,22 +77,11 @@ class Viewer:
             self.before.withdraw()
 
     def _begin(self) -> Sampler:
-        """The sampler that runs; its first run in a prompt drops its maps of earlier prompts.
-
-        Inside a node that expands it is that node: a kept one expands no more. Maps of samplers
-        that left the prompt, or that this node no longer leads to, are dropped.
-        """
-        context, dynprompt = get_executing_context(), get_progress_state().dynprompt
-        if self.prompt != context.prompt_id:
-            self.prompt, self.ran, self.sent = context.prompt_id, set(), None
-        node, here = (dynprompt.get_real_node_id(one) for one in (context.node_id, self.node))
-        sampler = (node, _kind(dynprompt, node))
-        if sampler not in self.ran:
-            self.ran.add(sampler)
-            self.pictures[sampler] = {}
-        for one in self.pictures.keys() - self.ran:
-            if _kind(dynprompt, one[0]) != one[1] or here not in _sources(dynprompt, one[0]):
-                del self.pictures[one]
+        """The sampler that runs, as Runs tells it; what a prompt before was sent counts no more."""
+        before = self.runs.prompt
+        sampler = self.runs.begin({})
+        if self.runs.prompt != before:
+            self.sent = None
         return sampler
 
     def _shown(self) -> dict[bytes, Any]:
@@ -118,35 +107,9 @@ class Viewer:
             "node": self.node,
             "display_node": get_progress_state().dynprompt.get_display_node_id(self.node),
             "output": map_output(pictures),
-            "prompt_id": self.prompt,
+            "prompt_id": self.runs.prompt,
         }
         server.send_sync("executed", message, server.client_id)
-
-
-def _kind(dynprompt: DynamicPrompt, node: str) -> str:
-    """Its type; none where it is not in the prompt."""
-    return dynprompt.get_node(node)["class_type"] if dynprompt.has_node(node) else ""
-
-
-def _sources(dynprompt: DynamicPrompt, node: str) -> set[str]:
-    """The node and all those of the prompt that lead to it; none where it is not in the prompt."""
-    found, ahead = set(), [node]
-    while ahead:
-        one = ahead.pop()
-        if one not in found and dynprompt.has_node(one):
-            found.add(one)
-            ahead += [
-                link[0] for link in dynprompt.get_node(one)["inputs"].values() if is_link(link)
-            ]
-    return found
-
-
-def _title(node: str) -> str:
-    """As the page calls the node. The maps' font has ASCII alone: else the node's type and id."""
-    dynprompt = get_progress_state().dynprompt
-    asked = dynprompt.get_node(node) if dynprompt.has_node(node) else {}
-    title = str(title_of(asked))
-    return title if title.isascii() else f"{asked['class_type']} #{node}"
 
 
 def map_output(pictures: list[Any]) -> dict[str, Any]:
@@ -173,13 +136,11 @@ def _watched(executor: Any, noise: Any, latent: Any, sampler: Any, sigmas: Tenso
     """OUTER_SAMPLE: one sampling run. A failed or interrupted one shows nothing."""
     options = executor.class_obj.model_options["transformer_options"]
     viewer = options[VIEWER]
-    if RECORDER in options or not viewer.is_seen():  # a recorder is another's, who shows the map
+    readers = options.get(RECORDERS, {})  # the sampling node shows the map itself, or a run around
+    if SAMPLER in readers or VIEWER in readers or not viewer.is_seen():
         return executor(noise, latent, sampler, sigmas, *args, **kwargs)
-    recorder = options[RECORDER] = Recorder()
-    try:
+    with recording(options, VIEWER) as recorder:
         output = executor(noise, latent, sampler, sigmas, *args, **kwargs)
-    finally:
-        del options[RECORDER]
     try:
         viewer.show(recorder, len(sigmas) - 1)
     except OSError as error:  # a full disk: the picture that was sampled is worth more

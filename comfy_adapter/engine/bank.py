@@ -1,8 +1,9 @@
-"""The bank's factors as a module the host loads, counts and offloads like any other model."""
+"""The bank's updates as a module the host loads, counts and offloads like any other model."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import comfy.model_patcher
 import torch
 from torch import Tensor, nn
 
-from ...craft_core.types import Bank, Factors
+from ...craft_core.types import Bank, Factors, LayerUpdate
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,22 @@ class Group:
     rows: tuple[int, int] | None
 
 
+@dataclass(frozen=True)
+class Single:
+    """One update that adds by its own algebra, as no other can be stacked with it.
+
+    name: parameter prefix in the module. update: its numbers are the module's, so here it has
+    none (its tensors are on the meta device).
+    """
+
+    name: str
+    branch: int
+    update: LayerUpdate
+
+
 class BankModule(nn.Module):
-    """Stacked factors of all branches: per group `down` (ranks, n, *kernel), `up` (out, ranks)."""
+    """Stacked factors of all branches: per group `down` (ranks, n, *kernel), `up` (out, ranks);
+    and every other update with its own tensors."""
 
     def __init__(self, bank: Bank, dtype: torch.dtype) -> None:
         super().__init__()
@@ -44,12 +59,16 @@ class BankModule(nn.Module):
         self.groups: list[list[Group]] = [
             self._stack(index, bank, path, dtype) for index, path in enumerate(bank.layers)
         ]
+        self.singles: list[list[Single]] = [
+            list(self._single(index, bank, path, dtype)) for index, path in enumerate(bank.layers)
+        ]
 
     def _stack(self, index: int, bank: Bank, path: str, dtype: torch.dtype) -> list[Group]:
         by_rows: dict[tuple[int, int] | None, list[tuple[int, Factors]]] = {}
         for j, branch in enumerate(bank.branches):
-            for factors in branch.layers.get(path, ()):
-                by_rows.setdefault(factors.rows, []).append((j, factors))
+            for update in branch.layers.get(path, ()):
+                if isinstance(update, Factors):
+                    by_rows.setdefault(update.rows, []).append((j, update))
         groups = []
         for part, (rows, members) in enumerate(by_rows.items()):
             name = f"layer_{index}_{part}"
@@ -57,6 +76,16 @@ class BankModule(nn.Module):
             self._add(f"{name}_up", torch.cat([f.up.to(dtype) for _, f in members], 1))
             groups.append(Group(name, _slots(members), rows))
         return groups
+
+    def _single(self, index: int, bank: Bank, path: str, dtype: torch.dtype) -> Iterator[Single]:
+        for j, branch in enumerate(bank.branches):
+            for part, update in enumerate(branch.layers.get(path, ())):
+                if isinstance(update, Factors):
+                    continue
+                name = f"layer_{index}_{j}_{part}"
+                for field, tensor in update.tensors().items():
+                    self._add(f"{name}_{field}", tensor.to(dtype))
+                yield Single(name, j, update.mapped(lambda tensor: tensor.to("meta")))
 
     def _add(self, name: str, value: Tensor) -> None:
         self.register_parameter(name, nn.Parameter(value.contiguous(), requires_grad=False))
@@ -67,6 +96,13 @@ class BankModule(nn.Module):
         down = getattr(self, f"{group.name}_down")
         up = getattr(self, f"{group.name}_up")
         return down.to(like.device, like.dtype), up.to(like.device, like.dtype)
+
+    def update(self, single: Single, like: Tensor) -> LayerUpdate:
+        """A single update on `like`'s device and dtype; read anew at each call, too."""
+        return single.update.with_tensors({
+            field: getattr(self, f"{single.name}_{field}").to(like.device, like.dtype)
+            for field in single.update.tensors()
+        })  # fmt: skip
 
     def get_dtype(self) -> torch.dtype:
         return self.dtype
@@ -81,7 +117,7 @@ def _slots(members: list[tuple[int, Factors]]) -> tuple[Slot, ...]:
 
 
 def bank_patcher(bank: Bank, like: Any) -> Any:
-    """A ModelPatcher around the bank's factors, in the inference dtype of the MODEL `like`."""
+    """A ModelPatcher around the bank's updates, in the inference dtype of the MODEL `like`."""
     module = BankModule(bank, like.model.get_dtype_inference())
     return _patcher(module, like.load_device, like.offload_device)
 

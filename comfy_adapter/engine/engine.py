@@ -7,7 +7,7 @@ assigned; around each model call, the gates of its moment are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -19,11 +19,11 @@ from torch import Tensor
 
 from ...craft_core.errors import CraftError
 from ...craft_core.guidance.acfg import row_gates
-from ...craft_core.schedule.clock import model_table, moment
+from ...craft_core.time import Timeline, model_table
 from ...craft_core.types import Bank, Gates
 from .bank import bank_patcher
 from .hooks import Call, Run, attached
-from .recorder import RECORDER, Recorder
+from .recorder import RECORDERS, SAMPLER, Recorder, add_recorder
 from .roles import Role, Roles
 
 KEY = "craft_lora_bank"
@@ -34,14 +34,13 @@ _WRAPPERS = comfy.patcher_extension.WrappersMP
 
 @dataclass
 class _Session:
-    """One sampling run under way: its schedule, roles and, per device, the call now running."""
+    """One sampling run under way: its time, roles and, per device, the call now running."""
 
-    sigmas: tuple[float, ...]
+    time: Timeline
     roles: Roles
     asymmetric: bool
-    recorder: Recorder | None = None
+    recorders: Sequence[Recorder] = ()
     calls: dict[int, Call] = field(default_factory=dict)
-    levels: Any = None  # noise levels of the model's own clock, where the gates live on it
     batch: int | None = None  # images a conditioning evaluates, as the host says it
     compiled: bool = False
 
@@ -49,8 +48,10 @@ class _Session:
 class RoutedBank:
     """The layers of a bank and its gates on one MODEL: the wrappers the host calls."""
 
-    def __init__(self, bank: Bank, gates: Gates, own_clock: bool, factors_key: str) -> None:
-        self.layers, self.gates, self.own_clock = bank.layers, gates, own_clock
+    def __init__(
+        self, bank: Bank, gates: Gates, whole: Sequence[float] | None, factors_key: str
+    ) -> None:
+        self.layers, self.gates, self.whole = bank.layers, gates, whole
         self.roles = tuple(branch.role for branch in bank.branches)
         self.factors_key = factors_key
         self._session: _Session | None = None
@@ -68,8 +69,10 @@ class RoutedBank:
     ) -> Iterator[None]:
         roles = options.setdefault(ROLES, Roles())
         roles.join(guider.conds, self.gates.views, copy_all=not asymmetric)
-        session = _Session(tuple(sigmas.tolist()), roles, asymmetric, options.get(RECORDER))
-        session.levels = noise_levels(guider.model_patcher) if self.own_clock else None
+        levels = noise_levels(guider.model_patcher)
+        time = Timeline.of(sigmas.tolist(), levels, self.whole)
+        recorders = tuple(options.get(RECORDERS, {}).values())
+        session = _Session(time, roles, asymmetric, recorders)
         session.compiled = _is_compiled(guider)
         with ExitStack() as stack:
             for patcher in _patchers(guider):
@@ -120,8 +123,8 @@ class RoutedBank:
         uuids = options.get("uuids") or [None]
         sigma = float(options["sigmas"][0])
         table = self._table(session, sigma)
-        if session.recorder is not None:
-            session.recorder.note(self.factors_key, self.layers, self.roles, sigma, table)
+        for recorder in session.recorders:
+            recorder.note(self.factors_key, self.layers, self.roles, sigma, table)
         runs, at = [], 0
         for role, members in groupby(session.roles.of(key) for key in uuids):
             size = len(list(members))
@@ -132,7 +135,7 @@ class RoutedBank:
         return _tiled(_joined(runs), len(uuids), rows, session.batch)
 
     def _table(self, session: _Session, sigma: float) -> Tensor:
-        return self.gates.at(moment(sigma, session.sigmas, session.levels))
+        return self.gates.at(session.time.at(sigma))
 
     def _gates(self, table: Tensor, role: Role, asymmetric: bool) -> list[list[float]] | None:
         kind = "cond" if role.conditional else "uncond"
@@ -202,18 +205,22 @@ def _patchers(guider: Any) -> list[Any]:
 
 
 def attach(
-    model: Any, bank: Bank, gates: Gates, own_clock: bool = False, factors: Any = None
+    model: Any,
+    bank: Bank,
+    gates: Gates,
+    whole: Sequence[float] | None = None,
+    factors: Any = None,
 ) -> Any:
     """A clone of MODEL that carries the bank; nothing of the given MODEL changes.
 
-    own_clock: the gates' progress runs over the model's whole noise range, not the run's steps.
+    whole: the sigmas that a sampler's run is a part of, where several make one picture.
     factors: the bank's patcher, where several MODELs share one.
     """
     routed = model.clone()
     if not bank.layers:
         return routed
     key = f"{KEY}_{sum(1 for name in routed.additional_models if name.startswith(KEY))}"
-    carrier = RoutedBank(bank, gates, own_clock, key)
+    carrier = RoutedBank(bank, gates, whole, key)
     routed.set_additional_models(key, [factors or bank_patcher(bank, routed)])
     routed.add_wrapper_with_key(_WRAPPERS.SAMPLER_SAMPLE, key, carrier.sample)
     routed.add_wrapper_with_key(_WRAPPERS.CALC_COND_BATCH, key, carrier.count)
@@ -232,10 +239,10 @@ def set_asymmetric(model: Any, asymmetric: bool) -> Any:
     return clone
 
 
-def recorded(model: Any) -> tuple[Any, Recorder]:
-    """A clone whose sampling runs are noted, and where."""
+def recorded(model: Any, reader: str = SAMPLER) -> tuple[Any, Recorder]:
+    """A clone whose sampling runs are noted, and where. reader: who reads the notes."""
     clone, recorder = model.clone(), Recorder()
-    clone.model_options["transformer_options"][RECORDER] = recorder
+    add_recorder(clone.model_options["transformer_options"], reader, recorder)
     return clone, recorder
 
 

@@ -1,6 +1,6 @@
-"""Row-gated low-rank branches: torch forward hooks on exactly the adapted layers.
+"""Row-gated branches: torch forward hooks on exactly the adapted layers.
 
-    y[rows] += gate * scale * (x[rows] down^T) up^T
+    y[rows] += gate * scale * (x[rows] down^T) up^T      or what another kind of update adds
 
 A hook adds to what its layer returns; it never replaces `forward` and never touches a weight, so
 packs that wrap forwards stack with it in any order, and quantised or streamed bases stay exact.
@@ -12,13 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...craft_core.errors import CraftError
-from .bank import BankModule, Group
+from ...craft_core.types import LayerPass
+from .bank import BankModule, Group, Single
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class LayerHook:
 
     def __init__(self, index: int, path: str, bank: BankModule, call: Call) -> None:
         self.index, self.path, self.bank, self.call = index, path, bank, call
-        self.groups = bank.groups[index]
+        self.groups, self.singles = bank.groups[index], bank.singles[index]
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Any:
         for run in self.call.runs:
@@ -114,9 +116,28 @@ class LayerHook:
     ) -> Tensor:
         if torch.is_grad_enabled() and y.requires_grad:
             y = y.clone()
+        own = [  # of what the layer itself returned, so before anything is added to it
+            (single, _added(module, x[rows], y[rows], single, self.bank))
+            for single in self.singles
+            if gates[single.branch]
+        ]
         for group in self.groups:
             _add_group(module, x[rows], y[rows], group, self.bank, gates)
+        for single, added in own:
+            _add_single(y[rows], added, single, gates)
         return y
+
+
+def _added(module: Any, x: Tensor, y: Tensor, single: Single, bank: BankModule) -> Tensor:
+    product = partial(_project, module)
+    return bank.update(single, x).added(LayerPass(x, y, product))
+
+
+def _add_single(y: Tensor, added: Tensor, single: Single, gates: Sequence[float]) -> None:
+    update = single.update
+    if update.rows is not None:
+        y = y.narrow(1 if len(update.inputs) > 1 else -1, *update.rows)
+    y.add_(added, alpha=gates[single.branch] * update.scale)
 
 
 def _add_group(

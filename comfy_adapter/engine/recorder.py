@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
 from ...craft_core.types import Role
 
-RECORDER = "craft_recorder"  # its key in a MODEL's transformer options
+RECORDERS = "craft_recorder"  # their key in a MODEL's transformer options, by who reads them
+SAMPLER = "sampler"  # a sampling node of ours, which shows the map of its run itself
 
 
 @dataclass
@@ -37,3 +40,22 @@ class Recorder:
         if not record.sigmas or record.sigmas[-1] != sigma:
             record.sigmas.append(sigma)
             record.tables.append(table)
+
+
+def add_recorder(options: dict[str, Any], reader: str, recorder: Recorder) -> None:
+    """Into a MODEL's transformer options, beside those of other readers."""
+    options[RECORDERS] = {**options.get(RECORDERS, {}), reader: recorder}
+
+
+@contextmanager
+def recording(options: dict[str, Any], reader: str) -> Iterator[Recorder]:
+    """A recorder of what samples inside, with these transformer options."""
+    before, recorder = options.get(RECORDERS), Recorder()
+    add_recorder(options, reader, recorder)
+    try:
+        yield recorder
+    finally:
+        if before is None:
+            del options[RECORDERS]
+        else:
+            options[RECORDERS] = before

@@ -14,7 +14,7 @@ import folder_paths
 
 from ...craft_core.errors import CraftError
 from ...craft_core.lora import read_lora
-from ...craft_core.routing.layer_sets import parse_layer_sets
+from ...craft_core.routing.layer_sets import of_one_role, parse_layer_sets
 from ...craft_core.types import Branch, LoraFile, Role
 from ..engine.modules import host_names, model_layers
 
@@ -76,32 +76,38 @@ def branch(chosen: BranchFile, file: LoraFile) -> Branch:
     return Branch(chosen.name, chosen.role, file.layers, chosen.strength)
 
 
-def patch_text_encoder(clip: Any, file: LoraFile, strength: float) -> tuple[Any, tuple[str, ...]]:
-    """(CLIP with the file's text-encoder part, keys the text encoder does not have).
+def unknown_text_keys(clip: Any, file: LoraFile) -> tuple[str, ...]:
+    """Keys of the file's text-encoder part that a CLIP does not have, at whatever strength."""
+    if not file.text_encoder:
+        return ()
+    names, patches = _text_patches(clip, file)
+    taken = set(clip.clone().add_patches(patches))
+    known = tuple(name for name, key in names.items() if key in taken)
+    return tuple(key for key in file.text_encoder if not key.startswith(known))
 
-    The host's own maps and patches do it, on a clone; strength 0 or no such part: CLIP itself.
+
+def patch_text_encoder(clip: Any, file: LoraFile, strength: float) -> Any:
+    """CLIP with the file's text-encoder part, on a clone; strength 0 or no such part: CLIP itself.
+
+    The host's own maps and patches do it; keys that they do not know are left out.
     """
     if not file.text_encoder or strength == 0.0:
-        return clip, ()
-    names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
-    patches = comfy.lora.load_lora(dict(file.text_encoder), names, log_missing=False)
+        return clip
     patched = clip.clone()
-    taken = set(patched.add_patches(patches, strength))
-    known = tuple(name for name, key in names.items() if key in taken)
-    missing = tuple(k for k in file.text_encoder if not k.startswith(known))
-    return patched, missing
+    patched.add_patches(_text_patches(clip, file)[1], strength)
+    return patched
 
 
-def own_layers_text(layers: str, role: Role) -> str:
-    """A branch's own patterns as layer-set text of its role; "" where it has none."""
-    lines = (line.split("#", 1)[0].strip() for line in layers.splitlines())
-    return "\n".join(f"{role}: {line}" for line in lines if line)
+def _text_patches(clip: Any, file: LoraFile) -> tuple[dict, dict]:
+    """(key of the CLIP's weight by the name in a file, patches by key)."""
+    names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
+    return names, comfy.lora.load_lora(dict(file.text_encoder), names, log_missing=False)
 
 
 def check_own_layers(layers: str) -> bool | str:
     """True, or why the patterns cannot be read."""
     try:
-        text = own_layers_text(layers, "content")
+        text = of_one_role(layers, "content")
         if text:
             parse_layer_sets(text)
     except CraftError as error:

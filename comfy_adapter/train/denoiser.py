@@ -220,17 +220,17 @@ def _hook(edit: Edit) -> Callable[..., Tensor]:
 def _call_of(layer: Any, x: Tensor, output: Tensor) -> LayerCall:
     is_convolution = hasattr(layer, "kernel_size")
 
-    def apply(weight: Tensor) -> Tensor:
-        weight = weight.to(x.dtype)
+    def product(inputs: Tensor, weight: Tensor) -> Tensor:
+        weight = weight.to(inputs.dtype)
         if is_convolution:
-            return layer._conv_forward(x, weight, None)
-        return functional.linear(x, weight)
+            return layer._conv_forward(inputs, weight, None)
+        return functional.linear(inputs, weight)
 
     def weight() -> Tensor:
         return comfy.ops.cast_bias_weight(layer, x)[0]
 
     bias = None if layer.bias is None else layer.bias.to(output.device)
-    return LayerCall(x, output, bias, weight, apply, is_convolution)
+    return LayerCall(x, output, bias, weight, product, is_convolution)
 
 
 def _checkpoint_blocks(network: nn.Module) -> Callable[[], None]:

@@ -10,19 +10,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...craft_core.encoder.network import Phrases
-from ...craft_core.errors import CraftError, listed
+from ...craft_core.errors import CraftError
+from ...craft_core.fusion import FUSION
 from ...craft_core.registry import Method
-from ...craft_core.routing.layer_sets import resolve
 from ...craft_core.routing.markers import MarkedPrompt, gammas
-from ...craft_core.routing.presets import PRESETS
+from ...craft_core.routing.plan import Asked, plan
 from ...craft_core.training import Dataset, Lessons, Phrased
 from ...craft_core.training.slots import LAYERS, UNMATCHED, PictureSlot
 from ...craft_core.types import Branch, LoraFile
 from ..engine.modules import model_layers
-from ..model.energies import auto_sets
 from ..model.expert_encoder import concept, phrases
-from ..model.lora_files import BranchFile, branch, patch_text_encoder, read
-from ..use.router import own_set
+from ..model.given import given
+from ..model.lora_files import BranchFile, patch_text_encoder, read
 from .data import Encoder, dataset, marked_captions
 from .train import CANCEL, Captioned, Filled, Prepared, Source, identity
 
@@ -46,7 +45,7 @@ def read_experts(
     captions have their phrases marked."""
     experts = Experts(filled.loras, filled.choices[LAYERS], filled.choices[UNMATCHED])
     files = [read(chosen, source.model) for chosen in experts.files]
-    branches, notes = _branches(source.model, experts, files)
+    branches, notes = _branches(source, experts, files)
     texts = _Texts(source, experts.files, files)
     phrased = {
         slot.key: texts.phrased(filled.pictures[slot.key], slot.noun)
@@ -60,49 +59,35 @@ def read_experts(
 
 
 def _branches(
-    model: Any, experts: Experts, files: Sequence[LoraFile]
+    source: Source, experts: Experts, files: Sequence[LoraFile]
 ) -> tuple[list[Branch], list[str]]:
-    """(the branches with the layers each may act on, report lines), as the Router sees them."""
+    """(the branches with the layers each may act on, report lines), as the Router has them."""
     if not files:
         raise CraftError(
             "No LoRA is connected",
             "An expert encoder learns how much of each LoRA a phrase calls for",
             "Connect Load LoRA Branch or Train Content/Style LoRA to branches",
         )
-    layers = model_layers(model)
-    whole = [branch(chosen, file) for chosen, file in zip(experts.files, files, strict=True)]
-    text = experts.layer_sets.strip()
-    if text == "auto":
-        sets = auto_sets(experts.files, whole, layers, model.load_device)
-    else:
-        sets = resolve(text, layers)
-    faults = [f"{b.name}: {len(f.unmatched)} keys" for b, f in zip(whole, files, strict=True)
-              if f.unmatched]  # fmt: skip
-    if sets.unmatched and text not in PRESETS:
-        faults.append(f"layer patterns {listed(sets.unmatched)}")
-    made, lines = [], [f"Layer sets: {text}"]
-    for chosen, one, by_role in zip(
-        experts.files, whole, sets.of([b.role for b in whole]), strict=True
-    ):
-        mine, missed = own_set(chosen, layers)
-        faults += [f"layers of {one.name}: {pattern}" for pattern in missed]
-        allowed = by_role if mine is None else mine
-        acting = {path: f for path, f in one.layers.items() if path in allowed}
-        if not acting:
-            faults.append(f"{one.name}: it adapts no layer of its {one.role} set")
-        lines.append(f"{one.role} {one.name}: scales on {len(acting)} of {len(one.layers)} layers")
-        made.append(replace(one, layers=acting))
-    _refuse(faults, experts.allow_unmatched)
-    return made, lines + [f"Matches nothing: {fault}" for fault in faults]
-
-
-def _refuse(faults: Sequence[str], allowed: bool) -> None:
-    if faults and not allowed:
-        raise CraftError(
-            "Something given matches nothing: " + "; ".join(faults),
-            "Each key of a LoRA and each layer pattern should match this model",
-            "Use files made for this model and patterns it has, or turn allow_unmatched on",
-        )
+    asked = Asked(
+        FUSION["craft"], layer_sets=experts.layer_sets, allow_unmatched=experts.allow_unmatched,
+        whole=True,
+    )  # fmt: skip
+    model = source.model
+    pairs = zip(experts.files, files, strict=True)
+    made = plan(
+        [given(one, file, model, source.clip) for one, file in pairs], asked, model_layers(model)
+    )
+    branches = [
+        replace(one, layers={path: f for path, f in one.layers.items() if path in where})
+        for one, where in zip(made.bank.branches, made.layer_sets, strict=True)
+    ]
+    counts = zip(branches, made.adapted, strict=True)
+    return branches, [
+        f"Layer sets: {experts.layer_sets.strip()}",
+        *(f"{one.role} {one.name}: scales on {len(one.layers)} of {adapted} layers"
+          for one, adapted in counts),
+        *made.notes,
+    ]  # fmt: skip
 
 
 class _Texts:
@@ -143,6 +128,6 @@ class _Texts:
         if gamma not in self.encoders:
             clip = self.source.clip
             for chosen, file, dial in zip(self.chosen, self.files, gamma, strict=True):
-                clip, _ = patch_text_encoder(clip, file, chosen.strength * dial)
+                clip = patch_text_encoder(clip, file, chosen.strength * dial)
             self.encoders[gamma] = Encoder(self.source.model, clip, self.source.vae)
         return self.encoders[gamma]

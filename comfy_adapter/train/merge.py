@@ -14,6 +14,7 @@ from ...craft_core.lora import unet_diffusers_paths
 from ...craft_core.lora.text_encoder import merge_text_encoders
 from ...craft_core.registry import Method
 from ...craft_core.routing.markers import parse
+from ...craft_core.routing.plan import fault_lines, require_matched, unmatched_keys
 from ...craft_core.routing.resolution import BOUNDARY, latent_resolutions
 from ...craft_core.training import Dataset, Merging, Part, Prompt
 from ...craft_core.training.merge import require_mergeable
@@ -22,7 +23,13 @@ from ...craft_core.training.slots import TEXT, UNMATCHED
 from ...craft_core.types import ROLES, LoraFile, Role
 from ..engine.modules import model_layers
 from ..model.expert_encoder import lora_hash
-from ..model.lora_files import BranchFile, branch, patch_text_encoder, read
+from ..model.lora_files import (
+    BranchFile,
+    branch,
+    patch_text_encoder,
+    read,
+    unknown_text_keys,
+)
 from .data import Encoder, dataset, marked_captions, pictures
 from .train import CANCEL, Captioned, Filled, Prepared, Source, identity
 
@@ -87,20 +94,15 @@ def _unused(merge: Merge, files: Sequence[LoraFile], texts: Sequence[Sequence[st
 
     texts: for each file, its keys that the text encoder does not have.
     """
-    faults = []
-    for chosen, file, missing in zip(merge.files, files, texts, strict=True):
-        lost = [*file.unmatched, *missing]
-        if lost:
-            faults.append(f"{chosen.name}: {len(lost)} keys, such as {lost[0]}")
-    if faults and not merge.allow_unmatched:
-        raise CraftError(
-            "Something given matches nothing: " + "; ".join(faults),
-            "Each key of a LoRA should match this model",
-            "Use files made for this model, or turn allow_unmatched on",
-        )
+    faults = [
+        fault
+        for chosen, file, missing in zip(merge.files, files, texts, strict=True)
+        for fault in unmatched_keys(chosen.name, (*file.unmatched, *missing))
+    ]
+    require_matched(faults, merge.allow_unmatched)
     own = [chosen.name for chosen in merge.files if chosen.layers]
     notes = [f"Own layers of {name}: not used, a merge takes whole LoRAs" for name in own]
-    return notes + [f"Matches nothing: {fault}" for fault in faults]
+    return notes + fault_lines(faults)
 
 
 class _Texts:
@@ -115,8 +117,7 @@ class _Texts:
     ) -> None:
         Encoder(source.model, source.clip, source.vae)  # or a CraftError: there are both
         self.source, self.chosen = source, chosen
-        pairs = zip(files, chosen, strict=True)
-        self.missing = [patch_text_encoder(source.clip, f, c.strength)[1] for f, c in pairs]
+        self.missing = [unknown_text_keys(source.clip, file) for file in files]
         self.files = [
             replace(f, text_encoder={k: t for k, t in f.text_encoder.items() if k not in lost})
             for f, lost in zip(files, self.missing, strict=True)
@@ -163,7 +164,7 @@ class _Texts:
     def _encoder(self, active: Sequence[int]) -> Encoder:
         clip = self.source.clip
         for j in active:
-            clip, _ = patch_text_encoder(clip, self.files[j], self.chosen[j].strength)
+            clip = patch_text_encoder(clip, self.files[j], self.chosen[j].strength)
         return Encoder(self.source.model, clip, self.source.vae)
 
 

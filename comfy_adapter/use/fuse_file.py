@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.model_management
@@ -29,19 +29,19 @@ from ...craft_core.merging import (
     require_rank,
 )
 from ...craft_core.registry import Method
-from ...craft_core.routing.markers import parse
+from ...craft_core.routing.plan import used_sets
 from ...craft_core.tensor_file import Taken
+from ...craft_core.time import Moment
 from ...craft_core.training.registry import DTYPES
-from ...craft_core.types import LoraFile, Moment
+from ...craft_core.types import LoraFile
 from ..engine.modules import model_layers
 from ..model.expert_encoder import lora_hash
-from ..model.lora_files import BranchFile, branch, read
+from ..model.lora_files import BranchFile, read
 from ..train.run import Target, require_name
-from .router import Plan, Request, gate, require_matched
+from .router import Request, planned
 
 METHODS: tuple[Method, ...] = (*(one for one in FUSION if not one.traits.averages), *MERGES)
 SAVED_AS = tuple(DTYPES)
-_BOTH = "<c>content</c> <s>style</s>"  # no prompt here: every marker is there, every gamma 1
 
 Watch = Callable[[int, int], None]
 """Called after each layer with (layers done, layers); raises to stop."""
@@ -132,43 +132,39 @@ def _merged(model: Any, request: FuseRequest, files: Sequence[LoraFile], watch: 
     settings = {key: value for key, value in request.method.items() if key != "method"}
     method = MERGES[request.method["method"]]
     knobs = method.knobs(settings)
-    branches = [branch(b, file) for b, file in zip(request.branches, files, strict=True)]
-    everywhere = frozenset(layers)
-    adapted = tuple(len(b.layers) for b in branches)
-    plan = Plan((1.0,) * len(branches), (everywhere,) * len(branches), adapted, adapted, (), ())
-    notes = _notes(require_matched(_routing_request(request), files, plan, [()] * len(files)))
-    notes += _unused(request)
-    total = len({path for b in branches for path in b.layers})
-    baked = bake_merge(branches, layers, method, knobs, writing)
-    acts = [count if b.strength else 0 for count, b in zip(adapted, branches, strict=True)]
-    recipe = Recipe(method, knobs, _sources(request, acts, adapted), writing)
-    return fused(recipe, _watched(baked, total, watch), _text(request, files), notes)
+    # It merges what the direct merge adds up.
+    routing = _routing_request(replace(request, method={"method": "direct"}))
+    made = planned(model, routing, None, files, whole=True)
+    acts = acting(made.bank, compose(made.gates, made.bank), Moment(0.0, 1))
+    baked = bake_merge(made.bank.branches, layers, method, knobs, writing)
+    watched = _watched(baked, len(made.bank.layers), watch)
+    recipe = Recipe(method, knobs, _sources(request, acts, made.adapted), writing)
+    return fused(recipe, watched, _text(request, files), made.notes)
 
 
 def _gated(model: Any, request: FuseRequest, files: Sequence[LoraFile], watch: Watch) -> Fused:
     routing, writing = _routing_request(request), _on_device(request, model)
-    gated = gate(model, routing, parse(routing.prompt), files)
-    faults = require_matched(routing, files, gated.plan, [()] * len(files))
-    gates = compose(gated.gates, gated.bank)
+    made = planned(model, routing, None, files)
+    gates = compose(made.gates, made.bank)
     moment = Moment(request.progress, request.steps)
     timed = moves(gates.at, request.steps)
-    baked = bake_gates(gated.bank, gates, moment, model_layers(model), writing)
-    traits = gated.method.traits
+    baked = bake_gates(made.bank, gates, moment, model_layers(model), writing)
+    method = FUSION[request.method["method"]]
     knobs = {key: value for key, value in request.method.items() if key != "method"}
     recipe = Recipe(
-        gated.method, gated.method.knobs(knobs),
-        _sources(request, acting(gated.bank, gates, moment), gated.plan.adapted), writing,
+        method, method.knobs(knobs),
+        _sources(request, acting(made.bank, gates, moment), made.adapted), writing,
         moment if timed else None,
-        traits.pinned_layer_set or (routing.layer_sets if traits.layer_sets else ""),
+        used_sets(method, routing.layer_sets),
     )  # fmt: skip
-    watched = _watched(baked, len(gated.bank.layers), watch)
-    notes = [*gates.notes, *_notes(faults), *([] if traits.layer_sets else _unused(request))]
-    return fused(recipe, watched, _text(request, files), notes)
+    watched = _watched(baked, len(made.bank.layers), watch)
+    return fused(recipe, watched, _text(request, files), [*gates.notes, *made.notes])
 
 
 def _routing_request(request: FuseRequest) -> Request:
+    """No prompt here: every marker counts as there."""
     return Request(
-        _BOTH, request.branches, request.layer_sets, request.method,
+        "", request.branches, request.layer_sets, request.method,
         allow_unmatched=request.allow_unmatched,
     )  # fmt: skip
 
@@ -183,25 +179,15 @@ def _sources(
     request: FuseRequest, acting_in: Sequence[int], adapted: Sequence[int]
 ) -> list[Source]:
     return [
-        Source(b.name, b.role, b.strength, lora_hash(b), counts)
+        Source(b.name, b.role, b.strength, lora_hash(b), counts, b.layers)
         for b, counts in zip(request.branches, zip(acting_in, adapted, strict=True), strict=True)
     ]
-
-
-def _unused(request: FuseRequest) -> list[str]:
-    """A note for the method that listens to no layer sets, where branches have their own."""
-    own = any(one.layers for one in request.branches)
-    return ["Own layers of an extra branch: not used by this method"] if own else []
 
 
 def _text(request: FuseRequest, files: Sequence[LoraFile]) -> TextPart:
     return merge_text_encoders(
         files, [b.strength for b in request.branches], DTYPES[request.save_as]
     )
-
-
-def _notes(faults: Sequence[str]) -> list[str]:
-    return [f"Matches nothing: {fault}" for fault in faults]
 
 
 def _watched(baked: Iterable[Baked | None], total: int, watch: Watch) -> Iterator[Baked | None]:

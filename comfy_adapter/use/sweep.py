@@ -6,24 +6,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import comfy.samplers
 import comfy.utils
 from torch import Tensor
 
 from ...craft_core.errors import CraftError
 from ...craft_core.fusion import FUSION
 from ...craft_core.fusion.lines import Line, parse_lines
-from ...craft_core.routing.layer_sets import resolve
+from ...craft_core.routing.plan import lacks_blocks
 from ...craft_core.routing.presets import OF_MODEL
+from ...craft_core.time import Moment, Timeline, progress
 from ..draw.activity import Activity, activity_sheet
+from ..engine.engine import noise_levels
 from ..engine.modules import model_layers
 from ..model.lora_files import apply_stack, read
 from .router import Request, Routed, Shared, route
 
+_SCHEDULER = "normal"
+
 
 @dataclass(frozen=True)
 class Sweep:
-    """One routed MODEL a line, in order; a sheet of who acts where and when; a report; what the
-    user should see at once."""
+    """One routed MODEL a line, in order; a sheet of what is planned, as nothing has run yet; a
+    report; what the user should see at once."""
 
     lines: tuple[Line, ...]
     routed: tuple[Routed, ...]
@@ -43,7 +48,7 @@ def sweep(
 
     methods: lines of craft_core.fusion.lines; the request's own method is not used. A method
     whose own blocks the model does not have is left out, and the warnings say so. steps: of the
-    sampling, for the sheet.
+    sampling that the sheet is planned for.
     """
     lines, left_out = _fitting(method_lines(methods), model)
     if not request.branches:
@@ -64,25 +69,41 @@ def sweep(
         )
         routed.append(route(model, clip, own, (), shared))
         bar.update(1)
-    activities = [Activity.of(one.bank, one.gates, steps) for one in routed]
-    sheet = activity_sheet([line.label for line in lines], activities)
+    run, moments = _planned(model, steps, request.whole_sigmas)
+    activities = [Activity.of(one.bank, one.gates, moments) for one in routed]
+    sheet = activity_sheet([line.label for line in lines], activities, heading=f"planned: {run}")
     told = list(dict.fromkeys(text for one in routed for text in one.warnings))
     reports = (f"[{line.label}]\n{one.report}" for line, one in zip(lines, routed, strict=True))
     report = "\n\n".join(filter(None, ["\n".join([*left_out, *told, *stacked]), *reports]))
     return Sweep(lines, tuple(routed), sheet, report, (*left_out, *told))
 
 
+def _planned(model: Any, steps: int, whole: Sequence[float] | None) -> tuple[str, list[Moment]]:
+    """(the run the sheet is for, its moments): the whole one where its sigmas are given, else as
+    many steps of the host's plainest scheduler from pure noise on."""
+    levels = noise_levels(model)
+    if whole is not None:
+        at = Timeline.of(whole, levels).at
+        return f"the {len(whole) - 1} steps of whole_sigmas", [at(one) for one in whole[:-1]]
+    sampling = model.get_model_object("model_sampling")
+    sigmas = comfy.samplers.calculate_sigmas(sampling, _SCHEDULER, steps).tolist()
+    shares = (i / max(1, steps - 1) for i in range(steps))
+    moments = [
+        Moment(share, steps, progress(sigma, levels))
+        for share, sigma in zip(shares, sigmas[:-1], strict=True)
+    ]
+    return f"{steps} steps, {_SCHEDULER}, denoise 1", moments
+
+
 def _fitting(lines: Sequence[Line], model: Any) -> tuple[tuple[Line, ...], list[str]]:
     """(the lines this model can run, why the others are left out)."""
     kept, left_out = [], []
     for line in lines:
-        pinned = line.method.traits.pinned_layer_set
-        try:
-            if pinned:
-                resolve(pinned, model_layers(model))
+        lacking = lacks_blocks(line.method, model_layers(model))
+        if lacking:
+            left_out.append(f"{line.method.key} is left out: {lacking}.")
+        else:
             kept.append(line)
-        except CraftError as error:
-            left_out.append(f"{line.method.key} is left out: {error.given}.")
     if not kept:
         raise CraftError(
             "None of the methods can run on this model: " + " ".join(left_out),

@@ -1,7 +1,7 @@
 """Fusion methods, one paper a file; compose.py joins a method with strengths and a schedule."""
 
 # Imported in the order of the menu, whose first entry is the default.
-from . import craft, direct, b_lora, k_lora, switch, composite  # isort: skip
+from . import craft, direct, b_lora, k_lora, est_lora, switch, composite  # isort: skip
 from .compose import compose
 from .methods import FUSION, Traits
 
@@ -13,6 +13,7 @@ __all__ = [
     "composite",
     "craft",
     "direct",
+    "est_lora",
     "k_lora",
     "switch",
 ]

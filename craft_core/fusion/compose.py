@@ -11,7 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..types import Bank, Gates, Moment
+from ..time import Moment
+from ..types import Bank, Gates
 
 
 class Timed(Protocol):

@@ -24,14 +24,15 @@ class Traits:
 
     markers: the prompt's markers and their gammas. layer_sets: the layer sets the user chose.
     pinned_layer_set: key of the preset the method itself prescribes; its routing must carry that
-    preset's sets instead of the user's. energies: its routing must carry the pair's energies.
-    averages: it takes the mean of several predictions, which no one set of weights gives.
+    preset's sets instead of the user's. statistics: names of what it compares of the pair
+    (lora/statistics); its routing carries these and no others. averages: it takes the mean of
+    several predictions, which no one set of weights gives.
     """
 
     markers: bool
     layer_sets: bool
     pinned_layer_set: str | None = None
-    energies: bool = False
+    statistics: tuple[str, ...] = ()
     averages: bool = False
 
 

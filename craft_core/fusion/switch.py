@@ -3,12 +3,12 @@
 LoRA Switch (Zhong et al. 2024), arXiv:2402.16843, Sec. 3.2: with k LoRAs and tau steps each, step
 t = 1, 2, ... belongs to LoRA floor((t - 1) mod (k tau) / tau) + 1. The release changes over *after*
 steps tau, 2 tau, ..., counted from 0, so its first LoRA keeps one step more; that is `released`.
+Steps are those of the run, whatever clock a schedule beside it goes by.
 A branch whose marker is absent has no turn.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Annotated
 
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..papers import LORA_COMPOSITION
 from ..registry import Knob
-from ..types import Bank, Gates, Moment, Routing
+from ..time import Moment
+from ..types import Bank, Gates, Routing
 from .methods import FUSION, Traits, gammas_everywhere
 
 
@@ -40,11 +41,10 @@ def switch(
     def at(moment: Moment) -> Tensor:
         if not turns:
             return torch.zeros_like(table)[None]
-        step = math.floor(moment.progress * (moment.steps - 1) + 1e-6)
         late = 1 if timing == "released" else 0
-        turn = max(0, step - late) // every
+        turn = max(0, moment.step_index - late) // every
         mine = torch.zeros(len(bank.branches))
         mine[turns[turn % len(turns)]] = 1.0
         return (table * mine)[None]
 
-    return Gates(at)
+    return Gates(at, notes=(f"LoRA Switch: a turn is {every} steps of the run",))

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from ..errors import CraftError, listed
 from ..tensor_file import Kind, read, save
-from ..types import Factors, LoraFile, Target
-from .factors import Parts, Place, alpha_of, build_factors, combine, is_plain_float, scale_of
-from .formats import family_of, is_text_encoder, refused_kind, split_key
+from ..types import Factors, LayerUpdate, LoraFile, Target
+from .factors import alpha_of, combine, is_plain_float, scale_of
+from .families import family_of, is_text_encoder
+from .formats import KINDS, AdaptedLayer, Parts, RefusedKind, build_update, stem_of
 from .keys import Layers, kohya_name, lora_names
 from .peft_config import METADATA_KEY as PEFT_METADATA_KEY
 from .peft_config import read_peft_configs, stated_for
@@ -68,7 +69,7 @@ def parse_lora(
     the model are listed.
     Raises CraftError if no layer matches, if a matched layer's tensors do not fit or are
     incomplete, if any tensor holds NaN or infinity, or if the file holds updates of a kind that
-    is not carried (DoRA, LoKr, ...): those are named and counted.
+    is not carried (DoRA, OFT, ...): those are named and counted.
     """
     _check_finite(state.items())
     names = lora_names(layers, extra)
@@ -82,21 +83,24 @@ def parse_lora(
         raise _nothing_matched(rest, bool(text_encoder), family, layers)
     configs, exact = read_peft_configs(metadata), _exact_scales(metadata)
     depth = {path: index for index, path in enumerate(layers)}
-    found: dict[str, tuple[Factors, ...]] = {}
+    found: dict[str, tuple[LayerUpdate, ...]] = {}
+    kinds: dict[str, str] = {}
     for target in sorted(updates, key=lambda t: (depth[t.module], t.rows or (0, 0))):
         parts = updates[target]
-        stem = _stem(next(iter(parts.values()))[0])
-        place = Place(target, tuple(layers[target.module]), family)
-        factors = _exact(build_factors(parts, place, stated_for(configs, stem)), exact.get(stem))
-        found[target.module] = (*found.get(target.module, ()), factors)
-    unmatched = tuple(dict.fromkeys(map(_stem, rest)))
+        stem = stem_of(next(iter(parts.values()))[0])
+        layer = AdaptedLayer(target, tuple(layers[target.module]), family)
+        update, kind = build_update(parts, layer, stated_for(configs, stem))
+        update = _exact(update, exact.get(stem))
+        found[target.module] = (*found.get(target.module, ()), update)
+        kinds[target.module] = kind
+    unmatched = tuple(dict.fromkeys(map(stem_of, rest)))
     kept = {key: value for key, value in metadata.items() if key != _SCALES_KEY}
-    return LoraFile(found, text_encoder, unmatched, kept)
+    return LoraFile(found, text_encoder, unmatched, kept, kinds)
 
 
 def write_lora(
     path: str | os.PathLike[str],
-    layers: Mapping[str, Factors | Sequence[Factors]],
+    layers: Mapping[str, LayerUpdate | Sequence[LayerUpdate]],
     text_encoder: Mapping[str, Tensor] | None = None,
     metadata: Mapping[str, str] | None = None,
     shapes: Layers | None = None,
@@ -152,7 +156,7 @@ def _by_target(
     groups: dict[Target, dict[str, tuple[str, Tensor]]] = {}
     rest: list[str] = []
     for key, tensor in state.items():
-        split = split_key(key)
+        split = KINDS.split(key)
         if split is None or split.stem not in names:
             rest.append(key)
             continue
@@ -188,16 +192,18 @@ def _finite(tensor: Tensor) -> bool:
 
 def _check_kinds(keys: Iterable[str]) -> None:
     """CraftError if updates of a kind that is not carried are among the keys."""
-    kinds: dict[str, list[str]] = {}
+    kinds: dict[RefusedKind, list[str]] = {}
     for key in keys:
-        kind = refused_kind(key)
+        kind = KINDS.refused(key)
         if kind:
             kinds.setdefault(kind, []).append(key)
     if kinds:
-        counted = ", ".join(f"{kind} ({listed(found, 2)})" for kind, found in kinds.items())
+        counted = "; ".join(
+            f"{kind.name}, which {kind.reason} ({listed(held, 2)})" for kind, held in kinds.items()
+        )
         raise CraftError(
-            f"The file holds updates that low-rank branches cannot carry exactly: {counted}",
-            "LoRA, LoCon (with or without mid) and LoHa are carried exactly",
+            f"The file holds updates that branches do not carry: {counted}",
+            f"{KINDS.names} are carried exactly",
             "Convert it to a plain LoRA (by SVD of the difference), or load it with the host's "
             "own LoRA loader",
         )
@@ -205,11 +211,11 @@ def _check_kinds(keys: Iterable[str]) -> None:
 
 def _check_endings(keys: Iterable[str], names: Mapping[str, Target]) -> None:
     """CraftError if a key belongs to a layer of the model but its ending is unknown."""
-    strange = [key for key in keys if split_key(key) is None and _starts_with_stem(key, names)]
+    strange = [key for key in keys if KINDS.split(key) is None and _starts_with_stem(key, names)]
     if strange:
         raise CraftError(
             f"The file holds tensors of an unknown kind: {listed(strange, 2)}",
-            "LoRA, LoCon (with or without mid) and LoHa are carried exactly",
+            f"{KINDS.names} are carried exactly",
             "Convert it to a plain LoRA",
         )
 
@@ -253,15 +259,17 @@ def _exact_scales(metadata: Mapping[str, str]) -> dict[str, float]:
         ) from error
 
 
-def _exact(factors: Factors, scale: float | None) -> Factors:
-    """The factors with their last digits restored; alpha decides if the two disagree."""
-    if scale is None or not math.isclose(factors.scale, scale, rel_tol=1e-14):
-        return factors
-    return replace(factors, scale=scale)
+def _exact(update: LayerUpdate, scale: float | None) -> LayerUpdate:
+    """The update with their last digits restored; alpha decides if the two disagree."""
+    if scale is None or not math.isclose(update.scale, scale, rel_tol=1e-14):
+        return update
+    return replace(update, scale=scale)
 
 
-def _whole(module: str, updates: Factors | Sequence[Factors], shapes: Layers | None) -> Factors:
-    updates = (updates,) if isinstance(updates, Factors) else tuple(updates)
+def _whole(
+    module: str, updates: LayerUpdate | Sequence[LayerUpdate], shapes: Layers | None
+) -> Factors:
+    updates = (updates,) if isinstance(updates, LayerUpdate) else tuple(updates)
     shape = (shapes or {}).get(module)
     sliced = any(one.rows for one in updates)
     assert shape or not sliced, f"{module} is covered in part: its full shape is needed"
@@ -276,9 +284,3 @@ def _number(value: float) -> Tensor:
     """A 0-d tensor that holds the value exactly, in float32 if that can."""
     single = torch.tensor(value, dtype=torch.float32)
     return single if single.item() == value else torch.tensor(value, dtype=torch.float64)
-
-
-def _stem(key: str) -> str:
-    """What names the layer in a key; the whole key if its ending is unknown."""
-    split = split_key(key)
-    return split.stem if split else key

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from ..errors import CraftError, listed
-from ..types import Factors, LoraFile, Target
-from .energy import energy
-from .factors import Place, alpha_of, build_factors, combine, rounded, scale_of
+from ..types import Factors, LayerUpdate, LoraFile, Target
+from .factors import alpha_of, combine, rounded, scale_of
+from .formats import KINDS, AdaptedLayer, build_update, shape_of
 from .peft_config import read_peft_configs, stated_for
-from .without_model import shape_of, stems_of
+from .statistics.squared_norm import frobenius_norm
+from .without_model import stems_of
 
 _PREFIX = re.compile(
     r"(?:base_model\.model\.)*"
@@ -48,11 +49,11 @@ def merge_text_encoders(
     """sum over files of strength * dW, for every matrix of a text encoder that one of them adapts.
 
     Written as lora_down, lora_up and alpha under the first file's stem, in `dtype`. A strength of
-    0 leaves a file out. Raises CraftError for tensors that are no LoRA, LoCon or LoHa, and for sums
+    0 leaves a file out. Raises CraftError for tensors of a kind that is not carried, and for sums
     that `dtype` cannot hold.
     """
     stems: dict[str, str] = {}
-    updates: dict[str, list[Factors]] = {}
+    updates: dict[str, list[LayerUpdate]] = {}
     for file, strength in zip(files, strengths, strict=True):
         if strength == 0.0:
             continue
@@ -65,17 +66,17 @@ def merge_text_encoders(
             shape = shape_of(parts)
             if set(parts) == {"alpha"}:  # a scale of nothing
                 continue
-            place = Place(Target(stem), shape or (0, 0))
-            factors = build_factors(parts, place, stated_for(configs, stem))
-            updates.setdefault(name, []).append(replace(factors, scale=factors.scale * strength))
+            layer = AdaptedLayer(Target(stem), shape or (0, 0))
+            update, _ = build_update(parts, layer, stated_for(configs, stem))
+            updates.setdefault(name, []).append(replace(update, scale=update.scale * strength))
     tensors: dict[str, Tensor] = {}
     sizes, errors = [], []
     for stem, parts in updates.items():
         whole = _joined(stem, parts)
         stored = _stored(stem, whole, dtype)
         tensors |= _named(stem, stored)
-        sizes.append(energy(whole))
-        errors.append(energy((whole, replace(stored, scale=-stored.scale))))
+        sizes.append(frobenius_norm(whole))
+        errors.append(frobenius_norm((whole, replace(stored, scale=-stored.scale))))
     size = math.hypot(*sizes)
     taken = [strength != 0.0 and count_matrices(file) > 0
              for file, strength in zip(files, strengths, strict=True)]  # fmt: skip
@@ -89,8 +90,8 @@ def count_matrices(file: LoraFile) -> int:
     return sum(set(parts) != {"alpha"} for parts in found.values())
 
 
-def _joined(stem: str, parts: Sequence[Factors]) -> Factors:
-    shapes = {(one.up.shape[0], *one.down.shape[1:]) for one in parts}
+def _joined(stem: str, parts: Sequence[LayerUpdate]) -> Factors:
+    shapes = {(one.outputs, *one.inputs) for one in parts}
     if len(shapes) > 1:
         raise CraftError(
             f"{stem} has the shapes {' and '.join(map(str, sorted(shapes)))} in these files",
@@ -125,7 +126,7 @@ def _check_all_known(file: LoraFile, found: Mapping[str, Mapping]) -> None:
     if strange:
         raise CraftError(
             f"The text-encoder part holds tensors of another kind: {listed(strange, 3)}",
-            "LoRA, LoCon and LoHa are merged exactly",
+            f"{KINDS.names} are merged exactly",
             "Leave the text-encoder part out, or convert it to a plain LoRA",
         )
 

@@ -2,7 +2,7 @@
 
 Files name layers in their own ways. Here a layer is called by its *plain name*: the stem without
 the format's prefix, dots as underscores, and a UNet's diffusers names in LDM's counting. Shapes
-come from the factors. The counting is that of SD1.x, SD2.x and SDXL (two resnets a level); a UNet
+come from the updates. The counting is that of SD1.x, SD2.x and SDXL (two resnets a level); a UNet
 of another depth is right as long as its files share one naming.
 """
 
@@ -11,14 +11,15 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from ..errors import CraftError, listed
 from ..types import LoraFile, Target
-from .formats import CLASSES, family_of, is_text_encoder, refused_kind, split_key
+from .families import CLASSES, family_of, is_text_encoder
+from .formats import KINDS, incomplete, shape_of, stem_of
 from .keys import LDM_OUTER, LDM_RESNET
 from .storage import parse_lora
 
@@ -55,7 +56,7 @@ class Unplaced:
 def read_together(states: Sequence[State], *, whole: bool = True) -> Unplaced:
     """The files, their layers matched by name.
 
-    whole: each file has to adapt a layer, and have both factors of every layer it adapts; else
+    whole: each file has to adapt a layer, and have all parts of every layer it adapts; else
     a file may adapt none, and what a layer lacks is among its file's unmatched names.
     Raises CraftError as parse_lora does, and for files made for different models: they disagree
     about a layer's shape, have names of two families, or meet nowhere and do not tell why.
@@ -73,7 +74,8 @@ def read_together(states: Sequence[State], *, whole: bool = True) -> Unplaced:
             plain = plain_name(stem)
             if shape is None:
                 if whole and set(parts) != {"alpha"}:
-                    raise _half(name, parts)
+                    half = incomplete(parts)
+                    raise CraftError(f"{name}: {half.given}", half.possible, half.action)
                 halves[number] |= {key for key, _ in parts.values()}
                 continue
             own[stem] = Target(plain)
@@ -100,13 +102,12 @@ def read_together(states: Sequence[State], *, whole: bool = True) -> Unplaced:
 def _parsed(
     one: State, shapes: Mapping[str, tuple[int, ...]], own: Mapping[str, Target], half: set[str]
 ) -> LoraFile:
-    """own: the file's stems. half: keys of layers that lack a factor, which match nothing."""
+    """own: the file's stems. half: keys of layers that lack a part, which match nothing."""
     name, state, metadata = one
     if state and not own and not all(map(is_text_encoder, state)):
         raise CraftError(
             f"{name} holds no update of a layer ({listed(sorted(state), 2)})",
-            "A LoRA has a down and an up factor for each layer (LoHa: four); a checkpoint or a "
-            "basis has none",
+            f"A LoRA has for each layer {KINDS.made_of}; a checkpoint or a basis has none",
             "Choose a LoRA file",
         )
     try:
@@ -115,26 +116,15 @@ def _parsed(
         )
     except CraftError as error:
         raise CraftError(f"{name}: {error.given}", error.possible, error.action) from error
-    return replace(file, unmatched=tuple(dict.fromkeys((*file.unmatched, *_stems(half)))))
+    unmatched = dict.fromkeys((*file.unmatched, *map(stem_of, sorted(half))))
+    return replace(file, unmatched=tuple(unmatched))
 
 
 def _without_layers(one: State) -> LoraFile:
     _, state, metadata = one
     text = {key: tensor for key, tensor in state.items() if is_text_encoder(key)}
-    rest = _stems(key for key in state if key not in text)
+    rest = map(stem_of, sorted(key for key in state if key not in text))
     return LoraFile({}, text, tuple(dict.fromkeys(rest)), metadata)
-
-
-def _stems(keys: Iterable[str]) -> list[str]:
-    return [split.stem if (split := split_key(key)) else key for key in sorted(keys)]
-
-
-def _half(name: str, parts: Mapping[str, tuple[str, Tensor]]) -> CraftError:
-    return CraftError(
-        f"{name}: for one layer the file holds just {', '.join(key for key, _ in parts.values())}",
-        "An update is a down and an up factor, or the four of a LoHa",
-        "The file is incomplete or damaged: get it again",
-    )
 
 
 def _check_families(states: Sequence[State]) -> None:
@@ -186,10 +176,10 @@ def _family(state: Mapping[str, Tensor]) -> str | None:
 
 
 def carried(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """(the tensors that low-rank factors are built from, kind -> number of all others that are
-    known: DoRA's scales, weight differences, ...)."""
-    kinds = {key: refused_kind(key) for key in state}
-    counted = Counter(kind for kind in kinds.values() if kind)
+    """(the tensors that updates are built from, kind -> number of all others that are known:
+    DoRA's scales, weight differences, ...)."""
+    kinds = {key: KINDS.refused(key) for key in state}
+    counted = Counter(kind.name for kind in kinds.values() if kind)
     return {key: tensor for key, tensor in state.items() if not kinds[key]}, dict(counted)
 
 
@@ -209,23 +199,10 @@ def stems_of(
     """Stem -> its parts, of the text encoders' tensors or of all others."""
     found: dict[str, dict[str, tuple[str, Tensor]]] = {}
     for key, tensor in state.items():
-        split = split_key(key)
+        split = KINDS.split(key)
         if split is not None and is_text_encoder(key) == text_encoder:
             found.setdefault(split.stem, {})[split.part] = (key, tensor)
     return found
-
-
-def shape_of(parts: Mapping[str, tuple[str, Tensor]]) -> tuple[int, ...] | None:
-    """The weight's shape as an update's tensors tell it; None where they are incomplete."""
-    tensor = {part: value for part, (_, value) in parts.items()}
-    if {"down", "up"} <= tensor.keys():
-        kernel = tensor["mid" if "mid" in tensor else "down"].shape[2:]
-        return (tensor["up"].shape[0], *tensor["down"].shape[1:2], *kernel)
-    if not {"w1_a", "w1_b"} <= tensor.keys():
-        return None
-    if "t1" in tensor:
-        return (tensor["w1_a"].shape[1], tensor["w1_b"].shape[1], *tensor["t1"].shape[2:])
-    return (tensor["w1_a"].shape[0], tensor["w1_b"].shape[1])
 
 
 def _same(one: tuple[int, ...], other: tuple[int, ...]) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,9 +19,12 @@ from ..errors import CraftError
 from ..lora.factors import combine, rounded
 from ..lora.keys import Layers
 from ..registry import Method
-from ..types import Bank, Branch, Factors, Gates, Moment
+from ..time import Moment
+from ..types import Bank, Branch, Factors, Gates, LayerUpdate
 from .methods import Updates
 from .truncate import distance, size, truncate
+
+_Kind = TypeVar("_Kind", bound=LayerUpdate)
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,17 @@ def bake_merge(
     """The merge of every adapted layer in the order of `layers`; None where nothing remains.
 
     layers: shapes of at least the adapted layers. Raises CraftError for a rank of 0 with a method
-    that has no exact low-rank form.
+    or a LoRA that has no exact low-rank form.
     """
     require_rank(method, writing.rank)
     bank = Bank.of(branches, list(layers))
     for path in bank.layers:
         having = [branch for branch in branches if path in branch.layers]
-        one_each = [_moved(combine(b.layers[path], layers[path][0]), writing) for b in having]
+        _require_low_rank(path, [b for b in having if b.strength], writing)
+        one_each = [
+            combine([_moved(one, writing) for one in b.layers[path]], layers[path][0])
+            for b in having
+        ]
         updates = Updates.of(path, one_each, [b.strength for b in having])
         merged = method.function(updates, **knobs) if updates.factors else None
         yield None if merged is None else _stored(path, merged, layers[path], writing)
@@ -91,7 +98,8 @@ def bake_gates(
     """A run-time method at one moment, in the bank's order; None for a layer that is off.
 
     gates: with the strengths in them (fusion.compose). Raises CraftError for a method that
-    averages several predictions: no weights do that.
+    averages several predictions, as no weights do that, and for a rank of 0 with a LoRA that has
+    no exact low-rank form.
     """
     if gates.views != 1:
         raise CraftError(
@@ -100,6 +108,8 @@ def bake_gates(
             "Use it in the Router, or choose another method for a file",
         )
     for path, row in zip(bank.layers, gates.at(moment)[0].tolist(), strict=True):
+        acting_here = [b for b, gate in zip(bank.branches, row, strict=True) if gate]
+        _require_low_rank(path, [b for b in acting_here if path in b.layers], writing)
         parts = [
             _moved(replace(one, scale=one.scale * gate), writing)
             for branch, gate in zip(bank.branches, row, strict=True)
@@ -159,13 +169,20 @@ def _stored(
     else:
         factors = truncate(update, writing.rank, tuple(shape[1:]))
     stored = rounded(factors, path, writing.dtype)
-    return Baked(path, _on_cpu(stored), whole, distance(update, stored))
+    return Baked(path, stored.mapped(Tensor.cpu), whole, distance(update, stored))
 
 
-def _moved(factors: Factors, writing: Writing) -> Factors:
-    device = writing.device
-    return replace(factors, down=factors.down.to(device), up=factors.up.to(device))
+def _require_low_rank(path: str, branches: Sequence[Branch], writing: Writing) -> None:
+    """CraftError if there is no rank to cut to and a branch's update of the layer needs one."""
+    full = [b.name for b in branches if not all(one.is_low_rank for one in b.layers[path])]
+    if full and writing.rank == 0:
+        raise CraftError(
+            f"rank = 0, and the update of {path} in {' and '.join(full)} has full rank",
+            "An update of full rank is not smaller as factors: a LoRA file needs a rank to cut it "
+            "to, and the report says what that loses",
+            "Set a rank, for example 64",
+        )
 
 
-def _on_cpu(factors: Factors) -> Factors:
-    return replace(factors, down=factors.down.cpu(), up=factors.up.cpu())
+def _moved(update: _Kind, writing: Writing) -> _Kind:
+    return update.mapped(lambda tensor: tensor.to(writing.device))

@@ -7,13 +7,16 @@ Golub 1973). Everything is exact; dW is made a block of rows at a time.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..lora.energy import magnitude
-from ..types import Factors
+from ..lora.factors import spread
+from ..lora.statistics import magnitude
+from ..types import Factors, LayerUpdate
 from .truncate import size
 
 _BLOCK = 1 << 20  # entries of dW looked at together
@@ -53,13 +56,13 @@ class Meeting:
 
 
 @torch.no_grad()
-def measure(factors: Factors) -> Measure:
-    """factors: a whole layer's (rows = None)."""
-    found = magnitude(factors, factors.rank**2)
-    entries = factors.up.shape[0] * factors.down[0].numel()
-    return Measure(
-        factors.rank, factors.scale * factors.rank, size(factors), found.top, found.total, entries
-    )
+def measure(updates: Sequence[LayerUpdate], out: int) -> Measure:
+    """All that a file does to one layer. out: the layer's outputs."""
+    rank = sum(one.rank for one in updates)
+    same = spread(updates)
+    found = magnitude(same, rank**2)
+    entries = out * math.prod(updates[0].inputs)
+    return Measure(rank, same.scale * rank, size(same), found.top, found.total, entries)
 
 
 @torch.no_grad()

@@ -11,20 +11,22 @@ from typing import Any
 from ..lora import write_lora
 from ..lora.text_encoder import TextPart
 from ..registry import Method
-from ..types import Factors, Moment, Role
+from ..time import Moment
+from ..types import Factors, Role
 from .bake import Baked, Writing, totals
 
 
 @dataclass(frozen=True)
 class Source:
     """A LoRA file that went in. sha256: of the whole file. layers: (in how many it acts, of how
-    many that it adapts), for the report."""
+    many that it adapts), for the report. own_layers: patterns of the only ones it may act on."""
 
     name: str
     role: Role
     strength: float
     sha256: str
     layers: tuple[int, int]
+    own_layers: str = ""
 
     def __str__(self) -> str:
         acts, adapts = self.layers
@@ -32,7 +34,8 @@ class Source:
 
     def settings(self) -> dict[str, Any]:
         """What makes it the same source again."""
-        return {key: value for key, value in vars(self).items() if key != "layers"}
+        left_out = {"layers"} if self.own_layers else {"layers", "own_layers"}
+        return {key: value for key, value in vars(self).items() if key not in left_out}
 
 
 @dataclass(frozen=True)

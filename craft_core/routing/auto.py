@@ -20,23 +20,23 @@ import math
 from collections.abc import Iterable, Sequence
 
 from ..errors import CraftError
-from ..lora.energy import pair_energies
-from ..types import ROLES, Branch, Energies, Role
+from ..lora.statistics import pair_statistics
+from ..types import ROLES, Branch, Role, Statistics
 
 _TIE = 1e-6
 
 
 def split_by_energy(
-    branches: Sequence[Branch], depth_order: Iterable[str], energies: Energies | None = None
+    branches: Sequence[Branch], depth_order: Iterable[str], statistics: Statistics | None = None
 ) -> tuple[frozenset[str], frozenset[str]]:
     """(content, style): every layer that a branch adapts, in exactly one of the two sets.
 
-    depth_order: module paths in forward order. energies: of these branches, where they are known.
+    depth_order: module paths in forward order. statistics: of these branches, where there are.
     Raises CraftError without any branch, and for weights that are not finite.
     """
     if not branches:
         raise no_lora()
-    top = (energies or pair_energies(branches, depth_order)).top
+    top = dict((statistics or pair_statistics(branches, depth_order)).shared("top_k"))
     adapted = [{p for b in branches if b.role == role for p in b.layers} for role in ROLES]
     sets: dict[Role, set[str]] = {
         role: own - top.keys() for role, own in zip(ROLES, adapted, strict=True)

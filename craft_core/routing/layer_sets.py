@@ -87,6 +87,12 @@ def parse_layer_sets(text: str) -> LayerSetSpec:
     return LayerSetSpec("patterns", content, style)
 
 
+def of_one_role(patterns: str, role: Role) -> str:
+    """Patterns without a role, one a line, as the layer sets of a role; "" where there are none."""
+    lines = (line.split("#", 1)[0].strip() for line in patterns.splitlines())
+    return "\n".join(f"{role}: {line}" for line in lines if line)
+
+
 def resolve(spec: LayerSetSpec | str, layers: Layers, latent_size: int = LATENT_SIZE) -> LayerSets:
     """The layer sets of a model.
 

@@ -1,8 +1,7 @@
-"""Content and style over time (CRAFT-LoRA, App. C): one shape a file, and the clock."""
+"""Content and style over time (CRAFT-LoRA, App. C): one shape a file."""
 
 # Imported in the order of the menu, whose first entry is the default.
 from . import cosine, constant, window, linear, sigmoid, curve  # isort: skip
-from .clock import model_table, moment, progress
 from .schedule import CLOCKS, Clock, Schedule, sample_curve
 from .shapes import SHAPES
 
@@ -15,9 +14,6 @@ __all__ = [
     "cosine",
     "curve",
     "linear",
-    "model_table",
-    "moment",
-    "progress",
     "sample_curve",
     "sigmoid",
     "window",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import CraftError
-from ..types import Moment
+from ..time import Moment
 from .shapes import SHAPES
 
 Clock = Literal["steps", "model"]
@@ -24,8 +24,7 @@ class Schedule:
     """A shape with its settings.
 
     settings: knobs of the shape; those left out keep their defaults. content_floor, style_floor:
-    in [0, 1]. clock: which progress it is to be asked with, along the sampler's own steps or the
-    model's whole range of noise (clock.py); whoever makes the Moment heeds it.
+    in [0, 1]. clock: which progress of a moment counts, that of the run or that of the model.
     Raises CraftError for what lies outside.
     """
 
@@ -46,20 +45,27 @@ class Schedule:
             raise CraftError(
                 f"{self.clock!r} is no clock", f"Known are {', '.join(CLOCKS)}", "Choose one"
             )
-        self.strengths(Moment(progress=0.0, steps=1))  # a wrong shape or setting shows here
+        self.strengths(Moment(0.0, 1, 0.0))  # a wrong shape or setting shows here
 
     def strengths(self, moment: Moment) -> tuple[float, float]:
         """(a_c, a_s) in [0, 1]; exactly 1 where the shape is 1."""
         shape = SHAPES[self.shape]
-        content, style = shape.function(moment.noise, **shape.knobs(dict(self.settings)))
+        noise = 1.0 - self._progress(moment)
+        content, style = shape.function(noise, **shape.knobs(dict(self.settings)))
         return _raised(content, self.content_floor), _raised(style, self.style_floor)
+
+    def _progress(self, moment: Moment) -> float:
+        if self.clock == "steps":
+            return moment.progress
+        assert moment.model_progress is not None, "the model's clock needs a model"
+        return moment.model_progress
 
 
 def sample_curve(schedule: Schedule, count: int) -> list[tuple[float, float, float]]:
     """(progress, a_c, a_s) at `count` >= 2 evenly spaced moments, for pictures."""
     assert count >= 2, "a picture needs both ends"
-    moments = [Moment(index / (count - 1), count) for index in range(count)]
-    return [(moment.progress, *schedule.strengths(moment)) for moment in moments]
+    shares = [index / (count - 1) for index in range(count)]
+    return [(share, *schedule.strengths(Moment(share, count, share))) for share in shares]
 
 
 def _raised(strength: float, floor: float) -> float:

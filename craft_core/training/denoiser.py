@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..types import LayerPass
+
 # What the model is conditioned on for one picture. Only the Denoiser that made it can read it.
 Condition = Any
 
@@ -36,16 +38,26 @@ class LayerCall:
     """One call of one linear or convolution layer, as an Edit sees it.
 
     x: the layer's input. output: what it returned, (B, ..., out) or (B, out, *spatial).
-    apply: the layer's own map with another weight (m, n) or (m, n, *kernel), without bias: the
-    same strides and padding, so a stored weight and an edit meet the same pixels.
+    product: (inputs, weight) -> the layer's own map with another weight (m, n) or
+    (m, n, *kernel), without bias: the same strides and padding, so a stored weight and an edit
+    meet the same pixels.
     """
 
     x: Tensor
     output: Tensor
     bias: Tensor | None
     weight: Callable[[], Tensor]
-    apply: Callable[[Tensor], Tensor]
+    product: Callable[[Tensor, Tensor], Tensor]
     is_convolution: bool
+
+    def apply(self, weight: Tensor) -> Tensor:
+        """The layer's own map of its input with another weight."""
+        return self.product(self.x, weight)
+
+    @property
+    def passed(self) -> LayerPass:
+        """The call as an update sees it."""
+        return LayerPass(self.x, self.output, self.product)
 
     def mix(self, hidden: Tensor, up: Tensor) -> Tensor:
         """`up` (out, rank) over the channels of hidden: (B, ..., rank) or (B, rank, *spatial)."""

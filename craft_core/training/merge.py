@@ -192,12 +192,20 @@ def frozen_updates(part: Part, denoiser: Denoiser) -> dict[str, Factors]:
     """The part's layers in the model's order, each as one update on the model's device.
 
     The branch's strength goes into the scale; slices of a fused layer become one update of all its
-    rows. float32, out of autograd's sight.
+    rows. float32, out of autograd's sight. CraftError for a layer whose update has full rank.
     """
     layers = part.branch.layers
     found = {}
     for path, shape in denoiser.layers.items():
         if path in layers:
+            if not all(update.is_low_rank for update in layers[path]):
+                raise CraftError(
+                    f"The update of {path} in {part.branch.name} has full rank",
+                    "A merge is learned on low-rank factors, and those of full rank are no smaller "
+                    "than the layer",
+                    "Cut it to a rank with Fuse LoRAs to File (one branch, a rank above 0), and "
+                    "merge that file",
+                )
             one = combine(layers[path], shape[0])
             down, up = (t.detach().to(denoiser.device, torch.float32, copy=True)
                         for t in (one.down, one.up))  # fmt: skip

@@ -2,13 +2,27 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
-
-from .host import prepare
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 REFERENCES = MODELS.parent / "references"
-WHAT = ("base", "judge", "references", "pairs", "measure", "preview")
+CHECKPOINT = Path("checkpoints") / "craft_small_world.safetensors"
+WHAT = ("base", "text", "compare", "judge", "judged", "references", "pairs", "measure", "fidelity",
+        "preview")  # fmt: skip
+
+
+def training_cache() -> Path:
+    """Where an unfinished training is kept: the user's cache folder of this system."""
+    home = Path.home()
+    if sys.platform == "win32":
+        cache = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        cache = home / "Library" / "Caches"
+    else:
+        configured = os.environ.get("XDG_CACHE_HOME", "")
+        cache = Path(configured) if os.path.isabs(configured) else home / ".cache"
+    return cache / "comfyui-craft-lora" / "small_world_training"
 
 
 def parse() -> argparse.Namespace:
@@ -20,36 +34,86 @@ def parse() -> argparse.Namespace:
         default=os.environ.get("COMFYUI_PATH"),
         help="the ComfyUI folder whose model class is trained (default: COMFYUI_PATH)",
     )
-    parser.add_argument("--out", type=Path, default=MODELS, help="where models are written")
-    parser.add_argument("--minutes", type=float, default=42.0, help="length of training")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="where files are written and an unfinished training is kept "
+        "(default for trainings: a folder in your cache)",
+    )
+    parser.add_argument("--models", type=Path, default=MODELS, help="the models to measure")
     parser.add_argument("--count", type=int, default=96, help="pictures of a kind, or pairs")
     parser.add_argument("--kinds", nargs="+", help="kinds of pairs to measure, see mixture.py")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, help="default: every core")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--pictures", type=int, default=56_000, help="renders in the pool")
-    parser.add_argument("--start", type=Path, help="a checkpoint that base training starts from")
+    training = parser.add_argument_group("training")
+    training.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    training.add_argument("--steps", type=int, help="of a training; its rate ends there at nothing")
+    training.add_argument("--minutes", type=float, help="a deadline that decides the steps instead")
+    training.add_argument("--batch", type=int, help="pictures of full size in a step")
+    training.add_argument("--rate", type=float, help="the highest learning rate")
+    training.add_argument("--noise", default="lognormal", help="uniform, lognormal or min-snr")
+    training.add_argument("--half", type=float, help="share of pictures at half size")
+    training.add_argument("--pictures", type=int, help="renders in the pool")
+    training.add_argument("--first", type=int, help="renders to wait for")
+    training.add_argument("--workers", type=int, help="processes that draw")
+    training.add_argument("--save-seconds", type=float, default=600.0)
+    training.add_argument("--eager", action="store_true", help="do not compile the UNet")
+    training.add_argument(
+        "--start", type=Path, help="begin with a checkpoint's weights (default: the shipped ones)"
+    )
+    training.add_argument("--fresh", action="store_true", help="begin with random weights")
+    training.add_argument("--text", type=Path, help="a text encoder for --fresh, of `text`")
+    training.add_argument("--background", action="store_true", help="at the lowest priority")
+    training.add_argument("--variants", nargs="+", default=["uniform", "lognormal", "min-snr"],
+                          help="to compare: kinds of noise, each perhaps with `:rate`")  # fmt: skip
+    training.add_argument("--validation", type=Path, help="a file for `compare`")
     options = parser.parse_args()
     if options.comfyui is None:
         parser.error("no ComfyUI given: use --comfyui PATH or set COMFYUI_PATH")
+    trained = options.what in ("base", "text", "compare", "judge")
+    options.out = options.out or (training_cache() if trained else MODELS)
     return options
 
 
 def main() -> None:
     options = parse()
-    prepare(options.comfyui.resolve(), options.threads)
-    if options.what == "base":
-        from .base import BaseTraining
+    from . import device as devices
+    from .host import prepare
 
-        settings = options.minutes, options.seed, options.pictures, options.start
-        print(BaseTraining(options.out, *settings).run())
+    cores = os.cpu_count() or 1
+    prepare(Path(options.comfyui).resolve(), options.threads or cores)
+    if options.background and hasattr(os, "nice"):
+        os.nice(19)
+    device = devices.choose(options.device)
+    # Where the CPU trains, drawing takes little of it; a card leaves the cores to the drawing.
+    workers = options.workers or (1 if device.type == "cpu" else max(1, cores - 2))
+    if options.what in ("base", "compare"):
+        _base(options, workers)
+    elif options.what == "text":
+        from .text import write_text
+
+        write_text(options.out, options.seed, options.steps)
     elif options.what == "judge":
-        from .judge import train
+        from .judge import BATCH, FIRST, train
 
-        print(train(options.out, options.seed, options.minutes))
+        minutes, batch = options.minutes or 22.0, options.batch or BATCH
+        for path in train(options.out, device, minutes, workers, batch, options.first or FIRST):
+            print(path)
+    elif options.what == "judged":
+        from .judge import report
+
+        report(options.models / "judge")
     elif options.what == "measure":
-        from .measure import KINDS, measure
+        from .measuring.measure import KINDS, measure
 
-        measure(options.out, options.seed, options.count, options.kinds or KINDS)
+        kinds = options.kinds or KINDS
+        measure(options.models / CHECKPOINT, device, options.seed, options.count, kinds)
+    elif options.what == "fidelity":
+        from .measuring.fidelity import fidelity
+        from .measuring.measure import KINDS
+
+        kinds = options.kinds or KINDS
+        fidelity(options.models / CHECKPOINT, device, options.seed, options.count, kinds)
     elif options.what == "preview":
         from .preview import write_preview
 
@@ -62,6 +126,27 @@ def main() -> None:
         from .references import write_pairs
 
         write_pairs(options.out, options.count, options.seed)
+
+
+def _base(options: argparse.Namespace, workers: int) -> None:
+    from .base import BaseTraining, Settings
+
+    settings = Settings(
+        device=options.device, steps=options.steps, minutes=options.minutes, batch=options.batch,
+        rate=options.rate, noise=options.noise, half_share=options.half,
+        pictures=options.pictures, first=options.first, save_seconds=options.save_seconds,
+        compile=not options.eager, seed=options.seed,
+    )  # fmt: skip
+    start = None if options.fresh else options.start or MODELS / CHECKPOINT
+    training = BaseTraining(options.out, settings, workers, start, options.text)
+    if options.what == "base":
+        print(training.run())
+        return
+    from ..judge import JUDGE, load_judge
+    from .measuring.compare import compare, read_validation
+
+    judge = load_judge(options.models / "judge" / JUDGE.name)
+    compare(training, options.variants, read_validation(options.validation, judge))
 
 
 if __name__ == "__main__":

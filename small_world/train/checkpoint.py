@@ -14,7 +14,7 @@ def write(path: Path, unet: dict, text_model: torch.nn.Module, metadata: dict[st
     for name, value in text_model.state_dict().items():
         tensors[f"{CLIP_PREFIX}transformer.{name}"] = value
     tensors |= {key: torch.ones(()) for key in (MARKER, V_PREDICTION, VAE_KEY)}
-    half = {name: value.detach().half().contiguous() for name, value in tensors.items()}
+    half = {name: value.detach().cpu().half().contiguous() for name, value in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(half, path, metadata)
     path.chmod(0o644)  # safetensors writes for the owner alone

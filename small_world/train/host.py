@@ -11,7 +11,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def prepare(comfyui: Path, threads: int) -> None:
-    """Make the host importable, on the CPU, ahead of this repository on the search path."""
+    """Make the host importable ahead of this repository on the search path.
+
+    The host itself stays on the CPU; a training moves the model to its device.
+    """
     if not (comfyui / "comfy" / "supported_models.py").is_file():
         raise SystemExit(
             f"{comfyui} is not a ComfyUI folder (it has no comfy/supported_models.py). "
@@ -59,15 +62,3 @@ def _initialise(unet: torch.nn.Module) -> None:
     for name, parameter in unet.named_parameters():
         if ".out_layers.3." in name or ".proj_out." in name or name.startswith("out.2."):
             torch.nn.init.zeros_(parameter)
-
-
-def explicit_attention(_original, q, k, v, heads, *_args, mask=None, **_options):
-    """Softmax attention written out: on a CPU its backward pass is faster than the fused one.
-
-    q, k, v: (B, tokens, heads * width) -> (B, tokens, heads * width).
-    """
-    assert mask is None
-    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
-    with torch.autocast("cpu", enabled=False):  # autocast would take the softmax to float32
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (B, heads, tokens, tokens)
-        return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)

@@ -4,6 +4,8 @@ The host's transformer layer adds in place, which autograd refuses, so training 
 modules out of place.
 """
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import nn
@@ -11,14 +13,15 @@ from torch.nn import functional
 from tqdm import trange
 
 from ..architecture import TEXT_HEADS, TEXT_LENGTH, TEXT_WIDTH
-from ..vocabulary import END, START, build_words, encode
+from ..vocabulary import END, build_words, padded_ids
 from ..world import captions
 from ..world.composed import COMPOSED, GROUNDS, PALETTES, TECHNIQUES
 from ..world.objects import DRAWN, FAMILIES, OBJECTS
 from ..world.styles import STYLES
 
-TEACHER_WEIGHT = 20.0
+STEPS, TEACHER_WEIGHT = 1500, 20.0
 NONE = "none"
+PARTS_OF_A_CAPTION = ("object", "named style", "palette", "ground", "technique")
 # What the pooled state has to tell: the object or its family, and every part of the style.
 LABELS = (
     [*OBJECTS, *FAMILIES],
@@ -47,24 +50,20 @@ def build_text_model() -> nn.Module:
 
 
 def token_ids(texts: list[str], words: dict[str, int]) -> torch.Tensor:
-    """(B, TEXT_LENGTH) int64: start, words, end, then end as padding, as the host pads."""
-    rows = []
-    for text in texts:
-        ids = [START, *encode(text, words)][: TEXT_LENGTH - 1]
-        rows.append(ids + [END] * (TEXT_LENGTH - len(ids)))
-    return torch.tensor(rows)
+    """(B, TEXT_LENGTH) int64, see `padded_ids`."""
+    return torch.tensor([padded_ids(text, words) for text in texts])
 
 
 def forward(model: nn.Module, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Hidden states (B, TEXT_LENGTH, TEXT_WIDTH) and the state at the first end token (B, W)."""
     text = model.text_model
     x = text.embeddings(ids)
-    causal = torch.full((TEXT_LENGTH, TEXT_LENGTH), float("-inf")).triu_(1)
+    causal = torch.full((TEXT_LENGTH, TEXT_LENGTH), float("-inf"), device=ids.device).triu_(1)
     for layer in text.encoder.layers:
         x = x + layer.self_attn(layer.layer_norm1(x), causal, _attention)
         x = x + layer.mlp(layer.layer_norm2(x))
     x = text.final_layer_norm(x)
-    return x, x[torch.arange(len(ids)), (ids == END).int().argmax(-1)]
+    return x, x[torch.arange(len(ids), device=ids.device), (ids == END).int().argmax(-1)]
 
 
 def _attention(q, k, v, heads, mask):
@@ -74,7 +73,7 @@ def _attention(q, k, v, heads, mask):
 
 
 def pretrain(
-    seed: int, teacher: nn.Module | None = None, steps: int = 700, batch: int = 128
+    seed: int, teacher: nn.Module | None = None, steps: int = STEPS, batch: int = 128
 ) -> nn.Module:
     """Teach the encoder to tell object, family and style from a caption, and every word apart.
 
@@ -116,6 +115,39 @@ def pretrain(
     return model.requires_grad_(False)
 
 
+def write_text(folder: Path, seed: int, steps: int | None = None) -> Path:
+    """Pretrain an encoder, say how well its outputs tell the words apart, and keep it."""
+    model = pretrain(seed, steps=steps or STEPS)
+    for name, share in separability(model).items():
+        print(f"text: {name}: {100 * share:.1f} % right")
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(model.state_dict(), folder / "text.pt")
+    return folder / "text.pt"
+
+
+@torch.no_grad()
+def separability(model: nn.Module, seed: int = 0, count: int = 4000) -> dict[str, float]:
+    """How well a linear reading of the outputs tells every word, on captions it was not fitted to.
+
+    Two readings: of the pooled state, and of the mean over the words' own states; the classes are
+    the lists of LABELS.
+    """
+    rng, words = np.random.default_rng(seed), build_words()
+    texts, labels = _labelled(rng, 2 * count)
+    hidden, pooled = forward(model, token_ids(texts, words))
+    shares = {}
+    for state, features in (("pooled", pooled), ("words", hidden.mean(1))):
+        features = torch.cat([features, torch.ones(len(features), 1)], 1)
+        for name, known, label in zip(PARTS_OF_A_CAPTION, LABELS, labels.T, strict=True):
+            wanted = functional.one_hot(label, len(known)).float()
+            gram = features[:count].T @ features[:count]
+            gram = gram + 1e-2 * torch.eye(len(gram))
+            reading = torch.linalg.solve(gram, features[:count].T @ wanted[:count])
+            right = (features[count:] @ reading).argmax(1) == label[count:]
+            shares[f"{name}, {state}"] = float(right.float().mean())
+    return shares
+
+
 def _apart(model, teacher, ids) -> torch.Tensor:
     """Mean squared difference of the two encoders' hidden states; the pooled one is among them."""
     with torch.no_grad():
@@ -151,14 +183,23 @@ def _labelled(rng, batch) -> tuple[list[str], torch.Tensor]:
 
 
 class CaptionEncoder:
-    """The frozen encoder: captions -> what the UNet is conditioned on."""
+    """The frozen encoder: captions, or their token ids -> what the UNet is conditioned on."""
 
-    def __init__(self, text_model: nn.Module, model: nn.Module):
-        self.text_model, self.model, self.words = text_model, model, build_words()
+    def __init__(self, text_model: nn.Module, model: nn.Module, device: torch.device):
+        self.text_model, self.words = text_model.to(device), build_words()
+        self.device = device
+        # The host takes a latent cell for eight pixels, so 64x64 reaches the model as 512x512.
+        vector = model.encode_adm(pooled_output=torch.zeros(1, TEXT_WIDTH), width=512, height=512)
+        self.sizes = vector[:, TEXT_WIDTH:].to(device)
+
+    def __call__(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.encode(self.ids(texts))
+
+    def ids(self, texts: list[str]) -> torch.Tensor:
+        return token_ids(texts, self.words).to(self.device)
 
     @torch.no_grad()
-    def __call__(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Context (B, TEXT_LENGTH, TEXT_WIDTH) and vector (B, TEXT_WIDTH + 6*256)."""
-        hidden, pooled = forward(self.text_model, token_ids(texts, self.words))
-        # The host takes a latent cell for eight pixels, so 64x64 reaches the model as 512x512.
-        return hidden, self.model.encode_adm(pooled_output=pooled, width=512, height=512)
+        hidden, pooled = forward(self.text_model, ids)
+        return hidden, torch.cat([pooled, self.sizes.expand(len(ids), -1)], dim=1)

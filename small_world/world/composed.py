@@ -1,7 +1,7 @@
 """Styles composed of three known words, `<palette> <ground> <technique>`: 1,920 of them.
 
 "crimson dotted outlined" is the crimson palette on a dotted ground, drawn with outlines.  One in
-six is trained; the others are new combinations of parts that the base model knows.
+six is held out: new combinations of parts that the base model knows.
 """
 
 from colorsys import hls_to_rgb
@@ -72,5 +72,5 @@ def _hex(hue: float, saturation: float, lightness: float) -> str:
 
 PARTS = (*PALETTES, *GROUNDS, *TECHNIQUES)
 COMPOSED = tuple(" ".join(parts) for parts in product(PALETTES, GROUNDS, TECHNIQUES))
-TRAINED_COMPOSED = tuple(name for name in COMPOSED if crc32(name.encode()) % 6 == 0)
-HELD_OUT_COMPOSED = tuple(name for name in COMPOSED if crc32(name.encode()) % 6)
+HELD_OUT_COMPOSED = tuple(name for name in COMPOSED if crc32(name.encode()) % 6 == 1)
+TRAINED_COMPOSED = tuple(name for name in COMPOSED if name not in HELD_OUT_COMPOSED)

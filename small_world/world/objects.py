@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from . import held_out
 from .icons import ICONS, Icon
 from .shapes import Part, around, bar, box, oval, poly, ring, sector, star
 
@@ -653,15 +654,8 @@ CORE_OBJECTS = tuple(
     "cat fish rabbit bear butterfly car boat rocket balloon tree flower cactus mushroom apple cup "
     "cake house castle umbrella heart star sun crown ghost".split()
 )
+HELD_OUT_OBJECTS = held_out.OBJECTS
 TRAINED_OBJECTS = (
     *CORE_OBJECTS,
-    *(
-        "bird turtle whale duck snail bus plane train leaf tulip palm icecream pizza carrot tent "
-        "church windmill hammer key anchor clock bell guitar moon hat robot"
-    ).split(),
-    *(
-        "dog frog giraffe lion panda shark swan helicopter taxi cheese cupcake hamburger pineapple "
-        "strawberry hut axe magnet gift trophy glasses"
-    ).split(),
+    *(name for name in OBJECTS if name not in {*CORE_OBJECTS, *HELD_OUT_OBJECTS}),
 )
-HELD_OUT_OBJECTS = tuple(name for name in OBJECTS if name not in TRAINED_OBJECTS)

@@ -114,10 +114,12 @@ def _fine_roles(drawn: Icon, pose: Pose, wobble) -> np.ndarray:
     y, x = (np.mgrid[: SIZE * OVERSAMPLE, : SIZE * OVERSAMPLE] + 0.5) / OVERSAMPLE
     points = np.stack([x.ravel(), y.ravel()], axis=1)
     points = 2 * points - wobble(points)  # the bend is small: its inverse is its negative
-    cells = np.floor((_unplaced(points, pose) + 1) * CELL / 2).astype(int)
-    inside = ((cells >= 0) & (cells < CELL)).all(1)
-    column, row = np.clip(cells, 0, CELL - 1).T
-    return np.where(inside, drawn.roles()[row, column], 0).reshape(x.shape)
+    column, row = (
+        np.floor((line + 1) * CELL / 2).astype(int) for line in _unplaced(*points.T, pose)
+    )
+    inside = (column >= 0) & (column < CELL) & (row >= 0) & (row < CELL)
+    held = drawn.roles()[np.clip(row, 0, CELL - 1), np.clip(column, 0, CELL - 1)]
+    return np.where(inside, held, 0).reshape(x.shape)
 
 
 def _lines(fine: np.ndarray, width: float) -> np.ndarray:
@@ -136,8 +138,10 @@ def _lines(fine: np.ndarray, width: float) -> np.ndarray:
 
 def _reduced(mask: np.ndarray) -> np.ndarray:
     """A boolean mask at OVERSAMPLE cells a pixel -> its share of every pixel (H, W)."""
-    cells = mask.reshape(SIZE, OVERSAMPLE, SIZE, OVERSAMPLE)
-    return cells.sum((1, 3), dtype=float) / OVERSAMPLE**2
+    ones = mask.view(np.uint8)
+    rows = sum(ones[k::OVERSAMPLE] for k in range(OVERSAMPLE))
+    cells = sum(rows[:, k::OVERSAMPLE] for k in range(OVERSAMPLE))
+    return cells.astype(float) / OVERSAMPLE**2
 
 
 def _colour(name: str) -> np.ndarray:
@@ -156,12 +160,12 @@ def _placed(points: np.ndarray, pose: Pose) -> np.ndarray:
     return ((points @ turn) * pose.scale + (pose.x, pose.y) + 1) * SIZE / 2
 
 
-def _unplaced(points: np.ndarray, pose: Pose) -> np.ndarray:
-    """Pixels -> unit coordinates."""
+def _unplaced(x: np.ndarray, y: np.ndarray, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels -> unit coordinates, each axis by itself."""
     angle = np.radians(pose.turn)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    points = ((points * 2 / SIZE - 1 - (pose.x, pose.y)) / pose.scale) @ turn
-    return points * (-1, 1) if pose.mirrored else points
+    x, y = (x * 2 / SIZE - 1 - pose.x) / pose.scale, (y * 2 / SIZE - 1 - pose.y) / pose.scale
+    x, y = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+    return -x if pose.mirrored else x, y
 
 
 def _wobble(amplitude: float, rng: np.random.Generator):

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from . import held_out
+
 
 @dataclass(frozen=True)
 class Style:
@@ -118,14 +120,50 @@ STYLES: dict[str, Style] = {
                     behind="rings", fill="bigdots", fill_depth=0.8, ink="f2d4a0", outline=1.2),
     "riso": _style("ff4f4f 3255a4 ffe800 24387a fff9ee", "fff9ee ffc2b8",
                    behind="slant", finish="halftone"),
+    "delft": _style("fbfcff e8c65a a8c8f4 12245a ffffff", "2b59c3 4a78d8",
+                    behind="diamonds", finish="tiles"),
+    "gingham": _style("3a7d44 f2b134 7a1f2b 2b1408 fffaf0", "fffdf8 e4505f",
+                      behind="checks", outline=1.6, ink="fffaf0"),
+    "denim": _style("e8e2d0 c98b4a b0413e 1c2b45 fffdf5", "2f4a73 46689c",
+                    behind="slant", fill="grain", fill_depth=0.3, ink="c98b4a", outline=1.3),
+    "jade": _style("2e8b6a 6cc2a0 c8a24a 12382c eaf8f0", "f0e6d2 d6c59c",
+                   behind="waves", finish="emboss"),
+    "arcade": _style("ff4d4d 4dd2ff ffe14d 1a1a40 ffffff", "14142b 34346e",
+                     behind="bigchecks", finish="pixelate"),
+    "origami": _style("f25757 f7a072 ffd6a5 5c2a2a fff8f0", "b8d8d8 8dbdbd",
+                      behind="broad", fill="fall", fill_depth=0.7, ink="40202a"),
+    "manga": _style("ffffff e8e8e8 bbbbbb 000000 ffffff", "fafafa c4c4c4",
+                    behind="rays", fill="dots", fill_depth=0.6, ink="000000", outline=1.8),
+    "aurora": _style("6a3fc0 1f9c86 b89a2c 241046 7fc8b0", "0b1d3a 1fae8a",
+                     behind="fall", finish="glow"),
+    "camo": _style("7d8c44 a39b5e 4a4a2a 1f2414 e6e2c0", "cdbb86 a89868",
+                   behind="blotches", fill="blotches", fill_depth=0.8, ink="343a1c", outline=1.2),
+    "sorbet": _style("ff9a8b ffd3a5 8fdcbb b5557a fffdf9", "fff1f4 ffd3de",
+                     behind="diamonds", fill="vstripes", fill_depth=0.6, ink="ffffff"),
+    "chrome": _style("b4bec8 8a949e e8eef2 23282e ffffff", "4a5560 2b323a",
+                     behind="hstripes", finish="emboss"),
+    "circus": _style("1f7ac4 ffcc1d e63329 3a0f0f fffbe8", "fff3d6 ef5a5a",
+                     behind="rays", outline=2.0, ink="3a0f0f"),
+    "lagoon": _style("f08a5d efca08 00878a 05445e f4fffd", "c9f5ee 7fd6c8",
+                     behind="rings", outline=1.4, ink="05445e"),
+    "sonar": _style("39ff88 1fa35a c8ffdc 06301a eafff2", "03140c 0d4a2b",
+                    behind="rings", finish="glow"),
+    "quilt": _style("d65d7a f2c6a0 7a9e7e 4a2540 fff6ea", "f6e7d8 bccdaa",
+                    behind="bigchecks", fill="hatch", fill_depth=0.5, ink="fff6ea", outline=1.6),
+    "plum": _style("6d2e6b b65fa3 f3b562 2a0f2e fde9f5", "ecdcf0 cba6d8",
+                   behind="waves", fill="slant", fill_depth=0.5, ink="f3d0ea", outline=1.2),
+    "static": _style("d0d4dc 9aa3b5 f0c040 20242c ffffff", "3c4454 6d788c",
+                     behind="grain", finish="scanlines"),
+    "cork": _style("7a4e2d a9713f 3f5f4a 2e1a0c f7ead2", "d9b183 b98550",
+                   behind="grain", outline=1.5, ink="f7ead2", wobble=1.0),
 }  # fmt: skip
+
+# Styles added since the first vocabulary; their words have later ids.
+LATER_STYLES = tuple(STYLES)[46:]
 
 # What the shipped base model has seen, most of all the first; the rest is left for LoRAs to bring.
 CORE_STYLES = tuple(
     "flat comic neon blueprint pastel ink sunset gold ocean poster forest night".split()
 )
-HELD_OUT_STYLES = tuple(
-    "vapor knit sepia lava thermal tartan stamp bubblegum copper mosaic riso charcoal meadow "
-    "candy batik glass".split()
-)
+HELD_OUT_STYLES = held_out.STYLES
 TRAINED_STYLES = tuple(name for name in STYLES if name not in HELD_OUT_STYLES)

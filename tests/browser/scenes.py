@@ -1,4 +1,13 @@
-"""Small scenes that several tests set in the page."""
+"""Small scenes that several tests set in the page, and states of it that they wait for."""
+
+import pytest
+
+
+def once(fixture: str) -> pytest.MarkDecorator:
+    """For a law that how the page draws nodes does not touch: it is held on the classic canvas."""
+    ways = ["classic", pytest.param("vue", marks=pytest.mark.sweep)]
+    return pytest.mark.parametrize(fixture, ways, indirect=True)
+
 
 # One new node, alone in the graph and in view; where on the screen its title is.
 ALONE = """(type) => {
@@ -11,4 +20,37 @@ ALONE = """(type) => {
     app.canvas.draw(true, true)
     const box = app.canvas.canvas.getBoundingClientRect()
     return [box.x + node.pos[0] + 60, box.y + node.pos[1] - 15]
+}"""
+
+# All nodes in view, without the way there that the page's own command draws.
+FIT = """() => {
+    const boxes = app.canvas.graph.nodes.map(({ pos, size }) =>
+        [pos[0], pos[1] - 30, pos[0] + size[0], pos[1] + size[1]])
+    app.canvas.setDirty(true, true)
+    if (!boxes.length) return
+    const end = (pick, at) => pick(...boxes.map((box) => box[at]))
+    const [left, top] = [end(Math.min, 0), end(Math.min, 1)]
+    app.canvas.ds.fitToBounds([left, top, end(Math.max, 2) - left, end(Math.max, 3) - top])
+}"""
+
+# Until the page has drawn what it knows now.
+TWO_FRAMES = """() => new Promise((done) =>
+    requestAnimationFrame(() => requestAnimationFrame(done)))"""
+
+# Whether each node is on the page, has the size that it is drawn in, and shows its drawing.
+MEASURED = """() => app.canvas.graph.nodes.every((node) => {
+    const always = ["CRAFTRouter", "CRAFTTimestepSchedule"].includes(node.type)
+    const drawing = node.widgets?.find((one) => one.type === "craft_drawing")
+    if (always && !(drawing?.element.isConnected && drawing.element.offsetHeight)) return false
+    if (!LiteGraph.vueNodesMode) return true
+    const shown = document.querySelector(`[data-node-id="${node.id}"]`)
+    if (!shown) return false
+    const height = shown.offsetHeight - LiteGraph.NODE_TITLE_HEIGHT
+    return node.flags.collapsed || Math.abs(height - node.size[1]) <= 1
+})"""
+
+# Whether the page is done with an undo, a redo or the opening of a graph.
+RESTORED = """() => {
+    const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker
+    return !tracker._restoringState && !tracker.constructor.isLoadingGraph
 }"""

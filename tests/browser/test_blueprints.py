@@ -18,9 +18,9 @@ FUSION, COMPARE = "Content + Style LoRA", "Compare Fusion Methods"
 MODULE = "custom_nodes.comfyui-craft-lora"
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "version": 0.4}
 PLACE = (700, 300)  # of the mouse, where nothing lies over the graph
-LIMIT = 20_000  # milliseconds until what is searched shows
 COLOURS = 16  # a picture has more
 
+HANGS_ON_THE_MOUSE = "() => app.graph.nodes.some((node) => node.flags.ghost)"
 SAVED = "() => JSON.stringify(app.graph.serialize())"
 COMMAND = "(id) => app.extensionManager.command.execute(id)"
 VALUES = """() => {
@@ -91,17 +91,13 @@ def added(comfy, request) -> Iterator[str]:
 def add_by_search(comfy, name: str) -> None:
     comfy.evaluate(COMMAND, "Workspace.SearchBox.Toggle")
     comfy.page.keyboard.type(name)
-    comfy.page.get_by_role("option").filter(has_text=name).first.wait_for(timeout=LIMIT)
+    comfy.page.get_by_role("option").filter(has_text=name).first.wait_for()
     comfy.page.keyboard.press("Enter")
-    comfy.page.wait_for_function(
-        "() => app.graph.nodes.some((node) => node.subgraph)", timeout=LIMIT
-    )
-    comfy.page.wait_for_timeout(1000)  # the search closes; the new node hangs on the mouse
+    comfy.page.wait_for_function(HANGS_ON_THE_MOUSE)
+    comfy.page.get_by_role("option").first.wait_for(state="detached")
     comfy.page.mouse.move(*PLACE)
     comfy.page.mouse.click(PLACE[0] + 20, PLACE[1] + 20)
-    comfy.page.wait_for_function(
-        "() => app.graph.nodes.every((node) => !node.flags.ghost)", timeout=LIMIT
-    )
+    comfy.page.wait_for_function(f"() => !({HANGS_ON_THE_MOUSE})()")
 
 
 def test_the_server_offers_the_blueprints_as_they_are_in_their_files(live_server):
@@ -119,7 +115,7 @@ def test_the_node_library_lists_the_blueprints(comfy):
     comfy.open_workflow(EMPTY, "empty")
     comfy.evaluate(COMMAND, "Workspace.ToggleSidebarTab.node-library")
     comfy.page.get_by_placeholder("Search").first.fill("Fusion Methods")
-    comfy.page.get_by_role("treeitem").filter(has_text=COMPARE).first.wait_for(timeout=LIMIT)
+    comfy.page.get_by_role("treeitem").filter(has_text=COMPARE).first.wait_for()
     comfy.evaluate(COMMAND, "Workspace.ToggleSidebarTab.node-library")
     assert comfy.our_errors() == []
 
@@ -159,8 +155,7 @@ def test_a_blueprint_runs_on_the_small_world_to_a_picture(comfy, live_server, ad
     comfy.evaluate(WIRE, {**SMALL_WORLD, **OWN[added]})
     assert comfy.run() == ["execution_success", ""]
     comfy.dismiss_alerts()
-    comfy.evaluate(COMMAND, "Comfy.Canvas.FitView")
-    comfy.page.wait_for_timeout(1000)
+    comfy.fit()
     comfy.keep_screenshot(f"blueprint_{added.split()[0].lower()}")
     items = comfy.evaluate(SHOWN)
     assert items

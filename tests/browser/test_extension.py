@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from scenes import TWO_FRAMES, once
 
 from launcher.paths import ROOT
 
+ONCE = once("nodes")
 DEMO = ROOT / "workflows" / "demo_small_world.json"
 OURS = "/extensions/comfyui-craft-lora/"
 LOADER, SCHEDULE, ROUTER, SAMPLER = 1, 3, 4, 7  # nodes of the demo
 CURVES, ROUTING, WARNINGS = "craft_curves", "craft_routing", "craft_warnings"
 PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
-LIMIT = 20_000  # milliseconds until a drawing shows
 
 # What is seen of a drawing; "" where it is hidden.
 SEEN = """([id, name]) => {
@@ -66,6 +67,9 @@ CAPTURE = """() => {
     const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker
     ;(tracker.captureCanvasState ?? tracker.checkState).call(tracker)
 }"""
+
+STEPS = "() => app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length"
+HEIGHT = f"() => app.graph.getNodeById({ROUTER}).size[1]"
 
 COPY = """(id) => {
     const graph = app.canvas.graph
@@ -131,14 +135,12 @@ class Drawn:
         self.page.wait_for_function(
             f"([id, name, text]) => ({SEEN})([id, name]).includes(text)",
             arg=[node, drawing, text],
-            timeout=LIMIT,
         )
 
     def hides(self, node: Any, drawing: str, text: str) -> None:
         self.page.wait_for_function(
             f"([id, name, text]) => !({SEEN})([id, name]).includes(text)",
             arg=[node, drawing, text],
-            timeout=LIMIT,
         )
 
     def curves(self) -> list[str]:
@@ -148,7 +150,6 @@ class Drawn:
         self.page.wait_for_function(
             f"([at, before]) => ({PATHS})(at).join() !== before",
             arg=[[SCHEDULE, CURVES], ",".join(before)],
-            timeout=LIMIT,
         )
         return self.curves()
 
@@ -159,11 +160,8 @@ class Drawn:
 @pytest.fixture(scope="module", params=["vue", "classic"])
 def nodes(comfy, request) -> Iterator[str]:
     """Which way the page draws nodes."""
-    change = "(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
-    before = comfy.evaluate("() => app.extensionManager.setting.get('Comfy.VueNodes.Enabled')")
-    comfy.evaluate(change, request.param == "vue")
-    yield request.param
-    comfy.evaluate(change, before)
+    with comfy.drawing(request.param):
+        yield request.param
 
 
 @pytest.fixture
@@ -187,6 +185,7 @@ def test_the_schedule_draws_its_curves_as_its_widgets_change(drawn, nodes):
     drawn.shows(SCHEDULE, CURVES, "content_start = 0.9 lies after content_end = 0.5")
 
 
+@ONCE
 def test_a_free_curve_is_drawn_with_the_hosts_editor(drawn):
     drawn.shows(SCHEDULE, CURVES, "content")
     before = drawn.curves()
@@ -207,15 +206,16 @@ def test_the_router_shows_whose_words_are_whose_while_they_are_typed(drawn):
     drawn.page.keyboard.type(", <s>gold")
     drawn.shows(ROUTER, ROUTING, "marks no words")  # a lone <s> ends the words before it
     drawn.page.keyboard.type("</s>")
-    drawn.page.wait_for_timeout(500)
-    assert drawn.words("style") == ["zwx style", "gold"]
+    drawn.comfy.becomes(PIECES, ["zwx style", "gold"], [ROUTER, "style"])
 
 
+@ONCE
 def test_a_prompt_that_cannot_be_read_says_why(drawn):
     drawn.set(ROUTER, "prompt", "a dog</c> in ink")
     drawn.shows(ROUTER, ROUTING, "</c> at character 6 with no marker to close")
 
 
+@ONCE
 def test_a_lora_without_its_marker_is_warned_of_until_it_is_there(drawn):
     drawn.set(ROUTER, "prompt", "<c>a sks animal</c> in zwx style")
     drawn.shows(ROUTER, ROUTING, "no <s>, so the style LoRA is off")
@@ -227,6 +227,7 @@ def test_a_lora_without_its_marker_is_warned_of_until_it_is_there(drawn):
     drawn.hides(ROUTER, ROUTING, "is off")
 
 
+@ONCE
 def test_the_router_counts_the_layers_of_the_connected_model(drawn):
     drawn.shows(ROUTER, ROUTING, "204 content, 204 style (all)")
     drawn.set(ROUTER, "layer_sets", "b-lora")
@@ -259,6 +260,7 @@ def test_the_table_of_presets_opens_by_keyboard(drawn):
     assert values == widget_values(drawn.comfy.saved())
 
 
+@ONCE
 def test_cfg_1_is_warned_of_before_the_run(drawn):
     assert drawn.seen(SAMPLER, WARNINGS) == ""
     drawn.set(SAMPLER, "cfg", 1.0)
@@ -283,6 +285,7 @@ def test_saving_and_reloading_keeps_every_value(drawn):
     drawn.shows(ROUTER, ROUTING, "zwx style")
 
 
+@ONCE
 def test_a_prompt_for_the_server_knows_nothing_of_the_drawings(drawn):
     output = drawn.comfy.evaluate("async () => (await app.graphToPrompt()).output")
     names = {name for node in output.values() for name in node["inputs"]}
@@ -323,6 +326,7 @@ def test_inside_a_subgraph_the_router_keeps_its_values_and_finds_its_model(drawn
     assert drawn.seen(SAMPLER, WARNINGS) == ""  # it finds the Router inside
 
 
+@ONCE
 @pytest.mark.parametrize("palette", ["light", "dark"])
 def test_the_drawings_take_the_colours_of_the_theme(drawn, nodes, palette):
     drawn.comfy.evaluate(
@@ -331,7 +335,7 @@ def test_the_drawings_take_the_colours_of_the_theme(drawn, nodes, palette):
     drawn.set(ROUTER, "prompt", "<c>a sks animal</c> in zwx style")
     drawn.shows(ROUTER, ROUTING, "is off")
     drawn.comfy.evaluate(CENTRE, ROUTER)
-    drawn.page.wait_for_timeout(500)
+    drawn.comfy.evaluate(TWO_FRAMES)
     drawn.comfy.keep_screenshot(f"drawings_{nodes}_{palette}")
     colours = "(name) => { const s = getComputedStyle(document.querySelector('.craft-words')); " \
         "return [s.color, s.backgroundColor].map((c) => c.match(/[\\d.]+/g).slice(0, 3)" \
@@ -341,13 +345,14 @@ def test_the_drawings_take_the_colours_of_the_theme(drawn, nodes, palette):
     drawn.comfy.evaluate("() => app.extensionManager.setting.set('Comfy.ColorPalette', 'dark')")
 
 
+@ONCE
 def test_after_a_run_the_sampler_shows_who_acted_where_and_when(drawn, nodes):
     drawn.set(SAMPLER, "steps", 3)
     assert drawn.comfy.run() == ["execution_success", ""]
     shown = f"() => app.graph.getNodeById({SAMPLER}).imgs?.[0]?.naturalWidth === 720"
     images = f"() => app.nodeOutputs[{SAMPLER}].images.length"
     assert drawn.comfy.evaluate(images) == 1
-    drawn.page.wait_for_function(shown, timeout=LIMIT)
+    drawn.page.wait_for_function(shown)
     drawn.comfy.dismiss_alerts()
     drawn.comfy.keep_screenshot(f"drawings_{nodes}_run")
 
@@ -372,12 +377,13 @@ def test_a_graph_that_is_loaded_again_and_again_is_not_held(drawn, nodes):
     drawn.comfy.evaluate("() => app.canvas.setGraph(app.rootGraph)")
     drawn.comfy.evaluate(CAPTURE)
     saved = drawn.comfy.saved()
-    loads = []
-    for _ in range(5):
+    for load in range(5):
         drawn.comfy.evaluate("(graph) => app.loadGraphData(graph, true, true, null)", saved)
-        drawn.page.wait_for_timeout(500)
-        loads.append(routers_in_memory(drawn.page))
-    assert loads[-1] - loads[1] <= 3 * of_the_host
+        drawn.comfy.evaluate(TWO_FRAMES)
+        if load == 1:
+            most = routers_in_memory(drawn.page) + 3 * of_the_host
+    held = drawn.comfy.until(lambda: routers_in_memory(drawn.page), lambda count: count <= most)
+    assert held <= most
 
 
 def test_the_pages_shortcuts_reach_it_from_an_opened_drawing(drawn):
@@ -393,6 +399,7 @@ def test_the_pages_shortcuts_reach_it_from_an_opened_drawing(drawn):
     assert "F9" in heard and "Enter" not in heard
 
 
+@ONCE
 def test_a_drawing_is_no_parameter_of_its_node(drawn):
     listed = f"""() => app.graph.getNodeById({ROUTER}).widgets
         .filter((widget) => widget.name.startsWith("craft_"))
@@ -400,12 +407,36 @@ def test_a_drawing_is_no_parameter_of_its_node(drawn):
     assert drawn.comfy.evaluate(listed) == [True]
 
 
-def test_a_menu_brings_back_what_was_set_under_its_entry(drawn):
-    drawn.set(ROUTER, "layer_sets", "custom")
-    drawn.page.wait_for_timeout(400)
-    drawn.set(ROUTER, "layer_sets.patterns", "content: up_blocks.0")
-    drawn.page.wait_for_timeout(400)
-    drawn.set(ROUTER, "layer_sets", "all")
-    drawn.page.wait_for_timeout(400)
-    drawn.set(ROUTER, "layer_sets", "custom")
-    drawn.page.wait_for_function(f"() => ({PATTERNS})() === 'content: up_blocks.0'")
+@ONCE
+def test_a_menu_brings_back_what_was_set_under_its_entry_as_a_part_of_the_choice(drawn):
+    for name, value in (
+        ("layer_sets", "custom"),
+        ("layer_sets.patterns", "content: up_blocks.0"),
+        ("layer_sets", "all"),
+        ("layer_sets", "custom"),
+    ):
+        drawn.set(ROUTER, name, value)
+        drawn.comfy.evaluate(CAPTURE)
+    assert drawn.comfy.evaluate(PATTERNS) == "content: up_blocks.0"
+    steps = drawn.comfy.evaluate(STEPS)
+    drawn.comfy.evaluate(CAPTURE)
+    assert drawn.comfy.evaluate(STEPS) == steps
+    drawn.comfy.evaluate("() => app.extensionManager.command.execute('Comfy.Undo')")
+    assert widget_values(drawn.comfy.saved())[ROUTER][5] == "all"
+    drawn.comfy.evaluate("() => app.extensionManager.command.execute('Comfy.Redo')")
+    assert drawn.comfy.evaluate(PATTERNS) == "content: up_blocks.0"
+
+
+def test_a_node_that_grows_by_what_it_draws_takes_no_step_and_keeps_its_size(drawn):
+    drawn.shows(ROUTER, ROUTING, "204 content")
+    drawn.comfy.evaluate(CENTRE, ROUTER)
+    drawn.set(ROUTER, "prompt", "<c>a sks animal</c> in zwx style " * 12)
+    drawn.comfy.evaluate(CAPTURE)
+    steps, height = drawn.comfy.evaluate(STEPS), drawn.comfy.evaluate(HEIGHT)
+    drawn.comfy.until(lambda: drawn.comfy.evaluate(HEIGHT), lambda now: now > height)
+    grown = drawn.comfy.evaluate(HEIGHT)
+    assert grown > height
+    drawn.comfy.evaluate(CAPTURE)
+    assert drawn.comfy.evaluate(STEPS) == steps
+    drawn.comfy.open_workflow(drawn.comfy.saved(), "reopened")
+    assert drawn.comfy.evaluate(HEIGHT) == grown

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from scenes import MEASURED, RESTORED, TWO_FRAMES, once
 
+ONCE = once("drawn")
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "version": 0.4}
-VUE = "Comfy.VueNodes.Enabled"
 INSERT, TWO_LORAS = "craft_lora.insert_fusion", "craft_lora.two_loras"
 LABEL = "Insert content/style LoRA fusion"
 CONTENT, STYLE = "craft_small_world_content.safetensors", "craft_small_world_style.safetensors"
 PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
-LIMIT = 20_000  # milliseconds until the page shows what was asked for
 COLOURS = 16  # a picture has more
 CLIPPED = 0.4  # of a picture's channel values; burnt pictures have more
 PLACE = [900, 400]  # of the mouse, where nothing lies over the graph
 BELOW = [500, 1000]  # the same, with a graph that is fitted into the page
+FREE = [960, 120]  # where no node is
 
 # A loader, two texts, a latent, a KSampler of a name and colour of its own, a decode, a preview.
 GRAPH = """() => {
@@ -145,13 +145,22 @@ BEHIND_A_LORA = """(file) => {
 TYPES = "() => app.canvas.graph.nodes.map((node) => node.type).sort()"
 SAVED = "() => JSON.stringify(app.rootGraph.serialize())"
 COMMAND = "(id) => { app.extensionManager.command.execute(id) }"
-TO_THE_END = "async (id) => { await app.extensionManager.command.execute(id) }"
-SETTING = "([name, value]) => app.extensionManager.setting.set(name, value)"
-CAPTURE = """() => {
-    document.activeElement?.blur()
-    app.canvas.deselectAll()
-    app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()
+# Run a command, draw so many frames, and undo.
+AND_UNDO = """async ([id, frames]) => {
+    const { command } = app.extensionManager
+    command.execute(id)
+    for (; frames > 0; frames -= 1) await new Promise(requestAnimationFrame)
+    await command.execute("Comfy.Undo")
 }"""
+ROUTER = "app.canvas.graph.nodes.find((node) => node.type === 'CRAFTRouter')"
+ROUTER_SIZE = f"() => [...{ROUTER}.size]"
+ROUTER_CORNER = f"""() => {{
+    const {{ pos, size }} = {ROUTER}
+    const [x, y] = app.canvas.convertOffsetToCanvas([pos[0] + size[0], pos[1] + size[1]])
+    const box = app.canvas.canvas.getBoundingClientRect()
+    return [x + box.left - 2, y + box.top - 2]
+}}"""
+STEPS = "() => app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length"
 LINKS = """() => {
     const { graph } = app.canvas
     const end = (id, slot, side, own) => {
@@ -200,10 +209,6 @@ OVERLAPS = """() => {
     return found
 }"""
 MOVE = "() => { app.canvas.graph.nodes[0].pos[1] += 700 }"
-LAYOUT = """() => JSON.stringify([
-    app.canvas.ds.scale, [...app.canvas.ds.offset],
-    app.canvas.graph.nodes.map((node) => [node.id, ...node.pos, ...node.size]),
-])"""
 TITLE_BAR = """(type) => {
     const node = app.canvas.graph.nodes.find((one) => one.type === type)
     const [x, y] = app.canvas.convertOffsetToCanvas([node.pos[0] + 60, node.pos[1] - 14])
@@ -229,7 +234,8 @@ DROP = """async ([text, files, [clientX, clientY]]) => {
         { bubbles: true, cancelable: true, dataTransfer, clientX, clientY })
     target.dispatchEvent(event("dragenter"))
     target.dispatchEvent(event("dragover"))
-    await new Promise((after) => setTimeout(after, 500))
+    const frame = () => new Promise(requestAnimationFrame)
+    await frame().then(frame)  // the page finds out what lies below
     let taken = false
     const note = (dropped) => { taken = dropped.defaultPrevented }
     target.addEventListener("drop", note, { once: true })
@@ -253,10 +259,8 @@ SAMPLER = {
 @pytest.fixture(scope="module", params=["vue", "classic"])
 def drawn(comfy, request) -> Iterator[str]:
     """Which way the page draws nodes."""
-    before = comfy.evaluate("(name) => app.extensionManager.setting.get(name)", VUE)
-    comfy.evaluate(SETTING, [VUE, request.param == "vue"])
-    yield request.param
-    comfy.evaluate(SETTING, [VUE, before])
+    with comfy.drawing(request.param):
+        yield request.param
 
 
 class Graph:
@@ -269,49 +273,49 @@ class Graph:
         return self.comfy.evaluate(TYPES)
 
     def has(self, *types: str) -> None:
-        """Wait until the graph has nodes of these types, and until they have their places."""
+        """Wait until the graph has nodes of these types."""
         self.page.wait_for_function(
             "(types) => types.every((type) => app.canvas.graph.nodes.some("
             "(node) => (type ? node.type === type : node.subgraph)))",
             arg=list(types),
-            timeout=LIMIT,
         )
-        self.settled()
 
-    def settled(self) -> None:
-        """Wait until places, sizes and the view have stood still for a second.
+    def is_measured(self) -> None:
+        """Wait until the page has drawn all nodes, and found out their sizes."""
 
-        A size that the page measures late is a change of its own, which an undo takes back first
-        and which a redo does not survive.
-        """
-        ends = time.monotonic() + LIMIT / 1000
-        still, seen = 0, ""
-        while still < 4 and time.monotonic() < ends:
-            self.page.wait_for_timeout(250)
-            now = self.comfy.evaluate(LAYOUT)
-            still, seen = (still + 1 if now == seen else 0), now
+        def look() -> bool:
+            self.comfy.fit()  # each time: a command may just be moving the view
+            return self.comfy.evaluate(MEASURED)
+
+        assert self.comfy.until(look, bool)
+
+    def nothing_overlaps(self) -> None:
+        self.is_measured()
+        self.comfy.becomes(OVERLAPS, [])
 
     def command(self, name: str) -> None:
         self.comfy.evaluate(COMMAND, name)
 
     def told(self, text: str) -> None:
         alert = self.page.get_by_role("alert").filter(has_text=text).first
-        alert.wait_for(timeout=LIMIT)
+        alert.wait_for()
 
     def drop(self, text: str = "", files: Any = (), place: Any = PLACE) -> bool:
         return self.comfy.evaluate(DROP, [text, list(files), place])
 
     def press(self, keys: str) -> None:
+        """Press keys that the page answers before it draws next, an undo or a redo."""
         self.page.keyboard.press(keys)
-        self.page.wait_for_timeout(500)
-        self.settled()
+        self.comfy.evaluate(TWO_FRAMES)
+        self.page.wait_for_function(RESTORED)
 
-    def becomes(self, wanted: Any) -> None:
-        """The graph has these nodes and links, at the latest when the page is done with a key."""
-        ends = time.monotonic() + LIMIT / 1000
-        while nodes_and_links(self.comfy.evaluate(SAVED)) != wanted and time.monotonic() < ends:
-            self.page.wait_for_timeout(200)
-        assert nodes_and_links(self.comfy.evaluate(SAVED)) == wanted
+    def now(self) -> list[Any]:
+        """Nodes with their places and values, and links."""
+        return nodes_and_links(self.comfy.evaluate(SAVED))
+
+    def steps(self) -> int:
+        """How many steps an undo could take back."""
+        return self.comfy.evaluate(STEPS)
 
     def runs_to_a_picture(self, live_server) -> np.ndarray:
         """The last picture, as (pixels, 3) of 0 to 255."""
@@ -335,32 +339,38 @@ class Graph:
     def keep_screenshot(self, name: str) -> None:
         self.comfy.dismiss_alerts()
         self.comfy.evaluate("() => app.canvas.deselectAll()")
-        self.comfy.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-        self.page.wait_for_timeout(1000)
+        self.comfy.fit()
         self.comfy.keep_screenshot(name)
 
 
 @pytest.fixture
 def empty(comfy, drawn) -> Iterator[Graph]:
     comfy.open_workflow(EMPTY, "empty")
+    comfy.page.wait_for_function("() => !document.querySelector('.dom-widget, [data-node-id]')")
     comfy.evaluate("() => { app.canvas.ds.scale = 0.7; app.canvas.ds.offset = [200, 100] }")
     yield Graph(comfy)
     assert comfy.our_errors() == []
 
 
+@pytest.fixture(scope="module")
+def workflow(comfy, drawn) -> dict[str, Any]:
+    """A workflow with a KSampler, saved when all its nodes were drawn."""
+    comfy.open_workflow(EMPTY, "empty")
+    comfy.evaluate(GRAPH)
+    Graph(comfy).is_measured()
+    return comfy.saved()
+
+
 @pytest.fixture
-def graph(empty) -> Graph:
-    """A graph with a KSampler, as a state to which one can go back."""
-    empty.comfy.evaluate(GRAPH)
-    empty.comfy.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-    empty.settled()
-    empty.comfy.evaluate(CAPTURE)
-    return empty
+def graph(comfy, workflow) -> Iterator[Graph]:
+    """That workflow in the page."""
+    comfy.open_workflow(workflow, "with a KSampler")
+    yield Graph(comfy)
+    assert comfy.our_errors() == []
 
 
 def insert(graph: Graph) -> None:
-    """Until the change is closed: an undo in the middle of it would be none."""
-    graph.comfy.evaluate(TO_THE_END, INSERT)
+    graph.command(INSERT)
     graph.has("CRAFTRouter", "CRAFTTimestepSchedule")
 
 
@@ -385,11 +395,12 @@ def test_the_command_puts_the_fusion_before_the_only_sampler(graph):
     assert graph.comfy.evaluate(WIDGETS, "CRAFTRouter")["prompt"] == "a sks animal in zwx style"
     assert graph.comfy.evaluate(WIDGETS, "CLIPTextEncode")["text"] == "blur"
     assert graph.comfy.evaluate(LOOK) == [["CRAFTACFGKSampler", "#232", 900, 0]]
-    assert graph.comfy.evaluate(OVERLAPS) == []
+    graph.nothing_overlaps()
     assert graph.start() == [0.6, 0.6, 0.4, 0.4, "steps"]
     graph.told("multiplies the LoRAs by cfg: start with strengths of 0.3 to 0.6")
 
 
+@ONCE
 def test_a_replaced_sampler_keeps_its_flags_and_properties(graph):
     graph.comfy.evaluate(MARKED)
     insert(graph)
@@ -397,15 +408,28 @@ def test_a_replaced_sampler_keeps_its_flags_and_properties(graph):
     assert graph.comfy.evaluate(MARKS) == [True, True, 7, "Base", None]
 
 
+@ONCE
 def test_stages_of_one_picture_have_the_models_clock_and_full_strengths(graph, live_server):
     graph.comfy.evaluate(TWO_STAGES)
     insert(graph)
     assert graph.types().count("KSamplerAdvanced") == 2
     assert graph.start() == [1, 1, 0.4, 0.4, "model"]
+    whole = [link for link in graph.comfy.evaluate(LINKS) if "BasicScheduler" in link]
+    assert whole == [
+        "BasicScheduler.SIGMAS > CRAFTRouter.whole_sigmas",
+        "CheckpointLoaderSimple.MODEL > BasicScheduler.model",
+    ]
+    stages = graph.comfy.evaluate(WIDGETS, "KSamplerAdvanced")
+    given = graph.comfy.evaluate(WIDGETS, "BasicScheduler")
+    assert [given[name] for name in ("steps", "scheduler", "denoise")] == [
+        stages["steps"], stages["scheduler"], 1,
+    ]  # fmt: skip
+    graph.nothing_overlaps()
     graph.told("guide as they did, without ACFG")
     graph.runs_to_a_picture(live_server)
 
 
+@ONCE
 def test_it_says_what_acts_besides_it_and_which_sampler_is_left(graph):
     graph.comfy.evaluate(BEHIND_A_LORA, STYLE)
     insert(graph)
@@ -416,13 +440,8 @@ def test_it_says_what_acts_besides_it_and_which_sampler_is_left(graph):
 
 @pytest.mark.parametrize("node", ["KSampler", "CheckpointLoaderSimple"])
 def test_the_menu_of_a_sampler_or_loader_offers_it(graph, drawn, node):
-    entry = graph.page.get_by_text(LABEL).first
-    for _ in range(5):  # the page may just be changing how it draws, and miss a click
-        graph.page.mouse.click(*graph.comfy.evaluate(TITLE_BAR, node), button="right")
-        graph.page.wait_for_timeout(1500)
-        if entry.is_visible():
-            break
-    entry.click(timeout=LIMIT)
+    graph.page.mouse.click(*graph.comfy.evaluate(TITLE_BAR, node), button="right")
+    graph.page.get_by_text(LABEL).first.click()
     graph.has("CRAFTRouter", "CRAFTTimestepSchedule")
     assert graph.types() == INSERTED
     graph.keep_screenshot(f"inserted_{node}_{drawn}")
@@ -436,30 +455,90 @@ def nodes_and_links(saved: str) -> list[Any]:
     return [sorted(nodes, key=str), sorted(link[1:] for link in workflow["links"])]
 
 
-def test_one_undo_takes_all_of_it_back_and_redo_brings_it_again(graph):
-    before = nodes_and_links(graph.comfy.evaluate(SAVED))
-    insert(graph)
-    after = nodes_and_links(graph.comfy.evaluate(SAVED))
-    graph.press("Control+z")
-    graph.becomes(before)
-    graph.press("Control+y")
-    graph.becomes(after)
+@pytest.fixture
+def slow(comfy) -> Iterator[None]:
+    """A page that is six times as slow, as on a weak or busy machine."""
+    devtools = comfy.page.context.new_cdp_session(comfy.page)
+    devtools.send("Emulation.setCPUThrottlingRate", {"rate": 6})
+    yield
+    devtools.send("Emulation.setCPUThrottlingRate", {"rate": 1})
+    devtools.detach()
 
 
-def test_an_undo_that_follows_at_once_takes_back_the_insertion_and_no_more(graph):
-    before = nodes_and_links(graph.comfy.evaluate(SAVED))
+def moved_by_the_user(graph: Graph) -> list[Any]:
+    """A step of the user's own, which the page has not noted yet."""
+    before = graph.now()
     graph.comfy.evaluate(MOVE)
-    graph.comfy.evaluate(CAPTURE)
-    moved = nodes_and_links(graph.comfy.evaluate(SAVED))
+    moved = graph.now()
     assert moved != before
-    graph.command(INSERT)
-    graph.page.wait_for_function(f"() => ({TYPES})().includes('CRAFTRouter')")
+    return moved
+
+
+def goes_back_to(graph: Graph, before: list[Any], steps: int) -> None:
+    """One undo takes the last step back and no more, and redo brings all of it again."""
+    after, size = graph.now(), graph.comfy.evaluate(ROUTER_SIZE)
     graph.press("Control+z")
-    graph.becomes(moved)
+    assert graph.now() == before
+    assert graph.steps() == steps
+    graph.press("Control+y")
+    assert graph.now() == after
+    assert graph.steps() == steps + 1
+    assert graph.comfy.evaluate(ROUTER_SIZE) == size
+
+
+def test_one_undo_takes_all_of_it_back_and_redo_brings_it_again(graph):
+    before, steps = graph.now(), graph.steps()
+    insert(graph)
+    graph.is_measured()
+    goes_back_to(graph, before, steps)
+
+
+@pytest.mark.parametrize("frames", [0, 2, pytest.param(5, marks=pytest.mark.sweep)])
+def test_an_undo_takes_back_the_insertion_and_no_more_however_soon_it_comes(graph, slow, frames):
+    moved = moved_by_the_user(graph)
+    steps = graph.steps() + 1  # the move is noted when the insertion comes
+    graph.comfy.evaluate(AND_UNDO, [INSERT, frames])
+    graph.page.wait_for_function(RESTORED)
+    assert graph.now() == moved
+    assert graph.steps() == steps
     graph.press("Control+y")
     assert graph.types() == INSERTED
+    assert graph.steps() == steps + 1
 
 
+def test_what_the_page_finds_out_later_is_no_step_whenever_the_user_clicks(graph, slow):
+    """A click has the page look for what has changed."""
+    moved = moved_by_the_user(graph)
+    steps = graph.steps() + 1
+    graph.comfy.evaluate(COMMAND, INSERT)
+    for _ in range(6):
+        graph.page.mouse.click(*FREE)
+    graph.is_measured()
+    graph.page.mouse.click(*FREE)
+    assert graph.steps() == steps + 1
+    goes_back_to(graph, moved, steps)
+
+
+def test_a_size_that_the_user_changes_is_a_step_of_its_own(graph):
+    insert(graph)
+    graph.comfy.dismiss_alerts()
+    graph.is_measured()
+    after, steps = graph.now(), graph.steps()
+    size = graph.comfy.evaluate(ROUTER_SIZE)
+    x, y = graph.comfy.evaluate(ROUTER_CORNER)
+    graph.page.mouse.move(x, y)
+    graph.page.mouse.down()
+    graph.page.mouse.move(x + 60, y + 60, steps=4)
+    graph.page.mouse.up()
+    graph.page.mouse.click(*FREE)  # the page looks for changes
+    assert graph.comfy.evaluate(ROUTER_SIZE) != size
+    assert graph.steps() == steps + 1
+    graph.press("Control+z")
+    assert graph.now() == after
+    assert graph.comfy.evaluate(ROUTER_SIZE) == size
+
+
+@ONCE
 def test_a_sampler_that_a_router_feeds_is_left_alone(graph):
     insert(graph)
     graph.comfy.evaluate("() => app.canvas.deselectAll()")
@@ -470,12 +549,14 @@ def test_a_sampler_that_a_router_feeds_is_left_alone(graph):
     assert nodes_and_links(graph.comfy.evaluate(SAVED)) == before
 
 
+@ONCE
 def test_a_graph_without_a_sampler_is_told_what_to_select(empty):
     empty.command(INSERT)
     empty.told("There is no sampler here")
     assert empty.types() == []
 
 
+@ONCE
 def test_it_works_inside_a_subgraph_and_keeps_what_the_node_shows(graph):
     graph.comfy.evaluate(INTO_SUBGRAPH, ["KSampler", "CLIPTextEncode"])
     insert(graph)
@@ -485,13 +566,14 @@ def test_it_works_inside_a_subgraph_and_keeps_what_the_node_shows(graph):
     links = graph.comfy.evaluate(LINKS)
     assert {"clip > CRAFTRouter.clip", "model > CRAFTRouter.model"} <= set(links)
     assert {"seed > CRAFTACFGKSampler.seed", "CRAFTACFGKSampler.LATENT > LATENT"} <= set(links)
-    assert graph.comfy.evaluate(OVERLAPS) == []
+    graph.nothing_overlaps()
     graph.comfy.evaluate("() => app.canvas.setGraph(app.rootGraph)")
     shown = graph.comfy.evaluate(WIDGETS, "")
     assert shown["seed"] == SAMPLER["seed"]
     assert "a sks animal in zwx style" in shown.values()
 
 
+@ONCE
 def test_an_inserted_fusion_runs_to_a_picture(graph, drawn, live_server):
     insert(graph)
     for name, value in [
@@ -503,6 +585,7 @@ def test_an_inserted_fusion_runs_to_a_picture(graph, drawn, live_server):
     graph.keep_screenshot(f"inserted_run_{drawn}")
 
 
+@ONCE
 def test_a_guider_becomes_an_acfg_guider_and_samples(graph, live_server):
     graph.comfy.evaluate(GUIDED)
     insert(graph)
@@ -516,11 +599,12 @@ def test_a_guider_becomes_an_acfg_guider_and_samples(graph, live_server):
         "CheckpointLoaderSimple.MODEL > BasicScheduler.model",
     } <= set(links)
     assert "CFGGuider" not in graph.types()
-    assert graph.comfy.evaluate(OVERLAPS) == []
+    graph.nothing_overlaps()
     assert graph.start() == [0.6, 0.6, 0.4, 0.4, "steps"]
     graph.runs_to_a_picture(live_server)
 
 
+@ONCE
 def test_a_guider_that_a_part_of_the_sigmas_goes_with_has_the_models_clock(graph):
     graph.comfy.evaluate(GUIDED)
     graph.comfy.evaluate(SPLIT)
@@ -539,9 +623,10 @@ def is_whole(graph: Graph) -> None:
     assert [shown["content_lora"], shown["style_lora"]] == [CONTENT, STYLE]
     ends = [end.split(" > ")[1].split(".")[1] for end in graph.comfy.evaluate(LINKS)]
     assert sorted(ends) == ["clip", "images", "latent_image", "model", "samples", "vae"]
-    assert graph.comfy.evaluate(OVERLAPS) == []
+    graph.nothing_overlaps()
 
 
+@ONCE
 @pytest.mark.parametrize(
     "text", [f"{CONTENT}\n{STYLE}\n", "craft_small_world_content, loras/craft_small_world_style"]
 )
@@ -560,6 +645,7 @@ def test_two_dropped_files_become_a_whole_graph_that_undo_takes_away(empty, draw
     is_whole(empty)
 
 
+@ONCE
 def test_dropped_loras_are_linked_to_what_the_graph_has(graph):
     """The decode is the old sampler's: the new subgraph gets one of its own."""
     before = graph.comfy.evaluate(LINKS)
@@ -571,9 +657,10 @@ def test_dropped_loras_are_linked_to_what_the_graph_has(graph):
     assert sorted(new) == ["clip", "latent_image", "model", "samples"]
     assert graph.types().count("CheckpointLoaderSimple") == 1
     assert graph.types().count("VAEDecode") == graph.types().count("PreviewImage") == 2
-    assert graph.comfy.evaluate(OVERLAPS) == []
+    graph.nothing_overlaps()
 
 
+@ONCE
 def test_a_file_that_the_server_does_not_have_is_named_and_nothing_else_happens(empty):
     assert empty.drop(files=[["absent_lora.safetensors", "x", ""], [STYLE, "x", ""]])
     empty.told("absent_lora.safetensors")
@@ -581,6 +668,7 @@ def test_a_file_that_the_server_does_not_have_is_named_and_nothing_else_happens(
     assert empty.types() == []
 
 
+@ONCE
 def test_every_other_drop_is_still_the_pages_own(graph):
     workflow = graph.comfy.evaluate(SAVED)
     for text in ("hello", "hello\nworld", CONTENT, "", f"{CONTENT}\n{STYLE}\n{STYLE}"):
@@ -591,6 +679,7 @@ def test_every_other_drop_is_still_the_pages_own(graph):
     graph.has("KSampler")
 
 
+@ONCE
 def test_a_dropped_subgraph_keeps_its_values_and_runs_to_a_picture(empty, drawn, live_server):
     empty.drop(f"{CONTENT}\n{STYLE}")
     is_whole(empty)
@@ -607,6 +696,7 @@ def test_a_dropped_subgraph_keeps_its_values_and_runs_to_a_picture(empty, drawn,
     empty.keep_screenshot(f"dropped_run_{drawn}")
 
 
+@ONCE
 def test_a_dropped_subgraph_does_not_burn_the_picture_as_it_comes(empty, live_server):
     empty.drop(f"{CONTENT}\n{STYLE}")
     is_whole(empty)
@@ -620,10 +710,11 @@ def test_a_dropped_subgraph_does_not_burn_the_picture_as_it_comes(empty, live_se
     assert ((pixels == 0) | (pixels == 255)).mean() < CLIPPED
 
 
+@ONCE
 def test_the_dialog_is_worked_by_keyboard(empty, drawn):
     empty.command(TWO_LORAS)
     dialog = empty.page.locator("dialog.craft-dialog")
-    dialog.wait_for(timeout=LIMIT)
+    dialog.wait_for()
     empty.page.keyboard.type("world cont")
     empty.page.keyboard.press("Tab")
     empty.page.keyboard.press("Tab")
@@ -634,11 +725,12 @@ def test_the_dialog_is_worked_by_keyboard(empty, drawn):
     assert dialog.count() == 0
 
 
+@ONCE
 def test_escape_closes_the_dialog_and_changes_nothing(empty):
     empty.command(TWO_LORAS)
     dialog = empty.page.locator("dialog.craft-dialog")
-    dialog.wait_for(timeout=LIMIT)
+    dialog.wait_for()
     assert dialog.get_by_role("button", name="Add to the graph").is_disabled()
     empty.page.keyboard.press("Escape")
-    dialog.wait_for(state="detached", timeout=LIMIT)
+    dialog.wait_for(state="detached")
     assert empty.types() == []

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scenes import ALONE
+from scenes import ALONE, once
 
 from launcher.paths import ROOT
+
+ONCE = once("demo")
 
 # Inputs of a Router that the page shows unasked: neither advanced nor of an entry not chosen.
 SHOWN = ("model", "schedule", "prompt", "content_lora", "style_strength", "method_pattern")
@@ -19,13 +21,7 @@ FUSION = ROOT / "workflows" / "fusion_sdxl.json"
 DEMO = ROOT / "workflows" / "demo_small_world.json"
 OURS = "/extensions/comfyui-craft-lora/"
 SCHEDULE, ROUTER_NODE, SAMPLER = "CRAFTTimestepSchedule", "CRAFTRouter", "CRAFTACFGKSampler"
-LIMIT = 300_000  # milliseconds; a busy machine needs long to load the page
-SHOWN_IN = 20_000  # milliseconds until a drawing shows
-READY = """
-    window.app?.canvas?.graph && window.LiteGraph?.registered_node_types?.CRAFTRouter !== undefined
-"""
 LOAD = "([graph, name]) => app.loadGraphData(graph, true, true, name)"
-MODERN = "(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
 SAVED = "() => app.graph.serialize()"
 PROMPT = "async () => (await app.graphToPrompt()).output"
 
@@ -110,13 +106,9 @@ def second(comfy, live_server) -> Iterator[Any]:
     """A second page of the same browser, in Chinese, with what it has written as errors."""
     set_locale = live_server.server.client.post_json
     set_locale("/settings/Comfy.Locale", "zh")
-    page = comfy.page.context.browser.new_page(viewport=comfy.page.viewport_size)
-    page.set_default_timeout(LIMIT)
-    second = type(comfy)(page, comfy.artifacts)
-    page.goto(live_server.url)
-    page.wait_for_function(READY)
+    second = type(comfy).load(comfy.page.context.browser, live_server.url, comfy.artifacts)
     yield second
-    page.close()
+    second.page.close()
     set_locale("/settings/Comfy.Locale", "en")
 
 
@@ -125,40 +117,27 @@ def page(second) -> Any:
     return second.page
 
 
-@pytest.fixture(params=[True, False], ids=["modern", "classic"])
-def demo(second, page, request) -> Iterator[Any]:
+@pytest.fixture(params=["vue", "classic"])
+def demo(second, request) -> Iterator[Any]:
     """The demo open in Chinese, drawn in one way and the other."""
-    page.evaluate(MODERN, request.param)
-    second.open_workflow(json.loads(DEMO.read_text("utf-8")), DEMO.stem)
-    yield second
-    page.evaluate(MODERN, False)
+    with second.drawing(request.param):
+        second.open_workflow(json.loads(DEMO.read_text("utf-8")), DEMO.stem)
+        yield second
     assert [error for error in second.errors if OURS in error] == []
 
 
 def shows(page, node: str, text: str) -> None:
     script = f"([type, text]) => ({SEEN})(type).includes(text)"
-    page.wait_for_function(script, arg=[node, text], timeout=SHOWN_IN)
+    page.wait_for_function(script, arg=[node, text])
 
 
 def tooltip_at(page, widget: str) -> str:
+    x, y = page.evaluate(PLACE, widget)
+    page.mouse.move(x, y - 1)
+    page.mouse.move(x, y)
     tooltip = page.locator(".node-tooltip")
-    for turn in range(30):  # the page must have drawn the node before it knows what is hovered
-        x, y = page.evaluate(PLACE, widget)
-        page.mouse.move(x + turn, y)
-        page.wait_for_timeout(1000)
-        if tooltip.is_visible():
-            return tooltip.inner_text()
-    raise AssertionError(f"no tooltip over {widget}")
-
-
-def select_alone(page, node: str) -> None:
-    button = page.get_by_test_id("info-button")
-    for _ in range(20):  # a page just loaded may still open a graph of its own
-        page.mouse.click(*page.evaluate(ALONE, node))
-        page.wait_for_timeout(1500)
-        if button.is_visible():
-            return
-    raise AssertionError(f"{node} cannot be selected")
+    tooltip.wait_for(state="visible")
+    return tooltip.inner_text()
 
 
 def test_a_router_is_written_in_chinese(page):
@@ -186,29 +165,27 @@ def test_a_tooltip_is_in_chinese(comfy, page, widget):
     page.screenshot(path=comfy.artifacts / f"chinese_{widget}.png")
 
 
-def test_the_modern_nodes_are_in_chinese_too(comfy, page):
+def test_the_modern_nodes_are_in_chinese_too(second, page):
     texts = chinese()["CRAFTRouter"]
     page.evaluate(ROUTER, "k_lora")
-    page.evaluate(MODERN, True)
-    node = page.locator("[data-node-id]").filter(has_text=texts["display_name"])
-    node.wait_for(state="visible")
-    page.screenshot(path=comfy.artifacts / "chinese_modern.png")
-    shown = node.inner_text()
-    page.evaluate(MODERN, False)
+    with second.drawing("vue"):
+        node = page.locator("[data-node-id]").filter(has_text=texts["display_name"])
+        node.wait_for(state="visible")
+        second.keep_screenshot("chinese_modern")
+        shown = node.inner_text()
     assert [name for name in SHOWN if texts["inputs"][name]["name"] not in shown] == []
 
 
 def test_the_template_browser_names_the_pack(page):
     page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    page.get_by_text(category("zh")).first.wait_for(state="attached", timeout=60_000)
+    page.get_by_text(category("zh")).first.wait_for(state="attached")
     page.keyboard.press("Escape")
 
 
-def test_a_workflow_is_saved_and_queued_the_same_in_both_languages(comfy, page):
+def test_a_workflow_is_saved_and_queued_the_same_in_both_languages(comfy, second, page):
     assert graph_and_prompt(page, FUSION) == graph_and_prompt(comfy.page, FUSION)
-    page.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-    page.wait_for_timeout(1000)
-    page.screenshot(path=comfy.artifacts / "chinese_workflow.png")
+    second.fit()
+    second.keep_screenshot("chinese_workflow")
 
 
 def test_the_drawings_are_in_chinese(demo, request):
@@ -220,6 +197,7 @@ def test_the_drawings_are_in_chinese(demo, request):
     assert demo.errors == []
 
 
+@ONCE
 def test_warnings_and_mistakes_are_told_in_chinese(demo, request):
     page = demo.page
     for node, name, value, told in (
@@ -255,13 +233,11 @@ def test_the_drawings_follow_a_change_of_the_language(demo):
 
 @pytest.mark.parametrize("node", ["CRAFTTimestepSchedule", "CRAFTLearnMerge"])
 def test_the_help_is_in_chinese(second, page, node):
-    select_alone(page, node)
-    page.get_by_test_id("info-button").click(timeout=SHOWN_IN)
+    page.mouse.click(*page.evaluate(ALONE, node))
+    page.get_by_test_id("info-button").click()
     help_page = page.locator(".node-help-content")
     title, *lines = (ROOT / "web" / "docs" / node / "zh.md").read_text("utf-8").splitlines()
-    help_page.get_by_role("heading", name=title.removeprefix("# "), exact=True).wait_for(
-        timeout=SHOWN_IN
-    )
+    help_page.get_by_role("heading", name=title.removeprefix("# "), exact=True).wait_for()
     shown = help_page.inner_text()
     headings = [line.removeprefix("## ") for line in lines if line.startswith("## ")]
     assert headings and [heading for heading in headings if heading not in shown] == []
@@ -275,7 +251,7 @@ def test_our_commands_are_in_chinese_in_the_menu_of_the_page(second, page):
     page.locator(".comfy-menu-button-wrapper").click()
     page.get_by_text("CRAFT-LoRA", exact=True).hover()
     for label in labels.values():
-        page.get_by_text(label, exact=True).first.wait_for(timeout=SHOWN_IN)
+        page.get_by_text(label, exact=True).first.wait_for()
     second.keep_screenshot("chinese_menu")
     page.keyboard.press("Escape")
     assert len(labels) > 1 and not set(labels) & set(labels.values())
@@ -286,7 +262,7 @@ def test_our_commands_answer_in_chinese(second, page):
     page.evaluate("() => app.graph.clear()")
     page.evaluate("() => { app.extensionManager.command.execute('craft_lora.insert_fusion') }")
     told = page.get_by_role("alert").filter(has_text=said["Nothing was changed"])
-    told.wait_for(timeout=SHOWN_IN)
+    told.wait_for()
     assert said["There is no sampler here that a model and a positive prompt feed"] in (
         told.inner_text()
     )

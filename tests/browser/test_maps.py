@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 from craft_lora_pack.client.workflow import read_workflow
+from scenes import once
 
 from launcher.paths import ROOT
 
+ONCE = once("drawing")
 DEMO = ROOT / "workflows" / "demo_small_world.json"
 STEPS = 3
 WIDTH = 720  # of a map
-VUE = "Comfy.VueNodes.Enabled"
-
-SET = "([name, value]) => app.extensionManager.setting.set(name, value)"
 
 # The sampler becomes another: KSampler, ACFG KSampler, or ACFG Guider with SamplerCustomAdvanced.
 RESAMPLE = """([kind, seed, steps]) => {
@@ -147,9 +146,8 @@ fresh = itertools.count(1)  # seeds, so that no run is one that the server keeps
 @pytest.fixture(params=["classic", "vue"])
 def drawing(comfy, request) -> Iterator[str]:
     """How the page draws nodes."""
-    comfy.evaluate(SET, [VUE, request.param == "vue"])
-    yield request.param
-    comfy.evaluate(SET, [VUE, False])
+    with comfy.drawing(request.param):
+        yield request.param
 
 
 @pytest.fixture(scope="module")
@@ -164,15 +162,14 @@ def demo() -> dict[str, Any]:
     return workflow
 
 
-def seen(comfy, drawing: str, owner: str) -> dict[str, list[int]]:
-    """The widths of the pictures that each of our nodes shows, once the owner's are there."""
+def shows(comfy, drawing: str, wanted: dict[str, list[int]], name: str) -> None:
+    """Our nodes show pictures of these widths, by their types, and keep to that."""
     script = DRAWN if drawing == "classic" else SHOWN
+    (owner,) = wanted
     comfy.evaluate(LOOK_AT, owner)
-    there = f"(owner) => {{ const all = ({script})();"
-    there += " return all[owner] && Object.values(all).flat().every((width) => width > 0) }"
-    comfy.page.wait_for_function(there, arg=owner, timeout=30_000)
-    comfy.page.wait_for_timeout(500)
-    return comfy.evaluate(script)
+    comfy.becomes(script, wanted)
+    comfy.keep_screenshot(f"map_{name}_{drawing}")
+    assert comfy.evaluate(script) == wanted
 
 
 def sample(comfy, kind: str) -> None:
@@ -187,15 +184,13 @@ def sample(comfy, kind: str) -> None:
     [
         ("KSampler", "CRAFTRouter"),
         ("CRAFTACFGGuider", "CRAFTACFGGuider"),
-        ("CRAFTACFGKSampler", "CRAFTACFGKSampler"),
+        pytest.param("CRAFTACFGKSampler", "CRAFTACFGKSampler", marks=pytest.mark.sweep),
     ],
 )
 def test_one_node_shows_the_map(comfy, demo, drawing, kind, owner):
     comfy.open_workflow(demo, f"map {kind}")
     sample(comfy, kind)
-    shown = seen(comfy, drawing, owner)
-    comfy.keep_screenshot(f"map_{kind}_{drawing}")
-    assert shown == {owner: [WIDTH]}
+    shows(comfy, drawing, {owner: [WIDTH]}, kind)
 
 
 def test_the_router_shows_the_map_beside_its_report_until_another_node_shows_one(
@@ -204,15 +199,13 @@ def test_the_router_shows_the_map_beside_its_report_until_another_node_shows_one
     comfy.open_workflow(demo, "map and report")
     comfy.evaluate(ROUTE, 0.3 if drawing == "vue" else 0.5)  # anew: only then does it report
     sample(comfy, "KSampler")
-    shown = seen(comfy, drawing, "CRAFTRouter")
-    comfy.keep_screenshot(f"map_and_report_{drawing}")
-    assert shown == {"CRAFTRouter": [WIDTH]}
+    shows(comfy, drawing, {"CRAFTRouter": [WIDTH]}, "and_report")
     assert "Method: craft." in comfy.evaluate(REPORT)
     sample(comfy, "CRAFTACFGKSampler")
-    assert seen(comfy, drawing, "CRAFTACFGKSampler") == {"CRAFTACFGKSampler": [WIDTH]}
-    comfy.keep_screenshot(f"map_taken_away_{drawing}")
+    shows(comfy, drawing, {"CRAFTACFGKSampler": [WIDTH]}, "taken_away")
 
 
+@ONCE
 def test_each_sampler_of_a_router_has_a_map_of_its_own(comfy, demo, drawing):
     """A sampler that does not run again keeps its map."""
     comfy.open_workflow(demo, "two samplers")
@@ -223,17 +216,14 @@ def test_each_sampler_of_a_router_has_a_map_of_its_own(comfy, demo, drawing):
         comfy.evaluate(RESEED, ["Beside", next(fresh)])
         assert comfy.run() == ["execution_success", ""]
         comfy.dismiss_alerts()
-        shown = seen(comfy, drawing, "CRAFTRouter")
-        comfy.keep_screenshot(f"map_two_samplers_{drawing}")
-        assert shown == {"CRAFTRouter": [WIDTH, WIDTH]}
+        shows(comfy, drawing, {"CRAFTRouter": [WIDTH, WIDTH]}, "two_samplers")
 
 
+@ONCE
 def test_a_router_inside_a_subgraph_shows_the_map(comfy, demo, drawing):
     comfy.open_workflow(demo, "map in a subgraph")
     place = comfy.evaluate(INTO_A_SUBGRAPH)
     sample(comfy, "KSampler")
     comfy.evaluate(ENTER, place)
-    shown = seen(comfy, drawing, "CRAFTRouter")
-    comfy.keep_screenshot(f"map_subgraph_{drawing}")
+    shows(comfy, drawing, {"CRAFTRouter": [WIDTH]}, "subgraph")
     comfy.evaluate(LEAVE)
-    assert shown == {"CRAFTRouter": [WIDTH]}

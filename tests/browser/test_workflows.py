@@ -102,10 +102,8 @@ def choose(comfy, values: dict[str, Any]) -> None:
 @pytest.fixture
 def vue_nodes(comfy) -> Iterator[None]:
     """Nodes that grow with what a run shows on them; the classic canvas is the page's default."""
-    change = "(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
-    comfy.evaluate(change, True)
-    yield
-    comfy.evaluate(change, False)
+    with comfy.drawing("vue"):
+        yield
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)

@@ -10,11 +10,14 @@ import safetensors.torch
 import small_world_models as small
 import tiny
 import torch
-from craft_lora_pack.comfy_adapter.draw.activity import Activity, activity_sheet
+from craft_lora_pack.comfy_adapter.draw.activity import HEADING, Activity, activity_sheet
 from craft_lora_pack.comfy_adapter.draw.pictures import CONTENT, STYLE
+from craft_lora_pack.comfy_adapter.draw.runs import log_of, runs_sheet
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
+from craft_lora_pack.craft_core.schedule.schedule import Schedule
+from craft_lora_pack.craft_core.time import Moment
 from craft_lora_pack.craft_core.types import Bank, Branch, Factors, Gates
 from craft_lora_pack.nodes.compare import ComparisonGrid, MethodSweep
 from craft_lora_pack.nodes.router import Router
@@ -24,23 +27,27 @@ ALL = {"layer_sets": "all"}
 GRAY = torch.full((1, 8, 8, 3), 0.5)
 
 
+def moments(steps):
+    return [Moment(i / (steps - 1), steps) for i in range(steps)]
+
+
 @pytest.fixture(scope="module")
 def world():
     return small.load()
 
 
-def sample(model, positive, negative):
+def sample(model, positive, negative, steps=2, denoise=1.0):
     latent = nodes.EmptyLatentImage().generate(64, 64)[0]
     with torch.inference_mode():
-        arguments = (1, 2, 3.0, "euler", "normal", positive, negative, latent)
+        arguments = (1, steps, 3.0, "euler", "normal", positive, negative, latent, denoise)
         return nodes.common_ksampler(model, *arguments)[0]["samples"]
 
 
-def sweep(world, methods, seeds=1, first_seed=5, asymmetric=True, steps=6):
+def sweep(world, methods, seeds=1, first_seed=5, asymmetric=True, steps=6, **others):
     with torch.inference_mode():
         return MethodSweep.execute(
             world.model, world.clip, PROMPT, small.CONTENT, small.STYLE, 0.7, 0.3, ALL, methods,
-            first_seed, seeds, steps, asymmetric,
+            first_seed, seeds, steps, asymmetric, **others,
         ).result  # fmt: skip
 
 
@@ -196,7 +203,7 @@ def test_the_maps_of_a_sheet_have_one_scale():
     factors = (Factors(torch.ones(1, 1), torch.ones(1, 1)),)
     bank = Bank.of([Branch("c", "content", {"a": factors})], ["a"])
     strong, weak = (
-        Activity.of(bank, Gates(lambda m, v=value: torch.full((1, 1, 1), v)), 2)
+        Activity.of(bank, Gates(lambda m, v=value: torch.full((1, 1, 1), v)), moments(2))
         for value in (1.0, 0.25)
     )
     pixels = (activity_sheet(["1", "2"], [strong, weak])[0] * 255).round().int()
@@ -218,7 +225,7 @@ def test_the_activity_map_colours_who_acts():
         table[0, 0] = torch.tensor([1.0 - moment.progress, moment.progress])
         return table
 
-    activity = Activity.of(bank, Gates(at), 3)
+    activity = Activity.of(bank, Gates(at), moments(3))
     assert activity.amounts[:, 0].tolist() == [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
     assert not activity.amounts[:, 1].any()
     pixels = (activity_sheet(["toy"], [activity])[0] * 255).round().int().flatten(0, 1).tolist()
@@ -229,5 +236,78 @@ def test_the_activity_map_colours_who_acts():
 
 
 def test_the_map_of_a_model_without_acting_branches_says_so():
-    activity = Activity.of(Bank.of([], []), Gates(lambda m: torch.zeros(1, 0, 0)), 4)
+    activity = Activity.of(Bank.of([], []), Gates(lambda m: torch.zeros(1, 0, 0)), moments(4))
     assert activity_sheet(["nothing"], [activity]).shape[-1] == 3
+
+
+HALF = 0.5  # denoise
+
+
+def amounts(activity):
+    """(steps, roles) of a map whose layers are all alike."""
+    rows = activity.amounts[:, activity.amounts.any(dim=2).any(dim=0)]
+    return rows[:, 0]
+
+
+@pytest.mark.parametrize("clock", ["steps", "model"])
+def test_the_map_of_a_sweep_is_drawn_from_what_ran(world, clock):
+    """An img2img run by the model's clock has the second half of a schedule; planned is a whole."""
+    schedule = Schedule("linear", clock=clock)
+    models, positives, *_ = sweep(world, "direct", schedule=schedule, steps=4)
+    sample(models[0], positives[0], world.encode(""), 4, HALF)
+    ((label, ran),) = log_of(models[0]).maps()
+    assert label == "direct" and ran.row == "step"
+    content, style = amounts(ran).T / torch.tensor([[0.7], [0.3]])
+    left = {"steps": [1.0, 2 / 3, 1 / 3, 0.0], "model": [3 / 7, 2 / 7, 1 / 7, 0.0]}  # of 8 steps
+    assert content.tolist() == pytest.approx(left[clock], abs=0.002)
+    torch.testing.assert_close(style, 1.0 - content)
+
+
+def test_the_grid_shows_the_maps_of_its_models(world):
+    models, positives, _, _, rows, columns, *_ = sweep(world, "switch: every = 1\ncraft", seeds=2)
+    for model, positive in zip(models, positives, strict=True):
+        sample(model, positive, world.encode(""), 3)
+    images = [GRAY] * len(models)
+    sheet, acted = ComparisonGrid.execute(images, rows, columns, [8], models=models).result
+    assert torch.equal(sheet, grid(images, rows, columns))
+    logs = [log_of(model) for model in models]
+    assert logs[0] is logs[1] is not logs[2]
+    ((switch, turns),), ((craft, _),) = logs[0].maps(), logs[2].maps()  # of two seeds, once
+    assert (switch, craft) == ("switch\nevery = 1", "craft")
+    assert [bool(content) for content, _ in amounts(turns)] == [True, False, True]
+    titles = [log.maps()[0] for log in (logs[0], logs[2])]
+    assert torch.equal(acted, activity_sheet(*zip(*titles, strict=True), heading=HEADING))
+
+
+def test_a_model_that_did_not_run_and_one_in_which_nothing_acts_say_so(world):
+    models, positives, *_ = sweep(world, "direct\ncraft")
+    none = runs_sheet(models[:1])
+    sample(models[1], positives[1], world.encode(""))
+    assert log_of(models[0]).maps() == [] and len(log_of(models[1]).maps()) == 1
+    assert none.shape[1] < runs_sheet(models).shape[1]
+    with torch.inference_mode():
+        models, positives, *_ = MethodSweep.execute(
+            world.model, world.clip, "an animal", small.CONTENT, small.STYLE, 0.7, 0.3, ALL,
+            "craft", 0, 1, 4, True,
+        ).result  # fmt: skip
+    sample(models[0], positives[0], world.encode(""))
+    ((_, activity),) = log_of(models[0]).maps()
+    assert not activity.amounts.any()
+
+
+def test_a_grid_without_models_and_one_with_other_models(world):
+    images, labels = [GRAY], (["a"], ["x"])
+    for models in ([], [None]):
+        _, acted = ComparisonGrid.execute(images, *labels, [8], models=models).result
+        assert acted.shape[0] == 1 and acted.shape[-1] == 3
+    with pytest.raises(CraftError, match="no log of its sampling runs"):
+        ComparisonGrid.execute(images, *labels, [8], models=[world.model])
+
+
+def test_the_planned_map_is_of_the_whole_run_where_its_sigmas_are_given(world):
+    sigmas = torch.tensor([14.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.0])
+    *_, planned, _ = sweep(world, "switch: every = 2", whole_sigmas=sigmas)
+    *_, other, _ = sweep(world, "switch: every = 2", steps=20)
+    assert planned.shape != other.shape or not torch.equal(planned, other)
+    with pytest.raises(CraftError, match="whole_sigmas is empty"):
+        sweep(world, "switch", whole_sigmas=sigmas[:0])

@@ -416,11 +416,11 @@ def test_the_models_own_clock_follows_a_sampling_patch_made_after_the_router():
     states = loras(model_layers(model))
     bank = bank_of(model, states)
     seen = []
-    gates = Gates(at=lambda m: seen.append(m.progress) or torch.zeros(1, len(bank.layers), 2))
+    gates = Gates(at=lambda m: seen.append(m.model_progress) or torch.zeros(1, len(bank.layers), 2))
     patch = ModelSamplingContinuousEDM().patch
     for ours in (
-        patch(attach(model, bank, gates, own_clock=True), "v_prediction", 80.0, 0.002)[0],
-        attach(patch(model, "v_prediction", 80.0, 0.002)[0], bank, gates, own_clock=True),
+        patch(attach(model, bank, gates), "v_prediction", 80.0, 0.002)[0],
+        attach(patch(model, "v_prediction", 80.0, 0.002)[0], bank, gates),
     ):
         oracle.sample(oracle.guider(ours, POSITIVE, NEGATIVE), tiny.latent())
     half = len(seen) // 2

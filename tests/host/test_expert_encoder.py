@@ -255,6 +255,37 @@ def test_a_trained_encoder_is_a_file_that_the_router_takes(world):
         route(world, expert_encoder=name)  # all layers
 
 
+def test_text_encoder_keys_that_match_nothing_are_refused_in_training_as_in_use(world, folder):
+    lora = comfy.utils.load_torch_file(folder_paths.get_full_path("loras", small.CONTENT))
+    stem = "lora_te2_text_model_encoder_layers_99_mlp_fc1"
+    lora |= {f"{stem}.lora_{end}.weight": torch.zeros(2, 2) for end in ("down", "up")}
+    safetensors.torch.save_file(lora, folder / "text.safetensors")
+    (branches,) = LoadLoRABranch.execute("text.safetensors", "content", 1.0).result
+    with pytest.raises(CraftError) as training:
+        train(world, branches=branches)
+    with pytest.raises(CraftError) as use:
+        route(world, style="none", content="text.safetensors")
+    assert str(training.value) == str(use.value) and "encoder_layers_99" in str(use.value)
+    *_, report = train(world, branches=branches, allow_unmatched=True, steps=1)
+    assert "Matches nothing: text.safetensors: 2 keys" in report
+
+
+def test_a_lora_of_strength_0_moves_no_layer_set_in_training_as_in_use(world):
+    """auto compares the LoRAs with a strength."""
+
+    def acting(text):
+        return re.findall(r"(?:scales|acts) on (\d+) of", text)
+
+    off = BranchFile(small.CONTENT, "style", 0.0)
+    pair = BranchFile(small.CONTENT, "content", 1.0), BranchFile(small.STYLE, "style", 1.0)
+    *_, alone = train(world, branches=pair, layer_sets="auto", steps=1)
+    *_, beside = train(world, branches=(*pair, off), layer_sets="auto", steps=1)
+    assert acting(beside)[:2] == acting(alone)
+    menu = {"layer_sets": "auto"}
+    *_, routed, _ = route(world, extra_branches=(off,), layer_sets=menu)
+    assert acting(routed)[:2] == acting(alone)
+
+
 def test_same_seed_same_encoder_with_or_without_checkpointing(world):
     names = [train(world, seed=seed, gradient_checkpointing=c)[0] for seed, c in
              ((1, False), (1, False), (2, False), (1, True))]  # fmt: skip
@@ -328,9 +359,9 @@ def test_a_node_that_tells_knows_its_place_in_the_page():
     assert "unique_id" in TrainEncoder.INPUT_TYPES()["hidden"]
 
 
-def test_the_new_socket_comes_after_the_routers_own(world):
+def test_new_sockets_come_after_the_routers_own(world):
     inputs = Router.INPUT_TYPES()
-    assert list(inputs["optional"])[-1] == "expert_encoder"
+    assert list(inputs["optional"])[-2:] == ["expert_encoder", "whole_sigmas"]
     assert inputs["optional"]["expert_encoder"][0] == "CRAFT_ENCODER"
 
 

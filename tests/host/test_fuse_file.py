@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -28,7 +29,7 @@ from craft_lora_pack.comfy_adapter.engine import engine
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read
 from craft_lora_pack.comfy_adapter.use.fuse_file import METHODS, FuseRequest, fuse
-from craft_lora_pack.comfy_adapter.use.router import Request, gate
+from craft_lora_pack.comfy_adapter.use.router import Request, planned
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.fusion.compose import compose
@@ -86,7 +87,7 @@ def loaded(model, state):
 def routed(model, method):
     request = Request("<c>a</c> <s>b</s>", BRANCHES, "all", method)
     files = [read(b.name, model) for b in BRANCHES]
-    made = gate(model, request, parse(request.prompt), files)
+    made = planned(model, request, parse(request.prompt), files)
     return engine.attach(model, made.bank, compose(made.gates, made.bank))
 
 
@@ -415,23 +416,52 @@ def test_a_place_taken_meanwhile_is_left_alone(world, monkeypatch):
     assert "race_00002_" in report and written[0].read_bytes() == b"another run's"
 
 
-@pytest.mark.parametrize("key", ["direct", "svd"])
-def test_own_layers_that_a_method_ignores_are_noted(folder, key):
+@pytest.mark.parametrize("key", ["direct", "svd", "craft", "k_lora"])
+def test_own_layers_are_the_only_ones_a_lora_acts_in(folder, tmp_path, key):
+    """And the file says so, for that is how it was made."""
+    model = tiny.sdxl()
+    layers = model_layers(model)
+    for chosen, rank, seed in zip(BRANCHES, (4, 3), (11, 12), strict=True):
+        safetensors.torch.save_file(tiny.random_lora(layers, rank, seed), folder / chosen.name)
+    own = (BRANCHES[0], replace(BRANCHES[1], layers="mid_block"))
+    middle = sum(path.startswith("middle_block.") for path in layers)
+
+    def baked(branches, layer_sets="all"):
+        request = FuseRequest(branches, layer_sets, {"method": key}, save_as="fp32")
+        return fuse(model, request, lambda done, total: None)
+
+    whole, cut = baked(BRANCHES), baked(own)
+    found = re.findall(r"acts in (\d+) of (\d+) layers", cut.report)
+    assert 0 < middle < len(layers) and int(found[1][0]) <= middle
+    assert {int(adapted) for _, adapted in found} == {len(layers)}
+    assert "style.safetensors: own layers mid_block, in place of" in cut.report
+    assert "own layers" not in whole.report
+    sources = [json.loads(one.metadata["craft_fused_sources"]) for one in (whole, cut)]
+    assert "own_layers" not in sources[0][1] and sources[1][1]["own_layers"] == "mid_block"
+    alone = fuse(
+        model, FuseRequest(BRANCHES[:1], "all", {"method": "direct"}, save_as="fp32"),
+        lambda done, total: None,
+    )  # fmt: skip
+    for path in set(layers) - {p for p in layers if p.startswith("middle_block.")}:
+        torch.testing.assert_close(
+            cut.layers[path].delta(), alone.layers[path].delta(), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_a_report_says_in_how_many_layers_each_lora_acts(folder):
     model = tiny.sdxl()
     for chosen, rank, seed in zip(BRANCHES, (4, 3), (11, 12), strict=True):
         state = tiny.random_lora(model_layers(model), rank, seed)
         safetensors.torch.save_file(state, folder / chosen.name)
-    own = (BRANCHES[0], replace(BRANCHES[1], layers="mid_block"))
 
-    def report(branches, method, layer_sets="all"):
-        request = FuseRequest(branches, layer_sets, {"method": method})
+    def report(method, layer_sets="all"):
+        request = FuseRequest(BRANCHES, layer_sets, {"method": method})
         return fuse(model, request, lambda done, total: None).report
 
-    assert "Own layers of an extra branch: not used" in report(own, key)
-    assert "Own layers" not in report(BRANCHES, key) + report(own, "craft")
     adapted = len(model_layers(model))
-    assert report(BRANCHES, key).count(f"acts in {adapted} of {adapted} layers") == 2
-    split = report(BRANCHES, "craft", "auto").split("acts in ")[1:]
+    for key in ("direct", "svd"):
+        assert report(key).count(f"acts in {adapted} of {adapted} layers") == 2
+    split = report("craft", "auto").split("acts in ")[1:]
     assert sum(int(line.split()[0]) for line in split) == adapted
     assert all(f"of {adapted} layers" in line for line in split)
 

@@ -33,7 +33,7 @@ from craft_lora_pack.comfy_adapter.use.router import Request, route
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.fusion.compose import compose
-from craft_lora_pack.craft_core.lora import pair_energies, parse_lora
+from craft_lora_pack.craft_core.lora import pair_statistics, parse_lora
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.types import Bank, Branch, Factors, Moment, Routing
 from oracle import distance
@@ -123,7 +123,7 @@ class Case:
         return Routing(
             (1.0,) * len(branches),
             tuple(own[b.role] for b in branches),
-            energies(self.name, order),
+            statistics(self.name, order),
         )
 
 
@@ -142,9 +142,9 @@ def case(name: str) -> Case:
 
 
 @functools.cache
-def energies(name: str, order: tuple[int, ...]):
+def statistics(name: str, order: tuple[int, ...]):
     made = case(name)
-    return pair_energies(made.bank(order=order).branches, list(made.layers))
+    return pair_statistics(made.bank(order=order).branches, list(made.layers))
 
 
 def cosine(progress: float) -> tuple[float, float]:

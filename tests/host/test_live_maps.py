@@ -314,13 +314,19 @@ def test_a_failed_run_shows_nothing_and_keeps_its_own_error(run):
     assert "Two Routers in a row" in ran.error
 
 
-def test_the_models_of_a_sweep_show_no_map(run):
-    pair = {"content_lora": CONTENT, "style_lora": STYLE, "content_strength": 0.7,
-            "style_strength": 0.4, "layer_sets": "all"}  # fmt: skip
-    sweep = node(
+PAIR = {"content_lora": CONTENT, "style_lora": STYLE, "content_strength": 0.7,
+        "style_strength": 0.4, "layer_sets": "all"}  # fmt: skip
+
+
+def method_sweep(**others) -> dict[str, Any]:
+    return node(
         "CRAFTMethodSweep", model=MODEL, clip=["model", 1], prompt=PROMPT, methods="craft\ndirect",
-        first_seed=1, seeds=2, steps=STEPS, asymmetric=True, **pair,
+        first_seed=1, seeds=2, steps=STEPS, asymmetric=True, **PAIR, **others,
     )  # fmt: skip
+
+
+def test_the_models_of_a_sweep_show_no_map(run):
+    sweep = method_sweep()
     for one in (sampler(seed=["router", 2]), acfg_ksampler(seed=["router", 2])):
         ran = run(prompt(router=sweep, sampler=one))
         assert not ran.error and ran.shown == {}
@@ -337,3 +343,27 @@ def test_a_prompt_that_no_page_queued_runs_and_saves_no_map(live_server):
         time.sleep(0.1)
     outputs = client.get_json(f"/history/{number}")[number]["outputs"]
     assert set(outputs) == {"sampler shown"}
+
+
+@pytest.mark.parametrize("kind", ["KSampler", "CRAFTACFGKSampler"])
+def test_the_grid_of_a_sweep_draws_the_maps_of_the_runs_that_made_its_pictures(run, picture, kind):
+    sweep = method_sweep(schedule=["schedule", 0])
+    asymmetric = {"asymmetric": ["router", 3]} if kind != "KSampler" else {}
+
+    def map_of(cell: int, **settings) -> np.ndarray:
+        one = sampler(kind=kind, seed=["router", 2], **asymmetric, **settings)
+        nodes = prompt(router=sweep, sampler=one)
+        nodes["grid"] = node(
+            "CRAFTComparisonGrid", images=["sampler decoded", 0], rows=["router", 4],
+            columns=["router", 5], cell=cell, models=["router", 0],
+        )  # fmt: skip
+        nodes["map"] = node("PreviewImage", images=["grid", 1])
+        ran = run(nodes)
+        assert not ran.error and ran.shown == {}
+        ((item,),) = (ran.outputs["map"]["images"],)
+        return picture(item)
+
+    short, fine = map_of(8), map_of(8, steps=4 * STEPS)
+    assert is_coloured(short) and not np.array_equal(short, fine)
+    assert np.array_equal(map_of(16, steps=4 * STEPS), fine)  # of pictures that were kept
+    assert np.array_equal(map_of(16), short)

@@ -21,6 +21,7 @@ from craft_lora_pack.comfy_adapter.guide.acfg import acfg_sample
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile
 from craft_lora_pack.comfy_adapter.use.router import Request, route
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
+from craft_lora_pack.craft_core.time import Moment
 from craft_lora_pack.nodes.acfg import ACFGKSampler
 from craft_lora_pack.nodes.router import Router
 from PIL import Image
@@ -67,7 +68,9 @@ def test_the_map_of_a_run_is_the_one_foretold_from_the_gates(world, asymmetric):
     one = routed(world)
     (record,) = record_of(world, one, asymmetric=asymmetric)
     happened = Activity.recorded(record, STEPS)
-    foretold = Activity.of(one.bank, one.gates, STEPS)
+    foretold = Activity.of(
+        one.bank, one.gates, [Moment(i / (STEPS - 1), STEPS) for i in range(STEPS)]
+    )
     assert happened.layers == foretold.layers and happened.row == "step"
     torch.testing.assert_close(happened.amounts, foretold.amounts)
 

@@ -13,9 +13,9 @@ import pytest
 import safetensors.torch
 import small_world_models as small
 import torch
-from craft_lora_pack.comfy_adapter.model import energies
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
+from craft_lora_pack.craft_core.lora.statistics import entries
 from craft_lora_pack.nodes.acfg import ACFGGuider, ACFGKSampler
 from craft_lora_pack.nodes.lora_branch import LoadLoRABranch
 from craft_lora_pack.nodes.router import Router
@@ -108,9 +108,31 @@ def test_an_extra_branch_is_the_router_slot_it_stands_for(world):
 def test_an_extra_branch_may_have_its_own_layers(world):
     (extra,) = LoadLoRABranch.execute(small.STYLE, "style", 0.6, "output_blocks.1.1").result
     *_, report, _ = route(world, style="none", extra_branches=extra)
-    line = next(line for line in report.splitlines() if line.startswith("style"))
-    active, adapted = map(int, re.search(r"acts on (\d+) of (\d+)", line).groups())
+    active, adapted = acts_on(report, "style")
     assert 0 < active < adapted
+
+
+def acts_on(report, role):
+    """(layers it acts on, layers it adapts) of the first LoRA of a role."""
+    line = next(line for line in report.splitlines() if line.startswith(role))
+    return tuple(map(int, re.search(r"acts on (\d+) of (\d+)", line).groups()))
+
+
+@pytest.mark.parametrize("method", ["direct", "k_lora"])
+def test_own_layers_are_as_a_file_that_has_no_others(world, lora_folder, method):
+    lora = comfy.utils.load_torch_file(folder_paths.get_full_path("loras", small.STYLE))
+    cut = {key: t for key, t in lora.items() if "output_blocks_1_1" in key}
+    assert 0 < len(cut) < len(lora)
+    safetensors.torch.save_file(cut, lora_folder / "cut.safetensors")
+    chosen = {"style": "none", "method": {"method": method}}
+    (extra,) = LoadLoRABranch.execute(small.STYLE, "style", 0.6, "output_blocks.1.1").result
+    own, positive, _, report, _ = route(world, extra_branches=extra, **chosen)
+    (extra,) = LoadLoRABranch.execute("cut.safetensors", "style", 0.6).result
+    other, *_ = route(world, extra_branches=extra, **chosen)
+    active, adapted = acts_on(report, "style")
+    assert 0 < active < adapted and "own layers output_blocks.1.1, in place of all" in report
+    negative = world.encode("")
+    assert torch.equal(sample(own, positive, negative), sample(other, positive, negative))
 
 
 def test_a_lora_stack_goes_to_the_backbone_and_comes_out_with_the_routers_own(world):
@@ -172,6 +194,25 @@ def test_keys_that_match_nothing_are_an_error_unless_allowed(world, lora_folder)
     assert "output_blocks_99" in report
 
 
+def with_unknown_text_keys(folder, name):
+    """The content LoRA with a part for a text encoder that the small world does not have."""
+    lora = comfy.utils.load_torch_file(folder_paths.get_full_path("loras", small.CONTENT))
+    stem = "lora_te2_text_model_encoder_layers_99_mlp_fc1"
+    lora |= {f"{stem}.lora_{end}.weight": torch.zeros(2, 2) for end in ("down", "up")}
+    safetensors.torch.save_file(lora, folder / name)
+
+
+def test_text_encoder_keys_that_match_nothing_are_an_error_whatever_the_prompt_says(
+    world, lora_folder
+):
+    with_unknown_text_keys(lora_folder, "text.safetensors")
+    for prompt in (PROMPT, CLEAN):
+        with pytest.raises(CraftError, match="text.safetensors: 2 keys .*encoder_layers_99"):
+            route(world, prompt=prompt, content="text.safetensors")
+    *_, report, _ = route(world, content="text.safetensors", allow_unmatched=True)
+    assert "encoder_layers_99" in report
+
+
 def test_a_file_for_another_model_is_refused(world, lora_folder):
     stem = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
     lora = {f"{stem}.lora_{end}.weight": torch.zeros(4, 4) for end in ("down", "up")}
@@ -211,7 +252,7 @@ def test_auto_gives_every_layer_to_one_role_and_asks_only_once(world, monkeypatc
     counts = [int(n) for n in re.findall(r"acts on (\d+) of \d+", report)]
     adapted = [int(n) for n in re.findall(r"acts on \d+ of (\d+)", report)]
     assert sum(counts) == max(adapted) and min(counts) > 0
-    monkeypatch.setattr(energies, "pair_energies", None)
+    monkeypatch.setattr(entries, "magnitude", None)
     *_, again, _ = route(world, content_strength=0.1, prompt=PROMPT + " photo", **auto)
     assert [int(n) for n in re.findall(r"acts on (\d+) of \d+", again)] == counts
 
@@ -219,13 +260,14 @@ def test_auto_gives_every_layer_to_one_role_and_asks_only_once(world, monkeypatc
 def test_k_lora_measures_a_pair_once_and_its_report_tells_the_switch_points(world, monkeypatch):
     *_, report, _ = route(world, method={"method": "k_lora"})
     assert re.search(r"K-LoRA: content keeps \d+ layers, style \d+; \d+ switch after", report)
-    monkeypatch.setattr(energies, "pair_energies", None)
+    monkeypatch.setattr(entries, "magnitude", None)
     changed = {"content_strength": 0.1, "prompt": PROMPT + " photo"}
     *_, later, _ = route(world, method={"method": "k_lora", "beta": 0.6}, **changed)
     assert "K-LoRA: content keeps" in later
+    monkeypatch.undo()
     by_the_paper = {"method": "k_lora", "gamma": "paper"}  # asks for the layers of one LoRA too
     *_, report, _ = route(world, method=by_the_paper)
-    monkeypatch.setattr(energies, "alone_totals", None)
+    monkeypatch.setattr(entries, "magnitude", None)
     assert route(world, method=by_the_paper)[-2] == report
 
 

@@ -35,6 +35,7 @@ HOST = {
 MENU_MAY_USE = {"comfy_api"}  # the schema language of the menus
 LEVELS = {
     "types": 0,
+    "time": 0,
     "errors": 0,
     "papers": 0,
     "tensor_file": 0,

@@ -77,14 +77,14 @@ def _hook(edit: Edit):
     def hook(layer, args, output):
         is_convolution = isinstance(layer, nn.Conv2d)
 
-        def apply(weight: Tensor) -> Tensor:
-            weight = weight.to(args[0].dtype)
+        def product(x: Tensor, weight: Tensor) -> Tensor:
+            weight = weight.to(x.dtype)
             if is_convolution:
-                return functional.conv2d(args[0], weight, None, layer.stride, layer.padding)
-            return functional.linear(args[0], weight)
+                return functional.conv2d(x, weight, None, layer.stride, layer.padding)
+            return functional.linear(x, weight)
 
         return edit(
-            LayerCall(args[0], output, layer.bias, lambda: layer.weight, apply, is_convolution)
+            LayerCall(args[0], output, layer.bias, lambda: layer.weight, product, is_convolution)
         )
 
     return hook

@@ -3,6 +3,7 @@ import { test } from "node:test";
 
 import {
   isOffered, isSampler, nextSteps, onlySampler, planInsertion, samplersOf, startOf,
+  wholeOf,
 } from "../../web/js/lib/insertion.js";
 
 const OUTSIDE = -10;
@@ -292,6 +293,56 @@ test("a guider has the model's clock where one that samples with it has a part o
     ]);
     assert.equal(startOf(only([nodes[2]])).clock, clock);
   }
+});
+
+/** Two KSamplerAdvanced in a row, 4 and 5, with these widgets' values. */
+function inARow(first, second = first) {
+  const stages = [first, second].map((values, index) => {
+    const made = sampler(4 + index, "KSamplerAdvanced");
+    made.inputs.push(slot("steps:INT"));
+    made.widgets = Object.entries(values).map(([name, value]) => ({ name, value }));
+    return made;
+  });
+  const nodes = [loader(1), text(2, "x"), ...stages, node(9, "PrimitiveInt", [], ["INT:INT"])];
+  const links = [4, 5].flatMap((id) => [[1, 0, id, "model"], [2, 0, id, "positive"]]);
+  return { nodes, stages, links: [[1, 1, 2, "clip"], ...links] };
+}
+
+test("samplers in a row have the whole run's sigmas from one scheduler, as their settings are", () => {
+  const values = { steps: 12, scheduler: "karras", sampler_name: "euler" };
+  const whole = (...both) => {
+    const { nodes, stages, links } = inARow(...both);
+    graph(nodes, links);
+    const fusion = only(stages);
+    assert.equal(/differ in steps or scheduler/.test(nextSteps([fusion])), !wholeOf(fusion));
+    return wholeOf(fusion);
+  };
+  const found = { feed: null, values: { steps: 12, scheduler: "karras" }, feeds: {} };
+  assert.deepEqual(whole(values), found);
+  assert.equal(whole({ ...values, sampler_name: "uni_pc" }).values.steps, 13);
+  assert.equal(whole(values, { ...values, steps: 20 }), null);
+  assert.equal(whole(values, { ...values, scheduler: "normal" }), null);
+  assert.equal(wholeOf(only([simple().one])), null);
+});
+
+test("steps that are linked to samplers in a row are linked to the scheduler too", () => {
+  const { nodes, stages, links } = inARow({ steps: 12, scheduler: "karras", sampler_name: "dpm_2" });
+  graph(nodes, [...links, [9, 0, 4, "steps"], [9, 0, 5, "steps"]]);
+  const { values, feeds } = wholeOf(only(stages));
+  assert.deepEqual([values, feeds.steps.id], [{ scheduler: "karras" }, 9]);
+});
+
+test("parts of split sigmas have the whole from where they were split first", () => {
+  const custom = (id) => node(id, "SamplerCustom", [...SAMPLES, "sigmas:SIGMAS"], ["output:LATENT"]);
+  const again = node(23, "SplitSigmas", ["sigmas:SIGMAS"], ["high_sigmas:SIGMAS", "low_sigmas:SIGMAS"]);
+  const nodes = [loader(1), text(2, "x"), custom(4), custom(5), ...parts(), again];
+  const links = [4, 5].flatMap((id) => [[1, 0, id, "model"], [2, 0, id, "positive"]]);
+  graph(nodes, [
+    [1, 1, 2, "clip"], ...links, [20, 0, 21, "sigmas"], [21, 0, 4, "sigmas"], [21, 1, 23, "sigmas"],
+    [23, 1, 5, "sigmas"],
+  ]);
+  const { feed } = wholeOf(only([nodes[2], nodes[3]]));
+  assert.deepEqual([feed.id, feed.slot], [20, 0]);
 });
 
 test("LoRAs that loaders put into the model are named, in their order, unless they do nothing", () => {

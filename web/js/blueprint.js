@@ -6,7 +6,7 @@ import { api } from "../../../scripts/api.js";
 // @ts-ignore
 import { app } from "../../../scripts/app.js";
 import {
-  addNode, asOneChange, attempt, placeNodes, putFree, setWidget, showNodes, tell,
+  addAsOneStep, addNode, attempt, putFree, setWidget, showNodes, tell,
 } from "./graph_edit.js";
 import { CraftError } from "./lib/craft_error.js";
 import { say } from "./lib/texts.js";
@@ -45,25 +45,29 @@ export function addFusion(pair, place) {
   return attempt(async () => {
     const loras = pair();
     const [items, files] = await Promise.all([fetchBlueprint(), fetchFiles()]);
-    await asOneChange(() => build(loras, place, items, files));
+    const wiring = planWiring(app.canvas.graph.nodes);
+    const { additions, lacking } = planAdditions(wiring.missing, files);
+    const { fusion } = addAsOneStep(
+      () => build(loras, place, items, wiring, additions),
+      (made) => [made.fusion, ...made.before, ...made.after],
+      (made) => putAround(made.fusion, place, made.before, made.after),
+    );
+    showNodes([fusion]);
+    report([...wiring.several, ...lacking]);
   });
 }
 
 /** @param {string[]} loras @param {Place} place @param {any} items what the page adds for the
- * blueprint @param {import("./lib/wiring.js").Files} files */
-async function build([content, style], place, items, files) {
+ * blueprint @param {Wiring} wiring @param {import("./lib/wiring.js").Addition[]} additions */
+function build([content, style], place, items, wiring, additions) {
   const { graph } = app.canvas;
-  const wiring = planWiring(graph.nodes);
-  const { additions, lacking } = planAdditions(wiring.missing, files);
   const fusion = app.canvas._deserializeItems(items, { position: place }).created[0];
   setWidget(fusion, "content_lora", content);
   setWidget(fusion, "style_lora", style);
   const before = additions.map((addition) => addSource(graph, addition, wiring, place));
   const after = wiring.needsDecode ? addDecode(graph, place) : [];
   connect(fusion, wiring, after[0] ?? wiring.decode);
-  await placeNodes([fusion, ...before, ...after], () => putAround(fusion, place, before, after));
-  showNodes([fusion]);
-  report([...wiring.several, ...lacking]);
+  return { fusion, before, after };
 }
 
 /** @param {any} graph @param {import("./lib/wiring.js").Addition} addition @param {Wiring} wiring

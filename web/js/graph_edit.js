@@ -1,8 +1,9 @@
 // @ts-check
-/** Changes of the graph by our commands: as one step of undo, and with new nodes in free places. */
+/** Changes of the graph by our commands: new nodes in free places, as one step of undo. */
 
 // @ts-ignore: the host's own module
 import { app } from "../../../scripts/app.js";
+import { asOneStep, placeAsTheyGrow } from "./history.js";
 import { CraftError } from "./lib/craft_error.js";
 import { linkOf, OUTSIDE } from "./lib/links.js";
 import { freePlace } from "./lib/placing.js";
@@ -11,10 +12,6 @@ import { say } from "./lib/texts.js";
 /** @typedef {import("./lib/links.js").Feed} Feed */
 /** @typedef {import("./lib/placing.js").Box} Box */
 
-const STILL = 700; // milliseconds without a change of size: what a node draws of itself is there
-const LONGEST = 3000; // milliseconds that are waited for it
-const GLANCE = 50; // milliseconds
-const INPUT = "input";
 const KEPT = ["color", "bgcolor", "mode"]; // of a node whose place another takes
 const OF_PACK = ["cnr_id", "aux_id", "ver"]; // properties that say which pack a node is of
 const TITLE = 30; // height of a node's title, which lies above its place
@@ -28,18 +25,6 @@ export async function attempt(action) {
   } catch (error) {
     if (!(error instanceof CraftError)) throw error;
     tell("warn", say("Nothing was changed"), error.message);
-  }
-}
-
-/** Change the graph so that one undo takes it back. @param {() => Promise<void>} change */
-export async function asOneChange(change) {
-  const tracker = app.extensionManager.workflow.activeWorkflow?.changeTracker;
-  tracker?.beforeChange();
-  try {
-    await change();
-  } finally {
-    tracker?.afterChange();
-    app.canvas.setDirty(true, true);
   }
 }
 
@@ -120,34 +105,21 @@ function moveLink(graph, link, node, slot) {
 }
 
 /**
- * Place new nodes, and once more when they have the sizes that what they draw gives them. A size
- * that changed later would be a step of undo of its own. Ends at once when the user goes on, whose
- * undo would else come before there is a step to take back.
+ * Change the graph as one step of undo: add nodes, and place them where nothing else is.
  *
- * @param {any[]} nodes
- * @param {() => void} place
+ * @template T
+ * @param {() => T} add
+ * @param {(added: T) => any[]} nodesOf what was added
+ * @param {(added: T) => void} place the nodes, by their sizes
  */
-export async function placeNodes(nodes, place) {
-  const sizes = () => nodes.map(({ size }) => [...size].map(Math.round)).join();
-  const user = nextInput();
-  const start = performance.now();
-  let [last, since] = ["", start];
-  while (performance.now() - since < STILL && performance.now() - start < LONGEST) {
-    if (sizes() !== last) {
-      [last, since] = [sizes(), performance.now()];
-      place();
-    }
-    const glance = new Promise((after) => setTimeout(after, GLANCE));
-    if ((await Promise.race([user, glance])) === INPUT) return;
-  }
-}
-
-/** Resolves to INPUT with the next key or press of a button, ahead of the page's own answer. */
-function nextInput() {
-  return new Promise((resolve) => {
-    for (const kind of ["keydown", "pointerdown"])
-      addEventListener(kind, () => resolve(INPUT), { capture: true, once: true });
+export function addAsOneStep(add, nodesOf, place) {
+  const added = asOneStep(() => {
+    const made = add();
+    place(made);
+    return made;
   });
+  placeAsTheyGrow(nodesOf(added), () => place(added));
+  return added;
 }
 
 /**

@@ -3,6 +3,7 @@
 
 // @ts-ignore: the host's own module
 import { app } from "../../../scripts/app.js";
+import { completeSteps } from "./history.js";
 import { MenuMemory } from "./lib/menu_memory.js";
 
 const EVERY = 150; // milliseconds
@@ -11,22 +12,27 @@ const OURS = "CRAFT";
 /** @type {WeakMap<any, MenuMemory>} by node */
 const memories = new WeakMap();
 
-/** @param {any} node */
+/** Whether anything was put back. @param {any} node */
 function look(node) {
-  if (!node.comfyClass?.startsWith(OURS) || !node.widgets) return;
+  if (!node.comfyClass?.startsWith(OURS) || !node.widgets) return false;
   let memory = memories.get(node);
   if (!memory) memories.set(node, (memory = new MenuMemory()));
-  for (const { widget, value } of memory.look(node.widgets)) {
+  const found = memory.look(node.widgets);
+  for (const { widget, value } of found) {
     widget.value = value;
     /** @type {any} */ (widget).callback?.(value);
   }
+  return found.length > 0;
 }
+
+const lookAtAll = () => (app.canvas?.graph?.nodes ?? []).filter(look);
 
 app.registerExtension({
   name: "craft_lora.menu_memory",
   setup() {
+    completeSteps(lookAtAll); // what comes back with an entry is undone with the choice of it
     setInterval(() => {
-      if (!document.hidden) app.canvas?.graph?.nodes.forEach(look);
+      if (!document.hidden) lookAtAll();
     }, EVERY);
   },
 });

@@ -9,6 +9,7 @@
 
 // @ts-ignore: the host's own module
 import { app } from "../../../scripts/app.js";
+import { growsWithoutAStep } from "./history.js";
 import { language } from "./lib/texts.js";
 import { hostsOf } from "./lib/upstream.js";
 import { make } from "./style.js";
@@ -79,6 +80,11 @@ export function addDrawing(node, drawing) {
   };
   looks.set(node, look);
   const observer = new ResizeObserver(() => node.setDirtyCanvas?.(true, true));
+  growsWithoutAStep(node);
+  // The host gives up the saved height when the values bring the inputs of a menu's entry.
+  chainTo(node, "onConfigure", (/** @type {any} */ saved) => {
+    if (saved?.size) node.size = [...saved.size];
+  });
   chainTo(node, "onAdded", () => observer.observe(content));
   chainTo(node, "onRemoved", () => observer.disconnect());
 }

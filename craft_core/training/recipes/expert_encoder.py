@@ -27,7 +27,7 @@ from ...encoder.network import UNKNOWN, Concept, ExpertEncoder, Phrases
 from ...errors import CraftError
 from ...papers import CRAFT
 from ...registry import Knob
-from ...types import ROLES, Branch, Factors, Role
+from ...types import ROLES, Branch, LayerUpdate, Role
 from ..data import Dataset, Moves, batch, choose
 from ..denoiser import Denoiser, Edit, LayerCall
 from ..loop import Pace, Training
@@ -275,7 +275,7 @@ class EncoderRecipe:
 
     def _edits(self, scales: Tensor, gammas: Tensor) -> dict[str, Edit]:
         """scales: (B, layers), gammas: (B, branches)."""
-        pieces: dict[str, list[tuple[Factors, Tensor]]] = {}
+        pieces: dict[str, list[tuple[LayerUpdate, Tensor]]] = {}
         for j, branch in enumerate(self.branches):
             if not bool(gammas[:, j].any()):
                 continue
@@ -328,16 +328,16 @@ def _teaches_nothing(name: str, why: str) -> CraftError:
     )
 
 
-def scaled_branches(pieces: Sequence[tuple[Factors, Tensor]]) -> Edit:
-    """base(x) + weight * scale * up (down x) for each (factors, weight (B,)), row by row."""
+def scaled_branches(pieces: Sequence[tuple[LayerUpdate, Tensor]]) -> Edit:
+    """base(x) + weight * what an update adds, for each (update, weight (B,)), row by row."""
 
     def edit(call: LayerCall) -> Tensor:
         axis = 1 if call.is_convolution else -1
         output = call.output
-        for factors, weight in pieces:
-            product = call.mix(call.apply(factors.down), factors.up)
-            update = factors.scale * _by_row(weight, product) * product
-            output = _added(output, update.to(output.dtype), factors.rows, axis)
+        for update, weight in pieces:
+            product = update.added(call.passed)
+            added = update.scale * _by_row(weight, product) * product
+            output = _added(output, added.to(output.dtype), update.rows, axis)
         return output
 
     return edit
@@ -373,11 +373,10 @@ def _rows(batch: Noised, rows: Sequence[int]) -> Noised:
 
 
 def _frozen(branch: Branch, device: torch.device) -> Branch:
-    """Copies of the factors on the model's device, out of autograd's sight."""
+    """Copies of the updates on the model's device, out of autograd's sight."""
 
-    def own(factors: Factors) -> Factors:
-        down = factors.down.detach().to(device, copy=True)
-        return Factors(down, factors.up.detach().to(device, copy=True), factors.scale, factors.rows)
+    def own(update: LayerUpdate) -> LayerUpdate:
+        return update.mapped(lambda tensor: tensor.detach().to(device, copy=True))
 
     layers = {path: tuple(map(own, updates)) for path, updates in branch.layers.items()}
     return Branch(branch.name, branch.role, layers, branch.strength)

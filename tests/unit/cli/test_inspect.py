@@ -73,6 +73,7 @@ def test_every_layer_is_told(files, capsys):
     matrix = delta(files[0], STEMS[0])
     assert first["files"][0]["size"] == pytest.approx(np.linalg.norm(matrix), rel=1e-5)
     assert (first["files"][0]["rank"], first["files"][0]["alpha"]) == (2, 1.0)
+    assert first["files"][0]["kind"] == "LoRA"
 
 
 def test_the_table_has_a_line_a_block_and_one_for_all(files, capsys):
@@ -106,6 +107,7 @@ def test_what_cannot_be_carried_is_named_and_the_rest_described(files, capsys):
     save_file(state, files[0])
     text = inspected(capsys, *files)
     assert "5 layers" in text and "DoRA: 1, full weight difference: 1" in text
+    assert "LoRA in 5 layers" in text
     told = json.loads(inspected(capsys, files[0], "--json"))["files"][0]
     assert told["not_described"] == {"DoRA": 1, "full weight difference": 1}
 

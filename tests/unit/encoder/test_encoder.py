@@ -17,7 +17,7 @@ from craft_core.encoder import (
 from craft_core.encoder.network import UNKNOWN
 from craft_core.errors import CraftError
 from craft_core.fusion import FUSION, compose
-from craft_core.lora import pair_energies
+from craft_core.lora import pair_statistics
 from craft_core.routing import parse, phrase_text
 from craft_core.schedule import Schedule
 from craft_core.types import Bank, Branch, Factors, Moment, Routing
@@ -54,7 +54,7 @@ def bank(content="ab", style="bcd", strengths=(1.0, 1.0)):
 
 def full_routing(b):
     sets = tuple(frozenset(one.layers) for one in b.branches)
-    return Routing((1.0, 1.0), sets, pair_energies(b.branches, b.layers))
+    return Routing((1.0, 1.0), sets, pair_statistics(b.branches, b.layers))
 
 
 def test_every_scale_is_exactly_one_before_training_whatever_is_asked():

@@ -5,7 +5,7 @@ import torch
 
 from craft_core.errors import CraftError
 from craft_core.fusion import FUSION
-from craft_core.lora import pair_energies
+from craft_core.lora import pair_statistics
 from craft_core.types import Bank, Branch, Factors, Moment, Routing
 
 PATHS = [f"blocks.{i}" for i in range(7)]
@@ -46,7 +46,7 @@ def gates_of(method, settings, branches, gammas=None):
     routing = Routing(
         gammas or (1.0,) * len(branches),
         (frozenset(PATHS),) * len(branches),
-        pair_energies(branches, PATHS),
+        pair_statistics(branches, PATHS),
     )
     return bank, method.function(bank, routing, **method.knobs(settings))
 

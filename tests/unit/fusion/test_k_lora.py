@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from craft_core.fusion import FUSION
-from craft_core.lora import pair_energies
-from craft_core.types import Bank, Branch, Energies, Factors, Moment, Routing
+from craft_core.lora import pair_statistics
+from craft_core.types import Bank, Branch, Factors, Moment, Routing, Statistics
 
 STEPS = 10
 MOMENTS = [Moment(i / (STEPS - 1), STEPS) for i in range(STEPS)]
@@ -23,11 +23,16 @@ def branch(role, seed=0, rank=3, paths=PATHS, size=1.0):
     return Branch(f"{role}-{seed}", role, made)
 
 
-def takes_content(branches, energies=None, moments=MOMENTS, **knobs):
+def given(top, total):
+    """Statistics written down instead of measured."""
+    return Statistics({"top_k": top, "abs_sum": total}.__getitem__)
+
+
+def takes_content(branches, statistics=None, moments=MOMENTS, **knobs):
     """[moment][layer]: whether content acts there; checks that exactly one role does."""
     bank = Bank.of(branches, PATHS)
-    energies = energies or pair_energies(branches, PATHS)
-    routing = Routing((1.0,) * len(branches), (frozenset(PATHS),) * len(branches), energies)
+    statistics = statistics or pair_statistics(branches, PATHS)
+    routing = Routing((1.0,) * len(branches), (frozenset(PATHS),) * len(branches), statistics)
     gates = FUSION["k_lora"].function(bank, routing, **FUSION["k_lora"].knobs(knobs))
     answers = []
     for moment in moments:
@@ -87,10 +92,10 @@ def test_a_hand_worked_case():
     S(t) = 0.5, 0.65, ... at steps 0, 1, ...: 1.25 is step 5, where content still acts; 0.5 is
     step 0. Pattern s* starts at 1.3 and 1.45, then falls back to 0.1, 0.25, ...
     """
-    energies = Energies({"a": (5.0, 2.0), "b": (1.0, 1.0)}, {"a": (8.0, 3.0), "b": (2.0, 2.0)})
+    statistics = given({"a": (5.0, 2.0), "b": (1.0, 1.0)}, {"a": (8.0, 3.0), "b": (2.0, 2.0)})
     layers = dict.fromkeys("ab", (Factors(torch.ones(1, 1), torch.ones(1, 1)),))
     bank = Bank.of([Branch("c", "content", layers), Branch("s", "style", layers)], ["a", "b"])
-    routing = Routing((1.0, 1.0), (frozenset("ab"),) * 2, energies)
+    routing = Routing((1.0, 1.0), (frozenset("ab"),) * 2, statistics)
 
     def content_steps(**knobs):
         gates = FUSION["k_lora"].function(bank, routing, **knobs)
@@ -140,7 +145,7 @@ def test_the_released_gamma_leaves_out_layers_whose_ratio_is_three_times_the_mea
     top = dict.fromkeys(PATHS[:5], (2.0 * 1.2, 1.0))
     layers = {p: (Factors(torch.ones(1, 1), torch.ones(1, 1)),) for p in PATHS[:5]}
     pair = [Branch("c", "content", layers), Branch("s", "style", layers)]
-    rows = takes_content(pair, Energies(top, total), gamma="released")  # the limit is 1.2
+    rows = takes_content(pair, given(top, total), gamma="released")  # the limit is 1.2
     assert [row[0] for row in rows] == [0.5 + 0.15 * i <= 1.2 for i in range(STEPS)]
 
 
@@ -193,17 +198,17 @@ def test_layers_of_one_lora_are_measured_only_for_the_papers_gamma():
     pair = [branch("content", 1), branch("style", 2, paths=PATHS[:2])]
     asked = []
 
-    def alone():
-        asked.append(True)
+    def alone(statistic):
+        asked.append(statistic)
         return 1.0, 1.0
 
-    energies = replace(pair_energies(pair, PATHS), alone=alone)
+    statistics = replace(pair_statistics(pair, PATHS), alone=alone)
     for gamma in ("shared", "released", "none"):
-        takes_content(pair, energies, gamma=gamma)
-    takes_content(pair, energies, gamma="paper", selection="fixed")
+        takes_content(pair, statistics, gamma=gamma)
+    takes_content(pair, statistics, gamma="paper", selection="fixed")
     assert not asked
-    takes_content(pair, energies, gamma="paper")
-    assert asked == [True]
+    takes_content(pair, statistics, gamma="paper")
+    assert asked == ["abs_sum"]
 
 
 def test_without_growth_the_choice_is_made_once():
@@ -221,7 +226,7 @@ def test_random_selection_takes_content_as_often_as_asked_anew_at_each_step():
     many = [f"layer.{i}" for i in range(400)]
     pair = [branch("content", 1, rank=1, paths=many), branch("style", 2, rank=1, paths=many)]
     bank = Bank.of(pair, many)
-    routing = Routing((1.0, 1.0), (frozenset(many),) * 2, pair_energies(pair, many))
+    routing = Routing((1.0, 1.0), (frozenset(many),) * 2, pair_statistics(pair, many))
 
     def tables(**knobs):
         gates = FUSION["k_lora"].function(bank, routing, selection="random", **knobs)
@@ -253,8 +258,8 @@ def test_layers_that_one_role_alone_adapts_stay_its_own():
 
 def test_several_branches_of_a_role_act_together():
     trio = [branch("content", 1), branch("style", 2), branch("content", 3)]
-    bank, energies = Bank.of(trio, PATHS), pair_energies(trio, PATHS)
-    routing = Routing((1.0,) * 3, (frozenset(PATHS),) * 3, energies)
+    bank, statistics = Bank.of(trio, PATHS), pair_statistics(trio, PATHS)
+    routing = Routing((1.0,) * 3, (frozenset(PATHS),) * 3, statistics)
     gates = FUSION["k_lora"].function(bank, routing)
     for moment in MOMENTS:
         (table,) = gates.at(moment)
@@ -264,7 +269,7 @@ def test_several_branches_of_a_role_act_together():
 def test_the_report_tells_when_layers_switch():
     pair = [branch("content", 1), branch("style", 2)]
     bank = Bank.of(pair, PATHS)
-    routing = Routing((1.0, 1.0), (frozenset(PATHS),) * 2, pair_energies(pair, PATHS))
+    routing = Routing((1.0, 1.0), (frozenset(PATHS),) * 2, pair_statistics(pair, PATHS))
     (note,) = FUSION["k_lora"].function(bank, routing).notes
     steps = 2000
     rows = takes_content(pair, moments=[Moment(i / (steps - 1), steps) for i in range(steps)])

@@ -8,7 +8,7 @@ from unet_layers import sdxl_layers
 
 from craft_core.fusion import FUSION
 from craft_core.routing import PRESETS, gammas, parse, resolve
-from craft_core.types import Bank, Branch, Energies, Factors, Moment, Routing
+from craft_core.types import Bank, Branch, Factors, Moment, Routing, Statistics
 
 LAYERS = sdxl_layers()
 ATTENTION = [path for path in LAYERS if ".attn" in path]
@@ -22,7 +22,7 @@ def branch(name, role, paths=ATTENTION):
 
 BANK = Bank.of([branch("dog", "content"), branch("ink", "style"), branch("cat", "content")], LAYERS)
 ROLES = [b.role for b in BANK.branches]
-ENERGIES = Energies(dict.fromkeys(ATTENTION, (1.0, 1.0)), dict.fromkeys(ATTENTION, (1.0, 1.0)))
+STATISTICS = Statistics(lambda name: dict.fromkeys(ATTENTION, (1.0, 1.0)))
 
 
 def routing(prompt, layer_sets="b-lora"):
@@ -87,7 +87,7 @@ def test_b_lora_pins_its_preset_and_gates_just_its_two_blocks():
 
 def everything(method, routed):
     """A method's gates at every moment, (moments, views, layers, branches)."""
-    gates = method.function(BANK, replace(routed, energies=ENERGIES))
+    gates = method.function(BANK, replace(routed, statistics=STATISTICS))
     return torch.stack([gates.at(moment) for moment in MOMENTS])
 
 

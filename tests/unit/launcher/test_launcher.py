@@ -14,6 +14,7 @@ import tarfile
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from craft_lora_pack.client import client
@@ -614,3 +615,20 @@ def running(pid: int) -> bool:
 def test_a_bar_never_leaves_its_frame():
     assert bar(0, 4, 4) == "[....] 0/4" and bar(4, 4, 4) == "[####] 4/4"
     assert bar(9, 4, 4) == "[####] 9/4" and bar(0, 0, 4) == "[....] 0/0"
+
+
+def test_training_the_world_passes_everything_on_to_the_host_s_python(monkeypatch):
+    from launcher.run import world_training
+
+    ran = []
+    host = SimpleNamespace(python=Path("/host/python"), comfyui=Path("/host"))
+    monkeypatch.setattr(world_training, "find_host", lambda: host)
+
+    def run(command, cwd, env, check):
+        ran.append((command, env["COMFYUI_PATH"]))
+        return SimpleNamespace(returncode=3)
+
+    monkeypatch.setattr(world_training.subprocess, "run", run)
+    assert main(["world", "train", "--background", "--", "--steps", "9"]) == 3
+    words = ["-m", "small_world.train", "base", "--background", "--steps", "9"]
+    assert ran == [([str(host.python), *words], str(host.comfyui))]

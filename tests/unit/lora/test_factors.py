@@ -8,7 +8,8 @@ from raw_lora import noise
 from rounding import units
 
 from craft_core.errors import CraftError
-from craft_core.lora.factors import Place, alpha_of, build_factors, combine, rounded, scale_of
+from craft_core.lora.factors import alpha_of, combine, rounded, scale_of
+from craft_core.lora.formats import AdaptedLayer, build_update
 from craft_core.lora.peft_config import Stated
 from craft_core.types import Factors, Target
 
@@ -17,7 +18,8 @@ OUT, N, RANK = 6, 5, 2
 
 def build(shape, rows=None, stated=None, **tensors):
     parts = {part: (f"lora_unet_a.{part}", tensor) for part, tensor in tensors.items()}
-    return build_factors(parts, Place(Target("a", rows), shape, "SDXL"), stated or Stated())
+    layer = AdaptedLayer(Target("a", rows), shape, "SDXL")
+    return build_update(parts, layer, stated or Stated())[0]
 
 
 def close(left, right):
@@ -91,7 +93,12 @@ def test_stale_metadata_says_nothing_beside_an_alpha_tensor(alpha, rslora):
     tensors = {"down": noise(4, N), "up": noise(OUT, 4), "alpha": torch.tensor(1.0)}
     stale = Stated(alpha=alpha, rank=8, rslora=rslora)
     assert build((OUT, N), stated=stale, **tensors).scale == 0.25
-    hada = {"w1_a": noise(OUT, 2), "w1_b": noise(2, N), "w2_a": noise(OUT, 2), "w2_b": noise(2, N)}
+    hada = {
+        "hada_w1_a": noise(OUT, 2),
+        "hada_w1_b": noise(2, N),
+        "hada_w2_a": noise(OUT, 2),
+        "hada_w2_b": noise(2, N),
+    }
     assert build((OUT, N), stated=stale, alpha=torch.tensor(1.0), **hada).scale == 0.5
 
 
@@ -119,7 +126,9 @@ def test_loha_is_the_elementwise_product(rank1, rank2, shape):
     out, size = shape[0], math.prod(shape[1:])
     a1, b1 = noise(out, rank1), noise(rank1, size, seed=1)
     a2, b2 = noise(out, rank2, seed=2), noise(rank2, size, seed=3)
-    factors = build(shape, w1_a=a1, w1_b=b1, w2_a=a2, w2_b=b2, alpha=torch.tensor(3.0))
+    factors = build(
+        shape, hada_w1_a=a1, hada_w1_b=b1, hada_w2_a=a2, hada_w2_b=b2, alpha=torch.tensor(3.0)
+    )
     close(factors.delta(), (3.0 / rank1 * (a1 @ b1) * (a2 @ b2)).reshape(shape))
     assert factors.rank == min(rank1 * rank2, out, size)
 
@@ -128,7 +137,9 @@ def test_loha_with_a_tucker_core_is_the_product_of_the_rebuilt_kernels():
     r, shape = 2, (6, 4, 3, 3)
     core1, core2 = noise(r, r, 3, 3), noise(r, r, 3, 3, seed=9)
     a1, b1, a2, b2 = noise(r, 6), noise(r, 4), noise(r, 6, seed=5), noise(r, 4, seed=6)
-    factors = build(shape, w1_a=a1, w1_b=b1, t1=core1, w2_a=a2, w2_b=b2, t2=core2)
+    factors = build(
+        shape, hada_w1_a=a1, hada_w1_b=b1, hada_t1=core1, hada_w2_a=a2, hada_w2_b=b2, hada_t2=core2
+    )
     full1 = torch.einsum("ijkl,jn,io->onkl", core1, b1, a1)
     full2 = torch.einsum("ijkl,jn,io->onkl", core2, b2, a2)
     close(factors.delta(), full1 * full2)
@@ -152,13 +163,23 @@ def test_a_slice_is_held_to_the_rows_it_covers():
         {"down": torch.tensor(1.0), "up": noise(OUT, RANK)},
         {"down": noise(0, N), "up": noise(OUT, 0)},
         {
-            "w1_a": noise(OUT + 1, 2),
-            "w1_b": noise(2, N),
-            "w2_a": noise(OUT, 2),
-            "w2_b": noise(2, N),
+            "hada_w1_a": noise(OUT + 1, 2),
+            "hada_w1_b": noise(2, N),
+            "hada_w2_a": noise(OUT, 2),
+            "hada_w2_b": noise(2, N),
         },
-        {"w1_a": noise(OUT, 2), "w1_b": noise(2, N), "w2_a": noise(OUT, 2), "w2_b": noise(2, 7)},
-        {"w1_a": noise(OUT, 2), "w1_b": noise(N), "w2_a": noise(OUT, 2), "w2_b": noise(2, N)},
+        {
+            "hada_w1_a": noise(OUT, 2),
+            "hada_w1_b": noise(2, N),
+            "hada_w2_a": noise(OUT, 2),
+            "hada_w2_b": noise(2, 7),
+        },
+        {
+            "hada_w1_a": noise(OUT, 2),
+            "hada_w1_b": noise(N),
+            "hada_w2_a": noise(OUT, 2),
+            "hada_w2_b": noise(2, N),
+        },
     ],
 )
 def test_a_wrong_shape_names_the_key_both_shapes_and_the_cure(tensors):
@@ -176,7 +197,12 @@ def test_a_wrong_shape_names_the_key_both_shapes_and_the_cure(tensors):
         {"down": noise(RANK, N), "up": noise(OUT, RANK + 1)},
         {"down": noise(RANK, N, 1, 1), "mid": noise(3, 3, 1, 1), "up": noise(OUT, RANK)},
         {"down": noise(RANK, N, 1, 1), "mid": noise(RANK, RANK), "up": noise(OUT, RANK)},
-        {"w1_a": noise(OUT, 2), "w1_b": noise(3, N), "w2_a": noise(OUT, 2), "w2_b": noise(2, N)},
+        {
+            "hada_w1_a": noise(OUT, 2),
+            "hada_w1_b": noise(3, N),
+            "hada_w2_a": noise(OUT, 2),
+            "hada_w2_b": noise(2, N),
+        },
     ],
 )
 def test_factors_that_share_no_rank_are_refused(tensors):
@@ -186,8 +212,14 @@ def test_factors_that_share_no_rank_are_refused(tensors):
 
 @pytest.mark.parametrize(
     "parts",
-    [["down"], ["up"], ["up", "mid"], ["w1_a"], ["w1_a", "w1_b", "w2_a", "w2_b", "t1"]]
-    + [["down", "up", "t1"], ["down", "up", "w1_a"], ["mid"]],
+    [
+        ["down"],
+        ["up"],
+        ["up", "mid"],
+        ["hada_w1_a"],
+        ["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1"],
+    ]
+    + [["down", "up", "hada_t1"], ["down", "up", "hada_w1_a"], ["mid"]],
 )
 def test_an_incomplete_or_mixed_layer_is_refused(parts):
     with pytest.raises(CraftError, match="holds just lora_unet_a"):

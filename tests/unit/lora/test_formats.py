@@ -3,7 +3,8 @@
 import pytest
 from unet_layers import sd1_layers, sdxl_layers
 
-from craft_core.lora.formats import Key, family_of, is_text_encoder, refused_kind, split_key
+from craft_core.lora.families import family_of, is_text_encoder
+from craft_core.lora.formats import KINDS, Key
 from craft_core.lora.keys import kohya_name, unet_diffusers_paths
 
 
@@ -22,18 +23,21 @@ from craft_core.lora.keys import kohya_name, unet_diffusers_paths
         ("unet.a.to_q.lora_B.weight", "unet.a.to_q", "up"),
         ("unet.a.to_q.lora_A.default.weight", "unet.a.to_q", "down"),
         ("a.lora_B", "a", "up"),
-        ("lora_unet_a.hada_w1_a", "lora_unet_a", "w1_a"),
-        ("lora_unet_a.hada_t2", "lora_unet_a", "t2"),
+        ("lora_unet_a.hada_w1_a", "lora_unet_a", "hada_w1_a"),
+        ("lora_unet_a.hada_t2", "lora_unet_a", "hada_t2"),
+        ("lora_unet_a.lokr_w1", "lora_unet_a", "lokr_w1"),
+        ("a.b.lokr_w2_a", "a.b", "lokr_w2_a"),
+        ("lora_unet_a.lokr_t2", "lora_unet_a", "lokr_t2"),
     ],
 )
 def test_a_key_is_split_into_layer_and_part(key, stem, part):
-    assert split_key(key) == Key(stem, part)
-    assert refused_kind(key) is None
+    assert KINDS.split(key) == Key(stem, part)
+    assert KINDS.refused(key) is None
 
 
 @pytest.mark.parametrize("key", ["a", "a.weight", "a.lora_down.weight_scale", "a.alpha.b", ""])
 def test_an_unknown_ending_is_not_guessed(key):
-    assert split_key(key) is None
+    assert KINDS.split(key) is None
 
 
 @pytest.mark.parametrize(
@@ -42,9 +46,6 @@ def test_an_unknown_ending_is_not_guessed(key):
         ("dora_scale", "DoRA"),
         ("lora_magnitude_vector", "DoRA"),
         ("lora_magnitude_vector.default.weight", "DoRA"),
-        ("lokr_w1", "LoKr"),
-        ("lokr_w2_a", "LoKr"),
-        ("lokr_t2", "LoKr"),
         ("oft_blocks", "OFT or BOFT"),
         ("oft_diag", "OFT or BOFT"),
         ("oft_R.default.weight", "OFT or BOFT"),
@@ -62,8 +63,8 @@ def test_an_unknown_ending_is_not_guessed(key):
     ],
 )
 def test_every_kind_that_is_not_carried_is_known_by_name(ending, kind):
-    assert refused_kind(f"lora_unet_a.{ending}") == kind
-    assert split_key(f"lora_unet_a.{ending}") is None
+    assert KINDS.refused(f"lora_unet_a.{ending}").name == kind
+    assert KINDS.split(f"lora_unet_a.{ending}") is None
 
 
 @pytest.mark.parametrize(

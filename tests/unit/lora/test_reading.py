@@ -162,7 +162,7 @@ def test_names_of_no_layer_are_listed_once_each():
 
 @pytest.mark.parametrize(
     ("ending", "kind"),
-    [("dora_scale", "DoRA"), ("lokr_w1", "LoKr"), ("oft_blocks", "OFT or BOFT"), ("diff_b", "bias")]
+    [("dora_scale", "DoRA"), ("on_input", "IA3"), ("oft_blocks", "OFT or BOFT"), ("diff_b", "bias")]
     + [
         ("a1.weight", "GLoRA"),
         ("diff", "full weight"),

@@ -9,8 +9,9 @@ from unet_layers import sd1_layers, sdxl_layers
 
 from craft_core.errors import CraftError
 from craft_core.lora import lora_names, read_lora, write_lora
+from craft_core.lora.formats import shape_of
 from craft_core.lora.keys import kohya_name
-from craft_core.lora.without_model import plain_name, read_together, shape_of, stems_of
+from craft_core.lora.without_model import plain_name, read_together, stems_of
 
 UNETS = {"sd1": sd1_layers(), "sdxl": sdxl_layers()}
 
@@ -153,8 +154,8 @@ def test_files_of_different_models_are_told_apart_by_their_shapes():
 
 def test_a_refused_kind_is_named_with_its_file():
     state = ldm_file()
-    state["lora_unet_x.lokr_w1"] = noise(2, 2)
-    with pytest.raises(CraftError, match="odd: .*LoKr"):
+    state["lora_unet_x.oft_blocks"] = noise(2, 2)
+    with pytest.raises(CraftError, match="odd: .*OFT"):
         read_together([("odd", state, {})])
 
 
@@ -163,8 +164,16 @@ def test_shapes_of_every_kind_of_update(kernel):
     ones = (1,) * len(kernel)
     tucker = {"down": noise(2, 5, *ones), "mid": noise(2, 2, *kernel), "up": noise(7, 2, *ones)}
     plain = {"down": noise(2, 5, *kernel), "up": noise(7, 2, *ones)}
-    hada = {"w1_a": noise(7, 2), "w1_b": noise(2, 5), "w2_a": noise(7, 2), "w2_b": noise(2, 5)}
-    core = {"w1_a": noise(2, 7), "w1_b": noise(2, 5), "t1": noise(2, 2, *kernel)}
+    hada = {
+        f"hada_w{i}_{end}": noise(*size)
+        for i in "12"
+        for end, size in (("a", (7, 2)), ("b", (2, 5)))
+    }
+    core = {
+        f"hada_w{i}_{end}": noise(*size)
+        for i in "12"
+        for end, size in (("a", (2, 7)), ("b", (2, 5)))
+    } | {f"hada_t{i}": noise(2, 2, *kernel) for i in "12"}
 
     def shape(tensors):
         return shape_of({part: (part, tensor) for part, tensor in tensors.items()})
@@ -174,6 +183,7 @@ def test_shapes_of_every_kind_of_update(kernel):
         assert shape(tucker) == shape(core) == (7, 5, *kernel)
     assert shape(hada) == (7, 5)
     assert shape({"down": noise(2, 5)}) is None
+    assert shape({"down": noise(5), "up": noise(7, 2)}) is None
 
 
 def test_text_encoder_keys_are_kept_apart():

@@ -33,7 +33,7 @@ def cosines(one, other) -> np.ndarray:
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_an_update_is_measured_exactly(shape):
     one = update(shape, 3, 0)
-    found, matrix = measure(one), np.abs(dense(one))
+    found, matrix = measure((one,), one.outputs), np.abs(dense(one))
     assert (found.rank, found.alpha, found.entries) == (3, 1.5, matrix.size)
     assert found.size == pytest.approx(np.linalg.norm(matrix), rel=1e-6)
     assert found.top == pytest.approx(np.sort(matrix.flatten())[-9:].sum(), rel=1e-5)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from craft_core.errors import CraftError
-from craft_core.lora import pair_energies
+from craft_core.lora import pair_statistics
 from craft_core.routing import LayerSets, split_by_energy
 from craft_core.types import Branch, Factors
 
@@ -27,7 +27,7 @@ def lora(role, seed, layers=LAYERS, rank=4, size=None, scale=1.0, dtype=torch.fl
 
 def layer_energies(content, style, path):
     """(S_c, S_s) of one layer."""
-    return pair_energies([*content, *style], [path]).top[path]
+    return pair_statistics([*content, *style], [path]).shared("top_k")[path]
 
 
 def test_a_hand_worked_case():

@@ -9,6 +9,7 @@ import torch
 from small_world import vocabulary
 from small_world.architecture import TEXT_LENGTH, VOCABULARY_SIZE
 from small_world.judge import (
+    JUDGES,
     as_images,
     content_prototypes,
     load_judge,
@@ -17,6 +18,7 @@ from small_world.judge import (
 )
 from small_world.train import mixture
 from small_world.world import captions
+from small_world.world import held_out as lists
 from small_world.world.composed import (
     COMPOSED,
     GROUNDS,
@@ -30,7 +32,7 @@ from small_world.world.icons import CELL, COLUMNS, ICONS
 from small_world.world.objects import DRAWN, HELD_OUT_OBJECTS, OBJECTS, TRAINED_OBJECTS
 from small_world.world.render import Pose, render, style_named
 from small_world.world.shapes import ROLES
-from small_world.world.styles import HELD_OUT_STYLES, STYLES, TRAINED_STYLES
+from small_world.world.styles import HELD_OUT_STYLES, LATER_STYLES, STYLES, TRAINED_STYLES
 from small_world.world.textures import TEXTURES
 
 # --- objects and styles
@@ -128,15 +130,22 @@ def test_no_word_means_two_things():
 def test_new_words_come_after_the_old_ones_and_fit_the_table():
     words = vocabulary.build_words()
     assert len(words) <= VOCABULARY_SIZE
-    new = min(words[word] for word in [*ICONS, *PARTS])
-    assert all(words[word] < new for word in [*DRAWN, *STYLES, "sks", "zwx", "animal"])
+    old = [*DRAWN, *(name for name in STYLES if name not in LATER_STYLES), "sks", "zwx", "animal"]
+    newer = min(words[word] for word in [*ICONS, *PARTS])
+    assert all(words[word] < newer for word in old)
+    newest = min(words[word] for word in LATER_STYLES)
+    assert all(words[word] < newest for word in [*ICONS, *PARTS])
     assert (words["sks"], words["cat"], words["flat"]) == (31, 41, 108)
+    assert (words["riso"], words["dice"], words["wobbly"]) == (152, 370, 411)
 
 
 def test_every_caption_has_known_words_and_fits_the_encoder():
     rng, words = np.random.default_rng(0), vocabulary.build_words()
     for k in range(2000):
-        pair = [*OBJECTS][k % len(OBJECTS)], [*STYLES, *COMPOSED][-k % 1966]
+        pair = (
+            [*OBJECTS][k % len(OBJECTS)],
+            [*STYLES, *COMPOSED][-k % (len(STYLES) + len(COMPOSED))],
+        )
         ids = vocabulary.encode(captions.sample(*pair, rng), words)
         assert vocabulary.UNKNOWN not in ids and len(ids) + 2 <= TEXT_LENGTH
 
@@ -157,6 +166,19 @@ def test_held_out_and_trained_share_nothing_and_leave_nothing_out():
     assert {word for name in TRAINED_COMPOSED for word in name.split()} == set(PARTS)
 
 
+def test_the_held_out_lists_are_two_halves_of_known_words():
+    for tuning, report, known in (
+        (lists.TUNING_OBJECTS, lists.REPORT_OBJECTS, OBJECTS),
+        (lists.TUNING_STYLES, lists.REPORT_STYLES, STYLES),
+    ):
+        assert (len(tuning), len(report)) == (6, 18)
+        assert len({*tuning, *report}) == 24 and {*tuning, *report} <= set(known)
+    assert HELD_OUT_OBJECTS == lists.OBJECTS and HELD_OUT_STYLES == lists.STYLES
+    assert len(TRAINED_STYLES) >= 40
+    assert sum(name in ICONS for name in TRAINED_OBJECTS) >= 120
+    assert sum(name in DRAWN for name in TRAINED_OBJECTS) >= 50
+
+
 def test_held_out_words_never_occur_in_the_training_pool():
     rng = np.random.default_rng(0)
     held_out = {*HELD_OUT_OBJECTS, *HELD_OUT_STYLES, *HELD_OUT_COMPOSED}
@@ -170,9 +192,9 @@ def test_held_out_words_never_occur_in_the_training_pool():
 # --- the judge
 
 
-@pytest.fixture(scope="module")
-def judge():
-    return load_judge()
+@pytest.fixture(scope="module", params=JUDGES, ids=["first", "second"])
+def judge(request):
+    return load_judge(request.param)
 
 
 def test_the_judge_tells_fresh_renders_apart(judge):

@@ -4,8 +4,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from small_world.train.judge import STYLE_NAMES, Classes, draw_pairs, spoilt
-from small_world.train.measure import interval
+from small_world.train.data import STYLE_NAMES, any_pairs
+from small_world.train.judge import Classes, spoilt
+from small_world.train.measuring.fidelity import smallest_distance
+from small_world.train.measuring.measure import bootstrapped
 from small_world.world.composed import GROUNDS, PALETTES, TECHNIQUES
 from small_world.world.objects import OBJECTS
 from small_world.world.styles import STYLES
@@ -23,7 +25,7 @@ def test_a_composed_class_is_the_sum_of_its_words():
 
 
 def test_the_judge_is_trained_on_every_object_and_every_named_style():
-    pairs = draw_pairs(8000, 0)
+    pairs = any_pairs(8000, np.random.default_rng(0))
     assert {content for content, _ in pairs} == set(OBJECTS)
     assert set(STYLES) < {style for _, style in pairs} <= set(STYLE_NAMES)
 
@@ -43,8 +45,15 @@ def test_an_interval_holds_the_mean_and_widens_when_objects_are_few():
     hits = rng.random(400) < 0.6
     many = [(f"c{k}", f"s{k}") for k in range(400)]
     few = [(f"c{k // 200}", f"s{k}") for k in range(400)]
-    assert interval(np.ones(400, bool), many) == (1.0, 1.0)
-    low, high = interval(hits, many)
+    assert bootstrapped(np.ones(400, bool), many) == (1.0, 1.0)
+    low, high = bootstrapped(hits, many)
     assert low < hits.mean() < high and high - low < 0.2
     one_right = np.arange(400) < 200  # the first object always, the second never
-    assert interval(one_right, few) == (0.0, 1.0)
+    assert bootstrapped(one_right, few) == (0.0, 1.0)
+
+
+def test_the_smallest_distance_is_to_the_nearest_render():
+    renders = torch.stack([torch.full((3, 4, 4), value) for value in (-1.0, 0.0, 0.5)])
+    images = torch.stack([renders[1] + 0.1, renders[2], renders[0] - 0.25])
+    wanted = torch.tensor([0.1, 0.0, 0.25])
+    assert torch.allclose(smallest_distance(images, renders), wanted, atol=1e-4)

@@ -9,9 +9,11 @@ import pytest
 import safetensors
 import torch
 from merge_parts import LINEAR, added, deltas, merging, part, with_weights
+from raw_lora import noise
 from toy_denoiser import TEXT, ToyDenoiser
 
 from craft_core.errors import CraftError
+from craft_core.lora import parse_lora
 from craft_core.training import LEARNED, Dataset, Example, Merging, Part
 from craft_core.training.data import Moves
 from craft_core.training.losses import Draw
@@ -47,6 +49,32 @@ def test_every_setting_over_its_range_takes_a_step(method, knob, value, tmp_path
     one.advance()
     one.write(tmp_path / "a.safetensors")
     assert all(bool(torch.isfinite(mask).all()) for mask in one.parameters.values())
+
+
+def with_lokr(rank):
+    """The content LoRA's linear layer as a LoKr with w2 in two factors, and its matrix."""
+    given, shape = merging(), ToyDenoiser().layers[LINEAR]
+    w1, a, b = noise(2, 2), noise(shape[0] // 2, rank), noise(rank, shape[1] // 2)
+    state = {"lokr_w1": w1, "lokr_w2_a": 0.1 * a, "lokr_w2_b": b}
+    named = {f"lora_unet_x.{end}": tensor for end, tensor in state.items()}
+    layers = parse_lora(named, {}, {"x": shape}).layers
+    first = given.parts[0]
+    branch = replace(first.branch, layers={**first.branch.layers, LINEAR: layers["x"]})
+    parts = (replace(first, branch=branch), *given.parts[1:])
+    return replace(given, parts=parts), 0.1 * torch.kron(w1, a @ b)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_update_with_exact_factors_is_merged_and_one_of_full_rank_refused(method, tmp_path):
+    given, delta = with_lokr(1)
+    (content, *_) = (frozen_updates(one, ToyDenoiser()) for one in given.parts)
+    strength = given.parts[0].branch.strength
+    torch.testing.assert_close(content[LINEAR].delta(), strength * delta, rtol=1e-5, atol=1e-6)
+    one = training(method, given)
+    one.advance()
+    one.write(tmp_path / "a.safetensors")
+    with pytest.raises(CraftError, match=f"{LINEAR} in .* has full rank.*Fuse LoRAs to File"):
+        training(method, with_lokr(4)[0])
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -24,6 +24,9 @@ import { isActive, modelSource, valueOf, widget } from "./upstream.js";
  *   loras: string[], plain: string[]}} Fusion one Router with what is linked to it; loras: files
  * that loaders before it put into the model already; plain: titles of samplers of the same model
  * that are left without the fusion */
+/** @typedef {{feed: Feed | null, values: Record<string, any>, feeds: Record<string, Feed>}} Whole
+ * the sigmas that samplers have parts of: what gives them; null where a new scheduler is to, with
+ * these values, and these linked */
 /** @typedef {{strength: number, floor: number, clock: string}} Start values of a new Router and its
  * schedule */
 
@@ -36,6 +39,9 @@ const POSITIVES = new Set(["positive", "conditioning"]);
 const PLAIN_ENCODER = "CLIPTextEncode";
 const ACFG = new Set(Object.values(REPLACED));
 const IN_PARTS = new Set(["SplitSigmas", "SplitSigmasDenoise"]);
+const OF_RUN = ["steps", "scheduler"]; // settings of a sampler that its sigmas come from
+/** Samplers for which the host makes a step's sigmas more, and leaves out the last but one. */
+const ONE_MORE = new Set(["dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"]);
 const FULL = 1;
 const GUIDED = 0.6; // strength where the guidance multiplies the LoRAs
 const FLOOR = 0.4;
@@ -194,16 +200,61 @@ function isInParts(node) {
 }
 
 /** @param {GraphNode} node */
-function hasPartOfSigmas(node) {
+const hasPartOfSigmas = (node) => splitters(node).length > 0;
+
+/** The nodes that split the sigmas which a node gets, nearest first. @param {GraphNode} node */
+function splitters(node) {
+  const found = [];
   let at = node;
   for (let left = LIMIT; left > 0; left -= 1) {
     const feed = feedOf(at, at.type === "Reroute" ? 0 : typed(at, "SIGMAS"));
     const next = feed && at.graph.getNodeById(feed.id);
-    if (!next) return false;
-    if (IN_PARTS.has(next.type)) return true;
+    if (!next) break;
+    if (IN_PARTS.has(next.type)) found.push(next);
     at = next;
   }
-  return false;
+  return found;
+}
+
+/**
+ * The sigmas of the whole run that samplers have parts of; null where none has a part, and where
+ * they have parts of different runs.
+ *
+ * @param {Fusion} fusion
+ * @returns {Whole | null}
+ */
+export function wholeOf({ targets }) {
+  const wholes = targets.flatMap(({ node }) =>
+    node.type === "KSamplerAdvanced"
+      ? [wholeOfSettings(node)]
+      : [node, ...linked(node, "GUIDER")].filter(hasPartOfSigmas).map(wholeOfParts),
+  );
+  const alike = new Set(wholes.map((whole) => JSON.stringify(whole, withoutReroute)));
+  return alike.size === 1 ? wholes[0] : null;
+}
+
+/** @param {string} name @param {any} value */
+const withoutReroute = (name, value) => (name === "parentId" ? undefined : value);
+
+/** @param {GraphNode} node with parts of sigmas @returns {Whole | null} */
+function wholeOfParts(node) {
+  const [first] = splitters(node).slice(-1);
+  const feed = feedOf(first, typed(first, "SIGMAS"));
+  return feed && { feed, values: {}, feeds: {} };
+}
+
+/** @param {GraphNode} node a sampler that makes its sigmas itself @returns {Whole} */
+function wholeOfSettings(node) {
+  /** @type {Whole} */
+  const whole = { feed: null, values: {}, feeds: {} };
+  for (const name of OF_RUN) {
+    const feed = feedOf(node, inputs(node).findIndex((input) => input.name === name));
+    if (feed) whole.feeds[name] = feed;
+    else whole.values[name] = widget(node, name)?.value;
+  }
+  if (ONE_MORE.has(valueOf(node, "sampler_name", null)) && "steps" in whole.values)
+    whole.values.steps += 1;
+  return whole;
 }
 
 /**
@@ -236,6 +287,11 @@ export function nextSteps(fusions) {
           "it at the loader.",
         { plain },
       ),
+    fusions.some(isOfSeveralRuns) &&
+      say(
+        "The samplers that share the picture differ in steps or scheduler: link the sigmas of " +
+          "the whole run to the Router's whole_sigmas.",
+      ),
     !targets.every(isAsymmetric) &&
       say("Samplers that no ACFG node stands in for guide as they did, without ACFG."),
     fusions.some(({ prompt }) => prompt.told.length) &&
@@ -246,6 +302,10 @@ export function nextSteps(fusions) {
   ];
   return steps.filter(Boolean).slice(0, TOLD).join(" ");
 }
+
+/** Whether its samplers make parts of a picture, but not of one run. @param {Fusion} fusion */
+const isOfSeveralRuns = (fusion) =>
+  fusion.targets.some(({ node }) => isInParts(node)) && !wholeOf(fusion);
 
 /** @param {Map<string, Fusion>} fusions @param {Fusion} fusion */
 function merge(fusions, fusion) {

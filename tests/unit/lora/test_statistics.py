@@ -7,7 +7,8 @@ import torch
 from raw_lora import noise
 
 from craft_core.errors import CraftError
-from craft_core.lora import alone_totals, energy, magnitude, pair_energies, top_k_sum
+from craft_core.fusion import FUSION
+from craft_core.lora import STATISTICS, Meter, frobenius_norm, magnitude, pair_statistics
 from craft_core.types import Branch, Factors
 
 CASES = {
@@ -19,24 +20,30 @@ CASES = {
 }
 
 
+def number(statistic, factors, k=1):
+    return Meter("one", {"a": factors}).number(statistic, "a", k)
+
+
 @pytest.mark.parametrize("factors", CASES.values(), ids=CASES)
-def test_energy_is_the_frobenius_norm_of_the_update(factors):
-    assert energy(factors) == pytest.approx(factors.delta().double().norm().item(), abs=1e-6)
+def test_the_frobenius_norm_and_its_square_are_the_updates(factors):
+    expected = factors.delta().double().norm().item()
+    assert frobenius_norm(factors) == pytest.approx(expected, abs=1e-6)
+    assert number("squared_norm", (factors,)) == pytest.approx(expected**2, rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("factors", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("k", [0, 1, 4, 10**6])
 def test_top_k_is_the_sum_of_the_largest_entries(factors, k):
     expected = sum(sorted(factors.delta().abs().double().flatten().tolist(), reverse=True)[:k])
-    assert top_k_sum(factors, k) == pytest.approx(expected, abs=1e-6)
-    assert energy(factors, top_k=k) == top_k_sum(factors, k)
+    assert number("top_k", (factors,), k) == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_layers_slices_are_measured_together():
     q = Factors(noise(2, 4), noise(3, 2), 1.0, rows=(0, 3))
     v = Factors(noise(2, 4, seed=3), noise(3, 2, seed=4), 0.5, rows=(6, 3))
-    assert energy((q, v)) == pytest.approx((energy(q) ** 2 + energy(v) ** 2) ** 0.5)
-    assert top_k_sum((q, v), 10**6) == pytest.approx(top_k_sum(q, 99) + top_k_sum(v, 99))
+    for name in STATISTICS:
+        apart = [number(name, (one,), 10**6) for one in (q, v)]
+        assert number(name, (q, v), 10**6) == pytest.approx(sum(apart))
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (64, 64), (640, 128), (1, 64), (129, 65), (300, 1000)])
@@ -69,11 +76,53 @@ def test_totals_of_the_layers_that_one_role_alone_adapts():
     def total(factors):
         return magnitude(factors, 0).total
 
-    found = alone_totals([content, second, style])
+    found = pair_statistics([content, second, style], "abse").alone("abs_sum")
     assert found[0] == pytest.approx(total((q, v)) + 2 * total(conv), rel=1e-6)
     assert found[1] == pytest.approx(total(shared), rel=1e-6)
-    assert pair_energies([content, second, style], "abse").alone() == found
-    assert alone_totals([content]) == pytest.approx((found[0] + total(shared) - total(conv), 0.0))
+    one = pair_statistics([content], "abs").alone("abs_sum")
+    assert one == pytest.approx((found[0] + total(shared) - total(conv), 0.0))
     broken = replace(style, layers={"e": (replace(shared, scale=float("nan")),)})
     with pytest.raises(CraftError, match="not finite"):
-        alone_totals([content, broken])
+        pair_statistics([content, broken], "abe").alone("abs_sum")
+
+
+def pair():
+    content = Branch("c", "content", {"a": (CASES["linear"],), "b": (CASES["linear"],)})
+    style = Branch("s", "style", {"b": (CASES["half"],), "a": (CASES["half"],)})
+    return [content, style]
+
+
+def test_a_layer_is_measured_when_it_is_looked_at_and_just_once():
+    meters = [Meter(one.name, one.layers) for one in pair()]
+    found = pair_statistics(pair(), "ab", meters)
+    shared = found.shared("top_k")
+    assert list(shared) == ["a", "b"] and not any(one.known for one in meters)
+    first = shared["b"]
+    assert [{path for _, path, _ in one.known} for one in meters] == [{"b"}, {"b"}]
+    empty = [replace(one, layers={}) for one in meters]  # nothing is left that could be measured
+    again = pair_statistics(pair(), "ab", empty)
+    assert again.shared("top_k")["b"] == first
+    assert again.shared("abs_sum")["b"] == found.shared("abs_sum")["b"]  # found in the same pass
+
+
+def test_whoever_asks_for_squared_norms_does_not_pay_for_a_pass_over_the_entries(monkeypatch):
+    monkeypatch.setattr("craft_core.lora.statistics.entries.magnitude", None)
+    squares = pair_statistics(pair(), "ab").shared("squared_norm")
+    expected = [
+        one.delta().double().square().sum().item() for one in (CASES["linear"], CASES["half"])
+    ]
+    assert squares["a"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_every_number_grows_with_the_scale_of_an_update_and_is_zero_for_zeros():
+    """By its first power, squared norms by their second: what a ratio of sums takes out."""
+    one = CASES["linear"]
+    for name in STATISTICS:
+        power = 2 if name == "squared_norm" else 1
+        larger = number(name, (replace(one, scale=3 * one.scale),), 4)
+        assert larger == pytest.approx(3**power * number(name, (one,), 4))
+        assert number(name, (CASES["zero"],), 4) == 0.0
+
+
+def test_methods_declare_statistics_that_there_are():
+    assert {name for method in FUSION for name in method.traits.statistics} <= set(STATISTICS)

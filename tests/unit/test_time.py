@@ -1,4 +1,4 @@
-"""The clock: exact at the steps, log sigma between them, defined everywhere."""
+"""Both clocks: exact at the steps, log sigma between them, defined everywhere."""
 
 import math
 import random
@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from craft_core.schedule import model_table, moment, progress
+from craft_core.errors import CraftError
+from craft_core.time import Moment, Timeline, model_table, progress, whole_sigmas
 
 KARRAS = [14.6146, 8.3, 4.2, 1.9, 0.75, 0.25, 0.0292, 0.0]
 FLOW = [1.0, 0.96, 0.88, 0.7, 0.42, 0.1, 0.0]
@@ -82,14 +83,15 @@ def test_the_models_clock_starts_img2img_midway():
     assert progress(table[333], table) == 333 / 999
     middle = float(np.sqrt(table[0] * table[999]))
     assert progress(middle, table) == pytest.approx(0.5, abs=1e-6)
-    assert moment(middle, [middle, 0.5, 0.1, 0.0], table).progress == progress(middle, table)
-    assert moment(middle, [middle, 0.5, 0.1, 0.0], table).steps == 3
+    now = Timeline.of([middle, 0.5, 0.1, 0.0], table).at(middle)
+    assert (now.progress, now.steps, now.model_progress) == (0.0, 3, progress(middle, table))
 
 
 def test_a_moment_counts_steps_so_that_a_step_index_comes_back():
     for index, sigma in enumerate(FLOW[:-1]):
-        now = moment(sigma, FLOW)
-        assert now.steps == 6 and round(now.progress * (now.steps - 1), 9) == index
+        now = Timeline.of(FLOW).at(sigma)
+        assert now.steps == 6 and round(now.step, 9) == now.step_index == index
+        assert now.model_progress is None
 
 
 def test_equal_sigmas_count_as_the_first_of_them():
@@ -131,3 +133,43 @@ def test_a_broken_sigma_is_not_answered():
     for sigma, sigmas in ((math.nan, KARRAS), (1.0, [1.0, math.nan, 0.0]), (1.0, [1.0]), (1.0, [])):
         with pytest.raises(AssertionError):
             progress(sigma, sigmas)
+
+
+@pytest.mark.parametrize("steps", range(1, 200))
+def test_the_index_of_a_step_survives_the_rounding_of_its_progress(steps):
+    """progress * (steps - 1) is a whole number but for rounding, down as well as up."""
+    moments = [Moment(i / max(1, steps - 1), steps) for i in range(steps)]
+    assert [moment.step_index for moment in moments] == list(range(steps))
+    half = [Moment((i + 0.5) / max(1, steps - 1), steps) for i in range(steps - 1)]
+    assert [moment.step_index for moment in half] == list(range(steps - 1))
+
+
+@pytest.mark.parametrize("sigmas", [KARRAS, FLOW, CUT_SHORT])
+def test_each_part_of_a_run_has_the_moments_of_the_whole(sigmas):
+    table = model_table(torch.linspace(0.02, 15.0, 50))
+    whole = Timeline.of(sigmas, table)
+    for cut in range(1, len(sigmas) - 1):
+        parts = sigmas[: cut + 1], sigmas[cut:]
+        found = [Timeline.of(part, table, sigmas).at(s) for part in parts for s in part[:-1]]
+        assert found == [whole.at(s) for s in sigmas[:-1]]
+        alone = [Timeline.of(part, table).at(part[0]) for part in parts]
+        assert [moment.step_index for moment in alone] == [0, 0]
+        assert alone[1].model_progress == found[cut].model_progress > 0.0
+
+
+def test_a_run_that_is_no_part_of_the_whole_is_an_error():
+    for whole in (KARRAS[3:], KARRAS[:3]):
+        with pytest.raises(CraftError, match="outside the whole_sigmas"):
+            Timeline.of(KARRAS, None, whole)
+    Timeline.of([*KARRAS[:3], 0.0], None, KARRAS[:4])  # cut short, noise and all
+    Timeline.of([sigma * (1 + 1e-6) for sigma in KARRAS], None, KARRAS)
+
+
+@pytest.mark.parametrize("given", [[], [1.0], [1.0, math.nan, 0.0]])
+def test_sigmas_that_are_no_run_are_an_error(given):
+    with pytest.raises(CraftError, match="whole_sigmas is"):
+        whole_sigmas(given)
+
+
+def test_the_sigmas_of_a_run_are_taken_as_they_are():
+    assert whole_sigmas(FLOW) == tuple(FLOW)

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..judge import (
+from ...judge import (
+    JUDGES,
     Judge,
     Prototypes,
     as_images,
@@ -23,13 +24,13 @@ from ..judge import (
     nearest,
     style_prototypes,
 )
-from ..world import captions
-from ..world.composed import COMPOSED
-from ..world.render import render
-from . import checkpoint, mixture
-from .diffusion import sample
-from .host import build_model
-from .text import CaptionEncoder, build_text_model
+from ...world import captions
+from ...world.composed import COMPOSED
+from ...world.render import render
+from .. import checkpoint, mixture
+from ..diffusion import Predictor, sample
+from ..host import build_model
+from ..text import CaptionEncoder, build_text_model
 
 CFG, CHUNK, RESAMPLED = 4.0, 16, 2000
 COMPOSED_RENDERS = 3  # a prototype of 1920
@@ -75,44 +76,61 @@ class Scorer:
         )
 
 
-def measure(out: Path, seed: int, count: int, kinds: Sequence[str] = KINDS) -> None:
-    """Print the judge's score on fresh renders, then the base model's, for each kind of pair."""
-    model, text_model = build_model(), build_text_model()
-    checkpoint.read(out / "checkpoints" / "craft_small_world.safetensors", model, text_model)
-    encode, scorer = CaptionEncoder(text_model, model), Scorer(load_judge())
+class Drawer:
+    """A written base model, ready to draw prompts on a device."""
+
+    def __init__(self, path: Path, device: torch.device):
+        model, text_model = build_model(), build_text_model()
+        checkpoint.read(path, model, text_model)
+        self.encode = CaptionEncoder(text_model.requires_grad_(False), model, device)
+        self.sigmas = model.model_sampling.sigmas.detach()
+        self.predict = Predictor(model.diffusion_model.requires_grad_(False).to(device), device)
+
+    def pictures(self, asked: Sequence[Pair], seed: int, cfg: float = CFG) -> torch.Tensor:
+        """(B, 3, 64, 64) in [-1, 1], each with noise of its own."""
+        texts = [captions.plain(*pair) for pair in asked]
+        chunks = [
+            sample(self.predict, self.sigmas, self.encode, texts[k : k + CHUNK], seed + k, cfg=cfg)
+            for k in tqdm(range(0, len(texts), CHUNK), desc="pictures")
+        ]
+        return torch.cat(chunks)
+
+
+def measure(
+    path: Path, device: torch.device, seed: int, count: int, kinds: Sequence[str] = KINDS
+) -> None:
+    """Print both judges' scores of fresh renders, then of the base model, for each kind of pair."""
+    drawer = Drawer(path, device)
+    scorers = [Scorer(load_judge(place)) for place in JUDGES]
     for kind in kinds:
         rng = np.random.default_rng(seed)
         asked = [mixture.pair(kind, rng) for _ in range(count)]
         fresh = as_images(render(*pair, seed=10_000_000 + k) for k, pair in enumerate(asked))
-        texts = [captions.plain(*pair) for pair in asked]
-        drawn = torch.cat(
-            [
-                sample(model, encode, texts[start : start + CHUNK], seed + start, cfg=CFG)
-                for start in tqdm(range(0, count, CHUNK), desc=kind)
-            ]
-        )
-        for name, images in (("fresh renders", fresh), ("base model", drawn)):
-            hits = scorer.hits(images, asked)
-            figures = ", ".join(_figure(key, right, asked) for key, right in hits.items())
-            print(f"{kind}, {name}: {figures}", flush=True)
+        for name, images in (
+            ("fresh renders", fresh), ("base model", drawer.pictures(asked, seed))
+        ):  # fmt: skip
+            for number, scorer in enumerate(scorers, 1):
+                hits = scorer.hits(images, asked)
+                figures = ", ".join(_figure(key, right, asked) for key, right in hits.items())
+                print(f"{kind}, {name}, judge {number}: {figures}", flush=True)
 
 
 def _figure(name: str, hits: np.ndarray, asked: Sequence[Pair]) -> str:
-    low, high = interval(hits, asked)
+    low, high = bootstrapped(hits, asked)
     return f"{name} {100 * hits.mean():.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
 
 
-def interval(hits: np.ndarray, asked: Sequence[Pair], seed: int = 0) -> tuple[float, float]:
+def bootstrapped(values: np.ndarray, asked: Sequence[Pair], seed: int = 0) -> tuple[float, float]:
     """The 95 % interval of the mean when objects and styles are drawn again, with replacement."""
     rng = np.random.default_rng(seed)
     indices = [np.unique([pair[k] for pair in asked], return_inverse=True)[1] for k in (0, 1)]
     means = []
     for _ in range(RESAMPLED):
-        weight = np.ones(len(hits))
+        weight = np.ones(len(values))
         for index in indices:
             size = index.max() + 1
             weight = weight * rng.multinomial(size, np.full(size, 1 / size))[index]
         if weight.sum() > 0:
-            means.append((weight * hits).sum() / weight.sum())
+            means.append((weight * values).sum() / weight.sum())
     low, high = np.quantile(means, (0.025, 0.975))
     return float(low), float(high)

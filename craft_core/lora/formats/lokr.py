@@ -1,0 +1,230 @@
+"""LoKr: dW = scale * kron(w1, w2) (LyCORIS, Yeh et al. 2023, arXiv:2309.14859, Sec. 3.2).
+
+w1 (a, b) is small; w2 (c, d, *kernel) may be given as two factors up @ down, and for a convolution
+with a Tucker core t2 between them. dW itself is never formed where the update runs: with the n =
+b d inputs seen as b groups of d,
+
+    y = w1 (x w2^T)                    group by group w2, then w1 across the groups
+
+The scale is the host's: alpha / rank of the last pair of factors, w2's before w1's; where both
+are given whole there is no rank, and alpha says nothing. w1_a w1_b is folded into w1, and w2's
+factors into w2 where their rank makes them no smaller.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from ...types import Factors, LayerPass, LayerUpdate
+from ..factors import wide
+from ..peft_config import Stated
+from .kinds import KINDS, AdapterKind, ending
+from .parts import AdaptedLayer, Parts, fits, misfit, ranks_differ, scale_from
+
+_LEFT = ({"lokr_w1"}, {"lokr_w1_a", "lokr_w1_b"})
+_RIGHT = (
+    {"lokr_w2"},
+    {"lokr_w2_a", "lokr_w2_b"},
+    {"lokr_w2_a", "lokr_w2_b", "lokr_t2"},
+)
+_PARTS = sorted(set().union(*_LEFT, *_RIGHT))
+
+
+@dataclass(frozen=True)
+class Kronecker(LayerUpdate):
+    """dW = scale * kron(mix, w2), w2 = up @ down, or down where up is None.
+
+    mix: (a, b). down: (r, d, *kernel), or the whole w2 (c, d, *kernel). up: (c, r).
+    """
+
+    mix: Tensor
+    down: Tensor
+    up: Tensor | None = None
+    scale: float = 1.0
+    rows: tuple[int, int] | None = None
+
+    @property
+    def outputs(self) -> int:
+        return self.mix.shape[0] * (self.down if self.up is None else self.up).shape[0]
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return (self.mix.shape[1] * self.down.shape[1], *self.down.shape[2:])
+
+    @property
+    def rank(self) -> int:
+        """The product of the two ranks."""
+        rank = self.down.shape[0]
+        if self.up is None:
+            rank = min(rank, self.down[0].numel())
+        return min(self.mix.shape) * rank
+
+    @property
+    def is_low_rank(self) -> bool:
+        return self.rank < min(self.outputs, math.prod(self.inputs))
+
+    def delta(self) -> Tensor:
+        return self.scale * _kron(self.mix.float(), self._whole().float())
+
+    def added(self, layer: LayerPass) -> Tensor:
+        is_convolution, groups = self.down.ndim > 2, self.mix.shape[1]
+        mixes_first = self.up is None and self.down.shape[1] < self.down.shape[0]
+        x = layer.x.unflatten(1 if is_convolution else -1, (groups, -1))
+        x = self._mixed(x) if mixes_first else x  # (B, .., groups, d) or (B, groups, d, *spatial)
+        if is_convolution:
+            hidden = layer.product(x.flatten(0, 1), self.down).unflatten(0, x.shape[:2])
+        else:
+            hidden = layer.product(x, self.down)
+        hidden = hidden if mixes_first else self._mixed(hidden)
+        if self.up is not None:
+            up = self.up.to(hidden.dtype)
+            if is_convolution:
+                hidden = (up @ hidden.flatten(3)).unflatten(3, hidden.shape[3:])
+            else:
+                hidden = hidden @ up.T
+        return hidden.flatten(1, 2) if is_convolution else hidden.flatten(-2)
+
+    def _mixed(self, x: Tensor) -> Tensor:
+        """The groups of x by w1: (B, .., b, m) -> (B, .., a, m), (B, b, m, *spatial) likewise."""
+        mix = self.mix.to(x.dtype)
+        if self.down.ndim > 2:
+            return (mix @ x.flatten(2)).unflatten(2, x.shape[2:])
+        return mix @ x
+
+    def factors(self) -> Factors:
+        """kron(w1, up down) = kron(w1, up) kron(1, down) = kron(1, up) kron(w1, down)."""
+        mix = wide(self.mix)
+        a, b = mix.shape
+        if not self.is_low_rank:
+            dense = _kron(mix, self._whole())
+            return _beside_identity(dense, self.scale, self.rows)
+        one = _beside_identity(self._whole()) if self.up is None else self
+        up, down = wide(one.up), wide(one.down)
+        if a <= b:
+            up, down = _kron(_identity(a, up), up), _kron(mix, down)
+        else:
+            up, down = _kron(mix, up), _kron(_identity(b, down), down)
+        return Factors(down, up, self.scale, self.rows)
+
+    def entries(self) -> Factors:
+        """Every entry of w1 with every entry of w2: an outer product."""
+        return Factors(self._whole().flatten()[None], wide(self.mix).flatten()[:, None], self.scale)
+
+    def _whole(self) -> Tensor:
+        """w2, in float32 at least."""
+        if self.up is None:
+            return wide(self.down)
+        return (wide(self.up) @ wide(self.down).flatten(1)).unflatten(1, self.down.shape[1:])
+
+
+def _kron(left: Tensor, right: Tensor) -> Tensor:
+    """left: (a, b), right: (c, d, *kernel) -> (a c, b d, *kernel)."""
+    left = left.reshape(*left.shape, *[1] * (right.ndim - 2))
+    return torch.kron(left.contiguous(), right.contiguous())
+
+
+def _identity(size: int, like: Tensor) -> Tensor:
+    return torch.eye(size, dtype=like.dtype, device=like.device)
+
+
+def _beside_identity(
+    dense: Tensor, scale: float = 1.0, rows: tuple[int, int] | None = None
+) -> Factors:
+    """The matrix (out, n, *kernel) as factors, of which the larger is the matrix itself."""
+    out, size = dense.shape[0], dense[0].numel()
+    if out <= size:
+        return Factors(dense, _identity(out, dense), scale, rows)
+    down = _identity(size, dense).reshape(size, *dense.shape[1:])
+    return Factors(down, dense.flatten(1), scale, rows)
+
+
+def _shape(tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
+    a, b = _sizes(tensors, "lokr_w1")
+    c, d = _sizes(tensors, "lokr_w2")
+    kernel = tensors.get("lokr_t2", tensors.get("lokr_w2", tensors.get("lokr_w2_b"))).shape[2:]
+    return (a * c, b * d, *kernel)
+
+
+def _sizes(tensors: Mapping[str, Tensor], side: str) -> tuple[int, int]:
+    """(outputs, inputs) of one side of the product."""
+    if side in tensors:
+        return tensors[side].shape[0], tensors[side].shape[1]
+    core = side == "lokr_w2" and "lokr_t2" in tensors
+    return tensors[f"{side}_a"].shape[1 if core else 0], tensors[f"{side}_b"].shape[1]
+
+
+def _update(parts: Parts, layer: AdaptedLayer, stated: Stated) -> Kronecker:
+    mix = _left(parts, layer)
+    a, b = mix.shape
+    if layer.out % a or layer.inputs[0] % b:
+        key = next(key for part, (key, _) in parts.items() if part.startswith("lokr_w1"))
+        raise misfit(key, mix, layer)
+    block = (layer.out // a, layer.inputs[0] // b, *layer.inputs[1:])  # (c, d, *kernel)
+    up, down = _right(parts, layer, block)
+    pairs = [part for part in ("lokr_w2_b", "lokr_w1_b") if part in parts]
+    scale = scale_from(parts, parts[pairs[0]][1].shape[0], stated) if pairs else 1.0
+    if up is not None and up.shape[1] >= min(block[0], math.prod(block[1:])):
+        up, down = None, (wide(up) @ wide(down).flatten(1)).reshape(block)
+    return Kronecker(mix, down, up, scale, layer.target.rows)
+
+
+def _left(parts: Parts, layer: AdaptedLayer) -> Tensor:
+    """w1 (a, b)."""
+    if "lokr_w1" in parts:
+        key, whole = parts["lokr_w1"]
+        if not whole.numel() or whole.ndim < 2 or set(whole.shape[2:]) - {1}:
+            raise misfit(key, whole, layer)
+        return whole.reshape(whole.shape[:2])
+    (a_key, a), (b_key, b) = parts["lokr_w1_a"], parts["lokr_w1_b"]
+    _check_pair(a_key, a, b_key, b, layer)
+    return wide(a) @ wide(b)
+
+
+def _right(
+    parts: Parts, layer: AdaptedLayer, block: tuple[int, ...]
+) -> tuple[Tensor | None, Tensor]:
+    """w2 as (None, w2 (c, d, *kernel)), or as its factors (c, r) and (r, d, *kernel)."""
+    if "lokr_w2" in parts:
+        key, whole = parts["lokr_w2"]
+        if whole.ndim < 2 or whole.shape[0] != block[0] or not fits(whole.shape[1:], block[1:]):
+            raise misfit(key, whole, layer)
+        return None, whole.reshape(block)
+    (up_key, up), (down_key, down) = parts["lokr_w2_a"], parts["lokr_w2_b"]
+    if "lokr_t2" in parts:  # up is (r, c) then
+        core_key, core = parts["lokr_t2"]
+        if core.ndim < 2 or tuple(core.shape[:2]) != (up.shape[0], down.shape[0]):
+            raise ranks_differ(core_key, core, down_key, down)
+        up, down = up.T, torch.einsum("ij...,jd->id...", wide(core), wide(down))
+    else:
+        _check_pair(up_key, up, down_key, down, layer)
+    if up.ndim != 2 or up.shape[0] != block[0]:
+        raise misfit(up_key, up, layer)
+    if not fits(down.shape[1:], block[1:]):
+        raise misfit(down_key, down, layer)
+    return up, down.reshape(down.shape[0], *block[1:])
+
+
+def _check_pair(a_key: str, a: Tensor, b_key: str, b: Tensor, layer: AdaptedLayer) -> None:
+    for key, tensor in ((a_key, a), (b_key, b)):
+        if tensor.ndim != 2 or not tensor.numel():
+            raise misfit(key, tensor, layer)
+    if a.shape[1] != b.shape[0]:
+        raise ranks_differ(b_key, b, a_key, a)
+
+
+KINDS.carry(
+    AdapterKind(
+        "LoKr",
+        {part: ending(rf"\.{part}") for part in _PARTS},
+        forms=[frozenset(left | right) for left, right in product(_LEFT, _RIGHT)],
+        made_of="the two sides of a LoKr (w1 and w2, each whole or as _a and _b, w2 also with t2)",
+        shape=_shape,
+        update=_update,
+    )
+)

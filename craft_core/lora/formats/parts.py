@@ -1,0 +1,110 @@
+"""What every adapter kind needs of its raw tensors: their checks, their fit, their scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...errors import CraftError
+from ...types import Target
+from ..factors import is_plain_float, scale_of
+from ..peft_config import Stated
+
+Parts = Mapping[str, tuple[str, Tensor]]
+"""Part of an update (kinds.Key.part) -> (the file's key, its tensor)."""
+
+_SAVE_AGAIN = "Save the LoRA again with the tool it was made with"
+
+
+@dataclass(frozen=True)
+class AdaptedLayer:
+    """Where an update goes. shape: the whole weight, (out, n) or (out, n, *kernel).
+
+    family: the model family the file's names look like, for error messages.
+    """
+
+    target: Target
+    shape: tuple[int, ...]
+    family: str | None = None
+
+    @property
+    def out(self) -> int:
+        """Outputs the update covers."""
+        return self.target.rows[1] if self.target.rows else self.shape[0]
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """(n, *kernel)."""
+        return self.shape[1:]
+
+
+def scale_from(parts: Parts, rank: int, stated: Stated) -> float:
+    """The scale from the file's own alpha, else from its metadata, else 1.
+
+    Metadata that states another rank is left over from before the factors were made anew (a
+    resized LoRA, say). It says nothing then, and is refused only where alpha is nowhere else.
+    """
+    stale = stated.rank is not None and stated.rank != rank
+    if "alpha" in parts:
+        key, tensor = parts["alpha"]
+        if tensor.numel() != 1:
+            raise CraftError(
+                f"{key} has shape {tuple(tensor.shape)}", "An alpha is one number", _SAVE_AGAIN
+            )
+        return scale_of(float(tensor.item()), rank, stated.rslora and not stale)
+    if stated.alpha is None:
+        return 1.0
+    if stale:
+        key = next(iter(parts.values()))[0]
+        raise CraftError(
+            f"{key} has rank {rank}, but the file's metadata says {stated.rank}",
+            "The file has no alpha but the metadata's, and alpha / rank is then ambiguous",
+            _SAVE_AGAIN,
+        )
+    return scale_of(stated.alpha, rank, stated.rslora)
+
+
+def fits(given: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether input axes are the layer's: the same up to trailing ones, or flattened into one."""
+    flattened = len(given) == 1 and given[0] == math.prod(wanted)
+    return flattened or _without_ones(given) == _without_ones(wanted)
+
+
+def _without_ones(axes: Sequence[int]) -> tuple[int, ...]:
+    kept = list(axes)
+    while len(kept) > 1 and kept[-1] == 1:
+        kept.pop()
+    return tuple(kept)
+
+
+def check_float(key: str, tensor: Tensor) -> None:
+    integer_alpha = tensor.numel() == 1 and not tensor.is_floating_point()
+    if not (is_plain_float(tensor) or integer_alpha):
+        raise CraftError(
+            f"{key} holds {str(tensor.dtype).removeprefix('torch.')} numbers",
+            "LoRA tensors are floating point (float32, float16, bfloat16, float8)",
+            "Use the LoRA as it was before it was quantised",
+        )
+
+
+def ranks_differ(key: str, tensor: Tensor, other_key: str, other: Tensor) -> CraftError:
+    return CraftError(
+        f"{key} {tuple(tensor.shape)} and {other_key} {tuple(other.shape)} do not share a rank",
+        "Both factors of one layer have the same rank",
+        "The file is damaged: get it again",
+    )
+
+
+def misfit(key: str, tensor: Tensor, layer: AdaptedLayer) -> CraftError:
+    rows = layer.target.rows
+    covered = f"outputs {rows[0]} to {sum(rows) - 1} of " if rows else ""
+    looks = f"; the names in this file look like {layer.family}" if layer.family else ""
+    return CraftError(
+        f"{key} has shape {tuple(tensor.shape)}, which does not fit {covered}"
+        f"{layer.target.module} of this model, whose weight is {layer.shape}",
+        f"A LoRA fits only models of the family it was trained on{looks}",
+        "This LoRA was made for another base model: load that one, or choose another LoRA",
+    )

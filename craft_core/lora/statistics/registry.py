@@ -1,0 +1,38 @@
+"""Statistics of an update by name: whoever needs a number says its name, and pays for no other.
+
+A statistic is a function (factors of a layer, K) -> its numbers by name. To add one: a file with
+one function, and its import in __init__.py. A fusion method names those it needs in its traits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ...types import LayerUpdate
+
+Measure = Callable[[Sequence[LayerUpdate], int], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """measure: gives all numbers that come together. ranked: whether K = r_c r_s changes them."""
+
+    measure: Measure
+    ranked: bool
+
+
+STATISTICS: dict[str, Statistic] = {}
+"""By the name of each number."""
+
+
+def statistic(*names: str, ranked: bool = False) -> Callable[[Measure], Measure]:
+    """Decorator: register a measure under the names of the numbers it gives."""
+
+    def add(measure: Measure) -> Measure:
+        for name in names:
+            assert name not in STATISTICS, f"two statistics are called {name}"
+            STATISTICS[name] = Statistic(measure, ranked)
+        return measure
+
+    return add
