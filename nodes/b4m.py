@@ -44,7 +44,7 @@ class TrainB4M(io.ComfyNode):
             inputs=[
                 *source_inputs(),
                 *slot_inputs(HALF.traits.slots, "images", "captions", "role", "layer_sets"),
-                save_name(HALF.traits.slots),
+                save_name(HALF.traits.slots.save_name, HALF.traits.slots.folder),
                 *knob_widgets(HALF),
                 *how_inputs(),
                 *slot_inputs(HALF.traits.slots, "partner_images", "partner_captions"),
@@ -65,8 +65,10 @@ class TrainB4M(io.ComfyNode):
         return check_inputs(HALF.traits.slots, locals(), layer_sets)
 
     @classmethod
-    def execute(cls, **given) -> io.NodeOutput:
-        source, filled, own = filled_slots(HALF.traits.slots, given)
+    def execute(
+        cls, model, clip, vae, images, captions, partner_images=(), partner_captions=(), **settings,
+    ) -> io.NodeOutput:  # fmt: skip
+        source, filled, own = filled_slots(HALF.traits.slots, locals())
         shown = watch(cls, own["steps"])
         trained = train(source, HALF, filled, knobs_in(HALF, own), how(own, shown), shown)
         branch = BranchFile(trained.name, own["role"], 1.0)

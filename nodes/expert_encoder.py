@@ -94,7 +94,7 @@ class TrainEncoder(io.ComfyNode):
                               "same one."),
                 io.Vae.Input("vae", tooltip="Encodes the pictures."),
                 *slot_inputs(EXPERTS.traits.slots, "images", "captions", "branches", "layer_sets"),
-                save_name(EXPERTS.traits.slots),
+                save_name(EXPERTS.traits.slots.save_name, EXPERTS.traits.slots.folder),
                 *knob_widgets(EXPERTS),
                 *how_inputs(),
                 *slot_inputs(EXPERTS.traits.slots, "other_images", "other_captions",
@@ -112,8 +112,10 @@ class TrainEncoder(io.ComfyNode):
         return check_inputs(EXPERTS.traits.slots, locals(), layer_sets)
 
     @classmethod
-    def execute(cls, **given) -> io.NodeOutput:
-        source, filled, own = filled_slots(EXPERTS.traits.slots, given)
+    def execute(
+        cls, model, clip, vae, images, captions, other_images=(), other_captions=(), **settings,
+    ) -> io.NodeOutput:  # fmt: skip
+        source, filled, own = filled_slots(EXPERTS.traits.slots, locals())
         shown = watch(cls, own["steps"])
         trained = train(source, EXPERTS, filled, knobs_in(EXPERTS, own), how(own, shown), shown)
         return io.NodeOutput(trained.name, {"loss": trained.losses}, trained.report)

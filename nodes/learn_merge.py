@@ -44,7 +44,7 @@ class LearnMerge(io.ComfyNode):
                 *slot_inputs(MERGE_SLOTS, "branches", "content_images", "content_captions",
                              "style_images", "style_captions", "fused_prompt"),
                 method_menu("method", LEARNED, "How the merge is learned."),
-                save_name(MERGE_SLOTS),
+                save_name(MERGE_SLOTS.save_name, MERGE_SLOTS.folder),
                 *how_inputs(),
                 *slot_inputs(MERGE_SLOTS, "allow_unmatched"),
             ],
@@ -66,8 +66,11 @@ class LearnMerge(io.ComfyNode):
         return check_inputs(MERGE_SLOTS, locals())
 
     @classmethod
-    def execute(cls, **given) -> io.NodeOutput:
-        source, filled, own = filled_slots(MERGE_SLOTS, given)
+    def execute(
+        cls, model, clip, vae, content_images, style_images, content_captions, style_captions,
+        **settings,
+    ) -> io.NodeOutput:  # fmt: skip
+        source, filled, own = filled_slots(MERGE_SLOTS, locals())
         method, knobs = chosen(own["method"], "method", LEARNED)
         shown = watch(cls, knobs["steps"])
         trained = train(source, method, filled, knobs, how(own, shown), shown)

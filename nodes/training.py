@@ -46,7 +46,7 @@ class TrainBasis(io.ComfyNode):
                 *source_inputs(),
                 *slot_inputs(BASIS.traits.slots, "content_images", "style_images",
                              "content_captions", "style_captions"),
-                save_name(BASIS.traits.slots),
+                save_name(BASIS.traits.slots.save_name, BASIS.traits.slots.folder),
                 *slot_inputs(BASIS.traits.slots, "vgg"),
                 *knob_widgets(BASIS),
                 *how_inputs(),
@@ -64,8 +64,11 @@ class TrainBasis(io.ComfyNode):
         return check_inputs(BASIS.traits.slots, locals())
 
     @classmethod
-    def execute(cls, **given) -> io.NodeOutput:
-        source, filled, own = filled_slots(BASIS.traits.slots, given)
+    def execute(
+        cls, model, clip, vae, content_images, style_images, content_captions, style_captions,
+        **settings,
+    ) -> io.NodeOutput:  # fmt: skip
+        source, filled, own = filled_slots(BASIS.traits.slots, locals())
         shown = watch(cls, own["steps"])
         trained = train(source, BASIS, filled, knobs_in(BASIS, own), how(own, shown), shown)
         limited = apply_basis(source.model, load_basis(trained.name))
@@ -90,7 +93,7 @@ class TrainLoRA(io.ComfyNode):
             inputs=[
                 *source_inputs(),
                 *slot_inputs(LORA.traits.slots, "images", "captions", "role", "layer_sets"),
-                save_name(LORA.traits.slots),
+                save_name(LORA.traits.slots.save_name, LORA.traits.slots.folder),
                 *knob_widgets(LORA),
                 *how_inputs(),
                 *slot_inputs(LORA.traits.slots, "prior_images", "prior_captions"),
@@ -110,8 +113,10 @@ class TrainLoRA(io.ComfyNode):
         return check_inputs(LORA.traits.slots, locals(), layer_sets)
 
     @classmethod
-    def execute(cls, **given) -> io.NodeOutput:
-        source, filled, own = filled_slots(LORA.traits.slots, given)
+    def execute(
+        cls, model, clip, vae, images, captions, prior_images=(), prior_captions=(), **settings,
+    ) -> io.NodeOutput:  # fmt: skip
+        source, filled, own = filled_slots(LORA.traits.slots, locals())
         shown = watch(cls, own["steps"])
         trained = train(source, LORA, filled, knobs_in(LORA, own), how(own, shown), shown)
         branch = BranchFile(trained.name, own["role"], 1.0)

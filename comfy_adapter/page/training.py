@@ -90,10 +90,10 @@ def source_inputs() -> list[io.Input]:
     ]  # fmt: skip
 
 
-def save_name(slots: DataSlots) -> io.Input:
+def save_name(default: str, folder: str) -> io.Input:
     return io.String.Input(
-        "save_name", default=slots.save_name,
-        tooltip=f"Name in output/{slots.folder}; counted up, never over an existing file.",
+        "save_name", default=default,
+        tooltip=f"Name in output/{folder}; counted up, never over an existing file.",
     )  # fmt: skip
 
 
@@ -137,8 +137,12 @@ def check_inputs(slots: DataSlots, given: Mapping[str, Any], menu: Any = "") -> 
 def filled_slots(
     slots: DataSlots, given: Mapping[str, Any]
 ) -> tuple[Source, Filled, dict[str, Any]]:
-    """(the model and its parts, the slots, the other inputs) of what a node's execute is given."""
-    rest = dict(given)
+    """(the model and its parts, the slots, the other inputs) of what a node's execute is given.
+
+    given: its locals(), with `cls`, and `settings` for the inputs that it does not name.
+    """
+    rest = {**given, **given["settings"]}
+    del rest["cls"], rest["settings"]
     pictures: dict[str, Captioned] = {}
     for slot in slots.of(PictureSlot):
         images: Sequence = rest.pop(slot.images_input, None) or ()
