@@ -52,12 +52,12 @@ from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider  # noqa: E402
 from craft_lora_pack.comfy_adapter.model.basis import apply_basis, load_basis  # noqa: E402
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile  # noqa: E402
 from craft_lora_pack.comfy_adapter.train.run import target  # noqa: E402
+from craft_lora_pack.comfy_adapter.train.start import train as start_training  # noqa: E402
 from craft_lora_pack.comfy_adapter.train.train import (  # noqa: E402
     Captioned,
+    Filled,
     How,
     Source,
-    train_basis,
-    train_lora,
 )
 from craft_lora_pack.comfy_adapter.use.router import Request, route  # noqa: E402
 from craft_lora_pack.craft_core.projection import (  # noqa: E402
@@ -66,6 +66,7 @@ from craft_lora_pack.craft_core.projection import (  # noqa: E402
     orthonormal,
     write_basis,
 )
+from craft_lora_pack.craft_core.training import TRAINING  # noqa: E402
 from craft_lora_pack.craft_core.training.targets import trainable  # noqa: E402
 
 from small_world.judge import (  # noqa: E402
@@ -126,9 +127,10 @@ class Bench:
         shown = [(name, PLAIN) for name in contents]
         knobs = {**RANKS, "steps": self.options.basis_steps, "batch_size": 6, "warmup": 15,
                  "learning_rate": 0.01}  # fmt: skip
-        return train_basis(
-            self._source(self.world.model), _captioned(shown), _captioned(others), "none",
-            knobs, how, lambda training: None,
+        pictures = {"content": _captioned(shown), "style": _captioned(others)}
+        return start_training(
+            self._source(self.world.model), TRAINING["basis"],
+            Filled(pictures, (), {"vgg": "none"}), knobs, how, lambda training: None,
         ).name  # fmt: skip
 
     def _random_basis(self, how: How) -> str:
@@ -157,9 +159,10 @@ class Bench:
                  "mirror": True, "learning_rate": 1.5e-3}  # fmt: skip
 
         def train(how: How) -> str:
-            return train_lora(
-                self._source(model), Captioned([picture], [caption]), None, role,  # type: ignore
-                LAYER_SETS, knobs, how, lambda training: None,
+            choices = {"role": role, "layer_sets": LAYER_SETS}
+            filled = Filled({"images": Captioned([picture], [caption])}, (), choices)
+            return start_training(
+                self._source(model), TRAINING["lora"], filled, knobs, how, lambda training: None,
             ).name  # fmt: skip
 
         file = self._kept(f"influence/{kind.split()[0]}_{role}_{name}", "loras", train)

@@ -23,7 +23,7 @@ from .command import PROGRAM, Command
 from .host import add_host_flags, enter
 from .knob_flags import add_method_flags, chosen_method
 from .train.common import TRAINED, add_layer_sets_flag, epilog, layer_sets
-from .train.encoder import add_lora_flags, experts
+from .train.loras import add_lora_flags, experts
 
 METHODS = (*(one for one in FUSION if not one.traits.averages), *MERGES)
 MODEL_FLAGS = ("comfyui", "base_directory", "out", "custom_node", "cpu")  # of no use without one

@@ -16,15 +16,15 @@ def add_knob_flags(parser: ArgumentParser, method: Method) -> None:
     """A flag for each knob: r_max is --r-max, a boolean is --mirror and --no-mirror."""
     group = parser.add_argument_group(f"settings of the recipe, {method.label}")
     for parameter in method.parameters:
-        flag, text = flag_of(parameter), _help(parameter)
+        option, text = flag_of(parameter), _help(parameter)
         if parameter.type is bool:
             group.add_argument(
-                flag, action=BooleanOptionalAction, default=parameter.default, help=text
+                option, action=BooleanOptionalAction, default=parameter.default, help=text
             )
             continue
         choices = parameter.knob.choices
         group.add_argument(
-            flag, type=_reader(parameter, method.key), default=parameter.default, help=text,
+            option, type=_reader(parameter, method.key), default=parameter.default, help=text,
             metavar="WHICH" if choices else METAVARS[parameter.type],
         )  # fmt: skip
 
@@ -75,7 +75,11 @@ def chosen_method(options: Namespace, methods: Iterable[Method]) -> tuple[Method
 
 
 def flag_of(parameter: Parameter) -> str:
-    return f"--{parameter.name.replace('_', '-')}"
+    return flag(parameter.name)
+
+
+def flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _typed(parameter: Parameter) -> Callable[[str], Any]:

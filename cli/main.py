@@ -9,18 +9,10 @@ from ..craft_core.errors import CraftError
 from ..craft_core.requests import Stopped
 from . import fuse, inspect, methods, queue
 from .command import parser_of
-from .train import b4m as train_b4m
-from .train import basis as train_basis
-from .train import encoder as train_encoder
-from .train import lora as train_lora
-from .train import merge as train_merge
+from .train import commands as trainings
 
 COMMANDS = (
-    train_basis.COMMAND,
-    train_lora.COMMAND,
-    train_b4m.COMMAND,
-    train_encoder.COMMAND,
-    train_merge.COMMAND,
+    *trainings.COMMANDS,
     fuse.COMMAND,
     inspect.COMMAND,
     methods.COMMAND,

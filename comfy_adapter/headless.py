@@ -28,36 +28,29 @@ from ..craft_core.errors import CraftError, listed
 from ..craft_core.lora import read_lora
 from ..craft_core.projection import read_basis
 from ..craft_core.requests import (
-    BasisData,
-    EncoderData,
     Expert,
     FuseData,
-    HalfData,
     Job,
     LayerWatch,
-    LoraData,
-    MergeData,
     ModelFiles,
     Picture,
     Read,
     Result,
     Stopped,
+    TrainData,
     Watch,
 )
-from ..craft_core.training import LEARNED
+from ..craft_core.training import DataSlots, training_of
+from ..craft_core.training.slots import NO_FILE, FileSlot
 from .engine.modules import host_names, model_layers
 from .model.basis import FOLDER as BASES
 from .model.basis import apply_basis, basis_files
 from .model.lora_files import FOLDER as LORAS
 from .model.lora_files import BranchFile
-from .train import train
-from .train.b4m import train_half
-from .train.encoder import Experts
-from .train.encoder import train_encoder as train_on_lessons
-from .train.merge import Merge
-from .train.merge import train_merge as train_on_loras
+from .train.basis import VGG, vgg_files
 from .train.run import Interrupted, require_name
-from .train.train import Captioned, How, Source, Trained
+from .train.start import train as begin_training
+from .train.train import Captioned, Filled, How, Source, Trained
 from .use.fuse_file import FuseRequest
 from .use.fuse_file import fuse as fuse_branches
 
@@ -95,64 +88,25 @@ def begin(output: Path | None, node_packs: Sequence[Path]) -> None:
             )
 
 
-def train_lora(job: Job, data: LoraData, knobs: Mapping[str, Any], watch: Watch) -> Result:
+def train(job: Job, data: TrainData, knobs: Mapping[str, Any], watch: Watch) -> Result:
+    method = training_of(data.recipe)
+
     def started(how: How) -> Trained:
-        learned, prior = _captioned(data.learned, job), _captioned(data.prior, job)
-        return train.train_lora(
-            _source(job.model), learned, prior if data.prior else None, data.role,
-            data.layer_sets, knobs, how, watch,
-        )  # fmt: skip
+        filled = _filled(data, method.traits.slots, job)
+        return begin_training(_source(job.model), method, filled, knobs, how, watch)
 
     return _run(job, started)
 
 
-def train_b4m(job: Job, data: HalfData, knobs: Mapping[str, Any], watch: Watch) -> Result:
-    def started(how: How) -> Trained:
-        learned, partners = _captioned(data.learned, job), _captioned(data.partners, job)
-        return train_half(
-            _source(job.model), learned, partners if data.partners else None, data.role,
-            data.layer_sets, knobs, how, watch,
-        )  # fmt: skip
-
-    return _run(job, started)
-
-
-def train_basis(job: Job, data: BasisData, knobs: Mapping[str, Any], watch: Watch) -> Result:
-    """All N x M pairs, content-major (Eq. 5); each picture is encoded once."""
-
-    def started(how: How) -> Trained:
-        vgg = _vgg(data.vgg)
-        content, style = (_each(_captioned(one, job)) for one in (data.content, data.style))
-        pairs = list(itertools.product(content, style))
-        return train.train_basis(
-            _source(job.model), _together([c for c, _ in pairs]), _together([s for _, s in pairs]),
-            vgg, knobs, how, watch,
-        )  # fmt: skip
-
-    return _run(job, started)
-
-
-def train_encoder(job: Job, data: EncoderData, knobs: Mapping[str, Any], watch: Watch) -> Result:
-    def started(how: How) -> Trained:
-        learned, other = _captioned(data.learned, job), _captioned(data.other, job)
-        experts = Experts(_branches(data.experts), data.layer_sets, data.allow_unmatched)
-        return train_on_lessons(
-            _source(job.model), learned, other if data.other else None, experts, knobs, how, watch
-        )
-
-    return _run(job, started)
-
-
-def train_merge(job: Job, data: MergeData, knobs: Mapping[str, Any], watch: Watch) -> Result:
-    def started(how: How) -> Trained:
-        pictures = {"content": _captioned(data.content, job), "style": _captioned(data.style, job)}
-        merge = Merge(
-            _branches(data.experts), pictures, data.fused_prompt, LEARNED[data.method], knobs,
-            data.allow_unmatched,
-        )  # fmt: skip
-        return train_on_loras(_source(job.model), merge, how, watch)
-
-    return _run(job, started)
+def _filled(data: TrainData, slots: DataSlots, job: Job) -> Filled:
+    """Files read. Of crossed slots there are all N x M pairs, the first slot's pictures major."""
+    pictures = {key: _captioned(own, job) for key, own in data.pictures.items() if own}
+    if slots.crossed:
+        pairs = list(itertools.product(*(_each(pictures[key]) for key in slots.crossed)))
+        for key, own in zip(slots.crossed, zip(*pairs, strict=True), strict=True):
+            pictures[key] = _together(own)
+    files = {slot.key: _model_file(data.choices[slot.key]) for slot in slots.of(FileSlot)}
+    return Filled(pictures, _branches(data.experts), {**data.choices, **files})
 
 
 def fuse(data: FuseData, watch: LayerWatch) -> Result:
@@ -336,12 +290,12 @@ def _file(kind: str, given: str) -> str:
     )
 
 
-def _vgg(given: str) -> str:
-    """The name of the VGG-19 file in a folder the host knows."""
+def _model_file(given: str) -> str:
+    """The name of a file in a folder the host knows: the VGG-19."""
     if not given:
-        return train.NO_VGG
-    train.vgg_files()  # makes their folder known
-    return _listed(train.VGG, given)
+        return NO_FILE
+    vgg_files()  # makes their folder known
+    return _listed(VGG, given)
 
 
 def _listed(kind: str, given: str) -> str:

@@ -7,7 +7,7 @@ commands know it by this protocol alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,35 +58,6 @@ class Job:
 
 
 @dataclass(frozen=True)
-class LoraData:
-    """layer_sets: a preset's key, or lines of patterns."""
-
-    learned: Sequence[Picture]
-    prior: Sequence[Picture]
-    role: Role
-    layer_sets: str
-
-
-@dataclass(frozen=True)
-class HalfData:
-    """partners: pictures of the other role, if any. layer_sets: a preset's key, or patterns."""
-
-    learned: Sequence[Picture]
-    partners: Sequence[Picture]
-    role: Role
-    layer_sets: str
-
-
-@dataclass(frozen=True)
-class BasisData:
-    """Every content picture is paired with every style picture. vgg: a file, "" for none."""
-
-    content: Sequence[Picture]
-    style: Sequence[Picture]
-    vgg: str = ""
-
-
-@dataclass(frozen=True)
 class Expert:
     """A LoRA that is not trained but learned about: a file by its listed name or path."""
 
@@ -96,27 +67,17 @@ class Expert:
 
 
 @dataclass(frozen=True)
-class EncoderData:
-    """learned: what the LoRAs were trained for, other: what they were not; phrases marked."""
+class TrainData:
+    """The filled data slots of a training (craft_core/training/slots.py), by their keys.
 
-    learned: Sequence[Picture]
-    other: Sequence[Picture]
-    experts: Sequence[Expert]
-    layer_sets: str
-    allow_unmatched: bool = False
+    recipe: the key of a training recipe or of a learned merge. choices: what the slots other than
+    pictures and LoRAs hold: the role, layer sets, a text, the name of a file.
+    """
 
-
-@dataclass(frozen=True)
-class MergeData:
-    """content, style: what the LoRAs of that role were trained on. fused_prompt: the content in
-    the style, a line for each content LoRA or one for all. method: key of a learned merge."""
-
-    content: Sequence[Picture]
-    style: Sequence[Picture]
-    experts: Sequence[Expert]
-    fused_prompt: str
-    method: str
-    allow_unmatched: bool = False
+    recipe: str
+    pictures: Mapping[str, Sequence[Picture]]
+    experts: Sequence[Expert] = ()
+    choices: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -167,31 +128,15 @@ class Stopped(Exception):
 
 
 class Headless(Protocol):
-    """The host, entered. Every training raises CraftError with nothing half-written, or Stopped."""
+    """The host, entered. A training raises CraftError with nothing half-written, or Stopped."""
 
     def begin(self, output: Path | None, node_packs: Sequence[Path]) -> None:
         """Once, first: the output directory (None: the host's own), the user's model folders, and
         node packs that models need."""
         ...
 
-    def train_basis(
-        self, job: Job, data: BasisData, knobs: Mapping[str, Any], watch: Watch
-    ) -> Result: ...
-
-    def train_lora(
-        self, job: Job, data: LoraData, knobs: Mapping[str, Any], watch: Watch
-    ) -> Result: ...
-
-    def train_b4m(
-        self, job: Job, data: HalfData, knobs: Mapping[str, Any], watch: Watch
-    ) -> Result: ...
-
-    def train_encoder(
-        self, job: Job, data: EncoderData, knobs: Mapping[str, Any], watch: Watch
-    ) -> Result: ...
-
-    def train_merge(
-        self, job: Job, data: MergeData, knobs: Mapping[str, Any], watch: Watch
+    def train(
+        self, job: Job, data: TrainData, knobs: Mapping[str, Any], watch: Watch
     ) -> Result: ...
 
     def fuse(self, data: FuseData, watch: LayerWatch) -> Result: ...

@@ -6,24 +6,24 @@ from comfy_api.latest import io
 
 from ..comfy_adapter.model.lora_files import BranchFile
 from ..comfy_adapter.page.sockets import Branches, LoraModel, LossMap
-from ..comfy_adapter.page.widgets import knob_widgets, layer_set_menu, single
-from ..comfy_adapter.train.b4m import train_half
-from ..comfy_adapter.train.train import Captioned, lora_state
-from ..comfy_adapter.use.router import layer_set_text
-from ..craft_core.training import TRAINING
-from ..craft_core.types import ROLES
-from .training import (
-    TRAIN,
-    answer,
-    captions_input,
+from ..comfy_adapter.page.training import (
+    check_inputs,
+    filled_slots,
     how,
     how_inputs,
-    knobs,
+    knobs_in,
     save_name,
-    source,
+    slot_inputs,
     source_inputs,
     watch,
 )
+from ..comfy_adapter.page.widgets import knob_widgets
+from ..comfy_adapter.train.start import train
+from ..comfy_adapter.train.train import lora_state
+from ..craft_core.training import TRAINING
+from .training import TRAIN
+
+HALF = TRAINING["b4m_half"]
 
 
 class TrainB4M(io.ComfyNode):
@@ -43,20 +43,11 @@ class TrainB4M(io.ComfyNode):
             search_aliases=["break for make", "b4m", "plp", "mcp", "partly learnable projection"],
             inputs=[
                 *source_inputs(),
-                io.Image.Input("images", tooltip="What to learn: one image is enough."),
-                captions_input("captions", "a photo of sks dog"),
-                io.Combo.Input("role", options=list(ROLES),
-                               tooltip="Which half: content or style. A pair needs one of each."),
-                layer_set_menu("layer_sets", auto=False, default="all"),
-                save_name("craft/half", "output/loras"),
-                *knob_widgets(TRAINING["b4m_half"]),
+                *slot_inputs(HALF.traits.slots, "images", "captions", "role", "layer_sets"),
+                save_name(HALF.traits.slots.save_name, HALF.traits.slots.folder),
+                *knob_widgets(HALF),
                 *how_inputs(),
-                io.Image.Input("partner_images", optional=True,
-                               tooltip="Varied pictures of the other role, about five: styles for "
-                               "a content half, contents for a style half. They keep out of this "
-                               "half what its own pictures only happen to have."),
-                io.String.Input("partner_captions", multiline=True, default="", optional=True,
-                                tooltip="A caption for each partner image, or one for all."),
+                *slot_inputs(HALF.traits.slots, "partner_images", "partner_captions"),
                 Branches.Input("branches", optional=True, tooltip="Branches to add this one to, "
                                "such as the other half's."),
             ],
@@ -71,24 +62,17 @@ class TrainB4M(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, save_name=(None,), captions=(None,), *, layer_sets=None):
-        return answer(save_name, captions, layer_sets)
+        return check_inputs(HALF.traits.slots, locals(), layer_sets)
 
     @classmethod
     def execute(
-        cls, model, clip, vae, images, captions, partner_images=(), partner_captions=(),
-        **settings,
+        cls, model, clip, vae, images, captions, partner_images=(), partner_captions=(), **settings,
     ) -> io.NodeOutput:  # fmt: skip
-        own = single(settings)
-        role, branches = own["role"], own.pop("branches", None) or ()
-        shown = watch(cls, own)
-        trained = train_half(
-            source(model, clip, vae),
-            Captioned(images, captions),
-            Captioned(partner_images, partner_captions) if partner_images else None,
-            role, layer_set_text(own["layer_sets"]),
-            knobs("b4m_half", own), how(own, shown), shown,
-        )  # fmt: skip
-        branch = BranchFile(trained.name, role, 1.0)
+        source, filled, own = filled_slots(HALF.traits.slots, locals())
+        shown = watch(cls, own["steps"])
+        trained = train(source, HALF, filled, knobs_in(HALF, own), how(own, shown), shown)
+        branch = BranchFile(trained.name, own["role"], 1.0)
+        branches = *(own.get("branches") or ()), branch
         return io.NodeOutput(
-            (*branches, branch), lora_state(trained.path), {"loss": trained.losses}, trained.report
+            branches, lora_state(trained.path), {"loss": trained.losses}, trained.report
         )

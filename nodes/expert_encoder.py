@@ -10,15 +10,24 @@ from ..comfy_adapter.model.expert_encoder import (
     encoder_stamp,
     require_encoder,
 )
-from ..comfy_adapter.page.sockets import CATEGORY, Branches, Encoder, LossMap
-from ..comfy_adapter.page.widgets import knob_widgets, layer_set_menu, single
-from ..comfy_adapter.train.encoder import Experts, train_encoder
-from ..comfy_adapter.train.train import Captioned
-from ..comfy_adapter.use.router import layer_set_text
+from ..comfy_adapter.page.sockets import CATEGORY, Encoder, LossMap
+from ..comfy_adapter.page.training import (
+    check_inputs,
+    filled_slots,
+    how,
+    how_inputs,
+    knobs_in,
+    save_name,
+    slot_inputs,
+    watch,
+)
+from ..comfy_adapter.page.widgets import knob_widgets
+from ..comfy_adapter.train.start import train
 from ..craft_core.errors import CraftError
 from ..craft_core.training import TRAINING
-from .training import TRAIN, answer, how, how_inputs, knobs, save_name, source, watch
+from .training import TRAIN
 
+EXPERTS = TRAINING["expert_encoder"]
 NO_FILES = f"(none in models/{FOLDER})"
 
 
@@ -84,29 +93,12 @@ class TrainEncoder(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="Encodes captions and phrases; the Router needs the "
                               "same one."),
                 io.Vae.Input("vae", tooltip="Encodes the pictures."),
-                io.Image.Input("images", tooltip="Pictures of what the LoRAs were trained for."),
-                io.String.Input("captions", multiline=True, default="", dynamic_prompts=False,
-                                placeholder="<c>a sks dog</c> in <s>watercolor style</s>",
-                                tooltip="What the pictures show, phrases marked as for the Router: "
-                                "a line for each, one line for all, or a list of texts."),
-                Branches.Input("branches", tooltip="The LoRAs, from Load LoRA Branch or Train "
-                               "Content/Style LoRA: the same as in the Router."),
-                layer_set_menu("layer_sets"),
-                save_name("craft/encoder", f"output/{FOLDER}"),
-                *knob_widgets(TRAINING["expert_encoder"]),
+                *slot_inputs(EXPERTS.traits.slots, "images", "captions", "branches", "layer_sets"),
+                save_name(EXPERTS.traits.slots.save_name, EXPERTS.traits.slots.folder),
+                *knob_widgets(EXPERTS),
                 *how_inputs(),
-                io.Image.Input("other_images", optional=True,
-                               tooltip="Pictures of other contents and styles, on which LoRAs that "
-                               "do not belong there learn to step back."),
-                io.String.Input("other_captions", multiline=True, default="", optional=True,
-                                dynamic_prompts=False,
-                                tooltip="A marked caption for each other image, or one for all, "
-                                "e.g. '<c>a bicycle</c> in <s>sketch style</s>'."),
-                io.Boolean.Input(
-                    "allow_unmatched", default=False, optional=True, advanced=True,
-                    tooltip="Off: LoRA keys or layer patterns that match nothing are an error. "
-                    "On: they are listed in the report and ignored.",
-                ),
+                *slot_inputs(EXPERTS.traits.slots, "other_images", "other_captions",
+                             "allow_unmatched"),
             ],
             outputs=[
                 Encoder.Output("expert_encoder", tooltip="For the Router's expert_encoder."),
@@ -117,21 +109,13 @@ class TrainEncoder(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, save_name=(None,), captions=(None,), *, layer_sets=None):
-        return answer(save_name, captions, layer_sets)
+        return check_inputs(EXPERTS.traits.slots, locals(), layer_sets)
 
     @classmethod
     def execute(
-        cls, model, clip, vae, images, captions, other_images=(), other_captions=(), **settings
-    ) -> io.NodeOutput:
-        own = single(settings)
-        experts = Experts(
-            own["branches"], layer_set_text(own["layer_sets"]), own.get("allow_unmatched", False)
-        )
-        shown = watch(cls, own)
-        trained = train_encoder(
-            source(model, clip, vae),
-            Captioned(images, captions),
-            Captioned(other_images, other_captions) if other_images else None,
-            experts, knobs("expert_encoder", own), how(own, shown), shown,
-        )  # fmt: skip
+        cls, model, clip, vae, images, captions, other_images=(), other_captions=(), **settings,
+    ) -> io.NodeOutput:  # fmt: skip
+        source, filled, own = filled_slots(EXPERTS.traits.slots, locals())
+        shown = watch(cls, own["steps"])
+        trained = train(source, EXPERTS, filled, knobs_in(EXPERTS, own), how(own, shown), shown)
         return io.NodeOutput(trained.name, {"loss": trained.losses}, trained.report)

@@ -8,6 +8,7 @@ from ..comfy_adapter.model.lora_files import FOLDER
 from ..comfy_adapter.page.notice import tell
 from ..comfy_adapter.page.pair import pair_inputs
 from ..comfy_adapter.page.sockets import CATEGORY, Branches, LoraModel
+from ..comfy_adapter.page.training import save_name
 from ..comfy_adapter.page.widgets import layer_set_menu, method_menu
 from ..comfy_adapter.train.run import target
 from ..comfy_adapter.train.train import lora_state
@@ -21,7 +22,6 @@ from ..comfy_adapter.use.fuse_file import (
     save,
 )
 from ..comfy_adapter.use.router import layer_set_text, with_own_loras
-from .training import save_name
 
 
 class FuseToFile(io.ComfyNode):
@@ -73,7 +73,7 @@ class FuseToFile(io.ComfyNode):
                     "save_as", options=list(SAVED_AS), default="fp16", advanced=True,
                     tooltip="Type of the saved numbers; its rounding is in the report's error.",
                 ),
-                save_name("craft/fused", "output/loras"),
+                save_name("craft/fused", "loras"),
                 Branches.Input(
                     "extra_branches", optional=True,
                     tooltip="Further contents or styles, from Load LoRA Branch.",

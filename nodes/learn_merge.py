@@ -5,15 +5,23 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..comfy_adapter.model.lora_files import BranchFile
-from ..comfy_adapter.page.notice import tell
 from ..comfy_adapter.page.sockets import Branches, LoraModel, LossMap
-from ..comfy_adapter.page.widgets import chosen, method_menu, single, single_or_none
-from ..comfy_adapter.train.data import check_texts
-from ..comfy_adapter.train.merge import Merge, train_merge
-from ..comfy_adapter.train.run import PageWatch
-from ..comfy_adapter.train.train import Captioned, lora_state
+from ..comfy_adapter.page.training import (
+    check_inputs,
+    filled_slots,
+    how,
+    how_inputs,
+    save_name,
+    slot_inputs,
+    source_inputs,
+    watch,
+)
+from ..comfy_adapter.page.widgets import chosen, method_menu
+from ..comfy_adapter.train.start import train
+from ..comfy_adapter.train.train import lora_state
 from ..craft_core.training import LEARNED
-from .training import TRAIN, captions_input, how, how_inputs, save_name, source, source_inputs
+from ..craft_core.training.merge import MERGE_SLOTS
+from .training import TRAIN
 
 
 class LearnMerge(io.ComfyNode):
@@ -33,27 +41,12 @@ class LearnMerge(io.ComfyNode):
             search_aliases=["ziplora", "duolora", "b4m", "merge loras", "combine loras"],
             inputs=[
                 *source_inputs(),
-                Branches.Input("branches", tooltip="The LoRAs to merge, from Load LoRA Branch or "
-                               "Train Content/Style LoRA; their strengths count."),
-                io.Image.Input("content_images", tooltip="What the content LoRA was trained on. "
-                               "For several content LoRAs as many for each, in their order."),
-                captions_input("content_captions", "a photo of a sks dog"),
-                io.Image.Input("style_images", tooltip="What the style LoRA was trained on."),
-                captions_input("style_captions", "a house in zwx style"),
-                io.String.Input(
-                    "fused_prompt", multiline=True, default="", dynamic_prompts=False,
-                    placeholder="a sks dog in zwx style",
-                    tooltip="The content in the style, in the LoRAs' own words; a line for each "
-                    "content LoRA, or one for all. DuoLoRA needs it for its cycles, others do not.",
-                ),
+                *slot_inputs(MERGE_SLOTS, "branches", "content_images", "content_captions",
+                             "style_images", "style_captions", "fused_prompt"),
                 method_menu("method", LEARNED, "How the merge is learned."),
-                save_name("craft/merged", "output/loras"),
+                save_name(MERGE_SLOTS.save_name, MERGE_SLOTS.folder),
                 *how_inputs(),
-                io.Boolean.Input(
-                    "allow_unmatched", default=False, optional=True, advanced=True,
-                    tooltip="Off: LoRA keys that match nothing are an error. On: they are listed "
-                    "in the report and left out.",
-                ),
+                *slot_inputs(MERGE_SLOTS, "allow_unmatched"),
             ],
             outputs=[
                 Branches.Output("branches_out", display_name="branches",
@@ -70,26 +63,17 @@ class LearnMerge(io.ComfyNode):
     ):
         if method is None:
             return f"method: choose one of {', '.join(LEARNED.keys())}."
-        captions = {"content": content_captions, "style": style_captions}
-        return check_texts(single_or_none(save_name), captions)
+        return check_inputs(MERGE_SLOTS, locals())
 
     @classmethod
     def execute(
         cls, model, clip, vae, content_images, style_images, content_captions, style_captions,
         **settings,
     ) -> io.NodeOutput:  # fmt: skip
-        own = single(settings)
+        source, filled, own = filled_slots(MERGE_SLOTS, locals())
         method, knobs = chosen(own["method"], "method", LEARNED)
-        merge = Merge(
-            own["branches"],
-            {
-                "content": Captioned(content_images, content_captions),
-                "style": Captioned(style_images, style_captions),
-            },
-            own["fused_prompt"], method, knobs, own.get("allow_unmatched", False),
-        )  # fmt: skip
-        shown = PageWatch(knobs["steps"], lambda text: tell(cls, text))
-        trained = train_merge(source(model, clip, vae), merge, how(own, shown), shown)
+        shown = watch(cls, knobs["steps"])
+        trained = train(source, method, filled, knobs, how(own, shown), shown)
         return io.NodeOutput(
             (BranchFile(trained.name, "content", 1.0),), lora_state(trained.path),
             {"loss": trained.losses}, trained.report,

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from comfy_api.latest import io
 
 from ..comfy_adapter.model.basis import apply_basis, load_basis
 from ..comfy_adapter.model.lora_files import BranchFile
-from ..comfy_adapter.page.notice import tell
 from ..comfy_adapter.page.sockets import CATEGORY, Branches, LoraModel, LossMap
-from ..comfy_adapter.page.widgets import knob_widgets, layer_set_menu, single, single_or_none
-from ..comfy_adapter.train.data import check_texts
-from ..comfy_adapter.train.precision import AUTO, CHOICES
-from ..comfy_adapter.train.run import PageWatch
-from ..comfy_adapter.train.train import (
-    Captioned,
-    How,
-    Source,
-    lora_state,
-    train_basis,
-    train_lora,
-    vgg_files,
+from ..comfy_adapter.page.training import (
+    check_inputs,
+    filled_slots,
+    how,
+    how_inputs,
+    knobs_in,
+    save_name,
+    slot_inputs,
+    source_inputs,
+    watch,
 )
-from ..comfy_adapter.use.router import layer_set_text
+from ..comfy_adapter.page.widgets import knob_widgets
+from ..comfy_adapter.train.start import train
+from ..comfy_adapter.train.train import lora_state
 from ..craft_core.training import TRAINING
-from ..craft_core.types import ROLES
 
+BASIS, LORA = TRAINING["basis"], TRAINING["lora"]
 TRAIN = f"{CATEGORY}/training"
 
 
@@ -48,19 +44,11 @@ class TrainBasis(io.ComfyNode):
             search_aliases=["rank limited backbone", "craft train", "subspace", "PaRa"],
             inputs=[
                 *source_inputs(),
-                io.Image.Input("content_images", tooltip="A picture a pair to learn content from, "
-                               "from the Pair Builder or Load Image."),
-                io.Image.Input("style_images", tooltip="A picture a pair to learn style from, in "
-                               "the same order."),
-                captions_input("content_captions", "a photo of a dog"),
-                captions_input("style_captions", "a house in watercolor style"),
-                save_name("craft/basis", "output/craft_bases"),
-                io.Combo.Input(
-                    "vgg", options=vgg_files(),
-                    tooltip="A VGG-19 safetensors file in models/vgg for the perceptual term; "
-                    "none trains without it.",
-                ),
-                *knob_widgets(TRAINING["basis"]),
+                *slot_inputs(BASIS.traits.slots, "content_images", "style_images",
+                             "content_captions", "style_captions"),
+                save_name(BASIS.traits.slots.save_name, BASIS.traits.slots.folder),
+                *slot_inputs(BASIS.traits.slots, "vgg"),
+                *knob_widgets(BASIS),
                 *how_inputs(),
             ],
             outputs=[
@@ -73,23 +61,17 @@ class TrainBasis(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, save_name=(None,), content_captions=(None,), style_captions=(None,)):
-        captions = {"content": content_captions, "style": style_captions}
-        return check_texts(single_or_none(save_name), captions)
+        return check_inputs(BASIS.traits.slots, locals())
 
     @classmethod
     def execute(
         cls, model, clip, vae, content_images, style_images, content_captions, style_captions,
         **settings,
     ) -> io.NodeOutput:  # fmt: skip
-        own = single(settings)
-        shown = watch(cls, own)
-        trained = train_basis(
-            source(model, clip, vae),
-            Captioned(content_images, content_captions),
-            Captioned(style_images, style_captions),
-            own.pop("vgg"), knobs("basis", own), how(own, shown), shown,
-        )  # fmt: skip
-        limited = apply_basis(model[0], load_basis(trained.name))
+        source, filled, own = filled_slots(BASIS.traits.slots, locals())
+        shown = watch(cls, own["steps"])
+        trained = train(source, BASIS, filled, knobs_in(BASIS, own), how(own, shown), shown)
+        limited = apply_basis(source.model, load_basis(trained.name))
         return io.NodeOutput(limited, {"loss": trained.losses}, trained.report)
 
 
@@ -110,20 +92,11 @@ class TrainLoRA(io.ComfyNode):
             search_aliases=["dreambooth", "b-lora", "train lora", "one image", "layer restricted"],
             inputs=[
                 *source_inputs(),
-                io.Image.Input("images", tooltip="What to learn: one image is enough."),
-                captions_input("captions", "a photo of sks dog"),
-                io.Combo.Input("role", options=list(ROLES),
-                               tooltip="content learns on the content layers, style on the "
-                               "style layers."),
-                layer_set_menu("layer_sets", auto=False),
-                save_name("craft/lora", "output/loras"),
-                *knob_widgets(TRAINING["lora"]),
+                *slot_inputs(LORA.traits.slots, "images", "captions", "role", "layer_sets"),
+                save_name(LORA.traits.slots.save_name, LORA.traits.slots.folder),
+                *knob_widgets(LORA),
                 *how_inputs(),
-                io.Image.Input("prior_images", optional=True,
-                               tooltip="Pictures to stay as they are (prior preservation), such as "
-                               "other dogs made by the model itself."),
-                io.String.Input("prior_captions", multiline=True, default="", optional=True,
-                                tooltip="A caption for each prior image, or one for all."),
+                *slot_inputs(LORA.traits.slots, "prior_images", "prior_captions"),
                 Branches.Input("branches", optional=True, tooltip="Branches to add this one to."),
             ],
             outputs=[
@@ -137,99 +110,17 @@ class TrainLoRA(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, save_name=(None,), captions=(None,), *, layer_sets=None):
-        return answer(save_name, captions, layer_sets)
+        return check_inputs(LORA.traits.slots, locals(), layer_sets)
 
     @classmethod
     def execute(
-        cls, model, clip, vae, images, captions, prior_images=(), prior_captions=(),
-        **settings,
+        cls, model, clip, vae, images, captions, prior_images=(), prior_captions=(), **settings,
     ) -> io.NodeOutput:  # fmt: skip
-        own = single(settings)
-        role, branches = own["role"], own.pop("branches", None) or ()
-        shown = watch(cls, own)
-        trained = train_lora(
-            source(model, clip, vae),
-            Captioned(images, captions),
-            Captioned(prior_images, prior_captions) if prior_images else None,
-            role, layer_set_text(own["layer_sets"]),
-            knobs("lora", own), how(own, shown), shown,
-        )  # fmt: skip
-        branch = BranchFile(trained.name, role, 1.0)
+        source, filled, own = filled_slots(LORA.traits.slots, locals())
+        shown = watch(cls, own["steps"])
+        trained = train(source, LORA, filled, knobs_in(LORA, own), how(own, shown), shown)
+        branch = BranchFile(trained.name, own["role"], 1.0)
+        branches = *(own.get("branches") or ()), branch
         return io.NodeOutput(
-            (*branches, branch), lora_state(trained.path), {"loss": trained.losses}, trained.report
+            branches, lora_state(trained.path), {"loss": trained.losses}, trained.report
         )
-
-
-def answer(save_name: Sequence, captions: Sequence, layer_sets: Any) -> bool | str:
-    """What validate_inputs says of a training on layer sets, before it is queued.
-
-    layer_sets: the host hands over the menu, asked for or not; None: it has no such entry.
-    """
-    if layer_sets is None:
-        return "layer_sets: choose an entry of the menu."
-    return check_texts(single_or_none(save_name), {"training": captions})
-
-
-def source_inputs() -> list[io.Input]:
-    return [
-        io.Model.Input("model", tooltip="The model to train on; it is not changed. For LoRAs best "
-                       "the rank-limited one."),
-        io.Clip.Input("clip", tooltip="Encodes the captions."),
-        io.Vae.Input("vae", tooltip="Encodes the pictures."),
-    ]  # fmt: skip
-
-
-def captions_input(name: str, example: str) -> io.Input:
-    return io.String.Input(
-        name, multiline=True, default="", placeholder=example, dynamic_prompts=False,
-        tooltip="What the pictures show: a line for each, one line for all, or a list of texts. "
-        f"For example '{example}'. <c> and <s> may mark phrases; they are not learned.",
-    )  # fmt: skip
-
-
-def save_name(default: str, folder: str) -> io.Input:
-    return io.String.Input(
-        "save_name", default=default,
-        tooltip=f"Name in {folder}; counted up, never over an existing file.",
-    )  # fmt: skip
-
-
-def how_inputs() -> list[io.Input]:
-    return [
-        io.Combo.Input(
-            "precision", options=list(CHOICES), default=AUTO, advanced=True,
-            tooltip="What the model computes in. auto: bf16 where the device has units for it, "
-            "else fp32; a training that resumes goes on as it began. bf16 needs half the memory "
-            "of fp32, and is many times slower on a device without units for it.",
-        ),
-        io.Boolean.Input(
-            "gradient_checkpointing", default=True, advanced=True,
-            tooltip="Keep less for the backward pass and compute it again: slower, much less "
-            "memory, the same result.",
-        ),
-        io.Boolean.Input(
-            "resume", default=False,
-            tooltip="Go on from where a training of this name was stopped, or towards more steps. "
-            "Off: begin afresh.",
-        ),
-    ]  # fmt: skip
-
-
-def source(model: list, clip: list, vae: list) -> Source:
-    given = single({"model": model, "clip": clip, "vae": vae})
-    return Source(**given)
-
-
-def knobs(recipe: str, own: dict[str, Any]) -> dict[str, Any]:
-    return {p.name: own[p.name] for p in TRAINING[recipe].parameters}
-
-
-def how(own: dict[str, Any], shown: PageWatch) -> How:
-    return How(
-        own["save_name"], own["resume"], own["precision"], own["gradient_checkpointing"],
-        shown.warn,
-    )  # fmt: skip
-
-
-def watch(node: type[io.ComfyNode], own: dict[str, Any]) -> PageWatch:
-    return PageWatch(own["steps"], lambda text: tell(node, text))

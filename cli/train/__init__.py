@@ -1,1 +1,1 @@
-"""`train`: one command a training; `common` holds what they share."""
+"""`train`: a command a training, made of what it declares; `common` holds what all share."""

@@ -1,4 +1,4 @@
-"""Train an expert encoder on a MODEL of the host, with the branches a Router would get.
+"""What an expert encoder learns from: LoRAs with the branches a Router would get, and phrases.
 
 CRAFT-LoRA (2026), arXiv:2602.18936, App. B.1.
 """
@@ -12,18 +12,18 @@ from typing import Any
 from ...craft_core.encoder.network import Phrases
 from ...craft_core.errors import CraftError
 from ...craft_core.fusion import FUSION
+from ...craft_core.registry import Method
 from ...craft_core.routing.markers import MarkedPrompt, gammas
 from ...craft_core.routing.plan import Asked, plan
-from ...craft_core.training import TRAINING, Dataset, Lessons, Phrased
+from ...craft_core.training import Dataset, Lessons, Phrased
+from ...craft_core.training.slots import LAYERS, UNMATCHED, PictureSlot
 from ...craft_core.types import Branch, LoraFile
 from ..engine.modules import model_layers
-from ..model.expert_encoder import FOLDER, concept, phrases
+from ..model.expert_encoder import concept, phrases
 from ..model.given import given
 from ..model.lora_files import BranchFile, patch_text_encoder, read
 from .data import Encoder, dataset, marked_captions
-from .denoiser import opened
-from .run import Watch, run, target
-from .train import CANCEL, Captioned, How, Source, Trained, identity, precision_of
+from .train import CANCEL, Captioned, Filled, Prepared, Source, identity
 
 
 @dataclass(frozen=True)
@@ -38,37 +38,24 @@ class Experts:
     allow_unmatched: bool = False
 
 
-def train_encoder(
-    source: Source,
-    learned: Captioned,
-    other: Captioned | None,
-    experts: Experts,
-    knobs: Mapping[str, Any],
-    how: How,
-    watch: Watch,
-) -> Trained:
-    """An expert encoder of these LoRAs: output/craft_encoders/<save_as>_00001_.safetensors.
-
-    learned: pictures of what the LoRAs were trained for, other: of what they were not; captions
-    have their phrases marked. knobs: of the recipe `expert_encoder`.
-    """
-    settings = TRAINING["expert_encoder"].knobs(dict(knobs))
-    place = target(how.save_as, FOLDER)
+def read_experts(
+    source: Source, method: Method, filled: Filled, settings: Mapping[str, Any]
+) -> Prepared:
+    """The recipe's lessons: pictures of what the LoRAs were trained for, and of what they were not;
+    captions have their phrases marked."""
+    experts = Experts(filled.loras, filled.choices[LAYERS], filled.choices[UNMATCHED])
     files = [read(chosen, source.model) for chosen in experts.files]
     branches, notes = _branches(source, experts, files)
     texts = _Texts(source, experts.files, files)
-    lessons = Lessons(
-        texts.phrased(learned, "training"), texts.phrased(other, "other") if other else None
-    )
+    phrased = {
+        slot.key: texts.phrased(filled.pictures[slot.key], slot.noun)
+        for slot in method.traits.slots.of(PictureSlot)
+        if slot.key in filled.pictures
+    }
+    lessons = Lessons(phrased["images"], phrased.get("other"))
     own, layer_set = concept(experts.files), "; ".join(experts.layer_sets.strip().splitlines())
-    precision = precision_of(how, place, source.model)
-    with opened(source.model, None, precision.name, how.checkpointing) as denoiser:
-        training = TRAINING["expert_encoder"].function(
-            denoiser, lessons, branches, own, layer_set, identity(source.model), **settings
-        )
-        done = run(training, place, how.resume, precision, watch)
-        report = "\n".join([done.report, *notes])
-        return Trained(done.place.name, done.place.path, training.losses, report)
+    data = lessons, branches, own, layer_set, identity(source.model)
+    return Prepared(lambda denoiser: data, notes, tells=False)
 
 
 def _branches(

@@ -1,4 +1,4 @@
-"""Learn a merge of LoRAs on a MODEL of the host, from the pictures they were trained on."""
+"""What a merge of LoRAs is learned from: the files, and the pictures they were trained on."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ...craft_core.routing.resolution import BOUNDARY, latent_resolutions
 from ...craft_core.training import Dataset, Merging, Part, Prompt
 from ...craft_core.training.merge import require_mergeable
 from ...craft_core.training.registry import DTYPES
+from ...craft_core.training.slots import TEXT, UNMATCHED
 from ...craft_core.types import ROLES, LoraFile, Role
 from ..engine.modules import model_layers
 from ..model.expert_encoder import lora_hash
 from ..model.lora_files import (
-    FOLDER,
     BranchFile,
     branch,
     patch_text_encoder,
@@ -31,9 +31,7 @@ from ..model.lora_files import (
     unknown_text_keys,
 )
 from .data import Encoder, dataset, marked_captions, pictures
-from .denoiser import opened
-from .run import Watch, target
-from .train import CANCEL, Captioned, How, Source, Trained, identity, precision_of, trained
+from .train import CANCEL, Captioned, Filled, Prepared, Source, identity
 
 
 @dataclass(frozen=True)
@@ -53,9 +51,14 @@ class Merge:
     allow_unmatched: bool = False
 
 
-def train_merge(source: Source, merge: Merge, how: How, watch: Watch) -> Trained:
-    """One LoRA of several: output/loras/<save_as>_00001_.safetensors."""
-    place = target(how.save_as, FOLDER, merge.method.key)
+def read_merging(
+    source: Source, method: Method, filled: Filled, settings: Mapping[str, Any]
+) -> Prepared:
+    """The LoRAs and their pictures, as a learned merge takes them."""
+    pictures = {role: filled.pictures[role] for role in ROLES}
+    merge = Merge(
+        filled.loras, pictures, filled.choices[TEXT], method, settings, filled.choices[UNMATCHED]
+    )
     merge.method.traits.prompt(merge.knobs, bool(merge.fused_prompt.strip()))
     files = [read(chosen, source.model) for chosen in merge.files]
     branches = [branch(chosen, file) for chosen, file in zip(merge.files, files, strict=True)]
@@ -73,10 +76,8 @@ def train_merge(source: Source, merge: Merge, how: How, watch: Watch) -> Trained
     merging = Merging(
         parts, texts.fused(merge.fused_prompt), content_layers, style_layers, texts.merged
     )
-    precision = precision_of(how, place, source.model)
-    with opened(source.model, None, precision.name, how.checkpointing) as denoiser:
-        training = merge.method.function(denoiser, merging, identity(source.model), **merge.knobs)
-        return trained(training, place, how, precision, watch, notes)
+    data = merging, identity(source.model)
+    return Prepared(lambda denoiser: data, notes)
 
 
 def dominated(layers: Mapping[str, tuple[int, ...]]) -> tuple[frozenset[str], frozenset[str]]:

@@ -1,4 +1,4 @@
-"""Train a basis or a LoRA on a MODEL of the host: what the nodes and the command line both call."""
+"""What every training on a MODEL of the host is given and gives back, and what its file tells."""
 
 from __future__ import annotations
 
@@ -6,37 +6,31 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import comfy.model_management
 import comfy.utils
-import folder_paths
 import torch
 from torch import Tensor
 
 from ...craft_core.errors import CraftError, listed
+from ...craft_core.registry import Method
 from ...craft_core.routing.layer_sets import resolve
 from ...craft_core.routing.presets import PRESETS
 from ...craft_core.tensor_file import file_hash
-from ...craft_core.training import TRAINING, Pairs, Pictures, Place, Training
+from ...craft_core.training import Dataset, Denoiser, Training
 from ...craft_core.training.loop import state_metadata
-from ...craft_core.training.perceptual import read_vgg
-from ...craft_core.training.targets import trainable
-from ...craft_core.types import Role
+from ...craft_core.training.slots import PictureSlot
+from ...craft_core.types import ROLES, Role
 from ..engine.engine import is_routed
 from ..engine.modules import model_layers
-from ..model.basis import FOLDER as BASES
-from ..model.basis import require_unlimited
-from ..model.lora_files import FOLDER as LORAS
+from ..model.lora_files import BranchFile
 from .data import Encoder, dataset
-from .denoiser import opened
 from .precision import AUTO, PRECISIONS, Precision, decide
-from .run import Target, Watch, run, target
+from .run import Target, Watch, run
 
-VGG = "vgg"  # a folder of the host's models, for the perceptual term
-NO_VGG = "none"
 CANCEL = comfy.model_management.throw_exception_if_processing_interrupted
 
 
@@ -88,68 +82,36 @@ class Trained:
     report: str
 
 
-def train_lora(
-    source: Source,
-    learned: Captioned,
-    prior: Captioned | None,
-    role: Role,
-    layer_sets: str,
-    knobs: Mapping[str, Any],
-    how: How,
-    watch: Watch,
-) -> Trained:
-    """A content or style LoRA on its role's layers: output/loras/<save_as>_00001_.safetensors.
+@dataclass(frozen=True)
+class Filled:
+    """The data slots of a training (craft_core/training/slots.py), filled on the page or by a
+    command: pictures by key, only those that were given; LoRAs; the other slots by key."""
 
-    layer_sets: a preset's key or lines of patterns. knobs: of the recipe `lora`.
-    """
-    settings = TRAINING["lora"].knobs(dict(knobs))
-    layers, note = layers_of([role], layer_sets, source.model)
-    place = target(how.save_as, LORAS, role)
+    pictures: Mapping[str, Captioned]
+    loras: Sequence[BranchFile] = ()
+    choices: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a reader makes of filled slots. data: the recipe's positional arguments after the
+    denoiser, asked for once the model is open. notes: lines of the report. vae: kept at hand where
+    the training needs it. tells: whether the report tells the settings."""
+
+    data: Callable[[Denoiser], tuple[Any, ...]]
+    notes: Sequence[str] = ()
+    vae: Any = None
+    tells: bool = True
+
+
+def datasets(source: Source, method: Method, filled: Filled) -> dict[str, Dataset]:
+    """The pictures that were given, encoded, by the keys of their slots."""
     encoder = Encoder(source.model, source.clip, source.vae)
-    data = dataset(encoder, learned.images, learned.captions, tick=CANCEL)
-    kept = dataset(encoder, prior.images, prior.captions, "prior", CANCEL) if prior else None
-    precision = precision_of(how, place, source.model)
-    with opened(source.model, None, precision.name, how.checkpointing) as denoiser:
-        training = TRAINING["lora"].function(
-            denoiser, Pictures(data, kept), Place(role, layers, one_line(layer_sets)),
-            identity(source.model), **settings,
-        )  # fmt: skip
-        return trained(training, place, how, precision, watch, [note])
-
-
-def train_basis(
-    source: Source,
-    content: Captioned,
-    style: Captioned,
-    vgg: str,
-    knobs: Mapping[str, Any],
-    how: How,
-    watch: Watch,
-) -> Trained:
-    """A rank-limited basis from pairs: output/craft_bases/<save_as>_00001_.safetensors.
-
-    Pair i is content image i with style image i. vgg: a file of models/vgg, or "none".
-    """
-    settings = TRAINING["basis"].knobs(dict(knobs))
-    require_unlimited(source.model, trainable(model_layers(source.model)))
-    place = target(how.save_as, BASES)
-    perceptual, note = None, "No VGG-19 file: trained without the perceptual term."
-    if vgg != NO_VGG and settings["perceptual_weight"]:
-        perceptual, note = read_vgg(_vgg_path(vgg)), f"Perceptual term: {vgg}"
-    encoder = Encoder(source.model, source.clip, source.vae)
-    pairs = Pairs(
-        dataset(encoder, content.images, content.captions, "content", CANCEL),
-        dataset(encoder, style.images, style.captions, "style", CANCEL),
-    )
-    vae = source.vae if perceptual else None
-    precision = precision_of(how, place, source.model)
-    with opened(source.model, vae, precision.name, how.checkpointing) as denoiser:
-        if perceptual is not None:
-            perceptual.to(denoiser.device)
-        training = TRAINING["basis"].function(
-            denoiser, pairs, identity(source.model), perceptual, **settings
-        )
-        return trained(training, place, how, precision, watch, [note])
+    return {
+        slot.key: dataset(encoder, own.images, own.captions, slot.noun, CANCEL)
+        for slot in method.traits.slots.of(PictureSlot)
+        if (own := filled.pictures.get(slot.key)) is not None
+    }
 
 
 def precision_of(how: How, place: Target, model: Any) -> Precision:
@@ -169,11 +131,11 @@ def trained(
     how: How,
     precision: Precision,
     watch: Watch,
-    notes: Sequence[str],
+    prepared: Prepared,
 ) -> Trained:
-    """Run to the end, saved; the report tells the settings and the notes that are not empty."""
+    """Run to the end, saved; the report has the notes that are not empty, and the settings."""
     done = run(training, place, how.resume, precision, watch)
-    lines = [done.report, *filter(None, notes), _told(training)]
+    lines = [done.report, *filter(None, prepared.notes), *[_told(training)] * prepared.tells]
     return Trained(done.place.name, done.place.path, training.losses, "\n".join(lines))
 
 
@@ -188,8 +150,8 @@ def _short(value: str) -> str:
     return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", value)
 
 
-def layers_of(roles: Sequence[Role], layer_sets: str, model: Any) -> tuple[frozenset[str], str]:
-    """(the roles' layers of this model, a note on patterns of a preset it does not have)."""
+def layers_of(layer_sets: str, model: Any) -> tuple[dict[Role, frozenset[str]], str]:
+    """(each role's layers of this model, a note on patterns of a preset it does not have)."""
     sets = resolve(layer_sets.strip(), model_layers(model))
     if sets.unmatched and layer_sets.strip() not in PRESETS:
         raise CraftError(
@@ -199,7 +161,7 @@ def layers_of(roles: Sequence[Role], layer_sets: str, model: Any) -> tuple[froze
         )
     missing = f"Patterns of the preset this model has no layers for: {listed(sets.unmatched)}"
     note = missing if sets.unmatched else ""
-    return frozenset().union(*sets.of(roles)), note
+    return dict(zip(ROLES, sets.of(ROLES), strict=True)), note
 
 
 def one_line(layer_sets: str) -> str:
@@ -239,22 +201,6 @@ def _feed(found: Any, value: Any) -> None:
         _feed(found, (type(value).__name__, value.weights))
     elif isinstance(value, str | int | float | bool | None):
         found.update(repr(value).encode())
-
-
-def vgg_files() -> list[str]:
-    """What the menu offers: none, and the files of models/vgg."""
-    _register_vgg()
-    return [NO_VGG, *folder_paths.get_filename_list(VGG)]
-
-
-def _vgg_path(name: str) -> Path:
-    _register_vgg()
-    return Path(folder_paths.get_full_path_or_raise(VGG, name))
-
-
-def _register_vgg() -> None:
-    folder_paths.add_model_folder_path(VGG, str(Path(folder_paths.models_dir) / VGG))
-    folder_paths.folder_names_and_paths[VGG][1].add(".safetensors")
 
 
 def lora_state(path: Path) -> dict[str, Tensor]:

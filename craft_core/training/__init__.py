@@ -1,31 +1,38 @@
 """Training the paper's learned parts on any model that a Denoiser wraps; one recipe a file."""
 
+from .recipes.basis import Pairs, basis  # isort: skip
+
 # Imported in the order of the menu of learned merges, whose first entry is the default.
 from .merges.duo_lora import duo_lora  # isort: skip
 from .merges.zip_lora import zip_lora  # isort: skip
 from .merges.b4m import b4m  # isort: skip
+
+# Recipes in the order of the commands, the basis above first.
+from .recipes.lora import Pictures, lora  # isort: skip
+from .recipes.b4m_half import HalfPictures, b4m_half  # isort: skip
+from .recipes.expert_encoder import Lessons, Phrased, expert_encoder  # isort: skip
 from .data import Dataset
 from .denoiser import Condition, Denoiser, Edit, Example, LayerCall
 from .loop import Pace, Recipe, Training
 from .merge import Merging, Part, Prompt
-from .recipes.b4m_half import HalfPictures, b4m_half
-from .recipes.basis import Pairs, basis
-from .recipes.expert_encoder import Lessons, Phrased, expert_encoder
-from .recipes.lora import Pictures, Place, lora
-from .registry import LEARNED, TRAINING
+from .registry import LEARNED, TRAINING, training_of
+from .slots import DataSlots, Given, Needs, Place
 
 __all__ = [
     "LEARNED",
     "TRAINING",
     "Condition",
+    "DataSlots",
     "Dataset",
     "Denoiser",
     "Edit",
     "Example",
+    "Given",
     "HalfPictures",
     "LayerCall",
     "Lessons",
     "Merging",
+    "Needs",
     "Pace",
     "Pairs",
     "Part",
@@ -41,5 +48,6 @@ __all__ = [
     "duo_lora",
     "expert_encoder",
     "lora",
+    "training_of",
     "zip_lora",
 ]

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from ..types import Branch, Factors, Role
 from .data import Dataset, Moves, batch, choose
 from .denoiser import Condition, Denoiser, Edit, LayerCall
 from .losses import Noised, noised
+from .slots import DataSlots, LoraSlot, PictureSlot, TextSlot, UnmatchedSlot
 
 Update = Mapping[str, Factors]  # a LoRA's one update of each layer, its strength in the scale
 TextEncoders = Callable[[Sequence[float], torch.dtype], Mapping[str, Tensor]]
@@ -29,20 +29,6 @@ TextEncoders = Callable[[Sequence[float], torch.dtype], Mapping[str, Tensor]]
 
 def _no_text_encoders(shares: Sequence[float], dtype: torch.dtype) -> Mapping[str, Tensor]:
     return {}
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a learned merge asks for beyond the ranges of its knobs; the traits of its registration.
-
-    Both raise CraftError, and are asked before anything is encoded. prompt: of the knobs, and
-    whether there is a fused prompt. loras: of the branches, and their files' metadata.
-    """
-
-    prompt: Callable[[Mapping[str, Any], bool], None] = lambda knobs, given: None
-    loras: Callable[[Sequence[Branch], Sequence[Mapping[str, str]]], None] = (
-        lambda branches, metadata: None
-    )
 
 
 @dataclass(frozen=True)
@@ -135,6 +121,71 @@ def require_strength(strengths: Sequence[float]) -> None:
             "LoRAs are merged at their strengths, so this merge would do nothing",
             "Set a strength, usually 1",
         )
+
+
+def require_typed(strengths: Sequence[float]) -> None:
+    """CraftError unless a command names two LoRAs or more, and one has a strength."""
+    if len(strengths) < 2:
+        raise CraftError(
+            f"There is {len(strengths) or 'no'} LoRA to merge",
+            "A merge is learned of two or more, content and style",
+            "Name a --content-lora and a --style-lora",
+        )
+    require_strength(strengths)
+
+
+MERGE_SLOTS = DataSlots(
+    command="merge",
+    summary="Learn to merge content and style LoRAs into one, from the pictures they were made of.",
+    usage="--checkpoint FILE --method WHICH --content-lora FILE --style-lora FILE "
+    "--content FILE ... --style FILE ... [flags]",
+    example=(
+        "--checkpoint sd_xl_base_1.0.safetensors --method duo_lora",
+        "--content-lora dog_00001_.safetensors --style-lora ink_00001_.safetensors",
+        "--content dog.png --content-caption 'a photo of sks dog'",
+        "--style ink.png --style-caption 'a house in zwx style'",
+        "--fused-prompt 'a sks dog in zwx style' --size 1024x1024 --name dog_in_ink",
+    ),
+    slots=(
+        LoraSlot(
+            "The LoRAs to merge, from Load LoRA Branch or Train Content/Style LoRA; their "
+            "strengths count.",
+            require_typed,
+        ),
+        TextSlot(
+            "fused_prompt",
+            "The content in the style, in the LoRAs' own words, such as 'a sks dog in zwx style'; "
+            "one for all content LoRAs, or repeated for each. DuoLoRA needs it for its cycles.",
+            "The content in the style, in the LoRAs' own words; a line for each content LoRA, or "
+            "one for all. DuoLoRA needs it for its cycles, others do not.",
+            "a sks dog in zwx style",
+        ),
+        UnmatchedSlot(
+            "Go without the LoRA keys that match nothing; they are reported.",
+            "Off: LoRA keys that match nothing are an error. On: they are listed in the report "
+            "and left out.",
+        ),
+        PictureSlot(
+            "content",
+            "content",
+            "What the content LoRA was trained on; for several content LoRAs as many for each, "
+            "in their order.",
+            "What the content LoRA was trained on. For several content LoRAs as many for each, "
+            "in their order.",
+            "a photo of a sks dog",
+        ),
+        PictureSlot(
+            "style",
+            "style",
+            "What the style LoRA was trained on.",
+            "What the style LoRA was trained on.",
+            "a house in zwx style",
+        ),
+    ),
+    save_name="craft/merged",
+    state="{method}",
+    reader="merging",
+)
 
 
 def frozen_updates(part: Part, denoiser: Denoiser) -> dict[str, Factors]:

@@ -6,12 +6,18 @@ from typing import Annotated
 
 import torch
 
-from ..registry import Knob, Registry
+from ..registry import Knob, Method, Registry
 
 # A recipe is a function of data (positional) and knobs (keyword-only) that returns a Training.
 TRAINING = Registry("training recipe")
 # A learned merge is such a recipe too: of a denoiser and the LoRAs to merge (merge.Part).
 LEARNED = Registry("learned merge")
+
+
+def training_of(key: str) -> Method:
+    """A recipe or a learned merge; no key belongs to both."""
+    return LEARNED[key] if key in LEARNED.keys() else TRAINING[key]
+
 
 DTYPES: dict[str, torch.dtype] = {
     "fp16": torch.float16,

@@ -9,8 +9,7 @@ import nodes as host_nodes
 import pytest
 import torch
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile
-from craft_lora_pack.comfy_adapter.train.b4m import train_half
-from craft_lora_pack.comfy_adapter.train.merge import Merge, train_merge
+from craft_lora_pack.comfy_adapter.train.merge import Merge
 from craft_lora_pack.comfy_adapter.train.train import Captioned, How, Source
 from craft_lora_pack.comfy_adapter.use.router import Request, route
 from craft_lora_pack.craft_core.errors import CraftError
@@ -19,6 +18,7 @@ from craft_lora_pack.nodes.b4m import TrainB4M
 from craft_lora_pack.nodes.learn_merge import LearnMerge
 from safetensors.torch import load_file
 from small_world_models import load
+from trainings import train_half, train_merge
 
 HALF = {"rank": 4, "steps": 6, "batch_size": 2, "learning_rate": 0.02, "warmup": 0}
 WORDS = {"content": "a <c>sks animal</c> in flat style", "style": "a house in <s>zwx style</s>"}

@@ -20,7 +20,7 @@ from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.comfy_adapter.model.expert_encoder import lora_hash
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read
 from craft_lora_pack.comfy_adapter.train.denoiser import opened
-from craft_lora_pack.comfy_adapter.train.merge import Merge, dominated, train_merge
+from craft_lora_pack.comfy_adapter.train.merge import Merge, dominated
 from craft_lora_pack.comfy_adapter.train.run import target
 from craft_lora_pack.comfy_adapter.train.train import Captioned, How, Source
 from craft_lora_pack.craft_core.errors import CraftError
@@ -29,6 +29,7 @@ from craft_lora_pack.craft_core.training import LEARNED, Dataset, Example, Mergi
 from craft_lora_pack.craft_core.training.merges.duo_lora import masked_edits
 from craft_lora_pack.craft_core.types import ROLES, Branch
 from craft_lora_pack.nodes.learn_merge import LearnMerge
+from trainings import train_merge
 
 CONTENT, STYLE = "a_content.safetensors", "a_style.safetensors"
 FILES = (BranchFile(CONTENT, "content", 0.9), BranchFile(STYLE, "style", 0.6))

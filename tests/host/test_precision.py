@@ -18,7 +18,7 @@ from craft_lora_pack.comfy_adapter.train import precision
 from craft_lora_pack.comfy_adapter.train.denoiser import opened
 from craft_lora_pack.comfy_adapter.train.precision import AUTO, PRECISIONS, decide
 from craft_lora_pack.comfy_adapter.train.run import PageWatch, target
-from craft_lora_pack.comfy_adapter.train.train import Captioned, How, Source, train_lora
+from craft_lora_pack.comfy_adapter.train.train import Captioned, How, Source
 from craft_lora_pack.craft_core.training import TRAINING
 from craft_lora_pack.craft_core.training.loop import state_metadata
 from craft_lora_pack.craft_core.training.recipes.lora import branch_edit
@@ -30,6 +30,7 @@ from craft_lora_pack.nodes.training import TrainBasis, TrainLoRA
 from safetensors import safe_open
 from small_world_models import load
 from torch.utils._python_dispatch import TorchDispatchMode
+from trainings import train_lora
 
 from launcher.paths import ROOT
 

@@ -13,26 +13,23 @@ import pytest
 import tiny
 import torch
 from craft_lora_pack.comfy_adapter import headless
+from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.comfy_adapter.model.basis import apply_basis, load_basis
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read
-from craft_lora_pack.comfy_adapter.train import train
+from craft_lora_pack.comfy_adapter.train import basis as basis_reader
 from craft_lora_pack.comfy_adapter.train.data import Encoder, dataset
 from craft_lora_pack.comfy_adapter.train.run import target
-from craft_lora_pack.comfy_adapter.train.train import (
-    Captioned,
-    How,
-    Source,
-    train_basis,
-    train_lora,
-)
+from craft_lora_pack.comfy_adapter.train.train import Captioned, How, Source, identity
 from craft_lora_pack.comfy_adapter.use.router import Request, route
 from craft_lora_pack.craft_core.errors import CraftError
-from craft_lora_pack.craft_core.requests import Job, LoraData, ModelFiles, Picture, Stopped
+from craft_lora_pack.craft_core.requests import Job, ModelFiles, Picture, Stopped, TrainData
 from craft_lora_pack.craft_core.routing.layer_sets import resolve
+from craft_lora_pack.craft_core.training import TRAINING
 from craft_lora_pack.nodes.training import TrainBasis, TrainLoRA
 from safetensors import safe_open
 from safetensors.torch import load_file
 from small_world_models import STYLE, load
+from trainings import train_basis, train_lora
 
 LORA = {"rank": 2, "steps": 3, "batch_size": 2, "learning_rate": 1e-2, "warmup": 1}
 BASIS = {"r_max": 3, "r_min": 1, "steps": 2, "batch_size": 1, "warmup": 1}
@@ -101,7 +98,7 @@ def test_the_host_loads_every_key_of_a_trained_lora(world):
 def test_no_key_lies_outside_the_layer_set(world):
     trained = learn(world, "test/restricted")
     file = read(trained.name, world.model)
-    allowed = resolve(SETS, train.model_layers(world.model)).content
+    allowed = resolve(SETS, model_layers(world.model)).content
     assert file.layers.keys() <= allowed and not file.unmatched
     assert any(path.endswith("attn1.to_q") for path in file.layers)
 
@@ -190,7 +187,7 @@ def test_a_basis_is_the_base_models_by_hash_and_its_layers_are_the_models(world)
     trained = limit(world, "test/basis")
     basis = load_basis(trained.name)
     assert len(basis.base_model) == 64
-    assert basis.layers.keys() <= train.model_layers(world.model).keys()
+    assert basis.layers.keys() <= model_layers(world.model).keys()
     assert "without the perceptual term" in trained.report
 
 
@@ -200,7 +197,7 @@ def test_the_nodes_return_what_they_saved(world):
         "save_name": ["test/node"], "precision": ["fp32"], "gradient_checkpointing": [False],
         "resume": [False],
     }  # fmt: skip
-    knobs = {p.name: [p.default] for p in train.TRAINING["lora"].parameters}
+    knobs = {p.name: [p.default] for p in TRAINING["lora"].parameters}
     given = ([world.model], [world.clip], [world.vae])
     with torch.inference_mode():
         branches, state, losses, report = TrainLoRA.execute(
@@ -214,7 +211,7 @@ def test_the_nodes_return_what_they_saved(world):
     assert state.keys() == tensors(folder_paths.get_full_path("loras", branches[0].name)).keys()
     assert len(losses["loss"]) == 3 and "node_00001_" in report
     settings = {k: settings[k] for k in ("precision", "gradient_checkpointing", "resume")}
-    knobs = {p.name: [p.default] for p in train.TRAINING["basis"].parameters}
+    knobs = {p.name: [p.default] for p in TRAINING["basis"].parameters}
     knobs |= {name: [value] for name, value in BASIS.items()}
     with torch.inference_mode():
         limited, losses, report = TrainBasis.execute(
@@ -339,9 +336,11 @@ def test_ctrl_c_tells_where_the_partial_result_is(world, monkeypatch):
         raise KeyboardInterrupt
 
     with pytest.raises(Stopped) as stopped:
-        headless.train_lora(
-            Job(ModelFiles(), "test/told"), LoraData([picture], [], "content", SETS), LORA, watch
-        )
+        data = TrainData(
+            "lora", {"images": [picture], "prior": []}, (),
+            {"role": "content", "layer_sets": SETS},
+        )  # fmt: skip
+        headless.train(Job(ModelFiles(), "test/told"), data, LORA, watch)
     assert taken.read_bytes() == b"someone else's" and stopped.value.path != taken
     with safe_open(stopped.value.path, framework="pt") as file:
         assert file.metadata()["steps_done"] == "1"
@@ -372,8 +371,8 @@ def test_a_vgg_file_is_used_and_named(world, monkeypatch):
         def __call__(self, pictures, targets):
             return (pictures - targets).square().mean()
 
-    monkeypatch.setattr(train, "_vgg_path", lambda name: name)
-    monkeypatch.setattr(train, "read_vgg", lambda path: Squared())
+    monkeypatch.setattr(basis_reader, "_vgg_path", lambda name: name)
+    monkeypatch.setattr(basis_reader, "read_vgg", lambda path: Squared())
     with torch.inference_mode():
         trained = train_basis(
             source(world), Captioned([image(1)], ["a cat"]), Captioned([image(2)], ["a house"]),
@@ -384,9 +383,9 @@ def test_a_vgg_file_is_used_and_named(world, monkeypatch):
 
 def test_a_lora_on_the_model_is_part_of_its_identity(world):
     """Each patch of the host counts, with its strength; the plain model is its file alone."""
-    plain = train.identity(world.model)
+    plain = identity(world.model)
     named = {
-        strength: train.identity(
+        strength: identity(
             host_nodes.LoraLoader().load_lora(world.model, world.clip, STYLE, strength, 0.0)[0]
         )
         for strength in (1.0, 0.5)

@@ -33,11 +33,12 @@ from ..data import Moves
 from ..denoiser import Denoiser
 from ..loop import OPTIMISERS, Pace, Training
 from ..losses import Draw, denoising_loss
-from ..merge import Merging, Needs, Part, drawn, write_merged
+from ..merge import MERGE_SLOTS, Merging, Part, drawn, write_merged
 from ..plp import Plp, cut
 from ..recipes.b4m_half import BASIS, SHARE
 from ..recipes.lora import branch_edit
 from ..registry import DTYPES, LEARNED, Accumulate, Mirror, SaveAs, Shift
+from ..slots import Needs
 
 FUSED = "craft_b4m_fused"
 
@@ -79,7 +80,10 @@ def _require_half(branch: Branch, metadata: Mapping[str, str]) -> None:
         )
 
 
-@LEARNED.register("B4M (break-for-make)", paper=B4M, traits=Needs(loras=require_halves))
+NEEDS = Needs(MERGE_SLOTS, loras=require_halves)
+
+
+@LEARNED.register("B4M (break-for-make)", paper=B4M, traits=NEEDS)
 def b4m(
     denoiser: Denoiser,
     merging: Merging,

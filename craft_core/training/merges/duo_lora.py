@@ -46,8 +46,8 @@ from ..denoiser import Denoiser, Edit
 from ..loop import Pace, Training
 from ..losses import Draw, Noised
 from ..merge import (
+    MERGE_SLOTS,
     Merging,
-    Needs,
     Prompt,
     Update,
     answer,
@@ -57,6 +57,7 @@ from ..merge import (
     write_merged,
 )
 from ..registry import DTYPES, LEARNED, Accumulate, Mirror, SaveAs, Shift
+from ..slots import Needs
 
 Masks = Mapping[str, Tensor]  # layer -> (rank,)
 
@@ -82,7 +83,10 @@ def require_roles(branches: Sequence[Branch], metadata: Sequence[Mapping[str, st
         )
 
 
-@LEARNED.register("DuoLoRA", paper=DUO_LORA, traits=Needs(require_prompt, require_roles))
+NEEDS = Needs(MERGE_SLOTS, require_prompt, require_roles)
+
+
+@LEARNED.register("DuoLoRA", paper=DUO_LORA, traits=NEEDS)
 def duo_lora(
     denoiser: Denoiser,
     merging: Merging,

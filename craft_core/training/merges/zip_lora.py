@@ -32,8 +32,8 @@ from ..denoiser import Denoiser, Edit
 from ..loop import Pace, Training
 from ..losses import Draw
 from ..merge import (
+    MERGE_SLOTS,
     Merging,
-    Needs,
     answer,
     drawn,
     frozen_updates,
@@ -42,9 +42,10 @@ from ..merge import (
     write_merged,
 )
 from ..registry import DTYPES, LEARNED, Accumulate, Mirror, SaveAs, Shift
+from ..slots import Needs
 
 
-@LEARNED.register("ZipLoRA", paper=ZIP_LORA, traits=Needs())
+@LEARNED.register("ZipLoRA", paper=ZIP_LORA, traits=Needs(MERGE_SLOTS))
 def zip_lora(
     denoiser: Denoiser,
     merging: Merging,

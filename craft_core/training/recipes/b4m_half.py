@@ -30,7 +30,7 @@ from ...errors import CraftError
 from ...lora import write_lora
 from ...papers import B4M
 from ...registry import Knob
-from ...types import Factors, Role
+from ...types import ROLES, Factors, Role
 from ..data import Dataset, Moves
 from ..denoiser import Denoiser
 from ..loop import Pace, Training
@@ -38,8 +38,9 @@ from ..losses import Draw, Noised, denoising_loss
 from ..merge import drawn
 from ..plp import Plp, basis_id, can_be_cut, starts
 from ..registry import DTYPES, TRAINING, Accumulate, Mirror, SaveAs, Shift
+from ..slots import DataSlots, LayerSlot, Needs, PictureSlot, Place, RoleSlot
 from ..targets import attention_linears
-from .lora import Place, branch_edit
+from .lora import branch_edit
 
 Shapes = Mapping[str, tuple[int, ...]]  # layer -> weight shape
 
@@ -66,7 +67,52 @@ class Basis:
     seed: int
 
 
-@TRAINING.register("B4M half", paper=B4M)
+SLOTS = DataSlots(
+    command="b4m",
+    usage="--checkpoint FILE --images FILE ... --role content|style [flags]",
+    example=(
+        "--checkpoint sd_xl_base_1.0.safetensors",
+        "--images dog.png --caption 'a photo of sks dog' --size 1024x1024",
+        "--partners pictures/styles --role content --name dog",
+    ),
+    slots=(
+        RoleSlot(
+            "Which half: content or style. A pair needs one of each.",
+            "Which half: content or style. A pair needs one of each.",
+        ),
+        LayerSlot(default="all"),
+        PictureSlot(
+            "images",
+            "training",
+            "What to learn; one picture is enough.",
+            "What to learn: one image is enough.",
+            "a photo of sks dog",
+        ),
+        PictureSlot(
+            "partners",
+            "partner",
+            "Varied pictures of the other role, about five: styles for a content half, contents "
+            "for a style half.",
+            "Varied pictures of the other role, about five: styles for a content half, contents "
+            "for a style half. They keep out of this half what its own pictures only happen to "
+            "have.",
+            captions_tooltip="A caption for each partner image, or one for all.",
+            required=False,
+            expands=True,
+        ),
+    ),
+    save_name="craft/half",
+    state="b4m_{role}",
+    roles=ROLES,  # a pair acts on the same layers
+    arrange=lambda given: (
+        HalfPictures(given.pictures["images"], given.pictures.get("partners")),
+        given.place(ROLES),
+        given.base_model,
+    ),
+)
+
+
+@TRAINING.register("B4M half", paper=B4M, traits=Needs(SLOTS))
 def b4m_half(
     denoiser: Denoiser,
     pictures: HalfPictures,

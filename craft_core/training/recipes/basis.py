@@ -40,6 +40,7 @@ from ..denoiser import Denoiser, Edit, Example, LayerCall
 from ..loop import Pace, Training
 from ..losses import Draw, Noised, denoising_loss, noised
 from ..registry import TRAINING
+from ..slots import DataSlots, FileSlot, Needs, PictureSlot
 from ..targets import attention_linears, convolutions, trainable
 
 # Mean over layers of relu features of two pictures (B, 3, H, W) in [0, 1]: Eq. 16.
@@ -74,7 +75,47 @@ class Pairs:
         return self.content if role == "content" else self.style
 
 
-@TRAINING.register("Rank-limited basis", paper=CRAFT)
+SLOTS = DataSlots(
+    command="basis",
+    usage="--checkpoint FILE --content FILE ... --style FILE ... [flags]",
+    example=(
+        "--checkpoint sd_xl_base_1.0.safetensors",
+        "--content pictures/objects --style pictures/styles --size 1024x1024",
+        "--batch-size 1 --accumulate 8 --name sdxl_basis",
+    ),
+    slots=(
+        PictureSlot(
+            "content",
+            "content",
+            "paired with each style picture (N x M pairs, Eq. 5).",
+            "A picture a pair to learn content from, from the Pair Builder or Load Image.",
+            "a photo of a dog",
+        ),
+        PictureSlot(
+            "style",
+            "style",
+            "paired with each content picture (N x M pairs, Eq. 5).",
+            "A picture a pair to learn style from, in the same order.",
+            "a house in watercolor style",
+        ),
+        FileSlot(
+            "vgg",
+            "vgg",
+            "VGG-19 as a safetensors file, by its name in models/vgg or its path, for the "
+            "perceptual term. Default: trained without it.",
+            "A VGG-19 safetensors file in models/vgg for the perceptual term; none trains without "
+            "it.",
+        ),
+    ),
+    save_name="craft/basis",
+    folder="craft_bases",
+    crossed=("content", "style"),
+    limited=False,
+    reader="perceptual",
+)
+
+
+@TRAINING.register("Rank-limited basis", paper=CRAFT, traits=Needs(SLOTS))
 def basis(
     denoiser: Denoiser,
     pairs: Pairs,

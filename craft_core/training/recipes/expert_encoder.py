@@ -33,6 +33,7 @@ from ..denoiser import Denoiser, Edit, LayerCall
 from ..loop import Pace, Training
 from ..losses import Draw, Noised, denoising_loss, noised
 from ..registry import TRAINING, Accumulate, Mirror, Shift
+from ..slots import DataSlots, LayerSlot, LoraSlot, Needs, PictureSlot, UnmatchedSlot
 
 _LEARNED, _OTHER = 0, 1  # streams of a step's randomness
 
@@ -72,7 +73,66 @@ class Lessons:
     other: Phrased | None = None
 
 
-@TRAINING.register("Expert encoder", paper=CRAFT)
+def require_experts(strengths: Sequence[float]) -> None:
+    """CraftError unless there is a LoRA."""
+    if not strengths:
+        raise CraftError(
+            "There is neither a --content-lora nor a --style-lora",
+            "An encoder learns how much of each LoRA a phrase calls for",
+            "Name the LoRAs it is for",
+        )
+
+
+SLOTS = DataSlots(
+    command="encoder",
+    usage="--checkpoint FILE --images FILE ... --content-lora FILE --style-lora FILE [flags]",
+    example=(
+        "--checkpoint sd_xl_base_1.0.safetensors",
+        "--content-lora dog_00001_.safetensors --style-lora ink_00001_.safetensors",
+        "--images dog.png --caption '<c>a sks dog</c> in <s>ink style</s>'",
+        "--size 1024x1024 --name dog_in_ink",
+    ),
+    slots=(
+        LoraSlot(
+            "The LoRAs, from Load LoRA Branch or Train Content/Style LoRA: the same as in the "
+            "Router.",
+            require_experts,
+        ),
+        LayerSlot(auto=True),
+        UnmatchedSlot(
+            "Go without the LoRA keys and layer patterns that match nothing; they are reported.",
+            "Off: LoRA keys or layer patterns that match nothing are an error. On: they are "
+            "listed in the report and ignored.",
+        ),
+        PictureSlot(
+            "images",
+            "training",
+            "What the LoRAs were trained for. Captions mark their phrases: "
+            "'<c>a sks dog</c> in <s>watercolor style</s>'.",
+            "Pictures of what the LoRAs were trained for.",
+            "<c>a sks dog</c> in <s>watercolor style</s>",
+            "What the pictures show, phrases marked as for the Router: a line for each, one line "
+            "for all, or a list of texts.",
+        ),
+        PictureSlot(
+            "other",
+            "other",
+            "Other contents and styles, on which LoRAs that do not belong there learn to step "
+            "back; captions marked too.",
+            "Pictures of other contents and styles, on which LoRAs that do not belong there learn "
+            "to step back.",
+            captions_tooltip="A marked caption for each other image, or one for all, e.g. "
+            "'<c>a bicycle</c> in <s>sketch style</s>'.",
+            required=False,
+        ),
+    ),
+    save_name="craft/encoder",
+    folder="craft_encoders",
+    reader="experts",
+)
+
+
+@TRAINING.register("Expert encoder", paper=CRAFT, traits=Needs(SLOTS))
 def expert_encoder(
     denoiser: Denoiser,
     lessons: Lessons,

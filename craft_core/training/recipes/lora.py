@@ -21,12 +21,13 @@ from ...errors import CraftError
 from ...lora import write_lora
 from ...papers import CRAFT
 from ...registry import Knob
-from ...types import Factors, Role
+from ...types import Factors
 from ..data import Dataset, Moves, batch, choose, dropped
 from ..denoiser import Denoiser, Edit, LayerCall
 from ..loop import Pace, Training
 from ..losses import Draw, denoising_loss, noised
 from ..registry import DTYPES, TRAINING, Accumulate, Mirror, SaveAs, Shift
+from ..slots import DataSlots, LayerSlot, Needs, PictureSlot, Place, RoleSlot
 from ..targets import trainable
 
 _PICTURES, _PRIOR = 0, 1  # streams of a step's randomness
@@ -40,16 +41,50 @@ class Pictures:
     prior: Dataset | None = None
 
 
-@dataclass(frozen=True)
-class Place:
-    """The role a LoRA plays and the layers it may act on, named for the file's metadata."""
+SLOTS = DataSlots(
+    command="lora",
+    usage="--checkpoint FILE --images FILE ... --role content|style [flags]",
+    example=(
+        "--checkpoint sd_xl_base_1.0.safetensors",
+        "--images dog.png --caption 'a photo of sks dog' --size 1024x1024",
+        "--role content --layer-sets b-lora --steps 1000 --name dog",
+    ),
+    slots=(
+        RoleSlot(
+            "content learns on the content layers, style on the style layers.",
+            "content learns on the content layers, style on the style layers.",
+        ),
+        LayerSlot(),
+        PictureSlot(
+            "images",
+            "training",
+            "What to learn; one picture is enough.",
+            "What to learn: one image is enough.",
+            "a photo of sks dog",
+        ),
+        PictureSlot(
+            "prior",
+            "prior",
+            "Pictures to leave as they are (prior preservation), such as other dogs made by the "
+            "model itself.",
+            "Pictures to stay as they are (prior preservation), such as other dogs made by the "
+            "model itself.",
+            captions_tooltip="A caption for each prior image, or one for all.",
+            required=False,
+            expands=True,
+        ),
+    ),
+    save_name="craft/lora",
+    state="{role}",
+    arrange=lambda given: (
+        Pictures(given.pictures["images"], given.pictures.get("prior")),
+        given.place([given.role]),
+        given.base_model,
+    ),
+)
 
-    role: Role
-    layers: frozenset[str]
-    layer_set: str = ""
 
-
-@TRAINING.register("Content / style LoRA", paper=CRAFT)
+@TRAINING.register("Content / style LoRA", paper=CRAFT, traits=Needs(SLOTS))
 def lora(
     denoiser: Denoiser,
     pictures: Pictures,

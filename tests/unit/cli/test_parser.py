@@ -8,16 +8,11 @@ import pytest
 from craft_lora_pack.cli.command import parser_of
 from craft_lora_pack.cli.knob_flags import flag_of, knobs_of
 from craft_lora_pack.cli.main import COMMANDS
-from craft_lora_pack.cli.train import b4m as train_b4m
-from craft_lora_pack.cli.train import basis as train_basis
-from craft_lora_pack.cli.train import encoder as train_encoder
-from craft_lora_pack.cli.train import lora as train_lora
+from craft_lora_pack.cli.train.loras import experts
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.training import TRAINING
 
-RECIPES = {
-    one.COMMAND.words: one.RECIPE for one in (train_b4m, train_basis, train_encoder, train_lora)
-}
+RECIPES = {("train", one.traits.slots.command): one for one in TRAINING}
 REQUIRED = {
     "b4m": ["--images", "a.png", "--role", "content"],
     "basis": ["--content", "a.png", "--style", "b.png"],
@@ -117,8 +112,8 @@ def test_the_help_tells_every_knob(words, capsys):
 
 def test_a_lora_of_an_encoder_may_have_a_strength():
     given = ["--content-lora", "a.safetensors", "0.5", "--style-lora", "b.safetensors"]
-    experts = train_encoder.experts(parse(("train", "encoder"), *given))
-    assert [(one.file, one.role, one.strength) for one in experts] == [
+    read = experts(parse(("train", "encoder"), *given))
+    assert [(one.file, one.role, one.strength) for one in read] == [
         ("a.safetensors", "content", 0.5),
         ("b.safetensors", "style", 1.0),
     ]
@@ -128,7 +123,7 @@ def test_a_lora_of_an_encoder_may_have_a_strength():
 def test_a_strength_is_one_number(strength):
     given = ["--content-lora", "a.safetensors", *strength.split()]
     with pytest.raises(CraftError, match="--content-lora"):
-        train_encoder.experts(parse(("train", "encoder"), *given))
+        experts(parse(("train", "encoder"), *given))
 
 
 def test_a_flag_is_not_guessed_from_its_beginning(capsys):

@@ -6,7 +6,7 @@ import pytest
 from craft_lora_pack.cli.command import parser_of
 from craft_lora_pack.cli.knob_flags import chosen_method, flag_of
 from craft_lora_pack.cli.main import COMMANDS, main
-from craft_lora_pack.cli.train import merge as train_merge
+from craft_lora_pack.cli.train import commands as trainings
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.training import LEARNED
 
@@ -78,10 +78,10 @@ def asked(monkeypatch, tmp_path, *flags):
     calls = []
 
     class Host:
-        def train_merge(self, job, data, knobs, watch):
+        def train(self, job, data, knobs, watch):
             calls.append((job, data, knobs))
 
-    monkeypatch.setattr(train_merge, "run", lambda options, training: training(Host(), None))
+    monkeypatch.setattr(trainings, "run", lambda options, training: training(Host(), None))
     status = main([
         "train", "merge", "--checkpoint", "x.safetensors", "--content", str(tmp_path / "a.png"),
         "--content-caption", "a sks dog", "--style", str(tmp_path / "b.png"),
@@ -96,12 +96,12 @@ def test_the_host_is_asked_for_what_was_typed(monkeypatch, tmp_path):
         "--fused-prompt", "a sks dog in zwx style", "--fused-prompt", "a cat in zwx style",
         "--name", "mine",
     )  # fmt: skip
-    assert status == 0 and job.name == "mine" and data.method == "duo_lora"
+    assert status == 0 and job.name == "mine" and data.recipe == "duo_lora"
     assert [(e.file, e.role, e.strength) for e in data.experts] == [
         ("dog.safetensors", "content", 1.0), ("ink.safetensors", "style", 0.8),
     ]  # fmt: skip
-    assert data.fused_prompt == "a sks dog in zwx style\na cat in zwx style"
-    assert [one.caption for one in (*data.content, *data.style)] == [
+    assert data.choices["fused_prompt"] == "a sks dog in zwx style\na cat in zwx style"
+    assert [one.caption for one in (*data.pictures["content"], *data.pictures["style"])] == [
         "a sks dog", "a house in zwx style",
     ]  # fmt: skip
     assert knobs == LEARNED["duo_lora"].knobs({"cycle_weight": 0.5})

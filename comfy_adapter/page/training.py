@@ -1,0 +1,181 @@
+"""The inputs of a training's node, made of the data slots it declares, and what they bring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from comfy_api.latest import io
+
+from ...craft_core.registry import Method
+from ...craft_core.training.slots import (
+    DataSlots,
+    FileSlot,
+    LayerSlot,
+    LoraSlot,
+    PictureSlot,
+    RoleSlot,
+    TextSlot,
+    UnmatchedSlot,
+)
+from ...craft_core.types import ROLES
+from ..train.basis import vgg_files
+from ..train.data import check_texts
+from ..train.precision import AUTO, CHOICES
+from ..train.run import PageWatch
+from ..train.train import Captioned, Filled, How, Source
+from ..use.router import layer_set_text
+from .notice import tell
+from .sockets import Branches
+from .widgets import layer_set_menu, single, single_or_none
+
+
+def slot_inputs(slots: DataSlots, *names: str) -> list[io.Input]:
+    """The inputs of these names: a picture slot has two, another slot one of its key."""
+    made: dict[str, io.Input] = {}
+    for slot in slots.slots:
+        made |= {one.id: one for one in _inputs(slot)}
+    return [made[name] for name in names]
+
+
+def _inputs(slot: Any) -> list[io.Input]:
+    match slot:
+        case PictureSlot():
+            optional = not slot.required
+            images = io.Image.Input(slot.images_input, optional=optional, tooltip=slot.tooltip)
+            return [images, _captions(slot)]
+        case RoleSlot():
+            return [io.Combo.Input(slot.key, options=list(ROLES), tooltip=slot.tooltip)]
+        case LayerSlot():
+            return [layer_set_menu(slot.key, auto=slot.auto, default=slot.default)]
+        case LoraSlot():
+            return [Branches.Input(slot.key, tooltip=slot.tooltip)]
+        case TextSlot():
+            return [
+                io.String.Input(
+                    slot.key, multiline=True, default="", dynamic_prompts=False,
+                    placeholder=slot.example, tooltip=slot.tooltip,
+                )
+            ]  # fmt: skip
+        case UnmatchedSlot():
+            return [
+                io.Boolean.Input(
+                    slot.key, default=False, optional=True, advanced=True, tooltip=slot.tooltip
+                )
+            ]
+        case FileSlot():
+            return [io.Combo.Input(slot.key, options=vgg_files(), tooltip=slot.tooltip)]
+    raise AssertionError(f"no input for a {type(slot).__name__}")
+
+
+def _captions(slot: PictureSlot) -> io.Input:
+    usual = (
+        "What the pictures show: a line for each, one line for all, or a list of texts. "
+        f"For example '{slot.example}'. <c> and <s> may mark phrases; they are not learned."
+    )
+    shown = {"placeholder": slot.example} if slot.example else {}
+    plain = {} if slot.expands else {"dynamic_prompts": False}
+    return io.String.Input(
+        slot.captions_input, multiline=True, default="", optional=not slot.required,
+        tooltip=slot.captions_tooltip or usual, **shown, **plain,
+    )  # fmt: skip
+
+
+def source_inputs() -> list[io.Input]:
+    return [
+        io.Model.Input("model", tooltip="The model to train on; it is not changed. For LoRAs best "
+                       "the rank-limited one."),
+        io.Clip.Input("clip", tooltip="Encodes the captions."),
+        io.Vae.Input("vae", tooltip="Encodes the pictures."),
+    ]  # fmt: skip
+
+
+def save_name(default: str, folder: str) -> io.Input:
+    return io.String.Input(
+        "save_name", default=default,
+        tooltip=f"Name in output/{folder}; counted up, never over an existing file.",
+    )  # fmt: skip
+
+
+def how_inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "precision", options=list(CHOICES), default=AUTO, advanced=True,
+            tooltip="What the model computes in. auto: bf16 where the device has units for it, "
+            "else fp32; a training that resumes goes on as it began. bf16 needs half the memory "
+            "of fp32, and is many times slower on a device without units for it.",
+        ),
+        io.Boolean.Input(
+            "gradient_checkpointing", default=True, advanced=True,
+            tooltip="Keep less for the backward pass and compute it again: slower, much less "
+            "memory, the same result.",
+        ),
+        io.Boolean.Input(
+            "resume", default=False,
+            tooltip="Go on from where a training of this name was stopped, or towards more steps. "
+            "Off: begin afresh.",
+        ),
+    ]  # fmt: skip
+
+
+def check_inputs(slots: DataSlots, given: Mapping[str, Any], menu: Any = "") -> bool | str:
+    """What validate_inputs says of a training before it is queued.
+
+    given: save_name and the captions, as the host hands them over. menu: layer_sets, which the
+    host hands over asked for or not; None where the menu has no such entry.
+    """
+    if menu is None:
+        return "layer_sets: choose an entry of the menu."
+    captions = {
+        slot.noun: given[slot.captions_input]
+        for slot in slots.of(PictureSlot)
+        if slot.captions_input in given
+    }
+    return check_texts(single_or_none(given["save_name"]), captions)
+
+
+def filled_slots(
+    slots: DataSlots, given: Mapping[str, Any]
+) -> tuple[Source, Filled, dict[str, Any]]:
+    """(the model and its parts, the slots, the other inputs) of what a node's execute is given.
+
+    given: its locals(), with `cls`, and `settings` for the inputs that it does not name.
+    """
+    rest = {**given, **given["settings"]}
+    del rest["cls"], rest["settings"]
+    pictures: dict[str, Captioned] = {}
+    for slot in slots.of(PictureSlot):
+        images: Sequence = rest.pop(slot.images_input, None) or ()
+        captions: Sequence = rest.pop(slot.captions_input, None) or ()
+        if images or slot.required:
+            pictures[slot.key] = Captioned(images, captions)
+    own = single(rest)
+    source = Source(own.pop("model"), own.pop("clip"), own.pop("vae"))
+    loras = [lora for slot in slots.of(LoraSlot) for lora in own[slot.key]]
+    choices = {
+        slot.key: _choice(slot, own)
+        for slot in slots.slots
+        if not isinstance(slot, PictureSlot | LoraSlot)
+    }
+    return source, Filled(pictures, loras, choices), own
+
+
+def _choice(slot: Any, own: Mapping[str, Any]) -> Any:
+    if isinstance(slot, LayerSlot):
+        return layer_set_text(own[slot.key])
+    return own.get(slot.key, False) if isinstance(slot, UnmatchedSlot) else own[slot.key]
+
+
+def knobs_in(method: Method, own: Mapping[str, Any]) -> dict[str, Any]:
+    return {parameter.name: own[parameter.name] for parameter in method.parameters}
+
+
+def how(own: Mapping[str, Any], shown: PageWatch) -> How:
+    return How(
+        own["save_name"], own["resume"], own["precision"], own["gradient_checkpointing"],
+        shown.warn,
+    )  # fmt: skip
+
+
+def watch(node: type[io.ComfyNode], steps: int) -> PageWatch:
+    return PageWatch(steps, lambda text: tell(node, text))

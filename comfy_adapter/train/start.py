@@ -1,0 +1,75 @@
+"""Begin any training on a MODEL of the host, from the filled data slots of its recipe.
+
+A recipe that only needs pictures, a role and layers declares how they become its arguments, and
+is read by `_plain`. The few that need more of the host name a reader below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ...craft_core.registry import Method
+from ...craft_core.training import Given
+from ...craft_core.training.slots import LAYERS, ROLE, LayerSlot
+from ...craft_core.types import ROLES
+from .basis import read_pairs
+from .denoiser import opened
+from .encoder import read_experts
+from .merge import read_merging
+from .run import Watch, target
+from .train import (
+    Filled,
+    How,
+    Prepared,
+    Source,
+    Trained,
+    datasets,
+    identity,
+    layers_of,
+    one_line,
+    precision_of,
+    trained,
+)
+
+Reader = Callable[[Source, Method, Filled, Mapping[str, Any]], Prepared]
+
+
+def train(
+    source: Source,
+    method: Method,
+    filled: Filled,
+    knobs: Mapping[str, Any],
+    how: How,
+    watch: Watch,
+) -> Trained:
+    """Train to the end: output/<folder of the slots>/<save_as>_00001_.safetensors."""
+    settings, slots = method.knobs(dict(knobs)), method.traits.slots
+    part = slots.state.format(role=filled.choices.get(ROLE, ""), method=method.key)
+    place = target(how.save_as, slots.folder, part)
+    prepared = READERS[slots.reader](source, method, filled, settings)
+    precision = precision_of(how, place, source.model)
+    with opened(source.model, prepared.vae, precision.name, how.checkpointing) as denoiser:
+        training = method.function(denoiser, *prepared.data(denoiser), **settings)
+        return trained(training, place, how, precision, watch, prepared)
+
+
+def _plain(source: Source, method: Method, filled: Filled, settings: Mapping[str, Any]) -> Prepared:
+    slots = method.traits.slots
+    layers, note, asked = {}, "", ""
+    if slots.of(LayerSlot):
+        asked = filled.choices[LAYERS]
+        layers, note = layers_of(asked, source.model)
+    given = Given(
+        datasets(source, method, filled), filled.choices.get(ROLE, ROLES[0]), layers,
+        one_line(asked), identity(source.model),
+    )  # fmt: skip
+    return Prepared(lambda denoiser: slots.arrange(given), [note])
+
+
+READERS: Mapping[str, Reader] = {
+    "": _plain,
+    "perceptual": read_pairs,
+    "experts": read_experts,
+    "merging": read_merging,
+}
