@@ -179,6 +179,12 @@ class ComfyPage:
         return path
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The file that takes longest goes first, so that no worker is left alone with it."""
+    items.sort(key=lambda item: item.path.name != "test_workflows.py")
+
+
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the screenshots."""

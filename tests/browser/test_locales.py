@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scenes import ALONE, once
+from scenes import ALONE, MEASURED, once
 
 from launcher.paths import ROOT
 
@@ -132,6 +132,7 @@ def shows(page, node: str, text: str) -> None:
 
 
 def tooltip_at(page, widget: str) -> str:
+    page.wait_for_function(MEASURED)  # what the node draws moves the widgets below it
     x, y = page.evaluate(PLACE, widget)
     page.mouse.move(x, y - 1)
     page.mouse.move(x, y)
