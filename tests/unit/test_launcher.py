@@ -16,6 +16,7 @@ import threading
 import time
 from pathlib import Path
 
+import fake_comfyui
 import pytest
 
 from craft_core.remote import client
@@ -449,6 +450,28 @@ def test_saved_pictures_come_before_previews():
     both = client.Result("", {"1": {"images": [preview]}, "2": {"images": [saved]}})
     assert both.files() == [saved]
     assert client.Result("", {"1": {"images": [preview]}}).files() == [preview]
+
+
+def test_events_of_a_prompt_that_ended_before_it_was_followed_are_shown():
+    """As on a busy machine, where a short prompt is through before its client asks."""
+    seen = []
+    with fake_comfyui.FakeComfyUI() as fake:
+        connection = client.Client(fake.url)
+        with connection.listening() as events:
+            assert until(lambda: fake._sockets)
+            prompt_id = connection.queue(fake_comfyui.PROMPT, prompt_id="a")
+            assert until(lambda: fake.history)
+            connection.follow(events, prompt_id, lambda kind, data: seen.append(kind), 30)
+    assert seen == ["executing", "progress"] * len(fake_comfyui.PROMPT) + ["execution_success"]
+
+
+def until(state) -> bool:
+    """Wait for a state, which a test's failure reports when it does not come."""
+    for _ in range(600):
+        if state():
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def test_the_loopback_is_never_asked_through_a_proxy(monkeypatch):
