@@ -546,6 +546,20 @@ def test_a_files_tests_run_on_one_worker_in_their_order(tmp_path):
     assert run_tests(tmp_path, workers=2)
 
 
+def test_long_files_are_begun_first(tmp_path, capfd):
+    for name in ("test_first.py", "test_workflows.py"):
+        (tmp_path / name).write_text("def test_it(): pass")
+    assert run_tests(tmp_path, "-vv")
+    said = capfd.readouterr().out
+    assert said.index("test_workflows.py::test_it") < said.index("test_first.py::test_it")
+
+
+def test_every_file_to_begin_with_is_there(pytestconfig):
+    conftest = pytestconfig.pluginmanager.get_plugin(str(paths.ROOT / "tests" / "conftest.py"))
+    names = {path.name for path in (paths.ROOT / "tests").rglob("test_*.py")}
+    assert set(conftest.LONGEST_FIRST) <= names
+
+
 def test_sweeps_run_only_when_all_is_asked_for(tmp_path, capfd):
     source = "import pytest\ndef test_a(): pass\n@pytest.mark.sweep\ndef test_b(): assert 0"
     (tmp_path / "test_it.py").write_text(source)
