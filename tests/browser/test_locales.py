@@ -235,8 +235,9 @@ def test_the_drawings_follow_a_change_of_the_language(demo):
 @pytest.mark.parametrize("node", ["CRAFTTimestepSchedule", "CRAFTLearnMerge"])
 def test_the_help_is_in_chinese(second, page, node):
     page.mouse.click(*page.evaluate(ALONE, node))
-    page.get_by_test_id("info-button").click()
+    page.wait_for_function(MEASURED)
     help_page = page.locator(".node-help-content")
+    page.get_by_test_id("info-button").dispatch_event("click")  # the button moves with the node
     title, *lines = (ROOT / "web" / "docs" / node / "zh.md").read_text("utf-8").splitlines()
     help_page.get_by_role("heading", name=title.removeprefix("# "), exact=True).wait_for()
     shown = help_page.inner_text()
