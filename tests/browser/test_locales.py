@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scenes import ALONE, MEASURED, once
+from scenes import MEASURED, once
 
 from launcher.paths import ROOT
 
@@ -233,13 +233,9 @@ def test_the_drawings_follow_a_change_of_the_language(demo):
 
 
 @pytest.mark.parametrize("node", ["CRAFTTimestepSchedule", "CRAFTLearnMerge"])
-def test_the_help_is_in_chinese(second, page, node):
-    page.mouse.click(*page.evaluate(ALONE, node))
-    page.wait_for_function(MEASURED)
-    help_page = page.locator(".node-help-content")
-    page.get_by_test_id("info-button").dispatch_event("click")  # the button moves with the node
+def test_the_help_is_in_chinese(second, node):
     title, *lines = (ROOT / "web" / "docs" / node / "zh.md").read_text("utf-8").splitlines()
-    help_page.get_by_role("heading", name=title.removeprefix("# "), exact=True).wait_for()
+    help_page = second.help_of(node, title.removeprefix("# "))
     shown = help_page.inner_text()
     headings = [line.removeprefix("## ") for line in lines if line.startswith("## ")]
     assert headings and [heading for heading in headings if heading not in shown] == []
