@@ -370,7 +370,8 @@ def execute(world, **changes):
     knobs = LEARNED[method].knobs({"steps": 2})
     settings = {
         "branches": FILES, "fused_prompt": PROMPT, "save_name": "merge/learned",
-        "precision": "auto", "gradient_checkpointing": True, "resume": False, "allow_unmatched": False, **changes,
+        "precision": "auto", "gradient_checkpointing": True, "resume": False,
+        "allow_unmatched": False, **changes,
     }  # fmt: skip
     lists = {name: [value] for name, value in settings.items()}
     menu = {"method": [method], **{name: [value] for name, value in knobs.items()}}
