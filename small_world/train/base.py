@@ -58,12 +58,13 @@ class Settings:
     first: int | None = None  # renders to wait for before the first step
     workers: int | None = None
     save_seconds: float = 600.0
-    compile: bool = True
+    compile: bool = False
+    record: bool = True  # on a card: start each step as a whole, see device.RecordedStep
     seed: int = 0
 
 
 DEFAULTS = {
-    "cuda": {"steps": 15_000, "batch": 512, "rate": 1.5e-3, "pictures": 1_000_000, "first": 40_000},
+    "cuda": {"steps": 25_000, "batch": 128, "rate": 8e-4, "pictures": 1_000_000, "first": 20_000},
     "cpu": {"steps": 100_000, "batch": 16, "rate": 8e-4, "pictures": 300_000, "first": 8_000},
 }
 
@@ -117,10 +118,13 @@ class BaseTraining:
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        recorded = self.device.type == "cuda" and self.settings.record
+        rate = torch.tensor(self.rate, device=self.device) if recorded else self.rate
         self.optimiser = torch.optim.AdamW(
-            self.parameters, self.rate, betas=(0.9, 0.98), weight_decay=0.01,
-            fused=self.device.type == "cuda",
+            self.parameters, rate, betas=(0.9, 0.98), weight_decay=0.01,
+            fused=self.device.type == "cuda", capturable=recorded,
         )  # fmt: skip
+        self.learn = devices.RecordedStep(self._learn) if recorded else self._learn
         self.average = [p.detach().clone() for p in self.parameters]
         self.good = [p.detach().clone() for p in self.parameters]
         self.generator = torch.Generator(self.device).manual_seed(self.settings.seed)
@@ -216,24 +220,37 @@ class BaseTraining:
     def train_step(self) -> None:
         if self.step % 4 == 0:
             self.pool.add(self.farm.ready())
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.learning_rate()
+        self._set_rate(self.learning_rate())
         half = self.at_half_size()
         size = self.batch * HALF_BATCHES if half else self.batch
         images, ids = self.pool.batch(size, self.generator)
         images = torch.nn.functional.avg_pool2d(images, 2) if half else images
         context, vector = self.encode.encode(self._captions(ids))
-        loss = v_loss(self.train_predict, self.levels, images, context, vector, self.generator)
+        steps = self.levels.draw(size, self.generator)
+        noise = torch.randn(images.shape, generator=self.generator, device=self.device)
+        loss = self.learn(images, context, vector, steps, noise)
+        decay = min(DECAY, 1 - REMEMBERED / self.total, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+            self.running.lerp_(loss, 0.02)
+        self.step += 1
+        self.shown += size
+
+    def _learn(self, images, context, vector, steps, noise) -> torch.Tensor:
+        """One step of the optimiser; the loss."""
+        loss = v_loss(self.train_predict, self.levels, images, context, vector, steps, noise)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, CLIP)
         self.optimiser.step()
-        decay = min(DECAY, 1 - REMEMBERED / self.total, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
-            self.running.lerp_(loss.detach(), 0.02)
-        self.step += 1
-        self.shown += size
+        return loss.detach()
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self.optimiser.param_groups:
+            if isinstance(group["lr"], torch.Tensor):  # a recorded step reads it from its place
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
     def _captions(self, ids: torch.Tensor) -> torch.Tensor:
         """One caption of each render, a share DROP of them empty: (B, CAPTIONS, L) -> (B, L)."""
@@ -254,7 +271,9 @@ class BaseTraining:
             print(f"base: the loss at step {self.step} is not finite; half the rate", flush=True)
             for target in ([p.detach() for p in self.parameters], self.average):
                 torch._foreach_copy_(target, self.good)
-        self.optimiser.state.clear()
+        for state in self.optimiser.state.values():
+            for value in state.values():
+                value.zero_()
         self.running.fill_(0.1)
         self.brake *= 0.5
 
@@ -321,7 +340,10 @@ class BaseTraining:
         self.unet.load_state_dict(state["unet"])
         self.text_model.load_state_dict(state["text"])
         self.average = [state["average"][name] for name, _ in self.unet.named_parameters()]
+        groups = [{k: g[k] for k in ("lr", "capturable")} for g in self.optimiser.param_groups]
         self.optimiser.load_state_dict(state["optimiser"])
+        for group, own in zip(self.optimiser.param_groups, groups, strict=True):
+            group.update(own)  # this device's, whichever wrote the file
         step, shown, self.seconds, self.loss, self.brake, total, half = state["place"].tolist()
         self.step, self.shown, self.total, self.half_steps = (
             int(value) for value in (step, shown, total, half)
