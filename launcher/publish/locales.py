@@ -1,11 +1,12 @@
-"""The locale files of the host's page: English as the schemas say it, others by a table of phrases.
+"""The locale files of the host's page: English from the schemas, others by a table of phrases.
 
 The page finds a node's texts under its id, its inputs by name and its outputs by number; an input
 of a menu, such as method.gamma, is method_gamma there. It compiles names and descriptions as
 messages, in which some characters are syntax, and shows tooltips as they are.
 
-What the pack's own scripts write in the page stands in them as say("..."), and in main.json under
-that English. The page itself looks up the label of a command: by its id, and in menus by itself.
+Texts that the pack's own scripts show are written in them as say("..."), and main.json has the
+translation of each under its English. The page itself looks up the label of a command: under the
+command's id, and in menus under the English label.
 """
 
 import json
@@ -35,8 +36,10 @@ _COMMAND = re.compile(
 
 
 class Phrases:
-    """A language's words for names, line by line for nodes' texts, and for what scripts say;
-    English for what it lacks."""
+    """A language's phrases: for names, for each line of nodes' texts, and for what scripts say.
+
+    What it lacks is English.
+    """
 
     def __init__(
         self, names: dict[str, str], texts: dict[str, str], said: dict[str, str] | None = None
@@ -67,7 +70,7 @@ class Phrases:
 
 
 def read_phrases(language: Path) -> Phrases:
-    """The table of a language's folder; an empty one where it has none, as English."""
+    """The table in a language's folder; an empty one where there is none, as for English."""
     file = language / PHRASES
     tables = _read(file) if file.is_file() else {"names": {}, "texts": {}}
     return Phrases(**tables)
@@ -79,7 +82,7 @@ def definitions(nodes: dict[str, dict[str, Any]], phrases: Phrases) -> dict[str,
 
 
 def main_texts(language: Path, phrases: Phrases) -> dict[str, Any]:
-    """main.json in one language: as it is, with what the scripts say anew."""
+    """main.json in one language: what is there, with the scripts' texts written again."""
     file = language / MAIN
     kept = _read(file) if file.is_file() else {}
     labels = command_labels(SCRIPTS).values()
