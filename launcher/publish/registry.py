@@ -44,7 +44,8 @@ SERVED = (
     *(f"small_world/models/craft_{kind}" for kind in ("bases", "encoders")),
 )
 WEIGHTS = "small_world/models/"
-OURS = {"craft_core", "comfy_adapter", "launcher", "small_world"}  # a bare `nodes` is the host's
+# The rooms without `nodes`: imported by that name alone, it is the host's.
+OURS = {"client", "cli", "craft_core", "comfy_adapter", "launcher", "small_world"}
 OF_RUN_PY = ("launcher/", "run.py")  # what ComfyUI never loads
 ACCELERATORS = {
     "GPU :: NVIDIA CUDA",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import sys
@@ -175,3 +176,50 @@ def test_a_table_cell_is_a_phrase(page):
     rows = re.findall(r"^\|(.+)\|$", text_of(page), re.M)
     cells = [cell for row in rows for cell in re.split(r"(?<!\\)\|", row)]
     assert [cell for cell in cells if len(cell.split()) > MOST_WORDS] == []
+
+
+ADAPTER = ROOT / "comfy_adapter"
+
+
+def rooms_of_adapter() -> dict[str, set[str]]:
+    """What each folder of the adapter, and headless.py, imports of the others."""
+    found: dict[str, set[str]] = {}
+    for file in ADAPTER.rglob("*.py"):
+        here = file.relative_to(ADAPTER).parts
+        if here == ("__init__.py",):
+            continue
+        room = found.setdefault(here[0] if len(here) == 1 else f"{here[0]}/", set())
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == len(here):
+                room.add((node.module or "").split(".")[0])
+    return found
+
+
+def rows_below(heading: str) -> list[list[str]]:
+    """The rows of the table of docs/architecture.md whose first cell is `heading`."""
+    table = text_of(ROOT / "docs" / "architecture.md").partition(f"| {heading} |")[2]
+    lines = table.split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_architecture_page_has_the_imports_inside_the_adapter():
+    said = {
+        SPAN.findall(folder)[0]: set(SPAN.findall(imported))
+        for folder, _, imported in rows_below("folder")
+    }
+    assert said == rooms_of_adapter()
+
+
+def test_the_architecture_page_has_every_folder_of_code():
+    said = {span for room, *_ in rows_below("room") for span in SPAN.findall(room)}
+    folders = {f"{file.parent.name}/" for file in ROOT.glob("*/__init__.py")}
+    assert folders | {"web/", "tests/", "benchmarks/", "run.py"} == said
+
+
+def test_the_architecture_page_has_every_part_of_the_core():
+    page = text_of(ROOT / "docs" / "architecture.md")
+    levels = page.partition("**Inside the core**")[2].partition("**Inside the adapter**")[0]
+    said = set(SPAN.findall(levels))
+    parts = {file.stem for file in (ROOT / "craft_core").glob("[!_]*.py")}
+    parts |= {file.parent.name for file in (ROOT / "craft_core").glob("*/__init__.py")}
+    assert parts <= said
