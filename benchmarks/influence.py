@@ -55,11 +55,11 @@ from craft_lora_pack.comfy_adapter.train.run import target  # noqa: E402
 from craft_lora_pack.comfy_adapter.train.start import train as start_training  # noqa: E402
 from craft_lora_pack.comfy_adapter.train.train import (  # noqa: E402
     Captioned,
-    Filled,
+    FilledSlots,
     How,
-    Source,
+    ModelParts,
 )
-from craft_lora_pack.comfy_adapter.use.router import Request, route  # noqa: E402
+from craft_lora_pack.comfy_adapter.use.router import RouterRequest, route  # noqa: E402
 from craft_lora_pack.craft_core.projection import (  # noqa: E402
     Basis,
     LayerBasis,
@@ -130,7 +130,7 @@ class Bench:
         pictures = {"content": _captioned(shown), "style": _captioned(others)}
         return start_training(
             self._source(self.world.model), TRAINING["basis"],
-            Filled(pictures, (), {"vgg": "none"}), knobs, how, lambda training: None,
+            FilledSlots(pictures, (), {"vgg": "none"}), knobs, how, lambda training: None,
         ).name  # fmt: skip
 
     def _random_basis(self, how: How) -> str:
@@ -160,7 +160,7 @@ class Bench:
 
         def train(how: How) -> str:
             choices = {"role": role, "layer_sets": LAYER_SETS}
-            filled = Filled({"images": Captioned([picture], [caption])}, (), choices)
+            filled = FilledSlots({"images": Captioned([picture], [caption])}, (), choices)
             return start_training(
                 self._source(model), TRAINING["lora"], filled, knobs, how, lambda training: None,
             ).name  # fmt: skip
@@ -168,8 +168,8 @@ class Bench:
         file = self._kept(f"influence/{kind.split()[0]}_{role}_{name}", "loras", train)
         return Learned(name, file, picture)
 
-    def _source(self, model: Any) -> Source:
-        return Source(model, self.world.clip, self.world.vae)
+    def _source(self, model: Any) -> ModelParts:
+        return ModelParts(model, self.world.clip, self.world.vae)
 
     def _kept(self, prefix: str, folder: str, make: Callable[[How], str]) -> str:
         """A file's name; made only where an earlier run did not."""
@@ -185,7 +185,7 @@ class Bench:
     def sample(self, model: Any, files: list[BranchFile], prompt: str, asymmetric: bool):
         """(seeds, 3, 64, 64) in [-1, 1]."""
         layer_sets = "all" if self.options.shipped else LAYER_SETS
-        request = Request(prompt, tuple(files), layer_sets, {"method": "craft"})
+        request = RouterRequest(prompt, tuple(files), layer_sets, {"method": "craft"})
         routed = route(model, self.world.clip, request)
         negative = self.world.encode("")
         cfg = self.options.cfg

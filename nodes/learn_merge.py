@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..comfy_adapter.model.lora_files import BranchFile
-from ..comfy_adapter.page.sockets import Branches, LoraModel, LossMap
+from ..comfy_adapter.page.sockets import BranchesSocket, LoraModelSocket, LossMapSocket
 from ..comfy_adapter.page.training import (
     check_inputs,
     filled_slots,
@@ -49,10 +49,10 @@ class LearnMerge(io.ComfyNode):
                 *slot_inputs(MERGE_SLOTS, "allow_unmatched"),
             ],
             outputs=[
-                Branches.Output("branches_out", display_name="branches",
-                                tooltip="The merged LoRA alone, as a content branch."),
-                LoraModel.Output("lora_model", tooltip="For the host's Load LoRA Model."),
-                LossMap.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
+                BranchesSocket.Output("branches_out", display_name="branches",
+                                      tooltip="The merged LoRA alone, as a content branch."),
+                LoraModelSocket.Output("lora_model", tooltip="For the host's Load LoRA Model."),
+                LossMapSocket.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
                 io.String.Output("report", tooltip="The saved file, the losses, the settings."),
             ],
         )  # fmt: skip

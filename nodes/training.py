@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..comfy_adapter.model.basis import apply_basis, load_basis
 from ..comfy_adapter.model.lora_files import BranchFile
-from ..comfy_adapter.page.sockets import CATEGORY, Branches, LoraModel, LossMap
+from ..comfy_adapter.page.sockets import CATEGORY, BranchesSocket, LoraModelSocket, LossMapSocket
 from ..comfy_adapter.page.training import (
     check_inputs,
     filled_slots,
@@ -54,7 +54,7 @@ class TrainBasis(io.ComfyNode):
             outputs=[
                 io.Model.Output("limited_model", display_name="model",
                                 tooltip="The model with both subspaces projected out."),
-                LossMap.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
+                LossMapSocket.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
                 io.String.Output("report", tooltip="The saved file, the losses, the settings."),
             ],
         )  # fmt: skip
@@ -97,13 +97,15 @@ class TrainLoRA(io.ComfyNode):
                 *knob_widgets(LORA),
                 *how_inputs(),
                 *slot_inputs(LORA.traits.slots, "prior_images", "prior_captions"),
-                Branches.Input("branches", optional=True, tooltip="Branches to add this one to."),
+                BranchesSocket.Input(
+                    "branches", optional=True, tooltip="Branches to add this one to."
+                ),
             ],
             outputs=[
-                Branches.Output("branches_out", display_name="branches",
-                                tooltip="For the Router's extra_branches."),
-                LoraModel.Output("lora_model", tooltip="For the host's Load LoRA Model."),
-                LossMap.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
+                BranchesSocket.Output("branches_out", display_name="branches",
+                                      tooltip="For the Router's extra_branches."),
+                LoraModelSocket.Output("lora_model", tooltip="For the host's Load LoRA Model."),
+                LossMapSocket.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
                 io.String.Output("report", tooltip="The saved file, the losses, the settings."),
             ],
         )  # fmt: skip

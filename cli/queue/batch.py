@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ...client.client import Client, Result
+from ...client.client import Client, PromptResult
 from ...client.errors import RemoteError, ServerGone
 from ...client.progress import RunProgress
 from .journal import Journal
@@ -23,7 +23,7 @@ _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 
 
 @dataclass
-class Outcome:
+class BatchCounts:
     """How many jobs made their files, were made before, and failed."""
 
     done: int = 0
@@ -41,9 +41,9 @@ class Batch:
     workflow: str
     cancel_on_interrupt: bool = False
 
-    def run(self, jobs: list[Job]) -> Outcome:
+    def run(self, jobs: list[Job]) -> BatchCounts:
         """All jobs that are not done yet. ServerGone and KeyboardInterrupt end it half-way."""
-        outcome = Outcome()
+        outcome = BatchCounts()
         with Display(len(jobs)) as display:
             for number, job in enumerate(jobs):
                 display.begin(number, job)
@@ -83,7 +83,7 @@ class Batch:
         self.journal.done(job, names)
         return names
 
-    def _result(self, job: Job, show: Callable[[str, dict[str, Any]], None]) -> Result:
+    def _result(self, job: Job, show: Callable[[str, dict[str, Any]], None]) -> PromptResult:
         """Queue the job, or pick it up where an earlier command left it on the server."""
         known = self.journal.prompt_id(job)
         waits = known is not None and self.client.will_finish(known)

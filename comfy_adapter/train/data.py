@@ -14,7 +14,7 @@ from ...craft_core.training import Condition, Dataset, Example
 from .run import require_name
 
 
-class Encoder:
+class ExampleEncoder:
     """The VAE, the text encoder and the latent scale that belong to one MODEL."""
 
     def __init__(self, model: Any, clip: Any, vae: Any) -> None:
@@ -106,7 +106,7 @@ def pictures(batches: Sequence[Tensor], what: str) -> list[Tensor]:
 
 
 def dataset(
-    encoder: Encoder,
+    encoder: ExampleEncoder,
     batches: Sequence[Tensor],
     texts: Sequence[str],
     what: str = "training",

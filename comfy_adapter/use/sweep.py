@@ -20,7 +20,7 @@ from ..draw.activity import Activity, activity_sheet
 from ..engine.engine import ASYMMETRIC, noise_levels
 from ..engine.modules import model_layers
 from ..model.lora_files import apply_stack, read
-from .router import Request, Routed, Shared, route
+from .router import Routed, RouterRequest, Shared, route
 
 _SCHEDULER = "normal"
 
@@ -42,7 +42,7 @@ def method_lines(text: str) -> tuple[Line, ...]:
 
 
 def sweep(
-    model: Any, clip: Any, methods: str, request: Request, steps: int, stack: Sequence = ()
+    model: Any, clip: Any, methods: str, request: RouterRequest, steps: int, stack: Sequence = ()
 ) -> Sweep:
     """Route `request` by every method listed; the MODELs share the LoRAs' factors.
 

@@ -32,7 +32,7 @@ def _no_text_encoders(shares: Sequence[float], dtype: torch.dtype) -> Mapping[st
 
 
 @dataclass(frozen=True)
-class Part:
+class MergePart:
     """One LoRA of a merge. branch: its strength counts. pictures: what it was trained for, under
     its own captions. source: the SHA-256 of its file. metadata: the file's."""
 
@@ -61,7 +61,7 @@ class Merging:
     strengths, by the keys the file has them under.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[MergePart, ...]
     fused: tuple[Prompt, ...] = ()
     content_layers: frozenset[str] = frozenset()
     style_layers: frozenset[str] = frozenset()
@@ -188,7 +188,7 @@ MERGE_SLOTS = DataSlots(
 )
 
 
-def frozen_updates(part: Part, denoiser: Denoiser) -> dict[str, Factors]:
+def frozen_updates(part: MergePart, denoiser: Denoiser) -> dict[str, Factors]:
     """The part's layers in the model's order, each as one update on the model's device.
 
     The branch's strength goes into the scale; slices of a fused layer become one update of all its

@@ -91,7 +91,7 @@ class Pack:
         return (self.root / name).read_text("utf-8")
 
 
-Rule = Callable[[Pack], list[str]]
+PackRule = Callable[[Pack], list[str]]
 
 
 def read_pack(root: Path) -> Pack:
@@ -380,7 +380,7 @@ def _absolute_imports(tree: ast.Module) -> set[str]:
     return {one.split(".")[0] for one in names}
 
 
-RULES: tuple[Rule, ...] = (
+RULES: tuple[PackRule, ...] = (
     name,
     version,
     changelog,

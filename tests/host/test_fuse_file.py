@@ -29,7 +29,7 @@ from craft_lora_pack.comfy_adapter.engine import engine
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read
 from craft_lora_pack.comfy_adapter.use.fuse_file import METHODS, FuseRequest, fuse
-from craft_lora_pack.comfy_adapter.use.router import Request, planned
+from craft_lora_pack.comfy_adapter.use.router import RouterRequest, planned
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.fusion.compose import compose
@@ -85,7 +85,7 @@ def loaded(model, state):
 
 
 def routed(model, method):
-    request = Request("<c>a</c> <s>b</s>", BRANCHES, "all", method)
+    request = RouterRequest("<c>a</c> <s>b</s>", BRANCHES, "all", method)
     files = [read(b.name, model) for b in BRANCHES]
     made = planned(model, request, parse(request.prompt), files)
     return engine.attach(model, made.bank, compose(made.gates, made.bank))

@@ -22,10 +22,17 @@ from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read
 from craft_lora_pack.comfy_adapter.train.denoiser import opened
 from craft_lora_pack.comfy_adapter.train.merge import Merge, dominated
 from craft_lora_pack.comfy_adapter.train.run import target
-from craft_lora_pack.comfy_adapter.train.train import Captioned, How, Source
+from craft_lora_pack.comfy_adapter.train.train import Captioned, How, ModelParts
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.lora import write_lora
-from craft_lora_pack.craft_core.training import LEARNED, Dataset, Example, Merging, Part, Prompt
+from craft_lora_pack.craft_core.training import (
+    LEARNED,
+    Dataset,
+    Example,
+    MergePart,
+    Merging,
+    Prompt,
+)
 from craft_lora_pack.craft_core.training.merges.duo_lora import masked_edits
 from craft_lora_pack.craft_core.types import ROLES, Branch
 from craft_lora_pack.nodes.learn_merge import LearnMerge
@@ -83,7 +90,7 @@ def learn(
     merge = Merge(files, pictures, fused, LEARNED[method], given, allow_unmatched)
     how = how or How(name, precision="fp32", checkpointing=False)
     with torch.inference_mode():  # as the host runs its nodes
-        return train_merge(Source(world.model, world.clip, world.vae), merge, how, watch)
+        return train_merge(ModelParts(world.model, world.clip, world.vae), merge, how, watch)
 
 
 def same(one, other):
@@ -347,7 +354,7 @@ def test_a_fused_layer_of_a_dit_is_merged_from_slices_and_whole(folder, method):
     with torch.inference_mode(False), opened(model, None, "fp32") as denoiser:
         example = Example(torch.randn(16, 8, 8, generator=generator), tiny.conditioning(1))
         parts = tuple(
-            Part(Branch(role, role, file.layers), Dataset((example,)))
+            MergePart(Branch(role, role, file.layers), Dataset((example,)))
             for role, file in zip(ROLES, files, strict=True)
         )
         fused = (Prompt("fused", tiny.conditioning(2)),)

@@ -18,7 +18,7 @@ from craft_lora_pack.comfy_adapter.train import precision
 from craft_lora_pack.comfy_adapter.train.denoiser import opened
 from craft_lora_pack.comfy_adapter.train.precision import AUTO, PRECISIONS, decide
 from craft_lora_pack.comfy_adapter.train.run import PageWatch, target
-from craft_lora_pack.comfy_adapter.train.train import Captioned, How, Source
+from craft_lora_pack.comfy_adapter.train.train import Captioned, How, ModelParts
 from craft_lora_pack.craft_core.training import TRAINING
 from craft_lora_pack.craft_core.training.loop import state_metadata
 from craft_lora_pack.craft_core.training.recipes.lora import branch_edit
@@ -192,7 +192,7 @@ def learn(world, name, setting, resume=False, watch=lambda training: None, steps
     images = [torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))]
     with torch.inference_mode():
         return train_lora(
-            Source(world.model, world.clip, world.vae), Captioned(images, ["a sks cat"]), None,
+            ModelParts(world.model, world.clip, world.vae), Captioned(images, ["a sks cat"]), None,
             "content", "b-lora", knobs, How(name, resume, setting), watch,
         )  # fmt: skip
 

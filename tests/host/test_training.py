@@ -17,12 +17,18 @@ from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.comfy_adapter.model.basis import apply_basis, load_basis
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read
 from craft_lora_pack.comfy_adapter.train import basis as basis_reader
-from craft_lora_pack.comfy_adapter.train.data import Encoder, dataset
+from craft_lora_pack.comfy_adapter.train.data import ExampleEncoder, dataset
 from craft_lora_pack.comfy_adapter.train.run import target
-from craft_lora_pack.comfy_adapter.train.train import Captioned, How, Source, identity
-from craft_lora_pack.comfy_adapter.use.router import Request, route
+from craft_lora_pack.comfy_adapter.train.train import Captioned, How, ModelParts, identity
+from craft_lora_pack.comfy_adapter.use.router import RouterRequest, route
 from craft_lora_pack.craft_core.errors import CraftError
-from craft_lora_pack.craft_core.requests import Job, ModelFiles, Picture, Stopped, TrainData
+from craft_lora_pack.craft_core.requests import (
+    ModelFiles,
+    Picture,
+    Stopped,
+    TrainData,
+    TrainingOptions,
+)
 from craft_lora_pack.craft_core.routing.layer_sets import resolve
 from craft_lora_pack.craft_core.training import TRAINING
 from craft_lora_pack.nodes.training import TrainBasis, TrainLoRA
@@ -44,8 +50,8 @@ def world():
         return load()
 
 
-def source(world) -> Source:
-    return Source(world.model, world.clip, world.vae)
+def source(world) -> ModelParts:
+    return ModelParts(world.model, world.clip, world.vae)
 
 
 def image(seed=0, height=64, width=64):
@@ -106,8 +112,8 @@ def test_no_key_lies_outside_the_layer_set(world):
 def test_the_saved_lora_is_the_branch_the_router_reads_and_the_hosts_own_lora(world):
     """Node -> file -> Router (method direct) == the host's LoraLoader with that file."""
     trained = learn(world, "train/equal", learning_rate=0.05, steps=5)
-    request = Request("a cat", (BranchFile(trained.name, "content", 1.0),), "all",
-                      {"method": "direct"})  # fmt: skip
+    request = RouterRequest("a cat", (BranchFile(trained.name, "content", 1.0),), "all",
+                            {"method": "direct"})  # fmt: skip
     with torch.inference_mode():
         routed = route(world.model, world.clip, request).model
         patched = host_nodes.LoraLoader().load_lora(
@@ -256,7 +262,7 @@ def test_a_picture_that_does_not_fit_the_vae_is_an_error_with_the_nearest_size()
 
     with torch.inference_mode(), pytest.raises(CraftError, match="multiples of 8, such as 56 x 64"):
         train_lora(
-            Source(tiny.sd15(), tiny_clip(), tiny_vae()),
+            ModelParts(tiny.sd15(), tiny_clip(), tiny_vae()),
             Captioned([image(0, 70, 60)], ["a cat"]), None, "content", "all", LORA,
             How("train/size"), lambda t: None,
         )  # fmt: skip
@@ -266,18 +272,20 @@ def test_a_checkpoint_without_clip_or_vae_is_an_error(world):
     for missing in ("clip", "vae"):
         parts = {"model": world.model, "clip": world.clip, "vae": world.vae, missing: None}
         with pytest.raises(CraftError, match=f"{missing} is empty"):
-            train_lora(Source(**parts), Captioned([image()], ["a"]), None, "content", "all", LORA,
-                       How("train/parts"), lambda t: None)  # fmt: skip
+            train_lora(
+                ModelParts(**parts), Captioned([image()], ["a"]), None, "content", "all", LORA,
+                How("train/parts"), lambda t: None,
+            )  # fmt: skip
 
 
 def test_a_routed_model_is_refused(world):
     trained = learn(world, "train/routed")
-    request = Request("a cat", (BranchFile(trained.name, "content", 1.0),), "all",
-                      {"method": "direct"})  # fmt: skip
+    request = RouterRequest("a cat", (BranchFile(trained.name, "content", 1.0),), "all",
+                            {"method": "direct"})  # fmt: skip
     with torch.inference_mode():
         routed = route(world.model, world.clip, request).model
     with pytest.raises(CraftError, match="Router"):
-        Source(routed, world.clip, world.vae)
+        ModelParts(routed, world.clip, world.vae)
 
 
 def test_a_limited_model_is_refused_for_a_basis_before_it_trains(world):
@@ -285,7 +293,7 @@ def test_a_limited_model_is_refused_for_a_basis_before_it_trains(world):
         limited = apply_basis(world.model, load_basis(limit(world, "train/once").name))
         with pytest.raises(CraftError, match="already rank-limited"):
             train_basis(
-                Source(limited, world.clip, world.vae), Captioned([image(1)], ["a cat"]),
+                ModelParts(limited, world.clip, world.vae), Captioned([image(1)], ["a cat"]),
                 Captioned([image(2)], ["a house"]), "none", BASIS, How("train/twice"),
                 lambda t: pytest.fail("it trained"),
             )  # fmt: skip
@@ -294,7 +302,7 @@ def test_a_limited_model_is_refused_for_a_basis_before_it_trains(world):
 def test_a_crop_is_another_picture_than_the_one_it_was_cut_from(world):
     whole = image(3)
     with torch.inference_mode():
-        encoder = Encoder(world.model, world.clip, world.vae)
+        encoder = ExampleEncoder(world.model, world.clip, world.vae)
         data = dataset(encoder, [whole, whole[:, :32, :32]], ["a whole", "a crop"])
     assert [one.latent.shape[-1] for one in data.examples] == [64, 32]
 
@@ -340,7 +348,7 @@ def test_ctrl_c_tells_where_the_partial_result_is(world, monkeypatch):
             "lora", {"images": [picture], "prior": []}, (),
             {"role": "content", "layer_sets": SETS},
         )  # fmt: skip
-        headless.train(Job(ModelFiles(), "train/told"), data, LORA, watch)
+        headless.train(TrainingOptions(ModelFiles(), "train/told"), data, LORA, watch)
     assert taken.read_bytes() == b"someone else's" and stopped.value.path != taken
     with safe_open(stopped.value.path, framework="pt") as file:
         assert file.metadata()["steps_done"] == "1"
@@ -352,7 +360,7 @@ def test_a_training_resumes_on_its_own_backbone_only(world):
     with torch.inference_mode():
         backbones = [apply_basis(world.model, load_basis(b.name)) for b in (one, two)]
         for step, model in enumerate(backbones):
-            given = Source(model, world.clip, world.vae), Captioned([image()], ["a cat"])
+            given = ModelParts(model, world.clip, world.vae), Captioned([image()], ["a cat"])
             rest = None, "content", SETS, LORA, How("train/on_backbone", resume=bool(step))
             if not step:
                 train_lora(*given, *rest, lambda t: None)
