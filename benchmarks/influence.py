@@ -51,8 +51,8 @@ from craft_lora_pack.comfy_adapter.engine.modules import model_layers  # noqa: E
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider  # noqa: E402
 from craft_lora_pack.comfy_adapter.model.basis import apply_basis, load_basis  # noqa: E402
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile  # noqa: E402
-from craft_lora_pack.comfy_adapter.train.run import target  # noqa: E402
-from craft_lora_pack.comfy_adapter.train.start import train as start_training  # noqa: E402
+from craft_lora_pack.comfy_adapter.train.run import save_place  # noqa: E402
+from craft_lora_pack.comfy_adapter.train.start import start_training as start_training  # noqa: E402
 from craft_lora_pack.comfy_adapter.train.train import (  # noqa: E402
     Captioned,
     FilledSlots,
@@ -145,7 +145,7 @@ class Bench:
             path: LayerBasis(q(one.content.shape[1], path), q(one.style.shape[1], path))
             for path, one in learned.layers.items()
         }
-        place = target(how.save_as, "craft_bases")
+        place = save_place(how.save_as, "craft_bases")
         write_basis(place.path, Basis(layers))
         return place.name
 
@@ -173,7 +173,7 @@ class Bench:
 
     def _kept(self, prefix: str, folder: str, make: Callable[[How], str]) -> str:
         """A file's name; made only where an earlier run did not."""
-        place = target(prefix, folder)
+        place = save_place(prefix, folder)
         first = place.path.with_name(f"{place.path.stem[:-7]}_00001_.safetensors")
         if first.is_file():
             return str(first.relative_to(Path(folder_paths.get_output_directory()) / folder))

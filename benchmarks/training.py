@@ -400,7 +400,7 @@ def _tiny_trainings(
     stack: ExitStack, checkpointing: bool, precision: str = "fp32"
 ) -> dict[str, Training]:
     model = tiny.sdxl(model_channels=64, context_dim=128)
-    opened = adapter.opened(model, precision=precision, checkpointing=checkpointing)
+    opened = adapter.open_denoiser(model, precision=precision, checkpointing=checkpointing)
     denoiser = stack.enter_context(opened)
     condition = tiny.conditioning(1, 77, context=128)
     data = Dataset((Example(tiny.latent(1, 32, seed=3)["samples"][0], condition),), condition)

@@ -49,10 +49,9 @@ from .model.lora_files import FOLDER as LORAS
 from .model.lora_files import BranchFile
 from .train.basis import VGG, vgg_files
 from .train.run import Interrupted, require_name
-from .train.start import train as begin_training
+from .train.start import start_training
 from .train.train import Captioned, FilledSlots, How, ModelParts, Trained
-from .use.fuse_file import FuseRequest
-from .use.fuse_file import fuse as fuse_branches
+from .use.fuse_file import FuseRequest, fuse_branches
 
 log = logging.getLogger("craft")
 SAVED = ("checkpoints", "clip", "vae", "diffusion_models", "loras")  # where the host's nodes save
@@ -95,7 +94,7 @@ def train(
 
     def started(how: How) -> Trained:
         filled = _filled(data, method.traits.slots, job)
-        return begin_training(_source(job.model), method, filled, knobs, how, watch)
+        return start_training(_source(job.model), method, filled, knobs, how, watch)
 
     return _run(job, started)
 

@@ -18,7 +18,7 @@ from ..comfy_adapter.page.training import (
     watch,
 )
 from ..comfy_adapter.page.widgets import knob_widgets
-from ..comfy_adapter.train.start import train
+from ..comfy_adapter.train.start import start_training
 from ..comfy_adapter.train.train import lora_state
 from ..craft_core.training import TRAINING
 from .training import TRAIN
@@ -74,7 +74,7 @@ class TrainB4M(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         source, filled, own = filled_slots(HALF.traits.slots, locals())
         shown = watch(cls, own["steps"])
-        trained = train(source, HALF, filled, knobs_in(HALF, own), how(own, shown), shown)
+        trained = start_training(source, HALF, filled, knobs_in(HALF, own), how(own, shown), shown)
         branch = BranchFile(trained.name, own["role"], 1.0)
         branches = *(own.get("branches") or ()), branch
         return io.NodeOutput(

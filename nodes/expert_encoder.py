@@ -22,7 +22,7 @@ from ..comfy_adapter.page.training import (
     watch,
 )
 from ..comfy_adapter.page.widgets import knob_widgets
-from ..comfy_adapter.train.start import train
+from ..comfy_adapter.train.start import start_training
 from ..craft_core.errors import CraftError
 from ..craft_core.training import TRAINING
 from .training import TRAIN
@@ -117,5 +117,7 @@ class TrainEncoder(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         source, filled, own = filled_slots(EXPERTS.traits.slots, locals())
         shown = watch(cls, own["steps"])
-        trained = train(source, EXPERTS, filled, knobs_in(EXPERTS, own), how(own, shown), shown)
+        trained = start_training(
+            source, EXPERTS, filled, knobs_in(EXPERTS, own), how(own, shown), shown
+        )
         return io.NodeOutput(trained.name, {"loss": trained.losses}, trained.report)

@@ -10,7 +10,7 @@ from ..comfy_adapter.page.pair import pair_inputs
 from ..comfy_adapter.page.sockets import CATEGORY, BranchesSocket, LoraModelSocket
 from ..comfy_adapter.page.training import save_name
 from ..comfy_adapter.page.widgets import layer_set_menu, method_menu
-from ..comfy_adapter.train.run import target
+from ..comfy_adapter.train.run import save_place
 from ..comfy_adapter.train.train import lora_state
 from ..comfy_adapter.use.fuse_file import (
     METHODS,
@@ -18,8 +18,8 @@ from ..comfy_adapter.use.fuse_file import (
     FuseRequest,
     LayerProgress,
     check_fuse,
-    fuse,
-    save,
+    fuse_branches,
+    save_fused,
 )
 from ..comfy_adapter.use.router import layer_set_text, with_own_loras
 
@@ -99,7 +99,7 @@ class FuseToFile(io.ComfyNode):
         cls, model, content_lora, style_lora, content_strength, style_strength, layer_sets, method,
         progress, steps, rank, save_as, save_name, extra_branches=(), allow_unmatched=False,
     ) -> io.NodeOutput:  # fmt: skip
-        place = target(save_name, FOLDER)
+        place = save_place(save_name, FOLDER)
         branches = with_own_loras(
             (content_lora, style_lora), (content_strength, style_strength), extra_branches or ()
         )
@@ -107,8 +107,8 @@ class FuseToFile(io.ComfyNode):
             branches, layer_set_text(layer_sets), method, progress, steps, rank, save_as,
             allow_unmatched,
         )  # fmt: skip
-        result = fuse(model, request, LayerProgress())
-        place = save(result, place)
+        result = fuse_branches(model, request, LayerProgress())
+        place = save_fused(result, place)
         report = f"Saved {place.name}\n{result.report}"
         tell(cls, report)
         return io.NodeOutput(lora_state(place.path), report)

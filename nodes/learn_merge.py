@@ -17,7 +17,7 @@ from ..comfy_adapter.page.training import (
     watch,
 )
 from ..comfy_adapter.page.widgets import chosen, method_menu
-from ..comfy_adapter.train.start import train
+from ..comfy_adapter.train.start import start_training
 from ..comfy_adapter.train.train import lora_state
 from ..craft_core.training import LEARNED
 from ..craft_core.training.merge import MERGE_SLOTS
@@ -73,7 +73,7 @@ class LearnMerge(io.ComfyNode):
         source, filled, own = filled_slots(MERGE_SLOTS, locals())
         method, knobs = chosen(own["method"], "method", LEARNED)
         shown = watch(cls, knobs["steps"])
-        trained = train(source, method, filled, knobs, how(own, shown), shown)
+        trained = start_training(source, method, filled, knobs, how(own, shown), shown)
         return io.NodeOutput(
             (BranchFile(trained.name, "content", 1.0),), lora_state(trained.path),
             {"loss": trained.losses}, trained.report,

@@ -19,7 +19,7 @@ from ..comfy_adapter.page.training import (
     watch,
 )
 from ..comfy_adapter.page.widgets import knob_widgets
-from ..comfy_adapter.train.start import train
+from ..comfy_adapter.train.start import start_training
 from ..comfy_adapter.train.train import lora_state
 from ..craft_core.training import TRAINING
 
@@ -70,7 +70,9 @@ class TrainBasis(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         source, filled, own = filled_slots(BASIS.traits.slots, locals())
         shown = watch(cls, own["steps"])
-        trained = train(source, BASIS, filled, knobs_in(BASIS, own), how(own, shown), shown)
+        trained = start_training(
+            source, BASIS, filled, knobs_in(BASIS, own), how(own, shown), shown
+        )
         limited = apply_basis(source.model, load_basis(trained.name))
         return io.NodeOutput(limited, {"loss": trained.losses}, trained.report)
 
@@ -120,7 +122,7 @@ class TrainLoRA(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         source, filled, own = filled_slots(LORA.traits.slots, locals())
         shown = watch(cls, own["steps"])
-        trained = train(source, LORA, filled, knobs_in(LORA, own), how(own, shown), shown)
+        trained = start_training(source, LORA, filled, knobs_in(LORA, own), how(own, shown), shown)
         branch = BranchFile(trained.name, own["role"], 1.0)
         branches = *(own.get("branches") or ()), branch
         return io.NodeOutput(

@@ -17,7 +17,7 @@ from ...client.errors import RemoteError, ServerGone
 from ...client.progress import RunProgress
 from .journal import Journal
 from .matrix import Job
-from .saving import save, stems
+from .saving import save_output, stems
 
 _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 
@@ -75,7 +75,9 @@ class Batch:
             for stem, item, content in zip(
                 stems(self.workflow, job, items), items, contents, strict=True
             ):
-                names.append(save(content, self.folder, stem, self.workflow, job, item["filename"]))
+                names.append(
+                    save_output(content, self.folder, stem, self.workflow, job, item["filename"])
+                )
         except BaseException:  # also Ctrl-C: the job counts as not done, and is fetched again
             for name in names:
                 (self.folder / name).unlink()

@@ -69,7 +69,7 @@ def add_size_flag(parser: ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def pictures(options: Namespace, flag: str) -> tuple[Picture, ...]:
+def captioned_pictures(options: Namespace, flag: str) -> tuple[Picture, ...]:
     """The pictures of --FLAG with their captions."""
     caption = getattr(options, caption_flag(flag).replace("-", "_"))
     return find_pictures(getattr(options, flag), caption, flag)
@@ -108,7 +108,9 @@ def job(options: Namespace) -> TrainingOptions:
     )  # fmt: skip
 
 
-def run(options: Namespace, training: Callable[[Headless, StepCallback], SavedFile]) -> None:
+def run_and_report(
+    options: Namespace, training: Callable[[Headless, StepCallback], SavedFile]
+) -> None:
     """Enter the host, train with a progress bar, print the report and the saved file's path."""
     host = enter(options)
     with Progress() as progress:

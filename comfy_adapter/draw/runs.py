@@ -56,17 +56,17 @@ class RunsBySampler:
         if self.prompt != context.prompt_id:
             self.prompt, self.ran = context.prompt_id, set()
         node, here = (dynprompt.get_real_node_id(one) for one in (context.node_id, self.node))
-        sampler = (node, kind_of(dynprompt, node))
+        sampler = (node, node_type(dynprompt, node))
         if sampler not in self.ran:
             self.ran.add(sampler)
             self.kept[sampler] = empty
         for one in self.kept.keys() - self.ran:
-            if kind_of(dynprompt, one[0]) != one[1] or here not in _sources(dynprompt, one[0]):
+            if node_type(dynprompt, one[0]) != one[1] or here not in _sources(dynprompt, one[0]):
                 del self.kept[one]
         return sampler
 
 
-def kind_of(dynprompt: DynamicPrompt, node: str) -> str:
+def node_type(dynprompt: DynamicPrompt, node: str) -> str:
     """Its type; none where it is not in the prompt."""
     return dynprompt.get_node(node)["class_type"] if dynprompt.has_node(node) else ""
 

@@ -85,7 +85,7 @@ def check_texts(save_name: str | None, captions: Mapping[str, Sequence[str | Non
     return True
 
 
-def pictures(batches: Sequence[Tensor], what: str) -> list[Tensor]:
+def training_images(batches: Sequence[Tensor], what: str) -> list[Tensor]:
     """IMAGE batches (b, h, w, c) of any sizes -> single RGB images (1, h, w, 3)."""
     images = [batch[i : i + 1, ..., :3] for batch in batches for i in range(len(batch))]
     if not images:
@@ -113,7 +113,7 @@ def dataset(
     tick: Callable[[], None] = lambda: None,
 ) -> Dataset:
     """Captioned pictures, each encoded once, and the empty prompt. what: for messages."""
-    images = pictures(batches, what)
+    images = training_images(batches, what)
     captions = marked_captions(texts, len(images), what)
     encoded: dict[tuple, Tensor] = {}
     examples = []

@@ -21,7 +21,7 @@ from ...craft_core.types import Branch, LoraFile
 from ..engine.modules import model_layers
 from ..model.expert_encoder import concept, phrases
 from ..model.given import given
-from ..model.lora_files import BranchFile, patch_text_encoder, read
+from ..model.lora_files import BranchFile, patch_text_encoder, read_branch_file
 from .data import ExampleEncoder, dataset, marked_captions
 from .train import CANCEL, Captioned, FilledSlots, ModelParts, Prepared, identity
 
@@ -44,7 +44,7 @@ def read_experts(
     """The recipe's lessons: pictures of what the LoRAs were trained for, and of what they were not;
     captions have their phrases marked."""
     experts = Experts(filled.loras, filled.choices[LAYERS], filled.choices[UNMATCHED])
-    files = [read(chosen, source.model) for chosen in experts.files]
+    files = [read_branch_file(chosen, source.model) for chosen in experts.files]
     branches, notes = _branches(source, experts, files)
     texts = _Texts(source, experts.files, files)
     phrased = {

@@ -27,10 +27,10 @@ from ..model.lora_files import (
     BranchFile,
     branch,
     patch_text_encoder,
-    read,
+    read_branch_file,
     unknown_text_keys,
 )
-from .data import ExampleEncoder, dataset, marked_captions, pictures
+from .data import ExampleEncoder, dataset, marked_captions, training_images
 from .train import CANCEL, Captioned, FilledSlots, ModelParts, Prepared, identity
 
 
@@ -60,7 +60,7 @@ def read_merging(
         filled.loras, pictures, filled.choices[TEXT], method, settings, filled.choices[UNMATCHED]
     )
     merge.method.traits.prompt(merge.knobs, bool(merge.fused_prompt.strip()))
-    files = [read(chosen, source.model) for chosen in merge.files]
+    files = [read_branch_file(chosen, source.model) for chosen in merge.files]
     branches = [branch(chosen, file) for chosen, file in zip(merge.files, files, strict=True)]
     require_mergeable(branches)
     merge.method.traits.loras(branches, [file.metadata for file in files])
@@ -170,7 +170,7 @@ class _Texts:
 
 def _dealt(given: Captioned, role: Role, count: int) -> list[tuple[list[Tensor], list[str]]]:
     """(images, captions) for each of a role's LoRAs: as many for each, in order."""
-    images = pictures(given.images, role)
+    images = training_images(given.images, role)
     marked = marked_captions(given.captions, len(images), role)
     captions = [" ".join(one.clean.split()) for one in marked]
     each, over = divmod(len(images), count)

@@ -39,7 +39,7 @@ class SavePlace:
         return self.again() if self.path.exists() else self
 
 
-def target(prefix: str, folder: str, part: str = "") -> SavePlace:
+def save_place(prefix: str, folder: str, part: str = "") -> SavePlace:
     """A new file output/<folder>/<prefix>_00001_.safetensors, and its state's place.
 
     As the host's own save nodes do: counted up, never over an existing file, never outside.
@@ -55,7 +55,7 @@ def target(prefix: str, folder: str, part: str = "") -> SavePlace:
     name = str(Path(subfolder) / path.name)
     stem = f"{filename}.{part}" if part else filename
     return SavePlace(
-        path, name, state / f"{stem}.safetensors", lambda: target(prefix, folder, part)
+        path, name, state / f"{stem}.safetensors", lambda: save_place(prefix, folder, part)
     )
 
 
@@ -85,7 +85,7 @@ class Interrupted(KeyboardInterrupt):
         self.place = place
 
 
-def run(
+def run_training(
     training: Training, place: SavePlace, resume: bool, precision: Precision, watch: StepCallback
 ) -> TrainingOutcome:
     """Train to the end and save.

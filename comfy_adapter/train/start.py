@@ -14,10 +14,10 @@ from ...craft_core.training import SlotContents, StepCallback
 from ...craft_core.training.slots import LAYERS, ROLE, LayerSlot
 from ...craft_core.types import ROLES
 from .basis import read_pairs
-from .denoiser import opened
+from .denoiser import open_denoiser
 from .encoder import read_experts
 from .merge import read_merging
-from .run import target
+from .run import save_place
 from .train import (
     FilledSlots,
     How,
@@ -35,7 +35,7 @@ from .train import (
 Reader = Callable[[ModelParts, Method, FilledSlots, Mapping[str, Any]], Prepared]
 
 
-def train(
+def start_training(
     source: ModelParts,
     method: Method,
     filled: FilledSlots,
@@ -46,10 +46,10 @@ def train(
     """Train to the end: output/<folder of the slots>/<save_as>_00001_.safetensors."""
     settings, slots = method.knobs(dict(knobs)), method.traits.slots
     part = slots.state.format(role=filled.choices.get(ROLE, ""), method=method.key)
-    place = target(how.save_as, slots.folder, part)
+    place = save_place(how.save_as, slots.folder, part)
     prepared = READERS[slots.reader](source, method, filled, settings)
     precision = precision_of(how, place, source.model)
-    with opened(source.model, prepared.vae, precision.name, how.checkpointing) as denoiser:
+    with open_denoiser(source.model, prepared.vae, precision.name, how.checkpointing) as denoiser:
         training = method.function(denoiser, *prepared.data(denoiser), **settings)
         return trained(training, place, how, precision, watch, prepared)
 

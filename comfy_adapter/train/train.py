@@ -29,7 +29,7 @@ from ..engine.modules import model_layers
 from ..model.lora_files import BranchFile
 from .data import ExampleEncoder, dataset
 from .precision import AUTO, PRECISIONS, Precision, decide
-from .run import SavePlace, run
+from .run import SavePlace, run_training
 
 CANCEL = comfy.model_management.throw_exception_if_processing_interrupted
 
@@ -54,7 +54,7 @@ class ModelParts:
 @dataclass(frozen=True)
 class How:
     """save_as: a name inside the output folder. resume: go on from what a stopped training of
-    that name left. precision: one of precision.CHOICES. checkpointing: see denoiser.opened.
+    that name left. precision: one of precision.CHOICES. checkpointing: see open_denoiser.
     warn: where a warning goes before the training begins."""
 
     save_as: str
@@ -134,7 +134,7 @@ def trained(
     prepared: Prepared,
 ) -> Trained:
     """Run to the end, saved; the report has the notes that are not empty, and the settings."""
-    done = run(training, place, how.resume, precision, watch)
+    done = run_training(training, place, how.resume, precision, watch)
     lines = [done.report, *filter(None, prepared.notes), *[_told(training)] * prepared.tells]
     return Trained(done.place.name, done.place.path, training.losses, "\n".join(lines))
 

@@ -37,7 +37,7 @@ from ...craft_core.training.registry import DTYPES
 from ...craft_core.types import LoraFile
 from ..engine.modules import model_layers
 from ..model.expert_encoder import lora_hash
-from ..model.lora_files import BranchFile, read
+from ..model.lora_files import BranchFile, read_branch_file
 from ..train.run import SavePlace, require_name
 from .router import RouterRequest, planned
 
@@ -97,7 +97,7 @@ class LayerProgress:
         self._bar.update_absolute(done, total)
 
 
-def fuse(model: Any, request: FuseRequest, watch: LayerCallback) -> Fused:
+def fuse_branches(model: Any, request: FuseRequest, watch: LayerCallback) -> Fused:
     """The branches as one LoRA for this MODEL; nothing is written yet.
 
     Text-encoder parts are added up by strength whatever the method. Raises CraftError for
@@ -107,13 +107,13 @@ def fuse(model: Any, request: FuseRequest, watch: LayerCallback) -> Fused:
         raise CraftError(
             "No LoRA is chosen", "A file is made of one LoRA or more", "Choose a content or a style"
         )
-    files = [read(one, model) for one in request.branches]
+    files = [read_branch_file(one, model) for one in request.branches]
     bake = _merged if request.method["method"] in MERGES.keys() else _gated
     with torch.no_grad():
         return bake(model, request, files, watch)
 
 
-def save(result: Fused, place: SavePlace) -> SavePlace:
+def save_fused(result: Fused, place: SavePlace) -> SavePlace:
     """Write the file to its place, or to the next free one."""
     while True:
         place = place.free()

@@ -23,7 +23,7 @@ from ..engine.engine import attach
 from ..engine.modules import model_layers
 from ..model.expert_encoder import Applied, apply_encoder
 from ..model.given import given
-from ..model.lora_files import NONE, BranchFile, apply_stack, patch_text_encoder, read
+from ..model.lora_files import NONE, BranchFile, apply_stack, patch_text_encoder, read_branch_file
 from ..page.widgets import CUSTOM, PATTERNS, chosen
 
 
@@ -126,7 +126,7 @@ def route(
         )
     marked, connected = parse(request.prompt), clip
     model, clip, stacked = apply_stack(model, clip, list(stack))
-    files = shared.files if shared else [read(b.name, model) for b in request.branches]
+    files = shared.files if shared else [read_branch_file(b.name, model) for b in request.branches]
     made = planned(model, request, marked, files, clip, whole=shared is not None)
     expert = _expert(request, connected, marked, made.bank)
     gates = compose(made.gates, made.bank, request.schedule, expert.table)

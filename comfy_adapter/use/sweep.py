@@ -19,7 +19,7 @@ from ...craft_core.time import Moment, Timeline, progress
 from ..draw.activity import Activity, activity_sheet
 from ..engine.engine import ASYMMETRIC, noise_levels
 from ..engine.modules import model_layers
-from ..model.lora_files import apply_stack, read
+from ..model.lora_files import apply_stack, read_branch_file
 from .router import Routed, RouterRequest, Shared, route
 
 _SCHEDULER = "normal"
@@ -58,7 +58,7 @@ def sweep(
             "Choose both, or connect extra branches",
         )
     model, clip, stacked = apply_stack(model, clip, list(stack))
-    shared = Shared([read(b.name, model) for b in request.branches])
+    shared = Shared([read_branch_file(b.name, model) for b in request.branches])
     bar = comfy.utils.ProgressBar(len(lines))
     routed = []
     for line in lines:

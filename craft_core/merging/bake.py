@@ -21,7 +21,7 @@ from ..registry import Method
 from ..time import Moment
 from ..types import Bank, Branch, Factors, Gates, LayerShapes, LayerUpdate
 from .methods import Updates
-from .truncate import distance, size, truncate
+from .truncate import delta_norm, distance, truncate
 
 _Kind = TypeVar("_Kind", bound=LayerUpdate)
 
@@ -160,7 +160,7 @@ def _stored(
     path: str, update: Tensor | Factors, shape: Sequence[int], writing: Writing
 ) -> Baked | None:
     """The update as the file will hold it; None for an update of zeros."""
-    whole = size(update)
+    whole = delta_norm(update)
     if whole == 0.0:
         return None
     if isinstance(update, Factors) and (not writing.rank or update.rank <= writing.rank):

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..lora.factors import spread
 from ..lora.statistics import magnitude
 from ..types import Factors, LayerUpdate
-from .truncate import size
+from .truncate import delta_norm
 
 _BLOCK = 1 << 20  # entries of dW looked at together
 _NOTHING = 1e-6  # directions below this share of the strongest are rounding
@@ -62,7 +62,7 @@ def measure(updates: Sequence[LayerUpdate], out: int) -> UpdateSummary:
     same = spread(updates)
     found = magnitude(same, rank**2)
     entries = out * math.prod(updates[0].inputs)
-    return UpdateSummary(rank, same.scale * rank, size(same), found.top, found.total, entries)
+    return UpdateSummary(rank, same.scale * rank, delta_norm(same), found.top, found.total, entries)
 
 
 @torch.no_grad()

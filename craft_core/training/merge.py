@@ -110,10 +110,10 @@ def require_mergeable(branches: Sequence[Branch]) -> None:
                 "A merge is learned on the layers the LoRAs adapt",
                 "Choose a LoRA made for this model",
             )
-    require_strength([branch.strength for branch in branches])
+    require_any_strength([branch.strength for branch in branches])
 
 
-def require_strength(strengths: Sequence[float]) -> None:
+def require_any_strength(strengths: Sequence[float]) -> None:
     """CraftError if nothing would be merged."""
     if not any(strengths):
         raise CraftError(
@@ -131,7 +131,7 @@ def require_typed(strengths: Sequence[float]) -> None:
             "A merge is learned of two or more, content and style",
             "Name a --content-lora and a --style-lora",
         )
-    require_strength(strengths)
+    require_any_strength(strengths)
 
 
 MERGE_SLOTS = DataSlots(

@@ -90,7 +90,7 @@ def main_texts(language: Path, phrases: Translations) -> dict[str, Any]:
     }
 
 
-def commands(phrases: Translations) -> dict[str, Any]:
+def command_texts(phrases: Translations) -> dict[str, Any]:
     """commands.json in one language."""
     labels = command_labels(SCRIPTS)
     return {_key(name): {"label": message(phrases.said(text))} for name, text in labels.items()}
@@ -171,7 +171,7 @@ def write_locales(shown: dict[str, dict[str, Any]]) -> None:
         files = {
             DEFINITIONS: definitions(nodes, phrases),
             MAIN: main_texts(language, phrases),
-            COMMANDS: commands(phrases),
+            COMMANDS: command_texts(phrases),
         }
         if (language / PHRASES).is_file():
             _require_fitting(phrases, language)

@@ -244,7 +244,7 @@ def dependencies(pack: Pack) -> list[str]:
     return [f"{text}: take it out." for text in wrong]
 
 
-def pictures(pack: Pack) -> list[str]:
+def listing_pictures(pack: Pack) -> list[str]:
     """The icon is a square of at most 400 pixels, the banner 21 by 9."""
     return [*_picture(pack, ICON, 400, 400), *_picture(pack, BANNER, 1260, 540)]
 
@@ -388,7 +388,7 @@ RULES: tuple[PackRule, ...] = (
     addresses,
     compatibility,
     dependencies,
-    pictures,
+    listing_pictures,
     ignore_file,
     served,
     complete,

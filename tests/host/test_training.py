@@ -15,10 +15,10 @@ import torch
 from craft_lora_pack.comfy_adapter import headless
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.comfy_adapter.model.basis import apply_basis, load_basis
-from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read
+from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read_branch_file
 from craft_lora_pack.comfy_adapter.train import basis as basis_reader
 from craft_lora_pack.comfy_adapter.train.data import ExampleEncoder, dataset
-from craft_lora_pack.comfy_adapter.train.run import target
+from craft_lora_pack.comfy_adapter.train.run import save_place
 from craft_lora_pack.comfy_adapter.train.train import Captioned, How, ModelParts, identity
 from craft_lora_pack.comfy_adapter.use.router import RouterRequest, route
 from craft_lora_pack.craft_core.errors import CraftError
@@ -103,7 +103,7 @@ def test_the_host_loads_every_key_of_a_trained_lora(world):
 
 def test_no_key_lies_outside_the_layer_set(world):
     trained = learn(world, "train/restricted")
-    file = read(trained.name, world.model)
+    file = read_branch_file(trained.name, world.model)
     allowed = resolve(SETS, model_layers(world.model)).content
     assert file.layers.keys() <= allowed and not file.unmatched
     assert any(path.endswith("attn1.to_q") for path in file.layers)
@@ -147,12 +147,12 @@ def test_an_interrupt_leaves_a_loadable_result_that_goes_on_to_the_same_bytes(wo
     folder = "loras" if teach is learn else "craft_bases"
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         teach(world, name, watch=stop_after(2), steps=4)
-    partial = target(name, folder).path.with_name(f"{name.split('/')[1]}_00001_.safetensors")
+    partial = save_place(name, folder).path.with_name(f"{name.split('/')[1]}_00001_.safetensors")
     with safe_open(partial, framework="pt") as file:
         assert (file.metadata()["steps_done"], file.metadata()["steps_asked"]) == ("2", "4")
     listed = f"train/{partial.name}"
     if teach is learn:
-        assert read(listed, world.model).layers
+        assert read_branch_file(listed, world.model).layers
     else:
         assert load_basis(listed).layers
     resumed = teach(world, name, how=How(name, resume=True), steps=4)
@@ -161,7 +161,7 @@ def test_an_interrupt_leaves_a_loadable_result_that_goes_on_to_the_same_bytes(wo
 
 
 def test_an_interrupt_before_the_first_step_writes_nothing(world):
-    place = target("train/never", "loras")
+    place = save_place("train/never", "loras")
     with torch.inference_mode(), pytest.raises(KeyboardInterrupt):
 
         def watch(training):
@@ -173,7 +173,7 @@ def test_an_interrupt_before_the_first_step_writes_nothing(world):
 
 
 def test_a_loss_that_is_not_finite_writes_nothing(world):
-    place = target("train/nan", "loras")
+    place = save_place("train/nan", "loras")
     with pytest.raises(CraftError, match="not finite|nan"):
         learn(world, "train/nan", learning_rate=1.0, steps=3, watch=_poison)
     assert not place.path.exists() and not place.state.exists()
@@ -253,7 +253,7 @@ def test_bad_input_is_named_and_nothing_is_written(world, changes, message):
     before = set(folder_paths.get_filename_list("loras"))
     with pytest.raises(CraftError, match=message):
         learn(world, "train/refused", **changes)
-    assert not target("train/refused", "loras").path.exists()
+    assert not save_place("train/refused", "loras").path.exists()
     assert set(folder_paths.get_filename_list("loras")) == before
 
 
@@ -324,7 +324,7 @@ def _interrupt(training):
 
 
 def test_a_file_that_came_meanwhile_is_not_overwritten(world):
-    place = target("train/meanwhile", "loras")
+    place = save_place("train/meanwhile", "loras")
 
     def watch(training):
         place.path.write_bytes(b"someone else's")
@@ -337,7 +337,7 @@ def test_ctrl_c_tells_where_the_partial_result_is(world, monkeypatch):
     """Another training took the name meanwhile: its file is not what is told."""
     monkeypatch.setattr(headless, "_source", lambda files: source(world))
     picture = Picture(ROOT / "small_world" / "references" / "content.png", CAPTION)
-    taken = target("train/told", "loras").path
+    taken = save_place("train/told", "loras").path
 
     def watch(training):
         taken.write_bytes(b"someone else's")

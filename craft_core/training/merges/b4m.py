@@ -148,7 +148,7 @@ class MakeRecipe:
         self.damping, self.dtype = damping, dtype
         self.halves = halves(merging)
         self.basis_id = self.halves["content"].metadata[BASIS]
-        self.blocks = fuse(self.halves["content"], self.halves["style"], denoiser)
+        self.blocks = join_halves(self.halves["content"], self.halves["style"], denoiser)
         for one in self.blocks.values():
             one.free_up.requires_grad_(True)
             one.free_down.requires_grad_(True)
@@ -207,7 +207,7 @@ def halves(merging: Merging) -> dict[Role, MergePart]:
     return {part.branch.role: part for part in parts}
 
 
-def fuse(content: MergePart, style: MergePart, denoiser: Denoiser) -> dict[str, Plp]:
+def join_halves(content: MergePart, style: MergePart, denoiser: Denoiser) -> dict[str, Plp]:
     """Every layer's projection with content's B and style's D, each times its strength.
 
     On the model's device, float32. CraftError if the files' frozen blocks are not each other's.

@@ -11,7 +11,7 @@ from craft_core.errors import CraftError
 from craft_core.lora import read_lora
 from craft_core.training import Dataset, Example, Pictures, RoleLayers, lora
 from craft_core.training.data import Moves, choose, dropped
-from craft_core.training.losses import Draw, denoising_loss, noise_levels, noised
+from craft_core.training.losses import Draw, denoising_loss, draw_noise_levels, noised
 from craft_core.training.recipes.lora import branch_edit
 from craft_core.training.targets import trainable
 from craft_core.types import Factors
@@ -183,7 +183,7 @@ def test_moves_keep_shape_and_can_do_nothing():
 def test_noise_levels_are_stratified_over_the_models_own_table():
     sigmas = torch.arange(100, dtype=torch.float32)
     for step in range(10):
-        levels = noise_levels(sigmas, 4, Draw(1, step).generator())
+        levels = draw_noise_levels(sigmas, 4, Draw(1, step).generator())
         assert [int(level // 25) for level in levels] == [0, 1, 2, 3]
 
 
