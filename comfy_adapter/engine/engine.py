@@ -1,8 +1,8 @@
 """The engine: a bank of branches with gates, carried by a MODEL through any sampler of the host.
 
 One batched forward serves conditional and unconditional rows; the low-rank work runs on the rows
-whose gate is not zero. Two wrappers do it: around a sampling run, hooks are attached and roles
-assigned; around each model call, the gates of its moment are read.
+whose gate is not zero. Two wrappers do it: around a sampling run, hooks are attached and the
+conditionings named; around each model call, the gates of its moment are read.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from ...craft_core.registry import Method
 from ...craft_core.time import Timeline, model_table
 from ...craft_core.types import Bank, Gates
 from .bank import bank_patcher
+from .conditionings import ConditioningKind, ConditioningKinds
 from .hooks import GatedChunks, ModelCall, attached
 from .recorder import RECORDERS, SAMPLER, Recorder, add_recorder
-from .roles import ConditioningKind, ConditioningKinds
 
 KEY = "craft_lora_bank"
 GUIDED_BY = "craft_guidance"  # key of the rule that a run follows
 DEFAULT_RULE = "cfg"  # the rule where nobody says one: a plain KSampler on a routed MODEL
 ASYMMETRIC = {"acfg": True, "cfg": False}  # the rules that the nodes' switch chooses between
-ROLES = "craft_roles"
+KINDS = "craft_conditioning_kinds"
 _WRAPPERS = comfy.patcher_extension.WrappersMP
 
 
 @dataclass
 class _Session:
-    """One sampling run under way: its time, roles and, per device, the call now running."""
+    """A sampling run: its time, its conditionings and, for each device, the call now running."""
 
     time: Timeline
-    roles: ConditioningKinds
+    kinds: ConditioningKinds
     rule: Method
     recorders: Sequence[Recorder] = ()
     calls: dict[int, ModelCall] = field(default_factory=dict)
@@ -68,12 +68,12 @@ class RoutedBank:
 
     @contextmanager
     def _attach(self, guider: Any, options: dict, sigmas: Tensor, rule: Method) -> Iterator[None]:
-        roles = options.setdefault(ROLES, ConditioningKinds())
-        roles.join(guider.conds, self.gates.views, copy_all=evaluation(rule, "uncond").branches)
+        kinds = options.setdefault(KINDS, ConditioningKinds())
+        kinds.join(guider.conds, self.gates.views, copy_all=evaluation(rule, "uncond").branches)
         levels = noise_levels(guider.model_patcher)
         time = Timeline.of(sigmas.tolist(), levels, self.whole)
         recorders = tuple(options.get(RECORDERS, {}).values())
-        session = _Session(time, roles, rule, recorders)
+        session = _Session(time, kinds, rule, recorders)
         session.compiled = _is_compiled(guider)
         with ExitStack() as stack:
             for patcher in _patchers(guider):
@@ -111,13 +111,13 @@ class RoutedBank:
         session = self._session
         if session is not None:
             session.batch = x_in.shape[0]
-            alone = session.roles.banks == 1 < session.roles.views
+            alone = session.kinds.banks == 1 < session.kinds.views
             if alone and not self._table(session, float(timestep[0])).any():
-                conds = session.roles.first_views(conds)
+                conds = session.kinds.first_views(conds)
         return executor(model, conds, x_in, timestep, *args)
 
     def _runs(self, session: _Session, options: dict, rows: int) -> tuple[int, list[GatedChunks]]:
-        """The call's chunks as runs of equal roles, each with its gate table.
+        """The call's chunks as runs of equal kinds, each with its gate table.
 
         A wrapper that samples in tiles repeats the whole batch once a tile, and so do the runs.
         """
@@ -127,9 +127,9 @@ class RoutedBank:
         for recorder in session.recorders:
             recorder.note(self.factors_key, self.layers, self.roles, sigma, table)
         runs, at = [], 0
-        for role, members in groupby(session.roles.of(key) for key in uuids):
+        for kind, members in groupby(session.kinds.of(key) for key in uuids):
             size = len(list(members))
-            gates = self._gates(table, role, session.rule)
+            gates = self._gates(table, kind, session.rule)
             if gates is not None:
                 runs.append(GatedChunks(at, at + size, gates))
             at += size
@@ -139,11 +139,11 @@ class RoutedBank:
         return self.gates.at(session.time.at(sigma))
 
     def _gates(
-        self, table: Tensor, role: ConditioningKind, rule: Method
+        self, table: Tensor, kind: ConditioningKind, rule: Method
     ) -> list[list[float]] | None:
-        kind = "cond" if role.conditional else "uncond"
-        rows = row_gates(table, evaluation(rule, kind))  # (views, layers, branches)
-        view = role.view if len(rows) > 1 else 0
+        name = "cond" if kind.conditional else "uncond"
+        rows = row_gates(table, evaluation(rule, name))  # (views, layers, branches)
+        view = kind.view if len(rows) > 1 else 0
         return rows[view].tolist() if rows.any() else None
 
 

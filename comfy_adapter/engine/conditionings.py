@@ -29,7 +29,7 @@ _UNKNOWN = ConditioningKind(conditional=False, view=0)
 
 @dataclass
 class ConditioningKinds:
-    """The roles of one sampling run, by uuid, for all banks on its MODEL.
+    """The kinds of the conditionings of one sampling run, by uuid, for all banks on its MODEL.
 
     An unknown uuid is unconditional. banks: how many have joined.
     """
@@ -75,7 +75,7 @@ class ConditioningKinds:
                 for view in range(copies)
             ]
 
-    def _renamed(self, entry: dict[str, Any], role: ConditioningKind) -> dict[str, Any]:
+    def _renamed(self, entry: dict[str, Any], kind: ConditioningKind) -> dict[str, Any]:
         key = uuid.uuid4()
-        self.by_uuid[key] = role
+        self.by_uuid[key] = kind
         return {**entry, "uuid": key}
