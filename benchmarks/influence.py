@@ -51,15 +51,15 @@ from craft_lora_pack.comfy_adapter.engine.modules import model_layers  # noqa: E
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider  # noqa: E402
 from craft_lora_pack.comfy_adapter.model.basis import apply_basis, load_basis  # noqa: E402
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile  # noqa: E402
-from craft_lora_pack.comfy_adapter.train.run import target  # noqa: E402
-from craft_lora_pack.comfy_adapter.train.start import train as start_training  # noqa: E402
+from craft_lora_pack.comfy_adapter.train.run import save_place  # noqa: E402
+from craft_lora_pack.comfy_adapter.train.start import start_training as start_training  # noqa: E402
 from craft_lora_pack.comfy_adapter.train.train import (  # noqa: E402
     Captioned,
-    Filled,
+    FilledSlots,
     How,
-    Source,
+    ModelParts,
 )
-from craft_lora_pack.comfy_adapter.use.router import Request, route  # noqa: E402
+from craft_lora_pack.comfy_adapter.use.router import RouterRequest, route  # noqa: E402
 from craft_lora_pack.craft_core.projection import (  # noqa: E402
     Basis,
     LayerBasis,
@@ -130,7 +130,7 @@ class Bench:
         pictures = {"content": _captioned(shown), "style": _captioned(others)}
         return start_training(
             self._source(self.world.model), TRAINING["basis"],
-            Filled(pictures, (), {"vgg": "none"}), knobs, how, lambda training: None,
+            FilledSlots(pictures, (), {"vgg": "none"}), knobs, how, lambda training: None,
         ).name  # fmt: skip
 
     def _random_basis(self, how: How) -> str:
@@ -145,7 +145,7 @@ class Bench:
             path: LayerBasis(q(one.content.shape[1], path), q(one.style.shape[1], path))
             for path, one in learned.layers.items()
         }
-        place = target(how.save_as, "craft_bases")
+        place = save_place(how.save_as, "craft_bases")
         write_basis(place.path, Basis(layers))
         return place.name
 
@@ -160,7 +160,7 @@ class Bench:
 
         def train(how: How) -> str:
             choices = {"role": role, "layer_sets": LAYER_SETS}
-            filled = Filled({"images": Captioned([picture], [caption])}, (), choices)
+            filled = FilledSlots({"images": Captioned([picture], [caption])}, (), choices)
             return start_training(
                 self._source(model), TRAINING["lora"], filled, knobs, how, lambda training: None,
             ).name  # fmt: skip
@@ -168,12 +168,12 @@ class Bench:
         file = self._kept(f"influence/{kind.split()[0]}_{role}_{name}", "loras", train)
         return Learned(name, file, picture)
 
-    def _source(self, model: Any) -> Source:
-        return Source(model, self.world.clip, self.world.vae)
+    def _source(self, model: Any) -> ModelParts:
+        return ModelParts(model, self.world.clip, self.world.vae)
 
     def _kept(self, prefix: str, folder: str, make: Callable[[How], str]) -> str:
         """A file's name; the file is made only if no earlier run has made it."""
-        place = target(prefix, folder)
+        place = save_place(prefix, folder)
         first = place.path.with_name(f"{place.path.stem[:-7]}_00001_.safetensors")
         if first.is_file():
             return str(first.relative_to(Path(folder_paths.get_output_directory()) / folder))
@@ -185,7 +185,7 @@ class Bench:
     def sample(self, model: Any, files: list[BranchFile], prompt: str, asymmetric: bool):
         """(seeds, 3, 64, 64) in [-1, 1]."""
         layer_sets = "all" if self.options.shipped else LAYER_SETS
-        request = Request(prompt, tuple(files), layer_sets, {"method": "craft"})
+        request = RouterRequest(prompt, tuple(files), layer_sets, {"method": "craft"})
         routed = route(model, self.world.clip, request)
         negative = self.world.encode("")
         cfg = self.options.cfg

@@ -48,13 +48,13 @@ from craft_lora_pack.craft_core.training import (  # noqa: E402
     Example,
     Pairs,
     Pictures,
-    Place,
+    RoleLayers,
     Training,
     basis,
     lora,
 )
 from craft_lora_pack.craft_core.training.losses import Noised, denoising_loss  # noqa: E402
-from craft_lora_pack.craft_core.training.perceptual import Perceptual, read_vgg  # noqa: E402
+from craft_lora_pack.craft_core.training.perceptual import PerceptualLoss, read_vgg  # noqa: E402
 from craft_lora_pack.craft_core.training.recipes.basis import projections  # noqa: E402
 from craft_lora_pack.craft_core.training.recipes.lora import branch_edit  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
@@ -142,7 +142,7 @@ class Trained:
 
 def lora_of(denoiser, preset: str, role: str, rank: int) -> Trained:
     sets = resolve(preset, denoiser.layers)
-    place = Place(role, sets.content if role == "content" else sets.style, preset)
+    place = RoleLayers(role, sets.content if role == "content" else sets.style, preset)
     recipe = lora(denoiser, Pictures(ANY), place, rank=rank).recipe
     count = _count(recipe.parameters().values())
     edits = {path: branch_edit(recipe.factors(path)) for path in recipe.down}
@@ -307,7 +307,7 @@ def _print_totals(size: int, costs: Mapping[tuple[str, bool], tuple[Trained, Cos
     print(f"\n{name}, batch 8 with checkpointing: peak in all {_gb(whole)} GB")
 
 
-def _print_perceptual(sizes: Sequence[int], vgg: Perceptual) -> None:
+def _print_perceptual(sizes: Sequence[int], vgg: PerceptualLoss) -> None:
     _section("Counted: the perceptual term of one picture (VAE bf16, VGG-19 float32), each pass")
     decoder, rows = _vae(), []
     for size in sizes:
@@ -348,7 +348,7 @@ def _decode(network: nn.Module, latent: Tensor) -> Tensor:
     return ((network.decode(latent.bfloat16()).float() + 1) / 2).clamp(0, 1)
 
 
-def _blank_vgg() -> Perceptual:
+def _blank_vgg() -> PerceptualLoss:
     features = torchvision.models.vgg19(weights=None).features.state_dict()
     blank = {f"features.{key}": torch.zeros_like(value) for key, value in features.items()}
     with tempfile.TemporaryDirectory() as folder:
@@ -400,11 +400,11 @@ def _tiny_trainings(
     stack: ExitStack, checkpointing: bool, precision: str = "fp32"
 ) -> dict[str, Training]:
     model = tiny.sdxl(model_channels=64, context_dim=128)
-    opened = adapter.opened(model, precision=precision, checkpointing=checkpointing)
+    opened = adapter.open_denoiser(model, precision=precision, checkpointing=checkpointing)
     denoiser = stack.enter_context(opened)
     condition = tiny.conditioning(1, 77, context=128)
     data = Dataset((Example(tiny.latent(1, 32, seed=3)["samples"][0], condition),), condition)
-    place = Place("content", frozenset(denoiser.layers))
+    place = RoleLayers("content", frozenset(denoiser.layers))
     options = {"steps": 10_000, "batch_size": 1}
     return {
         "LoRA of rank 16, all layers": lora(denoiser, Pictures(data), place, **options),

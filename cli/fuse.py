@@ -108,13 +108,13 @@ def model_of(options: Namespace) -> ModelFiles | None:
     return ModelFiles(checkpoint=options.checkpoint, unet=options.unet)
 
 
-class Layers:
+class LayerProgressBar:
     """A progress bar over layers, on stderr; closed when the block ends, by an error too."""
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
 
-    def __enter__(self) -> Layers:
+    def __enter__(self) -> LayerProgressBar:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -184,7 +184,7 @@ def _check_sets(method: Method, sets: str) -> None:
 
 def _run(options: Namespace) -> None:
     data = data_of(options)
-    with Layers() as watch:
+    with LayerProgressBar() as watch:
         if data.model is None:
             report = bake_without_model(data, watch)
         else:

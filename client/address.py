@@ -18,6 +18,7 @@ from .progress import title_of
 from .widgets import (
     DYNAMIC_COMBO,
     WIDGETS,
+    Json,
     all_inputs,
     choices_of,
     chosen_inputs,
@@ -27,14 +28,13 @@ from .widgets import (
 )
 from .workflow import boxed
 
-Json = dict[str, Any]
 _SHOWN = 12  # names in a message
 NUMBERS = {"INT": "a whole number", "FLOAT": "a number"}
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 @dataclass(frozen=True)
-class Target:
+class NodeInput:
     """One input of one node of a prompt."""
 
     node: str
@@ -57,7 +57,7 @@ class Inputs:
             if name not in specs and not isinstance(value, list):
                 yield name, None
 
-    def read(self, assignment: str) -> tuple[Target, str]:
+    def read(self, assignment: str) -> tuple[NodeInput, str]:
         """What `NODE.INPUT=VALUE` or `INPUT=VALUE` sets, and the value's text."""
         name, equals, text = assignment.partition("=")
         if not equals or not name:
@@ -68,12 +68,12 @@ class Inputs:
             )
         return self.find(name), text
 
-    def find(self, name: str) -> Target:
+    def find(self, name: str) -> NodeInput:
         """The one input that a name means, written as NODE.INPUT or as INPUT alone."""
         bare = "." not in name or any(name in names for names in self._possible.values())
         return self.find_plain(name) if bare else self.find_in_node(name)
 
-    def find_in_node(self, address: str) -> Target:
+    def find_in_node(self, address: str) -> NodeInput:
         """The target of `NODE.INPUT`; CraftError where there is none, or more than one."""
         cuts = [at for at, letter in enumerate(address) if letter == "."]
         parts = [(address[:at], address[at + 1 :]) for at in cuts]
@@ -82,7 +82,7 @@ class Inputs:
             nodes = [(node, name) for node in self.prompt for left, name in parts
                      if name_of(node) == left]  # fmt: skip
             called += [node for node, _ in nodes]
-            found = [Target(node, name) for node, name in nodes if name in self._possible[node]]
+            found = [NodeInput(node, name) for node, name in nodes if name in self._possible[node]]
             if found:
                 return self._the_one(address, found)
         if called:
@@ -97,12 +97,12 @@ class Inputs:
             "Name one of them by its id, title or type",
         )
 
-    def find_plain(self, name: str) -> Target:
+    def find_plain(self, name: str) -> NodeInput:
         """The one input that a bare name means: `seed` is seed, `content` also content_lora or
         content_name, `alpha` also method.alpha; inputs that are linked are passed over, and those
         of entries that are not chosen come last."""
         free = [
-            Target(node, one)
+            NodeInput(node, one)
             for node, names in self._possible.items()
             for one in names
             if not isinstance(self.prompt[node]["inputs"].get(one), list)
@@ -125,11 +125,11 @@ class Inputs:
             "Name one of them, or a node's input as NODE.INPUT",
         )
 
-    def spec(self, target: Target) -> Any:
+    def spec(self, target: NodeInput) -> Any:
         """The schema of an input; None where the server has none."""
         return self._possible[target.node][target.input]
 
-    def _the_one(self, given: str, found: list[Target]) -> Target:
+    def _the_one(self, given: str, found: list[NodeInput]) -> NodeInput:
         if len(found) == 1:
             return found[0]
         names = (f"{one.node}.{one.input} ({self._title(one.node)})" for one in found)
@@ -151,7 +151,7 @@ class Inputs:
     def _named(self, node: str) -> str:
         return f"{node} ({self._title(node)})"
 
-    def with_values(self, values: dict[Target, str]) -> Json:
+    def with_values(self, values: dict[NodeInput, str]) -> Json:
         """The prompt with these values; entries of lists are set before the inputs they bring."""
         prompt = copy.deepcopy(self.prompt)
         for target in sorted(values, key=lambda one: one.input.count(".")):
@@ -165,9 +165,9 @@ class Inputs:
             inputs[target.input] = value
         return prompt
 
-    def _require_chosen(self, target: Target, inputs: Json) -> None:
+    def _require_chosen(self, target: NodeInput, inputs: Json) -> None:
         outer = target.input.rpartition(".")[0]
-        spec = self.spec(Target(target.node, outer))
+        spec = self.spec(NodeInput(target.node, outer))
         names = [
             f"{outer}.{name}" for name, _ in chosen_inputs(options_of(spec), inputs.get(outer))
         ]

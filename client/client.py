@@ -25,7 +25,7 @@ ENDINGS = {"execution_success", "execution_error", "execution_interrupted"}
 
 
 @dataclass(frozen=True)
-class Result:
+class PromptResult:
     """What one prompt gave. `outputs` is node id -> the node's own ui outputs."""
 
     prompt_id: str
@@ -85,7 +85,7 @@ class Client:
             return self.get_json("/object_info")
 
     def fetch(self, item: dict[str, str]) -> bytes:
-        """The bytes of one file of a Result."""
+        """The bytes of one file of a PromptResult."""
         query = {name: item.get(name, "") for name in ("filename", "subfolder", "type")}
         with self._asking():
             return self.get("/view?" + urllib.parse.urlencode(query))
@@ -145,7 +145,7 @@ class Client:
         workflow: dict[str, Any] | None = None,
         show: Callable[[str, dict[str, Any]], None] = lambda _kind, _data: None,
         limit: float = 3600.0,
-    ) -> Result:
+    ) -> PromptResult:
         """Queue a prompt, hand every event about it to `show`, return what it gave.
 
         RemoteError with the node's own message when a node fails, when the server dies, when it
@@ -170,7 +170,7 @@ class Client:
         prompt_id: str,
         show: Callable[[str, dict[str, Any]], None],
         limit: float,
-    ) -> Result:
+    ) -> PromptResult:
         """Wait for a queued prompt as `run` does."""
         deadline = time.monotonic() + limit
         self._follow(events, prompt_id, show, deadline)
@@ -232,7 +232,7 @@ class Client:
         """The record of a finished prompt; None while it is queued or running."""
         return self.get_json(f"/history/{prompt_id}").get(prompt_id)
 
-    def _result(self, prompt_id: str, deadline: float) -> Result:
+    def _result(self, prompt_id: str, deadline: float) -> PromptResult:
         """The finished prompt's outputs (the record comes a moment after the last event)."""
         record = self._history(prompt_id)
         while record is None:
@@ -242,7 +242,7 @@ class Client:
         if not _succeeded(record):
             messages = (record.get("status") or {}).get("messages") or []
             raise RemoteError(explain_failure(messages))
-        return Result(prompt_id, record.get("outputs") or {})
+        return PromptResult(prompt_id, record.get("outputs") or {})
 
 
 def _succeeded(record: dict[str, Any]) -> bool:

@@ -22,8 +22,8 @@ def bar(done: float, total: float, width: int = 24) -> str:
     return f"[{'#' * full}{'.' * (width - full)}] {done:g}/{total:g}"
 
 
-class Activity:
-    """A running step: `with Activity("unpacking") as step: step.detail("12 of 40")`.
+class Spinner:
+    """A running step: `with Spinner("unpacking") as step: step.detail("12 of 40")`.
 
     On a terminal one line with a spinner and the seconds is redrawn; elsewhere (a log, CI) the
     step is printed once, and again every half minute. At the end a line says how long the step
@@ -42,7 +42,7 @@ class Activity:
         """Change the text that is shown after the title."""
         self._detail = text
 
-    def __enter__(self) -> "Activity":
+    def __enter__(self) -> "Spinner":
         self._start = self._clock()
         if not self._live:
             say(f"  {self._title} ...")

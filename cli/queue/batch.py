@@ -15,18 +15,18 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ...client.client import Client, Result
+from ...client.client import Client, PromptResult
 from ...client.errors import RemoteError, ServerGone
 from ...client.progress import RunProgress
 from .journal import Journal
 from .matrix import Job
-from .saving import save, stems
+from .saving import save_output, stems
 
 _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 
 
 @dataclass
-class Outcome:
+class BatchCounts:
     """How many jobs made their files now, had made them before, and failed."""
 
     done: int = 0
@@ -44,9 +44,9 @@ class Batch:
     workflow: str
     cancel_on_interrupt: bool = False
 
-    def run(self, jobs: list[Job]) -> Outcome:
+    def run(self, jobs: list[Job]) -> BatchCounts:
         """All jobs that are not done yet. ServerGone and KeyboardInterrupt end it half-way."""
-        outcome = Outcome()
+        outcome = BatchCounts()
         with Display(len(jobs)) as display:
             for number, job in enumerate(jobs):
                 display.begin(number, job)
@@ -78,7 +78,9 @@ class Batch:
             for stem, item, content in zip(
                 stems(self.workflow, job, items), items, contents, strict=True
             ):
-                names.append(save(content, self.folder, stem, self.workflow, job, item["filename"]))
+                names.append(
+                    save_output(content, self.folder, stem, self.workflow, job, item["filename"])
+                )
         except BaseException:  # also Ctrl-C: the job counts as not done, and is fetched again
             for name in names:
                 (self.folder / name).unlink()
@@ -86,7 +88,7 @@ class Batch:
         self.journal.done(job, names)
         return names
 
-    def _result(self, job: Job, show: Callable[[str, dict[str, Any]], None]) -> Result:
+    def _result(self, job: Job, show: Callable[[str, dict[str, Any]], None]) -> PromptResult:
         """Queue the job, or wait for it where an earlier command left it on the server."""
         known = self.journal.prompt_id(job)
         waits = known is not None and self.client.will_finish(known)

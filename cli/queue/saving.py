@@ -28,12 +28,12 @@ def stems(workflow: str, job: Job, items: Sequence[Mapping[str, str]]) -> list[s
     """The names of a job's files without number and ending: `demo_content-dog_seed-3`, followed,
     where nodes save under several prefixes, by the file's own: `demo_content-dog_seed-3_sheet`."""
     prefixes = [_COUNTED.sub("", PurePosixPath(item["filename"]).stem) for item in items]
-    whole = stem_of(workflow, job.parameters)
+    whole = file_stem(workflow, job.parameters)
     several = len(set(prefixes)) > 1
     return [f"{whole}_{_safe(one)[:MOST_PREFIX]}" if several else whole for one in prefixes]
 
 
-def stem_of(workflow: str, parameters: Mapping[str, str]) -> str:
+def file_stem(workflow: str, parameters: Mapping[str, str]) -> str:
     """Names and values without what file systems refuse, cut where they are long."""
     parts = [_safe(workflow)]
     for name, value in parameters.items():
@@ -53,7 +53,9 @@ def free_path(folder: Path, stem: str, suffix: str) -> Path:
     return path
 
 
-def save(content: bytes, folder: Path, stem: str, workflow: str, job: Job, filename: str) -> str:
+def save_output(
+    content: bytes, folder: Path, stem: str, workflow: str, job: Job, filename: str
+) -> str:
     """Write one file of a job under a new name; returns the name. No partial file is left."""
     suffix = Path(filename.replace("\\", "/")).suffix.lower()
     path = free_path(folder, stem, _UNSAFE.sub("", suffix))

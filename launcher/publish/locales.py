@@ -35,7 +35,7 @@ _COMMAND = re.compile(
 )
 
 
-class Phrases:
+class Translations:
     """A language's phrases: for names, for each line of nodes' texts, and for what scripts say.
 
     What it lacks is English.
@@ -69,19 +69,19 @@ class Phrases:
         return [p for t, known in self._known.items() for p in known if p not in self._asked[t]]
 
 
-def read_phrases(language: Path) -> Phrases:
+def read_phrases(language: Path) -> Translations:
     """The table in a language's folder; an empty one where there is none, as for English."""
     file = language / PHRASES
     tables = _read(file) if file.is_file() else {"names": {}, "texts": {}}
-    return Phrases(**tables)
+    return Translations(**tables)
 
 
-def definitions(nodes: dict[str, dict[str, Any]], phrases: Phrases) -> dict[str, Any]:
+def definitions(nodes: dict[str, dict[str, Any]], phrases: Translations) -> dict[str, Any]:
     """nodeDefs.json in one language, of nodes as /object_info describes them."""
     return {node: _node(info, phrases) for node, info in nodes.items()}
 
 
-def main_texts(language: Path, phrases: Phrases) -> dict[str, Any]:
+def main_texts(language: Path, phrases: Translations) -> dict[str, Any]:
     """main.json in one language: what is there, with the scripts' texts written again."""
     file = language / MAIN
     kept = _read(file) if file.is_file() else {}
@@ -93,7 +93,7 @@ def main_texts(language: Path, phrases: Phrases) -> dict[str, Any]:
     }
 
 
-def commands(phrases: Phrases) -> dict[str, Any]:
+def command_texts(phrases: Translations) -> dict[str, Any]:
     """commands.json in one language."""
     labels = command_labels(SCRIPTS)
     return {_key(name): {"label": message(phrases.said(text))} for name, text in labels.items()}
@@ -125,7 +125,7 @@ def message(text: str) -> str:
     return re.sub(r"[@{}|%]", lambda sign: "{'" + sign[0] + "'}", text)
 
 
-def _node(info: dict[str, Any], phrases: Phrases) -> dict[str, Any]:
+def _node(info: dict[str, Any], phrases: Translations) -> dict[str, Any]:
     return {
         "display_name": message(phrases.text(info["display_name"])),
         "description": message(phrases.text(info["description"])),
@@ -134,7 +134,7 @@ def _node(info: dict[str, Any], phrases: Phrases) -> dict[str, Any]:
     }
 
 
-def _inputs(info: dict[str, Any], phrases: Phrases) -> Iterator[tuple[str, dict[str, str]]]:
+def _inputs(info: dict[str, Any], phrases: Translations) -> Iterator[tuple[str, dict[str, str]]]:
     found: dict[str, dict[str, list[str]]] = {}  # name, tooltip, the entries of a menu it is for
     for name, entry, tooltip in _slots(info["input"]):
         found.setdefault(name, {}).setdefault(tooltip, []).append(entry)
@@ -158,7 +158,7 @@ def _slots(
                 yield from _slots(option["inputs"], f"{menu}{name}.", option["key"])
 
 
-def _outputs(info: dict[str, Any], phrases: Phrases) -> Iterator[tuple[str, dict[str, str]]]:
+def _outputs(info: dict[str, Any], phrases: Translations) -> Iterator[tuple[str, dict[str, str]]]:
     columns = (info["output"], info["output_name"], info["output_tooltips"])
     for number, (kind, name, tooltip) in enumerate(zip(*columns, strict=True)):
         # An output named like its type gets the page's own word for the type.
@@ -174,7 +174,7 @@ def write_locales(shown: dict[str, dict[str, Any]]) -> None:
         files = {
             DEFINITIONS: definitions(nodes, phrases),
             MAIN: main_texts(language, phrases),
-            COMMANDS: commands(phrases),
+            COMMANDS: command_texts(phrases),
         }
         if (language / PHRASES).is_file():
             _require_fitting(phrases, language)
@@ -184,7 +184,7 @@ def write_locales(shown: dict[str, dict[str, Any]]) -> None:
             say(f"wrote {language / name}")
 
 
-def _require_fitting(phrases: Phrases, language: Path) -> None:
+def _require_fitting(phrases: Translations, language: Path) -> None:
     wrong = [f"lacks {phrase!r}" for phrase in phrases.lacking()]
     wrong += [f"no longer needs {phrase!r}" for phrase in phrases.unused()]
     if wrong:

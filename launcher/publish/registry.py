@@ -92,7 +92,7 @@ class Pack:
         return (self.root / name).read_text("utf-8")
 
 
-Rule = Callable[[Pack], list[str]]
+PackRule = Callable[[Pack], list[str]]
 
 
 def read_pack(root: Path) -> Pack:
@@ -245,7 +245,7 @@ def dependencies(pack: Pack) -> list[str]:
     return [f"{text}: take it out." for text in wrong]
 
 
-def pictures(pack: Pack) -> list[str]:
+def listing_pictures(pack: Pack) -> list[str]:
     """The icon is a square of at most 400 pixels, the banner 21 by 9."""
     return [*_picture(pack, ICON, 400, 400), *_picture(pack, BANNER, 1260, 540)]
 
@@ -381,7 +381,7 @@ def _absolute_imports(tree: ast.Module) -> set[str]:
     return {one.split(".")[0] for one in names}
 
 
-RULES: tuple[Rule, ...] = (
+RULES: tuple[PackRule, ...] = (
     name,
     version,
     changelog,
@@ -389,7 +389,7 @@ RULES: tuple[Rule, ...] = (
     addresses,
     compatibility,
     dependencies,
-    pictures,
+    listing_pictures,
     ignore_file,
     served,
     complete,

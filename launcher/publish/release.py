@@ -21,7 +21,7 @@ from .registry import (
     ICON,
     RULES,
     Pack,
-    Rule,
+    PackRule,
     git,
     headings,
     read_pack,
@@ -55,7 +55,7 @@ def check_release(root: Path = ROOT) -> int:
     return 0
 
 
-def _tell(rule: Rule, pack: Pack) -> bool:
+def _tell(rule: PackRule, pack: Pack) -> bool:
     """Print one rule with its complaints; whether it had any."""
     complaints = rule(pack)
     title = (rule.__doc__ or "").splitlines()[0].rstrip(".")
@@ -144,7 +144,7 @@ def comfys_own_check(pack: Pack) -> list[str]:
     return wrong
 
 
-RELEASE_RULES: tuple[Rule, ...] = (
+RELEASE_RULES: tuple[PackRule, ...] = (
     published_fields,
     dated_heading,
     clean_tree,

