@@ -98,7 +98,7 @@ def commands(phrases: Phrases) -> dict[str, Any]:
 
 def command_labels(folder: Path) -> dict[str, str]:
     """The English label of every command of the scripts of a folder, by the command's id."""
-    found = [_COMMAND.search(script.read_text("utf-8")) for script in sorted(folder.glob("*.js"))]
+    found = [_COMMAND.search(script.read_text("utf-8")) for script in sorted(folder.rglob("*.js"))]
     return {json.loads(one[1]): json.loads(one[2]) for one in found if one}
 
 

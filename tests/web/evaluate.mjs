@@ -1,8 +1,8 @@
 // Reads {"curves": [...], "prompts": [...]} and writes what web/js/lib makes of each, for the test
 // that holds it to the Python.
 
-import { parse } from "../../web/js/lib/markers.js";
-import { sampleCurve } from "../../web/js/lib/schedule.js";
+import { parse } from "../../web/js/lib/drawings/markers.js";
+import { sampleCurve } from "../../web/js/lib/drawings/schedule.js";
 
 const chunks = [];
 for await (const chunk of process.stdin) chunks.push(chunk);

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
 
-import { parse } from "../../web/js/lib/markers.js";
-import { sampleCurve } from "../../web/js/lib/schedule.js";
+import { parse } from "../../web/js/lib/drawings/markers.js";
+import { sampleCurve } from "../../web/js/lib/drawings/schedule.js";
+import { markerWarnings } from "../../web/js/lib/drawings/warnings.js";
 import { language, say, sayRole, speak } from "../../web/js/lib/texts.js";
-import { markerWarnings } from "../../web/js/lib/warnings.js";
 
 afterEach(() => speak("en", {}));
 

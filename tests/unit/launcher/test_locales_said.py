@@ -62,7 +62,7 @@ def test_chinese_has_a_phrase_for_every_text_and_none_besides():
 
 def test_every_command_has_its_label_where_the_page_looks_for_it():
     labels = command_labels(SCRIPTS)
-    scripts = [script.read_text("utf-8") for script in SCRIPTS.glob("*.js")]
+    scripts = [script.read_text("utf-8") for script in SCRIPTS.rglob("*.js")]
     assert len(labels) == sum(len(REGISTERED.findall(code)) for code in scripts)
     for language in LANGUAGES:
         own = json.loads((LOCALES / language / COMMANDS).read_text("utf-8"))
