@@ -6,7 +6,6 @@ A workflow that names files we do not ship runs with the small world's, and all 
 from __future__ import annotations
 
 import shutil
-import urllib.error
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,10 @@ from craft_lora_pack.client.widgets import widget_values
 from craft_lora_pack.client.workflow import NOTES, read_workflow
 from PIL import Image
 from small_world_models import CHECKPOINT, CONTENT, STYLE
+from workflow_prompts import FOLDER, STEPS, base_folder, ids, in_few_steps, inputs, linked, refusal
 
-from launcher.paths import ROOT
 from launcher.run.workspace import REFERENCES
 
-FOLDER = ROOT / "workflows"
 WORKFLOWS = sorted(FOLDER.glob("*.json"))
 DEMO = FOLDER / "demo_small_world.json"
 FUSION = FOLDER / "fusion_sdxl.json"
@@ -53,7 +51,6 @@ MAIN_NODES = {
     "CRAFTACFGKSampler",
     "CRAFTPairBuilder",
 }
-STEPS = 3
 PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
 STAND_INS = {
     "ckpt_name": CHECKPOINT,
@@ -69,18 +66,6 @@ MISSPELT = "crfat"
 every_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
 
-def linked(value: Any) -> bool:
-    return isinstance(value, list)
-
-
-def in_few_steps(prompt: dict[str, Any]) -> dict[str, Any]:
-    for node in prompt.values():
-        for name in {"steps", "mode.steps", "method.steps"} & node["inputs"].keys():
-            assert not linked(node["inputs"][name])
-            node["inputs"][name] = STEPS
-    return prompt
-
-
 def with_our_files(prompt: dict[str, Any]) -> dict[str, Any]:
     for node in prompt.values():
         for name in STAND_INS.keys() & node["inputs"].keys():
@@ -93,19 +78,6 @@ def runnable(live_server, path: Path) -> dict[str, Any]:
     """The workflow's prompt, quick, and with weights that are there."""
     prompt = in_few_steps(live_server.prompt_of(path))
     return prompt if path.stem.endswith("small_world") else with_our_files(prompt)
-
-
-def ids(prompt: dict[str, Any], kind: str) -> list[str]:
-    return [name for name, node in prompt.items() if node["class_type"] == kind]
-
-
-def inputs(prompt: dict[str, Any], kind: str) -> dict[str, Any]:
-    """The inputs of the first node of a class."""
-    return prompt[ids(prompt, kind)[0]]["inputs"]
-
-
-def base_folder(live_server) -> Path:
-    return live_server.server.log.parents[1]
 
 
 def is_a_picture(image: np.ndarray) -> bool:
@@ -252,15 +224,6 @@ def test_the_pairs_are_saved_as_a_dataset_that_the_host_reads_back(live_server, 
 
 
 # What is wrong is said
-
-
-def refusal(live_server, prompt: dict[str, Any]) -> str:
-    """What the server says to a prompt that it does not queue."""
-    with pytest.raises(RemoteError) as refused:
-        live_server.server.client.queue(prompt)
-    cause = refused.value.__cause__
-    assert isinstance(cause, urllib.error.HTTPError) and cause.code == 400
-    return str(refused.value)
 
 
 @pytest.mark.parametrize(

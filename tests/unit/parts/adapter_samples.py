@@ -1,7 +1,7 @@
 """Raw tensors of every adapter kind as files have them, and the matrix they stand for.
 
 A further kind has its entry in SAMPLES, and is then under the contract tests of the core
-(unit/lora/test_adapter_kinds.py) and of the host (host/test_adapter_kinds.py).
+(unit/lora/test_adapter_kinds.py) and of the host (host/model/test_adapter_kinds.py).
 """
 
 from __future__ import annotations

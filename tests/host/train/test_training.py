@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import comfy.lora
 import comfy.model_management
 import comfy.utils
@@ -31,9 +29,10 @@ from safetensors.torch import load_file
 from small_world_models import STYLE, load
 from trainings import train_basis, train_lora
 
+from launcher.paths import ROOT
+
 LORA = {"rank": 2, "steps": 3, "batch_size": 2, "learning_rate": 1e-2, "warmup": 1}
 BASIS = {"r_max": 3, "r_min": 1, "steps": 2, "batch_size": 1, "warmup": 1}
-ROOT = Path(__file__).parents[2]
 SETS = "content: middle_block\nstyle: output_blocks.8"
 CAPTION = "a <c>sks animal</c> in flat style"
 

@@ -103,7 +103,7 @@ def ran(folder):
         for name, given in commands.items()
     ]
     (folder / "plan.json").write_text(json.dumps(plan), "utf-8")
-    script = Path(__file__).with_name("command_line.py")
+    script = Path(__file__).parents[1] / "parts" / "command_line.py"
     process = python(script, folder / "plan.json", folder / "answers.json")
     assert process.returncode == 0, process.stderr
     answers = json.loads((folder / "answers.json").read_text("utf-8"))

@@ -18,8 +18,8 @@ from craft_lora_pack.craft_core.fusion.compose import compose
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.time import whole_sigmas
 from oracle import LAW, distance
-from test_engine_equalities import NEGATIVE, POSITIVE
-from test_fusion_families import case
+from three_loras import case
+from two_loras import NEGATIVE, POSITIVE
 
 STEPS, CUT = 6, 3
 ORDER = (0, 2)
@@ -101,6 +101,6 @@ def test_sigmas_of_another_run_are_an_error_that_says_so():
 
 
 def test_the_host_has_the_samplers_that_leave_a_level_out():
-    """web/js/lib/insertion.js names them."""
+    """web/js/lib/insertion/insertion.js names them."""
     found = comfy.samplers.KSampler.DISCARD_PENULTIMATE_SIGMA_SAMPLERS
     assert found == {"dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"}

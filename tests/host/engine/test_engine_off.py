@@ -11,7 +11,7 @@ from craft_lora_pack.comfy_adapter.engine import engine
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider, objections
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
-from test_engine_equalities import NEGATIVE, POSITIVE, loras, routed
+from two_loras import NEGATIVE, POSITIVE, loras, routed
 
 
 def plain(model):

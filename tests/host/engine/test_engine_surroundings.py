@@ -27,7 +27,7 @@ from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.types import Bank, Branch, Factors, Gates, constant_gates
 from oracle import LAW, distance
-from test_engine_equalities import (
+from two_loras import (
     NEGATIVE,
     POSITIVE,
     asymmetric_pair,

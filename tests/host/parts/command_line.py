@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 from tqdm import tqdm
 
-ROOT = str(Path(__file__).resolve().parents[2])
+ROOT = str(Path(__file__).resolve().parents[3])
 
 
 def answer(arguments: list[str], interrupt: int) -> dict:

@@ -11,7 +11,7 @@ from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.guidance import GUIDANCE
 from craft_lora_pack.craft_core.time import Moment
-from test_engine_equalities import NEGATIVE, POSITIVE, loras, routed
+from two_loras import NEGATIVE, POSITIVE, loras, routed
 
 ROUNDING = 4 * torch.finfo(torch.float32).eps
 

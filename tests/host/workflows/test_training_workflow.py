@@ -12,7 +12,7 @@ import pytest
 from craft_lora_pack.client.errors import RemoteError
 from live_server import LiveServer
 from safetensors import safe_open
-from test_workflows import FOLDER, base_folder, ids, in_few_steps, inputs, refusal
+from workflow_prompts import FOLDER, base_folder, ids, in_few_steps, inputs, refusal
 
 from launcher.run.hosts import Host
 from launcher.run.server import Server
