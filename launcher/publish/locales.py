@@ -17,6 +17,7 @@ from typing import Any
 from ..errors import LaunchError
 from ..paths import ROOT
 from ..terminal import say
+from .core_script import SCRIPT, core_script
 
 LOCALES = ROOT / "locales"
 SCRIPTS = ROOT / "web" / "js"
@@ -164,7 +165,10 @@ def _outputs(info: dict[str, Any], phrases: Phrases) -> Iterator[tuple[str, dict
 
 
 def write_locales(shown: dict[str, dict[str, Any]]) -> None:
-    """Write every language's files from all nodes that a real server shows, and the scripts."""
+    """Write every language's files from all nodes that a real server shows, and the scripts; first
+    the script that says what the core says."""
+    SCRIPT.write_text(core_script(), "utf-8")
+    say(f"wrote {SCRIPT}")
     nodes = {name: info for name, info in shown.items() if info["python_module"] == MODULE}
     for language in sorted(folder for folder in LOCALES.iterdir() if folder.is_dir()):
         phrases = read_phrases(language)

@@ -38,6 +38,8 @@ LEVELS = {
     "types": 0,
     "time": 0,
     "errors": 0,
+    "messages": 0,
+    "starting": 0,
     "papers": 0,
     "tensor_file": 0,
     "registry": 0,
@@ -55,6 +57,8 @@ LEVELS = {
     "requests": 4,
 }
 ENTRIES = {"__init__", "__main__"}  # doors; those of the core may reach for all of it
+PLAIN = ("errors", "messages", "starting")  # of the core, for those that run without torch
+OF_CORE = {("craft_core", name) for name in PLAIN}
 QUIET = {"argparse", "http", "socket", "tqdm", "urllib"}  # what mathematics has no use for
 HOUSE = (*ROOMS, "benchmarks", "docs", "launcher", "locales", "small_world", "tests", "web")
 KINDS = {".py", ".js", ".mjs", ".json", ".md"}
@@ -163,7 +167,7 @@ KNOWN = set(sys.stdlib_module_names) | {"__future__"}
 
 
 def test_the_launcher_uses_the_standard_library_and_the_room_that_speaks_to_a_server():
-    shared = {(PACK, "client"), (PACK, "craft_core", "errors")}
+    shared = {(PACK, "client"), *((PACK, *place) for place in OF_CORE)}
 
     def allowed(_: Path, target: tuple[str, ...]) -> bool:
         if target[0] == "":
@@ -174,15 +178,16 @@ def test_the_launcher_uses_the_standard_library_and_the_room_that_speaks_to_a_se
     assert all(target[0] in KNOWN | {"launcher"} for target in imports(ROOT / "run.py"))
 
 
-def test_the_client_and_the_errors_use_the_standard_library():
+def test_the_client_and_what_the_core_says_use_the_standard_library():
     """The launcher runs them before anything is installed."""
 
     def allowed(_: Path, target: tuple[str, ...]) -> bool:
         if target[0] == "":
-            return target[1] == "client" or target[1:3] == ("craft_core", "errors")
+            return target[1] == "client" or target[1:3] in OF_CORE
         return target[0] in KNOWN
 
-    errors = ROOT / "craft_core" / "errors.py"
     assert violations("client", allowed) == []
-    assert all(target[0] in KNOWN for target in imports(errors))
+    for name in PLAIN:
+        file = ROOT / "craft_core" / f"{name}.py"
+        assert all(allowed(file, target) for target in imports(file)), name
     assert not list(imports(ROOT / "craft_core" / "__init__.py"))

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { FLOOR, FULL_STRENGTH, GUIDED_STRENGTHS } from "../../../web/js/lib/core.js";
 import {
   isOffered, isSampler, nextSteps, onlySampler, planInsertion, samplersOf, startOf,
   wholeOf,
@@ -251,7 +252,10 @@ test("samplers behind one ControlNet give its positive input to the Router once"
 
 test("strengths start lower where ACFG multiplies them by cfg, floors are the same", () => {
   const start = (one) => startOf(only([simple(one).one]));
-  const [guided, full] = [0.6, 1].map((strength) => ({ strength, floor: 0.4, clock: "steps" }));
+  const [guided, full] = [Math.max(...GUIDED_STRENGTHS), FULL_STRENGTH].map((strength) => ({
+    strength, floor: FLOOR, clock: "steps",
+  }));
+  assert.ok(guided.strength < full.strength);
   assert.deepEqual(start(sampler(4)), guided);
   assert.deepEqual(start(guider(4)), guided);
   assert.deepEqual(start(sampler(4, "CRAFTACFGKSampler")), guided);

@@ -1,9 +1,9 @@
 // @ts-check
 /** ACFG KSampler and ACFG Guider: warnings, and nothing where there are none. */
 
+import { notRouted } from "../lib/core.js";
 import { cfgWarnings } from "../lib/drawings/warnings.js";
 import { isActive, modelSource, valueOf } from "../lib/graph/upstream.js";
-import { say } from "../lib/texts.js";
 import { make } from "./style.js";
 
 const ROUTERS = ["CRAFTRouter", "CRAFTMethodSweep"];
@@ -26,5 +26,5 @@ function routeWarnings(node, hosts) {
   const { file, passed } = modelSource(node, "model", hosts);
   const routed = passed.some((one) => ROUTERS.includes(one.type) && isActive(one));
   if (!file || routed) return [];
-  return [say("This model comes from no Content/Style LoRA Router: sampling is plain.")];
+  return [notRouted()];
 }

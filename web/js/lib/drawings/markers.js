@@ -4,8 +4,7 @@
  * The rules are those of craft_core/routing/markers.py, which says where they come from.
  */
 
-import { CraftError } from "../craft_error.js";
-import { say } from "../texts.js";
+import { emptyPhrase, markerInside, markerLeft, nothingToClose } from "../core.js";
 
 /** @typedef {"content" | "style"} Role */
 /** @typedef {{text: string, start: number, end: number, role: Role}} Phrase */
@@ -98,32 +97,15 @@ function find(prompt) {
 function closingIndex(prompt, marks, index) {
   const mark = marks[index];
   if (mark.close)
-    throw new CraftError(
-      say("The prompt has {marker} at character {place} with no marker to close", {
-        marker: mark.text, place: place(prompt, mark),
-      }),
-      possible(),
-      say("Add the opening marker before the phrase, or remove {marker}", { marker: mark.text }),
-    );
+    throw nothingToClose({ marker: mark.text, place: place(prompt, mark) });
   const later = marks.findIndex((other, at) => at > index && other.role === mark.role);
   if (later < 0 || !marks[later].close) return null;
   if (later === index + 1) return later;
   const inner = marks[index + 1];
-  throw new CraftError(
-    say("The prompt has {inner} between {opening} and {closing} (character {place})", {
-      inner: inner.text, opening: mark.text, closing: marks[later].text,
-      place: place(prompt, inner),
-    }),
-    say("A content phrase and a style phrase stand side by side, never in one another"),
-    say("Move {closing} before {inner}", { closing: marks[later].text, inner: inner.text }),
-  );
-}
-
-/** How phrases are marked. */
-function possible() {
-  return say(
-    "Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>",
-  );
+  throw markerInside({
+    inner: inner.text, opening: mark.text, closing: marks[later].text,
+    place: place(prompt, inner),
+  });
 }
 
 /** The character at which a marker starts, counted from 1 as people count.
@@ -142,13 +124,7 @@ function phrase(prompt, start, end, trimmed, mark) {
   while (start < end && outside(end - 1)) end -= 1;
   const text = prompt.slice(start, end);
   if ([...text].every((character) => WEAK.includes(character)))
-    throw new CraftError(
-      say("The marker {marker} at character {place} marks no words", {
-        marker: mark.text, place: place(prompt, mark),
-      }),
-      possible(),
-      say("Write the phrase it belongs to, or remove the marker to switch its branch off"),
-    );
+    throw emptyPhrase({ marker: mark.text, place: place(prompt, mark) });
   return { text, start, end, role: mark.role };
 }
 
@@ -167,11 +143,6 @@ function cleaned(prompt, lone, endsPhrase) {
     const wordsMeet = IS_WORD.test(before) && IS_WORD.test(after);
     return wordsMeet && starts.some((start) => lone.has(start)) ? " " : "";
   });
-  if (find(clean).length)
-    throw new CraftError(
-      say("Removing the prompt's markers leaves another marker"),
-      possible(),
-      say("Remove the extra < or > around a marker"),
-    );
+  if (find(clean).length) throw markerLeft();
   return clean;
 }

@@ -7,7 +7,7 @@
  * [content, style], each in [0, 1].
  */
 
-import { CraftError } from "../craft_error.js";
+import { unknown, windowReversed, wrongPoints } from "../core.js";
 import { say, sayRole } from "../texts.js";
 
 /** @typedef {[number, number]} Pair */
@@ -38,12 +38,10 @@ export const SHAPES = {
  * @throws {CraftError} for a shape there is not, and settings that cannot be
  */
 export function sampleCurve(shape, settings, contentFloor, styleFloor, count) {
-  if (!Object.hasOwn(SHAPES, shape))
-    throw new CraftError(
-      say("'{shape}' is no schedule shape", { shape }),
-      say("Known are {shapes}", { shapes: Object.keys(SHAPES).join(", ") }),
-      say("Choose one of these"),
-    );
+  if (!Object.hasOwn(SHAPES, shape)) {
+    const known = Object.keys(SHAPES).join(", ");
+    throw unknown({ key: `'${shape}'`, noun: say("schedule shape"), known });
+  }
   return Array.from({ length: count }, (_, index) => {
     const progress = index / (count - 1);
     const [content, style] = SHAPES[shape](1 - progress, settings);
@@ -66,13 +64,7 @@ export function readPoints(value, role) {
   read.sort(([one], [other]) => one - other);
   const inside = read.flat().every((number) => number >= 0 && number <= 1);
   if (!read.length || !inside || new Set(read.map(([x]) => x)).size < read.length)
-    throw new CraftError(
-      say("The {role} points are {points}", {
-        role: sayRole(role), points: JSON.stringify(points),
-      }),
-      say("Points are x y pairs from 0 to 1 with different x"),
-      say("Correct them"),
-    );
+    throw wrongPoints({ role: sayRole(role), points: JSON.stringify(points) });
   return read;
 }
 
@@ -115,12 +107,7 @@ function windowed(noise, settings) {
 
 /** @param {number} progress @param {number} start @param {number} end @param {string} role */
 function within(progress, start, end, role) {
-  if (start > end)
-    throw new CraftError(
-      say("window: {role}_start = {start} lies after {role}_end = {end}", { role, start, end }),
-      say("A window runs from its start to a later or equal end, 0 to 1"),
-      say("Swap them, or set the role's strength to 0 to switch it off"),
-    );
+  if (start > end) throw windowReversed({ role, start, end });
   return start - ROUNDING <= progress && progress <= end + ROUNDING ? 1 : 0;
 }
 

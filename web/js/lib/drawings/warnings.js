@@ -1,6 +1,7 @@
 // @ts-check
 /** What a user should know before pressing Run. */
 
+import { noGuidance, noMarker, unmatchedPatterns } from "../core.js";
 import { say, sayRole } from "../texts.js";
 
 const NONE = "none"; // the entry of a LoRA menu that chooses none
@@ -32,11 +33,7 @@ export function markerWarnings(marked, roles, traits) {
   if (traits && !traits.markers) return [];
   return roles
     .filter((role) => !marked.phrases.some((phrase) => phrase.role === role))
-    .map((role) =>
-      say("The prompt has no {marker}, so the {role} LoRA is off.", {
-        marker: `<${role[0]}>`, role: sayRole(role),
-      }),
-    );
+    .map((role) => noMarker({ marker: `<${role[0]}>`, role: sayRole(role) }));
 }
 
 /**
@@ -49,7 +46,8 @@ export function markerWarnings(marked, roles, traits) {
  */
 export function usedSet(chosen, method, traits) {
   if (traits?.pinned) return { used: traits.pinned, why: say("part of {method}", { method }) };
-  if (traits && !traits.layer_sets) return { used: null, why: say("not used by {method}", { method }) };
+  if (traits && !traits.layer_sets)
+    return { used: null, why: say("not used by {method}", { method }) };
   return { used: chosen ?? null, why: "" };
 }
 
@@ -61,8 +59,7 @@ export function layerSetWarnings(used, sets) {
   const { error = "", unmatched = [] } = (used && sets[used]) || {};
   if (error) return [error];
   if (used !== "custom" || !unmatched.length) return []; // a preset may lack blocks of its own
-  const patterns = unmatched.join(", ");
-  return [say("Patterns that match no layer of this model: {patterns}", { patterns })];
+  return [unmatchedPatterns({ patterns: unmatched.join(", ") })];
 }
 
 /**
@@ -71,10 +68,5 @@ export function layerSetWarnings(used, sets) {
  */
 export function cfgWarnings(cfg, asymmetric) {
   if (asymmetric !== true || typeof cfg !== "number" || Math.abs(cfg - 1) > 1e-9) return [];
-  return [
-    say(
-      "At cfg 1 there is no unconditional pass, so nothing is asymmetric. " +
-        "Raise cfg above 1, or turn asymmetric off.",
-    ),
-  ];
+  return [noGuidance()];
 }

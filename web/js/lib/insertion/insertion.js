@@ -4,6 +4,7 @@
  * Reads the host's graph as plain data, as upstream.js does.
  */
 
+import { FLOOR, FULL_STRENGTH, GUIDED_STRENGTHS } from "../core.js";
 import { CraftError } from "../craft_error.js";
 import { feedOf, inputs, linked, outputs, titleOf, typed } from "../graph/links.js";
 import { isActive, modelSource, valueOf, widget } from "../graph/upstream.js";
@@ -42,9 +43,6 @@ const IN_PARTS = new Set(["SplitSigmas", "SplitSigmasDenoise"]);
 const OF_RUN = ["steps", "scheduler"]; // settings of a sampler that its sigmas come from
 /** Samplers for which the host makes a step's sigmas more, and leaves out the last but one. */
 const ONE_MORE = new Set(["dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"]);
-const FULL = 1;
-const GUIDED = 0.6; // strength where the guidance multiplies the LoRAs
-const FLOOR = 0.4;
 const TOLD = 4; // sentences that a message has room for
 
 /** Whether a node takes a MODEL and a positive conditioning, and samples or guides.
@@ -181,7 +179,7 @@ function sourceOf(node, hosts) {
  * @returns {Start}
  */
 export function startOf({ targets }) {
-  const strength = targets.some(isAsymmetric) ? GUIDED : FULL;
+  const strength = targets.some(isAsymmetric) ? Math.max(...GUIDED_STRENGTHS) : FULL_STRENGTH;
   const clock = targets.some(({ node }) => isInParts(node)) ? "model" : "steps";
   return { strength, floor: FLOOR, clock };
 }
@@ -274,7 +272,9 @@ export function nextSteps(fusions) {
         "<c>a dog</c> in <s>ink style</s>.",
     ),
     targets.some(isAsymmetric) &&
-      say("ACFG multiplies the LoRAs by cfg: start with strengths of 0.3 to 0.6."),
+      say("ACFG multiplies the LoRAs by cfg: start with strengths of {least} to {most}.", {
+        least: GUIDED_STRENGTHS[0], most: GUIDED_STRENGTHS[1],
+      }),
     loras &&
       say(
         "Loaders before the Router put {loras} on all rows and all steps: bypass those whose " +
