@@ -19,7 +19,7 @@ INSERT, TWO_LORAS = "craft_lora.insert_fusion", "craft_lora.two_loras"
 LABEL = "Insert content/style LoRA fusion"
 CONTENT, STYLE = "craft_small_world_content.safetensors", "craft_small_world_style.safetensors"
 PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
-GUIDED, FULL = [max(GUIDED_STRENGTHS)] * 2, [FULL_STRENGTH] * 2  # of content and style
+LOWER, FULL = [max(GUIDED_STRENGTHS)] * 2, [FULL_STRENGTH] * 2  # of content and of style
 FLOORS = [FLOOR] * 2
 COLOURS = 16  # a picture has more
 CLIPPED = 0.4  # of a picture's channel values; burnt pictures have more
@@ -401,7 +401,7 @@ def test_the_command_puts_the_fusion_before_the_only_sampler(graph):
     assert graph.comfy.evaluate(WIDGETS, "CLIPTextEncode")["text"] == "blur"
     assert graph.comfy.evaluate(LOOK) == [["CRAFTACFGKSampler", "#232", 900, 0]]
     graph.nothing_overlaps()
-    assert graph.start() == [*GUIDED, *FLOORS, "steps"]
+    assert graph.start() == [*LOWER, *FLOORS, "steps"]
     least, most = GUIDED_STRENGTHS
     graph.told(f"multiplies the LoRAs by cfg: start with strengths of {least} to {most}")
 
@@ -606,7 +606,7 @@ def test_a_guider_becomes_an_acfg_guider_and_samples(graph, live_server):
     } <= set(links)
     assert "CFGGuider" not in graph.types()
     graph.nothing_overlaps()
-    assert graph.start() == [*GUIDED, *FLOORS, "steps"]
+    assert graph.start() == [*LOWER, *FLOORS, "steps"]
     graph.runs_to_a_picture(live_server)
 
 
@@ -615,7 +615,7 @@ def test_a_guider_that_a_part_of_the_sigmas_goes_with_has_the_models_clock(graph
     graph.comfy.evaluate(GUIDED)
     graph.comfy.evaluate(SPLIT)
     insert(graph)
-    assert graph.start() == [*GUIDED, *FLOORS, "model"]
+    assert graph.start() == [*LOWER, *FLOORS, "model"]
 
 
 WHOLE = ["CheckpointLoaderSimple", "EmptyLatentImage", "PreviewImage", "VAEDecode"]

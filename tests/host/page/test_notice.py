@@ -8,7 +8,7 @@ import pytest
 from craft_lora_pack.comfy_adapter.page.notice import as_shown
 
 TEXTS = [
-    "The prompt has no <s>, so the style branch is off.",
+    "The prompt has no <s>, so the style LoRA is off.",
     "No content pattern matches this model: up_blocks.*.attentions.*.",
     "content __my_lora__ [v1].safetensors: strength 0.8 | `a & b` ~x~ C:\\loras",
     "Layer sets: all\n- not a list\n1. nor this\n# nor a title",
