@@ -45,7 +45,7 @@ test("a role is called as the language calls it", () => {
   assert.deepEqual(["content", "style"].map(sayRole), ["内容", "风格"]);
 });
 
-test("what is wrong is told in one language, in which sentences meet as it writes them", () => {
+test("an error is in one language, with sentences joined as that language joins them", () => {
   const windowed = () => sampleCurve("window", { content_start: 1, content_end: 0.5 }, 0, 0, 5);
   assert.throws(windowed, {
     message:

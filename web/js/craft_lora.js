@@ -1,5 +1,5 @@
 // @ts-check
-/** The pack in the page: what each of our nodes shows of itself. */
+/** Puts a drawing on each of the pack's nodes that has one, and starts what the drawings need. */
 
 // @ts-ignore: the host's own module
 import { app } from "../../../scripts/app.js";

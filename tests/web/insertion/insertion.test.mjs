@@ -69,7 +69,7 @@ test("the Router gets what fed the sampler, and the positive text", () => {
   assert.equal(fusion.prompt.node, nodes[1]);
   assert.equal(fusion.prompt.text, "a dog");
   assert.equal(fusion.prompt.textFeed, null);
-  assert.deepEqual(fusion.prompt.told, []);
+  assert.deepEqual(fusion.prompt.cleaned, []);
   assert.deepEqual(fusion.positives, [{ node: one, index: 1 }]);
   assert.deepEqual(fusion.targets, [{ node: one, as: "CRAFTACFGKSampler" }]);
 });
@@ -102,19 +102,19 @@ test("a ControlNet between text and sampler keeps its place", () => {
   assert.equal(fusion.prompt.text, "a dog");
 });
 
-test("an encoder with more than text is told the clean prompt, where its texts agree", () => {
+test("an encoder with more inputs than text takes the clean prompt, where its texts agree", () => {
   const encoder = node(2, "CLIPTextEncodeSDXL",
     ["clip:CLIP", "width:INT", "text_g:STRING", "text_l:STRING"], ["CONDITIONING:CONDITIONING"],
     { width: 1024, text_g: "a dog", text_l: "a dog" });
   const nodes = [loader(1), encoder, sampler(4)];
   graph(nodes, [[1, 1, 2, "clip"], [1, 0, 4, "model"], [2, 0, 4, "positive"]]);
   const fusion = only([nodes[2]]);
-  assert.deepEqual(fusion.prompt.told, [2, 3]);
+  assert.deepEqual(fusion.prompt.cleaned, [2, 3]);
   assert.deepEqual(fusion.positives, []);
   encoder.widgets[2].value = "another text";
-  assert.deepEqual(only([nodes[2]]).prompt.told, [2]);
+  assert.deepEqual(only([nodes[2]]).prompt.cleaned, [2]);
   encoder.widgets[2].value = "";
-  assert.deepEqual(only([nodes[2]]).prompt.told, [2, 3]);
+  assert.deepEqual(only([nodes[2]]).prompt.cleaned, [2, 3]);
 });
 
 test("a linked text stays linked", () => {
@@ -221,7 +221,7 @@ test("several prompts in one conditioning are not guessed between", () => {
   refuses([nodes[4]], /of several/);
 });
 
-test("of several samplers those that can be are planned, and the others' reasons told", () => {
+test("of several samplers those that can be are planned, and the reason is given for each of the others", () => {
   const { nodes, graph: all, one } = simple();
   const loose = sampler(9);
   nodes.push(loose);
@@ -396,7 +396,7 @@ test("in a subgraph, samplers of the same outer model that are left plain are na
   assert.deepEqual(only([nodes[1]]).plain, ["Same"]);
 });
 
-test("what is told next fits the guidance, and leaves out the least when there is much", () => {
+test("the message fits the guidance, and leaves out the least important when there is much to say", () => {
   const steps = (one) => nextSteps([only([one])]);
   const acfg = /multiplies the LoRAs by cfg: start with strengths of 0\.3 to 0\.6\./;
   const without = /guide as they did, without ACFG\./;

@@ -1,5 +1,5 @@
 // @ts-check
-/** ACFG KSampler and ACFG Guider: warnings, and nothing where there are none. */
+/** The drawing of ACFG KSampler and ACFG Guider: their warnings, hidden when there are none. */
 
 import { notRouted } from "../lib/core.js";
 import { cfgWarnings } from "../lib/drawings/warnings.js";

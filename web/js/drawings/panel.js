@@ -1,10 +1,11 @@
 // @ts-check
 /**
- * A drawing on a node: a widget that has no value, takes part in no prompt and is not saved.
+ * A drawing on a node: a widget without a value, which is neither sent with a prompt nor saved.
  *
- * What a drawing shows may change in many ways (typing, undo, a subgraph's outer widget, a loader
- * ten nodes up), and the host has no event for all of them. So the drawings of the graph on screen
- * are read a few times a second, and drawn anew where what they read, or the language, has changed.
+ * What a drawing shows can change in many ways (typing, undo, a widget of the subgraph node around
+ * it, a loader ten nodes before it), and the host has no event for all of them. So a few times a
+ * second each drawing of the open graph reads its state, and is drawn again if the state or the
+ * page's language has changed.
  */
 
 // @ts-ignore: the host's own module
@@ -20,21 +21,21 @@ const MARGIN = 4;
 /**
  * @typedef {object} Drawing
  * @property {string} name of the widget
- * @property {string} [after] the widget it stands below; the last one if not given
- * @property {(node: any, hosts: any[] | null) => any} read what it shows, as plain data; null for
- *   nothing. hosts: the subgraph nodes around the node, null if there are several such places
- * @property {(content: HTMLElement, state: any) => void} draw fills the empty element
- * @property {number} [minimum] height of a drawing that grows with its node
+ * @property {string} [after] name of the widget above it; the last one if not given
+ * @property {(node: any, hosts: any[] | null) => any} read gives its state as plain data, null to
+ *   hide it. hosts: the subgraph nodes around the node, null if its subgraph is used several times
+ * @property {(content: HTMLElement, state: any) => void} draw shows the state in the empty element
+ * @property {number} [minimum] lowest height of a drawing that grows with its node
  */
 
-/** Keys that a drawing uses itself, without a modifier; all others are the page's. */
+/** Keys that a drawing handles itself if no modifier is held; the page handles all others. */
 const OWN_KEYS = new Set(["Enter", " ", "Tab", "ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight"]);
 
-/** @type {WeakMap<any, () => void>} by node; weak, as the host tells no node in a subgraph that its
- * graph was put away */
+/** @type {WeakMap<any, () => void>} by node, the function that reads its drawing. Weak, because the
+ * host does not notify the nodes of a subgraph when their graph is closed */
 const looks = new WeakMap();
 
-/** Start reading the drawings; once. */
+/** Start reading the drawings; called once. */
 export function keepDrawing() {
   setInterval(() => {
     if (document.hidden) return;
@@ -57,7 +58,7 @@ export function addDrawing(node, drawing) {
   const widget = node.addDOMWidget(drawing.name, "craft_drawing", element, {
     serialize: false,
     hideOnZoom: false,
-    hideInPanel: true, // of the selected node's parameters, where it would be an empty one
+    hideInPanel: true, // the list of the selected node's parameters would show an empty entry
     margin: MARGIN,
     getMinHeight: height,
     getMaxHeight: drawing.minimum ? undefined : height,
@@ -81,7 +82,7 @@ export function addDrawing(node, drawing) {
   looks.set(node, look);
   const observer = new ResizeObserver(() => node.setDirtyCanvas?.(true, true));
   growsWithoutAStep(node);
-  // The host gives up the saved height when the values bring the inputs of a menu's entry.
+  // When a loaded menu value adds its inputs, the host discards the saved height: set it again.
   chainTo(node, "onConfigure", (/** @type {any} */ saved) => {
     if (saved?.size) node.size = [...saved.size];
   });
@@ -95,8 +96,8 @@ function keepOwnKeys(event) {
   if (OWN_KEYS.has(event.key) && !modified) event.stopPropagation();
 }
 
-/** Undo makes a node anew, and a Vue node goes on showing the drawing of the one before.
- * @param {any} node @param {HTMLElement} element */
+/** Undo makes a new node with the same id, whose Vue element still shows the drawing of the old
+ * node: replace that. @param {any} node @param {HTMLElement} element */
 function takePlace(node, element) {
   const own = `[data-node-id="${CSS.escape(String(node.id))}"] .craft-panel`;
   document.querySelector(own)?.replaceWith(element);
@@ -110,13 +111,12 @@ function place(node, widget, after) {
   node.widgets.splice(above + 1, 0, widget);
 }
 
-/** The host saves values by position and reads them one after another, passing over widgets that
- * are not saved; where such a widget stands between others, that leaves a gap to close.
- * @param {any} node */
+/** The host saves a value at its widget's index, but on loading counts only the widgets that are
+ * saved. So a widget that is not saved must leave no gap. @param {any} node */
 function saveWithoutGaps(node) {
   chainTo(node, "onSerialize", (/** @type {any} */ saved) => {
     if (Array.isArray(saved.widgets_values))
-      saved.widgets_values = saved.widgets_values.filter(() => true); // skips what is not there
+      saved.widgets_values = saved.widgets_values.filter(() => true); // filter skips gaps
   });
 }
 

@@ -1,5 +1,6 @@
 // @ts-check
-/** Router and Method Sweep: whose words are whose, which layers a preset takes, and warnings. */
+/** The drawing of Router and Method Sweep: the prompt's content and style words, the layers that
+ * each layer set takes, and warnings. */
 
 import { parse, pieces } from "../lib/drawings/markers.js";
 import {
@@ -70,14 +71,14 @@ function readLayers(node, hosts, question) {
   const { file, linked } = modelSource(node, "model", hosts);
   const answer = file && question.ask(file, typeof typed === "string" ? typed : "");
   if (!file || !answer?.sets)
-    return { quiet: untold(linked, file, answer?.error), warnings: [] };
+    return { quiet: whyNoLayers(linked, file, answer?.error), warnings: [] };
   const warnings = layerSetWarnings(used, answer.sets);
   return { file: file.name, used, why, ...answer, warnings };
 }
 
-/** Why no layers are told.
+/** Why no layers are shown.
  * @param {boolean} linked @param {any} file @param {string} [error] what the server answered */
-function untold(linked, file, error) {
+function whyNoLayers(linked, file, error) {
   if (!linked) return say("Layers: connect a model to see them.");
   if (!file) return say("Layers: only a run can tell this model's; see the report.");
   return error

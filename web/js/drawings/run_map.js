@@ -1,6 +1,6 @@
 // @ts-check
-/** The map of who acted goes from a node once another node shows it. The classic canvas goes on
- * showing a node's last pictures when its new output has none; Vue nodes do not. */
+/** Removes the map of which LoRA acted from a node when another node shows it instead: such a run's
+ * output has no images. Vue nodes clear themselves; the classic canvas would keep the old map. */
 
 // @ts-ignore: the host's own module
 import { app } from "../../../../scripts/app.js";

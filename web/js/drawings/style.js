@@ -1,5 +1,5 @@
 // @ts-check
-/** The look of our drawings: the host's own colours, so that every theme of it fits. */
+/** The style sheet of our drawings. It uses the host's colours, so that it fits every theme. */
 
 const CSS = `
 .craft-panel { width: 100%; height: 100%; overflow: hidden; box-sizing: border-box;
@@ -59,7 +59,7 @@ export function addStyle() {
 }
 
 /**
- * An element of a class with children; texts are never read as HTML.
+ * A new element with children; texts stay plain text, never HTML.
  *
  * @param {string} tag
  * @param {string} className

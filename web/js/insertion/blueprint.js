@@ -1,5 +1,5 @@
 // @ts-check
-/** The shipped subgraph "Content + Style LoRA": put into the graph with two LoRAs, and linked. */
+/** Adds the shipped subgraph "Content + Style LoRA" to the graph with two LoRAs, and links it. */
 
 // @ts-ignore: the host's own modules
 import { api } from "../../../../scripts/api.js";
@@ -9,7 +9,7 @@ import { CraftError } from "../lib/craft_error.js";
 import { planAdditions, planWiring } from "../lib/insertion/wiring.js";
 import { say } from "../lib/texts.js";
 import {
-  addAsOneStep, addNode, attempt, putFree, setWidget, showNodes, tell,
+  addAsOneStep, addNode, attempt, putFree, setWidget, showNodes, notify,
 } from "./graph_edit.js";
 
 /** @typedef {import("../lib/insertion/wiring.js").Addition} Addition */
@@ -17,14 +17,14 @@ import {
 /** @typedef {import("../lib/insertion/wiring.js").Wiring} Wiring */
 /** @typedef {[number, number]} Place */
 
-const NAME = /^Content \+ Style LoRA$/; // of its file
+const NAME = /^Content \+ Style LoRA$/; // the name of the subgraph's file
 const FOLDERS = ["checkpoints", "diffusion_models", "text_encoders", "vae"];
-const APART = 60;
-const DECODE = 210; // width that shows the title
-const PICTURE = 320; // of the preview, until there is one
+const APART = 60; // between neighbouring nodes
+const DECODE = 210; // width at which the title of VAE Decode is readable
+const PICTURE = 320; // width and height of the preview until it has a picture
 /** @type {Record<Need, string>} */
 const INPUTS = { model: "model", clip: "clip", latent: "latent_image", vae: "vae" };
-/** What the page calls that which can be open. */
+/** Names, in the page's language, of what can be left without a link. */
 const NAMES = {
   model: () => say("model"), clip: () => say("clip"), latent: () => say("latent_image"),
   vae: () => say("vae"), decode: () => say("VAE Decode"),
@@ -37,7 +37,7 @@ export async function modelFiles(folder) {
 }
 
 /**
- * Add the subgraph with two LoRAs, link it to what the graph has and add what it lacks.
+ * Add the subgraph with two LoRAs, link it to the graph's nodes and add those that are missing.
  *
  * @param {() => string[]} pair names of the content LoRA and of the style LoRA
  * @param {Place} place
@@ -58,8 +58,8 @@ export function addFusion(pair, place) {
   });
 }
 
-/** @param {string[]} loras @param {Place} place @param {any} items what the page adds for the
- * blueprint @param {Wiring} wiring @param {Addition[]} additions */
+/** @param {string[]} loras @param {Place} place @param {any} items as fetchBlueprint gives them
+ * @param {Wiring} wiring @param {Addition[]} additions */
 function build([content, style], place, items, wiring, additions) {
   const { graph } = app.canvas;
   const fusion = app.canvas._deserializeItems(items, { position: place }).created[0];
@@ -100,7 +100,7 @@ function connect(fusion, { sources }, decode) {
   if (vae.link == null) sources.vae?.node.connect(sources.vae.slot, decode, "vae");
 }
 
-/** Places: what feeds the subgraph before it, what takes from it behind it.
+/** Place the nodes that feed the subgraph to its left, those that it feeds to its right.
  * @param {any} fusion @param {Place} place @param {any[]} before @param {any[]} after */
 function putAround(fusion, place, before, after) {
   const pending = new Set([...before, ...after]);
@@ -118,7 +118,7 @@ function putAround(fusion, place, before, after) {
   }
 }
 
-/** @param {(keyof typeof NAMES)[]} open what is not linked */
+/** @param {(keyof typeof NAMES)[]} open what could not be linked */
 function report(open) {
   const steps = [
     say("Mark the words of the two LoRAs in its prompt: <c>a dog</c> in <s>ink style</s>."),
@@ -127,7 +127,7 @@ function report(open) {
     const names = open.map((one) => NAMES[one]()).join(", ");
     steps.push(say("Link by hand what the graph has several of, or none: {names}.", { names }));
   }
-  tell(open.length ? "warn" : "info", say("Content and style LoRA added"), steps.join(" "));
+  notify(open.length ? "warn" : "info", say("Content and style LoRA added"), steps.join(" "));
 }
 
 async function fetchFiles() {
@@ -137,7 +137,7 @@ async function fetchFiles() {
   );
 }
 
-/** What the page adds for the blueprint: its node, and the subgraph of that. */
+/** The blueprint as the page pastes it: a node, and the subgraph that the node stands for. */
 async function fetchBlueprint() {
   const answer = await api.fetchApi("/global_subgraphs");
   const known = answer.ok ? Object.entries(await answer.json()) : [];

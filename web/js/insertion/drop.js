@@ -14,7 +14,7 @@ const SAFETENSORS = /\.safetensors$/i;
 const TEXT = /^text\/(?!uri-list)/;
 const EDITABLE = "textarea,input,[contenteditable=true],dialog";
 
-/** @type {string[]} the server's LoRAs, as of the last drag */
+/** @type {string[]} names of the server's LoRAs when the last drag began */
 let loras = [];
 
 async function refresh() {
@@ -30,7 +30,7 @@ function onDrop(event) {
   addFusion(() => findLoras(names, loras), place);
 }
 
-/** Whether something is dropped on the graph, and on no node there that takes it itself.
+/** Whether something is dropped on the graph, but not on a node that handles drops itself.
  * @param {DragEvent} event */
 function isOnGraph(event) {
   const target = /** @type {Element} */ (event.target);
@@ -41,7 +41,8 @@ function isOnGraph(event) {
   return Boolean(node) && !node.onDragOver?.(event);
 }
 
-/** Names of two dropped files, or in a dropped text. @param {DataTransfer | null} dropped */
+/** The names of dropped files, or the names in a dropped text.
+ * @param {DataTransfer | null} dropped */
 function droppedNames(dropped) {
   const files = [...(dropped?.files ?? [])].map((file) => file.name);
   if (files.length) return files.every((name) => SAFETENSORS.test(name)) ? files : [];

@@ -1,5 +1,5 @@
 // @ts-check
-/** Changes of the graph by our commands: new nodes in free places, as one step of undo. */
+/** Changes of the graph by our commands: new nodes in free places, undone in one step. */
 
 // @ts-ignore: the host's own module
 import { app } from "../../../../scripts/app.js";
@@ -12,24 +12,25 @@ import { asOneStep, placeAsTheyGrow } from "../page/history.js";
 /** @typedef {import("../lib/graph/links.js").Feed} Feed */
 /** @typedef {import("../lib/graph/placing.js").Box} Box */
 
-const KEPT = ["color", "bgcolor", "mode"]; // of a node whose place another takes
+const KEPT = ["color", "bgcolor", "mode"]; // what a node keeps when its type is replaced
 const OF_PACK = ["cnr_id", "aux_id", "ver"]; // properties that say which pack a node is of
 const TITLE = 30; // height of a node's title, which lies above its place
-/** @type {Record<string, number>} height that our nodes have once they show all of theirs */
+/** @type {Record<string, number>} height of our nodes once their drawings are shown */
 const GROWN = { CRAFTRouter: 660, CRAFTTimestepSchedule: 320 };
 
-/** Do something; a mistake is told in the page. @param {() => Promise<void>} action */
+/** Run an action; show a CraftError that it throws as a message.
+ * @param {() => Promise<void>} action */
 export async function attempt(action) {
   try {
     await action();
   } catch (error) {
     if (!(error instanceof CraftError)) throw error;
-    tell("warn", say("Nothing was changed"), error.message);
+    notify("warn", say("Nothing was changed"), error.message);
   }
 }
 
 /** @param {"info" | "success" | "warn"} severity @param {string} summary @param {string} detail */
-export function tell(severity, summary, detail) {
+export function notify(severity, summary, detail) {
   app.extensionManager.toast.add({ severity, summary, detail, life: 12_000 });
 }
 
@@ -43,10 +44,10 @@ export function addNode(graph, type, place) {
 }
 
 /**
- * Link what fed one input to another.
+ * Link an output to an input.
  *
  * @param {any} graph
- * @param {Feed} feed
+ * @param {Feed} feed the output
  * @param {any} node
  * @param {string | number} input its name or index
  */
@@ -67,11 +68,11 @@ export function setWidget(node, name, value) {
 }
 
 /**
- * Put a node into another's place: its values, links, title, colours, mode, flags and properties
- * are taken over, the name that file names call it by with them.
+ * Replace a node by one of another type. The new node takes over values, links, title, colours,
+ * mode, flags and properties, among them the name by which file name patterns refer to the node.
  *
  * @param {any} old
- * @param {string} type of the new node; it has the old one's inputs, by name
+ * @param {string} type of the new node; its inputs have the names of the old node's
  */
 export function replaceNode(old, type) {
   const { graph } = old;
@@ -105,11 +106,11 @@ function moveLink(graph, link, node, slot) {
 }
 
 /**
- * Change the graph as one step of undo: add nodes, and place them where nothing else is.
+ * Add nodes and place them, so that one undo removes them all.
  *
  * @template T
  * @param {() => T} add
- * @param {(added: T) => any[]} nodesOf what was added
+ * @param {(added: T) => any[]} nodesOf the added nodes
  * @param {(added: T) => void} place the nodes, by their sizes
  */
 export function addAsOneStep(add, nodesOf, place) {
@@ -127,7 +128,7 @@ export function addAsOneStep(add, nodesOf, place) {
  *
  * @param {any} node
  * @param {[number, number]} near its left and top, without the title
- * @param {Set<any>} [pending] nodes that have no place yet
+ * @param {Set<any>} [pending] nodes that are yet to be placed, so nothing keeps clear of them
  */
 export function putFree(node, near, pending = new Set()) {
   const { graph } = node;
@@ -145,7 +146,7 @@ const boxOf = ({ type, pos, size, flags }) => {
   return [pos[0], pos[1] - TITLE, size[0], height + TITLE];
 };
 
-/** Select nodes, and show them if they are out of sight. @param {any[]} nodes */
+/** Select nodes, and scroll to them if the first is out of sight. @param {any[]} nodes */
 export function showNodes(nodes) {
   const { canvas } = app;
   const [first] = nodes;

@@ -1,5 +1,5 @@
 // @ts-check
-/** The command that puts the routed fusion before a sampler that is in the graph already. */
+/** The command that inserts the Router before samplers that are in the graph already. */
 
 // @ts-ignore: the host's own module
 import { app } from "../../../../scripts/app.js";
@@ -9,20 +9,20 @@ import {
 } from "../lib/insertion/insertion.js";
 import { say } from "../lib/texts.js";
 import {
-  addAsOneStep, addNode, attempt, connectFeed, putFree, replaceNode, setWidget, showNodes, tell,
+  addAsOneStep, addNode, attempt, connectFeed, putFree, replaceNode, setWidget, showNodes, notify,
 } from "./graph_edit.js";
 
 /** @typedef {import("../lib/insertion/insertion.js").Fusion} Fusion */
 
 const COMMAND = "craft_lora.insert_fusion";
 const APART = 60; // between the Router and its neighbours
-const ROUTER_SIZE = [430, 540]; // room for what they draw
+const ROUTER_SIZE = [430, 540]; // these two: with room for the node's drawing
 const SCHEDULE_SIZE = [300, 310];
 const SIGMAS = "whole_sigmas"; // an input of the Router
 const label = () => say("Insert content/style LoRA fusion");
 
 /**
- * Insert it for the samplers that nodes stand for.
+ * Insert it before the samplers that nodes stand for.
  *
  * @param {() => any[]} chosen nodes of the graph that is open
  */
@@ -38,8 +38,8 @@ function insertFor(chosen) {
       (made) => made.forEach(place),
     );
     showNodes(added.map(({ router }) => router));
-    tell("info", say("Content/style LoRA fusion inserted"), steps);
-    for (const reason of refused) tell("warn", say("One sampler was left as it is"), reason);
+    notify("info", say("Content/style LoRA fusion inserted"), steps);
+    for (const reason of refused) notify("warn", say("One sampler was left as it is"), reason);
   });
 }
 
@@ -65,7 +65,7 @@ function insert(graph, fusion) {
   const sigmas = addWhole(graph, fusion, router);
   const conditioning = outputOf(router, "CONDITIONING");
   for (const { node, index } of positives) router.connect(conditioning, node, index);
-  for (const index of prompt.told) router.connect("clean_prompt", prompt.node, index);
+  for (const index of prompt.cleaned) router.connect("clean_prompt", prompt.node, index);
   const samplers = targets.map(({ node, as }) => {
     router.connect(outputOf(router, "MODEL"), node, modelInput(node));
     return as ? replaceNode(node, as) : node;
@@ -90,7 +90,7 @@ function setStart(router, schedule, { strength, floor, clock }) {
  * Link the sigmas of the whole run that the samplers have parts of.
  *
  * @param {any} graph @param {Fusion} fusion @param {any} router
- * @returns {any[]} the scheduler that had to be added for it; none where there is one
+ * @returns {any[]} the scheduler that was added to make them; none where one was there
  */
 function addWhole(graph, fusion, router) {
   const whole = wholeOf(fusion);
@@ -115,7 +115,8 @@ const nodesOf = ({ router, schedule, sigmas, samplers }) =>
 const outputOf = (node, type) =>
   node.outputs.findIndex((/** @type {any} */ output) => output.type === type);
 
-/** Free places: samplers stay if they can, the Router goes before them. @param {any} added */
+/** Place new nodes where nothing else is: a replaced sampler where the old one was if it fits, the
+ * Router to its left, the schedule to the left of that. @param {any} added */
 function place({ router, schedule, sigmas, samplers, replaced }) {
   const pending = new Set([router, schedule, ...sigmas]);
   samplers.forEach((/** @type {any} */ sampler, /** @type {number} */ index) => {

@@ -10,7 +10,7 @@ const ROWS = 8;
  * Ask for a pair.
  *
  * @param {string[]} loras
- * @returns {Promise<string[] | null>} content and style; null if the user would rather not
+ * @returns {Promise<string[] | null>} content and style; null if the user cancelled
  */
 export function choosePair(loras) {
   const dialog = /** @type {HTMLDialogElement} */ (make("dialog", "craft-dialog"));
@@ -26,7 +26,7 @@ export function choosePair(loras) {
   dialog.append(form);
   const check = () => (add.disabled = !content.value() || !style.value());
   dialog.addEventListener("input", check);
-  dialog.addEventListener("keydown", (event) => event.stopPropagation()); // the page's shortcuts
+  dialog.addEventListener("keydown", (event) => event.stopPropagation()); // no page shortcuts
   check();
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => {
@@ -69,7 +69,7 @@ function list(title, loras) {
   return { element: make("div", "", element, select), value: () => select.value };
 }
 
-/** Up and down in the search field move in the list. @param {KeyboardEvent} event
+/** Arrow keys in the search field move the selection of the list. @param {KeyboardEvent} event
  * @param {HTMLSelectElement} select */
 function move(event, select) {
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];

@@ -1,5 +1,5 @@
 // @ts-check
-/** Our nodes' menus remember what was set under each of their entries. */
+/** Our nodes' menus remember the settings of each of their entries. */
 
 // @ts-ignore: the host's own module
 import { app } from "../../../../scripts/app.js";
@@ -12,7 +12,8 @@ const OURS = "CRAFT";
 /** @type {WeakMap<any, MenuMemory>} by node */
 const memories = new WeakMap();
 
-/** Whether anything was put back. @param {any} node */
+/** Note the settings of a node, put back those of an entry chosen again; whether any was put back.
+ * @param {any} node */
 function look(node) {
   if (!node.comfyClass?.startsWith(OURS) || !node.widgets) return false;
   let memory = memories.get(node);
@@ -30,7 +31,7 @@ const lookAtAll = () => (app.canvas?.graph?.nodes ?? []).filter(look);
 app.registerExtension({
   name: "craft_lora.menu_memory",
   setup() {
-    completeSteps(lookAtAll); // what comes back with an entry is undone with the choice of it
+    completeSteps(lookAtAll); // one undo takes back the choice and the settings it brought back
     setInterval(() => {
       if (!document.hidden) lookAtAll();
     }, EVERY);

@@ -1,5 +1,5 @@
 // @ts-check
-/** Our menus in the page's language. */
+/** Translates the tooltips of the inputs that entries of our nodes' menus bring. */
 
 // @ts-ignore: the host's own module
 import { app } from "../../../../scripts/app.js";

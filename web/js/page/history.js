@@ -1,11 +1,11 @@
 // @ts-check
 /**
- * The page's own history of the graph, which undo and redo go through.
+ * Our changes of the graph in the page's own undo history.
  *
- * The page compares the graph with what it last noted after a key, a click or a run, and calls what
- * differs one step. So a change of ours is made at once and noted at once: nothing that the user
- * does can come between. A size that the page finds out later, when it has drawn a node, is no step
- * of anybody: it is written into what the page noted last.
+ * After a key, a click or a run the page compares the graph with the state it last saved, and makes
+ * one undo step of the difference. So we change the graph and have the state saved at once, before
+ * the user can do anything else. A node's size that the page computes only later, when it draws the
+ * node, must not become an undo step of its own: it is written into the last saved state.
  */
 
 // @ts-ignore: the host's own modules
@@ -14,9 +14,9 @@ import { api } from "../../../../scripts/api.js";
 import { app } from "../../../../scripts/app.js";
 import { entryOf, noteSize } from "../lib/graph/saved_graph.js";
 
-/** How often the user has pressed a key or a button. */
+/** How often the user has pressed a key or a mouse button. */
 let presses = 0;
-/** Whether the last button was pressed on what changes a node's size by hand. */
+/** Whether the last mouse press was on an edge or corner that resizes a node. */
 let resizing = false;
 
 addEventListener("keydown", () => (presses += 1), true);
@@ -33,7 +33,7 @@ const trackerNow = () => app.extensionManager.workflow.activeWorkflow?.changeTra
 const rootNow = () => app.rootGraph ?? app.graph;
 
 /**
- * Change the graph as one step: one undo takes back all of it, and nothing else.
+ * Change the graph as one step: one undo takes back the whole change, and nothing else.
  *
  * @template T
  * @param {() => T} change
@@ -41,7 +41,7 @@ const rootNow = () => app.rootGraph ?? app.graph;
  */
 export function asOneStep(change) {
   const tracker = trackerNow();
-  capture(tracker); // what the user did before is a step of his
+  capture(tracker); // what the user did before becomes a step of its own
   tracker?.beforeChange();
   try {
     return change();
@@ -57,8 +57,8 @@ function capture(tracker) {
 }
 
 /**
- * Place new nodes anew whenever the page has found out a size, as a part of the step just taken,
- * until the user does something.
+ * Place new nodes again whenever the page has computed the size of one, as part of the step just
+ * made, until the user presses something.
  *
  * @param {any[]} nodes
  * @param {() => void} place
@@ -76,25 +76,25 @@ export function placeAsTheyGrow(nodes, place) {
   };
   for (const node of nodes) {
     onResize(node, () => {
-      if (!due) queueMicrotask(again); // when the page is done with all that it found out
+      if (!due) queueMicrotask(again); // once, after the page has set all sizes
       due = true;
     });
   }
 }
 
-/** Have no size that a node grows to by what it draws counted as a step. @param {any} node */
+/** Keep the growth of a node by its drawing from becoming an undo step. @param {any} node */
 export function growsWithoutAStep(node) {
   const note = () => {
     const tracker = trackerNow();
     if (!tracker?.activeState || !node.graph) return;
-    if (isLoading(tracker)) requestAnimationFrame(note); // it has yet to say what it loaded
+    if (isLoading(tracker)) requestAnimationFrame(note); // until the loaded state is saved
     else noteSize(entryOf(tracker.activeState, node, rootNow()), node);
   };
   onResize(node, note);
 }
 
 /**
- * Act whenever the page has noted a step: what is done to nodes at once becomes a part of it.
+ * Run a function after every step that the page saves; what it changes becomes part of the step.
  *
  * @param {() => any[]} act returns the nodes that it changed
  */
@@ -110,7 +110,7 @@ export function completeSteps(act) {
 /** @param {any} tracker */
 const isLoading = (tracker) => tracker._restoringState || tracker.constructor.isLoadingGraph;
 
-/** Act when the page, and not the user, has changed a node's size.
+/** Run a function when the page, not the user, has changed a node's size.
  * @param {any} node @param {() => void} then */
 function onResize(node, then) {
   const before = node.onResize;

@@ -8,12 +8,12 @@ import { app } from "../../../../scripts/app.js";
 import { speak } from "../lib/texts.js";
 
 const SETTING = "Comfy.Locale";
-const OWN = "craft_lora"; // our part of main.json
+const OWN = "craft_lora"; // the key of our texts in main.json
 
 /** @type {Promise<Record<string, any>> | undefined} every language's texts */
 let files;
 
-/** What the locale files of all packs say in a language; nothing in English, which the code has.
+/** The texts of the locale files of all packs in a language; none for English, which the code has.
  * @param {string} [language] the page's if not given
  * @returns {Promise<Record<string, any>>} as a locale's main.json, with its nodeDefs */
 export async function localeTexts(language = app.extensionManager.setting.get(SETTING)) {

@@ -1,20 +1,20 @@
 // @ts-check
-/** What the pack's own routes tell, asked once each and kept. */
+/** Answers of the pack's own routes, each asked for once and kept. */
 
 // @ts-ignore: the host's own module
 import { api } from "../../../../scripts/api.js";
 import { say } from "../lib/texts.js";
 
 const SETTLED = 350; // milliseconds without a change, before patterns being typed are asked about
-const KEPT = 200;
-const AGAIN = 30_000; // milliseconds until what failed may be asked again
+const KEPT = 200; // answers
+const AGAIN = 30_000; // milliseconds until a request that failed is made again
 
 /** @type {Map<string, any>} */
 const answers = new Map();
 /** @type {Record<string, import("../lib/drawings/warnings.js").Traits>} */
 let traits = {};
 
-/** Ask for what the methods listen to. */
+/** Ask which markers and layer sets each fusion method uses. */
 export async function askMethods() {
   const answer = await api.fetchApi("/craft_lora/methods");
   if (answer.ok) traits = await answer.json();

@@ -58,7 +58,7 @@ export function parse(prompt) {
 }
 
 /**
- * The prompt in pieces, to be shown: what each piece is for.
+ * The prompt in pieces for the drawing, each with what it is.
  *
  * @param {string} prompt
  * @param {MarkedPrompt} marked

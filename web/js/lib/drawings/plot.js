@@ -16,7 +16,7 @@ export function path(points, { left, top, width, height }) {
     .join("");
 }
 
-/** A curve in words, for those who do not see it.
+/** A curve in words, for screen readers.
  * @param {string} name @param {number[]} values */
 export function spoken(name, values) {
   const at = (/** @type {number} */ part) => values[Math.round(part * (values.length - 1))];

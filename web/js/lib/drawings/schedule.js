@@ -1,7 +1,8 @@
 // @ts-check
 /**
- * How strong content and style are over sampling: the shapes of craft_core/schedule, to draw them
- * while they are being set. CRAFT-LoRA (2026), arXiv:2602.18936, Eq. 9 and App. C.
+ * Strengths of content and style over sampling: the shapes of craft_core/schedule, which the page
+ * computes too, to draw them while the user changes them.
+ * CRAFT-LoRA (2026), arXiv:2602.18936, Eq. 9 and App. C.
  *
  * A shape takes noise, 1 at the first step and 0 at the last, and its settings, and gives
  * [content, style], each in [0, 1].
@@ -14,7 +15,7 @@ import { say, sayRole } from "../texts.js";
 /** @typedef {Record<string, any>} Settings */
 
 const ROUNDING = 1e-6; // a step just outside a window's end still counts as on it
-const DENSE = 200; // stretches in which a curve that is no cubic is followed
+const DENSE = 200; // straight pieces that stand for a curve that is not cubic
 
 /** @type {Record<string, (noise: number, settings: Settings) => Pair>} */
 export const SHAPES = {
@@ -35,7 +36,7 @@ export const SHAPES = {
  * @param {number} styleFloor in [0, 1]
  * @param {number} count
  * @returns {[number, number, number][]}
- * @throws {CraftError} for a shape there is not, and settings that cannot be
+ * @throws {CraftError} for an unknown shape and for settings that contradict each other
  */
 export function sampleCurve(shape, settings, contentFloor, styleFloor, count) {
   if (!Object.hasOwn(SHAPES, shape)) {
@@ -50,7 +51,7 @@ export function sampleCurve(shape, settings, contentFloor, styleFloor, count) {
 }
 
 /**
- * Points sorted by x, from pairs or a value of the host's curve editor.
+ * Points sorted by x, from pairs or from a value of the host's curve editor.
  *
  * @param {any} value
  * @param {string} role for the message
@@ -128,7 +129,8 @@ function curve(noise, { content = [[0, 1], [1, 0]], style = [[0, 0], [1, 1]] }) 
   ];
 }
 
-/** Points of the host's curve: its cubic is ours, any other is followed. @param {any} value */
+/** Points of the host's curve. Its cubic is the core's own; a linear one becomes many points.
+ * @param {any} value */
 function followed(value) {
   const { points = [], interpolation } = value ?? {};
   if (interpolation !== "linear" || points.length < 2) return points;
@@ -148,7 +150,7 @@ function straight(points, x) {
   return y0 + ((x - x0) / (x1 - x0)) * (y1 - y0);
 }
 
-/** Slopes at the points, within Fritsch and Carlson's circle. @param {Pair[]} points */
+/** Slopes at the points, limited as Fritsch and Carlson do. @param {Pair[]} points */
 function slopes(points) {
   const secants = points.slice(1).map(([x1, y1], index) => {
     return (y1 - points[index][1]) / (x1 - points[index][0]);

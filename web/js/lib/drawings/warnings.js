@@ -1,5 +1,5 @@
 // @ts-check
-/** What a user should know before pressing Run. */
+/** Warnings that a node shows before the user presses Run. */
 
 import { noGuidance, noMarker, unmatchedPatterns } from "../core.js";
 import { say, sayRole } from "../texts.js";

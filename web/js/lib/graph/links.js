@@ -1,12 +1,12 @@
 // @ts-check
-/** What is linked to what, one step at a time, in the host's graph read as plain data. */
+/** Direct links between nodes, read from the host's graph as plain data. */
 
 /** @typedef {{id: any, slot: number, parentId?: any}} Feed the node and output behind an input; id
  * OUTSIDE for a subgraph's own input; parentId: the reroute that the link ends at */
 
 export const OUTSIDE = -10; // the host's id of a subgraph's own inputs
 
-/** Nodes that take an output of a type; all that a reroute feeds.
+/** Nodes linked to a node's outputs of a type; to any output where the node is a reroute.
  * @param {any} node @param {string} type @returns {any[]} */
 export function linked(node, type) {
   return outputs(node)
@@ -18,7 +18,7 @@ export function linked(node, type) {
 }
 
 /**
- * What is linked to an input; null for nothing.
+ * The output that is linked to an input; null for none.
  *
  * @param {any} node
  * @param {number} index

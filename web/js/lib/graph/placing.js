@@ -1,10 +1,10 @@
 // @ts-check
-/** Free places for new nodes among those that are there. */
+/** Free places for new nodes among the existing ones. */
 
 /** @typedef {[number, number, number, number]} Box left, top, width, height, in graph units */
 
-const GAP = 40; // from the node that a new one is put beside
-const ROOM = 8; // that is enough where there is a place already
+const GAP = 40; // between a new node and the one it is placed beside
+const ROOM = 8; // least distance that counts as not overlapping
 
 /**
  * The free place nearest to a wanted one.

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * Where a node's inputs come from, through reroutes, bypassed nodes and the walls of subgraphs.
+ * Where a node's inputs come from, through reroutes, bypassed nodes and into or out of subgraphs.
  * Reads the host's graph as plain data: nodes with inputs and widgets, links by id.
  */
 
@@ -53,7 +53,7 @@ export function origin(node, index, hosts) {
 
 /**
  * The subgraph nodes around a node, outermost first; null if its subgraph is used more than once,
- * so that there is no telling which use is meant.
+ * as it is then unknown which use is meant.
  *
  * @param {any} root the outermost graph
  * @param {any} graph the graph the node is in
@@ -73,8 +73,8 @@ export function hostsOf(root, graph) {
 }
 
 /**
- * A widget's value as it will be used: its own, or that of a primitive or subgraph input linked to
- * it. undefined where only a run can tell.
+ * The value that a run will use for a widget: its own, or that of a primitive or subgraph input
+ * linked to it. undefined where it is known only after a run.
  *
  * @param {GraphNode} node
  * @param {string} name
@@ -172,7 +172,7 @@ function fileOf(node, hosts) {
   return null;
 }
 
-/** The value of a widget that a subgraph node shows for one inside it.
+/** The value of the widget by which a subgraph node shows a widget inside it.
  * @param {GraphNode} host @param {any} input */
 function promoted(host, input) {
   return widget(host, input?.widget?.name ?? input?.name)?.value;

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * Where the routed fusion goes in a graph that is there already: the decision, without the doing.
- * Reads the host's graph as plain data, as upstream.js does.
+ * Decides where the Router is inserted in an existing graph, and with which links and values; the
+ * caller changes the graph. Reads the host's graph as plain data, as upstream.js does.
  */
 
 import { FLOOR, FULL_STRENGTH, GUIDED_STRENGTHS } from "../core.js";
@@ -15,23 +15,23 @@ import {
 
 /** @typedef {any} GraphNode */
 /** @typedef {import("../graph/links.js").Feed} Feed */
-/** @typedef {{node: GraphNode, index: number}} End an input of a node */
+/** @typedef {{node: GraphNode, index: number}} End an input of a node, by its index */
 /** @typedef {{node: GraphNode, as: string | null}} Target a sampler; as: the type that takes its
  * place, null where it keeps its own */
-/** @typedef {{node: GraphNode, text: string, textFeed: Feed | null, told: number[]}} Prompt
- * told: inputs of the text encoder that take the Router's clean prompt; none if the Router's own
- * conditioning stands in for the encoder's */
+/** @typedef {{node: GraphNode, text: string, textFeed: Feed | null, cleaned: number[]}} Prompt
+ * cleaned: inputs of the text encoder that take the Router's clean prompt; none if the Router's own
+ * conditioning replaces the encoder's */
 /** @typedef {{model: Feed, clip: Feed, prompt: Prompt, positives: End[], targets: Target[],
  *   loras: string[], plain: string[]}} Fusion one Router with what is linked to it; loras: files
  * that loaders before it put into the model already; plain: titles of samplers of the same model
  * that are left without the fusion */
 /** @typedef {{feed: Feed | null, values: Record<string, any>, feeds: Record<string, Feed>}} Whole
- * the sigmas that samplers have parts of: what gives them; null where a new scheduler is to, with
- * these values, and these linked */
+ * the sigmas of a run that several samplers share. feed: the output that gives them; null where a
+ * new scheduler has to, with these values and with these outputs linked to its inputs */
 /** @typedef {{strength: number, floor: number, clock: string}} Start values of a new Router and its
  * schedule */
 
-const LIMIT = 500; // nodes followed; a loop ends here
+const LIMIT = 500; // nodes followed at most, so that a loop of links ends
 /** @type {Record<string, string>} */
 const REPLACED = { KSampler: "CRAFTACFGKSampler", CFGGuider: "CRAFTACFGGuider" };
 const ROUTERS = new Set(["CRAFTRouter", "CRAFTMethodSweep"]);
@@ -41,9 +41,9 @@ const PLAIN_ENCODER = "CLIPTextEncode";
 const ACFG = new Set(Object.values(REPLACED));
 const IN_PARTS = new Set(["SplitSigmas", "SplitSigmasDenoise"]);
 const OF_RUN = ["steps", "scheduler"]; // settings of a sampler that its sigmas come from
-/** Samplers for which the host makes a step's sigmas more, and leaves out the last but one. */
+/** Samplers for which the host computes one more step, and leaves out the last sigma but one. */
 const ONE_MORE = new Set(["dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"]);
-const TOLD = 4; // sentences that a message has room for
+const ROOM = 4; // sentences in a message
 
 /** Whether a node takes a MODEL and a positive conditioning, and samples or guides.
  * @param {GraphNode} node */
@@ -77,7 +77,8 @@ export function samplersOf(nodes) {
   return [...found];
 }
 
-/** The sampler that is meant where none is named. @param {GraphNode[]} nodes of a graph */
+/** The graph's only sampler, which is meant where nothing is selected.
+ * @param {GraphNode[]} nodes of a graph */
 export function onlySampler(nodes) {
   const samplers = nodes.filter(isSampler);
   if (samplers.length > 1) throw whichOne(samplers.length);
@@ -90,7 +91,8 @@ export function onlySampler(nodes) {
  *
  * @param {GraphNode[]} samplers of one graph
  * @param {GraphNode[]} hosts the subgraph nodes around them, outermost first
- * @returns {{fusions: Fusion[], refused: string[]}} refused: why a sampler is left as it is
+ * @returns {{fusions: Fusion[], refused: string[]}} refused: the reason for each sampler that is
+ *   left unchanged
  * @throws {CraftError} if all of them are
  */
 export function planInsertion(samplers, hosts) {
@@ -129,7 +131,7 @@ function fusionFor(node, hosts) {
   const clip = feedOf(encoder, typed(encoder, "CLIP"));
   if (!clip) throw unlinked(encoder, "clip");
   const prompt = promptOf(encoder);
-  const positives = prompt.told.length ? [] : [end];
+  const positives = prompt.cleaned.length ? [] : [end];
   const targets = [{ node, as: REPLACED[node.type] ?? null }];
   return { model, clip, prompt, positives, targets, loras: lorasOf(passed), plain: [] };
 }
@@ -150,7 +152,7 @@ function lorasOf(passed) {
 const isFile = (name) => typeof name === "string" && name !== "";
 
 /**
- * The titles of those samplers that the model of a fusion feeds too, without a Router.
+ * The titles of the other samplers that the fusion's model feeds without a Router.
  *
  * @param {Fusion} fusion
  * @param {GraphNode[]} others
@@ -172,8 +174,9 @@ function sourceOf(node, hosts) {
 }
 
 /**
- * The values that a new Router and its schedule start with. ACFG multiplies the LoRAs by cfg; a
- * sampler that makes a part of a picture has the whole picture's course only in the model's clock.
+ * The values that a new Router and its schedule start with: lower strengths for ACFG, which
+ * multiplies the LoRAs by cfg; and the model's clock for a sampler that runs some of a picture's
+ * steps, because its own steps do not show where in the whole run they are.
  *
  * @param {Fusion} fusion
  * @returns {Start}
@@ -189,7 +192,7 @@ function isAsymmetric({ node, as }) {
   return as !== null || (ACFG.has(node.type) && widget(node, "asymmetric")?.value !== false);
 }
 
-/** Whether a sampler, or one that samples with this guider, makes a part of a picture.
+/** Whether a sampler, or one that uses this guider, runs only some of a picture's steps.
  * @param {GraphNode} node */
 function isInParts(node) {
   if (node.type === "KSamplerAdvanced") return true;
@@ -215,8 +218,8 @@ function splitters(node) {
 }
 
 /**
- * The sigmas of the whole run that samplers have parts of; null where none has a part, and where
- * they have parts of different runs.
+ * The sigmas of the whole run that samplers share; null where none has a part of a run, and where
+ * their parts are of different runs.
  *
  * @param {Fusion} fusion
  * @returns {Whole | null}
@@ -256,7 +259,7 @@ function wholeOfSettings(node) {
 }
 
 /**
- * What a user should know after an insertion, the most important first, as far as there is room.
+ * The message after an insertion: what the user should do or know, the most important first.
  *
  * @param {Fusion[]} fusions
  */
@@ -294,16 +297,16 @@ export function nextSteps(fusions) {
       ),
     !targets.every(isAsymmetric) &&
       say("Samplers that no ACFG node stands in for guide as they did, without ACFG."),
-    fusions.some(({ prompt }) => prompt.told.length) &&
+    fusions.some(({ prompt }) => prompt.cleaned.length) &&
       say(
         "The text encoder was kept and takes the Router's clean prompt; what the LoRAs teach a " +
           "text encoder does not reach it.",
       ),
   ];
-  return steps.filter(Boolean).slice(0, TOLD).join(" ");
+  return steps.filter(Boolean).slice(0, ROOM).join(" ");
 }
 
-/** Whether its samplers make parts of a picture, but not of one run. @param {Fusion} fusion */
+/** Whether its samplers share a picture, but not the settings of one run. @param {Fusion} fusion */
 const isOfSeveralRuns = (fusion) =>
   fusion.targets.some(({ node }) => isInParts(node)) && !wholeOf(fusion);
 
@@ -344,8 +347,8 @@ function encoderBehind(sampler, index) {
   throw elsewhere(sampler);
 }
 
-/** The conditioning that an output passes on: the input of its name, else the only one; -1 where
- * there are several. @param {GraphNode} node @param {number} slot */
+/** The index of the conditioning input that an output passes on: the one of the same name, else the
+ * only one; -1 where there are several. @param {GraphNode} node @param {number} slot */
 function behind(node, slot) {
   if (node.type === "Reroute") return 0;
   const indices = inputs(node).flatMap((one, index) => (one.type === "CONDITIONING" ? index : []));
@@ -360,12 +363,12 @@ function promptOf(encoder) {
   const first = texts.find((index) => feedOf(encoder, index) || textAt(encoder, index));
   const text = first === undefined ? "" : textAt(encoder, first);
   const textFeed = first === undefined ? null : feedOf(encoder, first);
-  const told = texts.filter((index) => {
+  const cleaned = texts.filter((index) => {
     if (index === first) return true;
     const own = textAt(encoder, index);
     return !feedOf(encoder, index) && !textFeed && (!own || own === text);
   });
-  return { node: encoder, text, textFeed, told: encoder.type === PLAIN_ENCODER ? [] : told };
+  return { node: encoder, text, textFeed, cleaned: encoder.type === PLAIN_ENCODER ? [] : cleaned };
 }
 
 /** @param {GraphNode} node @param {number} index */

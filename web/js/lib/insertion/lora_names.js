@@ -1,5 +1,5 @@
 // @ts-check
-/** Which LoRAs of the server's are meant by names that a user gives. */
+/** Finds the server's LoRAs by names that a user gives. */
 
 import { CraftError } from "../craft_error.js";
 import { say } from "../texts.js";
@@ -15,7 +15,8 @@ export function namesIn(text) {
 }
 
 /**
- * Whether names are meant as a pair of LoRAs: two, each a weights file's or one the server has.
+ * Whether names are meant as a pair of LoRAs: two, each ending as weights files do or known to the
+ * server.
  *
  * @param {string[]} names
  * @param {string[]} loras the server's
@@ -31,7 +32,7 @@ export function isPair(names, loras) {
  * @param {string[]} names with or without folder and extension
  * @param {string[]} loras the server's
  * @returns {string[]}
- * @throws {CraftError} for a name that it has not, or more than once
+ * @throws {CraftError} for a name that fits no LoRA, or several
  */
 export function findLoras(names, loras) {
   const found = names.map((name) => matches(name, loras));
@@ -42,7 +43,7 @@ export function findLoras(names, loras) {
   return found.map(([one]) => one);
 }
 
-/** The LoRAs that a name fits: of this very path, else of this file name.
+/** The LoRAs that a name fits: those of the same path, else those of the same file name.
  * @param {string} name @param {string[]} loras */
 function matches(name, loras) {
   const same = loras.filter((lora) => plain(lora) === plain(name));

@@ -1,11 +1,11 @@
 // @ts-check
-/** Why the routed fusion is not inserted, and what to do. */
+/** The errors that say why the Router is not inserted, and what to do. */
 
 import { CraftError } from "../craft_error.js";
 import { titleOf } from "../graph/links.js";
 import { say } from "../texts.js";
 
-/** For a graph or selection without a sampler. */
+/** There is no sampler in the graph or the selection. */
 export function nothingSuitable() {
   return new CraftError(
     say("There is no sampler here that a model and a positive prompt feed"),

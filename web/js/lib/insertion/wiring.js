@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * What a new fusion subgraph is linked to in a graph, and what has to be added to it: the
- * decision, without the doing. Reads the host's graph as plain data, as upstream.js does.
+ * Decides what a new fusion subgraph is linked to, and which nodes have to be added for it; the
+ * caller changes the graph. Reads the host's graph as plain data, as upstream.js does.
  */
 
 import { isActive } from "../graph/upstream.js";
@@ -10,8 +10,8 @@ import { isActive } from "../graph/upstream.js";
 /** @typedef {"model" | "clip" | "vae" | "latent"} Need */
 /** @typedef {{node: GraphNode, slot: number}} Source */
 /** @typedef {{sources: Partial<Record<Need, Source>>, decode: GraphNode | null, missing: Need[],
- *   needsDecode: boolean, several: (Need | "decode")[]}} Wiring decode: the VAE decode to feed; several: what
- *   is there more than once, so that the user has to choose */
+ *   needsDecode: boolean, several: (Need | "decode")[]}} Wiring decode: the VAE decode to feed;
+ *   several: what the graph has more than once, so that the user has to choose */
 /** @typedef {"checkpoints" | "diffusion_models" | "text_encoders" | "vae"} Folder */
 /** @typedef {Record<Folder, string[]>} Files */
 /** @typedef {{type: string, gives: Partial<Record<Need, number>>}} Addition gives: its outputs */
@@ -48,7 +48,7 @@ export function planWiring(nodes) {
  *
  * @param {Need[]} missing
  * @param {Files} files
- * @returns {{additions: Addition[], lacking: Need[]}} lacking: what no file can give
+ * @returns {{additions: Addition[], lacking: Need[]}} lacking: what no file of the server gives
  */
 export function planAdditions(missing, files) {
   /** @type {Addition[]} */
@@ -70,7 +70,7 @@ export function planAdditions(missing, files) {
   return { additions, lacking: left };
 }
 
-/** The output of a node that makes something without taking any of it.
+/** The output of a type of a node that makes it without taking one as input.
  * @param {GraphNode} node @param {string} type @returns {Source | null} */
 function sourceOf(node, type) {
   const slot = (node.outputs ?? []).findIndex((/** @type {any} */ output) => output.type === type);

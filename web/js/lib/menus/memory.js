@@ -1,21 +1,22 @@
 // @ts-check
 /**
- * What was set under an entry of a menu, for when the entry is chosen again. The host makes the
- * widgets of an entry (`menu.name`) anew each time, with their first values.
+ * Remembers the settings of each entry of a menu, for when the entry is chosen again. The host
+ * creates the widgets of an entry (`menu.name`) each time with their default values.
  */
 
 /** @typedef {{name: string, value: any}} Widget */
 
 export class MenuMemory {
   constructor() {
-    /** @type {Map<string, any>} the entry that each menu was last seen at */
+    /** @type {Map<string, any>} the entry of each menu at the last call */
     this.chosen = new Map();
     /** @type {Map<string, string>} values as JSON, by menu, entry and widget */
     this.kept = new Map();
   }
 
   /**
-   * Look at a node's widgets: keep what is set; where an entry was chosen anew, tell what to set.
+   * Read a node's widgets: remember their values; if an entry was just chosen again, return its
+   * remembered values.
    *
    * @param {Widget[]} widgets
    * @returns {{widget: Widget, value: any}[]} what to put back

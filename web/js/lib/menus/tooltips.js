@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * Tooltips of the inputs that an entry of a menu brings. The page shows these as the node's
- * definition has them, where it looks all others up in the locale files.
+ * Translates the tooltips of the inputs that an entry of a menu brings. The page translates all
+ * other tooltips from the locale files itself, but takes these from the node's definition.
  */
 
 const MENU = "COMFY_DYNAMICCOMBO_V3";
