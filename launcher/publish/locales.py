@@ -18,6 +18,7 @@ from typing import Any
 from ..errors import LaunchError
 from ..paths import ROOT
 from ..terminal import say
+from .core_script import SCRIPT, core_script
 
 LOCALES = ROOT / "locales"
 SCRIPTS = ROOT / "web" / "js"
@@ -101,7 +102,7 @@ def command_texts(phrases: Translations) -> dict[str, Any]:
 
 def command_labels(folder: Path) -> dict[str, str]:
     """The English label of every command of the scripts of a folder, by the command's id."""
-    found = [_COMMAND.search(script.read_text("utf-8")) for script in sorted(folder.glob("*.js"))]
+    found = [_COMMAND.search(script.read_text("utf-8")) for script in sorted(folder.rglob("*.js"))]
     return {json.loads(one[1]): json.loads(one[2]) for one in found if one}
 
 
@@ -167,7 +168,10 @@ def _outputs(info: dict[str, Any], phrases: Translations) -> Iterator[tuple[str,
 
 
 def write_locales(shown: dict[str, dict[str, Any]]) -> None:
-    """Write every language's files from all nodes that a real server shows, and the scripts."""
+    """Write every language's files from all nodes that a real server shows, and the scripts; first
+    the script that says what the core says."""
+    SCRIPT.write_text(core_script(), "utf-8")
+    say(f"wrote {SCRIPT}")
     nodes = {name: info for name, info in shown.items() if info["python_module"] == MODULE}
     for language in sorted(folder for folder in LOCALES.iterdir() if folder.is_dir()):
         phrases = read_phrases(language)
