@@ -8,7 +8,7 @@ from pathlib import Path
 MODELS = Path(__file__).resolve().parents[1] / "models"
 REFERENCES = MODELS.parent / "references"
 CHECKPOINT = Path("checkpoints") / "craft_small_world.safetensors"
-# The weights of the longest training so far: not good enough to ship, good to go on from.
+# The weights of the longest training so far: not good enough to ship, but to start from.
 START = Path(__file__).with_name("start") / CHECKPOINT.name
 WHAT = ("base", "text", "compare", "speed", "judge", "judged", "references", "pairs", "measure",
         "fidelity", "preview")  # fmt: skip
@@ -91,7 +91,7 @@ def main() -> None:
     if options.background and hasattr(os, "nice"):
         os.nice(19)
     device = devices.choose(options.device)
-    # Where the CPU trains, drawing takes little of it; a card leaves the cores to the drawing.
+    # Training on the CPU leaves one process for drawing; training on a GPU leaves the cores.
     workers = options.workers or (1 if device.type == "cpu" else max(1, cores - 2))
     if options.what in ("base", "compare", "speed"):
         _base(options, workers)

@@ -24,7 +24,7 @@ from .host import build_model
 from .text import CaptionEncoder, build_text_model, pretrain
 
 WARMUP, DROP, DECAY, CLIP, LEAST_RATE = 300, 0.1, 0.9995, 1.0, 0.002
-REMEMBERED = 20  # a short training's average reaches back one part in so many of its steps
+REMEMBERED = 20  # the average covers at most one in so many of the training's steps
 HALF_SHARE = 0.75  # of the pictures of a training from random weights
 HALF_BATCHES = 4  # pictures of half size for one of full size: a step costs the same
 RESERVE = 8.0  # seconds kept for the last save when there is a deadline
@@ -45,7 +45,7 @@ LOOK_COLUMNS = 8
 
 @dataclass(frozen=True)
 class Settings:
-    """What one training is told; `None` is decided by the device."""
+    """The settings of one training; the device decides what is `None`."""
 
     device: str | None = None
     steps: int | None = None
@@ -70,7 +70,7 @@ DEFAULTS = {
 
 
 class BaseTraining:
-    """Model, optimiser, average and place of one training; saved and resumed as a whole.
+    """Model, optimiser, average and step of one training; saved and resumed as a whole.
 
     `start` is a checkpoint whose weights and text encoder the training begins with; without one it
     begins with random weights and the text encoder of `text`, or a newly pretrained one.
@@ -110,7 +110,7 @@ class BaseTraining:
         self.reset()
         if self.state_path.is_file():
             self._resume()
-        ahead = 3 if self.device.type == "cpu" else 60  # compiling takes a while
+        ahead = 3 if self.device.type == "cpu" else 60  # compiling takes time
         self.farm = Farm(captioned_chunk, settings.seed, workers, first=self.step, ahead=ahead)
 
     def reset(self) -> None:
@@ -214,7 +214,7 @@ class BaseTraining:
         print(f"base: {self.total} steps fit, {self.half_steps} of them at half size", flush=True)
 
     def _finish_by(self, deadline: float, seconds: float) -> None:
-        """Move the last step to where the deadline will be; half-size steps are behind."""
+        """Make the step at the deadline the last one; called when the half-size steps are done."""
         self.total = max(self.step + 1, self.step + int((deadline - time.monotonic()) / seconds))
 
     def train_step(self) -> None:
@@ -261,7 +261,7 @@ class BaseTraining:
         return torch.where(dropped, self.nothing, chosen)
 
     def check(self) -> None:
-        """Look at the loss; after a step into nothing go back to the last good weights, slower."""
+        """Check the loss; where it is not finite, take the last good weights and half the rate."""
         self.loss = self.running.item()
         finite = math.isfinite(self.loss)
         with torch.no_grad():

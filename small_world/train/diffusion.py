@@ -13,9 +13,10 @@ SNR_LIMIT = 5.0
 class NoiseLevels:
     """How often each of the host's noise levels is trained on, and how much it counts.
 
-    `uniform`: every step of the host's schedule alike.  `lognormal`: ln sigma is normal around
-    CENTRE (Karras et al. 2022, arXiv:2206.00364), with a uniform rest.  `min-snr`: uniform, with
-    the loss of v weighted by min(SNR, 5) / (SNR + 1) (Hang et al. 2023, arXiv:2303.09556).
+    `uniform`: every step of the host's schedule equally often.  `lognormal`: ln sigma is normal
+    around CENTRE (Karras et al. 2022, arXiv:2206.00364), with a uniform rest.  `min-snr`:
+    uniform, with the loss of v weighted by min(SNR, 5) / (SNR + 1) (Hang et al. 2023,
+    arXiv:2303.09556).
     """
 
     def __init__(self, kind: str, sigmas: torch.Tensor, device: torch.device):
