@@ -154,13 +154,14 @@ def _run(job: TrainingOptions, started: Callable[[How], Trained]) -> SavedFile:
 
 
 @contextmanager
-def _fitting(told: tuple[str, str]) -> Iterator[None]:
-    """What the block needs fits into the GPU, or a CraftError says what has to, and what to do."""
+def _fitting(advice: tuple[str, str]) -> Iterator[None]:
+    """Run the block; where the GPU runs out of memory, raise a CraftError. advice: what has to fit,
+    and what to do."""
     try:
         yield
     except OUT_OF_MEMORY as error:
         raise CraftError(
-            f"The GPU ran out of memory ({str(error).splitlines()[0]})", *told
+            f"The GPU ran out of memory ({str(error).splitlines()[0]})", *advice
         ) from error
 
 
@@ -255,12 +256,12 @@ def _vae(name: str) -> Any:
 
 
 def _loaded(kind: str, given: str, load: Callable[..., Any], **settings: Any) -> Any:
-    """load(path, **settings) of a file; what the host says of a wrong one as a CraftError."""
+    """load(path, **settings) of a file; the host's error about the file becomes a CraftError."""
     path = _file(kind, given)
     log.info("Loading %s", Path(path).name)
     try:
         return load(path, **settings)
-    except (CraftError, OUT_OF_MEMORY):  # the one is told already, the other in _run
+    except (CraftError, OUT_OF_MEMORY):  # the one has its message, the other gets it in _fitting
         raise
     except (RuntimeError, ValueError, safetensors.SafetensorError) as error:
         raise CraftError(

@@ -43,7 +43,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What every training is told besides its data and knobs.
+    """What every training is given besides its data and knobs.
 
     name: of the saved file, inside its folder of the output directory. size: (width, height) that
     every picture is resized and cropped to, None for as they are.

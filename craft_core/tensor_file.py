@@ -1,5 +1,5 @@
 """Read and write safetensors files: the same content gives the same bytes, a file appears whole or
-not at all, and one that is not what it should be is told by name."""
+not at all, and a file of another kind is refused with the name of the kind that was expected."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from .activity import HEADING, Activity, activity_sheet
 _LOG = "craft_log"  # its key in a MODEL's transformer options, its wrapper's and its recorder's
 _OUTER = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
 
-Sampler = tuple[str, str]  # its id in the prompt and its type: pages give ids again
+Sampler = tuple[str, str]  # its id in the prompt, and its type, as the page reuses ids
 _NONE = "connect models to see who acted"
 _NO_PROMPT: Sampler = ("", "")
 
@@ -67,7 +67,7 @@ class RunsBySampler:
 
 
 def node_type(dynprompt: DynamicPrompt, node: str) -> str:
-    """Its type; none where it is not in the prompt."""
+    """The node's type; empty where it is not in the prompt."""
     return dynprompt.get_node(node)["class_type"] if dynprompt.has_node(node) else ""
 
 
@@ -101,7 +101,7 @@ class SamplingRun:
     recorder: Recorder
 
     def maps(self) -> list[Activity]:
-        """One for each bank of the MODEL; of no layers where nothing acts."""
+        """A map for each bank of the MODEL; one without layers where nothing acts."""
         records = self.recorder.records.values()
         found = [Activity.recorded(one, self.steps) for one in records]
         return found or [Activity(torch.zeros(self.steps, 0, 2), ())]

@@ -72,10 +72,10 @@ def sweep(
     run, moments = _planned(model, steps, request.whole_sigmas)
     activities = [Activity.of(one.bank, one.gates, moments) for one in routed]
     sheet = activity_sheet([line.label for line in lines], activities, heading=f"planned: {run}")
-    told = list(dict.fromkeys(text for one in routed for text in one.warnings))
+    warnings = list(dict.fromkeys(text for one in routed for text in one.warnings))
     reports = (f"[{line.label}]\n{one.report}" for line, one in zip(lines, routed, strict=True))
-    report = "\n\n".join(filter(None, ["\n".join([*left_out, *told, *stacked]), *reports]))
-    return Sweep(lines, tuple(routed), sheet, report, (*left_out, *told))
+    report = "\n\n".join(filter(None, ["\n".join([*left_out, *warnings, *stacked]), *reports]))
+    return Sweep(lines, tuple(routed), sheet, report, (*left_out, *warnings))
 
 
 def _planned(model: Any, steps: int, whole: Sequence[float] | None) -> tuple[str, list[Moment]]:

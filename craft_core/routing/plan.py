@@ -92,7 +92,7 @@ def plan(given: Sequence[CandidateLora], asked: PlanRequest, layers: LayerShapes
     """
     sets = _layer_sets(given, asked, layers)
     own = [_own_layers(one, layers) for one in given]
-    branches = [_restricted(one.branch, mine) for one, mine in zip(given, own, strict=True)]
+    branches = [_restricted(one.branch, chosen) for one, chosen in zip(given, own, strict=True)]
     gamma = _gammas(branches, asked)
     allowed = _allowed(branches, own, sets)
     active = [sum(path in where for path in branch.layers)
@@ -237,7 +237,8 @@ def _allowed(
 ) -> tuple[frozenset[str], ...]:
     by_role = sets.of([branch.role for branch in branches])
     return tuple(
-        theirs if mine is None else mine for (mine, _), theirs in zip(own, by_role, strict=True)
+        role_set if chosen is None else chosen
+        for (chosen, _), role_set in zip(own, by_role, strict=True)
     )
 
 
@@ -287,9 +288,9 @@ def _idle(
     branches: Sequence[Branch], own: Sequence[_Own], gamma: Sequence[float], active: Sequence[int]
 ) -> Iterator[str]:
     """LoRAs that are on and can act nowhere."""
-    for branch, (mine, _), dial, count in zip(branches, own, gamma, active, strict=True):
+    for branch, (chosen, _), dial, count in zip(branches, own, gamma, active, strict=True):
         if dial and not count:
-            where = f"its {branch.role} set" if mine is None else "its own layers"
+            where = f"its {branch.role} set" if chosen is None else "its own layers"
             yield f"{branch.name}: it adapts no layer of {where}"
 
 
