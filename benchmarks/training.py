@@ -3,9 +3,9 @@
     python run.py bench training [--sizes 1024 512] [--rounds 5] [--threads 1]
 
 Counted: our own training step runs on the host's own SDXL UNet with fake tensors, which have a
-shape and no numbers. The dtypes are those of a GPU: weights fp16, activations bf16, norms float32
+shape but no values. The dtypes are those of a GPU: weights fp16, activations bf16, norms float32
 under autocast, fused attention. Times follow from FLOPs at a throughput that is assumed, not
-measured. Measured: milliseconds of whole steps on this CPU, interleaved in one process.
+measured. Measured: milliseconds of whole steps on this CPU, taking turns in one process.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ SDXL_VAE = {
     "attn_resolutions": [],
     "dropout": 0.0,
 }
-ANY = Dataset((Example(torch.zeros(4, 8, 8), None),))  # recipes want pictures; none is looked at
+ANY = Dataset((Example(torch.zeros(4, 8, 8), None),))  # recipes ask for pictures; unused
 
 
 def main() -> None:
@@ -128,8 +128,8 @@ def _options() -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class Trained:
-    """One thing to train. parameters: numbers learnt. standing: bytes it holds from step to step
-    beside the model. file: bytes. passes: of one picture, a picture or pair."""
+    """One thing to train. parameters: how many numbers are learned. standing: bytes that are held
+    between steps, beside the model. file: bytes. passes: of one picture, a picture or pair."""
 
     name: str
     edits: Mapping[str, Edit]
@@ -146,7 +146,7 @@ def lora_of(denoiser, preset: str, role: str, rank: int) -> Trained:
     recipe = lora(denoiser, Pictures(ANY), place, rank=rank).recipe
     count = _count(recipe.parameters().values())
     edits = {path: branch_edit(recipe.factors(path)) for path in recipe.down}
-    # float32: the parameters and AdamW's two moments. Gradients are in what a pass costs.
+    # float32: the parameters and AdamW's two moments. Gradients are counted in a pass.
     return Trained(f"LoRA, {preset} {role}, rank {rank}", edits, count, 12 * count, 2 * count, 1)
 
 
@@ -171,7 +171,7 @@ def _count(tensors) -> int:
 
 @contextmanager
 def on_a_pretended_gpu() -> Iterator[None]:
-    """Fake tensors, named CPU tensors, with the dtypes and the attention that a GPU would have."""
+    """Fake tensors that count as on the CPU, with the dtypes and the attention of a GPU."""
 
     def in_float32(norm: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def run(*args, **kwargs):
@@ -380,7 +380,7 @@ def _print_measured(rounds: int) -> None:
 
 
 def _print_times(rounds: int, ways: Mapping[str, Training]) -> None:
-    """Whole steps of each, interleaved."""
+    """Time whole steps of each, taking turns."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name, training in ways.items():

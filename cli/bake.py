@@ -1,4 +1,4 @@
-"""Bake LoRA files into one without a model: they meet by the names that they give the layers."""
+"""Write LoRA files into one without a model: two layers are the same where their names say so."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_files(files: Sequence[str]) -> Unplaced:
 def bake_without_model(data: FuseData, watch: LayerCallback) -> str:
     """Write the file; the report. The layers keep the first file's names.
 
-    Raises CraftError for mistakes, names that are no layer's among them unless allowed.
+    Raises CraftError for a user's mistake; a name that belongs to no layer is one unless allowed.
     """
     unplaced = read_files([expert.file for expert in data.experts])
     branches = [
@@ -57,7 +57,7 @@ def _baked(
     data: FuseData, unplaced: Unplaced, branches: Sequence[Branch], watch: LayerCallback
 ) -> Fused:
     merges = data.method.key in MERGES.keys()
-    # A merge is made of what the direct merge would add up.
+    # A merge combines the updates that the direct merge would add up.
     method, knobs = (FUSION["direct"], {}) if merges else (data.method, data.knobs)
     asked = PlanRequest(
         method, knobs, data.layer_sets, allow_unmatched=data.allow_unmatched, named=False,
@@ -88,7 +88,7 @@ def _baked(
 
 
 def _met(branches: Sequence[Branch], unplaced: Unplaced) -> Iterator[str]:
-    """How well the files' names met."""
+    """How many layers the files have in common, by their names."""
     having = [sum(path in b.layers for b in branches) for path in unplaced.shapes]
     if len(branches) > 1:
         shared = sum(count > 1 for count in having)

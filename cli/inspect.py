@@ -1,4 +1,4 @@
-"""`inspect`: what is in a LoRA file, block by block, and how two of them meet."""
+"""`inspect`: what is in a LoRA file, block by block, and how the updates of two files compare."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ weighted  the same, weighed by the smaller entry: the share that cancels"""
 
 @dataclass(frozen=True)
 class Described:
-    """A file. kinds: what of it is not described, by kind, and in how many tensors."""
+    """A file. kinds: the kinds of tensors that are not described, and the number of each."""
 
     name: str
     file: LoraFile
@@ -47,7 +47,7 @@ class Described:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """files: per file, what it does here, None where it does nothing."""
+    """files: by file, the measure of its update in this layer; None where it has none."""
 
     path: str
     files: tuple[UpdateSummary | None, ...]
@@ -93,7 +93,7 @@ def _run(options: Namespace) -> None:
 
 
 def _read(files: Sequence[str]) -> tuple[Read, list[dict[str, int]]]:
-    """The files by their paths, each other's layers matched by name; and what is not read."""
+    """(the files, layers matched by name; by file, how many tensors of each kind are not read)."""
     states, kinds = [], []
     for file in files:
         state, metadata = read_tensors(Path(file))
@@ -210,7 +210,7 @@ def _layers(count: int) -> str:
 
 
 def _table(layers: Sequence[LayerReport], files: int) -> Iterator[str]:
-    """A line a block, and one for the whole."""
+    """A line for each block, and one for all of them."""
     blocks: dict[str, list[LayerReport]] = {}
     for layer in layers:
         blocks.setdefault(layer.block, []).append(layer)
@@ -240,7 +240,7 @@ def _cells(layers: Sequence[LayerReport], files: int) -> Iterator[str]:
 
 
 def _pair_numbers(layers: Sequence[LayerReport]) -> dict[str, float | None]:
-    """The pair's numbers over the layers that both adapt; None where there is nothing to say."""
+    """The pair's numbers over the layers that both adapt; None where one is undefined."""
     shared = [(layer.files, layer.meeting) for layer in layers if layer.meeting is not None]
     meetings = [meeting for _, meeting in shared]
     sizes = [_size([files[i] for files, _ in shared if files[i] is not None]) for i in (0, 1)]

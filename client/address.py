@@ -1,7 +1,7 @@
 """Name an input of a prompt as users do, and give it a value written as text.
 
-A node is named by its id, by the title the page shows, or by its type; an input by its name, with
-the inputs of a list's chosen entry behind a dot (`method.alpha`).
+A node is named by its id, by the title the page shows, or by its type; an input by its name. The
+further inputs of a list's chosen entry are written with a dot (`method.alpha`).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Inputs:
         return self.find(name), text
 
     def find(self, name: str) -> NodeInput:
-        """The one input that a name, with its node in front or without, means."""
+        """The one input that a name means, written as NODE.INPUT or as INPUT alone."""
         bare = "." not in name or any(name in names for names in self._possible.values())
         return self.find_plain(name) if bare else self.find_in_node(name)
 
@@ -126,7 +126,7 @@ class Inputs:
         )
 
     def spec(self, target: NodeInput) -> Any:
-        """The schema of an input; None where the server tells none."""
+        """The schema of an input; None where the server has none."""
         return self._possible[target.node][target.input]
 
     def _the_one(self, given: str, found: list[NodeInput]) -> NodeInput:
@@ -152,7 +152,7 @@ class Inputs:
         return f"{node} ({self._title(node)})"
 
     def with_values(self, values: dict[NodeInput, str]) -> Json:
-        """The prompt with these values; a list's entry first, then what comes with it."""
+        """The prompt with these values; entries of lists are set before the inputs they bring."""
         prompt = copy.deepcopy(self.prompt)
         for target in sorted(values, key=lambda one: one.input.count(".")):
             inputs = prompt[target.node]["inputs"]
@@ -190,7 +190,10 @@ def _with_nested(specs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
 
 
 def _choose(inputs: Json, name: str, spec: Any, key: Any) -> None:
-    """Choose a list's entry: the inputs of the entry before it go, links stay, defaults come."""
+    """Choose a list's entry: remove the former entry's inputs, set the new one's to their defaults.
+
+    An input that both have keeps its value or link.
+    """
     if inputs.get(name) == key:
         return
     inner = {f"{name}.{own}": one for own, one in chosen_inputs(options_of(spec), key)}
@@ -206,10 +209,10 @@ def _choose(inputs: Json, name: str, spec: Any, key: Any) -> None:
 
 
 def typed(name: str, spec: Any, text: str) -> Any:
-    """The value that `text` writes for an input of this schema; ranges are the server's to check.
+    """The value that `text` stands for in an input of this schema; the server checks ranges.
 
-    A list's entry may go without its folder and its ending where that leaves one. An entry that
-    is not in the list stays as it is: the server refuses it in its own words.
+    A file in a list may be named without its folder and its ending, if only one entry fits. An
+    entry that is not in the list stays as it is: the server refuses it in its own words.
     """
     kind = "" if spec is None else kind_of(spec)
     if kind in NUMBERS:

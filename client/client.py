@@ -47,8 +47,11 @@ def _saved(found: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 class Client:
-    """One client of the ComfyUI at a URL. `alive` tells whether a server of our own still runs;
-    `client_id` is the id of an earlier client whose events are to come here."""
+    """One client of the ComfyUI at a URL.
+
+    alive: whether a server that this program started still runs. client_id: the id of an earlier
+    client, whose events this one receives.
+    """
 
     def __init__(
         self, url: str, alive: Callable[[], bool] = lambda: True, client_id: str | None = None
@@ -56,7 +59,7 @@ class Client:
         self.url = url.rstrip("/")
         self.id = client_id or uuid.uuid4().hex
         self._alive = alive
-        # A server of one's own is not behind a proxy, whatever the environment says.
+        # The user's own server is not behind a proxy, whatever the environment says.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def get(self, path: str, timeout: float = 60.0) -> bytes:
@@ -119,7 +122,7 @@ class Client:
         except urllib.error.HTTPError as error:
             refusal = error.read().decode("utf-8", errors="replace")
             raise RemoteError(explain_refusal(refusal, prompt)) from error
-        if answer.get("node_errors"):  # the server would run the rest and say nothing more
+        if answer.get("node_errors"):  # the server would run the other nodes, saying nothing more
             self.cancel(answer["prompt_id"])
             raise RemoteError(explain_refusal(json.dumps(answer), prompt))
         return answer["prompt_id"]
@@ -127,7 +130,8 @@ class Client:
     def will_finish(self, prompt_id: str) -> bool:
         """Whether the server has this prompt in its queue, or has finished it without an error."""
         with self._asking():
-            waiting = self.get_json("/queue")  # before the history, where it goes from the queue
+            # The queue is asked first: a prompt that ends in between is then in the history.
+            waiting = self.get_json("/queue")
             record = self._history(prompt_id)
         if record is not None:
             return _succeeded(record)
@@ -174,7 +178,7 @@ class Client:
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
-        """What goes wrong in between, as a RemoteError."""
+        """Turns what goes wrong inside the block into a RemoteError."""
         try:
             yield
         except urllib.error.HTTPError as error:
@@ -198,8 +202,8 @@ class Client:
     ) -> None:
         """Read events until the prompt has ended.
 
-        One that is in the history already may have events that are still to be read: the last of
-        them ends it then too, or a while in which none comes.
+        A prompt that is already in the history may still have events to be read. Then its last
+        event ends the wait too, or RECEIVE seconds without any.
         """
         ended = self._history(prompt_id) is not None
         while True:

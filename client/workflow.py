@@ -149,7 +149,7 @@ class Graph:
         }
 
     def path(self, node: Json) -> str:
-        """The node's id, behind the ids of the subgraph instances around it."""
+        """The node's id, after the ids of the subgraph instances around it."""
         own = str(node["id"])
         if self.parent is None or self.instance is None:
             return own
@@ -182,7 +182,7 @@ class Graph:
         return inputs
 
     def resolve_input(self, node: Json, index: int, kind: str) -> InputSource | None:
-        """What feeds input `index` of a node, behind everything that only passes through."""
+        """What feeds input `index` of a node, traced back through what only passes values on."""
         link = self.links.get(node["inputs"][index].get("link"))
         if link is None:
             return None
@@ -226,7 +226,7 @@ class Graph:
         return None
 
     def _own_value(self, node: Json, entry: Json) -> InputSource | None:
-        """What a node's own widget holds, also one that an instance inside shows."""
+        """The value of a node's widget; for a subgraph instance, of the inner widget it shows."""
         if node["id"] in self.inner:
             return self.inner[node["id"]].shown_value(entry["name"])
         self._require_known(node)

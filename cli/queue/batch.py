@@ -1,4 +1,7 @@
-"""Jobs one after another: queue or pick up, follow, download; a failing one does not end it."""
+"""Run jobs one after another: queue each or find it on the server, follow it, download its files.
+
+A job that fails does not end the others.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 
 @dataclass
 class BatchCounts:
-    """How many jobs made their files, were made before, and failed."""
+    """How many jobs made their files now, had made them before, and failed."""
 
     done: int = 0
     skipped: int = 0
@@ -86,11 +89,11 @@ class Batch:
         return names
 
     def _result(self, job: Job, show: Callable[[str, dict[str, Any]], None]) -> PromptResult:
-        """Queue the job, or pick it up where an earlier command left it on the server."""
+        """Queue the job, or wait for it where an earlier command left it on the server."""
         known = self.journal.prompt_id(job)
         waits = known is not None and self.client.will_finish(known)
         prompt_id = known if known is not None and waits else str(uuid.uuid4())
-        if not waits:  # noted before it is queued: whatever happens then, it is found again
+        if not waits:  # written down before it is queued, so that it is found again
             self.journal.queued(job, prompt_id)
         try:
             with self.client.listening() as events:
@@ -124,14 +127,14 @@ class Display:
         self._bar.close()
 
     def begin(self, number: int, job: Job) -> None:
-        """The job that comes now; `number` from 0."""
+        """Show which job comes next; `number` counts from 0."""
         self._number = number
         self._bar.set_description_str(f"{number + 1}/{self._jobs} {job.name}", refresh=False)
         self._bar.set_postfix_str("", refresh=False)
         self._move(number)
 
     def watch(self, job: Job) -> Callable[[str, dict[str, Any]], None]:
-        """What to hand the server's events about the job to."""
+        """A function that takes the server's events about the job and shows them."""
         progress = RunProgress(job.prompt)
 
         def show(kind: str, data: dict[str, Any]) -> None:
@@ -146,5 +149,5 @@ class Display:
         self._bar.update(to - self._bar.n)
 
     def tell(self, line: str, stream: Any) -> None:
-        """A line of its own above the bar."""
+        """Print a line of its own above the bar."""
         self._bar.write(line, file=stream)

@@ -1,4 +1,4 @@
-"""The flags of `queue`, and what its endings tell."""
+"""The flags of `queue`, the run, and what is printed when it ends."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Job:
-    """One run. `key` tells its prompt from every other: the same settings have the same key."""
+    """One run. `key` identifies its prompt: equal settings have equal keys."""
 
     parameters: Mapping[str, str]
     prompt: dict[str, Any]
@@ -165,7 +165,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _range(text: str, numeric: bool) -> list[str]:
-    """The values of `1..10`, `10..1` or `0.2..1.0..0.2`, both ends in; empty for other texts."""
+    """The values of `1..10`, `10..1` or `0.2..1.0..0.2`, both ends included; empty for others."""
     found = _RANGE.fullmatch(text) if numeric else None
     if found is None:
         return []

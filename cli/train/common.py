@@ -17,8 +17,8 @@ from ..model_flags import add_model_flags, model_files
 from ..pictures import caption_flag, find_pictures
 from ..progress import Progress
 
-PRECISIONS = ("auto", "bf16", "fp32")  # of comfy_adapter.train.precision; a test holds the two
-TRAINED = ("auto", *OF_MODEL)  # auto reads LoRAs already trained
+PRECISIONS = ("auto", "bf16", "fp32")  # as in comfy_adapter.train.precision; a test compares them
+TRAINED = ("auto", *OF_MODEL)  # auto compares LoRAs that are already trained
 PICTURES_TEXT = """\
 a picture or a folder of them; a picture's caption is in a text file of the same
 name beside it, and a folder inside named like 10_dog counts its pictures ten times"""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ...craft_core.errors import CraftError, listed
+from ...craft_core.messages import UNMATCHED_PATTERNS
 from ...craft_core.registry import Method
 from ...craft_core.routing.layer_sets import resolve
 from ...craft_core.routing.presets import PRESETS
@@ -155,7 +156,7 @@ def layers_of(layer_sets: str, model: Any) -> tuple[dict[Role, frozenset[str]], 
     sets = resolve(layer_sets.strip(), model_layers(model))
     if sets.unmatched and layer_sets.strip() not in PRESETS:
         raise CraftError(
-            f"These layer patterns match nothing: {listed(sets.unmatched)}",
+            UNMATCHED_PATTERNS.format(patterns=listed(sets.unmatched)),
             "Each pattern names layers of this model",
             "Correct or remove them",
         )

@@ -13,6 +13,7 @@ from typing import Any
 from ...craft_core.errors import CraftError
 from ...craft_core.fusion import FUSION
 from ...craft_core.fusion.compose import compose
+from ...craft_core.messages import NO_MARKER
 from ...craft_core.routing.markers import MarkedPrompt, parse
 from ...craft_core.routing.plan import Plan, PlanRequest, plan
 from ...craft_core.routing.presets import PRESETS
@@ -195,8 +196,7 @@ def _warnings(
     if FUSION[request.method["method"]].traits.markers:
         for role in ("content", "style"):
             if not present[role] and any(b.role == role for b in request.branches):
-                mark = role[0]
-                out.append(f"The prompt has no <{mark}>, so the {role} branch is off.")
+                out.append(NO_MARKER.format(marker=f"<{role[0]}>", role=role))
     if faults:
         out.append("Ignored, as allow_unmatched is on: " + "; ".join(faults) + ".")
     return tuple(out)

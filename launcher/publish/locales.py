@@ -1,11 +1,12 @@
-"""The locale files of the host's page: English as the schemas say it, others by a table of phrases.
+"""The locale files of the host's page: English from the schemas, others by a table of phrases.
 
 The page finds a node's texts under its id, its inputs by name and its outputs by number; an input
 of a menu, such as method.gamma, is method_gamma there. It compiles names and descriptions as
 messages, in which some characters are syntax, and shows tooltips as they are.
 
-What the pack's own scripts write in the page stands in them as say("..."), and in main.json under
-that English. The page itself looks up the label of a command: by its id, and in menus by itself.
+Texts that the pack's own scripts show are written in them as say("..."), and main.json has the
+translation of each under its English. The page itself looks up the label of a command: under the
+command's id, and in menus under the English label.
 """
 
 import json
@@ -17,6 +18,7 @@ from typing import Any
 from ..errors import LaunchError
 from ..paths import ROOT
 from ..terminal import say
+from .core_script import SCRIPT, core_script
 
 LOCALES = ROOT / "locales"
 SCRIPTS = ROOT / "web" / "js"
@@ -35,8 +37,10 @@ _COMMAND = re.compile(
 
 
 class Translations:
-    """A language's words for names, line by line for nodes' texts, and for what scripts say;
-    English for what it lacks."""
+    """A language's phrases: for names, for each line of nodes' texts, and for what scripts say.
+
+    What it lacks is English.
+    """
 
     def __init__(
         self, names: dict[str, str], texts: dict[str, str], said: dict[str, str] | None = None
@@ -67,7 +71,7 @@ class Translations:
 
 
 def read_phrases(language: Path) -> Translations:
-    """The table of a language's folder; an empty one where it has none, as English."""
+    """The table in a language's folder; an empty one where there is none, as for English."""
     file = language / PHRASES
     tables = _read(file) if file.is_file() else {"names": {}, "texts": {}}
     return Translations(**tables)
@@ -79,7 +83,7 @@ def definitions(nodes: dict[str, dict[str, Any]], phrases: Translations) -> dict
 
 
 def main_texts(language: Path, phrases: Translations) -> dict[str, Any]:
-    """main.json in one language: as it is, with what the scripts say anew."""
+    """main.json in one language: what is there, with the scripts' texts written again."""
     file = language / MAIN
     kept = _read(file) if file.is_file() else {}
     labels = command_labels(SCRIPTS).values()
@@ -98,7 +102,7 @@ def command_texts(phrases: Translations) -> dict[str, Any]:
 
 def command_labels(folder: Path) -> dict[str, str]:
     """The English label of every command of the scripts of a folder, by the command's id."""
-    found = [_COMMAND.search(script.read_text("utf-8")) for script in sorted(folder.glob("*.js"))]
+    found = [_COMMAND.search(script.read_text("utf-8")) for script in sorted(folder.rglob("*.js"))]
     return {json.loads(one[1]): json.loads(one[2]) for one in found if one}
 
 
@@ -164,7 +168,10 @@ def _outputs(info: dict[str, Any], phrases: Translations) -> Iterator[tuple[str,
 
 
 def write_locales(shown: dict[str, dict[str, Any]]) -> None:
-    """Write every language's files from all nodes that a real server shows, and the scripts."""
+    """Write every language's files from all nodes that a real server shows, and the scripts; first
+    the script that says what the core says."""
+    SCRIPT.write_text(core_script(), "utf-8")
+    say(f"wrote {SCRIPT}")
     nodes = {name: info for name, info in shown.items() if info["python_module"] == MODULE}
     for language in sorted(folder for folder in LOCALES.iterdir() if folder.is_dir()):
         phrases = read_phrases(language)

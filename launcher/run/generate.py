@@ -18,7 +18,7 @@ from .workspace import prepare_workspace
 
 @contextmanager
 def open_server(port: int | None = None) -> Iterator[Server]:
-    """Find or make a host, link our packs, start it; ends it on leaving."""
+    """Find or set up a host, link our packs, start the server; it ends with the block."""
     host = find_host()
     if host.own:
         say(f"Using your ComfyUI in {host.comfyui} (nothing is written to it)")
