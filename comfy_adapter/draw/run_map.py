@@ -31,9 +31,9 @@ _OUTER = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
 class Viewer:
     """The node that shows the maps of a MODEL's runs: of each sampler, those of its last prompt.
 
-    node: its id in the prompt; None where no prompt runs. before: whom it took the MODEL over from.
-    runs: the pictures of each sampler, as the host saved them, by what they show. sent: what the
-    page has from it in the prompt under way; None before the first.
+    node: its id in the prompt; None where no prompt runs. before: the MODEL's viewer before it.
+    runs: the pictures of each sampler, as the host saved them, by what they show. sent: what was
+    sent to the page in the running prompt; None before the first.
     """
 
     node: str | None

@@ -33,8 +33,8 @@ _NO_PROMPT: Sampler = ("", "")
 
 @dataclass
 class RunsBySampler:
-    """What runs left, by sampler. node: whose runs, its id in the prompt; None where no prompt
-    runs. kept: by sampler. prompt: the one under way. ran: samplers that ran in it."""
+    """What the sampling runs of a MODEL left. node: the id of the node that gives the MODEL; None
+    outside a prompt. kept: by sampler. prompt: the running one. ran: samplers that ran in it."""
 
     node: str | None
     kept: dict[Sampler, Any] = field(default_factory=dict)
@@ -42,11 +42,11 @@ class RunsBySampler:
     ran: set[Sampler] = field(default_factory=set)
 
     def begin(self, empty: Any) -> Sampler:
-        """The sampler that runs; its first run in a prompt begins with `empty` again.
+        """The sampler that runs now. Its first run in a prompt begins with `empty`.
 
         A sampler inside a node that the host expands counts as that node, because the host does
-        not expand it again while it keeps its outputs. Dropped is what is kept of samplers that
-        left the prompt, or that this node no longer leads to. Outside a prompt all is kept.
+        not expand it again while it keeps its outputs. What is kept of samplers that left
+        the prompt, or that this node no longer leads to, is dropped. Outside a prompt all is kept.
         """
         context = get_executing_context()
         if context is None:

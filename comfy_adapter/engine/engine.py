@@ -204,7 +204,7 @@ def _joined(runs: list[GatedChunks]) -> list[GatedChunks]:
 
 
 def _patchers(guider: Any) -> list[Any]:
-    """The patchers whose models this run evaluates: one, or one a device."""
+    """The patchers of the models that this run evaluates: one for each device."""
     clones = guider.model_options.get("multigpu_clones")
     return list(clones.values()) if clones else [guider.model_patcher]
 

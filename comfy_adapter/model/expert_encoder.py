@@ -152,7 +152,7 @@ def require_encoder(name: str) -> None:
 
 
 def encoder_stamp(name: str) -> str:
-    """Changes when the file of that name does."""
+    """A text that changes when the file of that name changes."""
     status = os.stat(encoder_path(name))
     return f"{status.st_mtime_ns}-{status.st_size}"
 

@@ -42,7 +42,7 @@ async def _methods(request: web.Request) -> web.Response:
 
 
 def method_traits() -> dict[str, dict[str, Any]]:
-    """What each fusion method listens to."""
+    """What each fusion method reads."""
     return {
         method.key: {
             "markers": method.traits.markers,

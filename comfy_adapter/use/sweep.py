@@ -27,8 +27,8 @@ _SCHEDULER = "normal"
 
 @dataclass(frozen=True)
 class Sweep:
-    """One routed MODEL a line, in order; a sheet of what is planned, as nothing has run yet; a
-    report; what the user should see at once."""
+    """routed: a MODEL for each line. sheet: the map of what is planned, as nothing has run yet.
+    warnings: what the user should see without opening the report."""
 
     lines: tuple[Line, ...]
     routed: tuple[Routed, ...]
@@ -80,7 +80,7 @@ def sweep(
 
 def _planned(model: Any, steps: int, whole: Sequence[float] | None) -> tuple[str, list[Moment]]:
     """(the run the sheet is for, its moments): the whole one where its sigmas are given, else as
-    many steps of the host's plainest scheduler from pure noise on."""
+    many steps of the host's `normal` scheduler, from pure noise."""
     levels = noise_levels(model)
     if whole is not None:
         at = Timeline.of(whole, levels).at

@@ -3,7 +3,7 @@
 CRAFT-LoRA (2026), arXiv:2602.18936, Sec. 3.4.1 and Algorithm 1. The Router, Method Sweep, Fuse
 LoRAs to File, `fuse` without a model and Train Expert Encoder all ask here.
 
-A LoRA is *on* if its strength is not 0; where a method listens to markers, its marker has to be in
+A LoRA is *on* if its strength is not 0; where a method reads markers, its marker has to be in
 the prompt too. The layer sets `auto` and a method's statistics compare the LoRAs with a strength.
 A LoRA's own layers, where the user wrote some, are the only ones it acts on by any method, and take
 the place of its role's layer set, of a set that is part of the method too.
@@ -144,13 +144,13 @@ def fault_lines(faults: Sequence[str]) -> list[str]:
 
 
 def sets_text(method: Method, layer_sets: str) -> str:
-    """The layer sets a method goes by: its own, the user's, or all for one that listens to none."""
+    """The layer sets of a method: its own, the user's, or all layers if it uses no layer sets."""
     traits = method.traits
     return traits.pinned_layer_set or (layer_sets.strip() if traits.layer_sets else "all")
 
 
 def used_sets(method: Method, layer_sets: str) -> str:
-    """What a file made by a method records of its layer sets: "" for one that listens to none."""
+    """What a file made by a method records of its layer sets; "" if it uses none."""
     traits = method.traits
     return traits.pinned_layer_set or (layer_sets if traits.layer_sets else "")
 
