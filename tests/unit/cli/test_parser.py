@@ -17,6 +17,7 @@ REQUIRED = {
     "b4m": ["--images", "a.png", "--role", "content"],
     "basis": ["--content", "a.png", "--style", "b.png"],
     "encoder": ["--images", "a.png"],
+    "joint": ["--content", "a.png", "--style", "b.png"],
     "lora": ["--images", "a.png", "--role", "content"],
 }
 KNOBS = [(words, p) for words, method in RECIPES.items() for p in method.parameters]
