@@ -169,8 +169,7 @@ class Client:
     ) -> Result:
         """Wait for a queued prompt as `run` does."""
         deadline = time.monotonic() + limit
-        if self._history(prompt_id) is None:
-            self._follow(events, prompt_id, show, deadline)
+        self._follow(events, prompt_id, show, deadline)
         return self._result(prompt_id, deadline)
 
     @contextmanager
@@ -197,12 +196,18 @@ class Client:
         show: Callable[[str, dict[str, Any]], None],
         deadline: float,
     ) -> None:
-        """Read events until the prompt has ended."""
+        """Read events until the prompt has ended.
+
+        One that is in the history already may have events that are still to be read: the last of
+        them ends it then too, or a while in which none comes.
+        """
+        ended = self._history(prompt_id) is not None
         while True:
             message = events.receive(RECEIVE)
             if message is None:
-                if self._history(prompt_id) is not None:
+                if ended:
                     return
+                ended = self._history(prompt_id) is not None
                 self._check_running(deadline)
                 continue
             event = json.loads(message)

@@ -11,6 +11,12 @@ CRAFT = Paper(
     year=2026,
     arxiv="2602.18936",
 )
+CLASSIFIER_FREE_GUIDANCE = Paper(
+    title="Classifier-Free Diffusion Guidance",
+    authors="Jonathan Ho, Tim Salimans",
+    year=2022,
+    arxiv="2207.12598",
+)
 B_LORA = Paper(
     title="Implicit Style-Content Separation using B-LoRA",
     authors="Yarden Frenkel, Yael Vinker, Ariel Shamir, Daniel Cohen-Or",

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..comfy_adapter.draw.comparison import comparison_grid, labelled
 from ..comfy_adapter.draw.runs import logged, runs_sheet
-from ..comfy_adapter.engine.engine import set_asymmetric
+from ..comfy_adapter.engine.engine import ASYMMETRIC, set_asymmetric
 from ..comfy_adapter.model.lora_files import lora_stamps
 from ..comfy_adapter.page.notice import warn
 from ..comfy_adapter.page.pair import pair_inputs
@@ -127,7 +127,7 @@ class MethodSweep(io.ComfyNode):
             warn(cls, text)
         cells = []
         for line, routed in zip(found.lines, found.routed, strict=True):
-            guidance = asymmetric if line.asymmetric is None else line.asymmetric
+            guidance = ASYMMETRIC.get(line.guidance, asymmetric)
             model = set_asymmetric(routed.model, guidance)  # for samplers that do not ask
             model = logged(model, line.label, cls.hidden and cls.hidden.unique_id)
             for column in range(seeds):

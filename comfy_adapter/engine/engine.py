@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from ...craft_core.errors import CraftError
-from ...craft_core.guidance.acfg import row_gates
+from ...craft_core.guidance import GUIDANCE, evaluation, row_gates
+from ...craft_core.registry import Method
 from ...craft_core.time import Timeline, model_table
 from ...craft_core.types import Bank, Gates
 from .bank import bank_patcher
@@ -27,7 +28,9 @@ from .recorder import RECORDERS, SAMPLER, Recorder, add_recorder
 from .roles import Role, Roles
 
 KEY = "craft_lora_bank"
-ASYMMETRIC = "craft_asymmetric"
+GUIDED_BY = "craft_guidance"  # key of the rule that a run follows
+DEFAULT_RULE = "cfg"  # the rule where nobody says one: a plain KSampler on a routed MODEL
+ASYMMETRIC = {"acfg": True, "cfg": False}  # the rules that the nodes' switch chooses between
 ROLES = "craft_roles"
 _WRAPPERS = comfy.patcher_extension.WrappersMP
 
@@ -38,7 +41,7 @@ class _Session:
 
     time: Timeline
     roles: Roles
-    asymmetric: bool
+    rule: Method
     recorders: Sequence[Recorder] = ()
     calls: dict[int, Call] = field(default_factory=dict)
     batch: int | None = None  # images a conditioning evaluates, as the host says it
@@ -59,20 +62,18 @@ class RoutedBank:
     def sample(self, executor: Any, guider: Any, sigmas: Tensor, extra_args: dict, *args: Any):
         """SAMPLER_SAMPLE: runs after the host has loaded the model and prepared the conds."""
         options = extra_args["model_options"]["transformer_options"]
-        asymmetric = bool(options.get(ASYMMETRIC, False))
-        with self._attach(guider, options, sigmas, asymmetric):
+        rule = GUIDANCE[options.get(GUIDED_BY, DEFAULT_RULE)]
+        with self._attach(guider, options, sigmas, rule):
             return executor(guider, sigmas, extra_args, *args)
 
     @contextmanager
-    def _attach(
-        self, guider: Any, options: dict, sigmas: Tensor, asymmetric: bool
-    ) -> Iterator[None]:
+    def _attach(self, guider: Any, options: dict, sigmas: Tensor, rule: Method) -> Iterator[None]:
         roles = options.setdefault(ROLES, Roles())
-        roles.join(guider.conds, self.gates.views, copy_all=not asymmetric)
+        roles.join(guider.conds, self.gates.views, copy_all=evaluation(rule, "uncond").branches)
         levels = noise_levels(guider.model_patcher)
         time = Timeline.of(sigmas.tolist(), levels, self.whole)
         recorders = tuple(options.get(RECORDERS, {}).values())
-        session = _Session(time, roles, asymmetric, recorders)
+        session = _Session(time, roles, rule, recorders)
         session.compiled = _is_compiled(guider)
         with ExitStack() as stack:
             for patcher in _patchers(guider):
@@ -128,7 +129,7 @@ class RoutedBank:
         runs, at = [], 0
         for role, members in groupby(session.roles.of(key) for key in uuids):
             size = len(list(members))
-            gates = self._gates(table, role, session.asymmetric)
+            gates = self._gates(table, role, session.rule)
             if gates is not None:
                 runs.append(Run(at, at + size, gates))
             at += size
@@ -137,9 +138,9 @@ class RoutedBank:
     def _table(self, session: _Session, sigma: float) -> Tensor:
         return self.gates.at(session.time.at(sigma))
 
-    def _gates(self, table: Tensor, role: Role, asymmetric: bool) -> list[list[float]] | None:
+    def _gates(self, table: Tensor, role: Role, rule: Method) -> list[list[float]] | None:
         kind = "cond" if role.conditional else "uncond"
-        rows = row_gates(table, kind, asymmetric)  # (views, layers, branches)
+        rows = row_gates(table, evaluation(rule, kind))  # (views, layers, branches)
         view = role.view if len(rows) > 1 else 0
         return rows[view].tolist() if rows.any() else None
 
@@ -232,11 +233,17 @@ def is_routed(model: Any) -> bool:
     return any(name.startswith(KEY) for name in model.additional_models)
 
 
-def set_asymmetric(model: Any, asymmetric: bool) -> Any:
-    """A clone whose unconditional rows run on the backbone alone (ACFG), or as the rest (CFG)."""
+def set_guidance(model: Any, rule: str) -> Any:
+    """A clone whose rows get the LoRAs as the guidance rule of that key says."""
     clone = model.clone()
-    clone.model_options["transformer_options"][ASYMMETRIC] = asymmetric
+    clone.model_options["transformer_options"][GUIDED_BY] = GUIDANCE[rule].key
     return clone
+
+
+def set_asymmetric(model: Any, asymmetric: bool) -> Any:
+    """A clone under the rule that the nodes' switch stands for."""
+    (rule,) = (key for key, chosen in ASYMMETRIC.items() if chosen == asymmetric)
+    return set_guidance(model, rule)
 
 
 def recorded(model: Any, reader: str = SAMPLER) -> tuple[Any, Recorder]:

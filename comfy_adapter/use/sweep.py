@@ -17,7 +17,7 @@ from ...craft_core.routing.plan import lacks_blocks
 from ...craft_core.routing.presets import OF_MODEL
 from ...craft_core.time import Moment, Timeline, progress
 from ..draw.activity import Activity, activity_sheet
-from ..engine.engine import noise_levels
+from ..engine.engine import ASYMMETRIC, noise_levels
 from ..engine.modules import model_layers
 from ..model.lora_files import apply_stack, read
 from .router import Request, Routed, Shared, route
@@ -38,7 +38,7 @@ class Sweep:
 
 
 def method_lines(text: str) -> tuple[Line, ...]:
-    return parse_lines(text, ("auto", *OF_MODEL))
+    return parse_lines(text, ("auto", *OF_MODEL), tuple(ASYMMETRIC))
 
 
 def sweep(

@@ -14,27 +14,26 @@ from ..errors import CraftError
 from ..registry import Method
 from .methods import FUSION
 
-GUIDANCE = {"acfg": True, "cfg": False}
 _FORM = "A line is a method, or a method, a colon and its settings: k_lora: pattern = s*"
 
 
 @dataclass(frozen=True)
 class Line:
-    """label: for the picture. knobs: only those that are written. layer_sets: a preset's key, ""
-    for the common choice. asymmetric: None for the common choice."""
+    """label: for the picture. knobs: only those that are written. layer_sets: a preset's key,
+    guidance: a guidance rule's; each "" for the common choice."""
 
     label: str
     method: Method
     knobs: dict[str, Any] = field(default_factory=dict)
     layer_sets: str = ""
-    asymmetric: bool | None = None
+    guidance: str = ""
 
 
-def parse_lines(text: str, presets: tuple[str, ...]) -> tuple[Line, ...]:
+def parse_lines(text: str, presets: tuple[str, ...], rules: tuple[str, ...]) -> tuple[Line, ...]:
     """What to compare, in order; blank lines and what follows a # are skipped.
 
-    presets: keys that layer_sets can be. Raises CraftError naming the line for what is unknown,
-    out of range or written twice, and where there is no line.
+    presets: keys that layer_sets can be. rules: keys that guidance can be. Raises CraftError naming
+    the line for what is unknown, out of range or written twice, and where there is no line.
     """
     lines: list[Line] = []
     for number, raw in enumerate(text.splitlines(), 1):
@@ -42,7 +41,7 @@ def parse_lines(text: str, presets: tuple[str, ...]) -> tuple[Line, ...]:
         if not written:
             continue
         try:
-            line = _line(written, presets)
+            line = _line(written, presets, rules)
         except CraftError as error:
             raise CraftError(
                 f"Line {number}: {error.given}", error.possible, error.action
@@ -61,7 +60,7 @@ def parse_lines(text: str, presets: tuple[str, ...]) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def _line(written: str, presets: tuple[str, ...]) -> Line:
+def _line(written: str, presets: tuple[str, ...], rules: tuple[str, ...]) -> Line:
     key, _, rest = written.partition(":")
     method = FUSION[key.strip()]
     settings = _settings(rest)
@@ -75,7 +74,7 @@ def _line(written: str, presets: tuple[str, ...]) -> Line:
             f"These do: {', '.join(one.key for one in FUSION if one.traits.layer_sets)}",
             "Take layer_sets out of this line",
         )
-    _require(guidance, "guidance", tuple(GUIDANCE))
+    _require(guidance, "guidance", rules)
     known = {parameter.name: parameter for parameter in method.parameters}
     for name in settings:
         if name not in known:
@@ -84,13 +83,13 @@ def _line(written: str, presets: tuple[str, ...]) -> Line:
                 f"{method.key} has no setting {name!r}", f"It has {possible}", "Use one of these"
             )
     knobs = {name: known[name].read(value, method.key) for name, value in settings.items()}
-    return Line(label, method, knobs, layer_sets, GUIDANCE.get(guidance))
+    return Line(label, method, knobs, layer_sets, guidance)
 
 
 def _same(line: Line, other: Line) -> bool:
     """Whether two lines are one method with one setting, however it is written."""
     alike = line.method.key == other.method.key and line.layer_sets == other.layer_sets
-    alike = alike and line.asymmetric == other.asymmetric
+    alike = alike and line.guidance == other.guidance
     return alike and line.method.knobs(line.knobs) == other.method.knobs(other.knobs)
 
 

@@ -1,6 +1,7 @@
-"""How the conditional and unconditional predictions are made and combined."""
+"""Guidance rules, one a file: the evaluations of a step, and how they are combined."""
 
-from .acfg import Row, row_gates
-from .cfg import combine, guidance_scale_of, omega_of
+# Imported in the order of a menu, whose first entry is the default.
+from . import acfg, cfg  # isort: skip
+from .rules import GUIDANCE, Evaluation, evaluation, row_gates
 
-__all__ = ["Row", "combine", "guidance_scale_of", "omega_of", "row_gates"]
+__all__ = ["GUIDANCE", "Evaluation", "acfg", "cfg", "evaluation", "row_gates"]

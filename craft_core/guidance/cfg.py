@@ -1,28 +1,29 @@
 """Classifier-free guidance: away from what the model makes without the prompt.
 
 Ho and Salimans 2022, arXiv:2207.12598. In CRAFT-LoRA (2026), arXiv:2602.18936, Eqs. 11 and 19, the
-same combination is written (1 + omega) cond - omega uncond, with omega = guidance_scale - 1.
+same combination is written (1 + omega) cond - omega uncond, with omega = scale - 1. With the LoRAs
+under both predictions it is the ablation "standard CFG" of App. C.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
-
-def combine(cond: Tensor, uncond: Tensor, guidance_scale: float) -> Tensor:
-    """uncond + guidance_scale (cond - uncond).
-
-    cond, uncond: same shape, predictions of the same kind (denoised or noise) of the same rows.
-    guidance_scale: 0 gives uncond, 1 gives cond up to rounding.
-    """
-    return uncond + guidance_scale * (cond - uncond)
+from ..papers import CLASSIFIER_FREE_GUIDANCE
+from ..time import Moment
+from .rules import GUIDANCE, Evaluation, combine
 
 
-def guidance_scale_of(omega: float) -> float:
-    """The guidance scale of a paper's omega: (1 + omega) cond - omega uncond."""
-    return omega + 1.0
-
-
-def omega_of(guidance_scale: float) -> float:
-    """A paper's omega of a guidance scale; the inverse of `guidance_scale_of`."""
-    return guidance_scale - 1.0
+@GUIDANCE.register(
+    "Standard CFG",
+    paper=CLASSIFIER_FREE_GUIDANCE,
+    traits=(
+        Evaluation("cond", prompted=True, branches=True),
+        Evaluation("uncond", prompted=False, branches=True),
+    ),
+)
+def cfg(predictions: Mapping[str, Tensor], scale: float, moment: Moment) -> Tensor:
+    """The LoRAs act in the conditional and in the unconditional prediction."""
+    return combine(predictions["cond"], predictions["uncond"], scale)

@@ -8,6 +8,8 @@ from pathlib import Path
 MODELS = Path(__file__).resolve().parents[1] / "models"
 REFERENCES = MODELS.parent / "references"
 CHECKPOINT = Path("checkpoints") / "craft_small_world.safetensors"
+# The weights of the longest training so far: not good enough to ship, good to go on from.
+START = Path(__file__).with_name("start") / CHECKPOINT.name
 WHAT = ("base", "text", "compare", "judge", "judged", "references", "pairs", "measure", "fidelity",
         "preview")  # fmt: skip
 
@@ -59,7 +61,9 @@ def parse() -> argparse.Namespace:
     training.add_argument("--save-seconds", type=float, default=600.0)
     training.add_argument("--eager", action="store_true", help="do not compile the UNet")
     training.add_argument(
-        "--start", type=Path, help="begin with a checkpoint's weights (default: the shipped ones)"
+        "--start",
+        type=Path,
+        help="begin with a checkpoint's weights (default: those in train/start)",
     )
     training.add_argument("--fresh", action="store_true", help="begin with random weights")
     training.add_argument("--text", type=Path, help="a text encoder for --fresh, of `text`")
@@ -137,7 +141,8 @@ def _base(options: argparse.Namespace, workers: int) -> None:
         pictures=options.pictures, first=options.first, save_seconds=options.save_seconds,
         compile=not options.eager, seed=options.seed,
     )  # fmt: skip
-    start = None if options.fresh else options.start or MODELS / CHECKPOINT
+    newest = START if START.is_file() else MODELS / CHECKPOINT
+    start = None if options.fresh else options.start or newest
     training = BaseTraining(options.out, settings, workers, start, options.text)
     if options.what == "base":
         print(training.run())

@@ -24,6 +24,7 @@ from .host import build_model
 from .text import CaptionEncoder, build_text_model, pretrain
 
 WARMUP, DROP, DECAY, CLIP, LEAST_RATE = 300, 0.1, 0.9995, 1.0, 0.002
+REMEMBERED = 20  # a short training's average reaches back one part in so many of its steps
 HALF_SHARE = 0.75  # of the pictures of a training from random weights
 HALF_BATCHES = 4  # pictures of half size for one of full size: a step costs the same
 RESERVE = 8.0  # seconds kept for the last save when there is a deadline
@@ -227,7 +228,7 @@ class BaseTraining:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, CLIP)
         self.optimiser.step()
-        decay = min(DECAY, (1 + self.step) / (10 + self.step))
+        decay = min(DECAY, 1 - REMEMBERED / self.total, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
             self.running.lerp_(loss.detach(), 0.02)

@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Error, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Error,
+    Locator,
+    Page,
+    TimeoutError,
+    sync_playwright,
+)
 
 from launcher.run.tiers import find_chromium
 
@@ -25,7 +33,7 @@ HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE), str(HERE.parent / "host")]
 
 from live_server import live_server, pytest_runtest_makereport  # noqa: E402, F401
-from scenes import FIT, TWO_FRAMES  # noqa: E402
+from scenes import ALONE, FIT, MEASURED, TWO_FRAMES  # noqa: E402
 
 _COMFYUI = os.environ.get("COMFYUI_PATH", "")
 if not (Path(_COMFYUI) / "main.py").is_file():
@@ -36,6 +44,7 @@ if not (Path(_COMFYUI) / "main.py").is_file():
 
 LOAD_LIMIT = 300_000  # milliseconds until the page is loaded, on a slow and busy machine
 LIMIT = 120_000  # milliseconds until it shows what was asked for
+PATIENCE = 15_000  # milliseconds until something is tried again
 RUN_LIMIT = 900_000  # milliseconds; two of the shipped workflows train
 FLAGS = [
     "--no-sandbox",
@@ -161,6 +170,29 @@ class ComfyPage:
         self.page.wait_for_function("() => window.ended", timeout=RUN_LIMIT)
         return self.evaluate("() => window.ended")
 
+    def help_of(self, node: str, title: str) -> Locator:
+        """The help of a node type, opened with the info button of a new one.
+
+        The button comes and goes with the selection, which the page follows late, so a press may
+        find a button that is about to be replaced: pressed again until the help is there.
+        """
+        panel = self.page.locator(".node-help-content")
+        heading = panel.get_by_role("heading", name=title, exact=True, level=1)
+        button = self.page.get_by_test_id("info-button")
+
+        def opened() -> bool:
+            self.page.mouse.click(*self.evaluate(ALONE, node))
+            self.page.wait_for_function(MEASURED)
+            try:
+                button.dispatch_event("click", timeout=PATIENCE)  # it moves with the node
+                heading.wait_for(timeout=PATIENCE)
+            except TimeoutError:
+                return False
+            return True
+
+        assert self.until(opened, bool), f"the help of {node} does not open"
+        return panel
+
     def alerts(self) -> list[str]:
         """The texts of the messages that the page shows."""
         return self.page.get_by_role("alert").all_inner_texts()
@@ -177,6 +209,12 @@ class ComfyPage:
         path = self.artifacts / f"{name}.png"
         self.page.screenshot(path=path)
         return path
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The file that takes longest goes first, so that no worker is left alone with it."""
+    items.sort(key=lambda item: item.path.name != "test_workflows.py")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from scenes import ALONE
 
 from launcher.paths import ROOT
 
@@ -34,12 +33,7 @@ def page(comfy) -> Any:
 def test_the_info_button_of_a_node_shows_its_page_and_picture(comfy, page, node):
     comfy.errors.clear()
     title, alt = title_and_alt(node)
-    page.mouse.click(*page.evaluate(ALONE, node))
-    button = page.get_by_test_id("info-button")
-    button.wait_for(state="visible")
-    button.click()
-    help_page = page.locator(".node-help-content")
-    help_page.get_by_role("heading", name=title, exact=True, level=1).wait_for(state="visible")
+    help_page = comfy.help_of(node, title)
     help_page.locator("img").first.wait_for(state="visible")
     page.wait_for_function("() => [...document.images].every((image) => image.complete)")
     comfy.keep_screenshot(f"help_{node}")

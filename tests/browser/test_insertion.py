@@ -304,10 +304,12 @@ class Graph:
         return self.comfy.evaluate(DROP, [text, list(files), place])
 
     def press(self, keys: str) -> None:
-        """Press keys that the page answers before it draws next, an undo or a redo."""
+        """Press the keys of an undo or a redo, and wait until the page has done it."""
+        steps = self.steps()
         self.page.keyboard.press(keys)
-        self.comfy.evaluate(TWO_FRAMES)
+        self.page.wait_for_function(f"(steps) => ({STEPS})() !== steps", arg=steps)
         self.page.wait_for_function(RESTORED)
+        self.comfy.evaluate(TWO_FRAMES)
 
     def now(self) -> list[Any]:
         """Nodes with their places and values, and links."""

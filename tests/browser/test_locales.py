@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scenes import ALONE, once
+from scenes import MEASURED, once
 
 from launcher.paths import ROOT
 
@@ -132,6 +132,7 @@ def shows(page, node: str, text: str) -> None:
 
 
 def tooltip_at(page, widget: str) -> str:
+    page.wait_for_function(MEASURED)  # what the node draws moves the widgets below it
     x, y = page.evaluate(PLACE, widget)
     page.mouse.move(x, y - 1)
     page.mouse.move(x, y)
@@ -232,12 +233,9 @@ def test_the_drawings_follow_a_change_of_the_language(demo):
 
 
 @pytest.mark.parametrize("node", ["CRAFTTimestepSchedule", "CRAFTLearnMerge"])
-def test_the_help_is_in_chinese(second, page, node):
-    page.mouse.click(*page.evaluate(ALONE, node))
-    page.get_by_test_id("info-button").click()
-    help_page = page.locator(".node-help-content")
+def test_the_help_is_in_chinese(second, node):
     title, *lines = (ROOT / "web" / "docs" / node / "zh.md").read_text("utf-8").splitlines()
-    help_page.get_by_role("heading", name=title.removeprefix("# "), exact=True).wait_for()
+    help_page = second.help_of(node, title.removeprefix("# "))
     shown = help_page.inner_text()
     headings = [line.removeprefix("## ") for line in lines if line.startswith("## ")]
     assert headings and [heading for heading in headings if heading not in shown] == []

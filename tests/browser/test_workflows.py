@@ -1,7 +1,8 @@
 """Every shipped workflow as a new user meets it: opened in the page, Run, and its pictures.
 
-The demo is reached through the template browser. All run as they are shipped; the one for a model
-that does not ship gets the small world's files chosen in its menus, as a user chooses their own.
+The demo is reached through the template browser. All run as they are shipped, with two exceptions:
+the one for a model that does not ship gets the small world's files chosen in its menus, as a user
+chooses their own; and those that train do so in few steps, but for `run.py test --all`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 DEMO = ROOT / "workflows" / "demo_small_world.json"
 PACK = "CRAFT LoRA: Content + Style"
 ABSENT = "craft_small_world_absent.safetensors"
+
+FEW_STEPS = 4
 
 OWN_FILES = {
     "fusion_sdxl": {
@@ -45,6 +48,12 @@ CHOOSE = """(values) => {
             }
     return chosen
 }"""
+
+# Train in few steps; how many nodes do.
+TRAIN_SHORTLY = """(steps) => app.graph.nodes
+    .filter(({ type }) => type.startsWith("CRAFTTrain") || type.startsWith("CRAFTLearn"))
+    .flatMap((node) => node.widgets.filter(({ name }) => /^(method\\.)?steps$/.test(name)))
+    .map((widget) => (widget.value = steps)).length"""
 
 SAVED_BY_NODE = """() => app.graph.nodes
     .filter((node) => node.type === "SaveImage")
@@ -95,6 +104,15 @@ def is_a_picture(content: bytes) -> bool:
     return len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 16
 
 
+def trains(path: Path) -> bool:
+    """Whether the workflow trains."""
+    kinds = [node["type"] for node in read_workflow(path)["nodes"]]
+    return any(kind.startswith(("CRAFTTrain", "CRAFTLearn")) for kind in kinds)
+
+
+TRAINED = [path for path in WORKFLOWS if trains(path)]
+
+
 def choose(comfy, values: dict[str, Any]) -> None:
     assert set(comfy.evaluate(CHOOSE, values)) == values.keys()
 
@@ -110,7 +128,15 @@ def vue_nodes(comfy) -> Iterator[None]:
 def test_a_workflow_runs_from_the_page_to_its_pictures(comfy, live_server, vue_nodes, path: Path):
     comfy.open_workflow(read_workflow(path), path.stem)
     choose(comfy, OWN_FILES.get(path.stem, {}))
+    assert (comfy.evaluate(TRAIN_SHORTLY, FEW_STEPS) > 0) == (path in TRAINED)
     run_to_pictures(comfy, live_server, path.stem)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("path", TRAINED, ids=lambda path: path.stem)
+def test_a_workflow_trains_as_it_is_shipped(comfy, live_server, vue_nodes, path: Path):
+    comfy.open_workflow(read_workflow(path), path.stem)
+    run_to_pictures(comfy, live_server, f"{path.stem}_trained")
 
 
 def test_a_new_user_gets_from_the_template_browser_to_a_saved_picture(comfy, live_server):

@@ -19,7 +19,7 @@ from craft_lora_pack.comfy_adapter.engine.modules import host_names, model_layer
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read
 from craft_lora_pack.comfy_adapter.use.fuse_file import FuseRequest, fuse
-from craft_lora_pack.comfy_adapter.use.router import Request, gate
+from craft_lora_pack.comfy_adapter.use.router import Request, planned
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.fusion.compose import compose
@@ -179,7 +179,7 @@ def test_every_method_takes_it_and_auto_too(placed):
         for sets in ("auto", "all") if method.traits.layer_sets else ("all",):
             request = Request("<c>a</c> <s>b</s>", BRANCHES, sets, {"method": method.key})
             files = [read(one, model) for one in BRANCHES]
-            made = gate(model, request, parse(request.prompt), files)
+            made = planned(model, request, parse(request.prompt), files)
             ours = engine.attach(model, made.bank, compose(made.gates, made.bank))
             assert torch.isfinite(symmetric(ours)).all()
 

@@ -224,7 +224,7 @@ def train(world, **changes):
     (branches,) = LoadLoRABranch.execute(small.STYLE, "style", 1.0, branches=branches).result
     knobs = {p.name: p.default for p in TRAINING["expert_encoder"].parameters}
     settings = {
-        **knobs, "branches": branches, "layer_sets": "all", "save_name": "test/encoder",
+        **knobs, "branches": branches, "layer_sets": "all", "save_name": "expert_encoder/encoder",
         "steps": 2, "warmup": 0, "precision": "fp32", "gradient_checkpointing": False,
         "resume": False, "allow_unmatched": False, **changes,
     }  # fmt: skip

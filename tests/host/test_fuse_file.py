@@ -258,10 +258,10 @@ def sample(model, positive, negative):
 def test_the_nodes_file_loads_in_the_hosts_node_as_the_router_draws(world):
     files = (small.CONTENT, small.STYLE)
     lora, report = FuseToFile.execute(
-        world.model, *files, **SETTINGS, save_name="test/fused"
+        world.model, *files, **SETTINGS, save_name="fuse/fused"
     ).result
     assert "fused_00001_" in report and "relative error" in report
-    theirs = world.with_loras(("test/fused_00001_.safetensors", 1.0))
+    theirs = world.with_loras(("fuse/fused_00001_.safetensors", 1.0))
     router, positive, *_ = Router.execute(
         world.model, world.clip, "a sks animal", *files, 0.9, 0.6, {"layer_sets": "all"},
         {"method": "direct"},
@@ -272,8 +272,8 @@ def test_the_nodes_file_loads_in_the_hosts_node_as_the_router_draws(world):
         for model in (theirs.model, oracle.row_by_row(theirs.model))
     )
     assert distance(sample(router, positive, negative), a) <= oracle.law(a, again)
-    again, _ = FuseToFile.execute(world.model, *files, **SETTINGS, save_name="test/fused").result
-    assert folder_paths.get_full_path("loras", "test/fused_00002_.safetensors")
+    again, _ = FuseToFile.execute(world.model, *files, **SETTINGS, save_name="fuse/fused").result
+    assert folder_paths.get_full_path("loras", "fuse/fused_00002_.safetensors")
     assert lora.keys() == again.keys() and all(torch.equal(lora[k], again[k]) for k in lora)
 
 
@@ -293,11 +293,11 @@ def test_text_encoder_parts_add_up_as_two_loaders_do(world, folder):
             state[f"{stem}.alpha"] = torch.tensor(1.0)
         safetensors.torch.save_file(state, folder / f"text_{number}.safetensors")
     files = ("text_0.safetensors", "text_1.safetensors")
-    FuseToFile.execute(world.model, *files, **SETTINGS, save_name="test/text")
+    FuseToFile.execute(world.model, *files, **SETTINGS, save_name="fuse/text")
     apart = list(zip(files, (0.9, 0.6), strict=True))
     a, b, again, plain = (
         world.with_loras(*order).encode("a sks animal")[0][0]
-        for order in ([("test/text_00001_.safetensors", 1.0)], apart, apart[::-1], [])
+        for order in ([("fuse/text_00001_.safetensors", 1.0)], apart, apart[::-1], [])
     )  # apart in either order: the same sum, rounded otherwise
     assert distance(a, b) <= oracle.law(b, again)
     assert distance(a, plain) > 1e-2
@@ -312,14 +312,14 @@ def test_keys_that_match_nothing_are_an_error_unless_allowed(world, folder):
         given = {**SETTINGS, "method": method}
         with pytest.raises(CraftError, match="output_blocks_99"):
             FuseToFile.execute(
-                world.model, "odd.safetensors", "none", **given, save_name="test/odd"
+                world.model, "odd.safetensors", "none", **given, save_name="fuse/odd"
             )
-        assert saved("test/odd") is None
+        assert saved("fuse/odd") is None
     _, report = FuseToFile.execute(
-        world.model, "odd.safetensors", "none", **SETTINGS, save_name="test/odd",
+        world.model, "odd.safetensors", "none", **SETTINGS, save_name="fuse/odd",
         allow_unmatched=True,
     ).result  # fmt: skip
-    assert "output_blocks_99" in report and saved("test/odd")
+    assert "output_blocks_99" in report and saved("fuse/odd")
 
 
 def fuse_data(path, key, model, **knobs):
@@ -411,7 +411,7 @@ def test_a_place_taken_meanwhile_is_left_alone(world, monkeypatch):
 
     monkeypatch.setattr(Fused, "write", slow)
     _, report = FuseToFile.execute(
-        world.model, small.CONTENT, "none", **SETTINGS, save_name="test/race"
+        world.model, small.CONTENT, "none", **SETTINGS, save_name="fuse/race"
     ).result
     assert "race_00002_" in report and written[0].read_bytes() == b"another run's"
 

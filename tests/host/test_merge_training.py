@@ -112,7 +112,7 @@ def denoised(model, world, edits=None):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_file_in_the_hosts_own_loader_is_what_ran(world, method):
     seen = []
-    trained = learn(world, f"test/{method}", method, watch=seen.append, steps=3)
+    trained = learn(world, f"merge/{method}", method, watch=seen.append, steps=3)
     recipe = seen[-1].recipe
     state = comfy.utils.load_torch_file(str(trained.path), safe_load=True)
     patches = comfy.lora.load_lora(state, comfy.lora.model_lora_keys_unet(world.model.model, {}))
@@ -129,7 +129,7 @@ def test_the_file_in_the_hosts_own_loader_is_what_ran(world, method):
 
 
 def test_the_file_names_its_loras_and_settings(world):
-    trained = learn(world, "test/told")
+    trained = learn(world, "merge/told")
     with safetensors.safe_open(trained.path, framework="pt") as file:
         metadata = file.metadata()
     told = json.loads(metadata["training"])
@@ -148,8 +148,8 @@ def test_the_file_names_its_loras_and_settings(world):
 @pytest.mark.parametrize("method", METHODS)
 def test_checkpointing_changes_nothing(world, method):
     files = [
-        learn(world, f"test/checkpointed_{method}", method,
-              how=How(f"test/checkpointed_{method}", precision="fp32", checkpointing=on))
+        learn(world, f"merge/checkpointed_{method}", method,
+              how=How(f"merge/checkpointed_{method}", precision="fp32", checkpointing=on))
         for on in (False, True)
     ]  # fmt: skip
     plain, checkpointed = (safetensors.torch.load_file(one.path) for one in files)
@@ -163,7 +163,7 @@ def test_an_interrupt_leaves_a_loadable_result_that_goes_on_to_the_same_bytes(wo
         if training.step == 2:
             raise comfy.model_management.InterruptProcessingException
 
-    name = f"test/stopped_{method}"
+    name = f"merge/stopped_{method}"
     whole = learn(world, name + "_whole", method, steps=4)
     place = target(name, "loras", method)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
@@ -183,7 +183,7 @@ def test_pictures_are_dealt_to_the_content_loras_in_order(world, folder):
     captions = ["a cat", "a sks animal", "a house", "a tree"]
     images = [image(i) for i in range(4)]
     seen = []
-    learn(world, "test/two", files=files, content=Captioned(images, captions), steps=1,
+    learn(world, "merge/two", files=files, content=Captioned(images, captions), steps=1,
           fused="a cat in zwx style\na house in zwx style", watch=seen.append)  # fmt: skip
     merging = seen[0].recipe.merging
     told = [[one.caption for one in part.pictures.examples] for part in merging.parts]
@@ -192,9 +192,9 @@ def test_pictures_are_dealt_to_the_content_loras_in_order(world, folder):
         "a cat in zwx style", "a house in zwx style",
     ]  # fmt: skip
     with pytest.raises(CraftError, match="3 content images for 2 content LoRAs"):
-        learn(world, "test/three", files=files, content=Captioned(images[:3], ["a cat"]))
+        learn(world, "merge/three", files=files, content=Captioned(images[:3], ["a cat"]))
     with pytest.raises(CraftError, match="3 lines for 2 content LoRAs"):
-        learn(world, "test/lines", files=files, content=Captioned(images, ["a cat"]),
+        learn(world, "merge/lines", files=files, content=Captioned(images, ["a cat"]),
               fused="a\nb\nc")  # fmt: skip
 
 
@@ -213,7 +213,7 @@ def test_text_encoder_parts_are_heard_and_saved(world, folder):
     safetensors.torch.save_file(lora, folder / "with_text.safetensors")
     spoken = (BranchFile("with_text.safetensors", "content", 0.9), FILES[1])
     losses = [
-        learn(world, "test/text", "zip_lora", files=files, steps=1) for files in (spoken, FILES)
+        learn(world, "merge/text", "zip_lora", files=files, steps=1) for files in (spoken, FILES)
     ]
     assert losses[0].losses != losses[1].losses
     saved = read(losses[0].name, world.model).text_encoder
@@ -248,7 +248,7 @@ def test_a_text_encoder_part_that_cannot_be_saved_is_told_before_anything_else(
 ):
     files = spoken(folder, **parts)
     with pytest.raises(CraftError, match=message):
-        learn(world, "test/spoken", files=files, content=contents(images=[]), save_as="fp16",
+        learn(world, "merge/spoken", files=files, content=contents(images=[]), save_as="fp16",
               allow_unmatched=True)  # fmt: skip
 
 
@@ -260,8 +260,8 @@ def test_text_encoder_keys_that_match_nothing_are_an_error_or_left_out(world, fo
     safetensors.torch.save_file(state, folder / "foreign.safetensors")
     files = (BranchFile("foreign.safetensors", "content", 1.0), FILES[1])
     with pytest.raises(CraftError, match=rf"foreign.safetensors: 2 keys \({stem}"):
-        learn(world, "test/foreign", files=files)
-    trained = learn(world, "test/foreign", files=files, allow_unmatched=True, steps=1)
+        learn(world, "merge/foreign", files=files)
+    trained = learn(world, "merge/foreign", files=files, allow_unmatched=True, steps=1)
     assert f"Matches nothing: foreign.safetensors: 2 keys ({stem}" in trained.report
     assert not read(trained.name, world.model).text_encoder
 
@@ -270,7 +270,7 @@ def test_the_model_and_the_files_stay_as_they_are(world):
     weights = {k: v.clone() for k, v in world.model.model.state_dict().items()}
     path = Path(folder_paths.get_full_path("loras", CONTENT))
     before = path.read_bytes()
-    learn(world, "test/untouched", "zip_lora", steps=1)
+    learn(world, "merge/untouched", "zip_lora", steps=1)
     after = world.model.model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in weights.items())
     assert path.read_bytes() == before
@@ -280,8 +280,8 @@ def test_the_model_and_the_files_stay_as_they_are(world):
 def test_a_loss_that_is_not_finite_is_an_error_and_saves_nothing(world, method):
     files = tuple(BranchFile(file.name, file.role, 1e30) for file in FILES)
     with pytest.raises(CraftError, match="not finite"):
-        learn(world, f"test/broken_{method}", method, files=files)
-    assert not target(f"test/broken_{method}", "loras", method).state.exists()
+        learn(world, f"merge/broken_{method}", method, files=files)
+    assert not target(f"merge/broken_{method}", "loras", method).state.exists()
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_a_loss_that_is_not_finite_is_an_error_and_saves_nothing(world, method):
 )  # fmt: skip
 def test_mistakes_are_told(world, changes, message):
     with pytest.raises(CraftError, match=message):
-        learn(world, "test/mistake", **changes)
+        learn(world, "merge/mistake", **changes)
 
 
 def test_keys_that_match_nothing_are_an_error_unless_allowed(world, folder):
@@ -316,8 +316,8 @@ def test_keys_that_match_nothing_are_an_error_unless_allowed(world, folder):
     safetensors.torch.save_file(state, folder / "strange.safetensors")
     files = (BranchFile("strange.safetensors", "content", 1.0, "mid_block"), FILES[1])
     with pytest.raises(CraftError, match=r"strange.safetensors: 1 keys \(lora_unet_nowhere\)"):
-        learn(world, "test/strange", files=files)
-    trained = learn(world, "test/strange", "zip_lora", files=files, allow_unmatched=True, steps=1)
+        learn(world, "merge/strange", files=files)
+    trained = learn(world, "merge/strange", "zip_lora", files=files, allow_unmatched=True, steps=1)
     assert "Matches nothing: strange.safetensors" in trained.report
     assert "Own layers of strange.safetensors: not used" in trained.report
 
@@ -369,8 +369,9 @@ def execute(world, **changes):
     method = changes.pop("method", "zip_lora")
     knobs = LEARNED[method].knobs({"steps": 2})
     settings = {
-        "branches": FILES, "fused_prompt": PROMPT, "save_name": "test/learned", "precision": "auto",
-        "gradient_checkpointing": True, "resume": False, "allow_unmatched": False, **changes,
+        "branches": FILES, "fused_prompt": PROMPT, "save_name": "merge/learned",
+        "precision": "auto", "gradient_checkpointing": True, "resume": False,
+        "allow_unmatched": False, **changes,
     }  # fmt: skip
     lists = {name: [value] for name, value in settings.items()}
     menu = {"method": [method], **{name: [value] for name, value in knobs.items()}}

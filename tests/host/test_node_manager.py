@@ -170,10 +170,20 @@ def run_git(repository: Path, index: Path, *arguments: str, given: str = "") -> 
     assert told.returncode == 0, f"git {arguments[0]}: {told.stderr}"
 
 
+PATIENT = """
+import runpy, subprocess
+ask = subprocess.check_output
+subprocess.check_output = lambda *given, timeout=None, **more: ask(*given, **more)
+runpy.run_module("cm_cli", run_name="__main__", alter_sys=True)
+"""
+"""The manager gives pip five seconds to start. On a busy machine it takes longer, and what the
+manager uses instead does not see the host's packages and reports an error."""
+
+
 def call_manager(python: Path, comfyui: Path, *arguments: str) -> None:
     """cm-cli, the manager's command line, on one ComfyUI."""
     told = subprocess.run(
-        [str(python), "-m", "cm_cli", *arguments],
+        [str(python), "-c", PATIENT, *arguments],
         cwd=comfyui.parent,
         env=clean_environment(COMFYUI_PATH=str(comfyui), **GIT),
         stdin=subprocess.DEVNULL,

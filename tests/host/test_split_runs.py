@@ -17,7 +17,8 @@ from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.fusion.compose import compose
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.time import whole_sigmas
-from test_engine_equalities import NEGATIVE, POSITIVE, TOLERANCE, distance
+from oracle import LAW, distance
+from test_engine_equalities import NEGATIVE, POSITIVE
 from test_fusion_families import case
 
 STEPS, CUT = 6, 3
@@ -74,7 +75,7 @@ def test_two_samplers_make_the_picture_of_one(method, schedule, scheduler):
     known = routed(method, schedule, whole_run(scheduler))
     whole = at_once(method, schedule, scheduler)
     assert torch.equal(sampled(known, scheduler), whole)
-    assert distance(sampled(known, scheduler, [CUT]), whole) <= TOLERANCE
+    assert distance(sampled(known, scheduler, [CUT]), whole) <= LAW
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_a_sampler_for_which_the_host_leaves_a_level_out_goes_on_too(method):
     """The host makes the sigmas of one step more for dpm_2, and leaves out the last but one."""
     model = routed(method, "steps", whole_run("karras", STEPS + 1))
     found = [sampled(model, "karras", cuts, "dpm_2") for cuts in ((), [CUT])]
-    assert distance(*found) <= TOLERANCE
+    assert distance(*found) <= LAW
 
 
 def test_sigmas_of_another_run_are_an_error_that_says_so():

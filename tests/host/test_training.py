@@ -88,7 +88,7 @@ def same(one, other):
 
 
 def test_the_host_loads_every_key_of_a_trained_lora(world):
-    trained = learn(world, "test/all_keys")
+    trained = learn(world, "train/all_keys")
     state = comfy.utils.load_torch_file(str(trained.path), safe_load=True)
     names = comfy.lora.model_lora_keys_unet(world.model.model, {})
     patches = comfy.lora.load_lora(state, names)
@@ -96,7 +96,7 @@ def test_the_host_loads_every_key_of_a_trained_lora(world):
 
 
 def test_no_key_lies_outside_the_layer_set(world):
-    trained = learn(world, "test/restricted")
+    trained = learn(world, "train/restricted")
     file = read(trained.name, world.model)
     allowed = resolve(SETS, model_layers(world.model)).content
     assert file.layers.keys() <= allowed and not file.unmatched
@@ -105,7 +105,7 @@ def test_no_key_lies_outside_the_layer_set(world):
 
 def test_the_saved_lora_is_the_branch_the_router_reads_and_the_hosts_own_lora(world):
     """Node -> file -> Router (method direct) == the host's LoraLoader with that file."""
-    trained = learn(world, "test/equal", learning_rate=0.05, steps=5)
+    trained = learn(world, "train/equal", learning_rate=0.05, steps=5)
     request = Request("a cat", (BranchFile(trained.name, "content", 1.0),), "all",
                       {"method": "direct"})  # fmt: skip
     with torch.inference_mode():
@@ -127,16 +127,16 @@ def sample(world, model):
 
 
 def test_the_same_seed_gives_the_same_tensors_and_a_new_file(world):
-    first, second = learn(world, "test/seed", seed=5), learn(world, "test/seed", seed=5)
+    first, second = learn(world, "train/seed", seed=5), learn(world, "train/seed", seed=5)
     assert first.path != second.path and same(first.path, second.path)
-    assert not same(first.path, learn(world, "test/seed", seed=6).path)
-    one, two = limit(world, "test/seed"), limit(world, "test/seed")
+    assert not same(first.path, learn(world, "train/seed", seed=6).path)
+    one, two = limit(world, "train/seed"), limit(world, "train/seed")
     assert one.path != two.path and same(one.path, two.path)
 
 
 @pytest.mark.parametrize("teach", [learn, limit], ids=["lora", "basis"])
 def test_an_interrupt_leaves_a_loadable_result_that_goes_on_to_the_same_bytes(world, teach):
-    name = f"test/interrupted_{teach.__name__}"
+    name = f"train/interrupted_{teach.__name__}"
     whole = teach(world, name + "_whole", steps=4)
     folder = "loras" if teach is learn else "craft_bases"
     with pytest.raises(comfy.model_management.InterruptProcessingException):
@@ -144,7 +144,7 @@ def test_an_interrupt_leaves_a_loadable_result_that_goes_on_to_the_same_bytes(wo
     partial = target(name, folder).path.with_name(f"{name.split('/')[1]}_00001_.safetensors")
     with safe_open(partial, framework="pt") as file:
         assert (file.metadata()["steps_done"], file.metadata()["steps_asked"]) == ("2", "4")
-    listed = f"test/{partial.name}"
+    listed = f"train/{partial.name}"
     if teach is learn:
         assert read(listed, world.model).layers
     else:
@@ -155,21 +155,21 @@ def test_an_interrupt_leaves_a_loadable_result_that_goes_on_to_the_same_bytes(wo
 
 
 def test_an_interrupt_before_the_first_step_writes_nothing(world):
-    place = target("test/never", "loras")
+    place = target("train/never", "loras")
     with torch.inference_mode(), pytest.raises(KeyboardInterrupt):
 
         def watch(training):
             training.losses.clear()
             raise KeyboardInterrupt
 
-        learn(world, "test/never", watch=watch)
+        learn(world, "train/never", watch=watch)
     assert not place.path.exists() and not place.state.exists()
 
 
 def test_a_loss_that_is_not_finite_writes_nothing(world):
-    place = target("test/nan", "loras")
+    place = target("train/nan", "loras")
     with pytest.raises(CraftError, match="not finite|nan"):
-        learn(world, "test/nan", learning_rate=1.0, steps=3, watch=_poison)
+        learn(world, "train/nan", learning_rate=1.0, steps=3, watch=_poison)
     assert not place.path.exists() and not place.state.exists()
 
 
@@ -179,12 +179,12 @@ def _poison(training):
 
 
 def test_resume_without_a_state_begins_afresh_and_says_so(world):
-    trained = learn(world, "test/fresh", how=How("test/fresh", resume=True))
+    trained = learn(world, "train/fresh", how=How("train/fresh", resume=True))
     assert "nothing to resume" in trained.report
 
 
 def test_a_basis_is_the_base_models_by_hash_and_its_layers_are_the_models(world):
-    trained = limit(world, "test/basis")
+    trained = limit(world, "train/basis")
     basis = load_basis(trained.name)
     assert len(basis.base_model) == 64
     assert basis.layers.keys() <= model_layers(world.model).keys()
@@ -194,7 +194,7 @@ def test_a_basis_is_the_base_models_by_hash_and_its_layers_are_the_models(world)
 def test_the_nodes_return_what_they_saved(world):
     settings = {
         "role": ["content"], "layer_sets": {"layer_sets": ["custom"], "patterns": [SETS]},
-        "save_name": ["test/node"], "precision": ["fp32"], "gradient_checkpointing": [False],
+        "save_name": ["train/node"], "precision": ["fp32"], "gradient_checkpointing": [False],
         "resume": [False],
     }  # fmt: skip
     knobs = {p.name: [p.default] for p in TRAINING["lora"].parameters}
@@ -207,7 +207,7 @@ def test_the_nodes_return_what_they_saved(world):
             **settings,
             **{**knobs, **{k: [v] for k, v in LORA.items()}},
         ).result
-    assert branches == (BranchFile("test/node_00001_.safetensors", "content", 1.0),)
+    assert branches == (BranchFile("train/node_00001_.safetensors", "content", 1.0),)
     assert state.keys() == tensors(folder_paths.get_full_path("loras", branches[0].name)).keys()
     assert len(losses["loss"]) == 3 and "node_00001_" in report
     settings = {k: settings[k] for k in ("precision", "gradient_checkpointing", "resume")}
@@ -215,7 +215,7 @@ def test_the_nodes_return_what_they_saved(world):
     knobs |= {name: [value] for name, value in BASIS.items()}
     with torch.inference_mode():
         limited, losses, report = TrainBasis.execute(
-            *given, [image(1)], [image(2)], ["a cat"], ["a house"], save_name=["test/node"],
+            *given, [image(1)], [image(2)], ["a cat"], ["a house"], save_name=["train/node"],
             vgg=["none"], **settings, **knobs,
         ).result  # fmt: skip
         assert (sample(world, limited) - sample(world, world.model)).abs().max() > 1e-3
@@ -246,8 +246,8 @@ def test_several_settings_for_one_training_are_refused(world):
 def test_bad_input_is_named_and_nothing_is_written(world, changes, message):
     before = set(folder_paths.get_filename_list("loras"))
     with pytest.raises(CraftError, match=message):
-        learn(world, "test/refused", **changes)
-    assert not target("test/refused", "loras").path.exists()
+        learn(world, "train/refused", **changes)
+    assert not target("train/refused", "loras").path.exists()
     assert set(folder_paths.get_filename_list("loras")) == before
 
 
@@ -258,7 +258,7 @@ def test_a_picture_that_does_not_fit_the_vae_is_an_error_with_the_nearest_size()
         train_lora(
             Source(tiny.sd15(), tiny_clip(), tiny_vae()),
             Captioned([image(0, 70, 60)], ["a cat"]), None, "content", "all", LORA,
-            How("test/size"), lambda t: None,
+            How("train/size"), lambda t: None,
         )  # fmt: skip
 
 
@@ -267,11 +267,11 @@ def test_a_checkpoint_without_clip_or_vae_is_an_error(world):
         parts = {"model": world.model, "clip": world.clip, "vae": world.vae, missing: None}
         with pytest.raises(CraftError, match=f"{missing} is empty"):
             train_lora(Source(**parts), Captioned([image()], ["a"]), None, "content", "all", LORA,
-                       How("test/parts"), lambda t: None)  # fmt: skip
+                       How("train/parts"), lambda t: None)  # fmt: skip
 
 
 def test_a_routed_model_is_refused(world):
-    trained = learn(world, "test/routed")
+    trained = learn(world, "train/routed")
     request = Request("a cat", (BranchFile(trained.name, "content", 1.0),), "all",
                       {"method": "direct"})  # fmt: skip
     with torch.inference_mode():
@@ -282,11 +282,11 @@ def test_a_routed_model_is_refused(world):
 
 def test_a_limited_model_is_refused_for_a_basis_before_it_trains(world):
     with torch.inference_mode():
-        limited = apply_basis(world.model, load_basis(limit(world, "test/once").name))
+        limited = apply_basis(world.model, load_basis(limit(world, "train/once").name))
         with pytest.raises(CraftError, match="already rank-limited"):
             train_basis(
                 Source(limited, world.clip, world.vae), Captioned([image(1)], ["a cat"]),
-                Captioned([image(2)], ["a house"]), "none", BASIS, How("test/twice"),
+                Captioned([image(2)], ["a house"]), "none", BASIS, How("train/twice"),
                 lambda t: pytest.fail("it trained"),
             )  # fmt: skip
 
@@ -303,11 +303,11 @@ def test_content_and_style_of_one_name_resume_each_their_own(world):
     for role in ("content", "style"):
         with torch.inference_mode(), pytest.raises(KeyboardInterrupt):
             train_lora(source(world), Captioned([image()], ["a cat"]), None, role, SETS, LORA,
-                       How("test/shared"), _interrupt)  # fmt: skip
+                       How("train/shared"), _interrupt)  # fmt: skip
     with torch.inference_mode():
         for role in ("content", "style"):
             done = train_lora(source(world), Captioned([image()], ["a cat"]), None, role, SETS,
-                              LORA, How("test/shared", resume=True), lambda t: None)  # fmt: skip
+                              LORA, How("train/shared", resume=True), lambda t: None)  # fmt: skip
             assert "1 of them resumed" in done.report
 
 
@@ -316,12 +316,12 @@ def _interrupt(training):
 
 
 def test_a_file_that_came_meanwhile_is_not_overwritten(world):
-    place = target("test/meanwhile", "loras")
+    place = target("train/meanwhile", "loras")
 
     def watch(training):
         place.path.write_bytes(b"someone else's")
 
-    trained = learn(world, "test/meanwhile", watch=watch)
+    trained = learn(world, "train/meanwhile", watch=watch)
     assert place.path.read_bytes() == b"someone else's" and trained.path != place.path
 
 
@@ -329,7 +329,7 @@ def test_ctrl_c_tells_where_the_partial_result_is(world, monkeypatch):
     """Another training took the name meanwhile: its file is not what is told."""
     monkeypatch.setattr(headless, "_source", lambda files: source(world))
     picture = Picture(ROOT / "small_world" / "references" / "content.png", CAPTION)
-    taken = target("test/told", "loras").path
+    taken = target("train/told", "loras").path
 
     def watch(training):
         taken.write_bytes(b"someone else's")
@@ -340,7 +340,7 @@ def test_ctrl_c_tells_where_the_partial_result_is(world, monkeypatch):
             "lora", {"images": [picture], "prior": []}, (),
             {"role": "content", "layer_sets": SETS},
         )  # fmt: skip
-        headless.train(Job(ModelFiles(), "test/told"), data, LORA, watch)
+        headless.train(Job(ModelFiles(), "train/told"), data, LORA, watch)
     assert taken.read_bytes() == b"someone else's" and stopped.value.path != taken
     with safe_open(stopped.value.path, framework="pt") as file:
         assert file.metadata()["steps_done"] == "1"
@@ -348,12 +348,12 @@ def test_ctrl_c_tells_where_the_partial_result_is(world, monkeypatch):
 
 
 def test_a_training_resumes_on_its_own_backbone_only(world):
-    one, two = limit(world, "test/backbone", seed=1), limit(world, "test/backbone", seed=2)
+    one, two = limit(world, "train/backbone", seed=1), limit(world, "train/backbone", seed=2)
     with torch.inference_mode():
         backbones = [apply_basis(world.model, load_basis(b.name)) for b in (one, two)]
         for step, model in enumerate(backbones):
             given = Source(model, world.clip, world.vae), Captioned([image()], ["a cat"])
-            rest = None, "content", SETS, LORA, How("test/on_backbone", resume=bool(step))
+            rest = None, "content", SETS, LORA, How("train/on_backbone", resume=bool(step))
             if not step:
                 train_lora(*given, *rest, lambda t: None)
                 continue
@@ -376,7 +376,7 @@ def test_a_vgg_file_is_used_and_named(world, monkeypatch):
     with torch.inference_mode():
         trained = train_basis(
             source(world), Captioned([image(1)], ["a cat"]), Captioned([image(2)], ["a house"]),
-            "vgg19.safetensors", BASIS, How("test/vgg"), lambda t: None,
+            "vgg19.safetensors", BASIS, How("train/vgg"), lambda t: None,
         )  # fmt: skip
     assert "content perceptual" in trained.report and "vgg19.safetensors" in trained.report
 

@@ -5,19 +5,20 @@ import pytest
 from craft_core.errors import CraftError
 from craft_core.fusion import FUSION
 from craft_core.fusion.lines import parse_lines
+from craft_core.guidance import GUIDANCE
 
 PRESETS = ("auto", "b-lora", "all")
 
 
 def parsed(text):
-    return parse_lines(text, PRESETS)
+    return parse_lines(text, PRESETS, GUIDANCE.keys())
 
 
 def test_every_method_can_be_listed_by_its_key_alone():
     lines = parsed("\n".join(FUSION.keys()))
     assert [line.method.key for line in lines] == list(FUSION.keys())
     assert all(line.knobs == {} and line.layer_sets == "" for line in lines)
-    assert all(line.asymmetric is None and line.label == line.method.key for line in lines)
+    assert all(line.guidance == "" and line.label == line.method.key for line in lines)
 
 
 def test_settings_are_read_as_their_knobs_types():
@@ -28,8 +29,8 @@ def test_settings_are_read_as_their_knobs_types():
 
 def test_layer_sets_and_guidance_are_settings_of_every_method():
     first, second = parsed("craft: layer_sets = b-lora, guidance = cfg\ncraft: guidance = acfg")
-    assert (first.layer_sets, first.asymmetric, first.knobs) == ("b-lora", False, {})
-    assert (second.layer_sets, second.asymmetric) == ("", True)
+    assert (first.layer_sets, first.guidance, first.knobs) == ("b-lora", "cfg", {})
+    assert (second.layer_sets, second.guidance) == ("", "acfg")
 
 
 def test_blank_lines_and_comments_are_skipped():

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import fake_comfyui
 import pytest
 from craft_lora_pack.client import client
 
@@ -442,6 +443,28 @@ def test_saved_pictures_come_before_previews():
     assert client.Result("", {"1": {"images": [preview]}}).files() == [preview]
 
 
+def test_events_of_a_prompt_that_ended_before_it_was_followed_are_shown():
+    """As on a busy machine, where a short prompt is through before its client asks."""
+    seen = []
+    with fake_comfyui.FakeComfyUI() as fake:
+        connection = client.Client(fake.url)
+        with connection.listening() as events:
+            assert until(lambda: fake._sockets)
+            prompt_id = connection.queue(fake_comfyui.PROMPT, prompt_id="a")
+            assert until(lambda: fake.history)
+            connection.follow(events, prompt_id, lambda kind, data: seen.append(kind), 30)
+    assert seen == ["executing", "progress"] * len(fake_comfyui.PROMPT) + ["execution_success"]
+
+
+def until(state) -> bool:
+    """Wait for a state, which a test's failure reports when it does not come."""
+    for _ in range(600):
+        if state():
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def test_the_loopback_is_never_asked_through_a_proxy(monkeypatch):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -514,6 +537,20 @@ def test_a_files_tests_run_on_one_worker_in_their_order(tmp_path):
     for name in "abc":
         (tmp_path / f"test_{name}.py").write_text(f"import pytest\n{count}")
     assert run_tests(tmp_path, workers=2)
+
+
+def test_long_files_are_begun_first(tmp_path, capfd):
+    for name in ("test_first.py", "test_workflows.py"):
+        (tmp_path / name).write_text("def test_it(): pass")
+    assert run_tests(tmp_path, "-vv")
+    said = capfd.readouterr().out
+    assert said.index("test_workflows.py::test_it") < said.index("test_first.py::test_it")
+
+
+def test_every_file_to_begin_with_is_there(pytestconfig):
+    conftest = pytestconfig.pluginmanager.get_plugin(str(paths.ROOT / "tests" / "conftest.py"))
+    names = {path.name for path in (paths.ROOT / "tests").rglob("test_*.py")}
+    assert set(conftest.LONGEST_FIRST) <= names
 
 
 def test_sweeps_run_only_when_all_is_asked_for(tmp_path, capfd):

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from adapter_samples import SAMPLES, variants
 from toy_denoiser import CHANNELS, TEXT, ToyDenoiser
 
 from craft_core.encoder import Concept, Phrases, read_encoder
 from craft_core.errors import CraftError
+from craft_core.lora import parse_lora
 from craft_core.training import (
     Dataset,
     Example,
@@ -106,6 +108,23 @@ def test_a_scaled_branch_is_each_rows_own_weight_plus_its_share_of_delta(path):
         layer.weight.data = before + share * delta
         alone = denoiser.denoise(x[row : row + 1], sigma[row : row + 1], [EMPTY])
         torch.testing.assert_close(edited[row : row + 1], alone)
+
+
+@pytest.mark.parametrize("path", ["blocks.0.q", "mid", "conv_in"])
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_a_scaled_branch_of_any_adapter_kind_is_its_matrix(kind, path):
+    denoiser = ToyDenoiser()
+    shape = denoiser.layers[path]
+    x, sigma = torch.randn(2, CHANNELS, 6, 8), torch.tensor([0.5, 2.0])
+    for form in variants(kind, shape):
+        made = SAMPLES[kind][form](shape, 3).sized(0.3)
+        (update,) = parse_lora(made.named("lora_unet_x"), {}, {"x": shape}).layers["x"]
+        whole = Factors(made.delta, torch.eye(shape[0]))
+        answers = []
+        for one in (update, whole):
+            with denoiser.edited({path: scaled_branches([(one, torch.tensor([0.3, 1.7]))])}):
+                answers.append(denoiser.denoise(x, sigma, [EMPTY, EMPTY]))
+        torch.testing.assert_close(*answers, rtol=1e-4, atol=1e-4)
 
 
 def test_a_slice_of_a_fused_layer_changes_its_own_outputs_only():
