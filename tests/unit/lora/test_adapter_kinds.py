@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from craft_core.errors import CraftError
 from craft_core.lora import frobenius_norm, magnitude, parse_lora, read_lora, write_lora
+from craft_core.lora.cost import multiplications
 from craft_core.lora.factors import combine
 from craft_core.lora.formats import KINDS, shape_of
 from craft_core.lora.text_encoder import merge_text_encoders
@@ -82,6 +83,14 @@ def test_what_it_adds_is_the_layers_product_with_that_matrix(kind, name, shape, 
         base = product(stride)(x, delta)
         added = update.added(LayerPass(x, base, product(stride)))
         close(update.scale * added, base)
+
+
+@every_case
+def test_what_it_costs_can_be_counted_whatever_the_kind(kind, name, shape):
+    """It runs by its own tensors: no fewer products than one with each of its numbers."""
+    update, _ = read(kind, name, shape)
+    used = min(tensor.numel() for tensor in update.tensors().values())
+    assert multiplications(update) >= used
 
 
 @every_case
