@@ -26,7 +26,7 @@ from ..loop import Pace, Training
 from ..losses import Draw, denoising_loss
 from ..merge import drawn
 from ..registry import DTYPES, TRAINING, Accumulate, Mirror, SaveAs, Shift
-from ..slots import DataSlots, LayerSlot, Needs, PictureSlot, Place
+from ..slots import DataSlots, LayerSlot, Needs, NodeTexts, PictureSlot, Place
 from ..targets import trainable
 from .lora import LoraRecipe, Pictures
 
@@ -57,6 +57,20 @@ SLOTS = DataSlots(
         ),
     ),
     save_name="craft/joint",
+    node=NodeTexts(
+        node_id="CRAFTTrainJoint",
+        title="Train Content and Style LoRA",
+        description="Learns one content and one style in one training, each on its own layers and "
+        "both acting in every step. One file holds the two; it is a plain LoRA that loads "
+        "everywhere, saved in output/loras. Connect 'branches' to the Router's extra_branches.",
+        aliases=("joint training", "train both loras", "b-lora", "one image"),
+        tooltips={
+            "branches": "Branches to add these two to.",
+            "branches_out": "The content and the style branch, each on the layers it was trained "
+            "on, for the Router's extra_branches.",
+        },
+    ),
+    roles=ROLES,
     state="joint",
     arrange=lambda given: (
         PicturesOfBoth(given.pictures["content"], given.pictures["style"]),

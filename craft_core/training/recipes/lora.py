@@ -27,7 +27,7 @@ from ..denoiser import Denoiser, Edit, LayerCall
 from ..loop import Pace, Training
 from ..losses import Draw, denoising_loss, noised
 from ..registry import DTYPES, TRAINING, Accumulate, Mirror, SaveAs, Shift
-from ..slots import DataSlots, LayerSlot, Needs, PictureSlot, Place, RoleSlot
+from ..slots import DataSlots, LayerSlot, Needs, NodeTexts, PictureSlot, Place, RoleSlot
 from ..targets import trainable
 
 _PICTURES, _PRIOR = 0, 1  # streams of a step's randomness
@@ -75,6 +75,14 @@ SLOTS = DataSlots(
         ),
     ),
     save_name="craft/lora",
+    node=NodeTexts(
+        node_id="CRAFTTrainLoRA",
+        title="Train Content/Style LoRA",
+        description="Learns one content or one style from one picture or a few, on that role's "
+        "layers only. The file is a plain LoRA that loads everywhere; it is saved in output/loras. "
+        "Connect 'branches' to the Router's extra_branches.",
+        aliases=("dreambooth", "b-lora", "train lora", "one image", "layer restricted"),
+    ),
     state="{role}",
     arrange=lambda given: (
         Pictures(given.pictures["images"], given.pictures.get("prior")),
