@@ -34,6 +34,12 @@ def test_every_node_of_the_pack_has_a_page():
     assert ids and ids == set(NODES)
 
 
+def test_the_readme_names_every_node():
+    nodes = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text("utf-8"))
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert [one for node in nodes.values() if (one := node["display_name"]) not in readme] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=NODES)
 def test_a_page_begins_with_its_title_and_its_picture(page):
     title, nothing, picture, after, *_ = page.read_text("utf-8").split("\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from adapter_samples import SAMPLES, variants
@@ -62,6 +64,14 @@ def product(stride=1):
 
 def test_every_kind_has_samples():
     assert list(SAMPLES) == [kind.name for kind in KINDS]
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "web/docs/CRAFTRouter.md", "web/docs/CRAFTRouter/zh.md"]
+)
+def test_what_users_read_lists_every_kind(page):
+    text = (Path(__file__).parents[3] / page).read_text("utf-8")
+    assert [kind.name for kind in KINDS if kind.name not in text] == []
 
 
 @every_case
