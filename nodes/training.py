@@ -47,10 +47,13 @@ TRAIN = f"{CATEGORY}/training"
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What a training can make. inputs: those it adds. outputs: those before loss_map and report.
-    given: the values of these outputs, from the slots, the model, the node's inputs and what was
-    saved. Both: kind of socket, id, label, usual tooltip; the label "" stands for the id."""
+class ResultSockets:
+    """What a file of one sort adds to the node of a training that makes it.
+
+    inputs: socket, id, usual tooltip of each. outputs, which come before loss_map and report:
+    socket, id, label ("" for the id) and usual tooltip. given: the values of these outputs, from
+    the slots, the model, the node's inputs and what was saved.
+    """
 
     inputs: Sequence[tuple[Any, str, str]]
     outputs: Sequence[tuple[Any, str, str, str]]
@@ -86,8 +89,8 @@ def _encoder(
     return (trained.name,)
 
 
-KINDS: Mapping[str, Kind] = {
-    LORAS: Kind(
+RESULTS: Mapping[str, ResultSockets] = {
+    LORAS: ResultSockets(
         [(Branches, "branches", "Branches to add this one to.")],
         [
             (Branches, "branches_out", "branches", "For the Router's extra_branches."),
@@ -95,12 +98,12 @@ KINDS: Mapping[str, Kind] = {
         ],
         _lora,
     ),
-    BASES: Kind(
+    BASES: ResultSockets(
         [],
         [(io.Model, "limited_model", "model", "The model with both subspaces projected out.")],
         _basis,
     ),
-    ENCODERS: Kind(
+    ENCODERS: ResultSockets(
         [], [(Encoder, "expert_encoder", "", "For the Router's expert_encoder.")], _encoder
     ),
 }
@@ -115,7 +118,7 @@ class TrainingNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         slots: DataSlots = cls.recipe.traits.slots
-        texts, kind = slots.node, KINDS[slots.folder]
+        texts, result = slots.node, RESULTS[slots.folder]
         own = texts.tooltips
         return io.Schema(
             node_id=texts.node_id,
@@ -135,13 +138,13 @@ class TrainingNode(io.ComfyNode):
                 *slot_inputs(slots, *_last(slots)),
                 *(
                     socket.Input(name, optional=True, tooltip=own.get(name, usual))
-                    for socket, name, usual in kind.inputs
+                    for socket, name, usual in result.inputs
                 ),
             ],
             outputs=[
                 *(
                     socket.Output(name, display_name=label or None, tooltip=own.get(name, usual))
-                    for socket, name, label, usual in kind.outputs
+                    for socket, name, label, usual in result.outputs
                 ),
                 LossMap.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
                 io.String.Output("report", tooltip=own.get(
@@ -159,7 +162,7 @@ class TrainingNode(io.ComfyNode):
         shown = watch(cls, own["steps"])
         knobs = knobs_in(cls.recipe, own)
         trained = train(source, cls.recipe, filled, knobs, how(own, shown), shown)
-        made = KINDS[slots.folder].given(slots, source, own, trained)
+        made = RESULTS[slots.folder].given(slots, source, own, trained)
         return io.NodeOutput(*made, {"loss": trained.losses}, trained.report)
 
 

@@ -3,8 +3,8 @@
 Ours, a baseline for comparisons: what CRAFT-LoRA and B-LoRA learn apart, learned in one training.
 Each step adds the denoising losses of content pictures and of style pictures, and both LoRAs act
 in both, so that each learns beside the other as it will act beside it. No layer belongs to both
-roles, so one file holds the two: the plain LoRA is the pair, and the Router's layer sets tell its
-halves apart.
+roles, so one file holds the two: as a plain LoRA it is the pair, and on the layers of one role
+it is that role's LoRA alone.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class JointRecipe:
         return terms
 
     def edits(self) -> dict[str, Edit]:
-        return {path: edit for half in self.halves.values() for path, edit in half._edits().items()}
+        return {path: edit for half in self.halves.values() for path, edit in half.edits().items()}
 
     def settings(self) -> Mapping[str, str]:
         first = self.halves["content"]
@@ -183,9 +183,10 @@ class JointRecipe:
 
     def write(self, path: Path, metadata: Mapping[str, str]) -> None:
         """One LoRA file in kohya's names, with the layers of both."""
-        layers = {name: half._stored(name) for half in self.halves.values() for name in half.down}
+        layers = {name: half.stored(name) for half in self.halves.values() for name in half.down}
         rank = str(self.halves["content"].rank)
         kohya = {"ss_network_dim": rank, "ss_network_alpha": rank}
         kohya["ss_network_module"] = "networks.lora"
-        own = {"craft_role": "content", "craft_layer_set": self.halves["content"].place.layer_set}
+        place = self.halves["content"].place
+        own = {"craft_role": " ".join(self.halves), "craft_layer_set": place.layer_set}
         write_lora(path, layers, metadata={**kohya, **own, **metadata})

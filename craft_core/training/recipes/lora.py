@@ -198,12 +198,12 @@ class LoraRecipe:
         latents, conditions = batch(chosen, self.moves, generator)
         conditions = dropped(conditions, data.empty, self.caption_dropout, generator)
         ready = noised(self.denoiser, latents, conditions, generator)
-        with self.denoiser.edited(self._edits()):
+        with self.denoiser.edited(self.edits()):
             loss, _ = denoising_loss(self.denoiser, ready)
             (weight * loss).backward()  # inside: checkpointed blocks run again here
         return float(loss.detach())
 
-    def _edits(self) -> dict[str, Edit]:
+    def edits(self) -> dict[str, Edit]:
         return {path: branch_edit(self.factors(path)) for path in self.down}
 
     def factors(self, path: str) -> Factors:
@@ -231,13 +231,13 @@ class LoraRecipe:
 
     def write(self, path: Path, metadata: Mapping[str, str]) -> None:
         """A LoRA file in kohya's names; no key outside the layer set."""
-        layers = {name: self._stored(name) for name in self.down}
+        layers = {name: self.stored(name) for name in self.down}
         kohya = {"ss_network_dim": str(self.rank), "ss_network_alpha": f"{self.alpha:g}"}
         kohya["ss_network_module"] = "networks.lora"
         own = {"craft_role": self.place.role, "craft_layer_set": self.place.layer_set}
         write_lora(path, layers, metadata={**kohya, **own, **metadata})
 
-    def _stored(self, path: str) -> Factors:
+    def stored(self, path: str) -> Factors:
         now = self.factors(path)
         down, up = (value.detach().cpu().to(self.dtype) for value in (now.down, now.up))
         return Factors(down, up, now.scale)

@@ -28,6 +28,7 @@ def test_the_file_holds_both_loras_on_their_layers(tmp_path):
     learned.write(tmp_path / "a.safetensors")
     file = read_lora(tmp_path / "a.safetensors", ToyDenoiser().layers)
     assert set(file.layers) == LAYERS["content"] | LAYERS["style"] and not file.unmatched
+    assert file.metadata["craft_role"] == "content style"
     for role, (path,) in LAYERS.items():
         (factors,) = file.layers[path]
         own = learned.recipe.halves[role].factors(path).delta().detach()
