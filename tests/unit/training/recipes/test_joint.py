@@ -8,10 +8,11 @@ from toy_denoiser import ToyDenoiser, dataset
 
 from craft_core.errors import CraftError
 from craft_core.lora import read_lora
-from craft_core.training import Place, joint
+from craft_core.training import TRAINING, Place, joint
 from craft_core.training.losses import Draw
 from craft_core.training.recipes.joint import PicturesOfBoth
 
+SIZES = {"steps", "batch_size", "accumulate", "learning_rate"}  # their most is for machines
 LAYERS = {"content": frozenset({"blocks.0.q"}), "style": frozenset({"mid"})}
 
 
@@ -58,3 +59,31 @@ def test_a_layer_of_both_roles_is_an_error():
 def test_a_role_without_layers_is_an_error():
     with pytest.raises(CraftError, match="style set can be trained"):
         training(style=frozenset())
+
+
+def test_a_resumed_training_ends_in_the_same_bytes(tmp_path):
+    whole, stopped, resumed = (training(steps=4, accumulate=2, shift=1) for _ in range(3))
+    whole.run()
+    stopped.advance()
+    stopped.save(tmp_path / "state.safetensors")
+    resumed.resume(tmp_path / "state.safetensors")
+    resumed.run()
+    files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for one, file in zip((whole, resumed), files, strict=True):
+        one.write(file)
+    assert files[0].read_bytes() == files[1].read_bytes() and resumed.losses == whole.losses
+
+
+KNOBS = [p for p in TRAINING["joint"].parameters if p.name not in SIZES]
+
+
+@pytest.mark.parametrize("end", [0, -1], ids=["least", "most"])
+@pytest.mark.parametrize("knob", KNOBS, ids=lambda one: one.name)
+def test_every_knob_is_taken_at_both_ends(tmp_path, knob, end):
+    values = knob.knob.choices or (knob.knob.minimum, knob.knob.maximum)
+    value = bool(end) if knob.type is bool else knob.type(values[end])
+    learned = training(**{knob.name: value})
+    learned.run()
+    learned.write(tmp_path / "a.safetensors")
+    file = read_lora(tmp_path / "a.safetensors", ToyDenoiser().layers)
+    assert all(torch.isfinite(f.delta()).all() for (f,) in file.layers.values())
