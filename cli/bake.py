@@ -9,8 +9,8 @@ from ..craft_core.baking import BakeRequest, Ingredient, bake_file
 from ..craft_core.lora.storage import read_tensors
 from ..craft_core.lora.without_model import Unplaced, read_together
 from ..craft_core.merging import Writing
-from ..craft_core.requests import FuseData, LayerWatch
-from ..craft_core.routing.plan import Given
+from ..craft_core.requests import FuseData, LayerCallback
+from ..craft_core.routing.plan import CandidateLora
 from ..craft_core.tensor_file import file_hash
 from ..craft_core.time import Moment
 from ..craft_core.training.registry import DTYPES
@@ -22,7 +22,7 @@ def read_files(files: Sequence[str]) -> Unplaced:
     return read_together([(Path(file).name, *read_tensors(Path(file))) for file in files])
 
 
-def bake_without_model(data: FuseData, watch: LayerWatch) -> str:
+def bake_without_model(data: FuseData, watch: LayerCallback) -> str:
     """Write the file; the report. The layers keep the first file's names.
 
     Raises CraftError for mistakes, names that are no layer's among them unless allowed.
@@ -37,7 +37,7 @@ def bake_without_model(data: FuseData, watch: LayerWatch) -> str:
         Writing(data.rank, DTYPES[data.save_as]), data.allow_unmatched, named=False,
     )  # fmt: skip
     ingredients = [
-        Ingredient(Given(branch, unmatched=file.unmatched), file, file_hash(expert.file))
+        Ingredient(CandidateLora(branch, unmatched=file.unmatched), file, file_hash(expert.file))
         for branch, file, expert in zip(branches, unplaced.files, data.experts, strict=True)
     ]
     result = bake_file(request, ingredients, unplaced.shapes, watch)

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 
 from .fusion import FUSION, compose
-from .lora.keys import Layers
+from .lora.keys import LayerShapes
 from .lora.text_encoder import merge_text_encoders
 from .merging import (
     MERGES,
     Baked,
     Fused,
-    Recipe,
-    Source,
+    FuseSettings,
+    FuseSource,
     Writing,
     acting,
     bake_gates,
@@ -31,7 +31,7 @@ from .merging import (
     moves,
 )
 from .registry import Method
-from .routing.plan import Asked, Given, plan, used_sets
+from .routing.plan import CandidateLora, PlanRequest, plan, used_sets
 from .time import Moment
 from .types import LoraFile
 
@@ -41,7 +41,7 @@ class BakeRequest:
     """What the user asked for.
 
     method: of FUSION or MERGES. moment: at which a method that moves with time is taken.
-    layer_sets, allow_unmatched, named: as in routing.plan.Asked.
+    layer_sets, allow_unmatched, named: as in routing.plan.PlanRequest.
     """
 
     method: Method
@@ -57,7 +57,7 @@ class BakeRequest:
 class Ingredient:
     """A LoRA that goes in: as it is planned for, its file, and the SHA-256 of the whole file."""
 
-    given: Given
+    given: CandidateLora
     file: LoraFile
     sha256: str
 
@@ -66,16 +66,17 @@ class Ingredient:
 def bake_file(
     request: BakeRequest,
     ingredients: Sequence[Ingredient],
-    layers: Layers,
+    layers: LayerShapes,
     watch: Callable[[int, int], None],
 ) -> Fused:
-    """The LoRAs as one; nothing is written yet. watch: see requests.LayerWatch.
+    """The LoRAs as one; nothing is written yet. watch: called after each layer with (layers done,
+    layers); raises to stop.
 
     Raises CraftError for mistakes, keys and patterns that match nothing among them unless allowed.
     """
     merges, writing = request.method.key in MERGES.keys(), request.writing
     planned, knobs = (FUSION["direct"], {}) if merges else (request.method, request.knobs)
-    asked = Asked(
+    asked = PlanRequest(
         planned, knobs, request.layer_sets, allow_unmatched=request.allow_unmatched,
         named=request.named, whole=merges,
     )  # fmt: skip
@@ -88,7 +89,7 @@ def bake_file(
     strengths = [one.given.branch.strength for one in ingredients]
     text = merge_text_encoders([one.file for one in ingredients], strengths, writing.dtype)
     counts = zip(acting(made.bank, gates, moment), made.adapted, strict=True)
-    recipe = Recipe(
+    recipe = FuseSettings(
         request.method, request.knobs,
         [_source(one, own) for one, own in zip(ingredients, counts, strict=True)], writing,
         moment if moves(gates.at, moment.steps) else None,
@@ -98,9 +99,11 @@ def bake_file(
     return fused(recipe, watched, text, [*gates.notes, *made.notes])
 
 
-def _source(one: Ingredient, layers: tuple[int, int]) -> Source:
+def _source(one: Ingredient, layers: tuple[int, int]) -> FuseSource:
     branch = one.given.branch
-    return Source(branch.name, branch.role, branch.strength, one.sha256, layers, one.given.layers)
+    return FuseSource(
+        branch.name, branch.role, branch.strength, one.sha256, layers, one.given.layers
+    )
 
 
 def _watched(

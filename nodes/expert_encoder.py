@@ -10,7 +10,7 @@ from ..comfy_adapter.model.expert_encoder import (
     encoder_stamp,
     require_encoder,
 )
-from ..comfy_adapter.page.sockets import CATEGORY, Encoder
+from ..comfy_adapter.page.sockets import CATEGORY, EncoderSocket
 from ..craft_core.errors import CraftError
 
 NO_FILES = f"(none in models/{FOLDER})"
@@ -34,7 +34,7 @@ class LoadExpertEncoder(io.ComfyNode):
                 ),
             ],
             outputs=[
-                Encoder.Output("expert_encoder", tooltip="For the Router's expert_encoder."),
+                EncoderSocket.Output("expert_encoder", tooltip="For the Router's expert_encoder."),
             ],
         )  # fmt: skip
 

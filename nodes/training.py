@@ -15,7 +15,13 @@ from ..comfy_adapter.model.basis import apply_basis, load_basis
 from ..comfy_adapter.model.expert_encoder import FOLDER as ENCODERS
 from ..comfy_adapter.model.lora_files import FOLDER as LORAS
 from ..comfy_adapter.model.lora_files import BranchFile
-from ..comfy_adapter.page.sockets import CATEGORY, Branches, Encoder, LoraModel, LossMap
+from ..comfy_adapter.page.sockets import (
+    CATEGORY,
+    BranchesSocket,
+    EncoderSocket,
+    LoraModelSocket,
+    LossMapSocket,
+)
 from ..comfy_adapter.page.training import (
     check_inputs,
     filled_slots,
@@ -28,8 +34,8 @@ from ..comfy_adapter.page.training import (
     watch,
 )
 from ..comfy_adapter.page.widgets import knob_widgets
-from ..comfy_adapter.train.start import train
-from ..comfy_adapter.train.train import Source, Trained, lora_state
+from ..comfy_adapter.train.start import start_training
+from ..comfy_adapter.train.train import ModelParts, Trained, lora_state
 from ..comfy_adapter.use.router import layer_set_text
 from ..craft_core.registry import Method
 from ..craft_core.routing.layer_sets import patterns_of_role
@@ -57,11 +63,11 @@ class ResultSockets:
 
     inputs: Sequence[tuple[Any, str, str]]
     outputs: Sequence[tuple[Any, str, str, str]]
-    given: Callable[[DataSlots, Source, Mapping[str, Any], Trained], tuple[Any, ...]]
+    given: Callable[[DataSlots, ModelParts, Mapping[str, Any], Trained], tuple[Any, ...]]
 
 
 def _lora(
-    slots: DataSlots, source: Source, own: Mapping[str, Any], trained: Trained
+    slots: DataSlots, source: ModelParts, own: Mapping[str, Any], trained: Trained
 ) -> tuple[Any, ...]:
     """The LoRA as a branch of its role; one that holds both roles is two branches of one file, each
     on the layers of its own role."""
@@ -78,23 +84,23 @@ def _lora(
 
 
 def _basis(
-    slots: DataSlots, source: Source, own: Mapping[str, Any], trained: Trained
+    slots: DataSlots, source: ModelParts, own: Mapping[str, Any], trained: Trained
 ) -> tuple[Any, ...]:
     return (apply_basis(source.model, load_basis(trained.name)),)
 
 
 def _encoder(
-    slots: DataSlots, source: Source, own: Mapping[str, Any], trained: Trained
+    slots: DataSlots, source: ModelParts, own: Mapping[str, Any], trained: Trained
 ) -> tuple[Any, ...]:
     return (trained.name,)
 
 
 RESULTS: Mapping[str, ResultSockets] = {
     LORAS: ResultSockets(
-        [(Branches, "branches", "Branches to add this one to.")],
+        [(BranchesSocket, "branches", "Branches to add this one to.")],
         [
-            (Branches, "branches_out", "branches", "For the Router's extra_branches."),
-            (LoraModel, "lora_model", "", "For the host's Load LoRA Model."),
+            (BranchesSocket, "branches_out", "branches", "For the Router's extra_branches."),
+            (LoraModelSocket, "lora_model", "", "For the host's Load LoRA Model."),
         ],
         _lora,
     ),
@@ -104,7 +110,7 @@ RESULTS: Mapping[str, ResultSockets] = {
         _basis,
     ),
     ENCODERS: ResultSockets(
-        [], [(Encoder, "expert_encoder", "", "For the Router's expert_encoder.")], _encoder
+        [], [(EncoderSocket, "expert_encoder", "", "For the Router's expert_encoder.")], _encoder
     ),
 }
 """By the folder of the output directory in which it is saved."""
@@ -146,42 +152,51 @@ class TrainingNode(io.ComfyNode):
                     socket.Output(name, display_name=label or None, tooltip=own.get(name, usual))
                     for socket, name, label, usual in result.outputs
                 ),
-                LossMap.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
+                LossMapSocket.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
                 io.String.Output("report", tooltip=own.get(
                     "report", "The saved file, the losses, the settings.")),
             ],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, *given: Any, **named: Any) -> io.NodeOutput:
-        """The inputs by name; the first of them may be given by their places in the schema."""
+    def execute(cls, model, clip, vae, *given: Any, **named: Any) -> io.NodeOutput:
+        """The inputs by name. given: pictures and captions by position, those that must be given
+        first."""
         slots: DataSlots = cls.recipe.traits.slots
-        names = [one.id for one in cls.define_schema().inputs]
-        inputs = {**dict(zip(names, given, strict=False)), **named}
+        names = [*_pictures(slots), *_optional_pictures(slots)][: len(given)]
+        inputs = {"model": model, "clip": clip, "vae": vae, **named}
+        inputs |= dict(zip(names, given, strict=True))
         source, filled, own = filled_slots(slots, inputs)
         shown = watch(cls, own["steps"])
         knobs = knobs_in(cls.recipe, own)
-        trained = train(source, cls.recipe, filled, knobs, how(own, shown), shown)
+        trained = start_training(source, cls.recipe, filled, knobs, how(own, shown), shown)
         made = RESULTS[slots.folder].given(slots, source, own, trained)
         return io.NodeOutput(*made, {"loss": trained.losses}, trained.report)
 
 
 def _first(slots: DataSlots) -> list[str]:
     """What must be given: pictures, then captions, then all else but files."""
-    pictures = [slot for slot in slots.of(PictureSlot) if slot.required]
     elsewhere = PictureSlot | FileSlot | UnmatchedSlot
-    return [
-        *(slot.images_input for slot in pictures),
-        *(slot.captions_input for slot in pictures),
-        *(slot.key for slot in slots.slots if not isinstance(slot, elsewhere)),
-    ]
+    own = [slot.key for slot in slots.slots if not isinstance(slot, elsewhere)]
+    return [*_pictures(slots), *own]
 
 
 def _last(slots: DataSlots) -> list[str]:
     """What need not be given."""
+    return [*_optional_pictures(slots), *(slot.key for slot in slots.of(UnmatchedSlot))]
+
+
+def _pictures(slots: DataSlots) -> list[str]:
+    """The images that must be given, then their captions."""
+    pictures = [slot for slot in slots.of(PictureSlot) if slot.required]
+    images = [slot.images_input for slot in pictures]
+    return [*images, *(slot.captions_input for slot in pictures)]
+
+
+def _optional_pictures(slots: DataSlots) -> list[str]:
+    """The images that need not be given, each with its captions."""
     pictures = [slot for slot in slots.of(PictureSlot) if not slot.required]
-    names = [name for slot in pictures for name in (slot.images_input, slot.captions_input)]
-    return [*names, *(slot.key for slot in slots.of(UnmatchedSlot))]
+    return [name for slot in pictures for name in (slot.images_input, slot.captions_input)]
 
 
 def training_node(recipe: Method) -> type[TrainingNode]:

@@ -13,11 +13,11 @@ from ...craft_core.training.targets import trainable
 from ..engine.modules import model_layers
 from ..model.basis import require_unlimited
 from ..model.slot_files import path_of
-from .train import Filled, Prepared, Source, datasets, identity
+from .train import FilledSlots, ModelParts, Prepared, datasets, identity
 
 
 def read_pairs(
-    source: Source, method: Method, filled: Filled, settings: Mapping[str, Any]
+    source: ModelParts, method: Method, filled: FilledSlots, settings: Mapping[str, Any]
 ) -> Prepared:
     """Pair i is content image i with style image i."""
     require_unlimited(source.model, trainable(model_layers(source.model)))

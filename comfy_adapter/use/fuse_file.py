@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,21 +14,19 @@ from ...craft_core.errors import CraftError
 from ...craft_core.fusion import FUSION
 from ...craft_core.merging import MERGES, Fused, Writing, require_rank
 from ...craft_core.registry import Method
+from ...craft_core.requests import LayerCallback
 from ...craft_core.tensor_file import Taken
 from ...craft_core.time import Moment
 from ...craft_core.training.registry import DTYPES
 from ..engine.modules import model_layers
 from ..model.expert_encoder import lora_hash
 from ..model.given import given
-from ..model.lora_files import BranchFile, read
+from ..model.lora_files import BranchFile, read_branch_file
 from ..page.widgets import chosen
-from ..train.run import Target, require_name
+from ..train.run import SavePlace, require_name
 
 METHODS: tuple[Method, ...] = (*(one for one in FUSION if not one.traits.averages), *MERGES)
 SAVED_AS = tuple(DTYPES)
-
-Watch = Callable[[int, int], None]
-"""Called after each layer with (layers done, layers); raises to stop."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ def check_fuse(name: str | None, layer_sets: Any, method: Any, rank: int | None)
     return True
 
 
-class LayerWatch:
+class LayerProgress:
     """The node's progress bar over layers; stops when the user does."""
 
     def __init__(self) -> None:
@@ -80,7 +77,7 @@ class LayerWatch:
         self._bar.update_absolute(done, total)
 
 
-def fuse(model: Any, request: FuseRequest, watch: Watch) -> Fused:
+def fuse_branches(model: Any, request: FuseRequest, watch: LayerCallback) -> Fused:
     """The branches as one LoRA for this MODEL; nothing is written yet.
 
     Text-encoder parts are added up by strength whatever the method. Raises CraftError for
@@ -100,7 +97,7 @@ def fuse(model: Any, request: FuseRequest, watch: Watch) -> Fused:
     )
 
 
-def save(result: Fused, place: Target) -> Target:
+def save_fused(result: Fused, place: SavePlace) -> SavePlace:
     """Write the file to its place, or to the next free one."""
     while True:
         place = place.free()
@@ -119,7 +116,7 @@ def _chosen(request: FuseRequest) -> tuple[Method, dict[str, Any]]:
 
 
 def _ingredient(one: BranchFile, model: Any) -> Ingredient:
-    file = read(one, model)
+    file = read_branch_file(one, model)
     return Ingredient(given(one, file, model, None), file, lora_hash(one))
 
 

@@ -26,7 +26,7 @@ from ..loop import Pace, Training
 from ..losses import Draw, denoising_loss
 from ..merge import drawn
 from ..registry import DTYPES, TRAINING, Accumulate, Mirror, SaveAs, Shift
-from ..slots import DataSlots, LayerSlot, Needs, NodeTexts, PictureSlot, Place
+from ..slots import DataSlots, LayerSlot, Needs, NodeTexts, PictureSlot, RoleLayers
 from ..targets import trainable
 from .lora import LoraRecipe, Pictures
 
@@ -74,7 +74,7 @@ SLOTS = DataSlots(
     state="joint",
     arrange=lambda given: (
         PicturesOfBoth(given.pictures["content"], given.pictures["style"]),
-        {role: Place(role, given.layers[role], given.layer_set) for role in ROLES},
+        {role: RoleLayers(role, given.layers[role], given.layer_set) for role in ROLES},
         given.base_model,
     ),
 )
@@ -95,7 +95,7 @@ class PicturesOfBoth:
 def joint(
     denoiser: Denoiser,
     pictures: PicturesOfBoth,
-    places: Mapping[Role, Place],
+    places: Mapping[Role, RoleLayers],
     base_model: str = "",
     *,
     rank: Annotated[int, Knob("Directions a layer can change in.", 1, 1024, 1)] = 16,

@@ -8,7 +8,7 @@ from toy_denoiser import ToyDenoiser, dataset
 
 from craft_core.errors import CraftError
 from craft_core.lora import read_lora
-from craft_core.training import TRAINING, Place, joint
+from craft_core.training import TRAINING, RoleLayers, joint
 from craft_core.training.losses import Draw
 from craft_core.training.recipes.joint import PicturesOfBoth
 
@@ -17,7 +17,10 @@ LAYERS = {"content": frozenset({"blocks.0.q"}), "style": frozenset({"mid"})}
 
 
 def training(content=LAYERS["content"], style=LAYERS["style"], **settings):
-    places = {"content": Place("content", content, "mine"), "style": Place("style", style, "mine")}
+    places = {
+        "content": RoleLayers("content", content, "mine"),
+        "style": RoleLayers("style", style, "mine"),
+    }
     given = {"rank": 2, "learning_rate": 1e-2, "batch_size": 2, "warmup": 0, "steps": 3}
     both = PicturesOfBoth(dataset(), dataset())
     return joint(ToyDenoiser(), both, places, **{**given, **settings})

@@ -1,0 +1,148 @@
+"""Raw tensors of every adapter kind as files have them, and the matrix they stand for.
+
+A further kind has its entry in SAMPLES, and is then under the contract tests of the core
+(unit/lora/test_adapter_kinds.py) and of the host (host/model/test_adapter_kinds.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from raw_lora import noise
+from torch import Tensor
+
+Shape = tuple[int, ...]
+ALPHA = 3.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """tensors: by the endings of their keys. delta: dW of the whole weight, by the textbook."""
+
+    tensors: dict[str, Tensor]
+    delta: Tensor
+
+    def named(self, stem: str) -> dict[str, Tensor]:
+        return {f"{stem}.{ending}": tensor for ending, tensor in self.tensors.items()}
+
+    def sized(self, size: float) -> Sample:
+        """With dW about `size` times as large as a trained weight of its shape."""
+        by = size * self.delta.shape[0] ** 0.5 / self.delta.norm().item()
+        first = next(iter(self.tensors))
+        return Sample(self.tensors | {first: by * self.tensors[first]}, by * self.delta)
+
+
+def _plain(shape: Shape, seed: int) -> Sample:
+    rank, ones = 2, (1,) * (len(shape) - 2)
+    up, down = noise(shape[0], rank, seed=seed), noise(rank, *shape[1:], seed=seed + 1)
+    tensors = {"lora_up.weight": up.reshape(*up.shape, *ones), "lora_down.weight": down}
+    delta = ALPHA / rank * (up @ down.flatten(1)).reshape(shape)
+    return Sample({**tensors, "alpha": torch.tensor(ALPHA)}, delta)
+
+
+def _locon_with_mid(shape: Shape, seed: int) -> Sample:
+    rank, ones = 2, (1,) * (len(shape) - 2)
+    up, down = noise(shape[0], rank, seed=seed), noise(rank, shape[1], seed=seed + 1)
+    mid = noise(rank, rank, *shape[2:], seed=seed + 2)
+    tensors = {"lora_up.weight": up.reshape(*up.shape, *ones),
+               "lora_down.weight": down.reshape(*down.shape, *ones),
+               "lora_mid.weight": mid}  # fmt: skip
+    return Sample(tensors, torch.einsum("om,mr...,rn->on...", up, mid, down))
+
+
+def _loha(shape: Shape, seed: int) -> Sample:
+    rank, size, tensors, sides = 2, math.prod(shape[1:]), {}, []
+    for i in (1, 2):
+        a, b = noise(shape[0], rank, seed=seed + i), noise(rank, size, seed=seed + i + 2)
+        tensors |= {f"hada_w{i}_a": a, f"hada_w{i}_b": b}
+        sides.append(a @ b)
+    delta = ALPHA / rank * (sides[0] * sides[1]).reshape(shape)
+    return Sample({**tensors, "alpha": torch.tensor(ALPHA)}, delta)
+
+
+def _loha_with_cores(shape: Shape, seed: int) -> Sample:
+    rank, tensors, sides = 2, {}, []
+    for i in (1, 2):
+        a, b = noise(rank, shape[0], seed=seed + i), noise(rank, shape[1], seed=seed + i + 2)
+        core = noise(rank, rank, *shape[2:], seed=seed + i + 4)
+        tensors |= {f"hada_w{i}_a": a, f"hada_w{i}_b": b, f"hada_t{i}": core}
+        sides.append(torch.einsum("ij...,jn,io->on...", core, b, a))
+    return Sample(tensors, sides[0] * sides[1])
+
+
+def _divisor(size: int, most: int) -> int:
+    return max(i for i in range(1, most + 1) if size % i == 0)
+
+
+def _lokr(left: str, right: str, most: tuple[int, int]) -> Callable[[Shape, int], Sample]:
+    """left, right: "whole" or "pair", right also "core"; most: the largest size of w1."""
+
+    def made(shape: Shape, seed: int) -> Sample:
+        a, b = _divisor(shape[0], most[0]), _divisor(shape[1], most[1])
+        c, d, kernel = shape[0] // a, shape[1] // b, shape[2:]
+        rank, scale, tensors = 2, 1.0, {"alpha": torch.tensor(ALPHA)}
+        if left == "whole":
+            w1 = noise(a, b, seed=seed)
+            tensors = {"lokr_w1": w1} | tensors
+        else:
+            pair = noise(a, 3, seed=seed), noise(3, b, seed=seed + 1)
+            tensors = dict(zip(("lokr_w1_a", "lokr_w1_b"), pair, strict=True)) | tensors
+            w1, scale = pair[0] @ pair[1], ALPHA / 3
+        if right == "whole":
+            w2 = noise(c, d, *kernel, seed=seed + 2)
+            tensors["lokr_w2"] = w2
+        elif right == "pair":  # a convolution's kernel is flattened, as LyCORIS writes it
+            pair = noise(c, rank, seed=seed + 2), noise(rank, d * math.prod(kernel), seed=seed + 3)
+            tensors |= dict(zip(("lokr_w2_a", "lokr_w2_b"), pair, strict=True))
+            w2, scale = (pair[0] @ pair[1]).reshape(c, d, *kernel), ALPHA / rank
+        else:
+            core = noise(rank, rank, *kernel, seed=seed + 2)
+            pair = noise(rank, c, seed=seed + 3), noise(rank, d, seed=seed + 4)
+            tensors |= dict(zip(("lokr_w2_a", "lokr_w2_b"), pair, strict=True), lokr_t2=core)
+            w2, scale = torch.einsum("ij...,jd,ic->cd...", core, pair[1], pair[0]), ALPHA / rank
+        delta = torch.zeros(shape)
+        for i in range(a):
+            for j in range(b):
+                delta[i * c : (i + 1) * c, j * d : (j + 1) * d] = scale * w1[i, j] * w2
+        return Sample(tensors, delta)
+
+    return made
+
+
+SAMPLES: dict[str, dict[str, Callable[[Shape, int], Sample]]] = {
+    "LoRA": {"plain": _plain, "mid": _locon_with_mid},
+    "LoHa": {"plain": _loha, "cores": _loha_with_cores},
+    "LoKr": {
+        "whole": _lokr("whole", "whole", (4, 4)),
+        "wide w1": _lokr("whole", "whole", (2, 8)),
+        "tall w1": _lokr("whole", "whole", (8, 2)),
+        "w2 in two": _lokr("whole", "pair", (4, 4)),
+        "w2 in two, tall w1": _lokr("whole", "pair", (8, 2)),
+        "both in two": _lokr("pair", "pair", (4, 8)),
+        "w1 in two": _lokr("pair", "whole", (8, 4)),
+        "core": _lokr("whole", "core", (4, 4)),
+    },
+}
+_NEEDS_A_KERNEL = {"mid", "cores", "core"}
+HOST_DROPS = ("core",)  # ComfyUI 0.30.0 logs an error for a LoKr's Tucker core, and goes on
+
+
+def variants(kind: str, shape: Shape) -> list[str]:
+    """The forms of a kind that a layer of this shape can have."""
+    return [name for name in SAMPLES[kind] if len(shape) > 2 or name not in _NEEDS_A_KERNEL]
+
+
+def whole_file(
+    kind: str, places: dict[str, Shape], seed: int, size: float = 0.2, without: Sequence[str] = ()
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(state dict, {stem: dW}) of a file with all forms of a kind in turn. places: by stem."""
+    state, deltas = {}, {}
+    for number, (stem, shape) in enumerate(places.items()):
+        names = [name for name in variants(kind, shape) if name not in without]
+        made = SAMPLES[kind][names[number % len(names)]](shape, seed + 7 * number).sized(size)
+        state |= made.named(stem)
+        deltas[stem] = made.delta
+    return state, deltas
