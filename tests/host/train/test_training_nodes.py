@@ -7,7 +7,7 @@ import inspect
 import pytest
 from craft_lora_pack.craft_core.training import TRAINING
 from craft_lora_pack.craft_core.training.slots import LayerSlot, PictureSlot
-from craft_lora_pack.nodes import NODES
+from craft_lora_pack.nodes import NODES, training
 from craft_lora_pack.nodes.training import TRAINING_NODES
 
 every_recipe = pytest.mark.parametrize("recipe", list(TRAINING), ids=lambda one: one.key)
@@ -72,3 +72,24 @@ def test_a_mistake_is_told_before_it_is_queued(recipe):
         assert "empty" in node.validate_inputs(**{**good, name: [""]})
     if menu:
         assert "layer_sets" in node.validate_inputs(**{**good, "layer_sets": None})
+
+
+@every_recipe
+def test_pictures_and_captions_may_be_given_by_position(recipe, monkeypatch):
+    """Those that must be given first: all images, then all captions; then each other pair."""
+    seen = []
+
+    def stop(slots, inputs):
+        seen.append(inputs)
+        raise InterruptedError
+
+    monkeypatch.setattr(training, "filled_slots", stop)
+    pictures = recipe.traits.slots.of(PictureSlot)
+    must, may = ([s for s in pictures if s.required is wanted] for wanted in (True, False))
+    names = [s.images_input for s in must] + [s.captions_input for s in must]
+    names += [name for s in may for name in (s.images_input, s.captions_input)]
+    for count in (0, len(must), len(names)):
+        with pytest.raises(InterruptedError):
+            TRAINING_NODES[recipe.key].execute("m", "c", "v", *names[:count], seed=1)
+        given = {name: name for name in names[:count]}
+        assert seen[-1] == {"model": "m", "clip": "c", "vae": "v", "seed": 1, **given}
