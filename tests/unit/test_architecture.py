@@ -52,6 +52,7 @@ LEVELS = {
     "fusion": 2,
     "merging": 2,
     "frequency": 2,
+    "baking": 3,
     "training": 3,
     "evaluation": 3,
     "requests": 4,

@@ -40,6 +40,11 @@ HALF = [
     "train", "b4m", *MODEL, "--images", str(CONTENT / "cat.png"), "--role", "content",
     "--partners", str(STYLE / "comic.png"), "--rank", "4", "--steps", "2", "--name", "tiny",
 ]  # fmt: skip
+JOINT = [
+    "train", "joint", *MODEL, "--content", str(CONTENT / "cat.png"),
+    "--style", str(STYLE / "comic.png"), "--layer-sets", "b-lora", "--rank", "2", "--steps", "2",
+    "--name", "tiny",
+]  # fmt: skip
 ENCODER = [
     "train", "encoder", *MODEL, "--images", str(CONTENT / "cat.png"),
     "--caption", "<c>a zwx cat</c> in <s>comic style</s>", "--steps", "2", "--name", "tiny",
@@ -87,6 +92,7 @@ def ran(folder):
         "stopped": LORA,
         "basis": BASIS,
         "half": HALF,
+        "joint": JOINT,
         "encoder": ENCODER,
         "merge": MERGE,
         "unknown checkpoint": [*LORA, "--checkpoint", "none.safetensors"],
@@ -181,6 +187,15 @@ def test_a_half_is_trained_with_partners_on_the_layers_of_both_roles(ran):
     assert half.saved == half.output / "loras" / "tiny_00001_.safetensors"
     assert metadata(half.saved)["craft_b4m_basis"] in half.out
     assert "partner_batch 1" in half.out and "layer_set all" in half.out
+
+
+def test_a_content_and_a_style_are_trained_into_one_file(ran):
+    joint = ran["joint"]
+    assert joint.status == 0, joint.err
+    assert joint.saved == joint.output / "loras" / "tiny_00001_.safetensors"
+    assert "2 steps" in joint.out and "recipe joint" in joint.out
+    told = json.loads(metadata(joint.saved)["training"])
+    assert told["layer_set"] == "b-lora" and all(int(n) > 0 for n in told["layers"].split())
 
 
 def test_an_encoder_is_trained_for_listed_loras_and_for_paths(ran):

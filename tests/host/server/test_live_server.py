@@ -18,6 +18,7 @@ PUBLIC_IDS = {
     "CRAFTTrainBasis",
     "CRAFTTrainLoRA",
     "CRAFTTrainB4M",
+    "CRAFTTrainJoint",
     "CRAFTLoadExpertEncoder",
     "CRAFTTrainEncoder",
     "CRAFTLearnMerge",

@@ -23,15 +23,17 @@ from craft_lora_pack.craft_core.lora import write_lora
 from craft_lora_pack.craft_core.routing import parse
 from craft_lora_pack.craft_core.training import TRAINING
 from craft_lora_pack.nodes import router
-from craft_lora_pack.nodes.expert_encoder import LoadExpertEncoder, TrainEncoder
+from craft_lora_pack.nodes.expert_encoder import LoadExpertEncoder
 from craft_lora_pack.nodes.lora_branch import LoadLoRABranch
 from craft_lora_pack.nodes.router import Router
+from craft_lora_pack.nodes.training import TRAINING_NODES
 from oracle import distance
 from safetensors.torch import load_file
 
 PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
 FILES = (BranchFile(small.CONTENT, "content", 0.9), BranchFile(small.STYLE, "style", 0.6))
 BLOCKS = {"layer_sets": "b-lora"}
+TrainEncoder = TRAINING_NODES["expert_encoder"]
 OWN = "<c>a sks animal</c> in flat style"
 OTHERS = [("cat", "flat"), ("house", "comic"), ("boat", "flat"), ("tree", "comic")]
 

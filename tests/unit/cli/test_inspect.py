@@ -74,6 +74,8 @@ def test_every_layer_is_told(files, capsys):
     assert first["files"][0]["size"] == pytest.approx(np.linalg.norm(matrix), rel=1e-5)
     assert (first["files"][0]["rank"], first["files"][0]["alpha"]) == (2, 1.0)
     assert first["files"][0]["kind"] == "LoRA"
+    assert first["files"][0]["multiplications"] == 2 * 10 + 12 * 2
+    assert first["files"][0]["cost"] == (2 * 10 + 12 * 2) / (12 * 10)
 
 
 def test_the_table_has_a_line_a_block_and_one_for_all(files, capsys):
@@ -86,6 +88,12 @@ def test_the_table_has_a_line_a_block_and_one_for_all(files, capsys):
     assert [line.split()[0] for line in lines[header + 1 : header + 5]] == [*BLOCKS, "all"]
     assert "cosine" in lines[header] and lines[header + 4].split()[1] == "6"
     assert len({len(line) for line in lines[header : header + 5]}) == 1
+
+
+def test_a_kind_has_its_layers_its_ranks_and_its_cost_in_a_line(files, capsys):
+    text = inspected(capsys, files[0])
+    assert "LoRA in 5 layers: rank 2, cost 36.67% of these layers (36.67% to 36.67%)" in text
+    assert "multiplications of the update" in text
 
 
 def test_one_file_has_no_pair(files, capsys):
