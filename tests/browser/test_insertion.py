@@ -299,7 +299,7 @@ class Graph:
     def command(self, name: str) -> None:
         self.comfy.evaluate(COMMAND, name)
 
-    def told(self, text: str) -> None:
+    def says(self, text: str) -> None:
         alert = self.page.get_by_role("alert").filter(has_text=text).first
         alert.wait_for()
 
@@ -403,7 +403,7 @@ def test_the_command_puts_the_fusion_before_the_only_sampler(graph):
     graph.nothing_overlaps()
     assert graph.start() == [*LOWER, *FLOORS, "steps"]
     least, most = GUIDED_STRENGTHS
-    graph.told(f"multiplies the LoRAs by cfg: start with strengths of {least} to {most}")
+    graph.says(f"multiplies the LoRAs by cfg: start with strengths of {least} to {most}")
 
 
 @ONCE
@@ -431,7 +431,7 @@ def test_stages_of_one_picture_have_the_models_clock_and_full_strengths(graph, l
         stages["steps"], stages["scheduler"], 1,
     ]  # fmt: skip
     graph.nothing_overlaps()
-    graph.told("guide as they did, without ACFG")
+    graph.says("guide as they did, without ACFG")
     graph.runs_to_a_picture(live_server)
 
 
@@ -440,8 +440,8 @@ def test_it_says_what_acts_besides_it_and_which_sampler_is_left(graph):
     graph.comfy.evaluate(BEHIND_A_LORA, STYLE)
     insert(graph)
     assert {"KSampler", "CRAFTACFGKSampler"} <= set(graph.types())
-    graph.told(f"Loaders before the Router put {STYLE} on all rows and all steps")
-    graph.told("Left without the fusion, on the same model: Hires;")
+    graph.says(f"Loaders before the Router put {STYLE} on all rows and all steps")
+    graph.says("Left without the fusion, on the same model: Hires;")
 
 
 @pytest.mark.parametrize("node", ["KSampler", "CheckpointLoaderSimple"])
@@ -551,14 +551,14 @@ def test_a_sampler_that_a_router_feeds_is_left_alone(graph):
     graph.comfy.dismiss_alerts()
     before = nodes_and_links(graph.comfy.evaluate(SAVED))
     graph.command(INSERT)
-    graph.told("Content/Style LoRA Router feeds My sampler already")
+    graph.says("Content/Style LoRA Router feeds My sampler already")
     assert nodes_and_links(graph.comfy.evaluate(SAVED)) == before
 
 
 @ONCE
 def test_a_graph_without_a_sampler_is_told_what_to_select(empty):
     empty.command(INSERT)
-    empty.told("There is no sampler here")
+    empty.says("There is no sampler here")
     assert empty.types() == []
 
 
@@ -669,8 +669,8 @@ def test_dropped_loras_are_linked_to_what_the_graph_has(graph):
 @ONCE
 def test_a_file_that_the_server_does_not_have_is_named_and_nothing_else_happens(empty):
     assert empty.drop(files=[["absent_lora.safetensors", "x", ""], [STYLE, "x", ""]])
-    empty.told("absent_lora.safetensors")
-    empty.told("models/loras")
+    empty.says("absent_lora.safetensors")
+    empty.says("models/loras")
     assert empty.types() == []
 
 

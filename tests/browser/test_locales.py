@@ -201,7 +201,7 @@ def test_the_drawings_are_in_chinese(demo, request):
 @ONCE
 def test_warnings_and_mistakes_are_told_in_chinese(demo, request):
     page = demo.page
-    for node, name, value, told in (
+    for node, name, value, message in (
         (ROUTER_NODE, "prompt", "a fox in <s>ink</s>", "没有 <c>，因此内容 LoRA 不起作用。"),
         (
             ROUTER_NODE,
@@ -215,7 +215,7 @@ def test_warnings_and_mistakes_are_told_in_chinese(demo, request):
         (SCHEDULE, "shape.content_start", 0.9, "content_start = 0.9 晚于 content_end = 0.5。窗口"),
     ):
         page.evaluate(SET, [node, name, value])
-        shows(page, node, told)
+        shows(page, node, message)
     demo.keep_screenshot(f"chinese_warnings_{request.node.callspec.id}")
     assert demo.errors == []
 
@@ -259,9 +259,9 @@ def test_our_commands_answer_in_chinese(second, page):
     said = main("zh")["craft_lora"]
     page.evaluate("() => app.graph.clear()")
     page.evaluate("() => { app.extensionManager.command.execute('craft_lora.insert_fusion') }")
-    told = page.get_by_role("alert").filter(has_text=said["Nothing was changed"])
-    told.wait_for()
+    alert = page.get_by_role("alert").filter(has_text=said["Nothing was changed"])
+    alert.wait_for()
     assert said["There is no sampler here that a model and a positive prompt feed"] in (
-        told.inner_text()
+        alert.inner_text()
     )
     second.dismiss_alerts()

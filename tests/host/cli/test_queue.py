@@ -65,9 +65,9 @@ def test_two_by_two_become_pictures_with_their_parameters(queue, folder):
             assert (folder / f"{stem}_pairs_00001.png").is_file()
             assert settings(picture) == {"content_strength": float(strength), "seed": int(seed)}
             with Image.open(picture) as image:
-                told = json.loads(image.info["craft_queue"])
+                recorded = json.loads(image.info["craft_queue"])
                 made.add(image.tobytes())
-            assert told["parameters"] == {"content_strength": strength, "seed": seed}
+            assert recorded["parameters"] == {"content_strength": strength, "seed": seed}
     assert len(made) == 4
 
 

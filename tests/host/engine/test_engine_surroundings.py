@@ -201,9 +201,9 @@ def test_attention_and_guidance_patches_act_on_the_routed_model_as_on_a_merged_o
     model = tiny.sdxl()
     states = loras(model_layers(model))
     ours = routed(patch(model), states) if order == "before" else patch(routed(model, states))
-    theirs = patch(two_loaders(model, states))
+    expected = patch(two_loaders(model, states))
     results = []
-    for m in (ours, theirs):
+    for m in (ours, expected):
         torch.manual_seed(1)  # HyperTile draws its tiles
         results.append(oracle.sample(oracle.guider(m, POSITIVE, NEGATIVE), tiny.latent()))
     assert distance(*results) <= LAW
@@ -319,9 +319,9 @@ def test_two_routers_in_a_row_add_up():
         (tiny.random_lora(layers, 2, 41), tiny.random_lora(layers, 5, 42)),
     )
     ours = routed(routed(model, first), second)
-    theirs = two_loaders(two_loaders(model, first), second)
+    expected = two_loaders(two_loaders(model, first), second)
     a, b = (
-        oracle.sample(oracle.guider(m, POSITIVE, NEGATIVE), tiny.latent()) for m in (ours, theirs)
+        oracle.sample(oracle.guider(m, POSITIVE, NEGATIVE), tiny.latent()) for m in (ours, expected)
     )
     assert distance(a, b) <= LAW
 

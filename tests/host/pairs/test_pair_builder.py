@@ -287,13 +287,13 @@ def run_prompt(prompt: dict) -> list[str]:
         return [
             f"{e['message']}: {e['details']}" for n in node_errors.values() for e in n["errors"]
         ]
-    server = SimpleNamespace(client_id=None, last_node_id=None, send_sync=lambda *told: None)
+    server = SimpleNamespace(client_id=None, last_node_id=None, send_sync=lambda *sent: None)
     executor = execution.PromptExecutor(
         server, cache_args={"lru": 0, "ram": 0.0, "ram_inactive": 0.0}
     )
     executor.execute(prompt, "id", execute_outputs=outputs)
     return [
-        told["exception_message"] for event, told in executor.status_messages if "error" in event
+        sent["exception_message"] for event, sent in executor.status_messages if "error" in event
     ]
 
 
@@ -404,5 +404,5 @@ def test_the_host_refuses_a_mistake_before_queueing(host, changes, message):
     prompt = graph(GENERATE, GENERATION, **{"4": PARTS, "9": KEEP})
     inputs = prompt["3"]["inputs"] | changes
     prompt["3"]["inputs"] = {name: value for name, value in inputs.items() if value is not None}
-    assert any(message in told for told in host(prompt)), host(prompt)
+    assert any(message in said for said in host(prompt)), host(prompt)
     assert not Kept.found

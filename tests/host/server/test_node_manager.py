@@ -158,7 +158,7 @@ def run_git(repository: Path, index: Path, *arguments: str, given: str = "") -> 
     }
     if arguments[0] == "init":
         places = {}
-    told = subprocess.run(
+    done = subprocess.run(
         ["git", *arguments],
         cwd=ROOT,
         env=os.environ | GIT | places,
@@ -167,7 +167,7 @@ def run_git(repository: Path, index: Path, *arguments: str, given: str = "") -> 
         encoding="utf-8",
         check=False,
     )
-    assert told.returncode == 0, f"git {arguments[0]}: {told.stderr}"
+    assert done.returncode == 0, f"git {arguments[0]}: {done.stderr}"
 
 
 PATIENT = """
@@ -182,7 +182,7 @@ manager uses instead does not see the host's packages and reports an error."""
 
 def call_manager(python: Path, comfyui: Path, *arguments: str) -> None:
     """cm-cli, the manager's command line, on one ComfyUI."""
-    told = subprocess.run(
+    done = subprocess.run(
         [str(python), "-c", PATIENT, *arguments],
         cwd=comfyui.parent,
         env=clean_environment(COMFYUI_PATH=str(comfyui), **GIT),
@@ -194,8 +194,8 @@ def call_manager(python: Path, comfyui: Path, *arguments: str) -> None:
         timeout=LIMIT,
         check=False,
     )
-    failed = told.returncode != 0 or "ERROR" in told.stdout or "SKIPPED" in told.stdout
-    assert not failed, f"cm-cli {arguments[0]} failed:\n{told.stdout}"
+    failed = done.returncode != 0 or "ERROR" in done.stdout or "SKIPPED" in done.stdout
+    assert not failed, f"cm-cli {arguments[0]} failed:\n{done.stdout}"
 
 
 def test_the_installation_adds_the_packs_folder_and_no_other(visit):
@@ -234,8 +234,8 @@ def test_the_installed_pack_serves_all_that_the_clone_has(visit):
     }
     scripts = {path.relative_to(ROOT / "web").as_posix() for path in (ROOT / "web").rglob("*.js")}
     start = f"/extensions/{NAME}/"
-    told = [one.removeprefix(start) for one in answers["/extensions"] if one.startswith(start)]
-    assert set(told) == scripts
+    served = [one.removeprefix(start) for one in answers["/extensions"] if one.startswith(start)]
+    assert set(served) == scripts
     for language in (ROOT / "locales").iterdir():
         assert "CRAFTRouter" in answers["/i18n"][language.name]["nodeDefs"]
 

@@ -148,11 +148,11 @@ def test_a_role_that_is_off_is_reported_off_and_needs_no_scales(world, folder):
 
 def test_other_loras_than_it_was_trained_with_are_a_warning(world, folder, monkeypatch):
     encoder(world, folder / "strange.safetensors", concepts=[])
-    told = []
-    monkeypatch.setattr(router, "warn", lambda _, text: told.append(text))
+    warnings = []
+    monkeypatch.setattr(router, "warn", lambda _, text: warnings.append(text))
     *_, report, _ = route(world, expert_encoder="strange.safetensors")
     assert "it was trained with other LoRAs" in report
-    assert any("other LoRA files than these" in text for text in told)
+    assert any("other LoRA files than these" in text for text in warnings)
 
 
 def test_an_encoder_of_other_layers_is_an_error(world, folder):

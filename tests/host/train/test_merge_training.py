@@ -132,10 +132,10 @@ def test_the_file_names_its_loras_and_settings(world):
     trained = learn(world, "merge/told")
     with safetensors.safe_open(trained.path, framework="pt") as file:
         metadata = file.metadata()
-    told = json.loads(metadata["training"])
-    assert told["recipe"] == "duo_lora" and told["strengths"] == "0.9 0.6"
-    assert told["sources"] == " ".join(lora_hash(file.name) for file in FILES)
-    assert told["fused_prompts"] == "a sks animal in zwx style"  # without markers
+    recorded = json.loads(metadata["training"])
+    assert recorded["recipe"] == "duo_lora" and recorded["strengths"] == "0.9 0.6"
+    assert recorded["sources"] == " ".join(lora_hash(file.name) for file in FILES)
+    assert recorded["fused_prompts"] == "a sks animal in zwx style"  # without markers
     assert "duo_lora" in trained.report and "Saved" in trained.report
     assert metadata["craft_role"] == "content"
     for setting in ("learning_rate 0.05", "seed 0", "optimiser adamw", "Precision: fp32, as set"):
@@ -186,8 +186,8 @@ def test_pictures_are_dealt_to_the_content_loras_in_order(world, folder):
     learn(world, "merge/two", files=files, content=Captioned(images, captions), steps=1,
           fused="a cat in zwx style\na house in zwx style", watch=seen.append)  # fmt: skip
     merging = seen[0].recipe.merging
-    told = [[one.caption for one in part.pictures.examples] for part in merging.parts]
-    assert told == [captions[:2], captions[2:], ["a house in zwx style"]]
+    dealt = [[one.caption for one in part.pictures.examples] for part in merging.parts]
+    assert dealt == [captions[:2], captions[2:], ["a house in zwx style"]]
     assert [prompt.text for prompt in merging.fused] == [
         "a cat in zwx style", "a house in zwx style",
     ]  # fmt: skip

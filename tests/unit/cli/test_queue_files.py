@@ -57,8 +57,8 @@ def test_a_picture_keeps_its_texts_and_pixels_and_gets_the_parameters():
     Image.open(io.BytesIO(content)).verify()
     with Image.open(io.BytesIO(content)) as image:
         assert json.loads(image.info["prompt"]) == {"number": 5}
-        told = json.loads(image.info["craft_queue"])
-        assert told == {"workflow": "demo", "parameters": {"prompt": "кот"}}
+        recorded = json.loads(image.info["craft_queue"])
+        assert recorded == {"workflow": "demo", "parameters": {"prompt": "кот"}}
         assert image.getpixel((0, 0)) == (5, 0, 0)
 
 

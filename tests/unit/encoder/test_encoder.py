@@ -117,11 +117,11 @@ def test_a_missing_phrase_is_a_zero_embedding_and_an_unknown_pair_a_zero_concept
     made = encoder()
     zeros = torch.zeros(WIDTH)
     assert made.scales(PAIR, Phrases(phrase(1))) == made.scales(PAIR, Phrases(phrase(1), zeros))
-    strange = Concept.of([("content", "99"), ("style", "22")])
-    assert made.row(strange) == UNKNOWN
+    unknown = Concept.of([("content", "99"), ("style", "22")])
+    assert made.row(unknown) == UNKNOWN
     with torch.no_grad():
         made.table[:] = 0.0
-    assert made.scales(strange, Phrases(phrase(1))) == made.scales(PAIR, Phrases(phrase(1)))
+    assert made.scales(unknown, Phrases(phrase(1))) == made.scales(PAIR, Phrases(phrase(1)))
 
 
 def test_what_is_asked_changes_the_scales():
@@ -191,9 +191,9 @@ def test_a_file_gives_the_encoder_back_bitwise_and_the_same_one_gives_the_same_b
     back, further = read_encoder(path)
     assert further == {"note": "mine"}
     assert back.layers == made.layers and back.concepts == made.concepts
-    own, theirs = made.state_dict(), back.state_dict()
-    assert own.keys() == theirs.keys()
-    assert all(torch.equal(own[name], theirs[name]) for name in own)
+    own, expected = made.state_dict(), back.state_dict()
+    assert own.keys() == expected.keys()
+    assert all(torch.equal(own[name], expected[name]) for name in own)
     asked = Phrases(phrase(1), phrase(2))
     assert back.scales(OTHER, asked) == made.scales(OTHER, asked)
     again = tmp_path / "two.safetensors"

@@ -423,8 +423,8 @@ PROMPT = {"3": {"class_type": "Sampler", "inputs": {}, "_meta": {"title": "My sa
 def test_a_refusal_is_told_in_the_hosts_words_for_each_node():
     errors = [{"message": "Value not in list", "details": "name: 'x' not in []"}]
     answer = {"error": {"message": "failed"}, "node_errors": {"3": {"errors": errors}}}
-    told = client.explain_refusal(json.dumps(answer), PROMPT)
-    assert told.endswith("node 3 (My sampler): Value not in list: name: 'x' not in []")
+    explained = client.explain_refusal(json.dumps(answer), PROMPT)
+    assert explained.endswith("node 3 (My sampler): Value not in list: name: 'x' not in []")
     assert "no outputs" in client.explain_refusal('{"error": {"message": "no outputs"}}', PROMPT)
     assert "<html>" in client.explain_refusal("<html>bad gateway", PROMPT)
 

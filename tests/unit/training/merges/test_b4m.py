@@ -478,9 +478,9 @@ def test_what_is_no_pair_of_halves_is_refused(tmp_path):
         make([content, content])
     with pytest.raises(CraftError, match="1 content and 2 style"):
         make([content, style, style])
-    stranger = Part(style.branch, style.pictures)
+    foreign = Part(style.branch, style.pictures)
     with pytest.raises(CraftError, match="style is no B4M half"):
-        make([content, stranger])
+        make([content, foreign])
     turned = Branch("turned", "style", content.branch.layers)
     with pytest.raises(CraftError, match="turned is a content half, connected as style"):
         make([content, Part(turned, style.pictures, "", content.metadata)])
