@@ -15,7 +15,8 @@ from launcher.paths import ROOT
 
 ONCE = once("demo")
 
-# Inputs of a Router that the page shows unasked: neither advanced nor of an entry not chosen.
+# Inputs of a Router that the page shows at first: not the advanced ones, nor those of other menu
+# entries.
 SHOWN = ("model", "schedule", "prompt", "content_lora", "style_strength", "method_pattern")
 FUSION = ROOT / "workflows" / "fusion_sdxl.json"
 DEMO = ROOT / "workflows" / "demo_small_world.json"
@@ -41,7 +42,7 @@ ROUTER = """(method) => {
     }
 }"""
 
-# What is seen of the drawing on a type's only node, and what its parts say to a hovering mouse.
+# The visible text of the drawing on a type's only node, and the tooltips of its parts.
 SEEN = """(type) => {
     const node = app.canvas.graph?.nodes.find((node) => node.type === type)
     const drawing = node?.widgets.find((widget) => widget.name.startsWith("craft_"))
@@ -80,7 +81,7 @@ def category(language: str) -> str:
 
 
 def graph_and_prompt(page, workflow: Path) -> tuple[Any, Any]:
-    """A workflow as the page saves it and as it queues it, without what is only for the eye."""
+    """A workflow as the page saves it and as it queues it, without what only affects its looks."""
     page.evaluate(LOAD, [json.loads(workflow.read_text("utf-8")), workflow.stem])
     prompt = page.evaluate(PROMPT)
     for node in prompt.values():
@@ -199,7 +200,7 @@ def test_the_drawings_are_in_chinese(demo, request):
 
 
 @ONCE
-def test_warnings_and_mistakes_are_told_in_chinese(demo, request):
+def test_warnings_and_mistakes_are_shown_in_chinese(demo, request):
     page = demo.page
     for node, name, value, message in (
         (ROUTER_NODE, "prompt", "a fox in <s>ink</s>", "没有 <c>，因此内容 LoRA 不起作用。"),

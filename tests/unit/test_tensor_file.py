@@ -1,4 +1,4 @@
-"""Reading safetensors files: every kind of ours through one door, with one set of answers."""
+"""Reading safetensors files: one function reads all our kinds, with the same error messages."""
 
 import hashlib
 import re

@@ -66,7 +66,7 @@ class Ran:
 
     @property
     def saved(self) -> Path:
-        """The path that ends what was printed."""
+        """The path at the end of the printed text."""
         return Path(self.out.splitlines()[-1])
 
 
@@ -77,7 +77,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ran(folder):
-    """What each command line did, by its name; each has an output directory of its own."""
+    """What each command line did, by name; each has its own output directory."""
     broken, other = folder / "broken.png", folder / "craft_small_world_style.safetensors"
     broken.write_bytes(b"no picture")
     other.write_bytes(b"no LoRA")

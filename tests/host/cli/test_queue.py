@@ -1,5 +1,5 @@
-"""`python -m craft_core queue` on the real server: the demo, two values by two, then what fails,
-then what an interrupt leaves."""
+"""`python -m craft_core queue` on the real server: the demo with two values of each of two inputs,
+then jobs that fail, then what an interrupt leaves."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def queue(live_server, folder, capsys):
 
 
 def finished(live_server) -> int:
-    """How many prompts the server has been through."""
+    """How many prompts the server has finished."""
     return len(live_server.server.client.get_json("/history"))
 
 

@@ -185,7 +185,7 @@ def test_every_method_takes_it_and_auto_too(placed):
 
 
 def test_a_file_fused_of_it_is_the_routed_model(placed):
-    """Cut to a rank that is none for these layers: what is lost is rounding."""
+    """Cut to a rank above that of these layers: only rounding is lost."""
     model, states = placed
     strengths = [one.strength for one in BRANCHES]
     request = FuseRequest(BRANCHES, "all", {"method": "direct"}, rank=4096, save_as="fp32")

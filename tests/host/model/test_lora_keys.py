@@ -416,7 +416,7 @@ FILES = {
 
 @pytest.mark.parametrize("kind", FILES)
 def test_a_dits_file_is_the_matrices_it_was_made_of(kind):
-    """And what the host makes of it, where the host reads that naming whole."""
+    """The same as the host makes of it, where the host reads all of that naming."""
     family, naming, hosts = FILES[kind]
     patcher = DITS[family]()
     state, deltas = naming.file(model_layers(patcher), 3, seed=5)

@@ -1,4 +1,4 @@
-"""What the page is told of a model before anything is loaded."""
+"""What the page learns of a model file before anything is loaded."""
 
 import json
 import struct
@@ -99,7 +99,7 @@ def test_what_cannot_be_told_is_refused_in_words(tmp_path):
         file_layers(tmp_path / "empty.safetensors")
 
 
-def test_the_traits_are_told_of_every_method():
+def test_the_page_learns_the_traits_of_every_method():
     answer = method_traits()
     assert set(answer) == set(FUSION.keys())
     assert answer["b_lora"]["pinned"] == "b-lora" and answer["direct"]["layer_sets"] is False

@@ -232,7 +232,7 @@ class Parts(io.ComfyNode):
 
 
 class Kept(io.ComfyNode):
-    """Keeps what reaches it, as the lists it comes in."""
+    """Keeps the lists that it is given."""
 
     found: dict = {}
 
@@ -281,7 +281,7 @@ def write_dataset(folder, images: torch.Tensor) -> None:
 
 
 def run_prompt(prompt: dict) -> list[str]:
-    """Validate and run; the messages of whatever went wrong, none for success."""
+    """Validate and run; the messages of all errors, none on success."""
     valid, error, outputs, node_errors = asyncio.run(execution.validate_prompt("id", prompt, None))
     if not valid:
         return [

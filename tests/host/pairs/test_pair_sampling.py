@@ -45,7 +45,7 @@ def run(guider, sampler="euler", latent=None, **settings) -> torch.Tensor:
 
 
 def assert_plain_sampling(found, model, content, cfg=4.0, *settings, **more) -> None:
-    """A run is the host's plain one with this prompt, as far as rounding lets it be."""
+    """A run equals the host's plain one with this prompt, up to rounding."""
 
     def plain(model):
         return run(oracle.guider(model, content, NEGATIVE, cfg), *settings, **more)
@@ -82,7 +82,7 @@ def test_equal_prompts_give_the_hosts_plain_sampling_of(model, latent):
 
 
 def literal_a1(band: Band, dtype=torch.float32):
-    """App. A.1 by the letter, with Euler steps: the two noisy latents are blended each step."""
+    """App. A.1 literally, with Euler steps: the two noisy latents are blended each step."""
 
     def sample(model, x, sigmas, extra_args, callback, disable):
         guider = model.inner_model

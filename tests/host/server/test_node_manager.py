@@ -1,8 +1,8 @@
-"""The pack comes and goes through the host's own node manager, and leaves nothing behind.
+"""The host's own node manager installs and removes the pack, and nothing of it is left behind.
 
 All of it happens in a temporary folder: a copy of the pinned ComfyUI, the manager that this ComfyUI
 names, and a git repository with the files of the registry's package, served on the loopback. The
-manager is told to stay offline.
+manager is configured to stay offline.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ Tree = dict[str, tuple[int, int] | None]
 
 @dataclass
 class Visit:
-    """What was found when the pack had come, worked and gone."""
+    """What was found after the pack was installed, used and removed."""
 
     package: set[str]
     before: Tree
@@ -74,7 +74,7 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
     folder = tmp_path_factory.mktemp("manager")
     environment = ensure_environment(tools=True)
     comfyui = folder / "ComfyUI"
-    # Another process may be writing the host's bytecode, under such names at first.
+    # Another process may be writing the host's bytecode, at first under temporary names like these.
     shutil.copytree(environment.comfyui, comfyui, ignore=shutil.ignore_patterns("*.pyc.*"))
     (comfyui / MANAGERS_CONFIG).parent.mkdir(parents=True)
     (comfyui / MANAGERS_CONFIG).write_text("[default]\nnetwork_mode = offline\n")

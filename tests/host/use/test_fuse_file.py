@@ -298,7 +298,7 @@ def test_text_encoder_parts_add_up_as_two_loaders_do(world, folder):
     a, b, again, plain = (
         world.with_loras(*order).encode("a sks animal")[0][0]
         for order in ([("fuse/text_00001_.safetensors", 1.0)], apart, apart[::-1], [])
-    )  # apart in either order: the same sum, rounded otherwise
+    )  # separately, in either order: the same sum with other rounding
     assert distance(a, b) <= oracle.law(b, again)
     assert distance(a, plain) > 1e-2
 
@@ -323,7 +323,7 @@ def test_keys_that_match_nothing_are_an_error_unless_allowed(world, folder):
 
 
 def fuse_data(path, key, model, **knobs):
-    """What the command line asks for, the small world's pair by their paths."""
+    """The request of the command line for the small world's pair, by their paths."""
     files = [folder_paths.get_full_path("loras", name) for name in (small.CONTENT, small.STYLE)]
     loras = (Expert(files[0], "content"), Expert(files[1], "style", 0.5))
     method = MERGES[key] if key in MERGES.keys() else FUSION[key]
@@ -418,7 +418,7 @@ def test_a_place_taken_meanwhile_is_left_alone(world, monkeypatch):
 
 @pytest.mark.parametrize("key", ["direct", "svd", "craft", "k_lora"])
 def test_own_layers_are_the_only_ones_a_lora_acts_in(folder, tmp_path, key):
-    """And the file says so, for that is how it was made."""
+    """The file records it too."""
     model = tiny.sdxl()
     layers = model_layers(model)
     for chosen, rank, seed in zip(BRANCHES, (4, 3), (11, 12), strict=True):

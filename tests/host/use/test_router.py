@@ -1,4 +1,4 @@
-"""The Router on the trained small world: what the graph's own nodes would give, or an error."""
+"""The Router on the trained small world gives what the host's own nodes give, or an error."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_symmetric_all_layers_is_the_hosts_two_lora_loader_nodes(world):
     model, positive, clean, *_ = route(world)
     negative = world.encode("")
     files = [(small.CONTENT, 0.9), (small.STYLE, 0.6)]
-    both = []  # in either order: the same sum, rounded otherwise
+    both = []  # in either order: the same sum with other rounding
     for order in (files, files[::-1]):
         expected = world.with_loras(*order)
         for loaded in (expected.model, oracle.row_by_row(expected.model)):

@@ -1,4 +1,4 @@
-"""`fuse` without a model: from two files on disk to a third, and every mistake told in one line."""
+"""`fuse` without a model: from two files on disk to a third, and every mistake is one line."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def test_half_a_layer_is_an_error_even_if_unmatched_names_are_allowed(files, cap
     assert f"just lora_unet_output_blocks_2_1_proj_in.lora_{end}" in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_lora_is_told_without_speaking_of_a_model(files, capsys):
+def test_a_file_that_is_no_lora_is_refused_without_a_word_on_a_model(files, capsys):
     save_file({"model.diffusion_model.out.2.weight": torch.zeros(4, 4)}, files[1])
     assert main(arguments(files, "--method", "direct")) == 1
     printed = capsys.readouterr().err

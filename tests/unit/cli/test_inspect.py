@@ -59,7 +59,7 @@ def test_the_pairs_numbers_are_those_of_the_matrices(files, capsys):
     assert 0 < numbers["up"] < 1 and 0 < numbers["down"] < 1
 
 
-def test_every_layer_is_told(files, capsys):
+def test_every_layer_is_reported(files, capsys):
     report = json.loads(inspected(capsys, *files, "--json"))
     assert [one["name"] for one in report["files"]] == ["dog.safetensors", "ink.safetensors"]
     assert [one["layers"] for one in report["files"]] == [5, 5]

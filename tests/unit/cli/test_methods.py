@@ -1,4 +1,4 @@
-"""The table of methods, and that the README's is it."""
+"""The table of methods, which the README shows unchanged."""
 
 import pytest
 from craft_lora_pack.cli.main import main

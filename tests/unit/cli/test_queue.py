@@ -1,5 +1,5 @@
-"""The command against a small server: pictures with their parameters, failures told and passed,
-and the same command again goes on where it stopped."""
+"""The command against a small server: it saves pictures with their parameters, reports a failure and
+goes on with the next job, and a second run continues where the first stopped."""
 
 import io
 import json

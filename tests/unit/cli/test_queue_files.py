@@ -1,4 +1,5 @@
-"""Files carry their parameters, never take another's place, and the journal survives a cut."""
+"""Files carry their parameters and never overwrite another file, and the journal survives being cut
+short."""
 
 import io
 import json

@@ -107,7 +107,7 @@ def test_the_host_is_asked_for_what_was_typed(monkeypatch, tmp_path):
     assert knobs == LEARNED["duo_lora"].knobs({"cycle_weight": 0.5})
 
 
-def test_static_mistakes_are_told_before_the_host_starts(monkeypatch, tmp_path, capsys):
+def test_static_mistakes_are_reported_before_the_host_starts(monkeypatch, tmp_path, capsys):
     off = ["--content-lora", "dog.safetensors", "0", "--style-lora", "ink.safetensors", "0"]
     for flags, message in (
         ([*LORAS, "--method", "duo_lora"], "without a fused prompt"),

@@ -1,4 +1,4 @@
-"""EST-LoRA by hand, against dense matrices, and where it is K-LoRA."""
+"""EST-LoRA by hand, against dense matrices, and where it equals K-LoRA."""
 
 import pytest
 import torch

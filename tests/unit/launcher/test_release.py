@@ -1,4 +1,4 @@
-"""`run.py check-release` says of a pack in order that it is ready, and else what to do about it."""
+"""`run.py check-release` says that a correct pack is ready, and of any other what to correct."""
 
 import random
 import shutil
@@ -37,7 +37,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("file", "old", "new", "message"), BROKEN)
-def test_what_is_not_in_order_is_told_with_what_to_do(pack, capsys, file, old, new, message):
+def test_what_is_not_in_order_is_reported_with_what_to_do(pack, capsys, file, old, new, message):
     edit(pack / file, old, new)
     commit(pack)
     assert release.check_release(pack) == 1

@@ -129,7 +129,7 @@ def test_spans_point_into_the_prompt_as_typed():
         ("a dog <<c>c>", "leaves another marker"),
     ],
 )
-def test_mistakes_are_told(prompt, message):
+def test_mistakes_are_refused(prompt, message):
     with pytest.raises(CraftError, match=message):
         parse(prompt)
 

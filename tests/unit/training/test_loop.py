@@ -213,7 +213,7 @@ def test_a_pace_that_cannot_be_run_is_refused(wrong):
         Pace(**{"steps": 5, "rate": 1.0, **wrong})
 
 
-def test_the_file_tells_how_it_was_trained(tmp_path):
+def test_the_file_says_how_it_was_trained(tmp_path):
     training = make()
     training.run()
     written(training, tmp_path, "lora")

@@ -1,4 +1,4 @@
-"""B4M: frozen halves that never meet, halves that learn alone, and the fusion of two of them."""
+"""B4M: frozen halves that act on separate ranks, halves that learn alone, and the fusion of two."""
 
 from __future__ import annotations
 
