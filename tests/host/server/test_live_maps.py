@@ -76,7 +76,7 @@ def prompt(ends=("sampler",), **nodes: dict[str, Any]) -> dict[str, dict[str, An
 
 @dataclass
 class Run:
-    """A prompt that ran: what the server sent the page for our nodes, in order, and what it saved."""
+    """A prompt that ran: what the server sent for our nodes, in order, and what it saved."""
 
     sent: list[tuple[str, list[dict[str, str]]]] = field(default_factory=list)
     outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
