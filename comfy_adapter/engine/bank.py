@@ -15,7 +15,7 @@ from ...craft_core.types import Bank, Factors, LayerUpdate
 
 
 @dataclass(frozen=True)
-class Slot:
+class BranchColumns:
     """One branch's factors inside a stacked layer: columns [start, start + rank) belong to it."""
 
     branch: int
@@ -32,7 +32,7 @@ class Group:
     """
 
     name: str
-    slots: tuple[Slot, ...]
+    slots: tuple[BranchColumns, ...]
     rows: tuple[int, int] | None
 
 
@@ -108,10 +108,10 @@ class BankModule(nn.Module):
         return self.dtype
 
 
-def _slots(members: list[tuple[int, Factors]]) -> tuple[Slot, ...]:
+def _slots(members: list[tuple[int, Factors]]) -> tuple[BranchColumns, ...]:
     slots, start = [], 0
     for branch, factors in members:
-        slots.append(Slot(branch, start, factors.rank, factors.scale))
+        slots.append(BranchColumns(branch, start, factors.rank, factors.scale))
         start += factors.rank
     return tuple(slots)
 

@@ -10,7 +10,7 @@ import comfy.lora
 from torch import nn
 
 from ...craft_core.lora.keys import kohya_name
-from ...craft_core.types import Target
+from ...craft_core.types import LayerTarget
 
 PREFIX = "diffusion_model."
 _RUN_ORDER = ("attn1", "attn2", "ff")
@@ -55,7 +55,7 @@ def weight_shape(module: Any) -> tuple[int, ...]:
     return (module.out_channels, module.in_channels // module.groups, *module.kernel_size)
 
 
-def host_names(patcher: Any) -> dict[str, Target]:
+def host_names(patcher: Any) -> dict[str, LayerTarget]:
     """Every LoRA name the host itself maps for this model, as targets.
 
     The host knows the names of each DiT family, fused slices included. Slices along the input
@@ -63,7 +63,7 @@ def host_names(patcher: Any) -> dict[str, Target]:
     names of a layer ("diffusion_model.layers.0.attention.to_q" of Z-Image) also count with
     kohya's prefix, as musubi-tuner writes them; the host's loader misses those.
     """
-    names: dict[str, Target] = {}
+    names: dict[str, LayerTarget] = {}
     for name, value in comfy.lora.model_lora_keys_unet(patcher.model, {}).items():
         key, offset = (value, None) if isinstance(value, str) else (value[0], value[1])
         reorders = not isinstance(value, str) and len(value) > 2
@@ -71,7 +71,7 @@ def host_names(patcher: Any) -> dict[str, Target]:
         if not key.endswith(".weight") or reorders or slices_inputs:
             continue
         rows = None if offset is None else (offset[1], offset[2])
-        target = Target(key.removeprefix(PREFIX).removesuffix(".weight"), rows)
+        target = LayerTarget(key.removeprefix(PREFIX).removesuffix(".weight"), rows)
         names[name] = target
         if name.startswith(PREFIX):
             names.setdefault(kohya_name(name.removeprefix(PREFIX)), target)

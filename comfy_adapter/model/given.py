@@ -9,10 +9,10 @@ from typing import Any
 
 import comfy.model_management
 
-from ...craft_core.lora import Layers, Meter
+from ...craft_core.lora import Meter
 from ...craft_core.lora.statistics.pair import Known
-from ...craft_core.routing.plan import Given
-from ...craft_core.types import LayerUpdate, LoraFile
+from ...craft_core.routing.plan import CandidateLora
+from ...craft_core.types import LayerShapes, LayerUpdate, LoraFile
 from ..engine.modules import model_layers
 from .lora_files import BranchFile, branch, require, unknown_text_keys
 
@@ -21,10 +21,10 @@ _KEPT = 32
 _known: OrderedDict[tuple, Known] = OrderedDict()
 
 
-def given(chosen: BranchFile, file: LoraFile, model: Any, clip: Any = None) -> Given:
+def given(chosen: BranchFile, file: LoraFile, model: Any, clip: Any = None) -> CandidateLora:
     """clip: where there is one, to know the keys that it does not have."""
     unknown = unknown_text_keys(clip, file) if clip else ()
-    return Given(
+    return CandidateLora(
         branch(chosen, file),
         chosen.layers,
         (*file.unmatched, *unknown),
@@ -32,7 +32,7 @@ def given(chosen: BranchFile, file: LoraFile, model: Any, clip: Any = None) -> G
     )
 
 
-def _meter(chosen: BranchFile, file: LoraFile, layers: Layers, device: Any) -> Meter:
+def _meter(chosen: BranchFile, file: LoraFile, layers: LayerShapes, device: Any) -> Meter:
     """Strengths and prompts do not enter, so changing them measures nothing anew."""
     key = (*_stamp(chosen), tuple(layers))
     known = _known.setdefault(key, {})

@@ -67,7 +67,7 @@ def lora_stamps(*names: str | None) -> str:
     return "\n".join(found)
 
 
-def read(file: str | BranchFile, model: Any) -> LoraFile:
+def read_branch_file(file: str | BranchFile, model: Any) -> LoraFile:
     """A branch's file, or one of the host's loras folders, against a MODEL's layers and names."""
     return read_lora(require(file), model_layers(model), host_names(model))
 

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from ..errors import CraftError, listed
 from ..tensor_file import Kind, read, save
-from ..types import Factors, LayerUpdate, LoraFile, Target
+from ..types import Factors, LayerShapes, LayerTarget, LayerUpdate, LoraFile
 from .factors import alpha_of, combine, is_plain_float, scale_of
 from .families import family_of, is_text_encoder
 from .formats import KINDS, AdaptedLayer, Parts, RefusedKind, build_update, stem_of
-from .keys import Layers, kohya_name, lora_names
+from .keys import kohya_name, lora_names
 from .peft_config import METADATA_KEY as PEFT_METADATA_KEY
 from .peft_config import read_peft_configs, stated_for
 
@@ -31,7 +31,9 @@ _SCALES_KEY = "craft_exact_scales"  # metadata: stem -> float.hex(), where no al
 
 
 def read_lora(
-    path: str | os.PathLike[str], layers: Layers, extra: Mapping[str, Target] | None = None
+    path: str | os.PathLike[str],
+    layers: LayerShapes,
+    extra: Mapping[str, LayerTarget] | None = None,
 ) -> LoraFile:
     """A LoRA file against a model; layers and extra as in keys.lora_names.
 
@@ -59,8 +61,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def parse_lora(
     state: Mapping[str, Tensor],
     metadata: Mapping[str, str],
-    layers: Layers,
-    extra: Mapping[str, Target] | None = None,
+    layers: LayerShapes,
+    extra: Mapping[str, LayerTarget] | None = None,
 ) -> LoraFile:
     """The tensors of a LoRA file against a model; layers and extra as in keys.lora_names.
 
@@ -103,7 +105,7 @@ def write_lora(
     layers: Mapping[str, LayerUpdate | Sequence[LayerUpdate]],
     text_encoder: Mapping[str, Tensor] | None = None,
     metadata: Mapping[str, str] | None = None,
-    shapes: Layers | None = None,
+    shapes: LayerShapes | None = None,
     stems: Mapping[str, str] | None = None,
     exclusive: bool = False,
 ) -> None:
@@ -150,10 +152,10 @@ def write_lora(
 
 
 def _by_target(
-    state: Mapping[str, Tensor], names: Mapping[str, Target]
-) -> tuple[dict[Target, Parts], list[str]]:
+    state: Mapping[str, Tensor], names: Mapping[str, LayerTarget]
+) -> tuple[dict[LayerTarget, Parts], list[str]]:
     """The tensors of every layer the file adapts, and the keys that adapt none."""
-    groups: dict[Target, dict[str, tuple[str, Tensor]]] = {}
+    groups: dict[LayerTarget, dict[str, tuple[str, Tensor]]] = {}
     rest: list[str] = []
     for key, tensor in state.items():
         split = KINDS.split(key)
@@ -209,7 +211,7 @@ def _check_kinds(keys: Iterable[str]) -> None:
         )
 
 
-def _check_endings(keys: Iterable[str], names: Mapping[str, Target]) -> None:
+def _check_endings(keys: Iterable[str], names: Mapping[str, LayerTarget]) -> None:
     """CraftError if a key belongs to a layer of the model but its ending is unknown."""
     strange = [key for key in keys if KINDS.split(key) is None and _starts_with_stem(key, names)]
     if strange:
@@ -220,13 +222,13 @@ def _check_endings(keys: Iterable[str], names: Mapping[str, Target]) -> None:
         )
 
 
-def _starts_with_stem(key: str, names: Mapping[str, Target]) -> bool:
+def _starts_with_stem(key: str, names: Mapping[str, LayerTarget]) -> bool:
     dots = (index for index, letter in enumerate(key) if letter == ".")
     return any(key[:index] in names for index in dots)
 
 
 def _nothing_matched(
-    keys: Sequence[str], text_encoder: bool, family: str | None, layers: Layers
+    keys: Sequence[str], text_encoder: bool, family: str | None, layers: LayerShapes
 ) -> CraftError:
     if not keys:
         held = "only text-encoder weights" if text_encoder else "no tensors"
@@ -267,7 +269,7 @@ def _exact(update: LayerUpdate, scale: float | None) -> LayerUpdate:
 
 
 def _whole(
-    module: str, updates: LayerUpdate | Sequence[LayerUpdate], shapes: Layers | None
+    module: str, updates: LayerUpdate | Sequence[LayerUpdate], shapes: LayerShapes | None
 ) -> Factors:
     updates = (updates,) if isinstance(updates, LayerUpdate) else tuple(updates)
     shape = (shapes or {}).get(module)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CraftError, listed
-from ..types import Factors, LayerUpdate, LoraFile, Target
+from ..types import Factors, LayerTarget, LayerUpdate, LoraFile
 from .factors import alpha_of, combine, rounded, scale_of
 from .formats import KINDS, AdaptedLayer, build_update, shape_of
 from .peft_config import read_peft_configs, stated_for
@@ -66,7 +66,7 @@ def merge_text_encoders(
             shape = shape_of(parts)
             if set(parts) == {"alpha"}:  # a scale of nothing
                 continue
-            layer = AdaptedLayer(Target(stem), shape or (0, 0))
+            layer = AdaptedLayer(LayerTarget(stem), shape or (0, 0))
             update, _ = build_update(parts, layer, stated_for(configs, stem))
             updates.setdefault(name, []).append(replace(update, scale=update.scale * strength))
     tensors: dict[str, Tensor] = {}

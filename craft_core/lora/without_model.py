@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ..errors import CraftError, listed
-from ..types import LoraFile, Target
+from ..types import LayerTarget, LoraFile
 from .families import CLASSES, family_of, is_text_encoder
 from .formats import KINDS, incomplete, shape_of, stem_of
 from .keys import LDM_OUTER, LDM_RESNET
@@ -65,10 +65,10 @@ def read_together(states: Sequence[State], *, whole: bool = True) -> Unplaced:
     shapes: dict[str, tuple[int, ...]] = {}
     stems: dict[str, str] = {}
     owner: dict[str, str] = {}
-    names: list[dict[str, Target]] = []
+    names: list[dict[str, LayerTarget]] = []
     halves: list[set[str]] = [set() for _ in states]
     for number, (name, state, _) in enumerate(states):
-        own: dict[str, Target] = {}
+        own: dict[str, LayerTarget] = {}
         for stem, parts in stems_of(state, text_encoder=False).items():
             shape = shape_of(parts)
             plain = plain_name(stem)
@@ -78,7 +78,7 @@ def read_together(states: Sequence[State], *, whole: bool = True) -> Unplaced:
                     raise CraftError(f"{name}: {half.given}", half.possible, half.action)
                 halves[number] |= {key for key, _ in parts.values()}
                 continue
-            own[stem] = Target(plain)
+            own[stem] = LayerTarget(plain)
             known = shapes.get(plain, shape)
             if not _same(known, shape):
                 raise CraftError(
@@ -100,7 +100,10 @@ def read_together(states: Sequence[State], *, whole: bool = True) -> Unplaced:
 
 
 def _parsed(
-    one: State, shapes: Mapping[str, tuple[int, ...]], own: Mapping[str, Target], half: set[str]
+    one: State,
+    shapes: Mapping[str, tuple[int, ...]],
+    own: Mapping[str, LayerTarget],
+    half: set[str],
 ) -> LoraFile:
     """own: the file's stems. half: keys of layers that lack a part, which match nothing."""
     name, state, metadata = one
@@ -143,7 +146,7 @@ def _check_families(states: Sequence[State]) -> None:
         )
 
 
-def _check_meeting(states: Sequence[State], names: Sequence[Mapping[str, Target]]) -> None:
+def _check_meeting(states: Sequence[State], names: Sequence[Mapping[str, LayerTarget]]) -> None:
     """CraftError where a file shares no layer with the others and no name tells their family."""
     placed = [
         (name, {target.module for target in own.values()}, _family(state))

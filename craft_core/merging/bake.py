@@ -17,12 +17,11 @@ from torch import Tensor
 
 from ..errors import CraftError
 from ..lora.factors import combine, rounded
-from ..lora.keys import Layers
 from ..registry import Method
 from ..time import Moment
-from ..types import Bank, Branch, Factors, Gates, LayerUpdate
+from ..types import Bank, Branch, Factors, Gates, LayerShapes, LayerUpdate
 from .methods import Updates
-from .truncate import distance, size, truncate
+from .truncate import delta_norm, distance, truncate
 
 _Kind = TypeVar("_Kind", bound=LayerUpdate)
 
@@ -68,7 +67,7 @@ class Totals:
 
 def bake_merge(
     branches: Sequence[Branch],
-    layers: Layers,
+    layers: LayerShapes,
     method: Method,
     knobs: Mapping[str, Any],
     writing: Writing,
@@ -93,7 +92,7 @@ def bake_merge(
 
 
 def bake_gates(
-    bank: Bank, gates: Gates, moment: Moment, layers: Layers, writing: Writing
+    bank: Bank, gates: Gates, moment: Moment, layers: LayerShapes, writing: Writing
 ) -> Iterator[Baked | None]:
     """A run-time method at one moment, in the bank's order; None for a layer that is off.
 
@@ -161,7 +160,7 @@ def _stored(
     path: str, update: Tensor | Factors, shape: Sequence[int], writing: Writing
 ) -> Baked | None:
     """The update as the file will hold it; None for an update of zeros."""
-    whole = size(update)
+    whole = delta_norm(update)
     if whole == 0.0:
         return None
     if isinstance(update, Factors) and (not writing.rank or update.rank <= writing.rank):

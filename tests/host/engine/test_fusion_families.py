@@ -21,10 +21,10 @@ import tiny
 import torch
 from craft_lora_pack.comfy_adapter.engine import engine
 from craft_lora_pack.comfy_adapter.engine.bank import BankModule
-from craft_lora_pack.comfy_adapter.engine.hooks import Call, LayerHook, Run
+from craft_lora_pack.comfy_adapter.engine.hooks import GatedChunks, LayerHook, ModelCall
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile
-from craft_lora_pack.comfy_adapter.use.router import Request, route
+from craft_lora_pack.comfy_adapter.use.router import RouterRequest, route
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.fusion.compose import compose
@@ -207,7 +207,7 @@ def routed(name, method, schedule="none", branches=(0, 1, 2), strengths=STRENGTH
         else BranchFile(f"{name}_{j}.safetensors", ROLES[j], strengths[j])
         for j in branches
     )
-    request = Request(
+    request = RouterRequest(
         prompt=PROMPT,
         branches=chosen,
         layer_sets=f"content: {family.content}\nstyle: {family.style}",
@@ -366,7 +366,10 @@ def test_experts_whose_rows_nobody_can_tell_apart_are_an_error():
     factors = Factors(torch.randn(2, 6), torch.randn(4, 2))
     bank = Bank.of([Branch("a", "content", {"ff.experts.0": (factors,)})], ["ff.experts.0"])
     layer, x = torch.nn.Linear(6, 4), torch.randn(10, 6)
-    symmetric, asymmetric = Call(2, [Run(0, 2, [[1.0]])]), Call(2, [Run(0, 1, [[1.0]])])
+    symmetric, asymmetric = (
+        ModelCall(2, [GatedChunks(0, 2, [[1.0]])]),
+        ModelCall(2, [GatedChunks(0, 1, [[1.0]])]),
+    )
     module = BankModule(bank, torch.float32)
     with torch.no_grad():
         y = LayerHook(0, bank.layers[0], module, symmetric)(layer, (x,), {}, layer(x))

@@ -20,7 +20,7 @@ from craft_lora_pack.comfy_adapter.draw.run_map import viewer_of
 from craft_lora_pack.comfy_adapter.engine.engine import recorded, set_asymmetric
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_sample
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile
-from craft_lora_pack.comfy_adapter.use.router import Request, route
+from craft_lora_pack.comfy_adapter.use.router import RouterRequest, route
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.time import Moment
 from craft_lora_pack.nodes.acfg import ACFGKSampler
@@ -42,7 +42,7 @@ def routed(world, prompt=PROMPT):
         small_branch(small.CONTENT, "content"),
         small_branch(small.STYLE, "style"),
     )
-    request = Request(prompt, branches, "all", {"method": "craft"}, Schedule("linear"))
+    request = RouterRequest(prompt, branches, "all", {"method": "craft"}, Schedule("linear"))
     with torch.inference_mode():
         return route(world.model, world.clip, request)
 
@@ -87,7 +87,7 @@ def test_two_routers_in_a_row_have_a_record_each(world):
     first = routed(world)
     branch = (small_branch(small.STYLE, "style"),)
     with torch.inference_mode():
-        request = Request(PROMPT, branch, "all", {"method": "direct"})
+        request = RouterRequest(PROMPT, branch, "all", {"method": "direct"})
         second = route(first.model, world.clip, request)
     one, other = record_of(world, second)
     assert one.roles == ("content", "style") and other.roles == ("style",)

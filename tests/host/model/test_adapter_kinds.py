@@ -17,9 +17,9 @@ from adapter_samples import HOST_DROPS, SAMPLES, whole_file
 from craft_lora_pack.comfy_adapter.engine import engine
 from craft_lora_pack.comfy_adapter.engine.modules import host_names, model_layers
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
-from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read
-from craft_lora_pack.comfy_adapter.use.fuse_file import FuseRequest, fuse
-from craft_lora_pack.comfy_adapter.use.router import Request, planned
+from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read_branch_file
+from craft_lora_pack.comfy_adapter.use.fuse_file import FuseRequest, fuse_branches
+from craft_lora_pack.comfy_adapter.use.router import RouterRequest, planned
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.fusion.compose import compose
@@ -177,8 +177,8 @@ def test_every_method_takes_it_and_auto_too(placed):
     model, _ = placed
     for method in FUSION:
         for sets in ("auto", "all") if method.traits.layer_sets else ("all",):
-            request = Request("<c>a</c> <s>b</s>", BRANCHES, sets, {"method": method.key})
-            files = [read(one, model) for one in BRANCHES]
+            request = RouterRequest("<c>a</c> <s>b</s>", BRANCHES, sets, {"method": method.key})
+            files = [read_branch_file(one, model) for one in BRANCHES]
             made = planned(model, request, parse(request.prompt), files)
             ours = engine.attach(model, made.bank, compose(made.gates, made.bank))
             assert torch.isfinite(symmetric(ours)).all()
@@ -189,7 +189,7 @@ def test_a_file_fused_of_it_is_the_routed_model(placed):
     model, states = placed
     strengths = [one.strength for one in BRANCHES]
     request = FuseRequest(BRANCHES, "all", {"method": "direct"}, rank=4096, save_as="fp32")
-    result = fuse(model, request, lambda done, total: None)
+    result = fuse_branches(model, request, lambda done, total: None)
     assert "relative error" in result.report
     alone = {kohya_name(path): one for path, one in result.layers.items()}
     stored = {
@@ -209,7 +209,7 @@ def test_a_file_fused_of_it_is_the_routed_model(placed):
 def test_every_weight_merge_takes_it(placed, method):
     model, _ = placed
     request = FuseRequest(BRANCHES, "all", {"method": method}, rank=8, save_as="fp32")
-    result = fuse(model, request, lambda done, total: None)
+    result = fuse_branches(model, request, lambda done, total: None)
     assert set(result.layers) == set(model_layers(model))
     assert max(one.rank for one in result.layers.values()) <= 8
 
@@ -226,7 +226,7 @@ def test_a_rank_of_zero_is_refused_where_an_update_has_full_rank(folder):
         safetensors.torch.save_file(made.named(kohya_name(path)), folder / only[0].name)
         if name == "full":
             with pytest.raises(CraftError, match=f"{path} in of a kind.safetensors has full rank"):
-                fuse(model, request, lambda done, total: None)
+                fuse_branches(model, request, lambda done, total: None)
             continue
-        (one,) = fuse(model, request, lambda done, total: None).layers.values()
+        (one,) = fuse_branches(model, request, lambda done, total: None).layers.values()
         assert one.rank == 8 and distance(one.delta(), 0.7 * made.delta) <= TOLERANCE

@@ -16,7 +16,7 @@ from launcher.publish.locales import (
     MODULE,
     PAGE,
     PHRASES,
-    Phrases,
+    Translations,
     definitions,
     main_texts,
     message,
@@ -178,7 +178,7 @@ def test_an_input_that_entries_of_a_menu_share_says_what_it_is_in_each():
         "output_name": ["LATENT", "report"],
         "output_tooltips": ["The latent.", "The report."],
     }
-    phrases = Phrases({"seed": "种子", "old": "旧"}, {"Of the draw.": "抽取用。"})
+    phrases = Translations({"seed": "种子", "old": "旧"}, {"Of the draw.": "抽取用。"})
     made = definitions({"N": node}, phrases)["N"]
     assert made["inputs"] == {
         "way": {"name": "way", "tooltip": "How."},

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from craft_lora_pack.client.client import Result
+from craft_lora_pack.client.client import PromptResult
 from craft_lora_pack.client.workflow import read_workflow, to_prompt
 from PIL import Image
 
@@ -36,7 +36,7 @@ class LiveServer:
             self._object_info = self.server.client.object_info()
         return self._object_info
 
-    def run(self, prompt: dict[str, Any]) -> Result:
+    def run(self, prompt: dict[str, Any]) -> PromptResult:
         """Queue an API-format prompt and wait for what it gives."""
         return self.server.client.run(prompt, limit=600)
 
@@ -46,7 +46,7 @@ class LiveServer:
             workflow = read_workflow(workflow)
         return to_prompt(workflow, self.object_info())
 
-    def images(self, result: Result) -> list[np.ndarray]:
+    def images(self, result: PromptResult) -> list[np.ndarray]:
         """The pictures of a run as (height, width, 3) uint8 arrays."""
         contents = [self.server.client.fetch(item) for item in result.files()]
         return [np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) for content in contents]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from craft_lora_pack.comfy_adapter.train.start import train
-from craft_lora_pack.comfy_adapter.train.train import Filled
+from craft_lora_pack.comfy_adapter.train.start import start_training
+from craft_lora_pack.comfy_adapter.train.train import FilledSlots
 from craft_lora_pack.craft_core.training import TRAINING
 
 
@@ -12,25 +12,25 @@ def _pictures(**given):
 
 
 def train_lora(source, learned, prior, role, layer_sets, knobs, how, watch):
-    filled = Filled(
+    filled = FilledSlots(
         _pictures(images=learned, prior=prior), (), {"role": role, "layer_sets": layer_sets}
     )
-    return train(source, TRAINING["lora"], filled, knobs, how, watch)
+    return start_training(source, TRAINING["lora"], filled, knobs, how, watch)
 
 
 def train_half(source, learned, partners, role, layer_sets, knobs, how, watch):
-    filled = Filled(
+    filled = FilledSlots(
         _pictures(images=learned, partners=partners), (), {"role": role, "layer_sets": layer_sets}
     )
-    return train(source, TRAINING["b4m_half"], filled, knobs, how, watch)
+    return start_training(source, TRAINING["b4m_half"], filled, knobs, how, watch)
 
 
 def train_basis(source, content, style, vgg, knobs, how, watch):
-    filled = Filled(_pictures(content=content, style=style), (), {"vgg": vgg})
-    return train(source, TRAINING["basis"], filled, knobs, how, watch)
+    filled = FilledSlots(_pictures(content=content, style=style), (), {"vgg": vgg})
+    return start_training(source, TRAINING["basis"], filled, knobs, how, watch)
 
 
 def train_merge(source, merge, how, watch):
     choices = {"fused_prompt": merge.fused_prompt, "allow_unmatched": merge.allow_unmatched}
-    filled = Filled(merge.pictures, merge.files, choices)
-    return train(source, merge.method, filled, merge.knobs, how, watch)
+    filled = FilledSlots(merge.pictures, merge.files, choices)
+    return start_training(source, merge.method, filled, merge.knobs, how, watch)

@@ -166,7 +166,7 @@ def test_equal_routers_show_the_maps_of_their_own_runs(run):
 
 
 def test_equal_guiders_show_the_maps_of_their_own_runs(run):
-    """The host reuses the output of an equal node elsewhere in the graph, unless a node forbids it."""
+    """The host reuses the output of an equal node elsewhere, unless the node forbids it."""
     run(prompt(router=router(), **guided(seed=2)))
     nodes = guided(seed=3)
     nodes["moved"] = nodes.pop("guider")

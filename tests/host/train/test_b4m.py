@@ -10,8 +10,8 @@ import pytest
 import torch
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile
 from craft_lora_pack.comfy_adapter.train.merge import Merge
-from craft_lora_pack.comfy_adapter.train.train import Captioned, How, Source
-from craft_lora_pack.comfy_adapter.use.router import Request, route
+from craft_lora_pack.comfy_adapter.train.train import Captioned, How, ModelParts
+from craft_lora_pack.comfy_adapter.use.router import RouterRequest, route
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.training import LEARNED, TRAINING
 from craft_lora_pack.nodes.b4m import TrainB4M
@@ -38,7 +38,7 @@ def learn(world, role, name, how=None, **knobs):
     other = "style" if role == "content" else "content"
     with torch.inference_mode():
         return train_half(
-            Source(world.model, world.clip, world.vae), Captioned([image()], [WORDS[role]]),
+            ModelParts(world.model, world.clip, world.vae), Captioned([image()], [WORDS[role]]),
             Captioned([image(1), image(2)], [WORDS[other], "a tree"]), role, "all",
             {**HALF, **knobs}, how or How(name), lambda training: None,
         )  # fmt: skip
@@ -56,7 +56,7 @@ def made(world, files, name, **knobs):
     pictures = {role: Captioned([image()], [words]) for role, words in WORDS.items()}
     merge = Merge(chosen, pictures, "", method, method.knobs(knobs))
     with torch.inference_mode():
-        source = Source(world.model, world.clip, world.vae)
+        source = ModelParts(world.model, world.clip, world.vae)
         return train_merge(source, merge, How(name), lambda training: None)
 
 
@@ -73,7 +73,9 @@ def by_host(world, name):
 
 
 def by_router(world, name):
-    request = Request("a cat", (BranchFile(name, "content", 1.0),), "all", {"method": "direct"})
+    request = RouterRequest(
+        "a cat", (BranchFile(name, "content", 1.0),), "all", {"method": "direct"}
+    )
     return route(world.model, world.clip, request).model
 
 

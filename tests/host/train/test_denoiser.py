@@ -14,7 +14,7 @@ import tiny
 import torch
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.comfy_adapter.model.basis import apply_basis
-from craft_lora_pack.comfy_adapter.train.denoiser import opened
+from craft_lora_pack.comfy_adapter.train.denoiser import open_denoiser
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.projection import (
     Basis,
@@ -55,7 +55,7 @@ def test_a_row_is_denoised_as_the_host_does_it(family, checkpointing):
     model = FAMILIES[family]()
     x, sigma = noisy()
     conditions = [tiny.conditioning(1), tiny.conditioning(2)]
-    with opened(model, None, "fp32", checkpointing) as denoiser:
+    with open_denoiser(model, None, "fp32", checkpointing) as denoiser:
         found = denoiser.denoise(x, sigma, conditions)
     for i, condition in enumerate(conditions):
         with torch.no_grad():
@@ -67,7 +67,7 @@ def test_rows_of_different_prompt_lengths_do_not_touch_each_other():
     model = tiny.sd15()
     x, sigma = noisy()
     long, short = tiny.conditioning(1, tokens=9), tiny.conditioning(2, tokens=4)
-    with opened(model, None, "fp32") as denoiser:
+    with open_denoiser(model, None, "fp32") as denoiser:
         together = denoiser.denoise(x, sigma, [long, short])
         alone = denoiser.denoise(x[1:], sigma[1:], [short])
     torch.testing.assert_close(together[1:], alone)
@@ -82,7 +82,7 @@ def test_the_weighted_error_of_denoised_is_the_error_of_the_networks_own_output(
     model.model.model_sampling = comfy.model_base.model_sampling(config, chosen)
     latent, noise = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
     sigma = torch.tensor([0.3, 0.8])
-    with opened(model, None, "fp32") as denoiser:
+    with open_denoiser(model, None, "fp32") as denoiser:
         x = denoiser.noised(latent, noise, sigma)
         sampling = denoiser._model.model_sampling
         output = torch.randn(2, 4, 8, 8)
@@ -115,7 +115,7 @@ def test_checkpointing_changes_no_gradient(make, channels):
     sigma, conditions = torch.tensor([0.7, 0.3]), [tiny.conditioning(1), tiny.conditioning(2)]
     gradients = []
     for checkpointing in (False, True):
-        with opened(make(), None, "fp32", checkpointing) as denoiser:
+        with open_denoiser(make(), None, "fp32", checkpointing) as denoiser:
             factors = {
                 path: Factors(
                     torch.full((1, *shape[1:]), 0.01, requires_grad=True),
@@ -139,7 +139,7 @@ def test_the_gradient_through_a_dit_is_that_of_finite_differences(checkpointing)
     x = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(5))
     sigma, conditions = torch.tensor([0.7]), [tiny.conditioning(1)]
     generator = torch.Generator().manual_seed(1)
-    with opened(tiny.flux(), None, "fp32", checkpointing) as denoiser:
+    with open_denoiser(tiny.flux(), None, "fp32", checkpointing) as denoiser:
         path = "double_blocks.0.img_attn.proj"
         shape = denoiser.layers[path]
         down = 0.1 * torch.randn(1, shape[1], generator=generator)
@@ -165,7 +165,7 @@ def test_no_private_copy_outlives_its_training():
     gc.collect()
     gc.disable()  # a copy held by a reference cycle would stay until the garbage collector runs
     try:
-        with opened(tiny.sd15()) as denoiser:
+        with open_denoiser(tiny.sd15()) as denoiser:
             alive = [weakref.ref(m) for m in denoiser._model.diffusion_model.modules()]
         del denoiser
         assert not [one for one in alive if one() is not None]
@@ -185,9 +185,9 @@ def test_projecting_in_training_is_the_backbone_that_the_loader_makes(side):
     conditions = [tiny.conditioning(1), tiny.conditioning(2)]
     basis = Basis({p: LayerBasis(one, None) for p, one in q.items()}, side)
     limited = apply_basis(model, basis, "content")
-    with opened(model, None, "fp32") as denoiser, denoiser.edited(projections(q, side)):
+    with open_denoiser(model, None, "fp32") as denoiser, denoiser.edited(projections(q, side)):
         edited = denoiser.denoise(x, sigma, conditions)
-    with opened(limited, None, "fp32") as denoiser:
+    with open_denoiser(limited, None, "fp32") as denoiser:
         patched = denoiser.denoise(x, sigma, conditions)
         path = next(iter(q))
         own = denoiser._model.diffusion_model.get_submodule(path).weight
@@ -203,7 +203,7 @@ def test_a_training_leaves_the_users_model_as_it_was(make):
     network = model.model.diffusion_model
     before = {name: value.clone() for name, value in network.state_dict().items()}
     forwards = {name: module.__dict__.get("forward") for name, module in network.named_modules()}
-    with torch.inference_mode(), pytest.raises(ZeroDivisionError), opened(model) as denoiser:
+    with torch.inference_mode(), pytest.raises(ZeroDivisionError), open_denoiser(model) as denoiser:
         assert denoiser._model is not model.model
         assert all(not p.is_inference() for p in denoiser._model.diffusion_model.parameters())
         with denoiser.edited({next(iter(denoiser.layers)): lambda call: call.output}):
@@ -218,7 +218,7 @@ def test_a_model_loaded_under_inference_mode_still_trains():
     with torch.inference_mode():
         model = tiny.sd15()
         x, sigma = noisy(1)
-        with opened(model, None, "bf16") as denoiser:
+        with open_denoiser(model, None, "bf16") as denoiser:
             path = "input_blocks.1.1.proj_in"
             shape = denoiser.layers[path]
             up = torch.zeros(shape[0], 1, requires_grad=True)
@@ -229,7 +229,7 @@ def test_a_model_loaded_under_inference_mode_still_trains():
 
 
 def test_decoding_without_a_vae_says_what_to_do():
-    with opened(tiny.sd15()) as denoiser, pytest.raises(CraftError, match="VAE"):
+    with open_denoiser(tiny.sd15()) as denoiser, pytest.raises(CraftError, match="VAE"):
         denoiser.decode(torch.zeros(1, 4, 8, 8))
 
 
@@ -238,7 +238,7 @@ def test_decoding_lets_gradients_through():
 
     with torch.inference_mode():
         vae = tiny_vae()
-        with opened(tiny.sd15(), vae) as denoiser:
+        with open_denoiser(tiny.sd15(), vae) as denoiser:
             latent = torch.zeros(1, 4, 8, 8, requires_grad=True)
             picture = denoiser.decode(latent)
             assert picture.shape == (1, 3, 64, 64)

@@ -15,7 +15,7 @@ import safetensors.torch
 import small_world_models as small
 import torch
 from craft_lora_pack.comfy_adapter.model import expert_encoder as adapter
-from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read
+from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read_branch_file
 from craft_lora_pack.craft_core.encoder import ExpertEncoder, read_encoder, write_encoder
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
@@ -70,7 +70,7 @@ def sample(model, positive, negative, steps=3):
 
 
 def factors(file, world):
-    return read(file.name, world.model).layers
+    return read_branch_file(file.name, world.model).layers
 
 
 def layers_of(world):

@@ -18,14 +18,21 @@ import tiny
 import torch
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.comfy_adapter.model.expert_encoder import lora_hash
-from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read
-from craft_lora_pack.comfy_adapter.train.denoiser import opened
+from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read_branch_file
+from craft_lora_pack.comfy_adapter.train.denoiser import open_denoiser
 from craft_lora_pack.comfy_adapter.train.merge import Merge, dominated
-from craft_lora_pack.comfy_adapter.train.run import target
-from craft_lora_pack.comfy_adapter.train.train import Captioned, How, Source
+from craft_lora_pack.comfy_adapter.train.run import save_place
+from craft_lora_pack.comfy_adapter.train.train import Captioned, How, ModelParts
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.lora import write_lora
-from craft_lora_pack.craft_core.training import LEARNED, Dataset, Example, Merging, Part, Prompt
+from craft_lora_pack.craft_core.training import (
+    LEARNED,
+    Dataset,
+    Example,
+    MergePart,
+    Merging,
+    Prompt,
+)
 from craft_lora_pack.craft_core.training.merges.duo_lora import masked_edits
 from craft_lora_pack.craft_core.types import ROLES, Branch
 from craft_lora_pack.nodes.learn_merge import LearnMerge
@@ -45,7 +52,7 @@ def world(tmp_path_factory):
     with torch.inference_mode():
         loaded = small.load()
     for name, whole in ((CONTENT, small.CONTENT), (STYLE, small.STYLE)):
-        layers = read(whole, loaded.model).layers
+        layers = read_branch_file(whole, loaded.model).layers
         write_lora(root / name, {path: layers[path] for path in list(layers)[::5]})
     folder_paths.add_model_folder_path("loras", str(root))
     yield loaded
@@ -83,7 +90,7 @@ def learn(
     merge = Merge(files, pictures, fused, LEARNED[method], given, allow_unmatched)
     how = how or How(name, precision="fp32", checkpointing=False)
     with torch.inference_mode():  # as the host runs its nodes
-        return train_merge(Source(world.model, world.clip, world.vae), merge, how, watch)
+        return train_merge(ModelParts(world.model, world.clip, world.vae), merge, how, watch)
 
 
 def same(one, other):
@@ -100,7 +107,7 @@ def edits_of(recipe):
 
 def denoised(model, world, edits=None):
     x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(5))
-    with torch.inference_mode(False), opened(model, None, "fp32", False) as denoiser:
+    with torch.inference_mode(False), open_denoiser(model, None, "fp32", False) as denoiser:
         condition = [[t.detach().clone(), dict(rest)] for t, rest in world.encode("a sks animal")]
         condition = [[t, {k: v.clone() if torch.is_tensor(v) else v for k, v in rest.items()}]
                      for t, rest in condition]  # fmt: skip
@@ -165,12 +172,12 @@ def test_an_interrupt_leaves_a_loadable_result_that_goes_on_to_the_same_bytes(wo
 
     name = f"merge/stopped_{method}"
     whole = learn(world, name + "_whole", method, steps=4)
-    place = target(name, "loras", method)
+    place = save_place(name, "loras", method)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         learn(world, name, method, watch=stop, steps=4)
     with safetensors.safe_open(place.path, framework="pt") as file:
         assert file.metadata()["steps_done"] == "2"
-    assert read(place.name, world.model).layers
+    assert read_branch_file(place.name, world.model).layers
     how = How(name, resume=True, precision="fp32", checkpointing=False)
     resumed = learn(world, name, method, how=how, steps=4)
     assert same(resumed, whole) and "2 of them resumed" in resumed.report
@@ -199,7 +206,7 @@ def test_pictures_are_dealt_to_the_content_loras_in_order(world, folder):
 
 
 def layers_of(name, world):
-    return read(name, world.model).layers
+    return read_branch_file(name, world.model).layers
 
 
 def test_text_encoder_parts_are_heard_and_saved(world, folder):
@@ -216,14 +223,14 @@ def test_text_encoder_parts_are_heard_and_saved(world, folder):
         learn(world, "merge/text", "zip_lora", files=files, steps=1) for files in (spoken, FILES)
     ]
     assert losses[0].losses != losses[1].losses
-    saved = read(losses[0].name, world.model).text_encoder
+    saved = read_branch_file(losses[0].name, world.model).text_encoder
     names = comfy.lora.model_lora_keys_clip(world.clip.cond_stage_model, {})
     ((_, patch),) = comfy.lora.load_lora(dict(saved), names).items()
     up, down, alpha = patch.weights[:3]
     found = (alpha / down.shape[0] if alpha is not None else 1.0) * up @ down
     wanted = 0.9 * lora[f"{stem}.lora_up.weight"] @ lora[f"{stem}.lora_down.weight"]
     torch.testing.assert_close(found, wanted)
-    assert not read(losses[1].name, world.model).text_encoder
+    assert not read_branch_file(losses[1].name, world.model).text_encoder
 
 
 def spoken(folder, **parts):
@@ -263,7 +270,7 @@ def test_text_encoder_keys_that_match_nothing_are_an_error_or_left_out(world, fo
         learn(world, "merge/foreign", files=files)
     trained = learn(world, "merge/foreign", files=files, allow_unmatched=True, steps=1)
     assert f"Matches nothing: foreign.safetensors: 2 keys ({stem}" in trained.report
-    assert not read(trained.name, world.model).text_encoder
+    assert not read_branch_file(trained.name, world.model).text_encoder
 
 
 def test_the_model_and_the_files_stay_as_they_are(world):
@@ -281,7 +288,7 @@ def test_a_loss_that_is_not_finite_is_an_error_and_saves_nothing(world, method):
     files = tuple(BranchFile(file.name, file.role, 1e30) for file in FILES)
     with pytest.raises(CraftError, match="not finite"):
         learn(world, f"merge/broken_{method}", method, files=files)
-    assert not target(f"merge/broken_{method}", "loras", method).state.exists()
+    assert not save_place(f"merge/broken_{method}", "loras", method).state.exists()
 
 
 @pytest.mark.parametrize(
@@ -342,12 +349,12 @@ def test_a_fused_layer_of_a_dit_is_merged_from_slices_and_whole(folder, method):
     safetensors.torch.save_file(state, folder / "slices.safetensors")
     whole = tiny.random_lora({path: model_layers(model)[path]}, 3, 1)
     safetensors.torch.save_file(whole, folder / "whole.safetensors")
-    files = [read(f"{name}.safetensors", model) for name in ("slices", "whole")]
+    files = [read_branch_file(f"{name}.safetensors", model) for name in ("slices", "whole")]
     assert [one.rows for one in files[0].layers[path]] == [(0, 64), (128, 64)]
-    with torch.inference_mode(False), opened(model, None, "fp32") as denoiser:
+    with torch.inference_mode(False), open_denoiser(model, None, "fp32") as denoiser:
         example = Example(torch.randn(16, 8, 8, generator=generator), tiny.conditioning(1))
         parts = tuple(
-            Part(Branch(role, role, file.layers), Dataset((example,)))
+            MergePart(Branch(role, role, file.layers), Dataset((example,)))
             for role, file in zip(ROLES, files, strict=True)
         )
         fused = (Prompt("fused", tiny.conditioning(2)),)
@@ -355,7 +362,7 @@ def test_a_fused_layer_of_a_dit_is_merged_from_slices_and_whole(folder, method):
         training = LEARNED[method].function(denoiser, Merging(parts, fused), **knobs)
         training.run()
         training.write(folder / "merged.safetensors")
-    (merged,) = read("merged.safetensors", model).layers[path]
+    (merged,) = read_branch_file("merged.safetensors", model).layers[path]
     direct = files[1].layers[path][0].delta()
     for one in files[0].layers[path]:
         start, length = one.rows

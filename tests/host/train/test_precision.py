@@ -15,10 +15,10 @@ import pytest
 import tiny
 import torch
 from craft_lora_pack.comfy_adapter.train import precision
-from craft_lora_pack.comfy_adapter.train.denoiser import opened
+from craft_lora_pack.comfy_adapter.train.denoiser import open_denoiser
 from craft_lora_pack.comfy_adapter.train.precision import AUTO, PRECISIONS, decide
-from craft_lora_pack.comfy_adapter.train.run import PageWatch, target
-from craft_lora_pack.comfy_adapter.train.train import Captioned, How, Source
+from craft_lora_pack.comfy_adapter.train.run import PageWatch, save_place
+from craft_lora_pack.comfy_adapter.train.train import Captioned, How, ModelParts
 from craft_lora_pack.craft_core.training import TRAINING
 from craft_lora_pack.craft_core.training.loop import state_metadata
 from craft_lora_pack.craft_core.training.recipes.lora import branch_edit
@@ -109,7 +109,7 @@ class Products(TorchDispatchMode):
 
 
 def products_of_a_step(model, setting: str) -> set[torch.dtype]:
-    with opened(model, None, setting) as denoiser, Products() as products:
+    with open_denoiser(model, None, setting) as denoiser, Products() as products:
         path = "input_blocks.1.1.proj_in"
         shape = denoiser.layers[path]
         up = torch.zeros(shape[0], 1, requires_grad=True)
@@ -192,14 +192,14 @@ def learn(world, name, setting, resume=False, watch=lambda training: None, steps
     images = [torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))]
     with torch.inference_mode():
         return train_lora(
-            Source(world.model, world.clip, world.vae), Captioned(images, ["a sks cat"]), None,
+            ModelParts(world.model, world.clip, world.vae), Captioned(images, ["a sks cat"]), None,
             "content", "b-lora", knobs, How(name, resume, setting), watch,
         )  # fmt: skip
 
 
 def test_a_stopped_training_goes_on_under_auto_in_what_it_began_in_to_the_same_bytes(world):
     whole = learn(world, "precision/whole", "fp32")
-    place = target("precision/stopped", "loras", "content")
+    place = save_place("precision/stopped", "loras", "content")
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         learn(world, "precision/stopped", "fp32", watch=stop_after_the_first)
     assert state_metadata(place.state)["precision"] == "fp32"
@@ -214,7 +214,7 @@ def test_a_stopped_training_goes_on_under_auto_in_what_it_began_in_to_the_same_b
 def test_a_state_that_does_not_tell_its_precision_goes_on_as_the_device_decides(world, stored):
     name = f"precision/older{stored}"
     learn(world, name, AUTO, steps=1)
-    state = target(name, "loras", "content").state
+    state = save_place(name, "loras", "content").state
     tensors, metadata = comfy.utils.load_torch_file(str(state), return_metadata=True)
     metadata.pop("precision")
     comfy.utils.save_torch_file(

@@ -13,14 +13,20 @@ import torch
 from craft_lora_pack.comfy_adapter import headless
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.comfy_adapter.model.basis import apply_basis, load_basis
-from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read
+from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read_branch_file
 from craft_lora_pack.comfy_adapter.train import basis as basis_reader
-from craft_lora_pack.comfy_adapter.train.data import Encoder, dataset
-from craft_lora_pack.comfy_adapter.train.run import target
-from craft_lora_pack.comfy_adapter.train.train import Captioned, How, Source, identity
-from craft_lora_pack.comfy_adapter.use.router import Request, route
+from craft_lora_pack.comfy_adapter.train.data import ExampleEncoder, dataset
+from craft_lora_pack.comfy_adapter.train.run import save_place
+from craft_lora_pack.comfy_adapter.train.train import Captioned, How, ModelParts, identity
+from craft_lora_pack.comfy_adapter.use.router import RouterRequest, route
 from craft_lora_pack.craft_core.errors import CraftError
-from craft_lora_pack.craft_core.requests import Job, ModelFiles, Picture, Stopped, TrainData
+from craft_lora_pack.craft_core.requests import (
+    ModelFiles,
+    Picture,
+    Stopped,
+    TrainData,
+    TrainingOptions,
+)
 from craft_lora_pack.craft_core.routing.layer_sets import resolve
 from craft_lora_pack.craft_core.training import TRAINING
 from craft_lora_pack.nodes.training import TrainBasis, TrainLoRA
@@ -43,8 +49,8 @@ def world():
         return load()
 
 
-def source(world) -> Source:
-    return Source(world.model, world.clip, world.vae)
+def source(world) -> ModelParts:
+    return ModelParts(world.model, world.clip, world.vae)
 
 
 def image(seed=0, height=64, width=64):
@@ -96,7 +102,7 @@ def test_the_host_loads_every_key_of_a_trained_lora(world):
 
 def test_no_key_lies_outside_the_layer_set(world):
     trained = learn(world, "train/restricted")
-    file = read(trained.name, world.model)
+    file = read_branch_file(trained.name, world.model)
     allowed = resolve(SETS, model_layers(world.model)).content
     assert file.layers.keys() <= allowed and not file.unmatched
     assert any(path.endswith("attn1.to_q") for path in file.layers)
@@ -105,8 +111,8 @@ def test_no_key_lies_outside_the_layer_set(world):
 def test_the_saved_lora_is_the_branch_the_router_reads_and_the_hosts_own_lora(world):
     """Node -> file -> Router (method direct) == the host's LoraLoader with that file."""
     trained = learn(world, "train/equal", learning_rate=0.05, steps=5)
-    request = Request("a cat", (BranchFile(trained.name, "content", 1.0),), "all",
-                      {"method": "direct"})  # fmt: skip
+    request = RouterRequest("a cat", (BranchFile(trained.name, "content", 1.0),), "all",
+                            {"method": "direct"})  # fmt: skip
     with torch.inference_mode():
         routed = route(world.model, world.clip, request).model
         patched = host_nodes.LoraLoader().load_lora(
@@ -140,12 +146,12 @@ def test_an_interrupt_leaves_a_loadable_result_that_goes_on_to_the_same_bytes(wo
     folder = "loras" if teach is learn else "craft_bases"
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         teach(world, name, watch=stop_after(2), steps=4)
-    partial = target(name, folder).path.with_name(f"{name.split('/')[1]}_00001_.safetensors")
+    partial = save_place(name, folder).path.with_name(f"{name.split('/')[1]}_00001_.safetensors")
     with safe_open(partial, framework="pt") as file:
         assert (file.metadata()["steps_done"], file.metadata()["steps_asked"]) == ("2", "4")
     listed = f"train/{partial.name}"
     if teach is learn:
-        assert read(listed, world.model).layers
+        assert read_branch_file(listed, world.model).layers
     else:
         assert load_basis(listed).layers
     resumed = teach(world, name, how=How(name, resume=True), steps=4)
@@ -154,7 +160,7 @@ def test_an_interrupt_leaves_a_loadable_result_that_goes_on_to_the_same_bytes(wo
 
 
 def test_an_interrupt_before_the_first_step_writes_nothing(world):
-    place = target("train/never", "loras")
+    place = save_place("train/never", "loras")
     with torch.inference_mode(), pytest.raises(KeyboardInterrupt):
 
         def watch(training):
@@ -166,7 +172,7 @@ def test_an_interrupt_before_the_first_step_writes_nothing(world):
 
 
 def test_a_loss_that_is_not_finite_writes_nothing(world):
-    place = target("train/nan", "loras")
+    place = save_place("train/nan", "loras")
     with pytest.raises(CraftError, match="not finite|nan"):
         learn(world, "train/nan", learning_rate=1.0, steps=3, watch=_poison)
     assert not place.path.exists() and not place.state.exists()
@@ -246,7 +252,7 @@ def test_bad_input_is_named_and_nothing_is_written(world, changes, message):
     before = set(folder_paths.get_filename_list("loras"))
     with pytest.raises(CraftError, match=message):
         learn(world, "train/refused", **changes)
-    assert not target("train/refused", "loras").path.exists()
+    assert not save_place("train/refused", "loras").path.exists()
     assert set(folder_paths.get_filename_list("loras")) == before
 
 
@@ -255,7 +261,7 @@ def test_a_picture_that_does_not_fit_the_vae_is_an_error_with_the_nearest_size()
 
     with torch.inference_mode(), pytest.raises(CraftError, match="multiples of 8, such as 56 x 64"):
         train_lora(
-            Source(tiny.sd15(), tiny_clip(), tiny_vae()),
+            ModelParts(tiny.sd15(), tiny_clip(), tiny_vae()),
             Captioned([image(0, 70, 60)], ["a cat"]), None, "content", "all", LORA,
             How("train/size"), lambda t: None,
         )  # fmt: skip
@@ -265,18 +271,20 @@ def test_a_checkpoint_without_clip_or_vae_is_an_error(world):
     for missing in ("clip", "vae"):
         parts = {"model": world.model, "clip": world.clip, "vae": world.vae, missing: None}
         with pytest.raises(CraftError, match=f"{missing} is empty"):
-            train_lora(Source(**parts), Captioned([image()], ["a"]), None, "content", "all", LORA,
-                       How("train/parts"), lambda t: None)  # fmt: skip
+            train_lora(
+                ModelParts(**parts), Captioned([image()], ["a"]), None, "content", "all", LORA,
+                How("train/parts"), lambda t: None,
+            )  # fmt: skip
 
 
 def test_a_routed_model_is_refused(world):
     trained = learn(world, "train/routed")
-    request = Request("a cat", (BranchFile(trained.name, "content", 1.0),), "all",
-                      {"method": "direct"})  # fmt: skip
+    request = RouterRequest("a cat", (BranchFile(trained.name, "content", 1.0),), "all",
+                            {"method": "direct"})  # fmt: skip
     with torch.inference_mode():
         routed = route(world.model, world.clip, request).model
     with pytest.raises(CraftError, match="Router"):
-        Source(routed, world.clip, world.vae)
+        ModelParts(routed, world.clip, world.vae)
 
 
 def test_a_limited_model_is_refused_for_a_basis_before_it_trains(world):
@@ -284,7 +292,7 @@ def test_a_limited_model_is_refused_for_a_basis_before_it_trains(world):
         limited = apply_basis(world.model, load_basis(limit(world, "train/once").name))
         with pytest.raises(CraftError, match="already rank-limited"):
             train_basis(
-                Source(limited, world.clip, world.vae), Captioned([image(1)], ["a cat"]),
+                ModelParts(limited, world.clip, world.vae), Captioned([image(1)], ["a cat"]),
                 Captioned([image(2)], ["a house"]), "none", BASIS, How("train/twice"),
                 lambda t: pytest.fail("it trained"),
             )  # fmt: skip
@@ -293,7 +301,7 @@ def test_a_limited_model_is_refused_for_a_basis_before_it_trains(world):
 def test_a_crop_is_another_picture_than_the_one_it_was_cut_from(world):
     whole = image(3)
     with torch.inference_mode():
-        encoder = Encoder(world.model, world.clip, world.vae)
+        encoder = ExampleEncoder(world.model, world.clip, world.vae)
         data = dataset(encoder, [whole, whole[:, :32, :32]], ["a whole", "a crop"])
     assert [one.latent.shape[-1] for one in data.examples] == [64, 32]
 
@@ -315,7 +323,7 @@ def _interrupt(training):
 
 
 def test_a_file_that_came_meanwhile_is_not_overwritten(world):
-    place = target("train/meanwhile", "loras")
+    place = save_place("train/meanwhile", "loras")
 
     def watch(training):
         place.path.write_bytes(b"someone else's")
@@ -328,7 +336,7 @@ def test_ctrl_c_tells_where_the_partial_result_is(world, monkeypatch):
     """Another training took the name meanwhile: its file is not the one that is reported."""
     monkeypatch.setattr(headless, "_source", lambda files: source(world))
     picture = Picture(ROOT / "small_world" / "references" / "content.png", CAPTION)
-    taken = target("train/reported", "loras").path
+    taken = save_place("train/reported", "loras").path
 
     def watch(training):
         taken.write_bytes(b"someone else's")
@@ -339,7 +347,7 @@ def test_ctrl_c_tells_where_the_partial_result_is(world, monkeypatch):
             "lora", {"images": [picture], "prior": []}, (),
             {"role": "content", "layer_sets": SETS},
         )  # fmt: skip
-        headless.train(Job(ModelFiles(), "train/reported"), data, LORA, watch)
+        headless.train(TrainingOptions(ModelFiles(), "train/reported"), data, LORA, watch)
     assert taken.read_bytes() == b"someone else's" and stopped.value.path != taken
     with safe_open(stopped.value.path, framework="pt") as file:
         assert file.metadata()["steps_done"] == "1"
@@ -351,7 +359,7 @@ def test_a_training_resumes_on_its_own_backbone_only(world):
     with torch.inference_mode():
         backbones = [apply_basis(world.model, load_basis(b.name)) for b in (one, two)]
         for step, model in enumerate(backbones):
-            given = Source(model, world.clip, world.vae), Captioned([image()], ["a cat"])
+            given = ModelParts(model, world.clip, world.vae), Captioned([image()], ["a cat"])
             rest = None, "content", SETS, LORA, How("train/on_backbone", resume=bool(step))
             if not step:
                 train_lora(*given, *rest, lambda t: None)

@@ -251,7 +251,7 @@ def amounts(activity):
 
 @pytest.mark.parametrize("clock", ["steps", "model"])
 def test_the_map_of_a_sweep_is_drawn_from_what_ran(world, clock):
-    """An img2img run by the model's clock has the second half of a schedule; the plan shows all of it."""
+    """An img2img run by the model's clock has half of a schedule; the plan shows all of it."""
     schedule = Schedule("linear", clock=clock)
     models, positives, *_ = sweep(world, "direct", schedule=schedule, steps=4)
     sample(models[0], positives[0], world.encode(""), 4, HALF)

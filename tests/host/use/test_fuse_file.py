@@ -27,9 +27,9 @@ from craft_lora_pack.client.errors import RemoteError
 from craft_lora_pack.comfy_adapter import headless
 from craft_lora_pack.comfy_adapter.engine import engine
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
-from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read
-from craft_lora_pack.comfy_adapter.use.fuse_file import METHODS, FuseRequest, fuse
-from craft_lora_pack.comfy_adapter.use.router import Request, planned
+from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read_branch_file
+from craft_lora_pack.comfy_adapter.use.fuse_file import METHODS, FuseRequest, fuse_branches
+from craft_lora_pack.comfy_adapter.use.router import RouterRequest, planned
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.fusion.compose import compose
@@ -72,7 +72,7 @@ def family(request, folder):
 
 def bake(model, method, path=None, watch=lambda done, total: None, **changes):
     settings = {"save_as": "fp32", "layer_sets": "all"} | changes
-    result = fuse(model, FuseRequest(BRANCHES, method=method, **settings), watch)
+    result = fuse_branches(model, FuseRequest(BRANCHES, method=method, **settings), watch)
     if path is None:
         return result
     result.write(path)
@@ -85,8 +85,8 @@ def loaded(model, state):
 
 
 def routed(model, method):
-    request = Request("<c>a</c> <s>b</s>", BRANCHES, "all", method)
-    files = [read(b.name, model) for b in BRANCHES]
+    request = RouterRequest("<c>a</c> <s>b</s>", BRANCHES, "all", method)
+    files = [read_branch_file(b.name, model) for b in BRANCHES]
     made = planned(model, request, parse(request.prompt), files)
     return engine.attach(model, made.bank, compose(made.gates, made.bank))
 
@@ -229,7 +229,9 @@ def test_what_a_file_cannot_hold_is_told(folder, method, changes, message):
 
 def test_no_lora_at_all_is_told():
     with pytest.raises(CraftError, match="No LoRA"):
-        fuse(tiny.sd15(), FuseRequest((), "all", {"method": "direct"}), lambda done, total: None)
+        fuse_branches(
+            tiny.sd15(), FuseRequest((), "all", {"method": "direct"}), lambda done, total: None
+        )
 
 
 @pytest.fixture(scope="module")
@@ -428,7 +430,7 @@ def test_own_layers_are_the_only_ones_a_lora_acts_in(folder, tmp_path, key):
 
     def baked(branches, layer_sets="all"):
         request = FuseRequest(branches, layer_sets, {"method": key}, save_as="fp32")
-        return fuse(model, request, lambda done, total: None)
+        return fuse_branches(model, request, lambda done, total: None)
 
     whole, cut = baked(BRANCHES), baked(own)
     found = re.findall(r"acts in (\d+) of (\d+) layers", cut.report)
@@ -438,7 +440,7 @@ def test_own_layers_are_the_only_ones_a_lora_acts_in(folder, tmp_path, key):
     assert "own layers" not in whole.report
     sources = [json.loads(one.metadata["craft_fused_sources"]) for one in (whole, cut)]
     assert "own_layers" not in sources[0][1] and sources[1][1]["own_layers"] == "mid_block"
-    alone = fuse(
+    alone = fuse_branches(
         model, FuseRequest(BRANCHES[:1], "all", {"method": "direct"}, save_as="fp32"),
         lambda done, total: None,
     )  # fmt: skip
@@ -456,7 +458,7 @@ def test_a_report_says_in_how_many_layers_each_lora_acts(folder):
 
     def report(method, layer_sets="all"):
         request = FuseRequest(BRANCHES, layer_sets, {"method": method})
-        return fuse(model, request, lambda done, total: None).report
+        return fuse_branches(model, request, lambda done, total: None).report
 
     adapted = len(model_layers(model))
     for key in ("direct", "svd"):

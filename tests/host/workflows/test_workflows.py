@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from craft_lora_pack.client.client import Result
+from craft_lora_pack.client.client import PromptResult
 from craft_lora_pack.client.errors import RemoteError
 from craft_lora_pack.client.widgets import widget_values
 from craft_lora_pack.client.workflow import NOTES, read_workflow
@@ -88,9 +88,9 @@ def is_a_picture(image: np.ndarray) -> bool:
 @pytest.fixture(scope="module")
 def ran(live_server):
     """Run a workflow once and remember what it gave."""
-    done: dict[Path, tuple[dict[str, Any], Result]] = {}
+    done: dict[Path, tuple[dict[str, Any], PromptResult]] = {}
 
-    def run(path: Path) -> tuple[dict[str, Any], Result]:
+    def run(path: Path) -> tuple[dict[str, Any], PromptResult]:
         if path not in done:
             prompt = runnable(live_server, path)
             done[path] = prompt, live_server.run(prompt)

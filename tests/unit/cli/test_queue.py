@@ -1,5 +1,5 @@
-"""The command against a small server: it saves pictures with their parameters, reports a failure and
-goes on with the next job, and a second run continues where the first stopped."""
+"""The command against a small server: it saves pictures with their parameters, reports a failure
+and goes on with the next job, and a second run continues where the first stopped."""
 
 import io
 import json

@@ -1,5 +1,5 @@
-"""The launcher: a user's mistake is one sentence, an interrupt loses nothing, and a ComfyUI that the
-launcher did not install is never written to."""
+"""The launcher: a user's mistake is one sentence, an interrupt loses nothing, and a ComfyUI that
+the launcher did not install is never written to."""
 
 import http.server
 import io
@@ -438,9 +438,9 @@ def test_a_failure_is_told_in_the_nodes_words():
 
 def test_saved_pictures_come_before_previews():
     preview, saved = {"filename": "p", "type": "temp"}, {"filename": "s", "type": "output"}
-    both = client.Result("", {"1": {"images": [preview]}, "2": {"images": [saved]}})
+    both = client.PromptResult("", {"1": {"images": [preview]}, "2": {"images": [saved]}})
     assert both.files() == [saved]
-    assert client.Result("", {"1": {"images": [preview]}}).files() == [preview]
+    assert client.PromptResult("", {"1": {"images": [preview]}}).files() == [preview]
 
 
 def test_events_of_a_prompt_that_ended_before_it_was_followed_are_shown():

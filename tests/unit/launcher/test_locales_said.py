@@ -19,7 +19,7 @@ from launcher.publish.locales import (
     PAGE,
     SCRIPTS,
     command_labels,
-    commands,
+    command_texts,
     main_texts,
     read_phrases,
     said_texts,
@@ -60,7 +60,7 @@ def test_the_main_files_are_what_scripts_and_phrases_give():
         assert written == main_texts(LOCALES / language, phrases)
         assert list(written[PAGE]) == said_texts(SCRIPTS)
         written = json.loads((LOCALES / language / COMMANDS).read_text("utf-8"))
-        assert written == commands(phrases)
+        assert written == command_texts(phrases)
 
 
 def test_the_script_of_the_cores_texts_is_what_the_core_gives():

@@ -11,14 +11,14 @@ from craft_core.errors import CraftError
 from craft_core.lora.factors import alpha_of, combine, rounded, scale_of
 from craft_core.lora.formats import AdaptedLayer, build_update
 from craft_core.lora.peft_config import Stated
-from craft_core.types import Factors, Target
+from craft_core.types import Factors, LayerTarget
 
 OUT, N, RANK = 6, 5, 2
 
 
 def build(shape, rows=None, stated=None, **tensors):
     parts = {part: (f"lora_unet_a.{part}", tensor) for part, tensor in tensors.items()}
-    layer = AdaptedLayer(Target("a", rows), shape, "SDXL")
+    layer = AdaptedLayer(LayerTarget("a", rows), shape, "SDXL")
     return build_update(parts, layer, stated or Stated())[0]
 
 
@@ -89,8 +89,8 @@ def test_a_rank_that_contradicts_the_metadata_is_refused():
 @pytest.mark.parametrize("alpha", [None, 8.0])
 @pytest.mark.parametrize("rslora", [False, True])
 def test_stale_metadata_says_nothing_beside_an_alpha_tensor(alpha, rslora):
-    """The metadata states rank 8 for factors of rank 4, so it belongs to another file: the alpha counts,
-    the metadata's rsLoRA does not."""
+    """The metadata states rank 8 for factors of rank 4, so it is of another file: its rsLoRA is
+    ignored, and the alpha counts."""
     tensors = {"down": noise(4, N), "up": noise(OUT, 4), "alpha": torch.tensor(1.0)}
     stale = Stated(alpha=alpha, rank=8, rslora=rslora)
     assert build((OUT, N), stated=stale, **tensors).scale == 0.25

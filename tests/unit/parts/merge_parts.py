@@ -7,7 +7,7 @@ import copy
 import torch
 from toy_denoiser import TEXT, ToyDenoiser, dataset
 
-from craft_core.training import Dataset, Example, Merging, Part, Prompt
+from craft_core.training import Dataset, Example, MergePart, Merging, Prompt
 from craft_core.types import Branch, Factors
 
 LINEAR, OTHER_LINEAR, STRIDED, FIRST = "blocks.0.q", "blocks.0.out", "mid", "conv_in"
@@ -43,7 +43,7 @@ def part(name, strength=1.0, rank=4):
     layers = {p: (factors(shapes[p], seed + i, rank),) for i, p in enumerate(ADAPTED[name])}
     if name == "ink":  # a slice of the linear, with a scale of its own beside the whole
         layers[LINEAR] += (factors(shapes[LINEAR], seed + 50, 2, scale=2.0, rows=SLICE),)
-    return Part(Branch(name, ROLES[name], layers, strength), pictures(seed), f"sha of {name}")
+    return MergePart(Branch(name, ROLES[name], layers, strength), pictures(seed), f"sha of {name}")
 
 
 def merging(names=("dog", "ink"), strengths=(0.7, 1.3, 0.9), **changes):
@@ -90,7 +90,7 @@ def added(*tables):
     return total
 
 
-def deltas(given: Part):
+def deltas(given: MergePart):
     """A LoRA's dW of every layer at its strength."""
     shapes = ToyDenoiser().layers
     return {

@@ -17,24 +17,24 @@ CONDITIONAL = frozenset({"positive", "middle"})  # "middle": the second prompt o
 
 
 @dataclass(frozen=True)
-class Role:
+class ConditioningKind:
     """conditional: guided towards. view: which conditional copy, for methods that average some."""
 
     conditional: bool
     view: int
 
 
-_UNKNOWN = Role(conditional=False, view=0)
+_UNKNOWN = ConditioningKind(conditional=False, view=0)
 
 
 @dataclass
-class Roles:
-    """The roles of one sampling run, by uuid, for all banks on its MODEL.
+class ConditioningKinds:
+    """The kinds of the conditionings of one sampling run, by uuid, for all banks on its MODEL.
 
     An unknown uuid is unconditional. banks: how many have joined.
     """
 
-    by_uuid: dict[uuid.UUID | None, Role] = field(default_factory=dict)
+    by_uuid: dict[uuid.UUID | None, ConditioningKind] = field(default_factory=dict)
     views: int = 1
     banks: int = 0
 
@@ -57,7 +57,7 @@ class Roles:
             self._assign(conds, views, copy_all)
         self.banks += 1
 
-    def of(self, key: uuid.UUID | None) -> Role:
+    def of(self, key: uuid.UUID | None) -> ConditioningKind:
         return self.by_uuid.get(key, _UNKNOWN)
 
     def first_views(self, conds: list) -> list:
@@ -70,12 +70,12 @@ class Roles:
             conditional = name in CONDITIONAL
             copies = views if conditional or copy_all else 1
             conds[name] = [
-                self._renamed(entry, Role(conditional, view))
+                self._renamed(entry, ConditioningKind(conditional, view))
                 for entry in entries or ()
                 for view in range(copies)
             ]
 
-    def _renamed(self, entry: dict[str, Any], role: Role) -> dict[str, Any]:
+    def _renamed(self, entry: dict[str, Any], kind: ConditioningKind) -> dict[str, Any]:
         key = uuid.uuid4()
-        self.by_uuid[key] = role
+        self.by_uuid[key] = kind
         return {**entry, "uuid": key}
