@@ -71,7 +71,7 @@ class Ran:
 
     @property
     def saved(self) -> Path:
-        """The path that ends what was printed."""
+        """The path at the end of the printed text."""
         return Path(self.out.splitlines()[-1])
 
 
@@ -82,7 +82,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ran(folder):
-    """What each command line did, by its name; each has an output directory of its own."""
+    """What each command line did, by name; each has its own output directory."""
     broken, other = folder / "broken.png", folder / "craft_small_world_style.safetensors"
     broken.write_bytes(b"no picture")
     other.write_bytes(b"no LoRA")
@@ -210,12 +210,12 @@ def test_a_merge_is_learned_from_listed_loras_and_from_paths(ran):
     assert merge.status == 0, merge.err
     assert merge.saved == merge.output / "loras" / "tiny_00001_.safetensors"
     with safe_open(merge.saved, framework="pt") as file:
-        told = json.loads(file.metadata()["training"])
-    assert told["recipe"] == "duo_lora" and told["strengths"] == "1 0.8"
+        recorded = json.loads(file.metadata()["training"])
+    assert recorded["recipe"] == "duo_lora" and recorded["strengths"] == "1 0.8"
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("unknown checkpoint", "craft_small_world.safetensors"),  # what is possible
         ("pickle", "run code"),
@@ -227,11 +227,11 @@ def test_a_merge_is_learned_from_listed_loras_and_from_paths(ran):
         ("namesake", "cannot be read"),  # the file at the path, not the listed one of its name
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_no_file(ran, name, told):
+def test_a_mistake_is_one_line_and_leaves_no_file(ran, name, message):
     failed = ran[name]
     assert failed.status == 1, failed.err
     last = failed.err.splitlines()[-1]
-    assert last.startswith("Error: ") and told in last
+    assert last.startswith("Error: ") and message in last
     assert failed.out == "" and "Traceback" not in failed.err.split("node pack")[0]
     assert files(failed) == []
 

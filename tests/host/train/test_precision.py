@@ -1,4 +1,4 @@
-"""What a training computes in: the device decides, unless the user does."""
+"""The precision of a training: the device decides, unless the user chooses."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def on_avx2(tmp_path_factory):
         "--size", "32x32", "--rank", "2", "--steps", "1", "--batch-size", "1", "--warmup", "0",
         "--out", str(folder),
     ]  # fmt: skip
-    # bf16 first: the log goes to what is stderr when it is set up
+    # bf16 first: the log keeps writing to the stderr of the time when it was set up
     flags = {name: ["--precision", name] for name in ("bf16", "fp32", AUTO)} | {"default": []}
     plan = [
         {"arguments": [*command, "--name", name, *own], "interrupt": 0}

@@ -334,10 +334,10 @@ def test_a_file_that_came_meanwhile_is_not_overwritten(world):
 
 
 def test_ctrl_c_tells_where_the_partial_result_is(world, monkeypatch):
-    """Another training took the name meanwhile: its file is not what is told."""
+    """Another training took the name meanwhile: its file is not the one that is reported."""
     monkeypatch.setattr(headless, "_source", lambda files: source(world))
     picture = Picture(ROOT / "small_world" / "references" / "content.png", CAPTION)
-    taken = save_place("train/told", "loras").path
+    taken = save_place("train/reported", "loras").path
 
     def watch(training):
         taken.write_bytes(b"someone else's")
@@ -348,7 +348,7 @@ def test_ctrl_c_tells_where_the_partial_result_is(world, monkeypatch):
             "lora", {"images": [picture], "prior": []}, (),
             {"role": "content", "layer_sets": SETS},
         )  # fmt: skip
-        headless.train(TrainingOptions(ModelFiles(), "train/told"), data, LORA, watch)
+        headless.train(TrainingOptions(ModelFiles(), "train/reported"), data, LORA, watch)
     assert taken.read_bytes() == b"someone else's" and stopped.value.path != taken
     with safe_open(stopped.value.path, framework="pt") as file:
         assert file.metadata()["steps_done"] == "1"

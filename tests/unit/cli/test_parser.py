@@ -1,4 +1,4 @@
-"""Every knob of every recipe is a flag, with the knob's own range, and the help tells it all."""
+"""Every knob of every recipe is a flag, with the knob's own range, and the help names them all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of adapter kinds, for every form of each: one update, whichever way it is asked."""
+"""The contract of adapter kinds, for every form of each: all ways to compute an update agree."""
 
 from __future__ import annotations
 

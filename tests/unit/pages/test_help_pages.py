@@ -46,7 +46,7 @@ def test_a_page_begins_with_its_title_and_its_picture(page):
     assert title.startswith("# ") and nothing == after == ""
     found = PICTURE.fullmatch(picture)
     assert found and found[2] == f"pictures/{page.stem}.png"
-    assert len(found[1].split()) > 4  # says what is to be seen
+    assert len(found[1].split()) > 4  # describes what the picture shows
 
 
 @pytest.mark.parametrize("node", NODES)
