@@ -136,11 +136,11 @@ def trained(
 ) -> Trained:
     """Run to the end, saved; the report has the notes that are not empty, and the settings."""
     done = run_training(training, place, how.resume, precision, watch)
-    lines = [done.report, *filter(None, prepared.notes), *[_settings_line(training)] * prepared.tells]
+    lines = [done.report, *filter(None, prepared.notes), *[_in_words(training)] * prepared.tells]
     return Trained(done.place.name, done.place.path, training.losses, "\n".join(lines))
 
 
-def _settings_line(training: Training) -> str:
+def _in_words(training: Training) -> str:
     """The settings in a line, hashes of files short."""
     settings = training.settings()
     settings = {"learning_rate": settings.pop("rate"), **settings}
