@@ -204,7 +204,7 @@ def require_part(name: str, which: Which) -> None:
 
 
 def basis_stamp(name: str) -> str:
-    """Changes when the file of that name does."""
+    """A text that changes when the file of that name changes."""
     status = os.stat(basis_path(name))
     return f"{status.st_mtime_ns}-{status.st_size}"
 
