@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-LONGEST = 500  # characters of a pattern that is not a plain name
-LARGEST = 2000  # places of all of them together, with repeats and alternatives written out
+LONGEST = 500  # characters of a pattern
+LARGEST = 2000  # places of all that are no plain names, repeats and alternatives written out
 MOST_STEPS = 100_000  # different steps of the automaton; patterns of real files need some hundred
 _DEEPEST = 20  # groups inside one another
 _PLAIN = re.compile(r"[\w-]+(?:\\?\.[\w-]+)*", re.ASCII)
@@ -72,6 +72,10 @@ class Patterns(Generic[_Value]):
         rows: list[tuple[int, _Row]] = []
         size = 0
         for number, pattern in enumerate(table):
+            if len(pattern) > LONGEST:
+                raise NotMatched(
+                    f"a pattern has {len(pattern)} characters, up to {LONGEST} are read"
+                )
             if _PLAIN.fullmatch(pattern):
                 self._plain.setdefault(pattern.replace("\\", ""), number)
                 continue
@@ -159,8 +163,6 @@ class _Reader:
     """Reads one pattern from left to right, its alternatives written out as rows."""
 
     def __init__(self, pattern: str) -> None:
-        if len(pattern) > LONGEST:
-            raise NotMatched(f"a pattern has {len(pattern)} characters; up to {LONGEST} are read")
         self._pattern, self._at, self._depth = pattern, 0, 0
 
     def rows(self) -> list[_Row]:
