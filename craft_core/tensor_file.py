@@ -1,5 +1,5 @@
 """Read and write safetensors files: the same content gives the same bytes, a file appears whole or
-not at all, and one that is not what it should be is told by name."""
+not at all, and a file of another kind is refused with the name of the kind that was expected."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _CHUNK = 1 << 24
 
 @dataclass(frozen=True)
 class Kind:
-    """What the files of one kind are, and what a user does who has no good one.
+    """One kind of file, and what its error messages advise.
 
-    noun: "basis file". again: how to get a whole one. format, version: what the metadata says under
-    `format` and `format_version`; None where the kind has none. choose: which file to take in place
-    of one of another format.
+    noun: "basis file". again: how to get an undamaged one. format, version: what the metadata says
+    under `format` and `format_version`; None where the kind has none. choose: which file to take in
+    place of one of another format.
     """
 
     noun: str
@@ -171,7 +171,7 @@ def file_hash(path: str | os.PathLike[str]) -> str:
 
 
 class Taken(CraftError):
-    """There is a file where one was to be written that replaces none."""
+    """There is a file already, at a path where none may be replaced."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(
@@ -218,7 +218,7 @@ def save(
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether a file can be made in it, found by making one that is gone at once."""
+    """Whether a file can be made in the folder; one is made and removed to find out."""
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError:
@@ -227,8 +227,8 @@ def is_writable(folder: Path) -> bool:
 
 
 def _place(beside: Path, path: Path) -> None:
-    """The file at its place, where none may be: FileExistsError. A link does that in one step;
-    without links the name is taken first and the file renamed over it."""
+    """Move the file to its path; FileExistsError if there is one. A hard link does both in one
+    step; on a file system without links an empty file takes the path and is then replaced."""
     try:
         os.link(beside, path)
         return

@@ -110,7 +110,7 @@ class LayerUpdate(ABC):
         return replace(self, **tensors)
 
     def mapped(self: _Update, change: Callable[[Tensor], Tensor]) -> _Update:
-        """With each tensor changed: moved to a device, say."""
+        """A copy with each tensor changed, for example moved to a device."""
         return self.with_tensors({name: change(value) for name, value in self.tensors().items()})
 
 
@@ -227,7 +227,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Routing:
-    """What the prompt and the layer sets say, by branch, for the methods that listen to them.
+    """What the prompt and the layer sets say, by branch, for the methods that read them.
 
     gammas: one dial in [0, 1] per branch (0: its marker is absent). CRAFT-LoRA, Eq. 8.
     layer_sets: per branch, the module paths it may act on.

@@ -98,7 +98,7 @@ class BankModule(nn.Module):
         return down.to(like.device, like.dtype), up.to(like.device, like.dtype)
 
     def update(self, single: Single, like: Tensor) -> LayerUpdate:
-        """A single update on `like`'s device and dtype; read anew at each call, too."""
+        """A single update on `like`'s device and dtype; read anew at each call, likewise."""
         return single.update.with_tensors({
             field: getattr(self, f"{single.name}_{field}").to(like.device, like.dtype)
             for field in single.update.tensors()

@@ -29,7 +29,7 @@ from .recorder import RECORDERS, SAMPLER, Recorder, add_recorder
 
 KEY = "craft_lora_bank"
 GUIDED_BY = "craft_guidance"  # key of the rule that a run follows
-DEFAULT_RULE = "cfg"  # the rule where nobody says one: a plain KSampler on a routed MODEL
+DEFAULT_RULE = "cfg"  # the rule where no node sets one: a plain KSampler on a routed MODEL
 ASYMMETRIC = {"acfg": True, "cfg": False}  # the rules that the nodes' switch chooses between
 KINDS = "craft_conditioning_kinds"
 _WRAPPERS = comfy.patcher_extension.WrappersMP
@@ -204,7 +204,7 @@ def _joined(runs: list[GatedChunks]) -> list[GatedChunks]:
 
 
 def _patchers(guider: Any) -> list[Any]:
-    """The patchers whose models this run evaluates: one, or one a device."""
+    """The patchers of the models that this run evaluates: one for each device."""
     clones = guider.model_options.get("multigpu_clones")
     return list(clones.values()) if clones else [guider.model_patcher]
 
@@ -238,20 +238,20 @@ def is_routed(model: Any) -> bool:
 
 
 def set_guidance(model: Any, rule: str) -> Any:
-    """A clone whose rows get the LoRAs as the guidance rule of that key says."""
+    """A clone that samples under the guidance rule of that key."""
     clone = model.clone()
     clone.model_options["transformer_options"][GUIDED_BY] = GUIDANCE[rule].key
     return clone
 
 
 def set_asymmetric(model: Any, asymmetric: bool) -> Any:
-    """A clone under the rule that the nodes' switch stands for."""
+    """A clone under the guidance rule that the nodes' `asymmetric` switch chooses."""
     (rule,) = (key for key, chosen in ASYMMETRIC.items() if chosen == asymmetric)
     return set_guidance(model, rule)
 
 
 def recorded(model: Any, reader: str = SAMPLER) -> tuple[Any, Recorder]:
-    """A clone whose sampling runs are noted, and where. reader: who reads the notes."""
+    """(a clone whose sampling runs are recorded, the recorder). reader: who reads it."""
     clone, recorder = model.clone(), Recorder()
     add_recorder(clone.model_options["transformer_options"], reader, recorder)
     return clone, recorder

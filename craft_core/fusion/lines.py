@@ -77,7 +77,7 @@ def _line(written: str, presets: tuple[str, ...], rules: tuple[str, ...]) -> Lin
     _require(layer_sets, "layer_sets", presets)
     if layer_sets and not method.traits.layer_sets:
         raise CraftError(
-            f"{method.key} does not listen to layer_sets",
+            f"{method.key} does not use layer_sets",
             f"These do: {', '.join(one.key for one in FUSION if one.traits.layer_sets)}",
             "Take layer_sets out of this line",
         )

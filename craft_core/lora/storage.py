@@ -171,7 +171,7 @@ def _by_target(
             )
         parts[split.part] = (key, tensor)
     lone = [target for target, parts in groups.items() if set(parts) == {"alpha"}]
-    rest += [groups.pop(target)["alpha"][0] for target in lone]  # a scale of nothing
+    rest += [groups.pop(target)["alpha"][0] for target in lone]  # an alpha without factors
     return {**groups}, rest
 
 
@@ -213,10 +213,10 @@ def _check_kinds(keys: Iterable[str]) -> None:
 
 def _check_endings(keys: Iterable[str], names: Mapping[str, LayerTarget]) -> None:
     """CraftError if a key belongs to a layer of the model but its ending is unknown."""
-    strange = [key for key in keys if KINDS.split(key) is None and _starts_with_stem(key, names)]
-    if strange:
+    unknown = [key for key in keys if KINDS.split(key) is None and _starts_with_stem(key, names)]
+    if unknown:
         raise CraftError(
-            f"The file holds tensors of an unknown kind: {listed(strange, 2)}",
+            f"The file holds tensors of an unknown kind: {listed(unknown, 2)}",
             f"{KINDS.names} are carried exactly",
             "Convert it to a plain LoRA",
         )

@@ -4,8 +4,8 @@ A safetensors file with float32 tensors `<module path>.content` and `<module pat
 (out, rank) or, on the input side, (n * kernel, rank). Files converted to float16 or bfloat16 are
 read too. A layer may have one or both. Metadata:
 `format` = craft-basis, `format_version`, `side`, `base_model` (the hash of the model it was
-trained on, for the reader's eyes: quantised copies of one model hash differently, so it refuses
-nothing), `layers` (JSON: the module paths in depth order), `ranks` (JSON: path -> [content,
+trained on, as information: quantised copies of one model have other hashes, so no file is refused
+for it), `layers` (JSON: the module paths in depth order), `ranks` (JSON: path -> [content,
 style], 0 where absent), and any further text the writer adds.
 CRAFT-LoRA (2026), arXiv:2602.18936, Eqs. 1, 3 and 4.
 """

@@ -97,6 +97,21 @@ def of_one_role(patterns: str, role: Role) -> str:
     return "\n".join(f"{role}: {line}" for line in lines if line)
 
 
+def patterns_of_role(text: str, role: Role, layers: LayerShapes) -> str:
+    """A role's part of the layer sets of this model, as patterns without a role, one a line.
+
+    The patterns that the user or the preset gave, less those that claim nothing here; the layers
+    themselves for a preset that is a rule. Raises CraftError as `resolve` does.
+    """
+    spec, sets = parse_layer_sets(text), resolve(text, layers)
+    if spec.rule == "patterns":
+        found = [p for p in spec.patterns(role) if f"{role}: {p}" not in sets.unmatched]
+    else:
+        claimed = sets.of([role])[0]
+        found = [path for path in layers if path in claimed]
+    return "\n".join(found)
+
+
 def resolve(
     spec: LayerSetSpec | str, layers: LayerShapes, latent_size: int = LATENT_SIZE
 ) -> LayerSets:

@@ -45,7 +45,7 @@ class Schedule:
             raise CraftError(
                 f"{self.clock!r} is no clock", f"Known are {', '.join(CLOCKS)}", "Choose one"
             )
-        self.strengths(Moment(0.0, 1, 0.0))  # a wrong shape or setting shows here
+        self.strengths(Moment(0.0, 1, 0.0))  # raises for a wrong shape or setting
 
     def strengths(self, moment: Moment) -> tuple[float, float]:
         """(a_c, a_s) in [0, 1]; exactly 1 where the shape is 1."""

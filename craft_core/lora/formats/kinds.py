@@ -96,7 +96,7 @@ class Kinds:
         return next((kind for kind in self._refused if kind.endings.search(key)), None)
 
     def of(self, parts: Mapping[str, object]) -> AdapterKind | None:
-        """The kind whose complete form a layer's parts are; None if they are none's."""
+        """The kind of which a layer's parts are a complete form; None if there is no such kind."""
         given = frozenset(parts) - {ALPHA}
         return next((kind for kind in self._carried if given in kind.forms), None)
 
@@ -121,9 +121,9 @@ def stem_of(key: str) -> str:
 
 
 def shape_of(parts: Parts) -> tuple[int, ...] | None:
-    """The weight's shape as an update's tensors tell it; None where they are incomplete.
+    """The weight's shape, from an update's tensors; None where they are incomplete.
 
-    CraftError for a weight larger than any: small factors can stand for one that fills no memory.
+    CraftError for a weight larger than any: small factors can stand for one that no memory holds.
     """
     kind = KINDS.of(parts)
     tensors = {part: tensor for part, (_, tensor) in parts.items() if part != ALPHA}
