@@ -30,6 +30,8 @@ LONGEST_FIRST = (
     "test_insertion.py",
     "test_headless.py",
     "test_engine_surroundings.py",
+    "test_routed_weights.py",
+    "test_quantised.py",
     "test_expert_encoder.py",
     "test_recorder.py",
     "test_merge_training.py",
