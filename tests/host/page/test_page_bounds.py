@@ -6,7 +6,7 @@ from pathlib import Path
 
 from budget import hold_to_budget
 
-HOSTILE = Path(__file__).parents[1] / "parts" / "hostile_checkpoints.py"
+HOSTILE = Path(__file__).parents[2] / "unit" / "parts" / "hostile_checkpoints.py"
 
 
 def test_every_header_is_answered_or_refused_within_its_budget(tmp_path):

@@ -2,7 +2,8 @@
 
     python hostile_checkpoints.py FOLDER [BEGINNING OF THEIR NAMES]
 
-Prints what tests/unit/parts/hostile.py prints, of what a page's question about a model file takes.
+Prints what hostile.py prints, of what a page's question about a model file takes. COMFYUI_PATH is
+the host.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-sys.path += [str(ROOT), str(ROOT / "tests" / "unit" / "parts")]
+sys.path += [str(ROOT), str(Path(__file__).parent)]
 
 from launcher.run.inside_host import enter_host, load_pack, temporary_base  # noqa: E402
 
