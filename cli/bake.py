@@ -104,6 +104,8 @@ def _sources(experts: Sequence[Expert], layers: Sequence[tuple[int, int]]) -> li
 
 
 def _watched(baked: Iterator, total: int, watch: Callable[[int, int], None]) -> Iterator[Baked]:
-    for done, one in enumerate(baked, 1):
+    done = 0
+    for one in baked:
+        done += one is None or not one.of_bias  # a bias comes after its layer's weight
         watch(done, total)
         yield one

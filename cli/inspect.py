@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..craft_core.errors import CraftError, listed
-from ..craft_core.lora.factors import combine
+from ..craft_core.lora.factors import combine, of_weights
 from ..craft_core.lora.storage import read_tensors
 from ..craft_core.lora.text_encoder import count_matrices
 from ..craft_core.lora.without_model import carried, read_together
@@ -111,8 +111,11 @@ def inspected(files: Sequence[LoraFile], shapes: Mapping[str, tuple[int, ...]]) 
             continue
         out, updates = shapes[path][0], [file.layers.get(path) for file in files]
         found = tuple(None if own is None else measure(own, out) for own in updates)
-        both = [combine(own, out) for own in updates if own is not None and len(files) == 2]
-        yield Layer(path, found, compare(*both) if len(both) == 2 else None)
+        both = [
+            combine(of_weights(own), out) for own in updates if own is not None and len(files) == 2
+        ]
+        meets = len(both) == 2 and both[0].inputs == both[1].inputs
+        yield Layer(path, found, compare(*both) if meets else None)
 
 
 def _adapted(files: Sequence[LoraFile], path: str) -> bool:
@@ -192,6 +195,8 @@ def _summary(
         yield "   " + ", ".join(f"{kind} in {_layers(n)}" for kind, n in counted.items())
     matrices = count_matrices(file)
     yield f"   text encoder: {matrices or 'no'} matri{'x' if matrices == 1 else 'ces'}"
+    if file.zeros:
+        yield f"   all zeros, and left out: {file.zeros} differences"
     if one.kinds:
         kinds = ", ".join(f"{kind}: {count}" for kind, count in one.kinds.items())
         yield f"   tensors not described, and refused by the other commands: {kinds}"

@@ -42,7 +42,7 @@ from ..craft_core.requests import (
 )
 from ..craft_core.training import DataSlots, training_of
 from ..craft_core.training.slots import NO_FILE, FileSlot
-from .engine.modules import host_names, model_layers
+from .engine.modules import host_names, lora_layers
 from .model.basis import FOLDER as BASES
 from .model.basis import apply_basis, basis_files
 from .model.lora_files import FOLDER as LORAS
@@ -124,7 +124,7 @@ def fuse(data: FuseData, watch: LayerWatch) -> Result:
 def read_loras(model: ModelFiles, files: Sequence[str]) -> Read:
     with _fitting(_SMALLER):
         patcher = _model(model)
-    layers, names = model_layers(patcher), host_names(patcher)
+    layers, names = lora_layers(patcher), host_names(patcher)
     return Read(layers, [read_lora(_file(LORAS, file), layers, names) for file in files])
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -43,12 +43,14 @@ class LayerPass:
 
     x: the inputs, (B, ..., n) or (B, n, *spatial). base: what the layer made of them before any
     update. product: (inputs, weight) -> the layer's own operation with another weight, (m, n) or
-    (m, n, *kernel), and no bias: the same strides and padding.
+    (m, n, *kernel), and no bias: the same strides and padding; of a normalisation, whose weight
+    is (n,), the normalised inputs times that weight. axis: of the outputs in base.
     """
 
     x: Tensor
     base: Tensor
     product: Callable[[Tensor, Tensor], Tensor]
+    axis: int = -1
 
 
 _Update = TypeVar("_Update", bound="LayerUpdate")
@@ -59,9 +61,12 @@ class LayerUpdate(ABC):
 
     Each is a frozen dataclass whose tensor fields are all of its numbers. scale: as the file has
     it; a strength is never folded in here. rows: (start, length) of the layer's outputs that it
-    covers, None for all. rank: that of dW, at most. inputs: (n, *kernel). is_low_rank: whether
-    `factors` are a smaller form of dW than dW itself.
+    covers, None for all. rank: that of dW, at most. inputs: (n, *kernel), of a normalisation and
+    of a bias (). is_low_rank: whether `factors` are a smaller form of dW than dW itself. of_bias:
+    whether dW is that of the layer's bias.
     """
+
+    of_bias: ClassVar[bool] = False
 
     scale: float
     rows: tuple[int, int] | None
@@ -85,11 +90,11 @@ class LayerUpdate(ABC):
 
     @abstractmethod
     def delta(self) -> Tensor:
-        """dW in float32, (out, n) or (out, n, *kernel); only the covered rows."""
+        """dW in float32, (out, n) or (out, n, *kernel), or (out,); only the covered rows."""
 
     @abstractmethod
     def added(self, layer: LayerPass) -> Tensor:
-        """What it adds to the covered outputs at a scale of 1."""
+        """What it adds to the covered outputs at a scale of 1, or what broadcasts to that."""
 
     @abstractmethod
     def factors(self) -> Factors:
@@ -115,7 +120,8 @@ class LayerUpdate(ABC):
 class Factors(LayerUpdate):
     """One low-rank update of one layer, dW = scale * up @ down, exactly as a file holds it.
 
-    down: (rank, n) for a linear layer, (rank, n, *kernel) for a convolution.
+    down: (rank, n) for a linear layer, (rank, n, *kernel) for a convolution, (rank,) for a weight
+    or a bias of shape (out,).
     up: (out, rank), always a matrix (a 1x1 convolution's trailing axes are dropped on reading).
     scale: alpha / rank of the file.
     """
@@ -141,9 +147,14 @@ class Factors(LayerUpdate):
     def is_low_rank(self) -> bool:
         return True
 
+    @property
+    def flat_down(self) -> Tensor:
+        """(rank, n * kernel)"""
+        return self.down.reshape(self.rank, -1)
+
     def delta(self) -> Tensor:
         """dW in float32, (out, n) or (out, n, *kernel); only the covered rows."""
-        flat = self.down.float().flatten(1)  # (rank, n * kernel)
+        flat = self.flat_down.float()  # (rank, n * kernel)
         delta = self.scale * (self.up.float() @ flat)  # (out, n * kernel)
         return delta.reshape(self.up.shape[0], *self.down.shape[1:])
 
@@ -246,7 +257,8 @@ class LoraFile:
 
     layers: updates by module path. text_encoder: the file's text-encoder tensors under their
     own keys, untouched, for the host. unmatched: names in the file that point nowhere in the model.
-    kinds: what kind of adapter a layer has, by module path.
+    kinds: what kind of adapter a layer has, by module path. zeros: how many differences the file
+    holds that are all zeros, and are left out.
     """
 
     layers: Mapping[str, tuple[LayerUpdate, ...]]
@@ -254,6 +266,7 @@ class LoraFile:
     unmatched: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
+    zeros: int = 0
 
 
 def constant_gates(value: Tensor, notes: tuple[str, ...] = ()) -> Gates:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ...craft_core.errors import CraftError
 from ...craft_core.types import LayerPass
 from .bank import BankModule, Group, Single
+from .modules import is_norm, output_axis, scaled_norm
 
 
 @dataclass(frozen=True)
@@ -124,19 +125,21 @@ class LayerHook:
         for group in self.groups:
             _add_group(module, x[rows], y[rows], group, self.bank, gates)
         for single, added in own:
-            _add_single(y[rows], added, single, gates)
+            _add_single(y[rows], added, single, gates, output_axis(module))
         return y
 
 
 def _added(module: Any, x: Tensor, y: Tensor, single: Single, bank: BankModule) -> Tensor:
     product = partial(_project, module)
-    return bank.update(single, x).added(LayerPass(x, y, product))
+    return bank.update(single, x).added(LayerPass(x, y, product, output_axis(module)))
 
 
-def _add_single(y: Tensor, added: Tensor, single: Single, gates: Sequence[float]) -> None:
+def _add_single(
+    y: Tensor, added: Tensor, single: Single, gates: Sequence[float], axis: int
+) -> None:
     update = single.update
     if update.rows is not None:
-        y = y.narrow(1 if len(update.inputs) > 1 else -1, *update.rows)
+        y = y.narrow(axis, *update.rows)
     y.add_(added, alpha=gates[single.branch] * update.scale)
 
 
@@ -172,7 +175,10 @@ def _pieces(group: Group, gates: Sequence[float]) -> list[tuple[int, int, float]
 
 
 def _project(module: Any, x: Tensor, down: Tensor) -> Tensor:
-    """x through `down`: (B, ranks, *spatial) for a convolution, (B, ..., ranks) for a linear."""
+    """x through `down`: (B, ranks, *spatial) for a convolution, (B, ..., ranks) for a linear, and
+    for a normalisation its inputs times `down`."""
+    if is_norm(module):
+        return scaled_norm(module, x, down)
     if down.ndim > 2:
         return module._conv_forward(x, down, None)
     return x @ down.T

@@ -13,7 +13,7 @@ from ...craft_core.lora import Layers, Meter
 from ...craft_core.lora.statistics.pair import Known
 from ...craft_core.routing.plan import Given
 from ...craft_core.types import LayerUpdate, LoraFile
-from ..engine.modules import model_layers
+from ..engine.modules import lora_layers
 from .lora_files import BranchFile, branch, require, unknown_text_keys
 
 _KEPT = 32
@@ -28,7 +28,7 @@ def given(chosen: BranchFile, file: LoraFile, model: Any, clip: Any = None) -> G
         branch(chosen, file),
         chosen.layers,
         (*file.unmatched, *unknown),
-        _meter(chosen, file, model_layers(model), model.load_device),
+        _meter(chosen, file, lora_layers(model), model.load_device),
     )
 
 

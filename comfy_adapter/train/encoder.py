@@ -18,7 +18,7 @@ from ...craft_core.routing.plan import Asked, plan
 from ...craft_core.training import Dataset, Lessons, Phrased
 from ...craft_core.training.slots import LAYERS, UNMATCHED, PictureSlot
 from ...craft_core.types import Branch, LoraFile
-from ..engine.modules import model_layers
+from ..engine.modules import lora_layers
 from ..model.expert_encoder import concept, phrases
 from ..model.given import given
 from ..model.lora_files import BranchFile, patch_text_encoder, read
@@ -75,7 +75,7 @@ def _branches(
     model = source.model
     pairs = zip(experts.files, files, strict=True)
     made = plan(
-        [given(one, file, model, source.clip) for one, file in pairs], asked, model_layers(model)
+        [given(one, file, model, source.clip) for one, file in pairs], asked, lora_layers(model)
     )
     branches = [
         replace(one, layers={path: f for path, f in one.layers.items() if path in where})

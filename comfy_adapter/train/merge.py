@@ -17,7 +17,7 @@ from ...craft_core.routing.markers import parse
 from ...craft_core.routing.plan import fault_lines, require_matched, unmatched_keys
 from ...craft_core.routing.resolution import BOUNDARY, latent_resolutions
 from ...craft_core.training import Dataset, Merging, Part, Prompt
-from ...craft_core.training.merge import require_mergeable
+from ...craft_core.training.merge import beside_weights, require_mergeable
 from ...craft_core.training.registry import DTYPES
 from ...craft_core.training.slots import TEXT, UNMATCHED
 from ...craft_core.types import ROLES, LoraFile, Role
@@ -97,12 +97,21 @@ def _unused(merge: Merge, files: Sequence[LoraFile], texts: Sequence[Sequence[st
     faults = [
         fault
         for chosen, file, missing in zip(merge.files, files, texts, strict=True)
-        for fault in unmatched_keys(chosen.name, (*file.unmatched, *missing))
+        for fault in [
+            *unmatched_keys(chosen.name, (*file.unmatched, *missing)),
+            *_beside_weights(chosen, file),
+        ]
     ]
     require_matched(faults, merge.allow_unmatched)
     own = [chosen.name for chosen in merge.files if chosen.layers]
     notes = [f"Own layers of {name}: not used, a merge takes whole LoRAs" for name in own]
     return notes + fault_lines(faults)
+
+
+def _beside_weights(chosen: BranchFile, file: LoraFile) -> list[str]:
+    count = beside_weights(branch(chosen, file))
+    told = f"{chosen.name}: {count} differences of biases and normalisations, which no merge learns"
+    return [told] if count else []
 
 
 class _Texts:

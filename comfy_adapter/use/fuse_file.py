@@ -34,7 +34,7 @@ from ...craft_core.tensor_file import Taken
 from ...craft_core.time import Moment
 from ...craft_core.training.registry import DTYPES
 from ...craft_core.types import LoraFile
-from ..engine.modules import model_layers
+from ..engine.modules import lora_layers
 from ..model.expert_encoder import lora_hash
 from ..model.lora_files import BranchFile, read
 from ..train.run import Target, require_name
@@ -128,7 +128,7 @@ def save(result: Fused, place: Target) -> Target:
 
 
 def _merged(model: Any, request: FuseRequest, files: Sequence[LoraFile], watch: Watch) -> Fused:
-    layers, writing = model_layers(model), _on_device(request, model)
+    layers, writing = lora_layers(model), _on_device(request, model)
     settings = {key: value for key, value in request.method.items() if key != "method"}
     method = MERGES[request.method["method"]]
     knobs = method.knobs(settings)
@@ -148,7 +148,7 @@ def _gated(model: Any, request: FuseRequest, files: Sequence[LoraFile], watch: W
     gates = compose(made.gates, made.bank)
     moment = Moment(request.progress, request.steps)
     timed = moves(gates.at, request.steps)
-    baked = bake_gates(made.bank, gates, moment, model_layers(model), writing)
+    baked = bake_gates(made.bank, gates, moment, lora_layers(model), writing)
     method = FUSION[request.method["method"]]
     knobs = {key: value for key, value in request.method.items() if key != "method"}
     recipe = Recipe(
@@ -191,6 +191,8 @@ def _text(request: FuseRequest, files: Sequence[LoraFile]) -> TextPart:
 
 
 def _watched(baked: Iterable[Baked | None], total: int, watch: Watch) -> Iterator[Baked | None]:
-    for done, one in enumerate(baked, 1):
+    done = 0
+    for one in baked:
+        done += one is None or not one.of_bias  # a bias comes after its layer's weight
         watch(done, total)
         yield one

@@ -20,7 +20,7 @@ from ...craft_core.schedule.schedule import Schedule
 from ...craft_core.types import Bank, Gates, LoraFile, Role
 from ..engine.bank import bank_patcher
 from ..engine.engine import attach
-from ..engine.modules import model_layers
+from ..engine.modules import lora_layers
 from ..model.expert_encoder import Applied, apply_encoder
 from ..model.given import given
 from ..model.lora_files import NONE, BranchFile, apply_stack, patch_text_encoder, read
@@ -158,7 +158,7 @@ def planned(
         method, knobs, request.layer_sets, marked, request.allow_unmatched, whole=whole
     )  # fmt: skip
     pairs = zip(request.branches, files, strict=True)
-    return plan([given(one, file, model, clip) for one, file in pairs], asked, model_layers(model))
+    return plan([given(one, file, model, clip) for one, file in pairs], asked, lora_layers(model))
 
 
 def _factors(shared: Shared | None, bank: Bank, model: Any) -> Any:

@@ -15,7 +15,8 @@ from ..errors import CraftError
 from ..types import Target
 
 Layers = Mapping[str, tuple[int, ...]]
-"""Module path -> weight shape of a model's linear and convolution layers, forward depth order."""
+"""Module path -> weight shape of a model's layers, forward depth order: (out, n) linear ones,
+(out, n, *kernel) convolutions, (n,) normalisations where they are asked for."""
 
 LDM_OUTER = (
     ("time_embedding.linear_1", "time_embed.0"),
@@ -25,11 +26,14 @@ LDM_OUTER = (
     ("add_embedding.linear_1", "label_emb.0.0"),
     ("add_embedding.linear_2", "label_emb.0.2"),
     ("conv_in", "input_blocks.0.0"),
+    ("conv_norm_out", "out.0"),
     ("conv_out", "out.2"),
 )
 LDM_RESNET = (
+    ("norm1", "in_layers.0"),
     ("conv1", "in_layers.2"),
     ("time_emb_proj", "emb_layers.1"),
+    ("norm2", "out_layers.0"),
     ("conv2", "out_layers.3"),
     ("conv_shortcut", "skip_connection"),
 )

@@ -20,7 +20,7 @@ from ..tensor_file import Kind, read, save
 from ..types import Factors, LayerUpdate, LoraFile, Target
 from .factors import alpha_of, combine, is_plain_float, scale_of
 from .families import family_of, is_text_encoder
-from .formats import KINDS, AdaptedLayer, Parts, RefusedKind, build_update, stem_of
+from .formats import KINDS, AdaptedLayer, Difference, Parts, RefusedKind, build_updates, stem_of
 from .keys import Layers, kohya_name, lora_names
 from .peft_config import METADATA_KEY as PEFT_METADATA_KEY
 from .peft_config import read_peft_configs, stated_for
@@ -65,11 +65,11 @@ def parse_lora(
     """The tensors of a LoRA file against a model; layers and extra as in keys.lora_names.
 
     Layers come in the model's depth order, the slices of a fused one in row order; tensors keep
-    their dtype. Text-encoder tensors are kept apart untouched, and names that point nowhere in
-    the model are listed.
+    their dtype. Differences that are all zeros are left out. Text-encoder tensors are kept apart
+    untouched, and names that point nowhere in the model are listed.
     Raises CraftError if no layer matches, if a matched layer's tensors do not fit or are
     incomplete, if any tensor holds NaN or infinity, or if the file holds updates of a kind that
-    is not carried (DoRA, OFT, ...): those are named and counted.
+    is not carried (AdaLoRA, VeRA, ...): those are named and counted.
     """
     _check_finite(state.items())
     names = lora_names(layers, extra)
@@ -85,17 +85,21 @@ def parse_lora(
     depth = {path: index for index, path in enumerate(layers)}
     found: dict[str, tuple[LayerUpdate, ...]] = {}
     kinds: dict[str, str] = {}
+    zeros = 0
     for target in sorted(updates, key=lambda t: (depth[t.module], t.rows or (0, 0))):
         parts = updates[target]
         stem = stem_of(next(iter(parts.values()))[0])
         layer = AdaptedLayer(target, tuple(layers[target.module]), family)
-        update, kind = build_update(parts, layer, stated_for(configs, stem))
-        update = _exact(update, exact.get(stem))
-        found[target.module] = (*found.get(target.module, ()), update)
-        kinds[target.module] = kind
+        built = build_updates(parts, layer, stated_for(configs, stem))
+        acting = [(one, kind) for one, kind in built if not _is_zero(one)]
+        zeros += len(built) - len(acting)
+        if acting:
+            own = (_exact(update, exact.get(stem)) for update, _ in acting)
+            found[target.module] = (*found.get(target.module, ()), *own)
+            kinds[target.module] = " and ".join(kind.name for _, kind in acting)
     unmatched = tuple(dict.fromkeys(map(stem_of, rest)))
     kept = {key: value for key, value in metadata.items() if key != _SCALES_KEY}
-    return LoraFile(found, text_encoder, unmatched, kept, kinds)
+    return LoraFile(found, text_encoder, unmatched, kept, kinds, zeros)
 
 
 def write_lora(
@@ -110,7 +114,8 @@ def write_lora(
     """Store updates by module path under kohya's LDM names, dtypes kept; same input, same bytes.
 
     Several updates of one layer, or one that covers a slice of it, are combined into one exact
-    full update (factors.combine). shapes: the model's layers; needed for slices only.
+    full update (factors.combine), those of its bias into a bias difference. A normalisation's are
+    stored as a difference. shapes: the model's layers; needed for slices only.
     stems: by module path, the stem to store a layer under in place of kohya's.
     text_encoder: tensors stored under their own keys. A PEFT configuration in the metadata is
     left out: the scales are in the file as alpha.
@@ -127,17 +132,20 @@ def write_lora(
         )
     tensors: dict[str, Tensor] = {}
     exact: dict[str, str] = {}
+    taken: set[str] = set()
     for module, updates in layers.items():
         stem = stems[module] if stems else kohya_name(module)
-        one = _whole(module, updates, shapes)
-        assert f"{stem}.alpha" not in tensors, f"two layers are called {stem}"
-        alpha = alpha_of(one.scale, one.rank)
-        if scale_of(alpha, one.rank) != one.scale:
-            exact[stem] = float(one.scale).hex()
-        ones = (1,) * (one.down.ndim - 2)  # a convolution's up is a 1x1 convolution
-        tensors[f"{stem}.alpha"] = _number(alpha)
-        tensors[f"{stem}.lora_down.weight"] = one.down
-        tensors[f"{stem}.lora_up.weight"] = one.up.reshape(*one.up.shape, *ones)
+        assert stem not in taken, f"two layers are called {stem}"
+        taken.add(stem)
+        for of_bias in (False, True):
+            own = [one for one in _listed(updates) if one.of_bias == of_bias]
+            if not own:
+                continue
+            one = _whole(module, own, shapes)
+            alpha = alpha_of(one.scale, one.rank)
+            if one.down.ndim > 1 and scale_of(alpha, one.rank) != one.scale:
+                exact[stem] = float(one.scale).hex()
+            tensors |= named(stem, one, _number(alpha), of_bias)
     for key, tensor in (text_encoder or {}).items():
         assert key not in tensors, f"{key} is both a layer and a text encoder's"
         tensors[key] = tensor
@@ -147,6 +155,29 @@ def write_lora(
     if exact:
         described[_SCALES_KEY] = json.dumps(exact, sort_keys=True)
     save(path, tensors, described, "A LoRA", exclusive=exclusive)
+
+
+def named(stem: str, factors: Factors, alpha: Tensor, of_bias: bool = False) -> dict[str, Tensor]:
+    """The tensors of one update under its stem; one of a bias or of a normalisation as a
+    difference, in the factors' type."""
+    if factors.down.ndim == 1:
+        ending = "diff_b" if of_bias else "diff"
+        return {f"{stem}.{ending}": factors.delta().to(factors.up.dtype)}
+    ones = (1,) * (factors.down.ndim - 2)  # a convolution's up is a 1x1 convolution
+    return {
+        f"{stem}.alpha": alpha,
+        f"{stem}.lora_down.weight": factors.down,
+        f"{stem}.lora_up.weight": factors.up.reshape(*factors.up.shape, *ones),
+    }
+
+
+def _listed(updates: LayerUpdate | Sequence[LayerUpdate]) -> Sequence[LayerUpdate]:
+    return (updates,) if isinstance(updates, LayerUpdate) else tuple(updates)
+
+
+def _is_zero(update: LayerUpdate) -> bool:
+    """Whether it is a difference that does nothing."""
+    return isinstance(update, Difference) and not update.difference.any()
 
 
 def _by_target(
@@ -266,15 +297,13 @@ def _exact(update: LayerUpdate, scale: float | None) -> LayerUpdate:
     return replace(update, scale=scale)
 
 
-def _whole(
-    module: str, updates: LayerUpdate | Sequence[LayerUpdate], shapes: Layers | None
-) -> Factors:
-    updates = (updates,) if isinstance(updates, LayerUpdate) else tuple(updates)
+def _whole(module: str, updates: Sequence[LayerUpdate], shapes: Layers | None) -> Factors:
     shape = (shapes or {}).get(module)
     sliced = any(one.rows for one in updates)
     assert shape or not sliced, f"{module} is covered in part: its full shape is needed"
     one = combine(updates, shape[0] if shape else None)
-    fits = shape is None or (one.up.shape[0], *one.down.shape[1:]) == tuple(shape)
+    inputs = () if shape is None or updates[0].of_bias else tuple(shape[1:])
+    fits = shape is None or (one.outputs, *one.inputs) == (shape[0], *inputs)
     assert fits, f"the update of {module} does not have its shape {shape}"
     assert one.up.shape[1] == one.rank > 0, f"the factors of {module} do not share a rank"
     return one

@@ -19,9 +19,10 @@ from torch import Tensor
 from ..errors import CraftError, listed
 from ..types import Factors, LayerUpdate, LoraFile, Target
 from .factors import alpha_of, combine, rounded, scale_of
-from .formats import KINDS, AdaptedLayer, build_update, shape_of
+from .formats import KINDS, AdaptedLayer, build_updates, shape_of
 from .peft_config import read_peft_configs, stated_for
 from .statistics.squared_norm import frobenius_norm
+from .storage import named
 from .without_model import stems_of
 
 _PREFIX = re.compile(
@@ -48,12 +49,12 @@ def merge_text_encoders(
 ) -> TextPart:
     """sum over files of strength * dW, for every matrix of a text encoder that one of them adapts.
 
-    Written as lora_down, lora_up and alpha under the first file's stem, in `dtype`. A strength of
-    0 leaves a file out. Raises CraftError for tensors of a kind that is not carried, and for sums
-    that `dtype` cannot hold.
+    Written as lora_down, lora_up and alpha under the first file's stem, in `dtype`; what changes a
+    bias or a normalisation as a difference. A strength of 0 leaves a file out. Raises CraftError
+    for tensors of a kind that is not carried, and for sums that `dtype` cannot hold.
     """
     stems: dict[str, str] = {}
-    updates: dict[str, list[LayerUpdate]] = {}
+    updates: dict[tuple[str, bool], list[LayerUpdate]] = {}
     for file, strength in zip(files, strengths, strict=True):
         if strength == 0.0:
             continue
@@ -67,21 +68,22 @@ def merge_text_encoders(
             if set(parts) == {"alpha"}:  # a scale of nothing
                 continue
             layer = AdaptedLayer(Target(stem), shape or (0, 0))
-            update, _ = build_update(parts, layer, stated_for(configs, stem))
-            updates.setdefault(name, []).append(replace(update, scale=update.scale * strength))
+            for update, kind in build_updates(parts, layer, stated_for(configs, stem)):
+                weighted = replace(update, scale=update.scale * strength)
+                updates.setdefault((name, kind.of_bias), []).append(weighted)
     tensors: dict[str, Tensor] = {}
     sizes, errors = [], []
-    for stem, parts in updates.items():
+    for (stem, of_bias), parts in updates.items():
         whole = _joined(stem, parts)
         stored = _stored(stem, whole, dtype)
-        tensors |= _named(stem, stored)
+        tensors |= named(stem, stored, _alpha(stored), of_bias)
         sizes.append(frobenius_norm(whole))
         errors.append(frobenius_norm((whole, replace(stored, scale=-stored.scale))))
     size = math.hypot(*sizes)
     taken = [strength != 0.0 and count_matrices(file) > 0
              for file, strength in zip(files, strengths, strict=True)]  # fmt: skip
     error = math.hypot(*errors) / size if size else 0.0
-    return TextPart(tensors, len(updates), error, tuple(taken))
+    return TextPart(tensors, len({stem for stem, _ in updates}), error, tuple(taken))
 
 
 def count_matrices(file: LoraFile) -> int:
@@ -103,17 +105,10 @@ def _joined(stem: str, parts: Sequence[LayerUpdate]) -> Factors:
 
 def _stored(stem: str, factors: Factors, dtype: torch.dtype) -> Factors:
     """As the file will hold them: the factors in its type, the scale as an alpha in float32."""
-    scale = scale_of(_alpha(factors).item(), factors.rank)
-    return replace(rounded(factors, stem, dtype), scale=scale)
-
-
-def _named(stem: str, factors: Factors) -> dict[str, Tensor]:
-    ones = (1,) * (factors.down.ndim - 2)
-    return {
-        f"{stem}.alpha": _alpha(factors),
-        f"{stem}.lora_down.weight": factors.down,
-        f"{stem}.lora_up.weight": factors.up.reshape(*factors.up.shape, *ones),
-    }
+    stored = rounded(factors, stem, dtype)
+    if stored.down.ndim == 1:
+        return stored
+    return replace(stored, scale=scale_of(_alpha(factors).item(), factors.rank))
 
 
 def _alpha(factors: Factors) -> Tensor:

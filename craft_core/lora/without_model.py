@@ -67,11 +67,16 @@ def read_together(states: Sequence[State], *, whole: bool = True) -> Unplaced:
     owner: dict[str, str] = {}
     names: list[dict[str, Target]] = []
     halves: list[set[str]] = [set() for _ in states]
+    biases: dict[str, tuple[tuple[int, ...], str, str]] = {}
     for number, (name, state, _) in enumerate(states):
         own: dict[str, Target] = {}
         for stem, parts in stems_of(state, text_encoder=False).items():
             shape = shape_of(parts)
             plain = plain_name(stem)
+            if shape and len(shape) == 1 and "diff" not in parts:  # of a bias: no weight's shape
+                own[stem] = Target(plain)
+                biases.setdefault(plain, (shape, stem, name))
+                continue
             if shape is None:
                 if whole and set(parts) != {"alpha"}:
                     half = incomplete(parts)
@@ -90,6 +95,10 @@ def read_together(states: Sequence[State], *, whole: bool = True) -> Unplaced:
             stems.setdefault(plain, stem)
             owner.setdefault(plain, name)
         names.append(own)
+    for plain, (shape, stem, name) in biases.items():  # where no file changes the weight, too
+        shapes.setdefault(plain, shape)
+        stems.setdefault(plain, stem)
+        owner.setdefault(plain, name)
     _check_meeting(states, names)
     ordered = {plain: shapes[plain] for plain in sorted(shapes, key=_depth)}
     files = [

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..lora import write_lora
+from ..lora.formats import BiasDifference
 from ..lora.text_encoder import TextPart
 from ..registry import Method
 from ..time import Moment
-from ..types import Factors, Role
+from ..types import Factors, LayerUpdate, Role
 from .bake import Baked, Writing, totals
 
 
@@ -67,17 +68,22 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Fused:
-    """Ready to be written. report: a few lines for the user."""
+    """Ready to be written. layers: what is done to weights; biases: to biases. report: a few lines
+    for the user."""
 
     layers: Mapping[str, Factors]
     text: TextPart
     metadata: Mapping[str, str]
     report: str
+    biases: Mapping[str, BiasDifference] = field(default_factory=dict)
 
     def write(self, path: Path, stems: Mapping[str, str] | None = None) -> None:
         """stems: as in write_lora. The file appears whole or not at all, and never over another:
         then Taken is raised."""
-        write_lora(path, self.layers, self.text.tensors, self.metadata, stems=stems, exclusive=True)
+        layers: dict[str, list[LayerUpdate]] = {name: [one] for name, one in self.layers.items()}
+        for name, bias in self.biases.items():
+            layers.setdefault(name, []).append(bias)
+        write_lora(path, layers, self.text.tensors, self.metadata, stems=stems, exclusive=True)
 
 
 def fused(
@@ -97,8 +103,10 @@ def fused(
         told["craft_fused_text_encoder"] = "sum"
         told["craft_fused_text_encoder_error"] = f"{text.error:.3e}"
     return Fused(
-        {one.path: one.factors for one in found}, text, recipe.settings() | told,
-        "\n".join([*_report(recipe, str(whole), text), *notes]),
+        {one.path: one.factors for one in found if not one.of_bias}, text,
+        recipe.settings() | told, "\n".join([*_report(recipe, str(whole), text), *notes]),
+        {one.path: BiasDifference(one.factors.delta().to(one.factors.up.dtype))
+         for one in found if one.of_bias},
     )  # fmt: skip
 
 

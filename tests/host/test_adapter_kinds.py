@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import comfy.lora
 import comfy.sample
+import comfy.samplers
 import comfy.sd
 import family_loras
 import folder_paths
@@ -15,7 +16,7 @@ import tiny
 import torch
 from adapter_samples import HOST_DROPS, SAMPLES, whole_file
 from craft_lora_pack.comfy_adapter.engine import engine
-from craft_lora_pack.comfy_adapter.engine.modules import host_names, model_layers
+from craft_lora_pack.comfy_adapter.engine.modules import host_names, lora_layers, model_layers
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read
 from craft_lora_pack.comfy_adapter.use.fuse_file import FuseRequest, fuse
@@ -62,8 +63,23 @@ def file_of(kind, layers, without=()):
     return state, {path: deltas[kohya_name(path)] for path in layers}
 
 
+def differences(model, size=0.1):
+    """(state dict, module paths): a difference of every weight and bias of the model's layers."""
+    generator = torch.Generator().manual_seed(5)
+    state, reached = {}, []
+    for path in lora_layers(model):
+        module = model.model.diffusion_model.get_submodule(path)
+        for name, ending in (("weight", "diff"), ("bias", "diff_b")):
+            value = getattr(module, name, None)
+            if value is not None:
+                change = torch.randn(value.shape, generator=generator) * value.std()
+                state[f"diffusion_model.{path}.{ending}"] = size * change
+        reached.append(path)
+    return state, reached
+
+
 def routed(model, states, strengths):
-    layers = model_layers(model)
+    layers = lora_layers(model)
     branches = [
         Branch(f"file {j}", role, parse_lora(state, {}, layers, host_names(model)).layers, strength)
         for j, (state, role, strength) in enumerate(
@@ -124,6 +140,65 @@ def test_at_strength_zero_it_is_bitwise_the_plain_model(kind):
     model = tiny.sdxl()
     state, _ = file_of(kind, model_layers(model))
     assert torch.equal(symmetric(routed(model, [state], [0.0])), symmetric(model))
+
+
+DIFFERENT = {**FAMILIES, "flux": tiny.flux, "z_image": tiny.z_image, "qwen_image": tiny.qwen_image}
+
+
+@pytest.mark.parametrize("family", DIFFERENT)
+def test_differences_of_weights_biases_and_norms_are_the_hosts_lora_loader(family):
+    """As the host's Extract and Save Lora names them: all that a model of the class has."""
+    model = DIFFERENT[family]()
+    state, reached = differences(model)
+    assert any(state[f"diffusion_model.{path}.diff"].ndim == 1 for path in reached)
+    plain = symmetric(model)
+    for strength in (-1.0, 0.5, 2.0):
+        ours = symmetric(routed(model, [state], [strength]))
+        theirs = symmetric(loaded(model, [state], [strength]))
+        assert distance(theirs, plain) > 0.01, "the file must matter for this to say much"
+        assert distance(ours, theirs) <= TOLERANCE
+
+
+@pytest.mark.parametrize("family", DIFFERENT)
+def test_every_norm_is_reached(family):
+    """Each alone: its hook is called, and its difference does what the host's patch does."""
+    model = DIFFERENT[family]()
+    norms = [path for path, shape in lora_layers(model).items() if len(shape) == 1]
+    network = model.model.diffusion_model
+    called = set()
+    handles = [
+        network.get_submodule(path).register_forward_hook(lambda *_, path=path: called.add(path))
+        for path in norms
+    ]
+    symmetric(model)
+    for handle in handles:
+        handle.remove()
+    assert called == set(norms)
+
+
+def test_asymmetric_differences_are_two_separately_patched_models():
+    """The backbone's rows have the model's own weights, biases and norms."""
+    model, other, twin = tiny.sdxl(), tiny.sdxl(), tiny.sdxl()
+    state, _ = differences(model)
+    ours = acfg_guider(routed(model, [state], [0.7]), POSITIVE, NEGATIVE, 4.0, True)
+    reference = oracle.TwoModels(other, twin, [], lambda progress: ())
+    network = twin.model.diffusion_model
+    for key, change in state.items():
+        path, _, ending = key.removeprefix("diffusion_model.").rpartition(".")
+        name = "bias" if ending == "diff_b" else "weight"
+        getattr(network.get_submodule(path), name).data.add_(change, alpha=0.7)
+    reference.set_conds(POSITIVE, NEGATIVE)
+    reference.set_cfg(4.0)
+    assert distance(sample(ours, model), sample(reference, model)) <= TOLERANCE
+
+
+def test_differences_of_zeros_cost_nothing():
+    """No layer gets a hook."""
+    model = tiny.sd15()
+    state = {key: torch.zeros_like(tensor) for key, tensor in differences(model)[0].items()}
+    layers = lora_layers(model)
+    file = parse_lora(state, {}, layers, host_names(model))
+    assert file.zeros == len(state) and not file.layers
 
 
 SLICED = {  # family -> (model, naming of its fused layers' slices)

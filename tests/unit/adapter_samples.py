@@ -112,6 +112,11 @@ def _lokr(left: str, right: str, most: tuple[int, int]) -> Callable[[Shape, int]
     return made
 
 
+def _difference(shape: Shape, seed: int) -> Sample:
+    delta = noise(*shape, seed=seed)
+    return Sample({"diff": delta}, delta)
+
+
 SAMPLES: dict[str, dict[str, Callable[[Shape, int], Sample]]] = {
     "LoRA": {"plain": _plain, "mid": _locon_with_mid},
     "LoHa": {"plain": _loha, "cores": _loha_with_cores},
@@ -125,6 +130,7 @@ SAMPLES: dict[str, dict[str, Callable[[Shape, int], Sample]]] = {
         "w1 in two": _lokr("pair", "whole", (8, 4)),
         "core": _lokr("whole", "core", (4, 4)),
     },
+    "weight difference": {"whole": _difference},
 }
 _NEEDS_A_KERNEL = {"mid", "cores", "core"}
 HOST_DROPS = ("core",)  # ComfyUI 0.30.0 logs an error for a LoKr's Tucker core, and goes on

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ...types import Factors, LayerPass, LayerUpdate
-from ..factors import wide
+from ..factors import beside_identity, identity, wide
 from ..peft_config import Stated
 from .kinds import KINDS, AdapterKind, ending
 from .parts import AdaptedLayer, Parts, fits, misfit, ranks_differ, scale_from
@@ -103,13 +103,13 @@ class Kronecker(LayerUpdate):
         a, b = mix.shape
         if not self.is_low_rank:
             dense = _kron(mix, self._whole())
-            return _beside_identity(dense, self.scale, self.rows)
-        one = _beside_identity(self._whole()) if self.up is None else self
+            return beside_identity(dense, self.scale, self.rows)
+        one = beside_identity(self._whole()) if self.up is None else self
         up, down = wide(one.up), wide(one.down)
         if a <= b:
-            up, down = _kron(_identity(a, up), up), _kron(mix, down)
+            up, down = _kron(identity(a, up), up), _kron(mix, down)
         else:
-            up, down = _kron(mix, up), _kron(_identity(b, down), down)
+            up, down = _kron(mix, up), _kron(identity(b, down), down)
         return Factors(down, up, self.scale, self.rows)
 
     def entries(self) -> Factors:
@@ -127,21 +127,6 @@ def _kron(left: Tensor, right: Tensor) -> Tensor:
     """left: (a, b), right: (c, d, *kernel) -> (a c, b d, *kernel)."""
     left = left.reshape(*left.shape, *[1] * (right.ndim - 2))
     return torch.kron(left.contiguous(), right.contiguous())
-
-
-def _identity(size: int, like: Tensor) -> Tensor:
-    return torch.eye(size, dtype=like.dtype, device=like.device)
-
-
-def _beside_identity(
-    dense: Tensor, scale: float = 1.0, rows: tuple[int, int] | None = None
-) -> Factors:
-    """The matrix (out, n, *kernel) as factors, of which the larger is the matrix itself."""
-    out, size = dense.shape[0], dense[0].numel()
-    if out <= size:
-        return Factors(dense, _identity(out, dense), scale, rows)
-    down = _identity(size, dense).reshape(size, *dense.shape[1:])
-    return Factors(down, dense.flatten(1), scale, rows)
 
 
 def _shape(tensors: Mapping[str, Tensor]) -> tuple[int, ...]:

@@ -19,11 +19,9 @@ KINDS.refuse(
              "has a third factor between down and up"),
     _refused("VeRA", r"\.vera_lambda_[bd](\.[^.]+)*",
              "leaves its random factors out of the file"),
-    _refused("full weight difference", r"\.diff", "has no factors"),
-    _refused("bias difference", r"\.diff_b|\.lora_(A|B|up|down)(\.[^.]+)?\.bias",
-             "changes a bias"),
+    _refused("bias of a down factor", r"\.lora_(A|down)(\.[^.]+)?\.bias",
+             "sits inside the product"),
     _refused("replaced weight", r"\.set_weight", "adds nothing, it replaces"),
     _refused("widened weight", r"\.reshape_weight", "changes the weight's shape"),
-    _refused("norm difference", r"\.[wb]_norm", "changes a normalisation"),
     _refused("embedding LoRA", r"\.lora_embedding_[AB](\.[^.]+)*", "changes an embedding"),
 )  # fmt: skip

@@ -60,7 +60,7 @@ def product(stride=1):
 
 
 def test_every_kind_has_samples():
-    assert list(SAMPLES) == [kind.name for kind in KINDS]
+    assert list(SAMPLES) == [kind.name for kind in KINDS if not kind.of_bias]
 
 
 @every_case
@@ -136,7 +136,9 @@ def test_a_missing_part_is_told(kind, name, shape):
     sample = SAMPLES[kind][name](shape, 3)
     for gone in sample.tensors:
         state = {key: t for key, t in sample.named(STEM).items() if key != f"{STEM}.{gone}"}
-        if gone == "alpha" or KINDS.of({KINDS.split(key).part: 0 for key in state}):
+        if gone == "alpha" or not state:
+            continue
+        if KINDS.of({KINDS.split(key).part: 0 for key in state}):
             continue  # a LoCon without mid is a LoRA
         with pytest.raises(CraftError, match="For one layer the file holds just lora_unet_a"):
             parse_lora(state, {}, {"a": shape})

@@ -28,6 +28,12 @@ from craft_core.lora.keys import kohya_name, unet_diffusers_paths
         ("lora_unet_a.lokr_w1", "lora_unet_a", "lokr_w1"),
         ("a.b.lokr_w2_a", "a.b", "lokr_w2_a"),
         ("lora_unet_a.lokr_t2", "lora_unet_a", "lokr_t2"),
+        ("lora_unet_a.diff", "lora_unet_a", "diff"),
+        ("lora_unet_a.w_norm", "lora_unet_a", "diff"),
+        ("lora_unet_a.diff_b", "lora_unet_a", "diff_b"),
+        ("lora_unet_a.b_norm", "lora_unet_a", "diff_b"),
+        ("a.lora_B.bias", "a", "lora_bias"),
+        ("a.lora_B.default.bias", "a", "lora_bias"),
     ],
 )
 def test_a_key_is_split_into_layer_and_part(key, stem, part):
@@ -53,13 +59,9 @@ def test_an_unknown_ending_is_not_guessed(key):
         ("a1.weight", "GLoRA"),
         ("b2.weight", "GLoRA"),
         ("on_input", "IA3"),
-        ("diff", "full weight difference"),
-        ("diff_b", "bias difference"),
-        ("lora_B.bias", "bias difference"),
+        ("lora_A.default.bias", "bias of a down factor"),
         ("set_weight", "replaced weight"),
         ("reshape_weight", "widened weight"),
-        ("w_norm", "norm difference"),
-        ("b_norm", "norm difference"),
     ],
 )
 def test_every_kind_that_is_not_carried_is_known_by_name(ending, kind):
