@@ -18,7 +18,7 @@ from ..craft_core.lora.text_encoder import count_matrices
 from ..craft_core.lora.without_model import carried, read_together
 from ..craft_core.merging.compare import Measure, Meeting, compare, measure
 from ..craft_core.requests import Read
-from ..craft_core.types import LoraFile
+from ..craft_core.types import LayerUpdate, LoraFile
 from .command import PROGRAM, Command
 from .fuse import Layers, add_unet_flags, model_of
 from .host import enter
@@ -109,13 +109,28 @@ def inspected(files: Sequence[LoraFile], shapes: Mapping[str, tuple[int, ...]]) 
     for path in shapes:
         if not _adapted(files, path):
             continue
-        out, updates = shapes[path][0], [file.layers.get(path) for file in files]
+        out = shapes[path][0]
+        updates = [_measurable(file.layers.get(path)) for file in files]
+        if not any(updates):
+            continue
         found = tuple(None if own is None else measure(own, out) for own in updates)
         both = [
             combine(of_weights(own), out) for own in updates if own is not None and len(files) == 2
         ]
         meets = len(both) == 2 and both[0].inputs == both[1].inputs
         yield Layer(path, found, compare(*both) if meets else None)
+
+
+def _measurable(
+    updates: tuple[LayerUpdate, ...] | None,
+) -> tuple[LayerUpdate, ...] | None:
+    """None for what has no matrix without a model's weight."""
+    return None if updates is None or any(one.on_weight for one in updates) else updates
+
+
+def _unmeasured(file: LoraFile) -> int:
+    """In how many layers a file does what only a model's weights tell."""
+    return sum(_measurable(file.layers[path]) is None for path in file.layers)
 
 
 def _adapted(files: Sequence[LoraFile], path: str) -> bool:
@@ -138,6 +153,7 @@ def _as_json(described: Sequence[Described], layers: Sequence[Layer]) -> Any:
                 "text_encoder_matrices": count_matrices(one.file),
                 "unmatched": list(one.file.unmatched),
                 "not_described": dict(one.kinds),
+                "not_measured": _unmeasured(one.file),
                 "metadata": dict(one.file.metadata),
             }
             for one in described
@@ -195,6 +211,12 @@ def _summary(
         yield "   " + ", ".join(f"{kind} in {_layers(n)}" for kind, n in counted.items())
     matrices = count_matrices(file)
     yield f"   text encoder: {matrices or 'no'} matri{'x' if matrices == 1 else 'ces'}"
+    unmeasured = _unmeasured(file)
+    if unmeasured:
+        yield (
+            f"   {_layers(unmeasured)} not measured: what they do depends on the model's weights "
+            "(give it with --checkpoint or --unet)"
+        )
     if file.zeros:
         yield f"   all zeros, and left out: {file.zeros} differences"
     if one.kinds:

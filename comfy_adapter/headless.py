@@ -11,6 +11,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from .model.basis import FOLDER as BASES
 from .model.basis import apply_basis, basis_files
 from .model.lora_files import FOLDER as LORAS
 from .model.lora_files import BranchFile
+from .model.weights import OnModel, patched_weights
 from .train.basis import VGG, vgg_files
 from .train.run import Interrupted, require_name
 from .train.start import train as begin_training
@@ -125,7 +127,9 @@ def read_loras(model: ModelFiles, files: Sequence[str]) -> Read:
     with _fitting(_SMALLER):
         patcher = _model(model)
     layers, names = lora_layers(patcher), host_names(patcher)
-    return Read(layers, [read_lora(_file(LORAS, file), layers, names) for file in files])
+    weights = patched_weights(patcher)
+    read = [read_lora(_file(LORAS, file), layers, names) for file in files]
+    return Read(layers, [replace(one, layers=OnModel(one.layers, weights)) for one in read])
 
 
 def _branches(experts: Sequence[Expert]) -> tuple[BranchFile, ...]:

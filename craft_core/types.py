@@ -44,13 +44,40 @@ class LayerPass:
     x: the inputs, (B, ..., n) or (B, n, *spatial). base: what the layer made of them before any
     update. product: (inputs, weight) -> the layer's own operation with another weight, (m, n) or
     (m, n, *kernel), and no bias: the same strides and padding; of a normalisation, whose weight
-    is (n,), the normalised inputs times that weight. axis: of the outputs in base.
+    is (n,), the normalised inputs times that weight. axis: of the outputs in base, and of the
+    inputs in x. For what changes the weight it finds: bias, the layer's; gate, at which the update
+    acts; again, inputs -> what the layer makes of others, without its bias.
     """
 
     x: Tensor
     base: Tensor
     product: Callable[[Tensor, Tensor], Tensor]
     axis: int = -1
+    bias: Tensor | None = None
+    gate: float = 1.0
+    again: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def unbiased(self) -> Tensor:
+        """What the layer makes of the inputs by its weight alone."""
+        return self.base if self.bias is None else self.base - self.along(self.bias)
+
+    def along(self, vector: Tensor) -> Tensor:
+        """A vector over the outputs, or over the inputs, as it broadcasts against them."""
+        axes_after = -self.axis - 1 if self.axis < 0 else self.base.ndim - 1 - self.axis
+        return vector.reshape(-1, *(1,) * axes_after)
+
+    def narrowed(self, rows: tuple[int, int] | None) -> LayerPass:
+        """As an update sees it that covers those outputs."""
+        if rows is None:
+            return self
+        axis, again = self.axis, self.again
+        return replace(
+            self,
+            base=self.base.narrow(axis, *rows),
+            bias=None if self.bias is None else self.bias.narrow(0, *rows),
+            again=again and (lambda inputs: again(inputs).narrow(axis, *rows)),
+        )
 
 
 _Update = TypeVar("_Update", bound="LayerUpdate")
@@ -63,10 +90,14 @@ class LayerUpdate(ABC):
     it; a strength is never folded in here. rows: (start, length) of the layer's outputs that it
     covers, None for all. rank: that of dW, at most. inputs: (n, *kernel), of a normalisation and
     of a bias (). is_low_rank: whether `factors` are a smaller form of dW than dW itself. of_bias:
-    whether dW is that of the layer's bias.
+    whether dW is that of the layer's bias. on_weight: whether dW depends on the weight that it is
+    added to; `on` then makes of it an update that does not. precise: the tensors to compute with in
+    float32 whatever the model's type.
     """
 
     of_bias: ClassVar[bool] = False
+    on_weight: ClassVar[bool] = False
+    precise: ClassVar[tuple[str, ...]] = ()
 
     scale: float
     rows: tuple[int, int] | None
@@ -104,6 +135,20 @@ class LayerUpdate(ABC):
     def entries(self) -> Factors:
         """Factors of a matrix with the entries of dW in any order, of as low a rank as there is:
         for what only sums over them."""
+
+    def on(self, weight: Tensor, gate: float = 1.0) -> LayerUpdate:
+        """The same on a layer of that weight, (out, n, *kernel), at a gate: with a dW of its own.
+
+        What acts is gate * dW; few kinds have a dW that depends on the gate, too.
+        """
+        return self
+
+    def taken(self, weight: Callable[[], Tensor]) -> Mapping[str, Tensor]:
+        """What `added` needs of the layer's weight, as fields of the update: taken once.
+
+        weight: gives it, (out, n, *kernel) in float32.
+        """
+        return {}
 
     def tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from ...craft_core.errors import CraftError
 from ...craft_core.types import LayerPass
 from .bank import BankModule, Group, Single
-from .modules import is_norm, output_axis, scaled_norm
+from .in_turn import InTurn
+from .modules import output_axis, project
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ class LayerHook:
     def __init__(self, index: int, path: str, bank: BankModule, call: Call) -> None:
         self.index, self.path, self.bank, self.call = index, path, bank, call
         self.groups, self.singles = bank.groups[index], bank.singles[index]
+        ordered = any(single.update.on_weight for single in self.singles)
+        self.in_turn = InTurn(self.singles, bank) if ordered else None
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Any:
         for run in self.call.runs:
@@ -117,6 +120,9 @@ class LayerHook:
     ) -> Tensor:
         if torch.is_grad_enabled() and y.requires_grad:
             y = y.clone()
+        if self.in_turn is not None:
+            self.in_turn.add(module, x[rows], y[rows], gates)
+            return y
         own = [  # of what the layer itself returned, so before anything is added to it
             (single, _added(module, x[rows], y[rows], single, self.bank))
             for single in self.singles
@@ -130,7 +136,7 @@ class LayerHook:
 
 
 def _added(module: Any, x: Tensor, y: Tensor, single: Single, bank: BankModule) -> Tensor:
-    product = partial(_project, module)
+    product = partial(project, module)
     return bank.update(single, x).added(LayerPass(x, y, product, output_axis(module)))
 
 
@@ -152,7 +158,7 @@ def _add_group(
         return
     down, up = bank.factors(group, x)
     first, last = pieces[0][0], pieces[-1][1]
-    hidden = _project(module, x, down[first:last])
+    hidden = project(module, x, down[first:last])
     add = _up_conv if down.ndim > 2 else _up_linear
     axis = 1 if down.ndim > 2 else -1
     for start, stop, weight in pieces:
@@ -172,16 +178,6 @@ def _pieces(group: Group, gates: Sequence[float]) -> list[tuple[int, int, float]
         else:
             pieces.append((slot.start, stop, weight))
     return pieces
-
-
-def _project(module: Any, x: Tensor, down: Tensor) -> Tensor:
-    """x through `down`: (B, ranks, *spatial) for a convolution, (B, ..., ranks) for a linear, and
-    for a normalisation its inputs times `down`."""
-    if is_norm(module):
-        return scaled_norm(module, x, down)
-    if down.ndim > 2:
-        return module._conv_forward(x, down, None)
-    return x @ down.T
 
 
 def _up_linear(

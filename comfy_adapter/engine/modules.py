@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import comfy.lora
+import comfy.ops
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -72,6 +73,44 @@ def scaled_norm(module: Any, x: Tensor, weight: Tensor) -> Tensor:
     if isinstance(module, nn.GroupNorm):
         return functional.group_norm(x, module.num_groups, weight, None, module.eps)
     return functional.rms_norm(x, weight.shape, weight, module.eps)
+
+
+def project(module: Any, x: Tensor, down: Tensor) -> Tensor:
+    """x through `down`: (B, ranks, *spatial) for a convolution, (B, ..., ranks) for a linear, and
+    for a normalisation its inputs times `down`."""
+    if is_norm(module):
+        return scaled_norm(module, x, down)
+    if down.ndim > 2:
+        return module._conv_forward(x, down, None)
+    return x @ down.T
+
+
+def weight_now(module: Any, like: Tensor) -> Tensor:
+    """A layer's weight in float32 on `like`'s device, patched and dequantised as it computes: a
+    copy."""
+    shape = weight_shape(module)
+    if not hasattr(module, "weight_function"):  # none of the host's own layers
+        return module.weight.to(like.device, torch.float32, copy=True).reshape(shape)
+    weight, _, stream = comfy.ops.cast_bias_weight(
+        module, dtype=torch.float32, device=like.device, bias_dtype=torch.float32, offloadable=True
+    )
+    copied = weight.to(torch.float32, copy=True).reshape(shape)
+    comfy.ops.uncast_bias_weight(module, weight, None, stream)
+    return copied
+
+
+def bias_now(module: Any, like: Tensor) -> Tensor | None:
+    """A layer's bias in `like`'s type, patched as it computes; None where it has none."""
+    bias = getattr(module, "bias", None)
+    if bias is None:
+        return None
+    own = (bias.device, bias.dtype) == (like.device, like.dtype)
+    if own and not getattr(module, "bias_function", None):
+        return bias
+    _, bias, stream = comfy.ops.cast_bias_weight(module, like, offloadable=True)
+    copied = bias.to(like.dtype, copy=True)
+    comfy.ops.uncast_bias_weight(module, None, bias, stream)
+    return copied
 
 
 def output_axis(module: Any) -> int:

@@ -37,6 +37,7 @@ from ...craft_core.types import LoraFile
 from ..engine.modules import lora_layers
 from ..model.expert_encoder import lora_hash
 from ..model.lora_files import BranchFile, read
+from ..model.weights import patched_weights
 from ..train.run import Target, require_name
 from .router import Request, planned
 
@@ -172,7 +173,7 @@ def _routing_request(request: FuseRequest) -> Request:
 def _on_device(request: FuseRequest, model: Any) -> Writing:
     """On the model's device where that has double precision, else on the processor."""
     device = model.load_device if model.load_device.type == "cuda" else torch.device("cpu")
-    return Writing(request.rank, DTYPES[request.save_as], device)
+    return replace(request.writing, device=device, weights=patched_weights(model, device))
 
 
 def _sources(

@@ -4,6 +4,9 @@ bake_merge runs a weight merge; bake_gates freezes a run-time method at one mome
 branches of gate * dW, laid side by side, which is exact up to rounding to the file's type. Nothing
 dense outlives its layer. A layer's bias is baked after its weight, by the same method, as what it
 is: a vector.
+
+An update whose dW depends on the weight it meets needs the model's: a merge takes each LoRA as it
+is on the model alone; a run-time method takes them one after another, as they act there.
 """
 
 from __future__ import annotations
@@ -31,11 +34,13 @@ _Kind = TypeVar("_Kind", bound=LayerUpdate)
 @dataclass(frozen=True)
 class Writing:
     """How the result is stored. rank: 0 for as many as the method needs. dtype: of the stored
-    numbers. device: where layers are computed, one after the other."""
+    numbers. device: where layers are computed, one after the other. weights: module path -> the
+    model's weight in float32, where there is a model."""
 
     rank: int = 0
     dtype: torch.dtype = torch.float32
     device: Any = "cpu"
+    weights: Callable[[str], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,11 @@ def bake_merge(
         _require_low_rank(path, [b for b in having if b.strength], writing)
 
         def merged(of_bias: bool, path: str = path, having: Sequence[Branch] = having):
-            own = [(b, [_moved(one, writing) for one in b.layers[path] if one.of_bias == of_bias])
-                   for b in having]  # fmt: skip
+            own = [
+                (b, [_alone(one, path, b.strength, writing) for one in b.layers[path]
+                     if one.of_bias == of_bias])
+                for b in having
+            ]  # fmt: skip
             one_each = [combine(updates, layers[path][0]) for _, updates in own if updates]
             updates = Updates.of(path, one_each, [b.strength for b, updates in own if updates])
             return method.function(updates, **knobs) if updates.factors else None
@@ -120,12 +128,15 @@ def bake_gates(
 
         def summed(of_bias: bool, path: str = path, row: Sequence[float] = row):
             parts = [
-                _moved(replace(one, scale=one.scale * gate), writing)
+                (_moved(one, writing), gate)
                 for branch, gate in zip(bank.branches, row, strict=True)
                 for one in (branch.layers.get(path, ()) if gate else ())
                 if one.of_bias == of_bias
             ]
-            return combine(parts, layers[path][0]) if parts else None
+            if any(one.on_weight for one, _ in parts):
+                return _in_turn(parts, path, writing)
+            weighted = [replace(one, scale=one.scale * gate) for one, gate in parts]
+            return combine(weighted, layers[path][0]) if parts else None
 
         yield from _both(path, summed, layers, writing)
 
@@ -207,6 +218,30 @@ def _require_low_rank(path: str, branches: Sequence[Branch], writing: Writing) -
             "to, and the report says what that loses",
             "Set a rank, for example 64",
         )
+
+
+def _alone(update: LayerUpdate, path: str, gate: float, writing: Writing) -> LayerUpdate:
+    """The update as it is on the model's own weight."""
+    update = _moved(update, writing)
+    if not update.on_weight or writing.weights is None:
+        return update
+    return update.on(writing.weights(path).to(writing.device), gate)
+
+
+def _in_turn(
+    updates: Sequence[tuple[LayerUpdate, float]], path: str, writing: Writing
+) -> Tensor | Factors:
+    """What (update, gate) make of the model's weight one after another, less that weight."""
+    if writing.weights is None:
+        return combine([one for one, _ in updates])  # raises: there is no weight
+    weight = writing.weights(path).to(writing.device)
+    whole = torch.zeros_like(weight)
+    for update, gate in updates:
+        start, length = update.rows or (0, len(weight))
+        change = gate * update.on(weight, gate).delta()
+        weight[start : start + length] += change
+        whole[start : start + length] += change
+    return whole.reshape(len(whole), -1)
 
 
 def _moved(update: _Kind, writing: Writing) -> _Kind:

@@ -56,10 +56,20 @@ def symmetric(model):
     return sample(oracle.guider(model, POSITIVE, NEGATIVE), model)
 
 
-def file_of(kind, layers, without=()):
-    """(state dict, {module path: dW}): all forms of a kind on all layers, in turn."""
-    stems = {kohya_name(path): shape for path, shape in layers.items()}
-    state, deltas = whole_file(kind, stems, seed=3, without=without)
+def file_of(kind, layers, without=(), model=None, gate=1.0):
+    """(state dict, {module path: dW}): all forms of a kind on all layers, in turn.
+
+    model: on whose weights dW is what it is there at a gate, where it depends on them.
+    """
+    stems = {kohya_name(path): path for path in layers}
+
+    def on(stem, made):
+        if model is None:
+            return made.delta
+        return made.on(model.model.diffusion_model.get_submodule(stems[stem]).weight.float(), gate)
+
+    places = {stem: layers[path] for stem, path in stems.items()}
+    state, deltas = whole_file(kind, places, seed=3, without=without, on=on)
     return state, {path: deltas[kohya_name(path)] for path in layers}
 
 
@@ -118,8 +128,22 @@ def test_beside_a_file_of_another_kind_it_is_two_lora_loaders(kind):
     layers = model_layers(model)
     states = [file_of(kind, layers, HOST_DROPS)[0], tiny.random_lora(layers, 4, seed=12)]
     strengths = (0.8, 0.6)
-    ours = symmetric(routed(model, states, strengths))
-    assert distance(ours, symmetric(loaded(model, states, strengths))) <= TOLERANCE
+    for order in (1, -1):
+        ours = symmetric(routed(model, states[::order], strengths[::order]))
+        theirs = symmetric(loaded(model, states[::order], strengths[::order]))
+        assert distance(ours, theirs) <= TOLERANCE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_files_on_a_patched_model_are_three_lora_loaders(kind):
+    """What depends on the weight meets the patched one, and what the first file made of it."""
+    model = tiny.sd15()
+    layers = model_layers(model)
+    under = loaded(model, [tiny.random_lora(layers, 2, seed=31)], [0.5])
+    states = [file_of(kind, layers, HOST_DROPS)[0], file_of(kind, layers, HOST_DROPS)[0]]
+    states[1] = {key: 1.1 * tensor for key, tensor in states[1].items()}
+    ours = symmetric(routed(under, states, (0.8, -0.5)))
+    assert distance(ours, symmetric(loaded(under, states, (0.8, -0.5)))) <= TOLERANCE
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -127,7 +151,7 @@ def test_beside_a_file_of_another_kind_it_is_two_lora_loaders(kind):
 def test_asymmetric_is_two_separately_patched_models(kind, family):
     model, other, twin = (FAMILIES[family]() for _ in range(3))
     layers = model_layers(model)
-    state, deltas = file_of(kind, layers)
+    state, deltas = file_of(kind, layers, model=model, gate=0.7)
     ours = acfg_guider(routed(model, [state], [0.7]), POSITIVE, NEGATIVE, 4.0, True)
     reference = oracle.TwoModels(other, twin, [deltas], lambda progress: (0.7,))
     reference.set_conds(POSITIVE, NEGATIVE)

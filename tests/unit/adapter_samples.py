@@ -20,16 +20,25 @@ ALPHA = 3.0
 
 @dataclass(frozen=True)
 class Sample:
-    """tensors: by the endings of their keys. delta: dW of the whole weight, by the textbook."""
+    """tensors: by the endings of their keys. delta: dW of the whole weight, by the textbook.
+    change: (weight, gate) -> dW, of a kind whose dW depends on the weight it meets."""
 
     tensors: dict[str, Tensor]
     delta: Tensor
+    change: Callable[[Tensor, float], Tensor] | None = None
+
+    def on(self, weight: Tensor, gate: float = 1.0) -> Tensor:
+        """dW on a layer of that weight."""
+        return self.delta if self.change is None else self.change(weight, gate)
 
     def named(self, stem: str) -> dict[str, Tensor]:
         return {f"{stem}.{ending}": tensor for ending, tensor in self.tensors.items()}
 
     def sized(self, size: float) -> Sample:
-        """With dW about `size` times as large as a trained weight of its shape."""
+        """With dW about `size` times as large as a trained weight of its shape; one that depends
+        on the weight is so already."""
+        if self.change is not None:
+            return self
         by = size * self.delta.shape[0] ** 0.5 / self.delta.norm().item()
         first = next(iter(self.tensors))
         return Sample(self.tensors | {first: by * self.tensors[first]}, by * self.delta)
@@ -117,6 +126,38 @@ def _difference(shape: Shape, seed: int) -> Sample:
     return Sample({"diff": delta}, delta)
 
 
+def _dora(
+    inner: Callable[[Shape, int], Sample], ending: str, axis: int = 0, flat: bool = False
+) -> Callable[[Shape, int], Sample]:
+    """Over another kind: m about 1, which is the norm of a row of `weight_of`."""
+
+    def made(shape: Shape, seed: int) -> Sample:
+        within = inner(shape, seed).sized(0.2)
+        norm = (shape[0] / shape[1]) ** (axis / 2)
+        magnitude = norm * (1.0 + 0.2 * noise(shape[axis], seed=seed + 11))
+        stored = [1] * len(shape)
+        stored[1 if axis else 0] = -1
+        tensors = within.tensors | {ending: magnitude if flat else magnitude.reshape(stored)}
+
+        def change(weight: Tensor, gate: float) -> Tensor:
+            total = weight + within.delta
+            measured = weight if ending == "dora_scale" and axis == 0 else total
+            others = [i for i in range(len(shape)) if i != axis]
+            norms = measured.square().sum(others, keepdim=True).sqrt()
+            kept = [1] * len(shape)
+            kept[axis] = -1
+            return total * magnitude.reshape(kept) / norms - weight
+
+        return Sample(tensors, change(weight_of(shape), 1.0), change)
+
+    return made
+
+
+def weight_of(shape: Shape) -> Tensor:
+    """A layer's weight of a trained size: rows of norm 1."""
+    return noise(*shape, seed=101) / math.prod(shape[1:]) ** 0.5
+
+
 SAMPLES: dict[str, dict[str, Callable[[Shape, int], Sample]]] = {
     "LoRA": {"plain": _plain, "mid": _locon_with_mid},
     "LoHa": {"plain": _loha, "cores": _loha_with_cores},
@@ -131,9 +172,19 @@ SAMPLES: dict[str, dict[str, Callable[[Shape, int], Sample]]] = {
         "core": _lokr("whole", "core", (4, 4)),
     },
     "weight difference": {"whole": _difference},
+    "DoRA": {
+        "over LoRA": _dora(_plain, "dora_scale"),
+        "inputs": _dora(_plain, "dora_scale", axis=1),
+        "over mid": _dora(_locon_with_mid, "dora_scale"),
+        "over LoHa": _dora(_loha, "dora_scale"),
+        "over LoKr": _dora(_lokr("whole", "pair", (4, 4)), "dora_scale"),
+        "inputs over LoKr": _dora(_lokr("whole", "whole", (4, 4)), "dora_scale", axis=1),
+        "magnitude": _dora(_plain, "lora_magnitude_vector", flat=True),
+    },
 }
-_NEEDS_A_KERNEL = {"mid", "cores", "core"}
-HOST_DROPS = ("core",)  # ComfyUI 0.30.0 logs an error for a LoKr's Tucker core, and goes on
+_NEEDS_A_KERNEL = {"mid", "cores", "core", "over mid"}
+# ComfyUI 0.30.0 logs an error for a LoKr's Tucker core, and goes on; it reads no PEFT magnitude.
+HOST_DROPS = ("core", "magnitude")
 
 
 def variants(kind: str, shape: Shape) -> list[str]:
@@ -142,13 +193,19 @@ def variants(kind: str, shape: Shape) -> list[str]:
 
 
 def whole_file(
-    kind: str, places: dict[str, Shape], seed: int, size: float = 0.2, without: Sequence[str] = ()
+    kind: str,
+    places: dict[str, Shape],
+    seed: int,
+    size: float = 0.2,
+    without: Sequence[str] = (),
+    on: Callable[[str, Sample], Tensor] = lambda stem, made: made.delta,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(state dict, {stem: dW}) of a file with all forms of a kind in turn. places: by stem."""
+    """(state dict, {stem: dW}) of a file with all forms of a kind in turn. places: by stem. on:
+    (stem, sample) -> its dW there."""
     state, deltas = {}, {}
     for number, (stem, shape) in enumerate(places.items()):
         names = [name for name in variants(kind, shape) if name not in without]
         made = SAMPLES[kind][names[number % len(names)]](shape, seed + 7 * number).sized(size)
         state |= made.named(stem)
-        deltas[stem] = made.delta
+        deltas[stem] = on(stem, made)
     return state, deltas

@@ -1,6 +1,6 @@
 """Adapter kinds, one a file. The order of the imports is that in which they are named."""
 
-from . import lora, loha, lokr, difference, refused  # isort: skip
+from . import lora, loha, lokr, difference, dora, refused  # isort: skip
 from .difference import BiasDifference, Difference
 from .kinds import (
     KINDS,
@@ -25,6 +25,7 @@ __all__ = [
     "RefusedKind",
     "build_updates",
     "difference",
+    "dora",
     "incomplete",
     "loha",
     "lokr",

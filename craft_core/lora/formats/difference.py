@@ -78,8 +78,7 @@ class BiasDifference(Difference):
     of_bias: ClassVar[bool] = True
 
     def added(self, layer: LayerPass) -> Tensor:
-        axes_after = -layer.axis - 1 if layer.axis < 0 else layer.base.ndim - 1 - layer.axis
-        return self.difference.reshape(-1, *(1,) * axes_after)
+        return layer.along(self.difference)
 
 
 def _shape(tensors: Mapping[str, Tensor]) -> tuple[int, ...]:

@@ -137,8 +137,11 @@ def shape_of(parts: Parts) -> tuple[int, ...] | None:
     kinds = KINDS.of(parts)
     if not kinds:
         return None
-    tensors = {part: parts[part][1] for part in kinds[0].endings if part in parts}
-    if any(tensor.ndim < kinds[0].axes for tensor in tensors.values()):
+    beside = {part for kind in kinds[1:] for part in kind.endings} | {ALPHA}
+    tensors = {part: tensor for part, (_, tensor) in parts.items() if part not in beside}
+    few = (kind for kind in KINDS if kind.axes == 1)
+    flat = {part for kind in few for part in kind.endings}
+    if any(tensor.ndim < 2 for part, tensor in tensors.items() if part not in flat):
         return None
     return kinds[0].shape(tensors)
 

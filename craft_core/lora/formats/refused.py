@@ -10,8 +10,6 @@ def _refused(name: str, pattern: str, reason: str) -> RefusedKind:
 
 
 KINDS.refuse(
-    _refused("DoRA", r"\.dora_scale|\.lora_magnitude_vector(\.[^.]+)*",
-             "scales the weight by its norm"),
     _refused("OFT or BOFT", r"\.(oft|boft)_\w+(\.[^.]+)*|\.rescale", "rotates the weight"),
     _refused("GLoRA", r"\.([ab][12]|bm[12]?)\.weight", "multiplies the weight"),
     _refused("IA3", r"\.on_input|\.ia3_l(\.[^.]+)*", "multiplies the weight"),

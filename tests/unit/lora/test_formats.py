@@ -32,6 +32,9 @@ from craft_core.lora.keys import kohya_name, unet_diffusers_paths
         ("lora_unet_a.w_norm", "lora_unet_a", "diff"),
         ("lora_unet_a.diff_b", "lora_unet_a", "diff_b"),
         ("lora_unet_a.b_norm", "lora_unet_a", "diff_b"),
+        ("a.dora_scale", "a", "dora_scale"),
+        ("a.lora_magnitude_vector", "a", "magnitude"),
+        ("a.lora_magnitude_vector.default.weight", "a", "magnitude"),
         ("a.lora_B.bias", "a", "lora_bias"),
         ("a.lora_B.default.bias", "a", "lora_bias"),
     ],
@@ -49,9 +52,6 @@ def test_an_unknown_ending_is_not_guessed(key):
 @pytest.mark.parametrize(
     ("ending", "kind"),
     [
-        ("dora_scale", "DoRA"),
-        ("lora_magnitude_vector", "DoRA"),
-        ("lora_magnitude_vector.default.weight", "DoRA"),
         ("oft_blocks", "OFT or BOFT"),
         ("oft_diag", "OFT or BOFT"),
         ("oft_R.default.weight", "OFT or BOFT"),
