@@ -93,6 +93,9 @@ def count_matrices(file: LoraFile) -> int:
 
 
 def _joined(stem: str, parts: Sequence[LayerUpdate]) -> Factors:
+    for one in parts:
+        if one.on_weight:
+            one.factors()  # a CraftError that names the kind: there is no weight
     shapes = {(one.outputs, *one.inputs) for one in parts}
     if len(shapes) > 1:
         raise CraftError(

@@ -73,7 +73,7 @@ def read_together(states: Sequence[State], *, whole: bool = True) -> Unplaced:
         for stem, parts in stems_of(state, text_encoder=False).items():
             shape = shape_of(parts)
             plain = plain_name(stem)
-            if shape and len(shape) == 1 and "diff" not in parts:  # of a bias: no weight's shape
+            if shape and len(shape) == 1 and "diff" not in parts:  # a bias's, or all that it tells
                 own[stem] = Target(plain)
                 biases.setdefault(plain, (shape, stem, name))
                 continue

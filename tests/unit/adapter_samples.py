@@ -153,6 +153,85 @@ def _dora(
     return made
 
 
+def _turned(blocks: Tensor, bound: float) -> Tensor:
+    skew = blocks - blocks.transpose(-1, -2)
+    if 0 < bound < skew.norm():
+        skew = skew * bound / skew.norm()
+    one = torch.eye(skew.shape[-1])
+    return (one + skew) @ torch.linalg.inv(one - skew)
+
+
+def _oft(most: int, bound: float | None = None) -> Callable[[Shape, int], Sample]:
+    """Blocks of at most that size."""
+
+    def made(shape: Shape, seed: int) -> Sample:
+        size = _divisor(shape[0], most)
+        blocks = 0.1 * noise(shape[0] // size, size, size, seed=seed)
+        tensors = {"oft_blocks": blocks}
+        if bound is not None:
+            tensors["alpha"] = torch.tensor(bound)
+        whole = torch.block_diag(*(one.T for one in _turned(blocks, bound or 0.0)))
+
+        def change(weight: Tensor, gate: float) -> Tensor:
+            turned = (whole @ weight.flatten(1)).reshape(weight.shape)
+            return gate * (turned - weight)
+
+        return Sample(tensors, change(weight_of(shape), 1.0), change)
+
+    return made
+
+
+def _boft(rescaled: bool) -> Callable[[Shape, int], Sample]:
+    """Butterflies of blocks of 4, as many stages as the outputs allow, two at most."""
+
+    def made(shape: Shape, seed: int) -> Sample:
+        out, size = shape[0], 4
+        stages = 2 if out % 8 == 0 else 1
+        blocks = 0.1 * noise(stages, out // size, size, size, seed=seed)
+        tensors = {"oft_blocks": blocks, "alpha": torch.tensor(0.0)}
+        by = torch.ones(out)
+        if rescaled:
+            by = 1.0 + 0.1 * noise(out, seed=seed + 5)
+            tensors["rescale"] = by.reshape(out, *(1,) * (len(shape) - 1))
+
+        def change(weight: Tensor, gate: float) -> Tensor:
+            whole = torch.eye(out)
+            for stage, turned in enumerate(_turned(blocks, 0.0)):
+                stride = 2**stage * (size // 2)
+                order = torch.arange(out).reshape(-1, 2, stride).transpose(1, 2).flatten()
+                there = torch.eye(out)[order]
+                mixed = torch.block_diag(*(gate * turned + (1 - gate) * torch.eye(size)))
+                whole = there.T @ mixed @ there @ whole
+            turned = (by[:, None] * whole @ weight.flatten(1)).reshape(weight.shape)
+            return turned - weight
+
+        return Sample(tensors, change(weight_of(shape), 1.0), change)
+
+    return made
+
+
+def _glora(old: bool) -> Callable[[Shape, int], Sample]:
+    def made(shape: Shape, seed: int) -> Sample:
+        (out, n), kernel, rank = shape[:2], shape[2:], 2
+        ones = (1,) * len(kernel)
+        left, right = 0.2 * noise(n, rank, seed=seed), noise(rank, n, seed=seed + 1) / n**0.5
+        up, down = 0.1 * noise(out, rank, seed=seed + 2), noise(rank, *shape[1:], seed=seed + 3)
+        down /= math.prod(shape[1:]) ** 0.5
+        names = ("a2", "a1", "b2", "b1") if old else ("a1", "a2", "b1", "b2")
+        stored = (left.reshape(n, rank, *ones), right.reshape(rank, n, *ones),
+                  up.reshape(out, rank, *ones), down)  # fmt: skip
+        tensors = {f"{name}.weight": t for name, t in zip(names, stored, strict=True)}
+
+        def change(weight: Tensor, gate: float) -> Tensor:
+            mixed = torch.einsum("on...,nm->om...", weight, left @ right)
+            return ALPHA / rank * (mixed + (up @ down.flatten(1)).reshape(weight.shape))
+
+        delta = change(weight_of(shape), 1.0)
+        return Sample({**tensors, "alpha": torch.tensor(ALPHA)}, delta, change)
+
+    return made
+
+
 def weight_of(shape: Shape) -> Tensor:
     """A layer's weight of a trained size: rows of norm 1."""
     return noise(*shape, seed=101) / math.prod(shape[1:]) ** 0.5
@@ -181,6 +260,14 @@ SAMPLES: dict[str, dict[str, Callable[[Shape, int], Sample]]] = {
         "inputs over LoKr": _dora(_lokr("whole", "whole", (4, 4)), "dora_scale", axis=1),
         "magnitude": _dora(_plain, "lora_magnitude_vector", flat=True),
     },
+    "GLoRA": {"new": _glora(False), "old": _glora(True)},
+    "OFT": {
+        "blocks": _oft(4),
+        "large blocks": _oft(16),
+        "bounded": _oft(4, bound=0.1),
+        "butterfly": _boft(False),
+        "butterfly rescaled": _boft(True),
+    },
 }
 _NEEDS_A_KERNEL = {"mid", "cores", "core", "over mid"}
 # ComfyUI 0.30.0 logs an error for a LoKr's Tucker core, and goes on; it reads no PEFT magnitude.
@@ -189,7 +276,12 @@ HOST_DROPS = ("core", "magnitude")
 
 def variants(kind: str, shape: Shape) -> list[str]:
     """The forms of a kind that a layer of this shape can have."""
-    return [name for name in SAMPLES[kind] if len(shape) > 2 or name not in _NEEDS_A_KERNEL]
+    kernel = math.prod(shape[2:])
+    return [
+        name
+        for name in SAMPLES[kind]
+        if (len(shape) > 2 or name not in _NEEDS_A_KERNEL) and not (kernel > 1 and name == "old")
+    ]
 
 
 def whole_file(

@@ -1,6 +1,6 @@
 """Adapter kinds, one a file. The order of the imports is that in which they are named."""
 
-from . import lora, loha, lokr, difference, dora, refused  # isort: skip
+from . import lora, loha, lokr, difference, dora, glora, oft, refused  # isort: skip
 from .difference import BiasDifference, Difference
 from .kinds import (
     KINDS,
@@ -26,10 +26,12 @@ __all__ = [
     "build_updates",
     "difference",
     "dora",
+    "glora",
     "incomplete",
     "loha",
     "lokr",
     "lora",
+    "oft",
     "refused",
     "shape_of",
     "stem_of",

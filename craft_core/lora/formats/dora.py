@@ -1,4 +1,4 @@
-"""DoRA: a magnitude times a direction (Liu et al. 2024, arXiv:2402.09353, Eq. 5), over another kind.
+"""DoRA: a magnitude times a direction (Liu et al. 2024, arXiv:2402.09353, Eq. 5) over another kind.
 
     W' = m (W + dW) / |W + dW|     norms over each output, or over each input (LyCORIS wd_on_out)
 

@@ -53,7 +53,7 @@ class OnWeight(LayerUpdate):
 
     def _without_weight(self) -> CraftError:
         return CraftError(
-            f"A {self.kind} changes a layer by what its weight is",
+            f"{self.kind} changes a layer by what its weight is",
             "Without the model there is no weight, and so no matrix to measure, merge or write",
             "Use the node on the loaded model, or give the model with --checkpoint or --unet",
         )

@@ -10,8 +10,9 @@ def _refused(name: str, pattern: str, reason: str) -> RefusedKind:
 
 
 KINDS.refuse(
-    _refused("OFT or BOFT", r"\.(oft|boft)_\w+(\.[^.]+)*|\.rescale", "rotates the weight"),
-    _refused("GLoRA", r"\.([ab][12]|bm[12]?)\.weight", "multiplies the weight"),
+    _refused("OFT or BOFT of another layout", r"\.(oft|boft)_(?!blocks\Z)\w+(\.[^.]+)*",
+             "the host reads in no layout but LyCORIS'"),
+    _refused("GLoRA with a core", r"\.bm[12]?\.weight", "has a factor that the host does not read"),
     _refused("IA3", r"\.on_input|\.ia3_l(\.[^.]+)*", "multiplies the weight"),
     _refused("AdaLoRA", r"\.lora_E(\.[^.]+)*|\.ranknum(\.[^.]+)*",
              "has a third factor between down and up"),

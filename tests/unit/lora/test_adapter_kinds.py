@@ -23,6 +23,12 @@ def is_one_kind(state) -> bool:
     return bool(KINDS.of({KINDS.split(key).part: 0 for key in state}))
 
 
+def told_shape(sample):
+    """A weight's shape as the tensors tell it."""
+    parts = {KINDS.split(f"x.{end}").part: (end, t) for end, t in sample.tensors.items()}
+    return shape_of(parts)
+
+
 SHAPES = {
     "linear": (24, 16),
     "wide": (8, 32),
@@ -159,7 +165,7 @@ def test_a_missing_part_is_told(kind, name, shape):
     sample = SAMPLES[kind][name](shape, 3)
     for gone in sample.tensors:
         state = {key: t for key, t in sample.named(STEM).items() if key != f"{STEM}.{gone}"}
-        if gone == "alpha" or not state:
+        if gone == "alpha" or set(state) <= {f"{STEM}.alpha"}:
             continue
         if KINDS.of({KINDS.split(key).part: 0 for key in state}):
             continue  # a LoCon without mid is a LoRA
@@ -172,6 +178,9 @@ def test_a_missing_part_is_told(kind, name, shape):
 def test_another_models_file_is_told_by_its_shape(kind, name, shape, axis):
     """A layer 7 wider in one axis: no size of any sample divides that."""
     sample = SAMPLES[kind][name](shape, 3)
+    if axis == 1 and told_shape(sample) == shape[:1]:
+        assert kind == "OFT", "a rotation of the outputs fits layers of any inputs"
+        return
     other = tuple(size + 7 * (i == axis) for i, size in enumerate(shape))
     with pytest.raises(CraftError, match="which does not fit a of this model"):
         parse_lora(sample.named(STEM), {}, {"a": other})
@@ -193,9 +202,7 @@ def test_two_kinds_in_one_layer_are_refused(kind, name, shape):
 def test_its_tensors_tell_the_shape_without_a_model(kind, name, shape):
     """Up to a kernel flattened into the inputs."""
     sample = SAMPLES[kind][name](shape, 3)
-    parts = {KINDS.split(f"x.{end}").part: (end, t) for end, t in sample.tensors.items()}
-    found = shape_of(parts)
-    assert found == shape or found == (shape[0], sample.delta[0].numel())
+    assert told_shape(sample) in (shape, (shape[0], sample.delta[0].numel()), shape[:1])
     plain = SAMPLES["LoRA"]["plain"](shape, 8).named(STEM)
     both = read_together([("one", sample.named(STEM), {}), ("two", plain, {})])
     assert list(both.shapes.values()) == [shape]
@@ -220,7 +227,7 @@ def test_in_a_text_encoder_it_is_added_up_by_strength(kind, name):
     plain = SAMPLES["LoRA"]["plain"](shape, 8)
     files = [LoraFile({}, one.named(stem)) for one in (sample, plain)]
     if sample.change is not None:
-        with pytest.raises(CraftError, match=f"A {kind} changes a layer by what its weight is"):
+        with pytest.raises(CraftError, match=f"{kind} changes a layer by what its weight is"):
             merge_text_encoders(files, [0.5, 2.0], torch.float32)
         return
     part = merge_text_encoders(files, [0.5, 2.0], torch.float32)
@@ -247,7 +254,7 @@ def test_without_the_weight_it_depends_on_it_has_no_matrix(kind, name, shape, tm
         assert update.on(weight_of(shape)) is update
         return
     assert not update.is_low_rank
-    told = f"A {kind} changes a layer by what its weight is. Without the model.*--checkpoint"
+    told = f"{kind} changes a layer by what its weight is. Without the model.*--checkpoint"
     for asked in (
         update.delta, update.factors, update.entries, lambda: magnitude((update,), 3),
         lambda: frobenius_norm(update), lambda: combine([update, update]),
