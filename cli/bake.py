@@ -32,9 +32,10 @@ from ..craft_core.training.registry import DTYPES
 from ..craft_core.types import Branch
 
 
-def read_files(files: Sequence[str]) -> Unplaced:
-    """LoRA files by their paths, their layers matched by name."""
-    return read_together([(Path(file).name, *read_tensors(Path(file))) for file in files])
+def read_files(files: Sequence[str], allow: bool = False) -> Unplaced:
+    """LoRA files by their paths, their layers matched by name. allow: without what cannot act."""
+    states = [(Path(file).name, *read_tensors(Path(file))) for file in files]
+    return read_together(states, allow=allow)
 
 
 @torch.no_grad()
@@ -43,7 +44,7 @@ def bake_without_model(data: FuseData, watch: LayerWatch) -> str:
 
     Raises CraftError for mistakes, names that are no layer's among them unless allowed.
     """
-    unplaced = read_files([expert.file for expert in data.experts])
+    unplaced = read_files([expert.file for expert in data.experts], data.allow_unmatched)
     branches = [
         Branch(Path(expert.file).name, expert.role, file.layers, expert.strength)
         for expert, file in zip(data.experts, unplaced.files, strict=True)
@@ -65,8 +66,9 @@ def _baked(
     )  # fmt: skip
     pairs = zip(branches, unplaced.files, strict=True)
     made = plan(
-        [Given(one, unmatched=file.unmatched) for one, file in pairs], asked, unplaced.shapes
-    )
+        [Given(one, unmatched=file.unmatched, cannot_act=file.faults) for one, file in pairs],
+        asked, unplaced.shapes,
+    )  # fmt: skip
     gates, at = compose(made.gates, made.bank), Moment(data.progress, data.steps)
     writing = Writing(data.rank, DTYPES[data.save_as])
     if merges:
@@ -74,7 +76,8 @@ def _baked(
     else:
         baked = bake_gates(made.bank, gates, at, unplaced.shapes, writing)
     strengths = [expert.strength for expert in data.experts]
-    text = merge_text_encoders(unplaced.files, strengths, DTYPES[data.save_as])
+    dtype = DTYPES[data.save_as]
+    text = merge_text_encoders(unplaced.files, strengths, dtype, data.allow_unmatched)
     acts = acting(made.bank, gates, at)
     recipe = Recipe(
         data.method, data.knobs, _sources(data.experts, list(zip(acts, made.adapted, strict=True))),

@@ -152,6 +152,7 @@ def _as_json(described: Sequence[Described], layers: Sequence[Layer]) -> Any:
                 "layers": len(one.file.layers),
                 "text_encoder_matrices": count_matrices(one.file),
                 "unmatched": list(one.file.unmatched),
+                "cannot_act": list(one.file.faults),
                 "not_described": dict(one.kinds),
                 "not_measured": _unmeasured(one.file),
                 "metadata": dict(one.file.metadata),
@@ -222,6 +223,8 @@ def _summary(
     if one.kinds:
         kinds = ", ".join(f"{kind}: {count}" for kind, count in one.kinds.items())
         yield f"   tensors not described, and refused by the other commands: {kinds}"
+    if file.faults:
+        yield f"   cannot act: {listed(file.faults, 3)}"
     if file.unmatched:
         yield f"   match nothing: {len(file.unmatched)} ({listed(file.unmatched, 6)})"
     elif placed:

@@ -128,7 +128,7 @@ def read_loras(model: ModelFiles, files: Sequence[str]) -> Read:
         patcher = _model(model)
     layers, names = lora_layers(patcher), host_names(patcher)
     weights = patched_weights(patcher)
-    read = [read_lora(_file(LORAS, file), layers, names) for file in files]
+    read = [read_lora(_file(LORAS, file), layers, names, allow=True) for file in files]
     return Read(layers, [replace(one, layers=OnModel(one.layers, weights)) for one in read])
 
 

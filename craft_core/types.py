@@ -303,7 +303,8 @@ class LoraFile:
     layers: updates by module path. text_encoder: the file's text-encoder tensors under their
     own keys, untouched, for the host. unmatched: names in the file that point nowhere in the model.
     kinds: what kind of adapter a layer has, by module path. zeros: how many differences the file
-    holds that are all zeros, and are left out.
+    holds that are all zeros, and are left out. faults: what of the file cannot act, and why, where
+    that was allowed.
     """
 
     layers: Mapping[str, tuple[LayerUpdate, ...]]
@@ -312,6 +313,7 @@ class LoraFile:
     metadata: Mapping[str, str] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
     zeros: int = 0
+    faults: tuple[str, ...] = ()
 
 
 def constant_gates(value: Tensor, notes: tuple[str, ...] = ()) -> Gates:

@@ -27,6 +27,7 @@ def given(chosen: BranchFile, file: LoraFile, model: Any, clip: Any = None) -> G
         chosen.layers,
         (*file.unmatched, *unknown),
         _meter(chosen, file, model),
+        file.faults,
     )
 
 

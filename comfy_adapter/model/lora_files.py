@@ -67,9 +67,12 @@ def lora_stamps(*names: str | None) -> str:
     return "\n".join(found)
 
 
-def read(file: str | BranchFile, model: Any) -> LoraFile:
-    """A branch's file, or one of the host's loras folders, against a MODEL's layers and names."""
-    return read_lora(require(file), lora_layers(model), host_names(model))
+def read(file: str | BranchFile, model: Any, allow: bool = False) -> LoraFile:
+    """A branch's file, or one of the host's loras folders, against a MODEL's layers and names.
+
+    allow: go without what of it cannot act; else CraftError.
+    """
+    return read_lora(require(file), lora_layers(model), host_names(model), allow)
 
 
 def branch(chosen: BranchFile, file: LoraFile) -> Branch:

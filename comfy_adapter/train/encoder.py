@@ -44,7 +44,7 @@ def read_experts(
     """The recipe's lessons: pictures of what the LoRAs were trained for, and of what they were not;
     captions have their phrases marked."""
     experts = Experts(filled.loras, filled.choices[LAYERS], filled.choices[UNMATCHED])
-    files = [read(chosen, source.model) for chosen in experts.files]
+    files = [read(one, source.model, experts.allow_unmatched) for one in experts.files]
     branches, notes = _branches(source, experts, files)
     texts = _Texts(source, experts.files, files)
     phrased = {

@@ -110,7 +110,7 @@ def fuse(model: Any, request: FuseRequest, watch: Watch) -> Fused:
         raise CraftError(
             "No LoRA is chosen", "A file is made of one LoRA or more", "Choose a content or a style"
         )
-    files = [read(one, model) for one in request.branches]
+    files = [read(one, model, request.allow_unmatched) for one in request.branches]
     bake = _merged if request.method["method"] in MERGES.keys() else _gated
     with torch.no_grad():
         return bake(model, request, files, watch)
@@ -187,8 +187,9 @@ def _sources(
 
 def _text(request: FuseRequest, files: Sequence[LoraFile]) -> TextPart:
     return merge_text_encoders(
-        files, [b.strength for b in request.branches], DTYPES[request.save_as]
-    )
+        files, [b.strength for b in request.branches], DTYPES[request.save_as],
+        request.allow_unmatched,
+    )  # fmt: skip
 
 
 def _watched(baked: Iterable[Baked | None], total: int, watch: Watch) -> Iterator[Baked | None]:

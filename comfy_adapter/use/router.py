@@ -122,7 +122,8 @@ def route(
         )
     marked, connected = parse(request.prompt), clip
     model, clip, stacked = apply_stack(model, clip, list(stack))
-    files = shared.files if shared else [read(b.name, model) for b in request.branches]
+    allow = request.allow_unmatched
+    files = shared.files if shared else [read(b.name, model, allow) for b in request.branches]
     made = planned(model, request, marked, files, clip, whole=shared is not None)
     expert = _expert(request, connected, marked, made.bank)
     gates = compose(made.gates, made.bank, request.schedule, expert.table)
