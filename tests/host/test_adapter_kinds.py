@@ -313,6 +313,31 @@ def test_every_weight_merge_takes_it(placed, method):
     assert max(one.rank for one in result.layers.values()) <= 8
 
 
+def test_without_what_cannot_act_the_rest_of_a_file_acts(folder):
+    """A replaced weight, a layer of another model, a norm that the model computes in one step."""
+    model = tiny.z_image()
+    state = tiny.random_lora(model_layers(model), 3, seed=12)
+    gone = next(key.removesuffix(".alpha") for key in state if key.endswith(".alpha"))
+    rest = {key: tensor for key, tensor in state.items() if not key.startswith(f"{gone}.")}
+    broken = rest | {
+        f"{gone}.lora_down.weight": torch.ones(3, 5),
+        f"{gone}.lora_up.weight": torch.ones(7, 3),
+        "diffusion_model.cap_embedder.0.set_weight": torch.ones(4),
+        "diffusion_model.layers.0.attention.q_norm.diff": torch.ones(64),
+    }
+    only = (BranchFile("of a kind.safetensors", "content", 0.7),)
+    safetensors.torch.save_file(broken, folder / only[0].name)
+    with pytest.raises(CraftError, match="replaced weight.*allow_unmatched"):
+        read(only[0], model)
+    request = Request("", only, "all", {"method": "direct"}, allow_unmatched=True)
+    made = planned(model, request, None, [read(only[0], model, allow=True)])
+    (line,) = (one for one in made.report if "cannot act" in one)
+    assert "2 that cannot act" in line and "replaced weight" in line and gone in line
+    assert any("attention.q_norm" in fault for fault in made.faults)
+    ours = engine.attach(model, made.bank, compose(made.gates, made.bank))
+    assert distance(symmetric(ours), symmetric(loaded(model, [rest], [0.7]))) <= TOLERANCE
+
+
 def test_a_rank_of_zero_is_refused_where_an_update_has_full_rank(folder):
     model = tiny.sdxl()
     layers = model_layers(model)
