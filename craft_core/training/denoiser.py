@@ -57,7 +57,10 @@ class LayerCall:
     @property
     def passed(self) -> LayerPass:
         """The call as an update sees it."""
-        return LayerPass(self.x, self.output, self.product, 1 if self.is_convolution else -1)
+        return LayerPass(
+            self.x, self.output, self.product, 1 if self.is_convolution else -1, self.bias,
+            again=lambda inputs: self.product(inputs, self.weight()),
+        )  # fmt: skip
 
     def mix(self, hidden: Tensor, up: Tensor) -> Tensor:
         """`up` (out, rank) over the channels of hidden: (B, ..., rank) or (B, rank, *spatial)."""

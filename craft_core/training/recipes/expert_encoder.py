@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -329,13 +329,17 @@ def _teaches_nothing(name: str, why: str) -> CraftError:
 
 
 def scaled_branches(pieces: Sequence[tuple[LayerUpdate, Tensor]]) -> Edit:
-    """base(x) + weight * what an update adds, for each (update, weight (B,)), row by row."""
+    """base(x) + weight * what an update adds, for each (update, weight (B,)), row by row.
+
+    One whose dW depends on the weight it meets has that of the layer's own weight here.
+    """
 
     def edit(call: LayerCall) -> Tensor:
         axis = 1 if call.is_convolution else -1
         output = call.output
         for update, weight in pieces:
-            product = update.added(call.passed)
+            taken = update.taken(lambda: call.weight().float())
+            product = replace(update, **taken).added(call.passed.narrowed(update.rows))
             added = update.scale * _by_row(weight, call.output) * product
             output = _added(output, added.to(output.dtype), update.rows, axis)
         return output
