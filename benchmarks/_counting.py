@@ -1,8 +1,8 @@
 """What a computation costs: FLOPs and bytes alive, counted while torch runs it.
 
-On torch's fake tensors (FakeTensorMode), which have a shape and no numbers, that is a count of a
-computation that never happens: a model of any size on any machine. Bytes are those of tensors; what
-a kernel takes for itself while it runs, and what an allocator wastes, are not seen.
+On torch's fake tensors (FakeTensorMode), which have a shape but no values, nothing is computed, so
+that a model of any size can be counted on any machine. Bytes are those of tensors; what a kernel
+needs for itself while it runs, and what an allocator wastes, are not counted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.utils.flop_counter import flop_registry
 class Cost:
     """forward, step: FLOPs (a multiplication and an addition are two) of the forward pass, and of
     it and the backward pass. kept: bytes alive between the two, for the backward pass. peak: most
-    bytes alive at once. Nothing that was there before is in the bytes, the weights for one.
+    bytes alive at once. Tensors that existed before, such as the weights, are not counted.
     """
 
     forward: int
@@ -50,7 +50,7 @@ class Counter(TorchDispatchMode):
         if func._overloadpacket in flop_registry:
             self.flops += flop_registry[func._overloadpacket](*args, **kwargs, out_val=out)
         for tensor in filter(_is, tree_leaves(out)):
-            if tensor.untyped_storage()._cdata not in given:  # no view, nor written in place
+            if tensor.untyped_storage()._cdata not in given:  # neither a view nor written in place
                 self._add(tensor.untyped_storage())
         return out
 

@@ -96,7 +96,7 @@ class World:
         return (time.perf_counter() - start) / self.options.steps
 
     def interleaved(self, guiders: Mapping[str, Any]) -> dict[str, list[float]]:
-        """Seconds a step of each, once a round, in turn; a first round warms up."""
+        """Seconds per step of each, taking turns in each round; the first round is a warm-up."""
         seconds: dict[str, list[float]] = {name: [] for name in guiders}
         for round_number in range(self.options.rounds + 1):
             for name, guider in guiders.items():

@@ -3,8 +3,8 @@
     python run.py bench engine [--size wide|small] [--rank 64] [--latent 32] [--rounds 7]
 
 Every way samples the same random model of the host's SDXL class with the host's own euler; one
-round runs each once, in turn, so that a drift of the machine meets all alike. Ratios are against
-the host's LoraLoader (LoRAs merged into the weights) of the same round.
+round runs each once, in turn, so that a change of the machine's speed affects all of them. Ratios
+are to the host's LoraLoader (LoRAs merged into the weights) in the same round.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def routed(world: World, schedule):
 
 
 def hooked(world: World):
-    """The host's own way to LoRAs on the positive prompt with strengths over time."""
+    """The host's own way to give the positive prompt LoRAs whose strengths change with time."""
     groups = []
     for state, strength, rising in zip(world.states, STRENGTHS, (False, True), strict=True):
         group = comfy.hooks.create_hook_lora(state, strength, 0.0)

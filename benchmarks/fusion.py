@@ -3,10 +3,10 @@
     python run.py bench fusion [--ranks 16 64] [--size wide|small] [--rounds 7] [--threads N]
 
 Selection: K-LoRA's sums (and so the layer set `auto`) of a random pair on all attention and
-feed-forward layers of the true SDXL UNet, which a Router measures once a choice of files. Files:
-one layer of each shape of these is baked by every weight merge, and its time counted as often as
-the shape is there. Steps: every run-time method on a random model of the host's SDXL class,
-interleaved; ratios are against the direct merge of the same round.
+feed-forward layers of the real SDXL UNet, which a Router measures once for each choice of files.
+Files: one layer of each shape of these is baked by every weight merge, and its time multiplied by
+how often the shape occurs. Steps: every run-time method on a random model of the host's SDXL class,
+taking turns; ratios are to the direct merge in the same round.
 """
 
 from __future__ import annotations

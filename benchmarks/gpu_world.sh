@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Trains the small world on one CUDA card: `bash benchmarks/gpu_world.sh try|train`, in the repository.
+# Trains the small world on one CUDA card: `bash benchmarks/gpu_world.sh speed|try|train`, in the repository.
+#   speed  pictures a second by batch, and a profile of one step: what BATCH in MORE should be
 #   try    smoke test, then recipes compared and both judges trained side by side
 #   train  the base model until the deadline
-# Options of the trainings stand in MORE, for example `--eager`: compiling the UNet takes minutes.
+# Options of the trainings stand in MORE, for example `--batch 128`; `--compile` takes minutes.
 # Needs COMFYUI_PATH and a Python with ComfyUI's packages ($PYTHON). Results are written to $OUT as they
 # come. Smaller numbers for a rehearsal: see the variables below.
 set -uo pipefail
@@ -14,11 +15,13 @@ THREADS=${THREADS:-8}
 train() { "$PYTHON" -m small_world.train "$@" --device "$DEVICE" --threads "$THREADS"; }
 mkdir -p "$WORK" "$OUT"
 
-if [ "$1" = try ]; then
+if [ "$1" = speed ]; then
+    train speed --fresh --text "$TEXT" --out "$WORK/speed" --first 1024 --pictures 1024 --workers 2 2>&1 | tee "$OUT/speed.log"
+elif [ "$1" = try ]; then
     : "${VALIDATION:?the arrays that compare looks at}"
     # Smoke test: everything imported, one short training of both sizes written and read, in seconds.
     timeout "${SMOKE_LIMIT:-75}" "$PYTHON" -m small_world.train base --device "$DEVICE" --threads "$THREADS" --fresh --text "$TEXT" \
-        --out "$WORK/smoke" --steps "${SMOKE_STEPS:-12}" --batch "${SMOKE_BATCH:-64}" --first 256 --pictures 1024 --workers 4 --eager \
+        --out "$WORK/smoke" --steps "${SMOKE_STEPS:-12}" --batch "${SMOKE_BATCH:-64}" --first 256 --pictures 1024 --workers 4 \
         >"$WORK/smoke.log" 2>&1 || { echo "smoke test failed"; tail -n 30 "$WORK/smoke.log"; exit 1; }
     tail -n 2 "$WORK/smoke.log"
     train judge --out "$WORK/judges" --minutes "${JUDGE_MINUTES:-1.7}" --batch "${JUDGE_BATCH:-512}" \
@@ -51,6 +54,6 @@ elif [ "$1" = train ]; then
     copy
     tr '\r' '\n' <"$OUT/base.log" | grep -a "^base" | tail -n 25
 else
-    echo "usage: gpu_world.sh try|train" >&2
+    echo "usage: gpu_world.sh speed|try|train" >&2
     exit 2
 fi

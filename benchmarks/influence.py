@@ -7,19 +7,19 @@ one LoRA for each held-out content and one for each held-out style, from one pic
 backbone, with the pack's own recipes; then every content LoRA with every style LoRA through the
 Router and ACFG. The judge of the small world gives cosines to the two reference pictures.
 
-- alone: a LoRA by itself, in core styles (content) or on core objects (style): its cosine on
-  its own axis, and how often the judge's nearest name is right;
-- leak: the same pictures on the *other* axis, against the LoRA's reference: what it brought along
-  that was not asked for (lower is better);
+- alone: a LoRA by itself, in core styles (content) or on core objects (style): its cosine in its
+  own role, content or style, and how often the judge's nearest name is right;
+- leak: the cosine of the same pictures in the *other* role, to the LoRA's reference picture: what
+  the LoRA brought along that was not asked for (lower is better);
 - fused: cosines of the fused pictures; `product` is their product and `relative_drop` the mean
-  loss against the LoRAs alone: the two readings of "cross-influence" of CRAFT-LoRA (2602.18936).
+  loss against the LoRAs alone: two ways to read CRAFT-LoRA's (2602.18936) "cross-influence".
 
 Intervals are 95 % bootstraps over contents and styles. Files are kept in --out and used again.
 
     python run.py bench influence --shipped
 
-scores the two LoRAs that ship, alone and on all layers, instead: the gate that a LoRA must pass
-before any fusion of it is scored (right at least .8 on its own axis).
+scores instead the two LoRAs that ship, alone and on all layers. A LoRA must be right in at least
+80 % in its own role before any fusion with it is scored.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ from craft_lora_pack.comfy_adapter.engine.modules import model_layers  # noqa: E
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider  # noqa: E402
 from craft_lora_pack.comfy_adapter.model.basis import apply_basis, load_basis  # noqa: E402
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile  # noqa: E402
-from craft_lora_pack.comfy_adapter.train.run import target  # noqa: E402
-from craft_lora_pack.comfy_adapter.train.start import train as start_training  # noqa: E402
+from craft_lora_pack.comfy_adapter.train.run import save_place  # noqa: E402
+from craft_lora_pack.comfy_adapter.train.start import start_training as start_training  # noqa: E402
 from craft_lora_pack.comfy_adapter.train.train import (  # noqa: E402
     Captioned,
-    Filled,
+    FilledSlots,
     How,
-    Source,
+    ModelParts,
 )
-from craft_lora_pack.comfy_adapter.use.router import Request, route  # noqa: E402
+from craft_lora_pack.comfy_adapter.use.router import RouterRequest, route  # noqa: E402
 from craft_lora_pack.craft_core.projection import (  # noqa: E402
     Basis,
     LayerBasis,
@@ -81,7 +81,7 @@ from small_world.world.objects import CORE_OBJECTS, DRAWN, OBJECTS, TRAINED_OBJE
 from small_world.world.render import Pose, render  # noqa: E402
 from small_world.world.styles import CORE_STYLES, HELD_OUT_STYLES, TRAINED_STYLES  # noqa: E402
 
-PLAIN, OBJECT = "flat", "house"  # what a content, and a style, is shown in
+PLAIN, OBJECT = "flat", "house"  # the style of content pictures, and the object of style pictures
 LAYER_SETS = "duolora-prior"
 BACKBONES = ("as it is", "learned basis", "random basis")
 RANKS = {"r_max": 4, "r_min": 1}
@@ -130,7 +130,7 @@ class Bench:
         pictures = {"content": _captioned(shown), "style": _captioned(others)}
         return start_training(
             self._source(self.world.model), TRAINING["basis"],
-            Filled(pictures, (), {"vgg": "none"}), knobs, how, lambda training: None,
+            FilledSlots(pictures, (), {"vgg": "none"}), knobs, how, lambda training: None,
         ).name  # fmt: skip
 
     def _random_basis(self, how: How) -> str:
@@ -145,7 +145,7 @@ class Bench:
             path: LayerBasis(q(one.content.shape[1], path), q(one.style.shape[1], path))
             for path, one in learned.layers.items()
         }
-        place = target(how.save_as, "craft_bases")
+        place = save_place(how.save_as, "craft_bases")
         write_basis(place.path, Basis(layers))
         return place.name
 
@@ -160,7 +160,7 @@ class Bench:
 
         def train(how: How) -> str:
             choices = {"role": role, "layer_sets": LAYER_SETS}
-            filled = Filled({"images": Captioned([picture], [caption])}, (), choices)
+            filled = FilledSlots({"images": Captioned([picture], [caption])}, (), choices)
             return start_training(
                 self._source(model), TRAINING["lora"], filled, knobs, how, lambda training: None,
             ).name  # fmt: skip
@@ -168,12 +168,12 @@ class Bench:
         file = self._kept(f"influence/{kind.split()[0]}_{role}_{name}", "loras", train)
         return Learned(name, file, picture)
 
-    def _source(self, model: Any) -> Source:
-        return Source(model, self.world.clip, self.world.vae)
+    def _source(self, model: Any) -> ModelParts:
+        return ModelParts(model, self.world.clip, self.world.vae)
 
     def _kept(self, prefix: str, folder: str, make: Callable[[How], str]) -> str:
-        """A file's name; made only where an earlier run did not."""
-        place = target(prefix, folder)
+        """A file's name; the file is made only if no earlier run has made it."""
+        place = save_place(prefix, folder)
         first = place.path.with_name(f"{place.path.stem[:-7]}_00001_.safetensors")
         if first.is_file():
             return str(first.relative_to(Path(folder_paths.get_output_directory()) / folder))
@@ -185,12 +185,12 @@ class Bench:
     def sample(self, model: Any, files: list[BranchFile], prompt: str, asymmetric: bool):
         """(seeds, 3, 64, 64) in [-1, 1]."""
         layer_sets = "all" if self.options.shipped else LAYER_SETS
-        request = Request(prompt, tuple(files), layer_sets, {"method": "craft"})
+        request = RouterRequest(prompt, tuple(files), layer_sets, {"method": "craft"})
         routed = route(model, self.world.clip, request)
         negative = self.world.encode("")
         cfg = self.options.cfg
         guider = acfg_guider(routed.model, routed.conditioning, negative, cfg, asymmetric)
-        latent = torch.zeros(self.options.seeds, 3, 64, 64)  # the world's latents are its pictures
+        latent = torch.zeros(self.options.seeds, 3, 64, 64)  # its latents are pictures
         sigmas = comfy.samplers.calculate_sigmas(
             model.get_model_object("model_sampling"), "normal", SAMPLING_STEPS
         )
@@ -201,7 +201,7 @@ class Bench:
         return images.movedim(-1, 1) * 2 - 1
 
     def alone(self, model: Any, one: Learned, role: str) -> dict[str, float]:
-        """The LoRA by itself, standard guidance at strength 1: own axis, right names, leak."""
+        """The LoRA by itself, standard guidance at strength 1: own role, right names, leak."""
         if role == "content":
             asked = [f"<c>a sks {OBJECTS[one.name].family}</c> in {style} style"
                      for style in CORE_STYLES]  # fmt: skip
@@ -273,7 +273,7 @@ class Bench:
 
 
 def interval(values: np.ndarray, count: int = 2000) -> tuple[float, float, float]:
-    """Mean and its 95 % bootstrap over the axes that are there (contents, styles)."""
+    """The mean and its 95 % bootstrap interval over the axes of the array (contents, styles)."""
     rng = np.random.default_rng(0)
     means = []
     for _ in range(count):

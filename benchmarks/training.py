@@ -3,9 +3,9 @@
     python run.py bench training [--sizes 1024 512] [--rounds 5] [--threads 1]
 
 Counted: our own training step runs on the host's own SDXL UNet with fake tensors, which have a
-shape and no numbers. The dtypes are those of a GPU: weights fp16, activations bf16, norms float32
+shape but no values. The dtypes are those of a GPU: weights fp16, activations bf16, norms float32
 under autocast, fused attention. Times follow from FLOPs at a throughput that is assumed, not
-measured. Measured: milliseconds of whole steps on this CPU, interleaved in one process.
+measured. Measured: milliseconds of whole steps on this CPU, taking turns in one process.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ from craft_lora_pack.craft_core.training import (  # noqa: E402
     Example,
     Pairs,
     Pictures,
-    Place,
+    RoleLayers,
     Training,
     basis,
     lora,
 )
 from craft_lora_pack.craft_core.training.losses import Noised, denoising_loss  # noqa: E402
-from craft_lora_pack.craft_core.training.perceptual import Perceptual, read_vgg  # noqa: E402
+from craft_lora_pack.craft_core.training.perceptual import PerceptualLoss, read_vgg  # noqa: E402
 from craft_lora_pack.craft_core.training.recipes.basis import projections  # noqa: E402
 from craft_lora_pack.craft_core.training.recipes.lora import branch_edit  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
@@ -100,7 +100,7 @@ SDXL_VAE = {
     "attn_resolutions": [],
     "dropout": 0.0,
 }
-ANY = Dataset((Example(torch.zeros(4, 8, 8), None),))  # recipes want pictures; none is looked at
+ANY = Dataset((Example(torch.zeros(4, 8, 8), None),))  # recipes ask for pictures; unused
 
 
 def main() -> None:
@@ -128,8 +128,8 @@ def _options() -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class Trained:
-    """One thing to train. parameters: numbers learnt. standing: bytes it holds from step to step
-    beside the model. file: bytes. passes: of one picture, a picture or pair."""
+    """One thing to train. parameters: how many numbers are learned. standing: bytes that are held
+    between steps, beside the model. file: bytes. passes: of one picture, a picture or pair."""
 
     name: str
     edits: Mapping[str, Edit]
@@ -142,11 +142,11 @@ class Trained:
 
 def lora_of(denoiser, preset: str, role: str, rank: int) -> Trained:
     sets = resolve(preset, denoiser.layers)
-    place = Place(role, sets.content if role == "content" else sets.style, preset)
+    place = RoleLayers(role, sets.content if role == "content" else sets.style, preset)
     recipe = lora(denoiser, Pictures(ANY), place, rank=rank).recipe
     count = _count(recipe.parameters().values())
     edits = {path: branch_edit(recipe.factors(path)) for path in recipe.down}
-    # float32: the parameters and AdamW's two moments. Gradients are in what a pass costs.
+    # float32: the parameters and AdamW's two moments. Gradients are counted in a pass.
     return Trained(f"LoRA, {preset} {role}, rank {rank}", edits, count, 12 * count, 2 * count, 1)
 
 
@@ -171,7 +171,7 @@ def _count(tensors) -> int:
 
 @contextmanager
 def on_a_pretended_gpu() -> Iterator[None]:
-    """Fake tensors, named CPU tensors, with the dtypes and the attention that a GPU would have."""
+    """Fake tensors that count as on the CPU, with the dtypes and the attention of a GPU."""
 
     def in_float32(norm: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def run(*args, **kwargs):
@@ -307,7 +307,7 @@ def _print_totals(size: int, costs: Mapping[tuple[str, bool], tuple[Trained, Cos
     print(f"\n{name}, batch 8 with checkpointing: peak in all {_gb(whole)} GB")
 
 
-def _print_perceptual(sizes: Sequence[int], vgg: Perceptual) -> None:
+def _print_perceptual(sizes: Sequence[int], vgg: PerceptualLoss) -> None:
     _section("Counted: the perceptual term of one picture (VAE bf16, VGG-19 float32), each pass")
     decoder, rows = _vae(), []
     for size in sizes:
@@ -348,7 +348,7 @@ def _decode(network: nn.Module, latent: Tensor) -> Tensor:
     return ((network.decode(latent.bfloat16()).float() + 1) / 2).clamp(0, 1)
 
 
-def _blank_vgg() -> Perceptual:
+def _blank_vgg() -> PerceptualLoss:
     features = torchvision.models.vgg19(weights=None).features.state_dict()
     blank = {f"features.{key}": torch.zeros_like(value) for key, value in features.items()}
     with tempfile.TemporaryDirectory() as folder:
@@ -380,7 +380,7 @@ def _print_measured(rounds: int) -> None:
 
 
 def _print_times(rounds: int, ways: Mapping[str, Training]) -> None:
-    """Whole steps of each, interleaved."""
+    """Time whole steps of each, taking turns."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name, training in ways.items():
@@ -400,11 +400,11 @@ def _tiny_trainings(
     stack: ExitStack, checkpointing: bool, precision: str = "fp32"
 ) -> dict[str, Training]:
     model = tiny.sdxl(model_channels=64, context_dim=128)
-    opened = adapter.opened(model, precision=precision, checkpointing=checkpointing)
+    opened = adapter.open_denoiser(model, precision=precision, checkpointing=checkpointing)
     denoiser = stack.enter_context(opened)
     condition = tiny.conditioning(1, 77, context=128)
     data = Dataset((Example(tiny.latent(1, 32, seed=3)["samples"][0], condition),), condition)
-    place = Place("content", frozenset(denoiser.layers))
+    place = RoleLayers("content", frozenset(denoiser.layers))
     options = {"steps": 10_000, "batch_size": 1}
     return {
         "LoRA of rank 16, all layers": lora(denoiser, Pictures(data), place, **options),

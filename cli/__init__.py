@@ -1,4 +1,5 @@
-"""`python -m craft_core`: one command a file. Only here are flags read and results printed."""
+"""`python -m craft_core`: one command a file. The only room that reads flags and prints
+results."""
 
 from .main import main
 

@@ -1,4 +1,4 @@
-"""Bake LoRA files into one without a model: they meet by the names that they give the layers."""
+"""Write LoRA files into one without a model: two layers are the same where their names say so."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ..craft_core.merging import (
     MERGES,
     Baked,
     Fused,
-    Recipe,
-    Source,
+    FuseSettings,
+    FuseSource,
     Writing,
     acting,
     bake_gates,
@@ -24,8 +24,8 @@ from ..craft_core.merging import (
     fused,
     moves,
 )
-from ..craft_core.requests import Expert, FuseData, LayerWatch
-from ..craft_core.routing.plan import Asked, Given, plan, used_sets
+from ..craft_core.requests import Expert, FuseData, LayerCallback
+from ..craft_core.routing.plan import CandidateLora, PlanRequest, plan, used_sets
 from ..craft_core.tensor_file import file_hash
 from ..craft_core.time import Moment
 from ..craft_core.training.registry import DTYPES
@@ -39,10 +39,10 @@ def read_files(files: Sequence[str], allow: bool = False) -> Unplaced:
 
 
 @torch.no_grad()
-def bake_without_model(data: FuseData, watch: LayerWatch) -> str:
+def bake_without_model(data: FuseData, watch: LayerCallback) -> str:
     """Write the file; the report. The layers keep the first file's names.
 
-    Raises CraftError for mistakes, names that are no layer's among them unless allowed.
+    Raises CraftError for a user's mistake; a name that belongs to no layer is one unless allowed.
     """
     unplaced = read_files([expert.file for expert in data.experts], data.allow_unmatched)
     branches = [
@@ -55,20 +55,24 @@ def bake_without_model(data: FuseData, watch: LayerWatch) -> str:
 
 
 def _baked(
-    data: FuseData, unplaced: Unplaced, branches: Sequence[Branch], watch: LayerWatch
+    data: FuseData, unplaced: Unplaced, branches: Sequence[Branch], watch: LayerCallback
 ) -> Fused:
     merges = data.method.key in MERGES.keys()
-    # A merge is made of what the direct merge would add up.
+    # A merge combines the updates that the direct merge would add up.
     method, knobs = (FUSION["direct"], {}) if merges else (data.method, data.knobs)
-    asked = Asked(
+    asked = PlanRequest(
         method, knobs, data.layer_sets, allow_unmatched=data.allow_unmatched, named=False,
         whole=merges,
     )  # fmt: skip
     pairs = zip(branches, unplaced.files, strict=True)
     made = plan(
-        [Given(one, unmatched=file.unmatched, cannot_act=file.faults) for one, file in pairs],
-        asked, unplaced.shapes,
-    )  # fmt: skip
+        [
+            CandidateLora(one, unmatched=file.unmatched, cannot_act=file.faults)
+            for one, file in pairs
+        ],
+        asked,
+        unplaced.shapes,
+    )
     gates, at = compose(made.gates, made.bank), Moment(data.progress, data.steps)
     writing = Writing(data.rank, DTYPES[data.save_as])
     if merges:
@@ -79,7 +83,7 @@ def _baked(
     dtype = DTYPES[data.save_as]
     text = merge_text_encoders(unplaced.files, strengths, dtype, data.allow_unmatched)
     acts = acting(made.bank, gates, at)
-    recipe = Recipe(
+    recipe = FuseSettings(
         data.method, data.knobs, _sources(data.experts, list(zip(acts, made.adapted, strict=True))),
         writing, at if moves(gates.at, data.steps) else None,
         "" if merges else used_sets(data.method, data.layer_sets),
@@ -89,7 +93,7 @@ def _baked(
 
 
 def _met(branches: Sequence[Branch], unplaced: Unplaced) -> Iterator[str]:
-    """How well the files' names met."""
+    """How many layers the files have in common, by their names."""
     having = [sum(path in b.layers for b in branches) for path in unplaced.shapes]
     if len(branches) > 1:
         shared = sum(count > 1 for count in having)
@@ -99,9 +103,9 @@ def _met(branches: Sequence[Branch], unplaced: Unplaced) -> Iterator[str]:
         )
 
 
-def _sources(experts: Sequence[Expert], layers: Sequence[tuple[int, int]]) -> list[Source]:
+def _sources(experts: Sequence[Expert], layers: Sequence[tuple[int, int]]) -> list[FuseSource]:
     return [
-        Source(Path(one.file).name, one.role, one.strength, file_hash(one.file), counts)
+        FuseSource(Path(one.file).name, one.role, one.strength, file_hash(one.file), counts)
         for one, counts in zip(experts, layers, strict=True)
     ]
 

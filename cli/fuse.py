@@ -1,4 +1,4 @@
-"""`fuse`: LoRA files baked into one, with the model's names or, on any machine, by their own."""
+"""`fuse`: write LoRA files into one, matching layers by a model's names or by the files' own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .train.common import TRAINED, add_layer_sets_flag, epilog, layer_sets
 from .train.loras import add_lora_flags, experts
 
 METHODS = (*(one for one in FUSION if not one.traits.averages), *MERGES)
-MODEL_FLAGS = ("comfyui", "base_directory", "out", "custom_node", "cpu")  # of no use without one
+MODEL_FLAGS = ("comfyui", "base_directory", "out", "custom_node", "cpu")  # only with a model
 MODEL_TEXT = """\
 optional: without one the files' own names match the layers, and the ComfyUI flags below
 are refused; each FILE is a path, or a name as ComfyUI lists it"""
@@ -71,7 +71,7 @@ def _add_flags(parser: ArgumentParser) -> None:
 
 
 def _ranged(kind: type, low: float, high: float) -> Callable[[str], Any]:
-    """What reads a flag's number."""
+    """A reader of a flag's number, for argparse."""
 
     def read(text: str) -> Any:
         try:
@@ -108,13 +108,13 @@ def model_of(options: Namespace) -> ModelFiles | None:
     return ModelFiles(checkpoint=options.checkpoint, unet=options.unet)
 
 
-class Layers:
-    """A bar over layers, on stderr. It is closed when the block ends, by whatever way."""
+class LayerProgressBar:
+    """A progress bar over layers, on stderr; closed when the block ends, by an error too."""
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
 
-    def __enter__(self) -> Layers:
+    def __enter__(self) -> LayerProgressBar:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -129,7 +129,7 @@ class Layers:
 
 
 def data_of(options: Namespace) -> FuseData:
-    """What the flags ask for, checked as far as no file has to be read."""
+    """The request that the flags make, after every check that needs no file."""
     method, knobs = chosen_method(options, METHODS)
     loras, path = experts(options), Path(options.save)
     if not loras:
@@ -171,7 +171,7 @@ def _check_place(path: Path) -> None:
 
 
 def _check_sets(method: Method, sets: str) -> None:
-    """CraftError for layer sets that the method does not listen to."""
+    """CraftError for layer sets that the method does not use."""
     if sets == TRAINED[0] or method.key in FUSION.keys() and method.traits.layer_sets:
         return
     listening = ", ".join(one.key for one in FUSION if one.traits.layer_sets)
@@ -184,7 +184,7 @@ def _check_sets(method: Method, sets: str) -> None:
 
 def _run(options: Namespace) -> None:
     data = data_of(options)
-    with Layers() as watch:
+    with LayerProgressBar() as watch:
         if data.model is None:
             report = bake_without_model(data, watch)
         else:

@@ -1,7 +1,7 @@
-"""Enter the host: the one place where the command line reaches for it, by name and at run time.
+"""Load the host into this process: the only place where the command line imports it, by name.
 
-Nothing of the host or of comfy_adapter is imported before `enter`, and all that comes after it
-goes through craft_core.requests.Headless. A command line is a door to the pack, as the menus are.
+Nothing of the host or of comfy_adapter is imported before `enter`, and everything after it goes
+through craft_core.requests.Headless.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def enter(options: Namespace) -> Headless:
 
 
 def _put_first(comfyui: Path) -> None:
-    """The host first on the search path and the pack nowhere, or the host's `nodes` were ours."""
+    """The host first on the search path, the pack not on it, so that `nodes` means the host's."""
     ours = {str(PACK), str(comfyui)}
     rest = [path for path in sys.path if path and os.path.abspath(path) not in ours]
     sys.path[:] = [str(comfyui), *rest]

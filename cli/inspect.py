@@ -1,4 +1,4 @@
-"""`inspect`: what is in a LoRA file, block by block, and how two of them meet."""
+"""`inspect`: what is in a LoRA file, block by block, and how the updates of two files compare."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..craft_core.lora.factors import combine, of_weights
 from ..craft_core.lora.storage import read_tensors
 from ..craft_core.lora.text_encoder import count_matrices
 from ..craft_core.lora.without_model import carried, read_together
-from ..craft_core.merging.compare import Measure, Meeting, compare, measure
+from ..craft_core.merging.compare import UpdateComparison, UpdateSummary, compare, measure
 from ..craft_core.requests import Read
 from ..craft_core.types import LayerUpdate, LoraFile
 from .command import PROGRAM, Command
-from .fuse import Layers, add_unet_flags, model_of
+from .fuse import LayerProgressBar, add_unet_flags, model_of
 from .host import enter
 
 _BLOCK = re.compile(r"[A-Za-z_.]*?\d+(?:[._]\d+)*")
@@ -38,7 +38,7 @@ weighted  the same, weighed by the smaller entry: the share that cancels"""
 
 @dataclass(frozen=True)
 class Described:
-    """A file. kinds: what of it is not described, by kind, and in how many tensors."""
+    """A file. kinds: the kinds of tensors that are not described, and the number of each."""
 
     name: str
     file: LoraFile
@@ -46,12 +46,12 @@ class Described:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """files: per file, what it does here, None where it does nothing."""
+class LayerReport:
+    """files: by file, the measure of its update in this layer; None where it has none."""
 
     path: str
-    files: tuple[Measure | None, ...]
-    meeting: Meeting | None = None
+    files: tuple[UpdateSummary | None, ...]
+    meeting: UpdateComparison | None = None
 
     @property
     def block(self) -> str:
@@ -93,7 +93,7 @@ def _run(options: Namespace) -> None:
 
 
 def _read(files: Sequence[str]) -> tuple[Read, list[dict[str, int]]]:
-    """The files by their paths, each other's layers matched by name; and what is not read."""
+    """(the files, layers matched by name; by file, how many tensors of each kind are not read)."""
     states, kinds = [], []
     for file in files:
         state, metadata = read_tensors(Path(file))
@@ -104,7 +104,9 @@ def _read(files: Sequence[str]) -> tuple[Read, list[dict[str, int]]]:
     return Read(found.shapes, found.files), kinds
 
 
-def inspected(files: Sequence[LoraFile], shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Layer]:
+def inspected(
+    files: Sequence[LoraFile], shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[LayerReport]:
     """Every adapted layer in the order of `shapes`, one at a time."""
     for path in shapes:
         if not _adapted(files, path):
@@ -118,7 +120,7 @@ def inspected(files: Sequence[LoraFile], shapes: Mapping[str, tuple[int, ...]]) 
             combine(of_weights(own), out) for own in updates if own is not None and len(files) == 2
         ]
         meets = len(both) == 2 and both[0].inputs == both[1].inputs
-        yield Layer(path, found, compare(*both) if meets else None)
+        yield LayerReport(path, found, compare(*both) if meets else None)
 
 
 def _measurable(
@@ -137,14 +139,14 @@ def _adapted(files: Sequence[LoraFile], path: str) -> bool:
     return any(path in file.layers for file in files)
 
 
-def _watched(layers: Iterable[Layer], total: int) -> Iterator[Layer]:
-    with Layers() as watch:
+def _watched(layers: Iterable[LayerReport], total: int) -> Iterator[LayerReport]:
+    with LayerProgressBar() as watch:
         for done, layer in enumerate(layers, 1):
             yield layer
             watch(done, total)
 
 
-def _as_json(described: Sequence[Described], layers: Sequence[Layer]) -> Any:
+def _as_json(described: Sequence[Described], layers: Sequence[LayerReport]) -> Any:
     return {
         "files": [
             {
@@ -177,7 +179,9 @@ def _as_json(described: Sequence[Described], layers: Sequence[Layer]) -> Any:
     }
 
 
-def _text(described: Sequence[Described], layers: Sequence[Layer], placed: bool) -> Iterator[str]:
+def _text(
+    described: Sequence[Described], layers: Sequence[LayerReport], placed: bool
+) -> Iterator[str]:
     files = len(described)
     for number, one in enumerate(described):
         yield from _summary("AB"[number], one, layers, number, placed)
@@ -197,7 +201,7 @@ def _text(described: Sequence[Described], layers: Sequence[Layer], placed: bool)
 
 
 def _summary(
-    letter: str, one: Described, layers: Sequence[Layer], number: int, placed: bool
+    letter: str, one: Described, layers: Sequence[LayerReport], number: int, placed: bool
 ) -> Iterator[str]:
     file = one.file
     measures = [m for layer in layers if (m := layer.files[number]) is not None]
@@ -235,9 +239,9 @@ def _layers(count: int) -> str:
     return f"{count} layer{'' if count == 1 else 's'}"
 
 
-def _table(layers: Sequence[Layer], files: int) -> Iterator[str]:
-    """A line a block, and one for the whole."""
-    blocks: dict[str, list[Layer]] = {}
+def _table(layers: Sequence[LayerReport], files: int) -> Iterator[str]:
+    """A line for each block, and one for all of them."""
+    blocks: dict[str, list[LayerReport]] = {}
     for layer in layers:
         blocks.setdefault(layer.block, []).append(layer)
     width = max(len(name) for name in [*blocks, "all"])
@@ -248,7 +252,7 @@ def _table(layers: Sequence[Layer], files: int) -> Iterator[str]:
         yield "  ".join([f"{name:<{width}}", f"{len(inside):>6}", *_cells(inside, files)])
 
 
-def _cells(layers: Sequence[Layer], files: int) -> Iterator[str]:
+def _cells(layers: Sequence[LayerReport], files: int) -> Iterator[str]:
     for number in range(files):
         measures = [m for layer in layers if (m := layer.files[number]) is not None]
         if measures:
@@ -265,8 +269,8 @@ def _cells(layers: Sequence[Layer], files: int) -> Iterator[str]:
             yield f"{'-':>9}" if value is None else f"{value:>9.1%}" if share else f"{value:>9.3f}"
 
 
-def _pair_numbers(layers: Sequence[Layer]) -> dict[str, float | None]:
-    """The pair's numbers over the layers that both adapt; None where there is nothing to say."""
+def _pair_numbers(layers: Sequence[LayerReport]) -> dict[str, float | None]:
+    """The pair's numbers over the layers that both adapt; None where one is undefined."""
     shared = [(layer.files, layer.meeting) for layer in layers if layer.meeting is not None]
     meetings = [meeting for _, meeting in shared]
     sizes = [_size([files[i] for files, _ in shared if files[i] is not None]) for i in (0, 1)]

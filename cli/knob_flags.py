@@ -1,4 +1,4 @@
-"""Methods' knobs as flags: the annotations that make the nodes' widgets make these too."""
+"""Flags for the knobs of methods, made of the annotations that make the nodes' widgets."""
 
 from __future__ import annotations
 
@@ -108,7 +108,10 @@ def _reader(parameter: Parameter, method: str) -> Callable[[str], Any]:
 
 
 def _reader_of_any(own: dict[str, Parameter]) -> Callable[[str], Any]:
-    """Refuses what no method of a shared flag takes; own: its parameter in each."""
+    """Reads a flag that several methods share, and refuses what none of them takes.
+
+    own: the parameter of each method, by the method's key.
+    """
     readers = [_reader(parameter, method) for method, parameter in own.items()]
 
     def read(text: str) -> Any:

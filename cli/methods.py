@@ -1,4 +1,4 @@
-"""`methods`: every fusion method, its settings and its paper, as a table; the README's is this."""
+"""`methods`: every fusion method, its settings and its paper; as a table for the README too."""
 
 from __future__ import annotations
 

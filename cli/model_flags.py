@@ -1,4 +1,4 @@
-"""Which files the model is made of."""
+"""The flags that say which files the model is made of."""
 
 from __future__ import annotations
 

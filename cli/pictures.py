@@ -1,8 +1,8 @@
 """Pictures on disk and their captions, in the layout that the host's dataset loader reads.
 
 A folder holds pictures with their captions beside them in text files of the same name; a folder
-inside it named as kohya's tools want, such as 10_dog, counts its pictures ten times. Unlike the
-host's, our order does not depend on the disk.
+inside it named as kohya's tools want, such as 10_dog, counts its pictures ten times. Unlike in the
+host, the order of the pictures does not depend on the file system.
 """
 
 from __future__ import annotations

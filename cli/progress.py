@@ -1,4 +1,4 @@
-"""A training's progress on the terminal, and a Ctrl-C that waits for the step under way."""
+"""A training's progress on the terminal, and a Ctrl-C that lets the present step end first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..craft_core.training import Training
 
 WAITING = b"\nStopping after this step. Ctrl-C again ends at once and saves nothing.\n"
 _RECENT = 20  # steps whose mean loss is shown
-_SECONDS = 10.0  # between lines where no terminal shows them
+_SECONDS = 10.0  # between two lines where the output is no terminal
 
 
 class Progress:
@@ -53,4 +53,4 @@ class Progress:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.write(2, WAITING)  # print could meet the bar's own printing half-way
+        os.write(2, WAITING)  # print could interrupt the bar's own printing

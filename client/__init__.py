@@ -1,2 +1,2 @@
-"""A running ComfyUI, spoken to over HTTP; the standard library alone, so that the launcher may
-use it before anything is installed."""
+"""A client of a running ComfyUI, over HTTP and WebSocket; the standard library alone, so that the
+launcher can use it before anything is installed."""

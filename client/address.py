@@ -1,7 +1,7 @@
 """Name an input of a prompt as users do, and give it a value written as text.
 
-A node is named by its id, by the title the page shows, or by its type; an input by its name, with
-the inputs of a list's chosen entry behind a dot (`method.alpha`).
+A node is named by its id, by the title the page shows, or by its type; an input by its name. The
+further inputs of a list's chosen entry are written with a dot (`method.alpha`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .progress import title_of
 from .widgets import (
     DYNAMIC_COMBO,
     WIDGETS,
+    Json,
     all_inputs,
     choices_of,
     chosen_inputs,
@@ -27,14 +28,13 @@ from .widgets import (
 )
 from .workflow import boxed
 
-Json = dict[str, Any]
 _SHOWN = 12  # names in a message
 NUMBERS = {"INT": "a whole number", "FLOAT": "a number"}
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 @dataclass(frozen=True)
-class Target:
+class NodeInput:
     """One input of one node of a prompt."""
 
     node: str
@@ -57,7 +57,7 @@ class Inputs:
             if name not in specs and not isinstance(value, list):
                 yield name, None
 
-    def read(self, assignment: str) -> tuple[Target, str]:
+    def read(self, assignment: str) -> tuple[NodeInput, str]:
         """What `NODE.INPUT=VALUE` or `INPUT=VALUE` sets, and the value's text."""
         name, equals, text = assignment.partition("=")
         if not equals or not name:
@@ -68,12 +68,12 @@ class Inputs:
             )
         return self.find(name), text
 
-    def find(self, name: str) -> Target:
-        """The one input that a name, with its node in front or without, means."""
+    def find(self, name: str) -> NodeInput:
+        """The one input that a name means, written as NODE.INPUT or as INPUT alone."""
         bare = "." not in name or any(name in names for names in self._possible.values())
         return self.find_plain(name) if bare else self.find_in_node(name)
 
-    def find_in_node(self, address: str) -> Target:
+    def find_in_node(self, address: str) -> NodeInput:
         """The target of `NODE.INPUT`; CraftError where there is none, or more than one."""
         cuts = [at for at, letter in enumerate(address) if letter == "."]
         parts = [(address[:at], address[at + 1 :]) for at in cuts]
@@ -82,7 +82,7 @@ class Inputs:
             nodes = [(node, name) for node in self.prompt for left, name in parts
                      if name_of(node) == left]  # fmt: skip
             called += [node for node, _ in nodes]
-            found = [Target(node, name) for node, name in nodes if name in self._possible[node]]
+            found = [NodeInput(node, name) for node, name in nodes if name in self._possible[node]]
             if found:
                 return self._the_one(address, found)
         if called:
@@ -97,12 +97,12 @@ class Inputs:
             "Name one of them by its id, title or type",
         )
 
-    def find_plain(self, name: str) -> Target:
+    def find_plain(self, name: str) -> NodeInput:
         """The one input that a bare name means: `seed` is seed, `content` also content_lora or
         content_name, `alpha` also method.alpha; inputs that are linked are passed over, and those
         of entries that are not chosen come last."""
         free = [
-            Target(node, one)
+            NodeInput(node, one)
             for node, names in self._possible.items()
             for one in names
             if not isinstance(self.prompt[node]["inputs"].get(one), list)
@@ -125,11 +125,11 @@ class Inputs:
             "Name one of them, or a node's input as NODE.INPUT",
         )
 
-    def spec(self, target: Target) -> Any:
-        """The schema of an input; None where the server tells none."""
+    def spec(self, target: NodeInput) -> Any:
+        """The schema of an input; None where the server has none."""
         return self._possible[target.node][target.input]
 
-    def _the_one(self, given: str, found: list[Target]) -> Target:
+    def _the_one(self, given: str, found: list[NodeInput]) -> NodeInput:
         if len(found) == 1:
             return found[0]
         names = (f"{one.node}.{one.input} ({self._title(one.node)})" for one in found)
@@ -151,8 +151,8 @@ class Inputs:
     def _named(self, node: str) -> str:
         return f"{node} ({self._title(node)})"
 
-    def with_values(self, values: dict[Target, str]) -> Json:
-        """The prompt with these values; a list's entry first, then what comes with it."""
+    def with_values(self, values: dict[NodeInput, str]) -> Json:
+        """The prompt with these values; entries of lists are set before the inputs they bring."""
         prompt = copy.deepcopy(self.prompt)
         for target in sorted(values, key=lambda one: one.input.count(".")):
             inputs = prompt[target.node]["inputs"]
@@ -165,9 +165,9 @@ class Inputs:
             inputs[target.input] = value
         return prompt
 
-    def _require_chosen(self, target: Target, inputs: Json) -> None:
+    def _require_chosen(self, target: NodeInput, inputs: Json) -> None:
         outer = target.input.rpartition(".")[0]
-        spec = self.spec(Target(target.node, outer))
+        spec = self.spec(NodeInput(target.node, outer))
         names = [
             f"{outer}.{name}" for name, _ in chosen_inputs(options_of(spec), inputs.get(outer))
         ]
@@ -190,7 +190,10 @@ def _with_nested(specs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
 
 
 def _choose(inputs: Json, name: str, spec: Any, key: Any) -> None:
-    """Choose a list's entry: the inputs of the entry before it go, links stay, defaults come."""
+    """Choose a list's entry: remove the former entry's inputs, set the new one's to their defaults.
+
+    An input that both have keeps its value or link.
+    """
     if inputs.get(name) == key:
         return
     inner = {f"{name}.{own}": one for own, one in chosen_inputs(options_of(spec), key)}
@@ -206,10 +209,10 @@ def _choose(inputs: Json, name: str, spec: Any, key: Any) -> None:
 
 
 def typed(name: str, spec: Any, text: str) -> Any:
-    """The value that `text` writes for an input of this schema; ranges are the server's to check.
+    """The value that `text` stands for in an input of this schema; the server checks ranges.
 
-    A list's entry may go without its folder and its ending where that leaves one. An entry that
-    is not in the list stays as it is: the server refuses it in its own words.
+    A file in a list may be named without its folder and its ending, if only one entry fits. An
+    entry that is not in the list stays as it is: the server refuses it in its own words.
     """
     kind = "" if spec is None else kind_of(spec)
     if kind in NUMBERS:

@@ -25,7 +25,7 @@ ENDINGS = {"execution_success", "execution_error", "execution_interrupted"}
 
 
 @dataclass(frozen=True)
-class Result:
+class PromptResult:
     """What one prompt gave. `outputs` is node id -> the node's own ui outputs."""
 
     prompt_id: str
@@ -47,8 +47,11 @@ def _saved(found: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 class Client:
-    """One client of the ComfyUI at a URL. `alive` tells whether a server of our own still runs;
-    `client_id` is the id of an earlier client whose events are to come here."""
+    """One client of the ComfyUI at a URL.
+
+    alive: whether a server that this program started still runs. client_id: the id of an earlier
+    client, whose events this one receives.
+    """
 
     def __init__(
         self, url: str, alive: Callable[[], bool] = lambda: True, client_id: str | None = None
@@ -56,7 +59,7 @@ class Client:
         self.url = url.rstrip("/")
         self.id = client_id or uuid.uuid4().hex
         self._alive = alive
-        # A server of one's own is not behind a proxy, whatever the environment says.
+        # The user's own server is not behind a proxy, whatever the environment says.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def get(self, path: str, timeout: float = 60.0) -> bytes:
@@ -82,7 +85,7 @@ class Client:
             return self.get_json("/object_info")
 
     def fetch(self, item: dict[str, str]) -> bytes:
-        """The bytes of one file of a Result."""
+        """The bytes of one file of a PromptResult."""
         query = {name: item.get(name, "") for name in ("filename", "subfolder", "type")}
         with self._asking():
             return self.get("/view?" + urllib.parse.urlencode(query))
@@ -119,7 +122,7 @@ class Client:
         except urllib.error.HTTPError as error:
             refusal = error.read().decode("utf-8", errors="replace")
             raise RemoteError(explain_refusal(refusal, prompt)) from error
-        if answer.get("node_errors"):  # the server would run the rest and say nothing more
+        if answer.get("node_errors"):  # the server would run the other nodes, saying nothing more
             self.cancel(answer["prompt_id"])
             raise RemoteError(explain_refusal(json.dumps(answer), prompt))
         return answer["prompt_id"]
@@ -127,7 +130,8 @@ class Client:
     def will_finish(self, prompt_id: str) -> bool:
         """Whether the server has this prompt in its queue, or has finished it without an error."""
         with self._asking():
-            waiting = self.get_json("/queue")  # before the history, where it goes from the queue
+            # The queue is asked first: a prompt that ends in between is then in the history.
+            waiting = self.get_json("/queue")
             record = self._history(prompt_id)
         if record is not None:
             return _succeeded(record)
@@ -141,7 +145,7 @@ class Client:
         workflow: dict[str, Any] | None = None,
         show: Callable[[str, dict[str, Any]], None] = lambda _kind, _data: None,
         limit: float = 3600.0,
-    ) -> Result:
+    ) -> PromptResult:
         """Queue a prompt, hand every event about it to `show`, return what it gave.
 
         RemoteError with the node's own message when a node fails, when the server dies, when it
@@ -166,7 +170,7 @@ class Client:
         prompt_id: str,
         show: Callable[[str, dict[str, Any]], None],
         limit: float,
-    ) -> Result:
+    ) -> PromptResult:
         """Wait for a queued prompt as `run` does."""
         deadline = time.monotonic() + limit
         self._follow(events, prompt_id, show, deadline)
@@ -174,7 +178,7 @@ class Client:
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
-        """What goes wrong in between, as a RemoteError."""
+        """Turns what goes wrong inside the block into a RemoteError."""
         try:
             yield
         except urllib.error.HTTPError as error:
@@ -198,8 +202,8 @@ class Client:
     ) -> None:
         """Read events until the prompt has ended.
 
-        One that is in the history already may have events that are still to be read: the last of
-        them ends it then too, or a while in which none comes.
+        A prompt that is already in the history may still have events to be read. Then its last
+        event ends the wait too, or RECEIVE seconds without any.
         """
         ended = self._history(prompt_id) is not None
         while True:
@@ -228,7 +232,7 @@ class Client:
         """The record of a finished prompt; None while it is queued or running."""
         return self.get_json(f"/history/{prompt_id}").get(prompt_id)
 
-    def _result(self, prompt_id: str, deadline: float) -> Result:
+    def _result(self, prompt_id: str, deadline: float) -> PromptResult:
         """The finished prompt's outputs (the record comes a moment after the last event)."""
         record = self._history(prompt_id)
         while record is None:
@@ -238,7 +242,7 @@ class Client:
         if not _succeeded(record):
             messages = (record.get("status") or {}).get("messages") or []
             raise RemoteError(explain_failure(messages))
-        return Result(prompt_id, record.get("outputs") or {})
+        return PromptResult(prompt_id, record.get("outputs") or {})
 
 
 def _succeeded(record: dict[str, Any]) -> bool:

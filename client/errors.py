@@ -1,4 +1,4 @@
-"""What a server says went wrong, in its own words."""
+"""Errors of a ComfyUI server, in the server's own words."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ from typing import Any
 
 
 class RunProgress:
-    """Takes events one by one. `done` of `total` nodes are through, and of the running one `step`
-    of its `steps` (both 0 while it has told none)."""
+    """Takes events one by one. `done` of `total` nodes have run; the running one is at `step` of
+    its `steps` (both 0 until it reports some)."""
 
     def __init__(self, prompt: dict[str, Any]) -> None:
         self._titles = {name: title_of(node) for name, node in prompt.items()}
@@ -41,11 +41,11 @@ class RunProgress:
 
     @property
     def share(self) -> float:
-        """0 at the start, 1 when every node is through; nodes count alike."""
+        """0 at the start, 1 when every node has run; each node counts the same."""
         own = self.step / self.steps if self.steps else 0.0
         return min(1.0, (self.done + own) / max(self.total, 1))
 
 
 def title_of(node: dict[str, Any]) -> str:
-    """A prompt's node as the page names it, where the prompt says so, else its type."""
+    """The title that the page gives a prompt's node, where the prompt has it; else its type."""
     return (node.get("_meta") or {}).get("title") or node.get("class_type", "")

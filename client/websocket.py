@@ -43,7 +43,7 @@ class WebSocket:
         self.close()
 
     def close(self) -> None:
-        """Say goodbye where possible, and free the socket."""
+        """Send a closing frame where possible, and close the socket."""
         try:
             self._send(CLOSE, b"")
         except OSError:

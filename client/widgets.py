@@ -63,7 +63,7 @@ def widget_values(node: Json, info: Json) -> Json:
         for name, spec in inputs.items():
             _take_input(name, spec, values, shown, result)
         if any(options_of(spec).get(flag) for spec in inputs.values() for flag in UPLOADS):
-            values.take()  # the upload button, drawn behind the group it belongs to
+            values.take()  # the upload button, drawn after the group it belongs to
     return result
 
 
@@ -84,7 +84,7 @@ def kind_of(spec: Any) -> str:
 
 
 def _take_input(name: str, spec: Any, values: _Values, shown: set[str], result: Json) -> None:
-    """Take the values of one input off the list, with those that the page drew behind it."""
+    """Take the values of one input off the list, with those that the page draws after it."""
     kind, options = kind_of(spec), options_of(spec)
     if options.get("forceInput") or not (kind in WIDGETS or name in shown):
         return

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..craft_core.errors import CraftError
-from .widgets import widget_values
+from .widgets import Json, widget_values
 
-Json = dict[str, Any]
 MUTED, BYPASSED = 2, 4
 INPUT_NODE, OUTPUT_NODE = -10, -20  # the two ends of a subgraph
 PASS_THROUGH = {"Reroute"}
@@ -25,7 +24,7 @@ PRIMITIVE = "PrimitiveNode"
 
 
 @dataclass(frozen=True)
-class Source:
+class InputSource:
     """What feeds an input: another node's output, or (origin None) a plain value."""
 
     origin: str | None
@@ -150,7 +149,7 @@ class Graph:
         }
 
     def path(self, node: Json) -> str:
-        """The node's id, behind the ids of the subgraph instances around it."""
+        """The node's id, after the ids of the subgraph instances around it."""
         own = str(node["id"])
         if self.parent is None or self.instance is None:
             return own
@@ -182,8 +181,8 @@ class Graph:
             inputs[entry["name"]] = [source.origin, source.slot] if linked else boxed(source.value)
         return inputs
 
-    def resolve_input(self, node: Json, index: int, kind: str) -> Source | None:
-        """What feeds input `index` of a node, behind everything that only passes through."""
+    def resolve_input(self, node: Json, index: int, kind: str) -> InputSource | None:
+        """What feeds input `index` of a node, traced back through what only passes values on."""
         link = self.links.get(node["inputs"][index].get("link"))
         if link is None:
             return None
@@ -193,14 +192,14 @@ class Graph:
         name = self.content["inputs"][link["origin_slot"]]["name"]
         return self.parent.instance_input(self.instance, name, kind)
 
-    def instance_input(self, instance: Json, name: str, kind: str) -> Source | None:
+    def instance_input(self, instance: Json, name: str, kind: str) -> InputSource | None:
         """What a subgraph instance is given for one of its inputs: a link or a widget value."""
         for index, entry in enumerate(instance.get("inputs") or []):
             if entry["name"] == name and entry.get("link") is not None:
                 return self.resolve_input(instance, index, kind)
         return self.inner[instance["id"]].shown_value(name)
 
-    def shown_value(self, name: str) -> Source | None:
+    def shown_value(self, name: str) -> InputSource | None:
         """The value of the widget that this subgraph's instance shows for one of its inputs.
 
         Where the instance has saved none, the value of the inner widget that it shows.
@@ -212,7 +211,7 @@ class Graph:
         if isinstance(values, list):
             values = dict(zip(shown, values, strict=True)) if len(shown) == len(values) else {}
         if values and name in values:
-            return Source(None, value=values[name])
+            return InputSource(None, value=values[name])
         return self._own_value(*shown[name]) if name in shown else None
 
     def _shown_widget(self, subgraph_input: Json) -> tuple[Json, Json] | None:
@@ -226,16 +225,16 @@ class Graph:
                     return target, entry
         return None
 
-    def _own_value(self, node: Json, entry: Json) -> Source | None:
-        """What a node's own widget holds, also one that an instance inside shows."""
+    def _own_value(self, node: Json, entry: Json) -> InputSource | None:
+        """The value of a node's widget; for a subgraph instance, of the inner widget it shows."""
         if node["id"] in self.inner:
             return self.inner[node["id"]].shown_value(entry["name"])
         self._require_known(node)
         values = widget_values(node, self.object_info[node["type"]])
         name = entry["widget"]["name"]
-        return Source(None, value=values[name]) if name in values else None
+        return InputSource(None, value=values[name]) if name in values else None
 
-    def resolve_output(self, node: Json, slot: int, kind: str) -> Source | None:
+    def resolve_output(self, node: Json, slot: int, kind: str) -> InputSource | None:
         """Where output `slot` of a node really comes from, for an input of type `kind`."""
         mode, name = node.get("mode", 0), node["type"]
         if mode == MUTED:
@@ -249,10 +248,10 @@ class Graph:
             return self.resolve_input(node, 0, kind) if node.get("inputs") else None
         if name == PRIMITIVE:
             values = node.get("widgets_values") or [None]
-            return Source(None, value=values[0])
-        return None if name in NOTES else Source(self.path(node), slot)
+            return InputSource(None, value=values[0])
+        return None if name in NOTES else InputSource(self.path(node), slot)
 
-    def resolve_exit(self, slot: int, kind: str) -> Source | None:
+    def resolve_exit(self, slot: int, kind: str) -> InputSource | None:
         """What a subgraph hands out of its output `slot`."""
         for link in self.links.values():
             if link["target_id"] == OUTPUT_NODE and link["target_slot"] == slot:

@@ -31,15 +31,15 @@ from ..craft_core.projection import read_basis
 from ..craft_core.requests import (
     Expert,
     FuseData,
-    Job,
-    LayerWatch,
+    LayerCallback,
     ModelFiles,
     Picture,
     Read,
-    Result,
+    SavedFile,
+    StepCallback,
     Stopped,
     TrainData,
-    Watch,
+    TrainingOptions,
 )
 from ..craft_core.training import DataSlots, training_of
 from ..craft_core.training.slots import NO_FILE, FileSlot
@@ -51,10 +51,9 @@ from .model.lora_files import BranchFile
 from .model.weights import OnModel, patched_weights
 from .train.basis import VGG, vgg_files
 from .train.run import Interrupted, require_name
-from .train.start import train as begin_training
-from .train.train import Captioned, Filled, How, Source, Trained
-from .use.fuse_file import FuseRequest
-from .use.fuse_file import fuse as fuse_branches
+from .train.start import start_training
+from .train.train import Captioned, FilledSlots, How, ModelParts, Trained
+from .use.fuse_file import FuseRequest, fuse_branches
 
 log = logging.getLogger("craft")
 SAVED = ("checkpoints", "clip", "vae", "diffusion_models", "loras")  # where the host's nodes save
@@ -90,17 +89,19 @@ def begin(output: Path | None, node_packs: Sequence[Path]) -> None:
             )
 
 
-def train(job: Job, data: TrainData, knobs: Mapping[str, Any], watch: Watch) -> Result:
+def train(
+    job: TrainingOptions, data: TrainData, knobs: Mapping[str, Any], watch: StepCallback
+) -> SavedFile:
     method = training_of(data.recipe)
 
     def started(how: How) -> Trained:
         filled = _filled(data, method.traits.slots, job)
-        return begin_training(_source(job.model), method, filled, knobs, how, watch)
+        return start_training(_source(job.model), method, filled, knobs, how, watch)
 
     return _run(job, started)
 
 
-def _filled(data: TrainData, slots: DataSlots, job: Job) -> Filled:
+def _filled(data: TrainData, slots: DataSlots, job: TrainingOptions) -> FilledSlots:
     """Files read. Of crossed slots there are all N x M pairs, the first slot's pictures major."""
     pictures = {key: _captioned(own, job) for key, own in data.pictures.items() if own}
     if slots.crossed:
@@ -108,10 +109,10 @@ def _filled(data: TrainData, slots: DataSlots, job: Job) -> Filled:
         for key, own in zip(slots.crossed, zip(*pairs, strict=True), strict=True):
             pictures[key] = _together(own)
     files = {slot.key: _model_file(data.choices[slot.key]) for slot in slots.of(FileSlot)}
-    return Filled(pictures, _branches(data.experts), {**data.choices, **files})
+    return FilledSlots(pictures, _branches(data.experts), {**data.choices, **files})
 
 
-def fuse(data: FuseData, watch: LayerWatch) -> Result:
+def fuse(data: FuseData, watch: LayerCallback) -> SavedFile:
     assert data.model is not None, "without a model nothing of the host is needed"
     request = FuseRequest(
         _branches(data.experts), data.layer_sets, {"method": data.method.key, **data.knobs},
@@ -120,7 +121,7 @@ def fuse(data: FuseData, watch: LayerWatch) -> Result:
     with _fitting(_SMALLER):
         result = fuse_branches(_model(data.model), request, watch)
     result.write(data.path)
-    return Result(data.path, result.report)
+    return SavedFile(data.path, result.report)
 
 
 def read_loras(model: ModelFiles, files: Sequence[str]) -> Read:
@@ -144,7 +145,7 @@ def _name(given: str) -> str:
     return Path(given).name if Path(given).is_file() else given
 
 
-def _run(job: Job, started: Callable[[How], Trained]) -> Result:
+def _run(job: TrainingOptions, started: Callable[[How], Trained]) -> SavedFile:
     require_name(job.name)  # before a model is loaded
     how = How(job.name, job.resume, job.precision, job.checkpointing)
     try:
@@ -153,7 +154,7 @@ def _run(job: Job, started: Callable[[How], Trained]) -> Result:
             trained = started(how)
     except Interrupted as stopped:
         raise Stopped(stopped.place.path, stopped.place.state) from None
-    return Result(trained.path, trained.report)
+    return SavedFile(trained.path, trained.report)
 
 
 @contextmanager
@@ -167,7 +168,7 @@ def _fitting(told: tuple[str, str]) -> Iterator[None]:
         ) from error
 
 
-def _captioned(pictures: Sequence[Picture], job: Job) -> Captioned:
+def _captioned(pictures: Sequence[Picture], job: TrainingOptions) -> Captioned:
     """Each file is read once, so that a picture that counts often is encoded once."""
     images = {path: _image(path, job.size) for path in {one.path: None for one in pictures}}
     return Captioned([images[one.path] for one in pictures], [one.caption for one in pictures])
@@ -197,7 +198,7 @@ def _image(path: Path, size: tuple[int, int] | None) -> Tensor:
     return resized.movedim(1, -1)
 
 
-def _source(files: ModelFiles) -> Source:
+def _source(files: ModelFiles) -> ModelParts:
     """What the host's loaders make of the files; a part named alone replaces a checkpoint's."""
     model = clip = vae = None
     embeddings = folder_paths.get_folder_paths("embeddings")
@@ -216,7 +217,7 @@ def _source(files: ModelFiles) -> Source:
     if files.basis:
         basis_files()  # makes their folders known
         model = apply_basis(model, _loaded(BASES, files.basis, read_basis))
-    return Source(model, clip, vae)
+    return ModelParts(model, clip, vae)
 
 
 def _model(files: ModelFiles) -> Any:

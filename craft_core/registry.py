@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
 from .errors import CraftError
+from .messages import UNKNOWN
 
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
@@ -134,11 +135,7 @@ class Registry:
 
     def __getitem__(self, key: str) -> Method:
         if key not in self._methods:
-            raise CraftError(
-                f"{key!r} is no {self.noun}",
-                f"Known are {', '.join(self._methods)}",
-                "Choose one of these",
-            )
+            raise UNKNOWN.error(key=repr(key), noun=self.noun, known=", ".join(self._methods))
         return self._methods[key]
 
     def __iter__(self) -> Iterator[Method]:

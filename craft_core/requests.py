@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .registry import Method
-from .training import Training
+from .training import StepCallback
 from .types import LoraFile, Role
 
-Watch = Callable[[Training], None]  # called after each step; raises KeyboardInterrupt to stop
-LayerWatch = Callable[[int, int], None]  # called after each layer with (done, layers)
+LayerCallback = Callable[[int, int], None]
+"""Called after each layer with (layers done, layers); it may raise to stop."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingOptions:
     """What every training is told besides its data and knobs.
 
     name: of the saved file, inside its folder of the output directory. size: (width, height) that
@@ -102,7 +102,7 @@ class FuseData:
 
 
 @dataclass(frozen=True)
-class Result:
+class SavedFile:
     path: Path
     report: str
 
@@ -136,9 +136,9 @@ class Headless(Protocol):
         ...
 
     def train(
-        self, job: Job, data: TrainData, knobs: Mapping[str, Any], watch: Watch
-    ) -> Result: ...
+        self, job: TrainingOptions, data: TrainData, knobs: Mapping[str, Any], watch: StepCallback
+    ) -> SavedFile: ...
 
-    def fuse(self, data: FuseData, watch: LayerWatch) -> Result: ...
+    def fuse(self, data: FuseData, watch: LayerCallback) -> SavedFile: ...
 
     def read_loras(self, model: ModelFiles, files: Sequence[str]) -> Read: ...

@@ -23,9 +23,13 @@ from .time import Moment
 Role = Literal["content", "style"]
 ROLES: tuple[Role, ...] = ("content", "style")
 
+LayerShapes = Mapping[str, tuple[int, ...]]
+"""Module path -> weight shape of the linear and convolution layers, in forward depth order; where
+normalisations are asked for too, theirs is (n,)."""
+
 
 @dataclass(frozen=True)
-class Target:
+class LayerTarget:
     """Where in the model a name of a LoRA file points.
 
     module: module path inside the diffusion model, LDM names ("input_blocks.4.1.proj_in").
@@ -284,7 +288,7 @@ class Routing:
 
     gammas: one dial in [0, 1] per branch (0: its marker is absent). CRAFT-LoRA, Eq. 8.
     layer_sets: per branch, the module paths it may act on.
-    statistics: of the pair, those that the method declares (Traits.statistics); None where it
+    statistics: of the pair, those that the method declares (FusionTraits.statistics); None where it
     declares none.
     """
 

@@ -119,7 +119,10 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="run a benchmark in the host's environment")
     bench.add_argument("name", help="a file of benchmarks/, for example: engine")
     bench.set_defaults(run=_bench)
-    locales = commands.add_parser("locales", help="write locales/ anew from the nodes' schemas")
+    locales = commands.add_parser(
+        "locales",
+        help="write the texts of nodes and page anew, from their sources",
+    )
     locales.set_defaults(run=_locales)
     pictures = commands.add_parser("pictures", help="take the docs' pictures anew from the page")
     pictures.add_argument("name", nargs="*", help="only these: a node's id, demo_graph, ...")

@@ -6,4 +6,4 @@ Mistakes in workflows are `craft_core.errors.CraftError`, and what a server says
 
 
 class LaunchError(Exception):
-    """Something the user can put right; its text is one clear sentence, shown as it is."""
+    """Something that the user can correct; its text is one clear sentence, shown unchanged."""

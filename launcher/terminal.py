@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 SPIN = "|/-\\"
-HEARTBEAT = 30.0  # seconds between signs of life where lines cannot be redrawn
+HEARTBEAT = 30.0  # seconds between two lines where a line cannot be redrawn
 
 
 def say(text: str = "") -> None:
@@ -22,12 +22,12 @@ def bar(done: float, total: float, width: int = 24) -> str:
     return f"[{'#' * full}{'.' * (width - full)}] {done:g}/{total:g}"
 
 
-class Activity:
-    """A running step: `with Activity("unpacking") as step: step.detail("12 of 40")`.
+class Spinner:
+    """A running step: `with Spinner("unpacking") as step: step.detail("12 of 40")`.
 
     On a terminal one line with a spinner and the seconds is redrawn; elsewhere (a log, CI) the
-    step is announced once, with a sign of life every half minute. Ends with a line saying how
-    long it took, or with a line saying that it did not end.
+    step is printed once, and again every half minute. At the end a line says how long the step
+    took, or after what time it was stopped.
     """
 
     def __init__(self, title: str, clock: Callable[[], float] = time.monotonic):
@@ -39,10 +39,10 @@ class Activity:
         self._thread = threading.Thread(target=self._redraw, daemon=True)
 
     def detail(self, text: str) -> None:
-        """Change what stands behind the title."""
+        """Change the text that is shown after the title."""
         self._detail = text
 
-    def __enter__(self) -> "Activity":
+    def __enter__(self) -> "Spinner":
         self._start = self._clock()
         if not self._live:
             say(f"  {self._title} ...")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..comfy_adapter.model.lora_files import BranchFile
-from ..comfy_adapter.page.sockets import Branches, LoraModel, LossMap
+from ..comfy_adapter.page.sockets import BranchesSocket, LoraModelSocket, LossMapSocket
 from ..comfy_adapter.page.training import (
     check_inputs,
     filled_slots,
@@ -18,7 +18,7 @@ from ..comfy_adapter.page.training import (
     watch,
 )
 from ..comfy_adapter.page.widgets import knob_widgets
-from ..comfy_adapter.train.start import train
+from ..comfy_adapter.train.start import start_training
 from ..comfy_adapter.train.train import lora_state
 from ..craft_core.training import TRAINING
 from .training import TRAIN
@@ -48,14 +48,18 @@ class TrainB4M(io.ComfyNode):
                 *knob_widgets(HALF),
                 *how_inputs(),
                 *slot_inputs(HALF.traits.slots, "partner_images", "partner_captions"),
-                Branches.Input("branches", optional=True, tooltip="Branches to add this one to, "
-                               "such as the other half's."),
+                BranchesSocket.Input(
+                    "branches", optional=True,
+                    tooltip="Branches to add this one to, such as the other half's.",
+                ),
             ],
             outputs=[
-                Branches.Output("branches_out", display_name="branches",
-                                tooltip="For Learn LoRA Merge, or the Router's extra_branches."),
-                LoraModel.Output("lora_model", tooltip="For the host's Load LoRA Model."),
-                LossMap.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
+                BranchesSocket.Output(
+                    "branches_out", display_name="branches",
+                    tooltip="For Learn LoRA Merge, or the Router's extra_branches.",
+                ),
+                LoraModelSocket.Output("lora_model", tooltip="For the host's Load LoRA Model."),
+                LossMapSocket.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
                 io.String.Output("report", tooltip="The saved file, the losses, the settings."),
             ],
         )  # fmt: skip
@@ -70,7 +74,7 @@ class TrainB4M(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         source, filled, own = filled_slots(HALF.traits.slots, locals())
         shown = watch(cls, own["steps"])
-        trained = train(source, HALF, filled, knobs_in(HALF, own), how(own, shown), shown)
+        trained = start_training(source, HALF, filled, knobs_in(HALF, own), how(own, shown), shown)
         branch = BranchFile(trained.name, own["role"], 1.0)
         branches = *(own.get("branches") or ()), branch
         return io.NodeOutput(

@@ -10,10 +10,16 @@ from ..comfy_adapter.engine.engine import ASYMMETRIC, set_asymmetric
 from ..comfy_adapter.model.lora_files import lora_stamps
 from ..comfy_adapter.page.notice import warn
 from ..comfy_adapter.page.pair import pair_inputs
-from ..comfy_adapter.page.sockets import CATEGORY, Branches, Encoder, LoraStack, Schedule
+from ..comfy_adapter.page.sockets import (
+    CATEGORY,
+    BranchesSocket,
+    EncoderSocket,
+    LoraStackSocket,
+    ScheduleSocket,
+)
 from ..comfy_adapter.page.whole_sigmas import given_sigmas, whole_sigmas_input
 from ..comfy_adapter.page.widgets import layer_set_menu, one
-from ..comfy_adapter.use.router import Request, check_request, layer_set_text, with_own_loras
+from ..comfy_adapter.use.router import RouterRequest, check_request, layer_set_text, with_own_loras
 from ..comfy_adapter.use.sweep import method_lines, sweep
 from ..craft_core.errors import CraftError
 from ..craft_core.fusion import FUSION
@@ -66,16 +72,20 @@ class MethodSweep(io.ComfyNode):
                     "asymmetric", default=True, label_on="ACFG", label_off="standard CFG",
                     tooltip="Guidance of the lines that name none.",
                 ),
-                Schedule.Input("schedule", optional=True, tooltip="Strength over time, for all."),
-                Branches.Input("extra_branches", optional=True,
-                               tooltip="Further contents or styles, from Load LoRA Branch."),
-                LoraStack.Input("lora_stack", optional=True,
-                                tooltip="Ordinary LoRAs to apply to the backbone itself."),
+                ScheduleSocket.Input(
+                    "schedule", optional=True, tooltip="Strength over time, for all."
+                ),
+                BranchesSocket.Input("extra_branches", optional=True,
+                                     tooltip="Further contents or styles, from Load LoRA Branch."),
+                LoraStackSocket.Input("lora_stack", optional=True,
+                                      tooltip="Ordinary LoRAs to apply to the backbone itself."),
                 io.Boolean.Input(
                     "allow_unmatched", default=False, optional=True, advanced=True,
                     tooltip="On: LoRA keys or layer patterns that match nothing are ignored.",
                 ),
-                Encoder.Input("expert_encoder", optional=True, tooltip="From Load Expert Encoder."),
+                EncoderSocket.Input(
+                    "expert_encoder", optional=True, tooltip="From Load Expert Encoder."
+                ),
                 whole_sigmas_input(),
             ],
             outputs=[
@@ -118,7 +128,7 @@ class MethodSweep(io.ComfyNode):
         branches = with_own_loras(
             (content_lora, style_lora), (content_strength, style_strength), extra_branches
         )
-        request = Request(
+        request = RouterRequest(
             prompt, branches, layer_set_text(layer_sets), {}, schedule, allow_unmatched,
             expert_encoder or "", given_sigmas(whole_sigmas),
         )  # fmt: skip

@@ -10,7 +10,7 @@ from ..comfy_adapter.model.expert_encoder import (
     encoder_stamp,
     require_encoder,
 )
-from ..comfy_adapter.page.sockets import CATEGORY, Encoder, LossMap
+from ..comfy_adapter.page.sockets import CATEGORY, EncoderSocket, LossMapSocket
 from ..comfy_adapter.page.training import (
     check_inputs,
     filled_slots,
@@ -22,7 +22,7 @@ from ..comfy_adapter.page.training import (
     watch,
 )
 from ..comfy_adapter.page.widgets import knob_widgets
-from ..comfy_adapter.train.start import train
+from ..comfy_adapter.train.start import start_training
 from ..craft_core.errors import CraftError
 from ..craft_core.training import TRAINING
 from .training import TRAIN
@@ -49,7 +49,7 @@ class LoadExpertEncoder(io.ComfyNode):
                 ),
             ],
             outputs=[
-                Encoder.Output("expert_encoder", tooltip="For the Router's expert_encoder."),
+                EncoderSocket.Output("expert_encoder", tooltip="For the Router's expert_encoder."),
             ],
         )  # fmt: skip
 
@@ -101,8 +101,8 @@ class TrainEncoder(io.ComfyNode):
                              "allow_unmatched"),
             ],
             outputs=[
-                Encoder.Output("expert_encoder", tooltip="For the Router's expert_encoder."),
-                LossMap.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
+                EncoderSocket.Output("expert_encoder", tooltip="For the Router's expert_encoder."),
+                LossMapSocket.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
                 io.String.Output("report", tooltip="The saved file, the losses, the layers."),
             ],
         )  # fmt: skip
@@ -117,5 +117,7 @@ class TrainEncoder(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         source, filled, own = filled_slots(EXPERTS.traits.slots, locals())
         shown = watch(cls, own["steps"])
-        trained = train(source, EXPERTS, filled, knobs_in(EXPERTS, own), how(own, shown), shown)
+        trained = start_training(
+            source, EXPERTS, filled, knobs_in(EXPERTS, own), how(own, shown), shown
+        )
         return io.NodeOutput(trained.name, {"loss": trained.losses}, trained.report)

@@ -7,19 +7,19 @@ from comfy_api.latest import io
 from ..comfy_adapter.model.lora_files import FOLDER
 from ..comfy_adapter.page.notice import tell
 from ..comfy_adapter.page.pair import pair_inputs
-from ..comfy_adapter.page.sockets import CATEGORY, Branches, LoraModel
+from ..comfy_adapter.page.sockets import CATEGORY, BranchesSocket, LoraModelSocket
 from ..comfy_adapter.page.training import save_name
 from ..comfy_adapter.page.widgets import layer_set_menu, method_menu
-from ..comfy_adapter.train.run import target
+from ..comfy_adapter.train.run import save_place
 from ..comfy_adapter.train.train import lora_state
 from ..comfy_adapter.use.fuse_file import (
     METHODS,
     SAVED_AS,
     FuseRequest,
-    LayerWatch,
+    LayerProgress,
     check_fuse,
-    fuse,
-    save,
+    fuse_branches,
+    save_fused,
 )
 from ..comfy_adapter.use.router import layer_set_text, with_own_loras
 
@@ -74,7 +74,7 @@ class FuseToFile(io.ComfyNode):
                     tooltip="Type of the saved numbers; its rounding is in the report's error.",
                 ),
                 save_name("craft/fused", "loras"),
-                Branches.Input(
+                BranchesSocket.Input(
                     "extra_branches", optional=True,
                     tooltip="Further contents or styles, from Load LoRA Branch.",
                 ),
@@ -85,7 +85,7 @@ class FuseToFile(io.ComfyNode):
                 ),
             ],
             outputs=[
-                LoraModel.Output("lora_model", tooltip="For the host's Load LoRA Model."),
+                LoraModelSocket.Output("lora_model", tooltip="For the host's Load LoRA Model."),
                 io.String.Output("report", tooltip="The saved file, its layers, its errors."),
             ],
         )  # fmt: skip
@@ -99,7 +99,7 @@ class FuseToFile(io.ComfyNode):
         cls, model, content_lora, style_lora, content_strength, style_strength, layer_sets, method,
         progress, steps, rank, save_as, save_name, extra_branches=(), allow_unmatched=False,
     ) -> io.NodeOutput:  # fmt: skip
-        place = target(save_name, FOLDER)
+        place = save_place(save_name, FOLDER)
         branches = with_own_loras(
             (content_lora, style_lora), (content_strength, style_strength), extra_branches or ()
         )
@@ -107,8 +107,8 @@ class FuseToFile(io.ComfyNode):
             branches, layer_set_text(layer_sets), method, progress, steps, rank, save_as,
             allow_unmatched,
         )  # fmt: skip
-        result = fuse(model, request, LayerWatch())
-        place = save(result, place)
+        result = fuse_branches(model, request, LayerProgress())
+        place = save_fused(result, place)
         report = f"Saved {place.name}\n{result.report}"
         tell(cls, report)
         return io.NodeOutput(lora_state(place.path), report)

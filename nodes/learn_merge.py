@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..comfy_adapter.model.lora_files import BranchFile
-from ..comfy_adapter.page.sockets import Branches, LoraModel, LossMap
+from ..comfy_adapter.page.sockets import BranchesSocket, LoraModelSocket, LossMapSocket
 from ..comfy_adapter.page.training import (
     check_inputs,
     filled_slots,
@@ -17,7 +17,7 @@ from ..comfy_adapter.page.training import (
     watch,
 )
 from ..comfy_adapter.page.widgets import chosen, method_menu
-from ..comfy_adapter.train.start import train
+from ..comfy_adapter.train.start import start_training
 from ..comfy_adapter.train.train import lora_state
 from ..craft_core.training import LEARNED
 from ..craft_core.training.merge import MERGE_SLOTS
@@ -49,10 +49,10 @@ class LearnMerge(io.ComfyNode):
                 *slot_inputs(MERGE_SLOTS, "allow_unmatched"),
             ],
             outputs=[
-                Branches.Output("branches_out", display_name="branches",
-                                tooltip="The merged LoRA alone, as a content branch."),
-                LoraModel.Output("lora_model", tooltip="For the host's Load LoRA Model."),
-                LossMap.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
+                BranchesSocket.Output("branches_out", display_name="branches",
+                                      tooltip="The merged LoRA alone, as a content branch."),
+                LoraModelSocket.Output("lora_model", tooltip="For the host's Load LoRA Model."),
+                LossMapSocket.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
                 io.String.Output("report", tooltip="The saved file, the losses, the settings."),
             ],
         )  # fmt: skip
@@ -73,7 +73,7 @@ class LearnMerge(io.ComfyNode):
         source, filled, own = filled_slots(MERGE_SLOTS, locals())
         method, knobs = chosen(own["method"], "method", LEARNED)
         shown = watch(cls, knobs["steps"])
-        trained = train(source, method, filled, knobs, how(own, shown), shown)
+        trained = start_training(source, method, filled, knobs, how(own, shown), shown)
         return io.NodeOutput(
             (BranchFile(trained.name, "content", 1.0),), lora_state(trained.path),
             {"loss": trained.losses}, trained.report,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..comfy_adapter.model.lora_files import BranchFile, check_own_layers, lora_choices, lora_stamps
-from ..comfy_adapter.page.sockets import CATEGORY, Branches
+from ..comfy_adapter.page.sockets import CATEGORY, BranchesSocket
 from ..craft_core.types import ROLES
 
 
@@ -39,13 +39,13 @@ class LoadLoRABranch(io.ComfyNode):
                     "set: one pattern a line, e.g. up_blocks.0.attentions.1 or "
                     "double_blocks.0..9. Empty: the role's set.",
                 ),
-                Branches.Input(
+                BranchesSocket.Input(
                     "branches", optional=True, tooltip="Branches to add this one to."
                 ),
             ],
             outputs=[
-                Branches.Output("branches_out", display_name="branches",
-                                tooltip="For the Router's extra_branches."),
+                BranchesSocket.Output("branches_out", display_name="branches",
+                                      tooltip="For the Router's extra_branches."),
             ],
         )  # fmt: skip
 

@@ -8,10 +8,22 @@ from ..comfy_adapter.draw.run_map import view_under
 from ..comfy_adapter.model.lora_files import lora_stamps
 from ..comfy_adapter.page.notice import tell, warn
 from ..comfy_adapter.page.pair import pair_inputs
-from ..comfy_adapter.page.sockets import CATEGORY, Branches, Encoder, LoraStack, Schedule
+from ..comfy_adapter.page.sockets import (
+    CATEGORY,
+    BranchesSocket,
+    EncoderSocket,
+    LoraStackSocket,
+    ScheduleSocket,
+)
 from ..comfy_adapter.page.whole_sigmas import given_sigmas, whole_sigmas_input
 from ..comfy_adapter.page.widgets import layer_set_menu, method_menu
-from ..comfy_adapter.use.router import Request, check_request, layer_set_text, route, with_own_loras
+from ..comfy_adapter.use.router import (
+    RouterRequest,
+    check_request,
+    layer_set_text,
+    route,
+    with_own_loras,
+)
 from ..craft_core.fusion import FUSION
 
 _PROMPT = "A photo of sks dog <c> in watercolor style <s>"
@@ -45,15 +57,15 @@ class Router(io.ComfyNode):
                 ),
                 layer_set_menu("layer_sets"),
                 method_menu("method", FUSION, "How the branches are combined."),
-                Schedule.Input(
+                ScheduleSocket.Input(
                     "schedule", optional=True,
                     tooltip="Strength over time, from Timestep Schedule. None: constant.",
                 ),
-                Branches.Input(
+                BranchesSocket.Input(
                     "extra_branches", optional=True,
                     tooltip="Further contents or styles, from Load LoRA Branch.",
                 ),
-                LoraStack.Input(
+                LoraStackSocket.Input(
                     "lora_stack", optional=True,
                     tooltip="Ordinary LoRAs (speed, detail) to apply to the backbone itself, as "
                     "the LoRA loader does: they act on all rows and all steps.",
@@ -63,7 +75,7 @@ class Router(io.ComfyNode):
                     tooltip="Off: LoRA keys or layer patterns that match nothing are an error. "
                     "On: they are listed in the report and ignored.",
                 ),
-                Encoder.Input(
+                EncoderSocket.Input(
                     "expert_encoder", optional=True,
                     tooltip="A scale for each layer of each LoRA, by what the marked phrases say: "
                     "from Load Expert Encoder or Train Expert Encoder. None: markers alone.",
@@ -76,8 +88,8 @@ class Router(io.ComfyNode):
                 io.Conditioning.Output("conditioning", tooltip="The prompt without markers."),
                 io.String.Output("clean_prompt", tooltip="What the text encoder saw."),
                 io.String.Output("report", tooltip="Layers, patterns, gammas: what was matched."),
-                LoraStack.Output("lora_stack_out", display_name="lora_stack",
-                                 tooltip="The given stack plus this content and style LoRA."),
+                LoraStackSocket.Output("lora_stack_out", display_name="lora_stack",
+                                       tooltip="The given stack plus this content and style LoRA."),
             ],
         )  # fmt: skip
 
@@ -100,7 +112,7 @@ class Router(io.ComfyNode):
         branches = with_own_loras(
             (content_lora, style_lora), (content_strength, style_strength), extra_branches
         )
-        request = Request(
+        request = RouterRequest(
             prompt, branches, layer_set_text(layer_sets), method, schedule, allow_unmatched,
             expert_encoder or "", given_sigmas(whole_sigmas),
         )  # fmt: skip

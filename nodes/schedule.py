@@ -5,11 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..comfy_adapter.draw.pictures import curves_picture
-from ..comfy_adapter.page.sockets import CATEGORY, Schedule
+from ..comfy_adapter.page.sockets import CATEGORY, ScheduleSocket
 from ..comfy_adapter.page.widgets import chosen, method_menu
 from ..craft_core.schedule import SHAPES
-from ..craft_core.schedule.schedule import CLOCKS, sample_curve
-from ..craft_core.schedule.schedule import Schedule as Curves
+from ..craft_core.schedule.schedule import CLOCKS, Schedule, sample_curve
 
 _FLOOR = "The weakest this role gets: a strength a becomes floor + (1 - floor) a."
 
@@ -40,7 +39,7 @@ class TimestepSchedule(io.ComfyNode):
                 ),
             ],
             outputs=[
-                Schedule.Output("schedule", tooltip="For the Router's schedule."),
+                ScheduleSocket.Output("schedule", tooltip="For the Router's schedule."),
                 io.Image.Output("picture", tooltip="The two curves."),
             ],
         )  # fmt: skip
@@ -56,7 +55,7 @@ class TimestepSchedule(io.ComfyNode):
     @classmethod
     def execute(cls, shape, content_floor, style_floor, clock) -> io.NodeOutput:
         method, knobs = chosen(shape, "shape", SHAPES)
-        schedule = Curves(method.key, knobs, content_floor, style_floor, clock)
+        schedule = Schedule(method.key, knobs, content_floor, style_floor, clock)
         _, content, style = zip(*sample_curve(schedule, 201), strict=True)
         picture = curves_picture(content, style, f"{method.label}, clock: {clock}")
         return io.NodeOutput(schedule, picture)

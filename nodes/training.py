@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..comfy_adapter.model.basis import apply_basis, load_basis
 from ..comfy_adapter.model.lora_files import BranchFile
-from ..comfy_adapter.page.sockets import CATEGORY, Branches, LoraModel, LossMap
+from ..comfy_adapter.page.sockets import CATEGORY, BranchesSocket, LoraModelSocket, LossMapSocket
 from ..comfy_adapter.page.training import (
     check_inputs,
     filled_slots,
@@ -19,7 +19,7 @@ from ..comfy_adapter.page.training import (
     watch,
 )
 from ..comfy_adapter.page.widgets import knob_widgets
-from ..comfy_adapter.train.start import train
+from ..comfy_adapter.train.start import start_training
 from ..comfy_adapter.train.train import lora_state
 from ..craft_core.training import TRAINING
 
@@ -54,7 +54,7 @@ class TrainBasis(io.ComfyNode):
             outputs=[
                 io.Model.Output("limited_model", display_name="model",
                                 tooltip="The model with both subspaces projected out."),
-                LossMap.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
+                LossMapSocket.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
                 io.String.Output("report", tooltip="The saved file, the losses, the settings."),
             ],
         )  # fmt: skip
@@ -70,7 +70,9 @@ class TrainBasis(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         source, filled, own = filled_slots(BASIS.traits.slots, locals())
         shown = watch(cls, own["steps"])
-        trained = train(source, BASIS, filled, knobs_in(BASIS, own), how(own, shown), shown)
+        trained = start_training(
+            source, BASIS, filled, knobs_in(BASIS, own), how(own, shown), shown
+        )
         limited = apply_basis(source.model, load_basis(trained.name))
         return io.NodeOutput(limited, {"loss": trained.losses}, trained.report)
 
@@ -97,13 +99,15 @@ class TrainLoRA(io.ComfyNode):
                 *knob_widgets(LORA),
                 *how_inputs(),
                 *slot_inputs(LORA.traits.slots, "prior_images", "prior_captions"),
-                Branches.Input("branches", optional=True, tooltip="Branches to add this one to."),
+                BranchesSocket.Input(
+                    "branches", optional=True, tooltip="Branches to add this one to."
+                ),
             ],
             outputs=[
-                Branches.Output("branches_out", display_name="branches",
-                                tooltip="For the Router's extra_branches."),
-                LoraModel.Output("lora_model", tooltip="For the host's Load LoRA Model."),
-                LossMap.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
+                BranchesSocket.Output("branches_out", display_name="branches",
+                                      tooltip="For the Router's extra_branches."),
+                LoraModelSocket.Output("lora_model", tooltip="For the host's Load LoRA Model."),
+                LossMapSocket.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
                 io.String.Output("report", tooltip="The saved file, the losses, the settings."),
             ],
         )  # fmt: skip
@@ -118,7 +122,7 @@ class TrainLoRA(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         source, filled, own = filled_slots(LORA.traits.slots, locals())
         shown = watch(cls, own["steps"])
-        trained = train(source, LORA, filled, knobs_in(LORA, own), how(own, shown), shown)
+        trained = start_training(source, LORA, filled, knobs_in(LORA, own), how(own, shown), shown)
         branch = BranchFile(trained.name, own["role"], 1.0)
         branches = *(own.get("branches") or ()), branch
         return io.NodeOutput(

@@ -27,7 +27,7 @@ TEXT_WIDTH = 128
 TEXT_LAYERS = 2
 TEXT_HEADS = 4
 TEXT_LENGTH = 16
-VOCABULARY_SIZE = 512  # room for words to come
+VOCABULARY_SIZE = 512  # room for further words
 
 # A longer noise schedule than SDXL's: at its sigma of 14.6 the mean of a 64x64 image still shows.
 SAMPLING = {"linear_end": 0.02}

@@ -1,12 +1,12 @@
-"""Two small embedding nets: what is drawn (content), and how (style); unit vectors, plain torch.
+"""Two small networks that embed a picture as unit vectors: what is drawn (content), how (style).
 
     judge = load_judge()
     judge.content_similarity(first, second)  # cosines in [-1, 1], whatever the styles are
     names = nearest(judge.style_embedding(pictures), style_prototypes(judge, STYLES))
 
-They were trained on renders of the small world (`small_world.train judge`), of all its objects and
-styles, also of those that the base model has never seen.  They are judges of this world's pictures
-and of nothing else: not CLIP, not DINO.
+Plain torch.  They were trained on renders of the small world (`small_world.train judge`), of all
+its objects and styles, also of those that the base model has never seen.  They can judge pictures
+of this world only, and do not replace CLIP or DINO.
 """
 
 from collections.abc import Iterable

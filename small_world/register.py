@@ -1,4 +1,4 @@
-"""Teach the host to load the small world: one supported model and four model folders more."""
+"""Teach the host to load the small world: one more supported model and four more model folders."""
 
 from pathlib import Path
 
@@ -25,4 +25,5 @@ def register() -> None:
     for folder in FOLDERS:
         folder_paths.add_model_folder_path(folder, str(MODELS / folder))
     for folder in OURS:
-        folder_paths.folder_names_and_paths[folder][1].add(".safetensors")  # none would mean all
+        # Without an ending in its set a folder would list every file.
+        folder_paths.folder_names_and_paths[folder][1].add(".safetensors")

@@ -14,7 +14,7 @@ ROOT = TESTS.parent
 
 # `python -m pytest` and an empty PYTHONPATH entry put the working folder first; take it out.
 sys.path[:] = [entry for entry in sys.path if entry and Path(entry).resolve() != ROOT]
-sys.path += [str(ROOT), str(TESTS / "unit")]
+sys.path += [str(ROOT), str(TESTS / "unit" / "parts")]
 import launcher  # noqa: E402, F401 (from here on, craft_lora_pack is this folder)
 
 # A shell that starts the tests in the background tells them to ignore Ctrl-C, and so all they

@@ -1,4 +1,7 @@
-"""Jobs one after another: queue or pick up, follow, download; a failing one does not end it."""
+"""Run jobs one after another: queue each or find it on the server, follow it, download its files.
+
+A job that fails does not end the others.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ...client.client import Client, Result
+from ...client.client import Client, PromptResult
 from ...client.errors import RemoteError, ServerGone
 from ...client.progress import RunProgress
 from .journal import Journal
 from .matrix import Job
-from .saving import save, stems
+from .saving import save_output, stems
 
 _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 
 
 @dataclass
-class Outcome:
-    """How many jobs made their files, were made before, and failed."""
+class BatchCounts:
+    """How many jobs made their files now, had made them before, and failed."""
 
     done: int = 0
     skipped: int = 0
@@ -41,9 +44,9 @@ class Batch:
     workflow: str
     cancel_on_interrupt: bool = False
 
-    def run(self, jobs: list[Job]) -> Outcome:
+    def run(self, jobs: list[Job]) -> BatchCounts:
         """All jobs that are not done yet. ServerGone and KeyboardInterrupt end it half-way."""
-        outcome = Outcome()
+        outcome = BatchCounts()
         with Display(len(jobs)) as display:
             for number, job in enumerate(jobs):
                 display.begin(number, job)
@@ -75,7 +78,9 @@ class Batch:
             for stem, item, content in zip(
                 stems(self.workflow, job, items), items, contents, strict=True
             ):
-                names.append(save(content, self.folder, stem, self.workflow, job, item["filename"]))
+                names.append(
+                    save_output(content, self.folder, stem, self.workflow, job, item["filename"])
+                )
         except BaseException:  # also Ctrl-C: the job counts as not done, and is fetched again
             for name in names:
                 (self.folder / name).unlink()
@@ -83,12 +88,12 @@ class Batch:
         self.journal.done(job, names)
         return names
 
-    def _result(self, job: Job, show: Callable[[str, dict[str, Any]], None]) -> Result:
-        """Queue the job, or pick it up where an earlier command left it on the server."""
+    def _result(self, job: Job, show: Callable[[str, dict[str, Any]], None]) -> PromptResult:
+        """Queue the job, or wait for it where an earlier command left it on the server."""
         known = self.journal.prompt_id(job)
         waits = known is not None and self.client.will_finish(known)
         prompt_id = known if known is not None and waits else str(uuid.uuid4())
-        if not waits:  # noted before it is queued: whatever happens then, it is found again
+        if not waits:  # written down before it is queued, so that it is found again
             self.journal.queued(job, prompt_id)
         try:
             with self.client.listening() as events:
@@ -122,14 +127,14 @@ class Display:
         self._bar.close()
 
     def begin(self, number: int, job: Job) -> None:
-        """The job that comes now; `number` from 0."""
+        """Show which job comes next; `number` counts from 0."""
         self._number = number
         self._bar.set_description_str(f"{number + 1}/{self._jobs} {job.name}", refresh=False)
         self._bar.set_postfix_str("", refresh=False)
         self._move(number)
 
     def watch(self, job: Job) -> Callable[[str, dict[str, Any]], None]:
-        """What to hand the server's events about the job to."""
+        """A function that takes the server's events about the job and shows them."""
         progress = RunProgress(job.prompt)
 
         def show(kind: str, data: dict[str, Any]) -> None:
@@ -144,5 +149,5 @@ class Display:
         self._bar.update(to - self._bar.n)
 
     def tell(self, line: str, stream: Any) -> None:
-        """A line of its own above the bar."""
+        """Print a line of its own above the bar."""
         self._bar.write(line, file=stream)

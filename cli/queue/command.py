@@ -1,4 +1,4 @@
-"""The flags of `queue`, and what its endings tell."""
+"""The flags of `queue`, the run, and what is printed when it ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...client.workflow import read_prompt
 from ...craft_core.errors import CraftError
 from ..command import PROGRAM, Command
 from ..train.common import epilog
-from .batch import Batch, Outcome
+from .batch import Batch, BatchCounts
 from .journal import Journal
 from .matrix import Job, jobs_of
 
@@ -89,7 +89,7 @@ def _batch(options: Namespace, url: str) -> Batch:
     return Batch(client, journal, folder, name, options.interrupt_server)
 
 
-def _outcome(batch: Batch, jobs: list[Job]) -> Outcome:
+def _outcome(batch: Batch, jobs: list[Job]) -> BatchCounts:
     try:
         return batch.run(jobs)
     except ServerGone as error:
@@ -103,7 +103,7 @@ def _outcome(batch: Batch, jobs: list[Job]) -> Outcome:
         ) from error
 
 
-def _end(outcome: Outcome, total: int) -> None:
+def _end(outcome: BatchCounts, total: int) -> None:
     print(f"{outcome.done} done, {outcome.skipped} done before, {outcome.failed} failed")
     if outcome.failed:
         raise CraftError(

@@ -1,4 +1,4 @@
-"""What has become of each job, a line each, so that the same command goes on where it stopped."""
+"""What became of each job, a line for each, so that the same command goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Journal:
         return line.get("state") == DONE and all((self._folder / name).is_file() for name in files)
 
     def prompt_id(self, job: Job) -> str | None:
-        """The id under which a job was queued and not yet seen to end."""
+        """The id of a job that was queued and whose end was not seen yet; None for others."""
         line = self._last.get(job.key, {})
         return line["prompt_id"] if line.get("state") == QUEUED else None
 

@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from ...client.address import NUMBERS, Inputs, Target
+from ...client.address import NUMBERS, Inputs, NodeInput
 from ...client.widgets import kind_of
 from ...craft_core.errors import CraftError
 
@@ -28,13 +28,13 @@ class Axis:
     """One name of the matrix: what it sets, and the texts of its values in order."""
 
     name: str
-    targets: tuple[Target, ...]
+    targets: tuple[NodeInput, ...]
     values: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run. `key` tells its prompt from every other: the same settings have the same key."""
+    """One run. `key` identifies its prompt: equal settings have equal keys."""
 
     parameters: Mapping[str, str]
     prompt: dict[str, Any]
@@ -58,7 +58,7 @@ def jobs_of(
 ) -> list[Job]:
     """Every combination, the last axis fastest; one job where there is no matrix."""
     named = _aliases(inputs, aliases)
-    fixed: dict[Target, str] = {}
+    fixed: dict[NodeInput, str] = {}
     for assignment in settings:
         target, text = inputs.read(assignment)
         fixed = _with(fixed, (target,), text)
@@ -71,7 +71,7 @@ def jobs_of(
     return [_job(inputs, fixed, axes, row) for row in itertools.product(*(a.values for a in axes))]
 
 
-def _job(inputs: Inputs, fixed: dict[Target, str], axes: list[Axis], row: Sequence[str]) -> Job:
+def _job(inputs: Inputs, fixed: dict[NodeInput, str], axes: list[Axis], row: Sequence[str]) -> Job:
     values = fixed
     for axis, text in zip(axes, row, strict=True):
         values = _with(values, axis.targets, text)
@@ -79,7 +79,9 @@ def _job(inputs: Inputs, fixed: dict[Target, str], axes: list[Axis], row: Sequen
     return Job(parameters, inputs.with_values(values))
 
 
-def _with(values: dict[Target, str], targets: tuple[Target, ...], text: str) -> dict[Target, str]:
+def _with(
+    values: dict[NodeInput, str], targets: tuple[NodeInput, ...], text: str
+) -> dict[NodeInput, str]:
     twice = [target for target in targets if target in values]
     if twice:
         raise CraftError(
@@ -90,9 +92,9 @@ def _with(values: dict[Target, str], targets: tuple[Target, ...], text: str) -> 
     return values | dict.fromkeys(targets, text)
 
 
-def _aliases(inputs: Inputs, given: Sequence[str]) -> dict[str, tuple[Target, ...]]:
+def _aliases(inputs: Inputs, given: Sequence[str]) -> dict[str, tuple[NodeInput, ...]]:
     """`NAME=NODE.INPUT`, the targets of a repeated name together."""
-    named: dict[str, tuple[Target, ...]] = {}
+    named: dict[str, tuple[NodeInput, ...]] = {}
     for one in given:
         name, address = _halves("--alias", one, "NAME=NODE.INPUT", "look=5.style_lora")
         named[name] = (*named.get(name, ()), inputs.find(address))
@@ -110,7 +112,7 @@ def _halves(flag: str, given: str, form: str, example: str) -> tuple[str, str]:
     return name, text
 
 
-def _axis(inputs: Inputs, named: dict[str, tuple[Target, ...]], given: str) -> Axis:
+def _axis(inputs: Inputs, named: dict[str, tuple[NodeInput, ...]], given: str) -> Axis:
     name, text = _halves("--matrix", given, "NAME=VALUES", "seed=1..10 KSampler.cfg=4,6,8")
     targets = named[name] if name in named else (inputs.find(name),)
     spec = inputs.spec(targets[0])
@@ -163,7 +165,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _range(text: str, numeric: bool) -> list[str]:
-    """The values of `1..10`, `10..1` or `0.2..1.0..0.2`, both ends in; empty for other texts."""
+    """The values of `1..10`, `10..1` or `0.2..1.0..0.2`, both ends included; empty for others."""
     found = _RANGE.fullmatch(text) if numeric else None
     if found is None:
         return []

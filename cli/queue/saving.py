@@ -13,7 +13,7 @@ from .matrix import Job
 
 CHUNK = "craft_queue"
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-IHDR_END = len(SIGNATURE) + 25  # the header chunk is always first, and as long
+IHDR_END = len(SIGNATURE) + 25  # the header chunk always comes first and is always this long
 MOST_VALUE, MOST_PREFIX, MOST_NAME = (
     40,
     20,
@@ -25,16 +25,16 @@ _ENDINGS = re.compile(r"\.(safetensors|sft|gguf|png|jpe?g|webp)$", re.IGNORECASE
 
 
 def stems(workflow: str, job: Job, items: Sequence[Mapping[str, str]]) -> list[str]:
-    """A job's files without number and ending: `demo_content-dog_seed-3`, and behind it, where
-    nodes save under several prefixes, the file's own: `demo_content-dog_seed-3_sheet`."""
+    """The names of a job's files without number and ending: `demo_content-dog_seed-3`, followed,
+    where nodes save under several prefixes, by the file's own: `demo_content-dog_seed-3_sheet`."""
     prefixes = [_COUNTED.sub("", PurePosixPath(item["filename"]).stem) for item in items]
-    whole = stem_of(workflow, job.parameters)
+    whole = file_stem(workflow, job.parameters)
     several = len(set(prefixes)) > 1
     return [f"{whole}_{_safe(one)[:MOST_PREFIX]}" if several else whole for one in prefixes]
 
 
-def stem_of(workflow: str, parameters: Mapping[str, str]) -> str:
-    """Names and values with what no file system takes left out, cut where they are long."""
+def file_stem(workflow: str, parameters: Mapping[str, str]) -> str:
+    """Names and values without what file systems refuse, cut where they are long."""
     parts = [_safe(workflow)]
     for name, value in parameters.items():
         parts.append(f"{_safe(name)}-{_safe(_ENDINGS.sub('', value))[:MOST_VALUE]}")
@@ -53,8 +53,10 @@ def free_path(folder: Path, stem: str, suffix: str) -> Path:
     return path
 
 
-def save(content: bytes, folder: Path, stem: str, workflow: str, job: Job, filename: str) -> str:
-    """Write one file of a job under a name of its own; returns the name. All of it or nothing."""
+def save_output(
+    content: bytes, folder: Path, stem: str, workflow: str, job: Job, filename: str
+) -> str:
+    """Write one file of a job under a new name; returns the name. No partial file is left."""
     suffix = Path(filename.replace("\\", "/")).suffix.lower()
     path = free_path(folder, stem, _UNSAFE.sub("", suffix))
     part = path.with_name(path.name + ".part")
@@ -67,7 +69,7 @@ def save(content: bytes, folder: Path, stem: str, workflow: str, job: Job, filen
 
 
 def with_job(content: bytes, workflow: str, job: Job) -> bytes:
-    """A PNG with one text chunk more, workflow and parameters as JSON; other files as they are."""
+    """A PNG with one more text chunk, workflow and parameters as JSON; other files as they are."""
     if not content.startswith(SIGNATURE):
         return content
     facts = {"workflow": workflow, "parameters": dict(job.parameters)}

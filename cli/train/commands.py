@@ -28,11 +28,11 @@ from .common import (
     add_picture_flags,
     add_size_flag,
     add_training_flags,
+    captioned_pictures,
     epilog,
     job,
     layer_sets,
-    pictures,
-    run,
+    run_and_report,
 )
 from .loras import add_lora_flags, experts
 
@@ -72,7 +72,7 @@ def _command(methods: Sequence[Method]) -> Command:
             slot.check([expert.strength for expert in data.experts])
         method.traits.prompt(knobs, bool(data.choices.get(TEXT, "").strip()))
         own = job(options)
-        run(options, lambda host, watch: host.train(own, data, knobs, watch))
+        run_and_report(options, lambda host, watch: host.train(own, data, knobs, watch))
 
     return Command(
         ("train", slots.command),
@@ -117,7 +117,7 @@ def filled(options: Namespace, method: Method) -> TrainData:
             choices[slot.key] = getattr(options, slot.key)
     return TrainData(
         method.key,
-        {slot.key: pictures(options, slot.key) for slot in slots.of(PictureSlot)},
+        {slot.key: captioned_pictures(options, slot.key) for slot in slots.of(PictureSlot)},
         experts(options) if slots.of(LoraSlot) else (),
         choices,
     )

@@ -8,16 +8,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ...craft_core.errors import CraftError
-from ...craft_core.requests import Headless, Job, Picture, Result, Watch
+from ...craft_core.requests import Headless, Picture, SavedFile, TrainingOptions
 from ...craft_core.routing.layer_sets import parse_layer_sets
 from ...craft_core.routing.presets import OF_MODEL
+from ...craft_core.training import StepCallback
 from ..host import add_host_flags, enter
 from ..model_flags import add_model_flags, model_files
 from ..pictures import caption_flag, find_pictures
 from ..progress import Progress
 
-PRECISIONS = ("auto", "bf16", "fp32")  # of comfy_adapter.train.precision; a test holds the two
-TRAINED = ("auto", *OF_MODEL)  # auto reads LoRAs already trained
+PRECISIONS = ("auto", "bf16", "fp32")  # as in comfy_adapter.train.precision; a test compares them
+TRAINED = ("auto", *OF_MODEL)  # auto compares LoRAs that are already trained
 PICTURES_TEXT = """\
 a picture or a folder of them; a picture's caption is in a text file of the same
 name beside it, and a folder inside named like 10_dog counts its pictures ten times"""
@@ -68,7 +69,7 @@ def add_size_flag(parser: ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def pictures(options: Namespace, flag: str) -> tuple[Picture, ...]:
+def captioned_pictures(options: Namespace, flag: str) -> tuple[Picture, ...]:
     """The pictures of --FLAG with their captions."""
     caption = getattr(options, caption_flag(flag).replace("-", "_"))
     return find_pictures(getattr(options, flag), caption, flag)
@@ -100,14 +101,16 @@ def layer_sets(given: str, presets: Sequence[str]) -> str:
     return text
 
 
-def job(options: Namespace) -> Job:
-    return Job(
+def job(options: Namespace) -> TrainingOptions:
+    return TrainingOptions(
         model_files(options), options.name, options.resume, options.precision,
         options.checkpointing, options.size,
     )  # fmt: skip
 
 
-def run(options: Namespace, training: Callable[[Headless, Watch], Result]) -> None:
+def run_and_report(
+    options: Namespace, training: Callable[[Headless, StepCallback], SavedFile]
+) -> None:
     """Enter the host, train with a progress bar, print the report and the saved file's path."""
     host = enter(options)
     with Progress() as progress:

@@ -11,7 +11,7 @@ from ...craft_core.types import ROLES
 
 
 def add_lora_flags(parser: ArgumentParser) -> None:
-    """--content-lora and --style-lora, each with a strength if the user likes."""
+    """--content-lora and --style-lora, each with an optional strength."""
     for role in ROLES:
         parser.add_argument(
             f"--{role}-lora", nargs="+", action="append", default=[], metavar=("FILE", "STRENGTH"),

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..engine.recorder import RECORDERS, SAMPLER, Recorder, recording
 from .activity import recorded_sheet
-from .runs import Runs, Sampler, sampler_title
+from .runs import RunsBySampler, Sampler, sampler_title
 
 LOG = logging.getLogger("craft")
 VIEWER = "craft_viewer"  # its key in a MODEL's transformer options, and its wrapper's
@@ -38,11 +38,11 @@ class Viewer:
 
     node: str | None
     before: Viewer | None = None
-    runs: Runs = field(init=False)
+    runs: RunsBySampler = field(init=False)
     sent: list[Any] | None = None
 
     def __post_init__(self) -> None:
-        self.runs = Runs(self.node)
+        self.runs = RunsBySampler(self.node)
 
     @property
     def pictures(self) -> dict[Sampler, dict[bytes, Any]]:
@@ -77,7 +77,7 @@ class Viewer:
             self.before.withdraw()
 
     def _begin(self) -> Sampler:
-        """The sampler that runs, as Runs tells it; what a prompt before was sent counts no more."""
+        """The sampler that runs; what an earlier prompt sent to the page counts no more."""
         before = self.runs.prompt
         sampler = self.runs.begin({})
         if self.runs.prompt != before:

@@ -32,7 +32,7 @@ _NO_PROMPT: Sampler = ("", "")
 
 
 @dataclass
-class Runs:
+class RunsBySampler:
     """What runs left, by sampler. node: whose runs, its id in the prompt; None where no prompt
     runs. kept: by sampler. prompt: the one under way. ran: samplers that ran in it."""
 
@@ -56,17 +56,17 @@ class Runs:
         if self.prompt != context.prompt_id:
             self.prompt, self.ran = context.prompt_id, set()
         node, here = (dynprompt.get_real_node_id(one) for one in (context.node_id, self.node))
-        sampler = (node, kind_of(dynprompt, node))
+        sampler = (node, node_type(dynprompt, node))
         if sampler not in self.ran:
             self.ran.add(sampler)
             self.kept[sampler] = empty
         for one in self.kept.keys() - self.ran:
-            if kind_of(dynprompt, one[0]) != one[1] or here not in _sources(dynprompt, one[0]):
+            if node_type(dynprompt, one[0]) != one[1] or here not in _sources(dynprompt, one[0]):
                 del self.kept[one]
         return sampler
 
 
-def kind_of(dynprompt: DynamicPrompt, node: str) -> str:
+def node_type(dynprompt: DynamicPrompt, node: str) -> str:
     """Its type; none where it is not in the prompt."""
     return dynprompt.get_node(node)["class_type"] if dynprompt.has_node(node) else ""
 
@@ -93,7 +93,7 @@ def sampler_title(node: str) -> str:
 
 
 @dataclass(frozen=True)
-class Run:
+class SamplingRun:
     """A sampling run that ended well. sampler: its title, "" outside a prompt."""
 
     sampler: str
@@ -108,16 +108,16 @@ class Run:
 
 
 @dataclass
-class Log:
+class RunLog:
     """The runs of one MODEL. label: what the MODEL is called on a sheet."""
 
     label: str
-    runs: Runs
+    runs: RunsBySampler
 
     def add(self, recorder: Recorder, steps: int) -> None:
         sampler = self.runs.begin([])
         title = sampler_title(sampler[0]) if sampler[0] else ""
-        self.runs.kept[sampler].append(Run(title, steps, recorder))
+        self.runs.kept[sampler].append(SamplingRun(title, steps, recorder))
 
     def maps(self) -> list[tuple[str, Activity]]:
         """(label, map) of everything that ran; equal maps, as of several seeds, once."""
@@ -145,13 +145,13 @@ def _same(one: Activity, other: Activity) -> bool:
 def logged(model: Any, label: str, node: str | None) -> Any:
     """A clone of MODEL with a log of its sampling runs. node: the id of the node that gives it."""
     clone = model.clone()
-    clone.model_options["transformer_options"][_LOG] = Log(label, Runs(node))
+    clone.model_options["transformer_options"][_LOG] = RunLog(label, RunsBySampler(node))
     clone.remove_wrappers_with_key(_OUTER, _LOG)
     clone.add_wrapper_with_key(_OUTER, _LOG, _logged)
     return clone
 
 
-def log_of(model: Any) -> Log | None:
+def log_of(model: Any) -> RunLog | None:
     """Of this MODEL's runs; None where it keeps none."""
     return model.model_options["transformer_options"].get(_LOG)
 

@@ -15,7 +15,7 @@ from ...craft_core.types import Bank, Factors, LayerUpdate
 
 
 @dataclass(frozen=True)
-class Slot:
+class BranchColumns:
     """One branch's factors inside a stacked layer: columns [start, start + rank) belong to it."""
 
     branch: int
@@ -32,7 +32,7 @@ class Group:
     """
 
     name: str
-    slots: tuple[Slot, ...]
+    slots: tuple[BranchColumns, ...]
     rows: tuple[int, int] | None
 
 
@@ -118,10 +118,10 @@ def _in_turn(bank: Bank, path: str) -> bool:
     return any(one.on_weight for branch in bank.branches for one in branch.layers.get(path, ()))
 
 
-def _slots(members: list[tuple[int, Factors]]) -> tuple[Slot, ...]:
+def _slots(members: list[tuple[int, Factors]]) -> tuple[BranchColumns, ...]:
     slots, start = [], 0
     for branch, factors in members:
-        slots.append(Slot(branch, start, factors.rank, factors.scale))
+        slots.append(BranchColumns(branch, start, factors.rank, factors.scale))
         start += factors.rank
     return tuple(slots)
 

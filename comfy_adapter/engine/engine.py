@@ -1,8 +1,8 @@
 """The engine: a bank of branches with gates, carried by a MODEL through any sampler of the host.
 
 One batched forward serves conditional and unconditional rows; the low-rank work runs on the rows
-whose gate is not zero. Two wrappers do it: around a sampling run, hooks are attached and roles
-assigned; around each model call, the gates of its moment are read.
+whose gate is not zero. Two wrappers do it: around a sampling run, hooks are attached and the
+conditionings named; around each model call, the gates of its moment are read.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from ...craft_core.registry import Method
 from ...craft_core.time import Timeline, model_table
 from ...craft_core.types import Bank, Gates
 from .bank import bank_patcher
-from .hooks import Call, Run, attached
+from .conditionings import ConditioningKind, ConditioningKinds
+from .hooks import GatedChunks, ModelCall, attached
 from .recorder import RECORDERS, SAMPLER, Recorder, add_recorder
-from .roles import Role, Roles
 
 KEY = "craft_lora_bank"
 GUIDED_BY = "craft_guidance"  # key of the rule that a run follows
 DEFAULT_RULE = "cfg"  # the rule where nobody says one: a plain KSampler on a routed MODEL
 ASYMMETRIC = {"acfg": True, "cfg": False}  # the rules that the nodes' switch chooses between
-ROLES = "craft_roles"
+KINDS = "craft_conditioning_kinds"
 _WRAPPERS = comfy.patcher_extension.WrappersMP
 
 
 @dataclass
 class _Session:
-    """One sampling run under way: its time, roles and, per device, the call now running."""
+    """A sampling run: its time, its conditionings and, for each device, the call now running."""
 
     time: Timeline
-    roles: Roles
+    kinds: ConditioningKinds
     rule: Method
     recorders: Sequence[Recorder] = ()
-    calls: dict[int, Call] = field(default_factory=dict)
+    calls: dict[int, ModelCall] = field(default_factory=dict)
     batch: int | None = None  # images a conditioning evaluates, as the host says it
     compiled: bool = False
 
@@ -68,16 +68,16 @@ class RoutedBank:
 
     @contextmanager
     def _attach(self, guider: Any, options: dict, sigmas: Tensor, rule: Method) -> Iterator[None]:
-        roles = options.setdefault(ROLES, Roles())
-        roles.join(guider.conds, self.gates.views, copy_all=evaluation(rule, "uncond").branches)
+        kinds = options.setdefault(KINDS, ConditioningKinds())
+        kinds.join(guider.conds, self.gates.views, copy_all=evaluation(rule, "uncond").branches)
         levels = noise_levels(guider.model_patcher)
         time = Timeline.of(sigmas.tolist(), levels, self.whole)
         recorders = tuple(options.get(RECORDERS, {}).values())
-        session = _Session(time, roles, rule, recorders)
+        session = _Session(time, kinds, rule, recorders)
         session.compiled = _is_compiled(guider)
         with ExitStack() as stack:
             for patcher in _patchers(guider):
-                call = session.calls[id(patcher.model)] = Call()
+                call = session.calls[id(patcher.model)] = ModelCall()
                 factors = patcher.get_additional_models_with_key(self.factors_key)[0].model
                 model = patcher.model.diffusion_model
                 stack.enter_context(attached(model, self.layers, factors, call))
@@ -111,13 +111,13 @@ class RoutedBank:
         session = self._session
         if session is not None:
             session.batch = x_in.shape[0]
-            alone = session.roles.banks == 1 < session.roles.views
+            alone = session.kinds.banks == 1 < session.kinds.views
             if alone and not self._table(session, float(timestep[0])).any():
-                conds = session.roles.first_views(conds)
+                conds = session.kinds.first_views(conds)
         return executor(model, conds, x_in, timestep, *args)
 
-    def _runs(self, session: _Session, options: dict, rows: int) -> tuple[int, list[Run]]:
-        """The call's chunks as runs of equal roles, each with its gate table.
+    def _runs(self, session: _Session, options: dict, rows: int) -> tuple[int, list[GatedChunks]]:
+        """The call's chunks as runs of equal kinds, each with its gate table.
 
         A wrapper that samples in tiles repeats the whole batch once a tile, and so do the runs.
         """
@@ -127,25 +127,29 @@ class RoutedBank:
         for recorder in session.recorders:
             recorder.note(self.factors_key, self.layers, self.roles, sigma, table)
         runs, at = [], 0
-        for role, members in groupby(session.roles.of(key) for key in uuids):
+        for kind, members in groupby(session.kinds.of(key) for key in uuids):
             size = len(list(members))
-            gates = self._gates(table, role, session.rule)
+            gates = self._gates(table, kind, session.rule)
             if gates is not None:
-                runs.append(Run(at, at + size, gates))
+                runs.append(GatedChunks(at, at + size, gates))
             at += size
         return _tiled(_joined(runs), len(uuids), rows, session.batch)
 
     def _table(self, session: _Session, sigma: float) -> Tensor:
         return self.gates.at(session.time.at(sigma))
 
-    def _gates(self, table: Tensor, role: Role, rule: Method) -> list[list[float]] | None:
-        kind = "cond" if role.conditional else "uncond"
-        rows = row_gates(table, evaluation(rule, kind))  # (views, layers, branches)
-        view = role.view if len(rows) > 1 else 0
+    def _gates(
+        self, table: Tensor, kind: ConditioningKind, rule: Method
+    ) -> list[list[float]] | None:
+        name = "cond" if kind.conditional else "uncond"
+        rows = row_gates(table, evaluation(rule, name))  # (views, layers, branches)
+        view = kind.view if len(rows) > 1 else 0
         return rows[view].tolist() if rows.any() else None
 
 
-def _tiled(runs: list[Run], chunks: int, rows: int, batch: int | None) -> tuple[int, list[Run]]:
+def _tiled(
+    runs: list[GatedChunks], chunks: int, rows: int, batch: int | None
+) -> tuple[int, list[GatedChunks]]:
     """(chunks, runs) of a call of `rows` rows: those of one pass, repeated for every tile."""
     alike = not runs or (runs[0].start, runs[0].stop) == (0, chunks)
     if alike or batch is None or rows == chunks * batch:
@@ -158,7 +162,7 @@ def _tiled(runs: list[Run], chunks: int, rows: int, batch: int | None) -> tuple[
             "Turn asymmetric off, or take out the node that rearranges the batch",
         )
     return tiles * chunks, [
-        Run(tile * chunks + run.start, tile * chunks + run.stop, run.gates)
+        GatedChunks(tile * chunks + run.start, tile * chunks + run.stop, run.gates)
         for tile in range(tiles)
         for run in runs
     ]
@@ -188,12 +192,12 @@ def _eager() -> AbstractContextManager:
     return set_stance("force_eager")
 
 
-def _joined(runs: list[Run]) -> list[Run]:
+def _joined(runs: list[GatedChunks]) -> list[GatedChunks]:
     """Neighbouring runs with the same gates as one, so that plain CFG is a single product."""
-    out: list[Run] = []
+    out: list[GatedChunks] = []
     for run in runs:
         if out and out[-1].stop == run.start and out[-1].gates == run.gates:
-            out[-1] = Run(out[-1].start, run.stop, run.gates)
+            out[-1] = GatedChunks(out[-1].start, run.stop, run.gates)
         else:
             out.append(run)
     return out

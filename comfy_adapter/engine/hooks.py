@@ -26,7 +26,7 @@ from .modules import output_axis, project
 
 
 @dataclass(frozen=True)
-class Run:
+class GatedChunks:
     """Chunks [start, stop) of a model call share one gate table.
 
     gates[layer][branch]: what multiplies a branch in a layer.
@@ -38,7 +38,7 @@ class Run:
 
 
 @dataclass
-class Call:
+class ModelCall:
     """What the model call now under way asks of the hooks; empty runs mean: do nothing.
 
     chunks: number of conditionings stacked along the batch; chunk j owns the rows
@@ -48,10 +48,10 @@ class Call:
     """
 
     chunks: int = 1
-    runs: list[Run] = field(default_factory=list)
+    runs: list[GatedChunks] = field(default_factory=list)
     doubled: int | None = None
 
-    def set(self, chunks: int, runs: list[Run]) -> None:
+    def set(self, chunks: int, runs: list[GatedChunks]) -> None:
         self.chunks, self.runs = chunks, runs
 
     def clear(self) -> None:
@@ -61,7 +61,7 @@ class Call:
 
 @contextmanager
 def attached(
-    diffusion_model: nn.Module, layers: Sequence[str], bank: BankModule, call: Call
+    diffusion_model: nn.Module, layers: Sequence[str], bank: BankModule, call: ModelCall
 ) -> Iterator[None]:
     """Hooks of all layers on for the duration of the block, and off after it, come what may."""
     handles = []
@@ -79,7 +79,7 @@ def attached(
 class LayerHook:
     """The branches of one layer."""
 
-    def __init__(self, index: int, path: str, bank: BankModule, call: Call) -> None:
+    def __init__(self, index: int, path: str, bank: BankModule, call: ModelCall) -> None:
         self.index, self.path, self.bank, self.call = index, path, bank, call
         self.groups, self.singles = bank.groups[index], bank.singles[index]
         ordered = any(single.update.on_weight for single in self.singles)
@@ -94,7 +94,7 @@ class LayerHook:
                     output = self._add(module, x, output, rows, gates)
         return output
 
-    def _rows(self, run: Run, output: Tensor) -> list[slice]:
+    def _rows(self, run: GatedChunks, output: Tensor) -> list[slice]:
         rows, chunks = output.shape[0], self.call.chunks
         if run.start == 0 and run.stop == chunks:
             return [slice(0, rows)]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...craft_core.lora.keys import kohya_name
-from ...craft_core.types import Target
+from ...craft_core.types import LayerTarget
 
 PREFIX = "diffusion_model."
 _QK_NORMS = ("q_norm", "k_norm", "norm_q", "norm_k")
@@ -156,7 +156,7 @@ def weight_shape(module: Any) -> tuple[int, ...]:
     return (module.out_channels, module.in_channels // module.groups, *module.kernel_size)
 
 
-def host_names(patcher: Any) -> dict[str, Target]:
+def host_names(patcher: Any) -> dict[str, LayerTarget]:
     """Every LoRA name the host itself maps for this model, as targets.
 
     The host knows the names of each DiT family, fused slices included. Slices along the input
@@ -164,7 +164,7 @@ def host_names(patcher: Any) -> dict[str, Target]:
     names of a layer ("diffusion_model.layers.0.attention.to_q" of Z-Image) also count with
     kohya's prefix, as musubi-tuner writes them; the host's loader misses those.
     """
-    names: dict[str, Target] = {}
+    names: dict[str, LayerTarget] = {}
     for name, value in comfy.lora.model_lora_keys_unet(patcher.model, {}).items():
         key, offset = (value, None) if isinstance(value, str) else (value[0], value[1])
         reorders = not isinstance(value, str) and len(value) > 2
@@ -172,7 +172,7 @@ def host_names(patcher: Any) -> dict[str, Target]:
         if not key.endswith(".weight") or reorders or slices_inputs:
             continue
         rows = None if offset is None else (offset[1], offset[2])
-        target = Target(key.removeprefix(PREFIX).removesuffix(".weight"), rows)
+        target = LayerTarget(key.removeprefix(PREFIX).removesuffix(".weight"), rows)
         names[name] = target
         if name.startswith(PREFIX):
             names.setdefault(kohya_name(name.removeprefix(PREFIX)), target)

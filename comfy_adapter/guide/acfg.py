@@ -9,25 +9,15 @@ import comfy.samplers
 import nodes as host_nodes
 from torch import Tensor
 
+from ...craft_core.messages import NO_GUIDANCE, NOT_ROUTED
 from ..draw.activity import recorded_sheet
 from ..engine.engine import is_routed, recorded, set_asymmetric
 
 
 def objections(model: Any, cfg: float, asymmetric: bool) -> list[str]:
     """What a user should know before sampling."""
-    found = []
-    if not is_routed(model):
-        found.append(
-            "This MODEL carries no routed LoRAs, so sampling is plain. "
-            "Connect the Content/Style LoRA Router's MODEL, with LoRAs chosen and <c> or <s> in "
-            "its prompt."
-        )
-    if asymmetric and math.isclose(cfg, 1.0):
-        found.append(
-            "At cfg 1 most samplers run no unconditional pass, and then ACFG equals standard CFG. "
-            "Raise cfg above 1 for asymmetric guidance (distilled models have none)."
-        )
-    return found
+    found = [] if is_routed(model) else [NOT_ROUTED]
+    return [*found, NO_GUIDANCE] if asymmetric and math.isclose(cfg, 1.0) else found
 
 
 def acfg_guider(

@@ -21,7 +21,7 @@ from ...craft_core.encoder.file import read_encoder
 from ...craft_core.encoder.network import (
     UNKNOWN,
     Concept,
-    Phrases,
+    PhraseEmbeddings,
     scale_table,
 )
 from ...craft_core.errors import CraftError
@@ -96,10 +96,10 @@ def _hash(path: str, _modified: int, _size: int) -> str:
     return file_hash(path)
 
 
-def phrases(clip: Any, marked: MarkedPrompt) -> Phrases:
+def phrases(clip: Any, marked: MarkedPrompt) -> PhraseEmbeddings:
     """The marked phrases as the CLIP describes them; None where a role has none."""
     texts = [phrase_text(marked, role) for role in ROLES]
-    return Phrases(*(embedding(clip, text) if text else None for text in texts))
+    return PhraseEmbeddings(*(embedding(clip, text) if text else None for text in texts))
 
 
 def embedding(clip: Any, text: str) -> Tensor:

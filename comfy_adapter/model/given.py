@@ -8,7 +8,7 @@ from typing import Any
 
 from ...craft_core.lora import Meter
 from ...craft_core.lora.statistics.pair import Known
-from ...craft_core.routing.plan import Given
+from ...craft_core.routing.plan import CandidateLora
 from ...craft_core.types import LoraFile
 from ..engine.modules import lora_layers
 from .lora_files import BranchFile, branch, require, unknown_text_keys
@@ -19,10 +19,10 @@ _KEPT = 32
 _known: OrderedDict[tuple, Known] = OrderedDict()
 
 
-def given(chosen: BranchFile, file: LoraFile, model: Any, clip: Any = None) -> Given:
+def given(chosen: BranchFile, file: LoraFile, model: Any, clip: Any = None) -> CandidateLora:
     """clip: where there is one, to know the keys that it does not have."""
     unknown = unknown_text_keys(clip, file) if clip else ()
-    return Given(
+    return CandidateLora(
         branch(chosen, file),
         chosen.layers,
         (*file.unmatched, *unknown),

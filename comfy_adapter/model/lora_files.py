@@ -67,7 +67,7 @@ def lora_stamps(*names: str | None) -> str:
     return "\n".join(found)
 
 
-def read(file: str | BranchFile, model: Any, allow: bool = False) -> LoraFile:
+def read_branch_file(file: str | BranchFile, model: Any, allow: bool = False) -> LoraFile:
     """A branch's file, or one of the host's loras folders, against a MODEL's layers and names.
 
     allow: go without what of it cannot act; else CraftError.

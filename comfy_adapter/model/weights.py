@@ -13,11 +13,11 @@ from torch import Tensor
 from ...craft_core.types import LayerUpdate
 from ..engine.modules import PREFIX, weight_shape
 
-Weights = Callable[[str], Tensor]
+WeightOf = Callable[[str], Tensor]
 """Module path -> the layer's weight in float32, the MODEL's patches on it; a copy."""
 
 
-def patched_weights(model: Any, device: Any = "cpu") -> Weights:
+def patched_weights(model: Any, device: Any = "cpu") -> WeightOf:
     """Nothing is read before a layer is asked for."""
     found: dict[str, list] = {}
 
@@ -43,7 +43,7 @@ class OnModel(Mapping):
     """
 
     def __init__(
-        self, layers: Mapping[str, Sequence[LayerUpdate]], weights: Weights, device: Any = None
+        self, layers: Mapping[str, Sequence[LayerUpdate]], weights: WeightOf, device: Any = None
     ) -> None:
         self.layers, self.weights, self.device = layers, weights, device
 

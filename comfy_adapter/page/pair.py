@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ...craft_core.starting import FULL_STRENGTH
 from ..model.lora_files import NONE, lora_choices
 
 
 def pair_inputs(content_dial: str, style_dial: str) -> list[io.Input]:
     """content_dial, style_dial: what the strengths do, for their tooltips."""
     files = [NONE, *lora_choices()]
-    strength = {"default": 1.0, "min": -10.0, "max": 10.0, "step": 0.05}
+    strength = {"default": FULL_STRENGTH, "min": -10.0, "max": 10.0, "step": 0.05}
     return [
         io.Combo.Input(
             "content_lora", options=files, tooltip="What is shown. A file of models/loras."

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-Branches = io.Custom("CRAFT_BRANCHES")  # tuple[lora_files.BranchFile, ...]
-Encoder = io.Custom("CRAFT_ENCODER")  # str: the name of a file in a craft_encoders folder
-Schedule = io.Custom("CRAFT_SCHEDULE")  # craft_core.schedule.Schedule
-LoraModel = io.Custom("LORA_MODEL")  # the host's: a LoRA's tensors by their file names
-LossMap = io.Custom("LOSS_MAP")  # the host's: {"loss": [a number a step]}
-LoraStack = io.Custom("LORA_STACK")  # [(lora name, model strength, clip strength), ...]
+BranchesSocket = io.Custom("CRAFT_BRANCHES")  # tuple[lora_files.BranchFile, ...]
+EncoderSocket = io.Custom("CRAFT_ENCODER")  # str: the name of a file in a craft_encoders folder
+ScheduleSocket = io.Custom("CRAFT_SCHEDULE")  # craft_core.schedule.Schedule
+LoraModelSocket = io.Custom("LORA_MODEL")  # the host's: a LoRA's tensors by their file names
+LossMapSocket = io.Custom("LOSS_MAP")  # the host's: {"loss": [a number a step]}
+LoraStackSocket = io.Custom("LORA_STACK")  # [(lora name, model strength, clip strength), ...]
 
 CATEGORY = "CRAFT-LoRA"

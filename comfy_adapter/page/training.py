@@ -23,10 +23,10 @@ from ..train.basis import vgg_files
 from ..train.data import check_texts
 from ..train.precision import AUTO, CHOICES
 from ..train.run import PageWatch
-from ..train.train import Captioned, Filled, How, Source
+from ..train.train import Captioned, FilledSlots, How, ModelParts
 from ..use.router import layer_set_text
 from .notice import tell
-from .sockets import Branches
+from .sockets import BranchesSocket
 from .widgets import layer_set_menu, single, single_or_none
 
 
@@ -49,7 +49,7 @@ def _inputs(slot: Any) -> list[io.Input]:
         case LayerSlot():
             return [layer_set_menu(slot.key, auto=slot.auto, default=slot.default)]
         case LoraSlot():
-            return [Branches.Input(slot.key, tooltip=slot.tooltip)]
+            return [BranchesSocket.Input(slot.key, tooltip=slot.tooltip)]
         case TextSlot():
             return [
                 io.String.Input(
@@ -136,7 +136,7 @@ def check_inputs(slots: DataSlots, given: Mapping[str, Any], menu: Any = "") -> 
 
 def filled_slots(
     slots: DataSlots, given: Mapping[str, Any]
-) -> tuple[Source, Filled, dict[str, Any]]:
+) -> tuple[ModelParts, FilledSlots, dict[str, Any]]:
     """(the model and its parts, the slots, the other inputs) of what a node's execute is given.
 
     given: its locals(), with `cls`, and `settings` for the inputs that it does not name.
@@ -150,14 +150,14 @@ def filled_slots(
         if images or slot.required:
             pictures[slot.key] = Captioned(images, captions)
     own = single(rest)
-    source = Source(own.pop("model"), own.pop("clip"), own.pop("vae"))
+    source = ModelParts(own.pop("model"), own.pop("clip"), own.pop("vae"))
     loras = [lora for slot in slots.of(LoraSlot) for lora in own[slot.key]]
     choices = {
         slot.key: _choice(slot, own)
         for slot in slots.slots
         if not isinstance(slot, PictureSlot | LoraSlot)
     }
-    return source, Filled(pictures, loras, choices), own
+    return source, FilledSlots(pictures, loras, choices), own
 
 
 def _choice(slot: Any, own: Mapping[str, Any]) -> Any:

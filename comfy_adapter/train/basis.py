@@ -15,13 +15,13 @@ from ...craft_core.training.slots import NO_FILE
 from ...craft_core.training.targets import trainable
 from ..engine.modules import model_layers
 from ..model.basis import require_unlimited
-from .train import Filled, Prepared, Source, datasets, identity
+from .train import FilledSlots, ModelParts, Prepared, datasets, identity
 
 VGG = "vgg"  # a folder of the host's models
 
 
 def read_pairs(
-    source: Source, method: Method, filled: Filled, settings: Mapping[str, Any]
+    source: ModelParts, method: Method, filled: FilledSlots, settings: Mapping[str, Any]
 ) -> Prepared:
     """Pair i is content image i with style image i."""
     require_unlimited(source.model, trainable(model_layers(source.model)))

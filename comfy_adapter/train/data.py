@@ -14,7 +14,7 @@ from ...craft_core.training import Condition, Dataset, Example
 from .run import require_name
 
 
-class Encoder:
+class ExampleEncoder:
     """The VAE, the text encoder and the latent scale that belong to one MODEL."""
 
     def __init__(self, model: Any, clip: Any, vae: Any) -> None:
@@ -85,7 +85,7 @@ def check_texts(save_name: str | None, captions: Mapping[str, Sequence[str | Non
     return True
 
 
-def pictures(batches: Sequence[Tensor], what: str) -> list[Tensor]:
+def training_images(batches: Sequence[Tensor], what: str) -> list[Tensor]:
     """IMAGE batches (b, h, w, c) of any sizes -> single RGB images (1, h, w, 3)."""
     images = [batch[i : i + 1, ..., :3] for batch in batches for i in range(len(batch))]
     if not images:
@@ -106,14 +106,14 @@ def pictures(batches: Sequence[Tensor], what: str) -> list[Tensor]:
 
 
 def dataset(
-    encoder: Encoder,
+    encoder: ExampleEncoder,
     batches: Sequence[Tensor],
     texts: Sequence[str],
     what: str = "training",
     tick: Callable[[], None] = lambda: None,
 ) -> Dataset:
     """Captioned pictures, each encoded once, and the empty prompt. what: for messages."""
-    images = pictures(batches, what)
+    images = training_images(batches, what)
     captions = marked_captions(texts, len(images), what)
     encoded: dict[tuple, Tensor] = {}
     examples = []

@@ -40,7 +40,7 @@ _BLOCKS = (
 
 
 class HostDenoiser:
-    """See craft_core.training.Denoiser. Made by `opened`, usable while that block lasts."""
+    """See craft_core.training.Denoiser. Made by `open_denoiser`, usable while that block lasts."""
 
     def __init__(self, patcher: Any, vae: Any, precision: torch.dtype) -> None:
         self._patcher, self._model, self._precision = patcher, patcher.model, precision
@@ -113,7 +113,7 @@ class HostDenoiser:
 
 
 @contextmanager
-def opened(
+def open_denoiser(
     model: Any, vae: Any = None, precision: str = AUTO, checkpointing: bool = True
 ) -> Iterator[HostDenoiser]:
     """A private, frozen copy of MODEL as a Denoiser, outside inference mode and with gradients.

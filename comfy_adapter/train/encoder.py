@@ -9,21 +9,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...craft_core.encoder.network import Phrases
+from ...craft_core.encoder.network import PhraseEmbeddings
 from ...craft_core.errors import CraftError
 from ...craft_core.fusion import FUSION
 from ...craft_core.registry import Method
 from ...craft_core.routing.markers import MarkedPrompt, gammas
-from ...craft_core.routing.plan import Asked, plan
+from ...craft_core.routing.plan import PlanRequest, plan
 from ...craft_core.training import Dataset, Lessons, Phrased
 from ...craft_core.training.slots import LAYERS, UNMATCHED, PictureSlot
 from ...craft_core.types import Branch, LoraFile
 from ..engine.modules import lora_layers
 from ..model.expert_encoder import concept, phrases
 from ..model.given import given
-from ..model.lora_files import BranchFile, patch_text_encoder, read
-from .data import Encoder, dataset, marked_captions
-from .train import CANCEL, Captioned, Filled, Prepared, Source, identity
+from ..model.lora_files import BranchFile, patch_text_encoder, read_branch_file
+from .data import ExampleEncoder, dataset, marked_captions
+from .train import CANCEL, Captioned, FilledSlots, ModelParts, Prepared, identity
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Experts:
 
 
 def read_experts(
-    source: Source, method: Method, filled: Filled, settings: Mapping[str, Any]
+    source: ModelParts, method: Method, filled: FilledSlots, settings: Mapping[str, Any]
 ) -> Prepared:
     """The recipe's lessons: pictures of what the LoRAs were trained for, and of what they were not;
     captions have their phrases marked."""
     experts = Experts(filled.loras, filled.choices[LAYERS], filled.choices[UNMATCHED])
-    files = [read(one, source.model, experts.allow_unmatched) for one in experts.files]
+    files = [read_branch_file(one, source.model, experts.allow_unmatched) for one in experts.files]
     branches, notes = _branches(source, experts, files)
     texts = _Texts(source, experts.files, files)
     phrased = {
@@ -59,7 +59,7 @@ def read_experts(
 
 
 def _branches(
-    source: Source, experts: Experts, files: Sequence[LoraFile]
+    source: ModelParts, experts: Experts, files: Sequence[LoraFile]
 ) -> tuple[list[Branch], list[str]]:
     """(the branches with the layers each may act on, report lines), as the Router has them."""
     if not files:
@@ -68,7 +68,7 @@ def _branches(
             "An expert encoder learns how much of each LoRA a phrase calls for",
             "Connect Load LoRA Branch or Train Content/Style LoRA to branches",
         )
-    asked = Asked(
+    asked = PlanRequest(
         FUSION["craft"], layer_sets=experts.layer_sets, allow_unmatched=experts.allow_unmatched,
         whole=True,
     )  # fmt: skip
@@ -95,10 +95,10 @@ class _Texts:
     caption switches on are on the CLIP, and phrases are read by the CLIP as it was connected."""
 
     def __init__(
-        self, source: Source, chosen: Sequence[BranchFile], files: Sequence[LoraFile]
+        self, source: ModelParts, chosen: Sequence[BranchFile], files: Sequence[LoraFile]
     ) -> None:
         self.source, self.chosen, self.files = source, chosen, files
-        self.encoders: dict[tuple[float, ...], Encoder] = {}
+        self.encoders: dict[tuple[float, ...], ExampleEncoder] = {}
 
     def phrased(self, given: Captioned, what: str) -> Phrased:
         """Captioned pictures with their phrases and gammas. what: for messages."""
@@ -109,7 +109,7 @@ class _Texts:
         found = self._phrases(marked)
         return Phrased(self._encoded(data, marked, dials), found, tuple(dials))
 
-    def _phrases(self, marked: Sequence[MarkedPrompt]) -> tuple[Phrases, ...]:
+    def _phrases(self, marked: Sequence[MarkedPrompt]) -> tuple[PhraseEmbeddings, ...]:
         once = {one.prompt: phrases(self.source.clip, one) for one in dict.fromkeys(marked)}
         return tuple(once[one.prompt] for one in marked)
 
@@ -124,10 +124,10 @@ class _Texts:
         ]
         return replace(data, examples=tuple(examples))
 
-    def _encoder(self, gamma: tuple[float, ...]) -> Encoder:
+    def _encoder(self, gamma: tuple[float, ...]) -> ExampleEncoder:
         if gamma not in self.encoders:
             clip = self.source.clip
             for chosen, file, dial in zip(self.chosen, self.files, gamma, strict=True):
                 clip = patch_text_encoder(clip, file, chosen.strength * dial)
-            self.encoders[gamma] = Encoder(self.source.model, clip, self.source.vae)
+            self.encoders[gamma] = ExampleEncoder(self.source.model, clip, self.source.vae)
         return self.encoders[gamma]

@@ -16,7 +16,7 @@ from ...craft_core.registry import Method
 from ...craft_core.routing.markers import parse
 from ...craft_core.routing.plan import fault_lines, inactive, require_matched, unmatched_keys
 from ...craft_core.routing.resolution import BOUNDARY, latent_resolutions
-from ...craft_core.training import Dataset, Merging, Part, Prompt
+from ...craft_core.training import Dataset, MergePart, Merging, Prompt
 from ...craft_core.training.merge import beside_weights, require_mergeable
 from ...craft_core.training.registry import DTYPES
 from ...craft_core.training.slots import TEXT, UNMATCHED
@@ -27,11 +27,11 @@ from ..model.lora_files import (
     BranchFile,
     branch,
     patch_text_encoder,
-    read,
+    read_branch_file,
     unknown_text_keys,
 )
-from .data import Encoder, dataset, marked_captions, pictures
-from .train import CANCEL, Captioned, Filled, Prepared, Source, identity
+from .data import ExampleEncoder, dataset, marked_captions, training_images
+from .train import CANCEL, Captioned, FilledSlots, ModelParts, Prepared, identity
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Merge:
 
 
 def read_merging(
-    source: Source, method: Method, filled: Filled, settings: Mapping[str, Any]
+    source: ModelParts, method: Method, filled: FilledSlots, settings: Mapping[str, Any]
 ) -> Prepared:
     """The LoRAs and their pictures, as a learned merge takes them."""
     pictures = {role: filled.pictures[role] for role in ROLES}
@@ -60,7 +60,7 @@ def read_merging(
         filled.loras, pictures, filled.choices[TEXT], method, settings, filled.choices[UNMATCHED]
     )
     merge.method.traits.prompt(merge.knobs, bool(merge.fused_prompt.strip()))
-    files = [read(one, source.model, merge.allow_unmatched) for one in merge.files]
+    files = [read_branch_file(one, source.model, merge.allow_unmatched) for one in merge.files]
     branches = [branch(chosen, file) for chosen, file in zip(merge.files, files, strict=True)]
     require_mergeable(branches)
     merge.method.traits.loras(branches, [file.metadata for file in files])
@@ -69,7 +69,7 @@ def read_merging(
     texts.merged([1.0] * len(files), DTYPES[merge.knobs["save_as"]])  # a CraftError now, not later
     data = texts.pictures(merge.pictures)
     parts = tuple(
-        Part(own, data[j], lora_hash(merge.files[j]), file.metadata)
+        MergePart(own, data[j], lora_hash(merge.files[j]), file.metadata)
         for j, (own, file) in enumerate(zip(branches, files, strict=True))
     )
     content_layers, style_layers = dominated(model_layers(source.model))
@@ -125,13 +125,13 @@ class _Texts:
 
     def __init__(
         self,
-        source: Source,
+        source: ModelParts,
         chosen: Sequence[BranchFile],
         files: Sequence[LoraFile],
         allow: bool = False,
     ) -> None:
         self.allow = allow
-        Encoder(source.model, source.clip, source.vae)  # or a CraftError: there are both
+        ExampleEncoder(source.model, source.clip, source.vae)  # or a CraftError: there are both
         self.source, self.chosen = source, chosen
         self.missing = [unknown_text_keys(source.clip, file) for file in files]
         self.files = [
@@ -177,16 +177,16 @@ class _Texts:
     def _of(self, role: Role) -> list[int]:
         return [j for j, chosen in enumerate(self.chosen) if chosen.role == role]
 
-    def _encoder(self, active: Sequence[int]) -> Encoder:
+    def _encoder(self, active: Sequence[int]) -> ExampleEncoder:
         clip = self.source.clip
         for j in active:
             clip = patch_text_encoder(clip, self.files[j], self.chosen[j].strength)
-        return Encoder(self.source.model, clip, self.source.vae)
+        return ExampleEncoder(self.source.model, clip, self.source.vae)
 
 
 def _dealt(given: Captioned, role: Role, count: int) -> list[tuple[list[Tensor], list[str]]]:
     """(images, captions) for each of a role's LoRAs: as many for each, in order."""
-    images = pictures(given.images, role)
+    images = training_images(given.images, role)
     marked = marked_captions(given.captions, len(images), role)
     captions = [" ".join(one.clean.split()) for one in marked]
     each, over = divmod(len(images), count)

@@ -14,7 +14,7 @@ import comfy.utils
 import folder_paths
 
 from ...craft_core.errors import CraftError
-from ...craft_core.training import Training
+from ...craft_core.training import StepCallback, Training
 from ..draw.pictures import loss_picture
 from .precision import Precision
 
@@ -24,24 +24,22 @@ SAVE_SECONDS = 300.0
 
 log = logging.getLogger("craft")
 
-Watch = Callable[[Training], None]
-
 
 @dataclass(frozen=True)
-class Target:
+class SavePlace:
     """Where a training saves. name: as the host lists the file in its folder kind."""
 
     path: Path
     name: str
     state: Path
-    again: Callable[[], Target]
+    again: Callable[[], SavePlace]
 
-    def free(self) -> Target:
+    def free(self) -> SavePlace:
         """This place, or the next one where another training took it meanwhile."""
         return self.again() if self.path.exists() else self
 
 
-def target(prefix: str, folder: str, part: str = "") -> Target:
+def save_place(prefix: str, folder: str, part: str = "") -> SavePlace:
     """A new file output/<folder>/<prefix>_00001_.safetensors, and its state's place.
 
     As the host's own save nodes do: counted up, never over an existing file, never outside.
@@ -56,7 +54,9 @@ def target(prefix: str, folder: str, part: str = "") -> Target:
     state = Path(folder_paths.get_output_directory()) / STATES / folder / subfolder
     name = str(Path(subfolder) / path.name)
     stem = f"{filename}.{part}" if part else filename
-    return Target(path, name, state / f"{stem}.safetensors", lambda: target(prefix, folder, part))
+    return SavePlace(
+        path, name, state / f"{stem}.safetensors", lambda: save_place(prefix, folder, part)
+    )
 
 
 def require_name(prefix: str) -> None:
@@ -70,24 +70,24 @@ def require_name(prefix: str) -> None:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingOutcome:
     """Where the result is, and how it went in a few lines."""
 
-    place: Target
+    place: SavePlace
     report: str
 
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, after the partial result and the state were saved at `place`."""
 
-    def __init__(self, place: Target) -> None:
+    def __init__(self, place: SavePlace) -> None:
         super().__init__()
         self.place = place
 
 
-def run(
-    training: Training, place: Target, resume: bool, precision: Precision, watch: Watch
-) -> Outcome:
+def run_training(
+    training: Training, place: SavePlace, resume: bool, precision: Precision, watch: StepCallback
+) -> TrainingOutcome:
     """Train to the end and save.
 
     An interrupt saves the partial result and the state first, then goes on up as it is if it is the
@@ -126,22 +126,22 @@ def run(
     lines.append(f"Precision: {precision.name}, {precision.why}")
     if resume and not resumed:
         lines.append("There was nothing to resume; it began afresh.")
-    return Outcome(place, "\n".join(lines))
+    return TrainingOutcome(place, "\n".join(lines))
 
 
-def _save_state(training: Training, place: Target, precision: Precision) -> None:
+def _save_state(training: Training, place: SavePlace, precision: Precision) -> None:
     place.state.parent.mkdir(parents=True, exist_ok=True)
     training.save(place.state, {"precision": precision.name})
 
 
-def _write(training: Training, place: Target, precision: Precision) -> Target:
+def _write(training: Training, place: SavePlace, precision: Precision) -> SavePlace:
     place = place.free()
     place.path.parent.mkdir(parents=True, exist_ok=True)
     training.write(place.path, {"precision": precision.name})
     return place
 
 
-def _report(training: Training, place: Target, first: int, seconds: float) -> list[str]:
+def _report(training: Training, place: SavePlace, first: int, seconds: float) -> list[str]:
     done = training.step - first
     lines = [
         f"Saved {place.path.name}: {training.step} steps"

@@ -10,19 +10,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...craft_core.registry import Method
-from ...craft_core.training import Given
+from ...craft_core.training import SlotContents, StepCallback
 from ...craft_core.training.slots import LAYERS, ROLE, LayerSlot
 from ...craft_core.types import ROLES
 from .basis import read_pairs
-from .denoiser import opened
+from .denoiser import open_denoiser
 from .encoder import read_experts
 from .merge import read_merging
-from .run import Watch, target
+from .run import save_place
 from .train import (
-    Filled,
+    FilledSlots,
     How,
+    ModelParts,
     Prepared,
-    Source,
     Trained,
     datasets,
     identity,
@@ -32,35 +32,37 @@ from .train import (
     trained,
 )
 
-Reader = Callable[[Source, Method, Filled, Mapping[str, Any]], Prepared]
+Reader = Callable[[ModelParts, Method, FilledSlots, Mapping[str, Any]], Prepared]
 
 
-def train(
-    source: Source,
+def start_training(
+    source: ModelParts,
     method: Method,
-    filled: Filled,
+    filled: FilledSlots,
     knobs: Mapping[str, Any],
     how: How,
-    watch: Watch,
+    watch: StepCallback,
 ) -> Trained:
     """Train to the end: output/<folder of the slots>/<save_as>_00001_.safetensors."""
     settings, slots = method.knobs(dict(knobs)), method.traits.slots
     part = slots.state.format(role=filled.choices.get(ROLE, ""), method=method.key)
-    place = target(how.save_as, slots.folder, part)
+    place = save_place(how.save_as, slots.folder, part)
     prepared = READERS[slots.reader](source, method, filled, settings)
     precision = precision_of(how, place, source.model)
-    with opened(source.model, prepared.vae, precision.name, how.checkpointing) as denoiser:
+    with open_denoiser(source.model, prepared.vae, precision.name, how.checkpointing) as denoiser:
         training = method.function(denoiser, *prepared.data(denoiser), **settings)
         return trained(training, place, how, precision, watch, prepared)
 
 
-def _plain(source: Source, method: Method, filled: Filled, settings: Mapping[str, Any]) -> Prepared:
+def _plain(
+    source: ModelParts, method: Method, filled: FilledSlots, settings: Mapping[str, Any]
+) -> Prepared:
     slots = method.traits.slots
     layers, note, asked = {}, "", ""
     if slots.of(LayerSlot):
         asked = filled.choices[LAYERS]
         layers, note = layers_of(asked, source.model)
-    given = Given(
+    given = SlotContents(
         datasets(source, method, filled), filled.choices.get(ROLE, ROLES[0]), layers,
         one_line(asked), identity(source.model),
     )  # fmt: skip

@@ -16,26 +16,27 @@ import torch
 from torch import Tensor
 
 from ...craft_core.errors import CraftError, listed
+from ...craft_core.messages import UNMATCHED_PATTERNS
 from ...craft_core.registry import Method
 from ...craft_core.routing.layer_sets import resolve
 from ...craft_core.routing.presets import PRESETS
 from ...craft_core.tensor_file import file_hash
-from ...craft_core.training import Dataset, Denoiser, Training
+from ...craft_core.training import Dataset, Denoiser, StepCallback, Training
 from ...craft_core.training.loop import state_metadata
 from ...craft_core.training.slots import PictureSlot
 from ...craft_core.types import ROLES, Role
 from ..engine.engine import is_routed
 from ..engine.modules import model_layers
 from ..model.lora_files import BranchFile
-from .data import Encoder, dataset
+from .data import ExampleEncoder, dataset
 from .precision import AUTO, PRECISIONS, Precision, decide
-from .run import Target, Watch, run
+from .run import SavePlace, run_training
 
 CANCEL = comfy.model_management.throw_exception_if_processing_interrupted
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelParts:
     """What is trained on: the host's MODEL, its CLIP and its VAE."""
 
     model: Any
@@ -54,7 +55,7 @@ class Source:
 @dataclass(frozen=True)
 class How:
     """save_as: a name inside the output folder. resume: go on from what a stopped training of
-    that name left. precision: one of precision.CHOICES. checkpointing: see denoiser.opened.
+    that name left. precision: one of precision.CHOICES. checkpointing: see open_denoiser.
     warn: where a warning goes before the training begins."""
 
     save_as: str
@@ -83,7 +84,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Filled:
+class FilledSlots:
     """The data slots of a training (craft_core/training/slots.py), filled on the page or by a
     command: pictures by key, only those that were given; LoRAs; the other slots by key."""
 
@@ -104,9 +105,9 @@ class Prepared:
     tells: bool = True
 
 
-def datasets(source: Source, method: Method, filled: Filled) -> dict[str, Dataset]:
+def datasets(source: ModelParts, method: Method, filled: FilledSlots) -> dict[str, Dataset]:
     """The pictures that were given, encoded, by the keys of their slots."""
-    encoder = Encoder(source.model, source.clip, source.vae)
+    encoder = ExampleEncoder(source.model, source.clip, source.vae)
     return {
         slot.key: dataset(encoder, own.images, own.captions, slot.noun, CANCEL)
         for slot in method.traits.slots.of(PictureSlot)
@@ -114,7 +115,7 @@ def datasets(source: Source, method: Method, filled: Filled) -> dict[str, Datase
     }
 
 
-def precision_of(how: How, place: Target, model: Any) -> Precision:
+def precision_of(how: How, place: SavePlace, model: Any) -> Precision:
     """What this training computes in; the user is warned where that is slow."""
     begun = ""
     if how.resume and place.state.is_file():
@@ -127,14 +128,14 @@ def precision_of(how: How, place: Target, model: Any) -> Precision:
 
 def trained(
     training: Training,
-    place: Target,
+    place: SavePlace,
     how: How,
     precision: Precision,
-    watch: Watch,
+    watch: StepCallback,
     prepared: Prepared,
 ) -> Trained:
     """Run to the end, saved; the report has the notes that are not empty, and the settings."""
-    done = run(training, place, how.resume, precision, watch)
+    done = run_training(training, place, how.resume, precision, watch)
     lines = [done.report, *filter(None, prepared.notes), *[_told(training)] * prepared.tells]
     return Trained(done.place.name, done.place.path, training.losses, "\n".join(lines))
 
@@ -155,7 +156,7 @@ def layers_of(layer_sets: str, model: Any) -> tuple[dict[Role, frozenset[str]], 
     sets = resolve(layer_sets.strip(), model_layers(model))
     if sets.unmatched and layer_sets.strip() not in PRESETS:
         raise CraftError(
-            f"These layer patterns match nothing: {listed(sets.unmatched)}",
+            UNMATCHED_PATTERNS.format(patterns=listed(sets.unmatched)),
             "Each pattern names layers of this model",
             "Correct or remove them",
         )

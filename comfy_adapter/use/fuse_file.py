@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +18,8 @@ from ...craft_core.merging import (
     MERGES,
     Baked,
     Fused,
-    Recipe,
-    Source,
+    FuseSettings,
+    FuseSource,
     Writing,
     acting,
     bake_gates,
@@ -29,6 +29,7 @@ from ...craft_core.merging import (
     require_rank,
 )
 from ...craft_core.registry import Method
+from ...craft_core.requests import LayerCallback
 from ...craft_core.routing.plan import used_sets
 from ...craft_core.tensor_file import Taken
 from ...craft_core.time import Moment
@@ -36,16 +37,13 @@ from ...craft_core.training.registry import DTYPES
 from ...craft_core.types import LoraFile
 from ..engine.modules import lora_layers
 from ..model.expert_encoder import lora_hash
-from ..model.lora_files import BranchFile, read
+from ..model.lora_files import BranchFile, read_branch_file
 from ..model.weights import patched_weights
-from ..train.run import Target, require_name
-from .router import Request, planned
+from ..train.run import SavePlace, require_name
+from .router import RouterRequest, planned
 
 METHODS: tuple[Method, ...] = (*(one for one in FUSION if not one.traits.averages), *MERGES)
 SAVED_AS = tuple(DTYPES)
-
-Watch = Callable[[int, int], None]
-"""Called after each layer with (layers done, layers); raises to stop."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def check_fuse(name: str | None, layer_sets: Any, method: Any, rank: int | None)
     return True
 
 
-class LayerWatch:
+class LayerProgress:
     """The node's progress bar over layers; stops when the user does."""
 
     def __init__(self) -> None:
@@ -100,7 +98,7 @@ class LayerWatch:
         self._bar.update_absolute(done, total)
 
 
-def fuse(model: Any, request: FuseRequest, watch: Watch) -> Fused:
+def fuse_branches(model: Any, request: FuseRequest, watch: LayerCallback) -> Fused:
     """The branches as one LoRA for this MODEL; nothing is written yet.
 
     Text-encoder parts are added up by strength whatever the method. Raises CraftError for
@@ -110,13 +108,13 @@ def fuse(model: Any, request: FuseRequest, watch: Watch) -> Fused:
         raise CraftError(
             "No LoRA is chosen", "A file is made of one LoRA or more", "Choose a content or a style"
         )
-    files = [read(one, model, request.allow_unmatched) for one in request.branches]
+    files = [read_branch_file(one, model, request.allow_unmatched) for one in request.branches]
     bake = _merged if request.method["method"] in MERGES.keys() else _gated
     with torch.no_grad():
         return bake(model, request, files, watch)
 
 
-def save(result: Fused, place: Target) -> Target:
+def save_fused(result: Fused, place: SavePlace) -> SavePlace:
     """Write the file to its place, or to the next free one."""
     while True:
         place = place.free()
@@ -128,7 +126,9 @@ def save(result: Fused, place: Target) -> Target:
         return place
 
 
-def _merged(model: Any, request: FuseRequest, files: Sequence[LoraFile], watch: Watch) -> Fused:
+def _merged(
+    model: Any, request: FuseRequest, files: Sequence[LoraFile], watch: LayerCallback
+) -> Fused:
     layers, writing = lora_layers(model), _on_device(request, model)
     settings = {key: value for key, value in request.method.items() if key != "method"}
     method = MERGES[request.method["method"]]
@@ -139,11 +139,13 @@ def _merged(model: Any, request: FuseRequest, files: Sequence[LoraFile], watch: 
     acts = acting(made.bank, compose(made.gates, made.bank), Moment(0.0, 1))
     baked = bake_merge(made.bank.branches, layers, method, knobs, writing)
     watched = _watched(baked, len(made.bank.layers), watch)
-    recipe = Recipe(method, knobs, _sources(request, acts, made.adapted), writing)
+    recipe = FuseSettings(method, knobs, _sources(request, acts, made.adapted), writing)
     return fused(recipe, watched, _text(request, files), made.notes)
 
 
-def _gated(model: Any, request: FuseRequest, files: Sequence[LoraFile], watch: Watch) -> Fused:
+def _gated(
+    model: Any, request: FuseRequest, files: Sequence[LoraFile], watch: LayerCallback
+) -> Fused:
     routing, writing = _routing_request(request), _on_device(request, model)
     made = planned(model, routing, None, files)
     gates = compose(made.gates, made.bank)
@@ -152,7 +154,7 @@ def _gated(model: Any, request: FuseRequest, files: Sequence[LoraFile], watch: W
     baked = bake_gates(made.bank, gates, moment, lora_layers(model), writing)
     method = FUSION[request.method["method"]]
     knobs = {key: value for key, value in request.method.items() if key != "method"}
-    recipe = Recipe(
+    recipe = FuseSettings(
         method, method.knobs(knobs),
         _sources(request, acting(made.bank, gates, moment), made.adapted), writing,
         moment if timed else None,
@@ -162,9 +164,9 @@ def _gated(model: Any, request: FuseRequest, files: Sequence[LoraFile], watch: W
     return fused(recipe, watched, _text(request, files), [*gates.notes, *made.notes])
 
 
-def _routing_request(request: FuseRequest) -> Request:
+def _routing_request(request: FuseRequest) -> RouterRequest:
     """No prompt here: every marker counts as there."""
-    return Request(
+    return RouterRequest(
         "", request.branches, request.layer_sets, request.method,
         allow_unmatched=request.allow_unmatched,
     )  # fmt: skip
@@ -178,9 +180,9 @@ def _on_device(request: FuseRequest, model: Any) -> Writing:
 
 def _sources(
     request: FuseRequest, acting_in: Sequence[int], adapted: Sequence[int]
-) -> list[Source]:
+) -> list[FuseSource]:
     return [
-        Source(b.name, b.role, b.strength, lora_hash(b), counts, b.layers)
+        FuseSource(b.name, b.role, b.strength, lora_hash(b), counts, b.layers)
         for b, counts in zip(request.branches, zip(acting_in, adapted, strict=True), strict=True)
     ]
 
@@ -192,7 +194,9 @@ def _text(request: FuseRequest, files: Sequence[LoraFile]) -> TextPart:
     )  # fmt: skip
 
 
-def _watched(baked: Iterable[Baked | None], total: int, watch: Watch) -> Iterator[Baked | None]:
+def _watched(
+    baked: Iterable[Baked | None], total: int, watch: LayerCallback
+) -> Iterator[Baked | None]:
     done = 0
     for one in baked:
         done += one is None or not one.of_bias  # a bias comes after its layer's weight

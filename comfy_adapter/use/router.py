@@ -13,8 +13,9 @@ from typing import Any
 from ...craft_core.errors import CraftError
 from ...craft_core.fusion import FUSION
 from ...craft_core.fusion.compose import compose
+from ...craft_core.messages import NO_MARKER
 from ...craft_core.routing.markers import MarkedPrompt, parse
-from ...craft_core.routing.plan import Asked, Plan, plan
+from ...craft_core.routing.plan import Plan, PlanRequest, plan
 from ...craft_core.routing.presets import PRESETS
 from ...craft_core.schedule.schedule import Schedule
 from ...craft_core.types import Bank, Gates, LoraFile, Role
@@ -23,12 +24,12 @@ from ..engine.engine import attach
 from ..engine.modules import lora_layers
 from ..model.expert_encoder import Applied, apply_encoder
 from ..model.given import given
-from ..model.lora_files import NONE, BranchFile, apply_stack, patch_text_encoder, read
+from ..model.lora_files import NONE, BranchFile, apply_stack, patch_text_encoder, read_branch_file
 from ..page.widgets import CUSTOM, PATTERNS, chosen
 
 
 @dataclass(frozen=True)
-class Request:
+class RouterRequest:
     """What the user asked of a Router. layer_sets: a preset's key or lines of patterns.
     method: the menu's value, {"method": key, knob: value}. expert_encoder: a file's name, "" for
     none. whole_sigmas: those that a sampler's run is a part of, where several make one picture."""
@@ -111,7 +112,11 @@ class Shared:
 
 
 def route(
-    model: Any, clip: Any, request: Request, stack: Sequence = (), shared: Shared | None = None
+    model: Any,
+    clip: Any,
+    request: RouterRequest,
+    stack: Sequence = (),
+    shared: Shared | None = None,
 ) -> Routed:
     """Attach the branches to a clone of MODEL and encode the clean prompt."""
     if clip is None:
@@ -123,7 +128,11 @@ def route(
     marked, connected = parse(request.prompt), clip
     model, clip, stacked = apply_stack(model, clip, list(stack))
     allow = request.allow_unmatched
-    files = shared.files if shared else [read(b.name, model, allow) for b in request.branches]
+    files = (
+        shared.files
+        if shared
+        else [read_branch_file(b.name, model, allow) for b in request.branches]
+    )
     made = planned(model, request, marked, files, clip, whole=shared is not None)
     expert = _expert(request, connected, marked, made.bank)
     gates = compose(made.gates, made.bank, request.schedule, expert.table)
@@ -143,7 +152,7 @@ def route(
 
 def planned(
     model: Any,
-    request: Request,
+    request: RouterRequest,
     marked: MarkedPrompt | None,
     files: Sequence[LoraFile],
     clip: Any = None,
@@ -155,7 +164,7 @@ def planned(
     keep what no gate can reach, so that all methods have the same bank.
     """
     method, knobs = chosen(request.method, "method", FUSION)
-    asked = Asked(
+    asked = PlanRequest(
         method, knobs, request.layer_sets, marked, request.allow_unmatched, whole=whole
     )  # fmt: skip
     pairs = zip(request.branches, files, strict=True)
@@ -171,7 +180,7 @@ def _factors(shared: Shared | None, bank: Bank, model: Any) -> Any:
     return shared.factors
 
 
-def _expert(request: Request, clip: Any, marked: MarkedPrompt, bank: Bank) -> Applied:
+def _expert(request: RouterRequest, clip: Any, marked: MarkedPrompt, bank: Bank) -> Applied:
     """The expert encoder's scales of these layers; none without one."""
     if not request.expert_encoder:
         return Applied()
@@ -183,21 +192,22 @@ def _active(files: Sequence[BranchFile], gamma: Sequence[float]) -> list[tuple[s
     return [(b.name, b.strength, b.strength) for b, g in zip(files, gamma, strict=True) if g]
 
 
-def _warnings(request: Request, marked: MarkedPrompt, faults: Sequence[str]) -> tuple[str, ...]:
+def _warnings(
+    request: RouterRequest, marked: MarkedPrompt, faults: Sequence[str]
+) -> tuple[str, ...]:
     """What the user should see without opening the report."""
     out = []
     present = {"content": marked.has_content, "style": marked.has_style}
     if FUSION[request.method["method"]].traits.markers:
         for role in ("content", "style"):
             if not present[role] and any(b.role == role for b in request.branches):
-                mark = role[0]
-                out.append(f"The prompt has no <{mark}>, so the {role} branch is off.")
+                out.append(NO_MARKER.format(marker=f"<{role[0]}>", role=role))
     if faults:
         out.append("Ignored, as allow_unmatched is on: " + "; ".join(faults) + ".")
     return tuple(out)
 
 
-def _time(request: Request) -> str:
+def _time(request: RouterRequest) -> str:
     """What the steps are counted over, and what the schedule's progress runs over."""
     whole = request.whole_sigmas
     steps = f"the {len(whole) - 1} steps of whole_sigmas" if whole else "each sampler's own steps"

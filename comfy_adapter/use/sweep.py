@@ -19,8 +19,8 @@ from ...craft_core.time import Moment, Timeline, progress
 from ..draw.activity import Activity, activity_sheet
 from ..engine.engine import ASYMMETRIC, noise_levels
 from ..engine.modules import model_layers
-from ..model.lora_files import apply_stack, read
-from .router import Request, Routed, Shared, route
+from ..model.lora_files import apply_stack, read_branch_file
+from .router import Routed, RouterRequest, Shared, route
 
 _SCHEDULER = "normal"
 
@@ -42,7 +42,7 @@ def method_lines(text: str) -> tuple[Line, ...]:
 
 
 def sweep(
-    model: Any, clip: Any, methods: str, request: Request, steps: int, stack: Sequence = ()
+    model: Any, clip: Any, methods: str, request: RouterRequest, steps: int, stack: Sequence = ()
 ) -> Sweep:
     """Route `request` by every method listed; the MODELs share the LoRAs' factors.
 
@@ -58,7 +58,9 @@ def sweep(
             "Choose both, or connect extra branches",
         )
     model, clip, stacked = apply_stack(model, clip, list(stack))
-    shared = Shared([read(b.name, model, request.allow_unmatched) for b in request.branches])
+    shared = Shared(
+        [read_branch_file(b.name, model, request.allow_unmatched) for b in request.branches]
+    )
     bar = comfy.utils.ProgressBar(len(lines))
     routed = []
     for line in lines:

@@ -1,12 +1,12 @@
 """The expert encoder: its network and its file (CRAFT-LoRA)."""
 
 from .file import read_encoder, write_encoder
-from .network import Concept, ExpertEncoder, Phrases, scale_table
+from .network import Concept, ExpertEncoder, PhraseEmbeddings, scale_table
 
 __all__ = [
     "Concept",
     "ExpertEncoder",
-    "Phrases",
+    "PhraseEmbeddings",
     "read_encoder",
     "scale_table",
     "write_encoder",

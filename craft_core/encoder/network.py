@@ -43,7 +43,7 @@ class Concept:
 
 
 @dataclass(frozen=True)
-class Phrases:
+class PhraseEmbeddings:
     """Text embeddings (text_width,) of a prompt's phrases; None where a role has no marker."""
 
     content: Tensor | None = None
@@ -111,7 +111,7 @@ class ExpertEncoder(nn.Module):
         return phrase.detach().to("cpu", torch.float32)
 
     @torch.no_grad()
-    def scales(self, concept: Concept, phrases: Phrases) -> dict[Role, dict[str, float]]:
+    def scales(self, concept: Concept, phrases: PhraseEmbeddings) -> dict[Role, dict[str, float]]:
         """Role -> layer -> scale for one prompt."""
         row = torch.tensor([self.row(concept)])
         given = [self.embedded(phrase)[None] for phrase in (phrases.content, phrases.style)]

@@ -3,11 +3,11 @@
 # Imported in the order of the menu, whose first entry is the default.
 from . import craft, direct, b_lora, k_lora, est_lora, switch, composite  # isort: skip
 from .compose import compose
-from .methods import FUSION, Traits
+from .methods import FUSION, FusionTraits
 
 __all__ = [
     "FUSION",
-    "Traits",
+    "FusionTraits",
     "b_lora",
     "compose",
     "composite",

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from ..papers import B_LORA
 from ..types import Bank, Gates, Routing, constant_gates
-from .methods import FUSION, Traits, gammas_on_layer_sets
+from .methods import FUSION, FusionTraits, gammas_on_layer_sets
 
 
 @FUSION.register(
     "B-LoRA",
     paper=B_LORA,
-    traits=Traits(markers=True, layer_sets=False, pinned_layer_set="b-lora"),
+    traits=FusionTraits(markers=True, layer_sets=False, pinned_layer_set="b-lora"),
 )
 def b_lora(bank: Bank, routing: Routing) -> Gates:
     """Content on one SDXL block, style on the next; the layer sets are the method's own."""

@@ -12,13 +12,13 @@ import torch
 
 from ..papers import LORA_COMPOSITION
 from ..types import Bank, Gates, Routing
-from .methods import FUSION, Traits, gammas_everywhere
+from .methods import FUSION, FusionTraits, gammas_everywhere
 
 
 @FUSION.register(
     "LoRA Composite",
     paper=LORA_COMPOSITION,
-    traits=Traits(markers=True, layer_sets=False, averages=True),
+    traits=FusionTraits(markers=True, layer_sets=False, averages=True),
 )
 def composite(bank: Bank, routing: Routing) -> Gates:
     """Each LoRA guides alone and the guidances are averaged; costs one evaluation a LoRA."""

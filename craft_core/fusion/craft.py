@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from ..papers import CRAFT
 from ..types import Bank, Gates, Routing, constant_gates
-from .methods import FUSION, Traits, gammas_on_layer_sets
+from .methods import FUSION, FusionTraits, gammas_on_layer_sets
 
 
-@FUSION.register("CRAFT routing", paper=CRAFT, traits=Traits(markers=True, layer_sets=True))
+@FUSION.register("CRAFT routing", paper=CRAFT, traits=FusionTraits(markers=True, layer_sets=True))
 def craft(bank: Bank, routing: Routing) -> Gates:
     """Each LoRA on its own layer set, switched by the prompt's markers."""
     return constant_gates(gammas_on_layer_sets(bank, routing))

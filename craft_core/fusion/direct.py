@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 
 from ..types import Bank, Gates, Routing, constant_gates
-from .methods import FUSION, Traits
+from .methods import FUSION, FusionTraits
 
 
-@FUSION.register("Direct merge", traits=Traits(markers=False, layer_sets=False))
+@FUSION.register("Direct merge", traits=FusionTraits(markers=False, layer_sets=False))
 def direct(bank: Bank, routing: Routing) -> Gates:
     """Every LoRA in full on all its layers; markers and layer sets are ignored."""
     return constant_gates(torch.ones(len(bank.layers), len(bank.branches)))

@@ -24,14 +24,14 @@ from ..papers import EST_LORA
 from ..registry import Knob
 from ..time import Moment
 from ..types import Bank, Gates, Routing, Statistics
-from .methods import FUSION, Traits, gammas_everywhere
+from .methods import FUSION, FusionTraits, gammas_everywhere
 from .selection import by_role, elapsed, gates_at, limits, ratio, switch_points
 
 
 @FUSION.register(
     "EST-LoRA",
     paper=EST_LORA,
-    traits=Traits(markers=True, layer_sets=False, statistics=("squared_norm",)),
+    traits=FusionTraits(markers=True, layer_sets=False, statistics=("squared_norm",)),
 )
 def est_lora(
     bank: Bank,

@@ -28,7 +28,7 @@ from ..papers import K_LORA
 from ..registry import Knob
 from ..time import Moment
 from ..types import Bank, Gates, Routing, Statistics
-from .methods import FUSION, Traits, gammas_everywhere
+from .methods import FUSION, FusionTraits, gammas_everywhere
 from .selection import by_role, elapsed, gates_at, limits, ratio, switch_points
 
 _TRIM = 3.0  # the release drops layers whose ratio is this many times the mean of all
@@ -37,7 +37,7 @@ _TRIM = 3.0  # the release drops layers whose ratio is this many times the mean 
 @FUSION.register(
     "K-LoRA",
     paper=K_LORA,
-    traits=Traits(markers=True, layer_sets=False, statistics=("top_k", "abs_sum")),
+    traits=FusionTraits(markers=True, layer_sets=False, statistics=("top_k", "abs_sum")),
 )
 def k_lora(
     bank: Bank,

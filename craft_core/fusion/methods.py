@@ -1,8 +1,8 @@
 """The family of run-time fusion methods: how much of each branch a conditional row gets.
 
 A method is a function (bank, routing, *, knobs) -> Gates. To add one: a file named after its paper,
-one import in __init__.py, a test. `Traits` declares what it listens to, so that a report can name
-the inputs it ignores.
+one import in __init__.py, a test. `FusionTraits` declares what it listens to, so that a report can
+name the inputs it ignores.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FUSION = Registry("fusion method")
 
 
 @dataclass(frozen=True)
-class Traits:
+class FusionTraits:
     """What a method listens to.
 
     markers: the prompt's markers and their gammas. layer_sets: the layer sets the user chose.

@@ -18,11 +18,11 @@ from ..papers import LORA_COMPOSITION
 from ..registry import Knob
 from ..time import Moment
 from ..types import Bank, Gates, Routing
-from .methods import FUSION, Traits, gammas_everywhere
+from .methods import FUSION, FusionTraits, gammas_everywhere
 
 
 @FUSION.register(
-    "LoRA Switch", paper=LORA_COMPOSITION, traits=Traits(markers=True, layer_sets=False)
+    "LoRA Switch", paper=LORA_COMPOSITION, traits=FusionTraits(markers=True, layer_sets=False)
 )
 def switch(
     bank: Bank,

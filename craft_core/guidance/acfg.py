@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..papers import CRAFT
 from ..time import Moment
-from .rules import GUIDANCE, Evaluation, combine
+from .rules import GUIDANCE, Evaluation, guided
 
 
 @GUIDANCE.register(
@@ -25,4 +25,4 @@ from .rules import GUIDANCE, Evaluation, combine
 )
 def acfg(predictions: Mapping[str, Tensor], scale: float, moment: Moment) -> Tensor:
     """The LoRAs act in the conditional prediction; the unconditional one is the backbone's."""
-    return combine(predictions["cond"], predictions["uncond"], scale)
+    return guided(predictions["cond"], predictions["uncond"], scale)

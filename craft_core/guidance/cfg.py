@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..papers import CLASSIFIER_FREE_GUIDANCE
 from ..time import Moment
-from .rules import GUIDANCE, Evaluation, combine
+from .rules import GUIDANCE, Evaluation, guided
 
 
 @GUIDANCE.register(
@@ -26,4 +26,4 @@ from .rules import GUIDANCE, Evaluation, combine
 )
 def cfg(predictions: Mapping[str, Tensor], scale: float, moment: Moment) -> Tensor:
     """The LoRAs act in the conditional and in the unconditional prediction."""
-    return combine(predictions["cond"], predictions["uncond"], scale)
+    return guided(predictions["cond"], predictions["uncond"], scale)

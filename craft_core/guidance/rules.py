@@ -45,7 +45,7 @@ def evaluation(rule: Method, name: str) -> Evaluation:
     )
 
 
-def combine(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
+def guided(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
     """uncond + scale (cond - uncond): 0 gives uncond, 1 gives cond up to rounding."""
     return uncond + scale * (cond - uncond)
 

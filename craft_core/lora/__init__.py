@@ -1,13 +1,12 @@
 """LoRA files: names of layers, exact low-rank factors, reading and writing."""
 
 from .factors import combine
-from .keys import Layers, lora_names, unet_diffusers_blocks, unet_diffusers_paths
+from .keys import lora_names, unet_diffusers_blocks, unet_diffusers_paths
 from .statistics import STATISTICS, Meter, frobenius_norm, magnitude, pair_statistics
 from .storage import parse_lora, read_lora, write_lora
 
 __all__ = [
     "STATISTICS",
-    "Layers",
     "Meter",
     "combine",
     "frobenius_norm",

@@ -103,12 +103,12 @@ def beside_identity(
     """The matrix (out, n, *kernel) as factors, of which the larger is the matrix itself."""
     out, size = dense.shape[0], dense[0].numel()
     if out <= size:
-        return Factors(dense, identity(out, dense), scale, rows)
-    down = identity(size, dense).reshape(size, *dense.shape[1:])
+        return Factors(dense, unit_matrix(out, dense), scale, rows)
+    down = unit_matrix(size, dense).reshape(size, *dense.shape[1:])
     return Factors(down, dense.flatten(1), scale, rows)
 
 
-def identity(size: int, like: Tensor) -> Tensor:
+def unit_matrix(size: int, like: Tensor) -> Tensor:
     return torch.eye(size, dtype=like.dtype, device=like.device)
 
 

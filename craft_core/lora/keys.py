@@ -12,11 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ..errors import CraftError
-from ..types import Target
-
-Layers = Mapping[str, tuple[int, ...]]
-"""Module path -> weight shape of a model's layers, forward depth order: (out, n) linear ones,
-(out, n, *kernel) convolutions, (n,) normalisations where they are asked for."""
+from ..types import LayerShapes, LayerTarget
 
 LDM_OUTER = (
     ("time_embedding.linear_1", "time_embed.0"),
@@ -40,7 +36,7 @@ LDM_RESNET = (
 _DIFFUSERS_PREFIXES = ("", "unet.", "base_model.model.", "unet.base_model.model.")
 
 
-def unet_diffusers_blocks(layers: Layers) -> dict[str, str]:
+def unet_diffusers_blocks(layers: LayerShapes) -> dict[str, str]:
     """Diffusers block name -> LDM prefix of a UNet; empty for any other architecture.
 
     Blocks ("down_blocks.1.attentions.0" -> "input_blocks.4.1", "mid_block.resnets.1"), the layers
@@ -59,7 +55,7 @@ def unet_diffusers_blocks(layers: Layers) -> dict[str, str]:
     return {name: path for name, path in blocks.items() if _holds_layer(path, layers)}
 
 
-def unet_diffusers_paths(layers: Layers) -> dict[str, str]:
+def unet_diffusers_paths(layers: LayerShapes) -> dict[str, str]:
     """Diffusers module name -> LDM module path of every layer of a UNet; empty for others."""
     names: dict[str, list[str]] = {}
     for name, prefix in unet_diffusers_blocks(layers).items():
@@ -72,7 +68,9 @@ def unet_diffusers_paths(layers: Layers) -> dict[str, str]:
     return found
 
 
-def lora_names(layers: Layers, extra: Mapping[str, Target] | None = None) -> dict[str, Target]:
+def lora_names(
+    layers: LayerShapes, extra: Mapping[str, LayerTarget] | None = None
+) -> dict[str, LayerTarget]:
     """Stem -> target: every name under which a LoRA file may hold one of the layers.
 
     For any model: kohya "lora_unet_<path>", generic "diffusion_model.<path>". For a UNet also
@@ -83,13 +81,13 @@ def lora_names(layers: Layers, extra: Mapping[str, Target] | None = None) -> dic
     layers; those that point to no linear or convolution layer are left out.
     Raises CraftError if one name would mean two different targets.
     """
-    names: dict[str, Target] = {}
+    names: dict[str, LayerTarget] = {}
     for path in layers:
-        _claim(names, kohya_name(path), Target(path))
-        _claim(names, f"diffusion_model.{path}", Target(path))
+        _claim(names, kohya_name(path), LayerTarget(path))
+        _claim(names, f"diffusion_model.{path}", LayerTarget(path))
     for name, path in unet_diffusers_paths(layers).items():
         for stem in _diffusers_stems(name):
-            _claim(names, stem, Target(path))
+            _claim(names, stem, LayerTarget(path))
     for stem, target in (extra or {}).items():
         if target.module in layers:
             _claim(names, stem, target)
@@ -101,7 +99,7 @@ def kohya_name(path: str) -> str:
     return f"lora_unet_{_flat(path)}"
 
 
-def _stages(layers: Layers) -> dict[str, dict[int, dict[int, set[str]]]]:
+def _stages(layers: LayerShapes) -> dict[str, dict[int, dict[int, set[str]]]]:
     """Stage -> block number -> part number -> module paths below the part ("" for itself).
 
     The middle block is a single block, number 0.
@@ -173,7 +171,7 @@ def _is_attention(inner: set[str]) -> bool:
     return "proj_in" in inner or any(path.startswith("transformer_blocks.") for path in inner)
 
 
-def _holds_layer(prefix: str, layers: Layers) -> bool:
+def _holds_layer(prefix: str, layers: LayerShapes) -> bool:
     return any(path == prefix or path.startswith(f"{prefix}.") for path in layers)
 
 
@@ -195,7 +193,7 @@ def _diffusers_stems(name: str) -> Iterator[str]:
                 yield prefix + form.removesuffix(".0")
 
 
-def _claim(names: dict[str, Target], stem: str, target: Target) -> None:
+def _claim(names: dict[str, LayerTarget], stem: str, target: LayerTarget) -> None:
     known = names.setdefault(stem, target)
     if known != target:
         raise CraftError(

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from ..errors import CraftError, listed
 from ..tensor_file import Kind, read, save
-from ..types import Factors, LayerUpdate, LoraFile, Target
+from ..types import Factors, LayerShapes, LayerTarget, LayerUpdate, LoraFile
 from .factors import alpha_of, combine, is_plain_float, scale_of
 from .families import family_of, is_text_encoder
 from .formats import KINDS, AdaptedLayer, Difference, Parts, RefusedKind, build_updates, stem_of
-from .keys import Layers, kohya_name, lora_names
+from .keys import kohya_name, lora_names
 from .peft_config import METADATA_KEY as PEFT_METADATA_KEY
 from .peft_config import read_peft_configs, stated_for
 
@@ -32,8 +32,8 @@ _SCALES_KEY = "craft_exact_scales"  # metadata: stem -> float.hex(), where no al
 
 def read_lora(
     path: str | os.PathLike[str],
-    layers: Layers,
-    extra: Mapping[str, Target] | None = None,
+    layers: LayerShapes,
+    extra: Mapping[str, LayerTarget] | None = None,
     allow: bool = False,
 ) -> LoraFile:
     """A LoRA file against a model; layers, extra and allow as in parse_lora.
@@ -62,8 +62,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def parse_lora(
     state: Mapping[str, Tensor],
     metadata: Mapping[str, str],
-    layers: Layers,
-    extra: Mapping[str, Target] | None = None,
+    layers: LayerShapes,
+    extra: Mapping[str, LayerTarget] | None = None,
     allow: bool = False,
 ) -> LoraFile:
     """The tensors of a LoRA file against a model; layers and extra as in keys.lora_names.
@@ -111,14 +111,16 @@ def parse_lora(
 class _Reading:
     """The updates read so far, by module path. kinds, zeros: as in LoraFile."""
 
-    def __init__(self, metadata: Mapping[str, str], layers: Layers, family: str | None) -> None:
+    def __init__(
+        self, metadata: Mapping[str, str], layers: LayerShapes, family: str | None
+    ) -> None:
         self.layers, self.family = layers, family
         self.configs, self.exact = read_peft_configs(metadata), _exact_scales(metadata)
         self.found: dict[str, tuple[LayerUpdate, ...]] = {}
         self.kinds: dict[str, str] = {}
         self.zeros = 0
 
-    def layer(self, target: Target, parts: Parts) -> None:
+    def layer(self, target: LayerTarget, parts: Parts) -> None:
         """Read the update of one layer, or of a slice of one."""
         stem, path = stem_of(next(iter(parts.values()))[0]), target.module
         layer = AdaptedLayer(target, tuple(self.layers[path]), self.family)
@@ -145,7 +147,7 @@ def write_lora(
     layers: Mapping[str, LayerUpdate | Sequence[LayerUpdate]],
     text_encoder: Mapping[str, Tensor] | None = None,
     metadata: Mapping[str, str] | None = None,
-    shapes: Layers | None = None,
+    shapes: LayerShapes | None = None,
     stems: Mapping[str, str] | None = None,
     exclusive: bool = False,
 ) -> None:
@@ -219,11 +221,11 @@ def _is_zero(update: LayerUpdate) -> bool:
 
 
 def _by_target(
-    state: Mapping[str, Tensor], names: Mapping[str, Target]
-) -> tuple[dict[Target, Parts], list[str], list[CraftError]]:
+    state: Mapping[str, Tensor], names: Mapping[str, LayerTarget]
+) -> tuple[dict[LayerTarget, Parts], list[str], list[CraftError]]:
     """(the tensors of every layer the file adapts, the keys that adapt none, faults: keys that
     are there for a layer that has such a tensor already)."""
-    groups: dict[Target, dict[str, tuple[str, Tensor]]] = {}
+    groups: dict[LayerTarget, dict[str, tuple[str, Tensor]]] = {}
     rest: list[str] = []
     faults: list[CraftError] = []
     for key, tensor in state.items():
@@ -289,7 +291,7 @@ def _refused_kinds(keys: Iterable[str]) -> tuple[list[CraftError], list[str]]:
 
 
 def _strange_endings(
-    keys: Iterable[str], names: Mapping[str, Target]
+    keys: Iterable[str], names: Mapping[str, LayerTarget]
 ) -> tuple[list[CraftError], list[str]]:
     """(the fault of keys that belong to a layer of the model but end in no known way, the other
     keys)."""
@@ -305,13 +307,13 @@ def _strange_endings(
     return [fault], [key for key in keys if key not in set(strange)]
 
 
-def _starts_with_stem(key: str, names: Mapping[str, Target]) -> bool:
+def _starts_with_stem(key: str, names: Mapping[str, LayerTarget]) -> bool:
     dots = (index for index, letter in enumerate(key) if letter == ".")
     return any(key[:index] in names for index in dots)
 
 
 def _nothing_matched(
-    keys: Sequence[str], text_encoder: bool, family: str | None, layers: Layers
+    keys: Sequence[str], text_encoder: bool, family: str | None, layers: LayerShapes
 ) -> CraftError:
     if not keys:
         held = "only text-encoder weights" if text_encoder else "no tensors"
@@ -351,7 +353,7 @@ def _exact(update: LayerUpdate, scale: float | None) -> LayerUpdate:
     return replace(update, scale=scale)
 
 
-def _whole(module: str, updates: Sequence[LayerUpdate], shapes: Layers | None) -> Factors:
+def _whole(module: str, updates: Sequence[LayerUpdate], shapes: LayerShapes | None) -> Factors:
     shape = (shapes or {}).get(module)
     sliced = any(one.rows for one in updates)
     assert shape or not sliced, f"{module} is covered in part: its full shape is needed"

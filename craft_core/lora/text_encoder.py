@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CraftError, listed
-from ..types import Factors, LayerUpdate, LoraFile, Target
+from ..types import Factors, LayerTarget, LayerUpdate, LoraFile
 from .factors import alpha_of, combine, rounded, scale_of
 from .formats import KINDS, AdaptedLayer, Parts, build_updates, shape_of
 from .peft_config import Stated, read_peft_configs, stated_for
@@ -110,7 +110,7 @@ def count_matrices(file: LoraFile) -> int:
 
 
 def _built(stem: str, parts: Parts, stated: Stated) -> list[LayerUpdate]:
-    layer = AdaptedLayer(Target(stem), shape_of(parts) or (0, 0))
+    layer = AdaptedLayer(LayerTarget(stem), shape_of(parts) or (0, 0))
     built = [update for update, _ in build_updates(parts, layer, stated)]
     for update in built:
         if update.on_weight:

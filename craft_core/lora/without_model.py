@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ..errors import CraftError, listed
-from ..types import LoraFile, Target
+from ..types import LayerTarget, LoraFile
 from .families import CLASSES, family_of, is_text_encoder
 from .formats import KINDS, incomplete, shape_of, stem_of
 from .keys import LDM_OUTER, LDM_RESNET
@@ -66,16 +66,16 @@ def read_together(states: Sequence[State], *, whole: bool = True, allow: bool = 
     shapes: dict[str, tuple[int, ...]] = {}
     stems: dict[str, str] = {}
     owner: dict[str, str] = {}
-    names: list[dict[str, Target]] = []
+    names: list[dict[str, LayerTarget]] = []
     halves: list[set[str]] = [set() for _ in states]
     biases: dict[str, tuple[tuple[int, ...], str, str]] = {}
     for number, (name, state, _) in enumerate(states):
-        own: dict[str, Target] = {}
+        own: dict[str, LayerTarget] = {}
         for stem, parts in stems_of(state, text_encoder=False).items():
             shape = shape_of(parts)
             plain = plain_name(stem)
             if shape and len(shape) == 1 and "diff" not in parts:  # a bias's, or all that it tells
-                own[stem] = Target(plain)
+                own[stem] = LayerTarget(plain)
                 biases.setdefault(plain, (shape, stem, name))
                 continue
             if shape is None:
@@ -84,7 +84,7 @@ def read_together(states: Sequence[State], *, whole: bool = True, allow: bool = 
                     raise CraftError(f"{name}: {half.given}", half.possible, half.action)
                 halves[number] |= {key for key, _ in parts.values()}
                 continue
-            own[stem] = Target(plain)
+            own[stem] = LayerTarget(plain)
             known = shapes.get(plain, shape)
             if not _same(known, shape):
                 raise CraftError(
@@ -112,7 +112,7 @@ def read_together(states: Sequence[State], *, whole: bool = True, allow: bool = 
 def _parsed(
     one: State,
     shapes: Mapping[str, tuple[int, ...]],
-    own: Mapping[str, Target],
+    own: Mapping[str, LayerTarget],
     half: set[str],
     allow: bool,
 ) -> LoraFile:
@@ -156,7 +156,7 @@ def _check_families(states: Sequence[State]) -> None:
         )
 
 
-def _check_meeting(states: Sequence[State], names: Sequence[Mapping[str, Target]]) -> None:
+def _check_meeting(states: Sequence[State], names: Sequence[Mapping[str, LayerTarget]]) -> None:
     """CraftError where a file shares no layer with the others and no name tells their family."""
     placed = [
         (name, {target.module for target in own.values()}, _family(state))

@@ -3,15 +3,15 @@
 # Imported in the order of the menu.
 from . import svd, ties, dare, knots  # isort: skip
 from .bake import Baked, Totals, Writing, acting, bake_gates, bake_merge, require_rank, totals
-from .file import Fused, Recipe, Source, fused, moves
+from .file import Fused, FuseSettings, FuseSource, fused, moves
 from .methods import MERGES, Updates
 
 __all__ = [
     "MERGES",
     "Baked",
+    "FuseSettings",
+    "FuseSource",
     "Fused",
-    "Recipe",
-    "Source",
     "Totals",
     "Updates",
     "Writing",

@@ -21,12 +21,11 @@ from torch import Tensor
 
 from ..errors import CraftError
 from ..lora.factors import combine, rounded
-from ..lora.keys import Layers
 from ..registry import Method
 from ..time import Moment
-from ..types import Bank, Branch, Factors, Gates, LayerUpdate
+from ..types import Bank, Branch, Factors, Gates, LayerShapes, LayerUpdate
 from .methods import Updates
-from .truncate import distance, size, truncate
+from .truncate import delta_norm, distance, truncate
 
 _Kind = TypeVar("_Kind", bound=LayerUpdate)
 
@@ -76,7 +75,7 @@ class Totals:
 
 def bake_merge(
     branches: Sequence[Branch],
-    layers: Layers,
+    layers: LayerShapes,
     method: Method,
     knobs: Mapping[str, Any],
     writing: Writing,
@@ -107,7 +106,7 @@ def bake_merge(
 
 
 def bake_gates(
-    bank: Bank, gates: Gates, moment: Moment, layers: Layers, writing: Writing
+    bank: Bank, gates: Gates, moment: Moment, layers: LayerShapes, writing: Writing
 ) -> Iterator[Baked | None]:
     """A run-time method at one moment, in the bank's order; None for a layer that is off, or whose
     weight is left as it is. What is done to its bias follows.
@@ -142,7 +141,10 @@ def bake_gates(
 
 
 def _both(
-    path: str, made: Callable[[bool], Tensor | Factors | None], layers: Layers, writing: Writing
+    path: str,
+    made: Callable[[bool], Tensor | Factors | None],
+    layers: LayerShapes,
+    writing: Writing,
 ) -> Iterator[Baked | None]:
     """The layer's weight, or None; then its bias, where there is something. made: by of_bias."""
     for of_bias in (False, True):
@@ -195,7 +197,7 @@ def _stored(
     path: str, update: Tensor | Factors, inputs: tuple[int, ...], writing: Writing
 ) -> Baked | None:
     """The update as the file will hold it; None for an update of zeros. A vector is never cut."""
-    whole = size(update)
+    whole = delta_norm(update)
     if whole == 0.0:
         return None
     if isinstance(update, Factors) and (

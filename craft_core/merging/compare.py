@@ -17,14 +17,14 @@ from torch import Tensor
 from ..lora.factors import of_weights, spread
 from ..lora.statistics import magnitude
 from ..types import Factors, LayerUpdate
-from .truncate import size
+from .truncate import delta_norm
 
 _BLOCK = 1 << 20  # entries of dW looked at together
 _NOTHING = 1e-6  # directions below this share of the strongest are rounding
 
 
 @dataclass(frozen=True)
-class Measure:
+class UpdateSummary:
     """One update. alpha: scale * rank. size: |dW| (Frobenius). top: the sum of its rank^2 largest
     entries; total: of all, by magnitude. entries: how many dW has."""
 
@@ -37,7 +37,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Meeting:
+class UpdateComparison:
     """Two updates. inner: sum of dW_1 * dW_2. up, down: overlap of the column and row spaces, 0
     for orthogonal, 1 where the smaller lies inside the larger; up_cosine, down_cosine: of the
     smallest principal angle. conflicts: entries with opposite signs, of all `both` where neither
@@ -56,24 +56,24 @@ class Meeting:
 
 
 @torch.no_grad()
-def measure(updates: Sequence[LayerUpdate], out: int) -> Measure:
+def measure(updates: Sequence[LayerUpdate], out: int) -> UpdateSummary:
     """All that a file does to one layer. out: the layer's outputs."""
     rank = sum(one.rank for one in of_weights(updates))
     same = spread(updates)
     found = magnitude(same, rank**2)
     entries = out * math.prod(of_weights(updates)[0].inputs)
-    return Measure(rank, same.scale * rank, size(same), found.top, found.total, entries)
+    return UpdateSummary(rank, same.scale * rank, delta_norm(same), found.top, found.total, entries)
 
 
 @torch.no_grad()
-def compare(one: Factors, other: Factors) -> Meeting:
+def compare(one: Factors, other: Factors) -> UpdateComparison:
     """Both of a whole layer (rows = None)."""
     ups = [factors.scale * factors.up.double() for factors in (one, other)]
     downs = [factors.flat_down.double() for factors in (one, other)]
     inner = ((ups[0].T @ ups[1]) * (downs[0] @ downs[1].T)).sum().item()
     up, up_cosine = _overlap(_span(ups[0]), _span(ups[1]))
     down, down_cosine = _overlap(_span(downs[0].T), _span(downs[1].T))
-    return Meeting(inner, up, down, up_cosine, down_cosine, *_signs(one, other))
+    return UpdateComparison(inner, up, down, up_cosine, down_cosine, *_signs(one, other))
 
 
 def _span(matrix: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def _overlap(one: Tensor, other: Tensor) -> tuple[float, float]:
 
 
 def _signs(one: Factors, other: Factors) -> tuple[int, int, float, float]:
-    """(conflicts, both, lost, least) of Meeting."""
+    """(conflicts, both, lost, least) of UpdateComparison."""
     pairs = [(f.scale * f.up.float(), f.flat_down.float()) for f in (one, other)]
     rows = max(1, _BLOCK // pairs[0][1].shape[1])
     conflicts, both, lost, least = 0, 0, 0.0, 0.0

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from ..papers import DARE
 from ..registry import Knob
-from .methods import MERGES, Traits, Updates
+from .methods import MERGES, MergeTraits, Updates
 from .ties import Scaling, elect
 
 
-@MERGES.register("DARE", paper=DARE, traits=Traits(exact=False))
+@MERGES.register("DARE", paper=DARE, traits=MergeTraits(exact=False))
 def dare(
     updates: Updates,
     *,

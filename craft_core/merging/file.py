@@ -19,7 +19,7 @@ from .bake import Baked, Writing, totals
 
 
 @dataclass(frozen=True)
-class Source:
+class FuseSource:
     """A LoRA file that went in. sha256: of the whole file. layers: (in how many it acts, of how
     many that it adapts), for the report. own_layers: patterns of the only ones it may act on."""
 
@@ -41,12 +41,12 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class FuseSettings:
     """What was asked for. moment: where the method depends on it, else None."""
 
     method: Method
     knobs: Mapping[str, Any]
-    sources: Sequence[Source]
+    sources: Sequence[FuseSource]
     writing: Writing
     moment: Moment | None = None
     layer_sets: str = ""
@@ -88,7 +88,7 @@ class Fused:
 
 
 def fused(
-    recipe: Recipe, baked: Iterable[Baked | None], text: TextPart, notes: Sequence[str] = ()
+    recipe: FuseSettings, baked: Iterable[Baked | None], text: TextPart, notes: Sequence[str] = ()
 ) -> Fused:
     """Run the bake to its end. notes: further lines for the report.
 
@@ -111,7 +111,7 @@ def fused(
     )  # fmt: skip
 
 
-def _report(recipe: Recipe, whole: str, text: TextPart) -> Iterator[str]:
+def _report(recipe: FuseSettings, whole: str, text: TextPart) -> Iterator[str]:
     yield f"Fused by {recipe.method.key}: {whole}"
     if recipe.moment is not None:
         yield f"As at progress {recipe.moment.progress:g} of {recipe.moment.steps} steps"

@@ -19,13 +19,13 @@ from torch import Tensor
 from ..papers import KNOTS
 from ..registry import Knob
 from ..types import Factors
-from .methods import MERGES, Traits, Updates
+from .methods import MERGES, MergeTraits, Updates
 from .ties import Combine, Density, Scaling, elect, trim
 
 _NOTHING = 1e-12  # singular values below this share of the first are rounding
 
 
-@MERGES.register("KnOTS", paper=KNOTS, traits=Traits(exact=True))
+@MERGES.register("KnOTS", paper=KNOTS, traits=MergeTraits(exact=True))
 def knots(
     updates: Updates,
     *,

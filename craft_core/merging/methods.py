@@ -24,7 +24,7 @@ MERGES = Registry("weight merge")
 
 
 @dataclass(frozen=True)
-class Traits:
+class MergeTraits:
     """exact: the method returns Factors, so its file needs no rank to be cut to."""
 
     exact: bool

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from ..lora.factors import combine
 from ..types import Factors
-from .methods import MERGES, Traits, Updates
+from .methods import MERGES, MergeTraits, Updates
 
 
-@MERGES.register("SVD merge", traits=Traits(exact=True))
+@MERGES.register("SVD merge", traits=MergeTraits(exact=True))
 def svd(updates: Updates) -> Factors:
     """The sum of the LoRAs, cut to the chosen rank with the least possible error."""
     return combine(updates.factors)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..papers import TIES
 from ..registry import Knob
-from .methods import MERGES, Traits, Updates
+from .methods import MERGES, MergeTraits, Updates
 
 COMBINE = ("mean", "sum")
 _ROUNDING = 1e-12  # 0.07 * 100 is a little above 7
@@ -35,7 +35,7 @@ Scaling = Annotated[
 ]
 
 
-@MERGES.register("TIES", paper=TIES, traits=Traits(exact=False))
+@MERGES.register("TIES", paper=TIES, traits=MergeTraits(exact=False))
 def ties(
     updates: Updates, *, density: Density = 0.2, combine: Combine = "mean", scaling: Scaling = 1.0
 ) -> Tensor:

@@ -32,7 +32,7 @@ def truncate(update: Tensor | Factors, rank: int, shape: tuple[int, ...]) -> Fac
     return Factors(down.float().reshape(-1, *shape), up.float().contiguous())
 
 
-def size(update: Tensor | Factors) -> float:
+def delta_norm(update: Tensor | Factors) -> float:
     """The Frobenius norm of dW."""
     if isinstance(update, Factors):
         return _norm(_wide_up(update), update.flat_down.double())
@@ -46,7 +46,7 @@ def distance(update: Tensor | Factors, other: Factors) -> float:
         up = torch.cat([_wide_up(update), -_wide_up(other)], dim=1)
         down = torch.cat([update.flat_down.double(), other.flat_down.double()])
         return _norm(up, down)
-    return size(update - other.delta().reshape(update.shape))
+    return delta_norm(update - other.delta().reshape(update.shape))
 
 
 def _wide_up(factors: Factors) -> Tensor:

@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ..errors import CraftError, listed
-from ..lora.keys import Layers, unet_diffusers_paths
-from ..types import ROLES, Role
+from ..lora.keys import unet_diffusers_paths
+from ..types import ROLES, LayerShapes, Role
 from .auto import no_lora
-from .presets import PRESETS, Rule
+from .presets import PRESETS, PresetRule
 from .resolution import BOUNDARY, LATENT_SIZE, latent_resolutions
 
 _PART = r"(\*|\d+\.\.\d+|[\w-]+)"
@@ -46,7 +46,7 @@ _QUOTED = 200  # letters of a line quoted in a message
 class LayerSetSpec:
     """What a user's text asks for, before a model is known. Patterns only for rule `patterns`."""
 
-    rule: Rule
+    rule: PresetRule
     content: tuple[str, ...] = ()
     style: tuple[str, ...] = ()
 
@@ -93,7 +93,9 @@ def of_one_role(patterns: str, role: Role) -> str:
     return "\n".join(f"{role}: {line}" for line in lines if line)
 
 
-def resolve(spec: LayerSetSpec | str, layers: Layers, latent_size: int = LATENT_SIZE) -> LayerSets:
+def resolve(
+    spec: LayerSetSpec | str, layers: LayerShapes, latent_size: int = LATENT_SIZE
+) -> LayerSets:
     """The layer sets of a model.
 
     layers: module path -> weight shape of its linear and convolution layers, in depth order.
@@ -152,7 +154,7 @@ def _unreadable(number: int, line: str, fault: str) -> CraftError:
     )
 
 
-def _by_resolution(layers: Layers, latent_size: int) -> LayerSets:
+def _by_resolution(layers: LayerShapes, latent_size: int) -> LayerSets:
     resolutions = latent_resolutions(layers, latent_size)
     content = frozenset(path for path, side in resolutions.items() if side < BOUNDARY)
     style = frozenset(resolutions) - content
@@ -167,7 +169,7 @@ def _by_resolution(layers: Layers, latent_size: int) -> LayerSets:
     return LayerSets(content, style)
 
 
-def _by_patterns(spec: LayerSetSpec, layers: Layers) -> LayerSets:
+def _by_patterns(spec: LayerSetSpec, layers: LayerShapes) -> LayerSets:
     names = _names(layers)
     claimed: dict[Role, frozenset[str]] = {}
     unmatched: list[str] = []
@@ -196,7 +198,7 @@ def _by_patterns(spec: LayerSetSpec, layers: Layers) -> LayerSets:
     return sets
 
 
-def _names(layers: Layers) -> dict[tuple[str, ...], str]:
+def _names(layers: LayerShapes) -> dict[tuple[str, ...], str]:
     """Every name of every layer, in components -> its module path."""
     paths = {path: path for path in layers} | unet_diffusers_paths(layers)
     return {tuple(name.split(".")): path for name, path in paths.items()}
@@ -244,7 +246,7 @@ def _missing(pattern: str, names: Iterable[tuple[str, ...]]) -> Iterator[str]:
                 yield ".".join([*parts[:at], gap, *parts[at + 1 :]])
 
 
-def _examples(layers: Layers) -> list[str]:
+def _examples(layers: LayerShapes) -> list[str]:
     """The blocks a pattern could name, first to last of each kind."""
     diffusers = unet_diffusers_paths(layers)
     kinds: dict[tuple[str, ...], list[str]] = {}

@@ -21,7 +21,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import CraftError
+from ..messages import EMPTY_PHRASE, MARKER_INSIDE, MARKER_LEFT, NOTHING_TO_CLOSE
 from ..types import Role
 
 _KINDS: dict[str, Role] = {"c": "content", "s": "style"}
@@ -29,9 +29,6 @@ _MARKER = re.compile(r"<(?P<close>/?)(?P<kind>[cCsS])>")
 _BLANK = r"[^\S\r\n]*"  # whitespace within a line
 _GAP = re.compile(rf"{_BLANK}(?:</?[cCsS]>{_BLANK})+")
 _WEAK = ",;."  # not part of the phrase that a lone marker ends
-_POSSIBLE = (
-    "Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>"
-)
 
 
 @dataclass(frozen=True)
@@ -121,11 +118,7 @@ def _closing_index(marks: list[re.Match[str]], index: int) -> int | None:
     """Index of the marker that closes this one, None if it is a lone marker."""
     mark = marks[index]
     if mark["close"]:
-        raise CraftError(
-            f"The prompt has {mark[0]} at character {mark.start() + 1} with no marker to close",
-            _POSSIBLE,
-            f"Add the opening marker before the phrase, or remove {mark[0]}",
-        )
+        raise NOTHING_TO_CLOSE.error(marker=mark[0], place=mark.start() + 1)
     for later in range(index + 1, len(marks)):
         if _role(marks[later]) != _role(mark):
             continue
@@ -133,11 +126,8 @@ def _closing_index(marks: list[re.Match[str]], index: int) -> int | None:
             return None
         if later > index + 1:
             inner = marks[index + 1]
-            raise CraftError(
-                f"The prompt has {inner[0]} between {mark[0]} and {marks[later][0]} "
-                f"(character {inner.start() + 1})",
-                "A content phrase and a style phrase stand side by side, never in one another",
-                f"Move {marks[later][0]} before {inner[0]}",
+            raise MARKER_INSIDE.error(
+                inner=inner[0], opening=mark[0], closing=marks[later][0], place=inner.start() + 1
             )
         return later
     return None
@@ -150,11 +140,7 @@ def _phrase(prompt: str, start: int, end: int, trimmed: str, mark: re.Match[str]
     while start < end and (prompt[end - 1].isspace() or prompt[end - 1] in trimmed):
         end -= 1
     if not prompt[start:end].strip(_WEAK):
-        raise CraftError(
-            f"The marker {mark[0]} at character {mark.start() + 1} marks no words",
-            _POSSIBLE,
-            "Write the phrase it belongs to, or remove the marker to switch its branch off",
-        )
+        raise EMPTY_PHRASE.error(marker=mark[0], place=mark.start() + 1)
     return Phrase(prompt[start:end], start, end)
 
 
@@ -175,9 +161,5 @@ def _clean(prompt: str, lone: set[int], ends_phrase: set[int]) -> str:
 
     clean = _GAP.sub(seam, prompt)
     if _MARKER.search(clean):
-        raise CraftError(
-            "Removing the prompt's markers leaves another marker",
-            _POSSIBLE,
-            "Remove the extra < or > around a marker",
-        )
+        raise MARKER_LEFT.error()
     return clean

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import CraftError, listed
-from ..lora.keys import Layers
 from ..lora.statistics import Meter, pair_statistics
 from ..registry import Method
-from ..types import Bank, Branch, Gates, Routing, Statistics
+from ..types import Bank, Branch, Gates, LayerShapes, Routing, Statistics
 from .auto import split_by_energy
 from .layer_sets import LayerSets, of_one_role, resolve
 from .markers import MarkedPrompt, gammas
@@ -29,7 +28,7 @@ UNNAMED_SETS = ("auto", "all")  # the layer sets that need no names of a model's
 
 
 @dataclass(frozen=True)
-class Given:
+class CandidateLora:
     """A LoRA to plan for.
 
     branch: with every layer its file adapts. layers: its own layer patterns, one a line; "" for
@@ -46,7 +45,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PlanRequest:
     """What the user asked for.
 
     method: a fusion method. layer_sets: a preset's key or lines of patterns. marked: the prompt;
@@ -86,7 +85,7 @@ class Plan:
     report: tuple[str, ...]
 
 
-def plan(given: Sequence[Given], asked: Asked, layers: Layers) -> Plan:
+def plan(given: Sequence[CandidateLora], asked: PlanRequest, layers: LayerShapes) -> Plan:
     """Decide who acts where.
 
     layers: module path -> weight shape, in depth order. Raises CraftError for what matches
@@ -163,7 +162,7 @@ def used_sets(method: Method, layer_sets: str) -> str:
     return traits.pinned_layer_set or (layer_sets if traits.layer_sets else "")
 
 
-def lacks_blocks(method: Method, layers: Layers) -> str:
+def lacks_blocks(method: Method, layers: LayerShapes) -> str:
     """Why a method cannot run on a model that lacks the blocks it prescribes; "" where it can."""
     try:
         if method.traits.pinned_layer_set:
@@ -189,7 +188,7 @@ _Own = tuple[frozenset[str] | None, tuple[str, ...]]
 """(a LoRA's own layers, the patterns among them that match nothing); None where it has none."""
 
 
-def _own_layers(one: Given, layers: Layers) -> _Own:
+def _own_layers(one: CandidateLora, layers: LayerShapes) -> _Own:
     text = of_one_role(one.layers, one.branch.role)
     if not text:
         return None, ()
@@ -204,7 +203,9 @@ def _restricted(branch: Branch, own: _Own) -> Branch:
     return replace(branch, layers={p: f for p, f in branch.layers.items() if p in kept})
 
 
-def _layer_sets(given: Sequence[Given], asked: Asked, layers: Layers) -> LayerSets:
+def _layer_sets(
+    given: Sequence[CandidateLora], asked: PlanRequest, layers: LayerShapes
+) -> LayerSets:
     """By role. `auto` compares the files as they are, so that own layers move no other LoRA's."""
     if not given:
         return LayerSets(frozenset(), frozenset())
@@ -219,16 +220,16 @@ def _layer_sets(given: Sequence[Given], asked: Asked, layers: Layers) -> LayerSe
     return LayerSets(*split_by_energy(branches, layers, statistics))
 
 
-def _compared(given: Sequence[Given]) -> Sequence[Given]:
+def _compared(given: Sequence[CandidateLora]) -> Sequence[CandidateLora]:
     """Those with a strength; all, where none has one."""
     return [one for one in given if one.branch.strength] or given
 
 
-def _meter(one: Given) -> Meter:
+def _meter(one: CandidateLora) -> Meter:
     return one.meter or Meter(one.branch.name, one.branch.layers)
 
 
-def _gammas(branches: Sequence[Branch], asked: Asked) -> tuple[float, ...]:
+def _gammas(branches: Sequence[Branch], asked: PlanRequest) -> tuple[float, ...]:
     """A LoRA of strength 0 is off, as one whose marker is absent: it has no turn, wins no layer."""
     dials: tuple[float, ...] = (1.0,) * len(branches)
     if asked.marked is not None and asked.method.traits.markers:
@@ -248,7 +249,10 @@ def _allowed(
 
 
 def _statistics(
-    given: Sequence[Given], branches: Sequence[Branch], names: Sequence[str], layers: Layers
+    given: Sequence[CandidateLora],
+    branches: Sequence[Branch],
+    names: Sequence[str],
+    layers: LayerShapes,
 ) -> Statistics | None:
     """What a method declares of the LoRAs with a strength, on the layers they can act on."""
     if not names or not branches:
@@ -277,7 +281,7 @@ def _reachable(
     ]
 
 
-def _faults(given: Sequence[Given], own: Sequence[_Own]) -> Iterator[str]:
+def _faults(given: Sequence[CandidateLora], own: Sequence[_Own]) -> Iterator[str]:
     """Keys and own patterns that match nothing."""
     for one in given:
         yield from unmatched_keys(one.branch.name, one.unmatched)
@@ -297,7 +301,7 @@ def _idle(
             yield f"{branch.name}: it adapts no layer of {where}"
 
 
-def _sets_lines(asked: Asked) -> Iterator[str]:
+def _sets_lines(asked: PlanRequest) -> Iterator[str]:
     method = asked.method
     yield f"Method: {method.key}. {method.summary}"
     if method.traits.pinned_layer_set:
@@ -309,7 +313,10 @@ def _sets_lines(asked: Asked) -> Iterator[str]:
 
 
 def _branch_lines(
-    given: Sequence[Given], asked: Asked, gamma: Sequence[float], counts: Sequence[tuple[int, int]]
+    given: Sequence[CandidateLora],
+    asked: PlanRequest,
+    gamma: Sequence[float],
+    counts: Sequence[tuple[int, int]],
 ) -> Iterator[str]:
     for one, dial, (active, adapted) in zip(given, gamma, counts, strict=True):
         b = one.branch
@@ -330,7 +337,7 @@ def _unused_lines(method: Method, sets: LayerSets) -> Iterator[str]:
         yield f"Layer patterns this model has no layers for: {', '.join(sets.unmatched)}"
 
 
-def _own_lines(given: Sequence[Given], method: Method) -> Iterator[str]:
+def _own_lines(given: Sequence[CandidateLora], method: Method) -> Iterator[str]:
     for one in given:
         text = of_one_role(one.layers, one.branch.role)
         if text:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from ..types import ROLES
 
-Rule = Literal["patterns", "all", "resolution", "auto"]
+PresetRule = Literal["patterns", "all", "resolution", "auto"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Preset:
     source: str
     content: tuple[str, ...] = ()
     style: tuple[str, ...] = ()
-    rule: Rule = "patterns"
+    rule: PresetRule = "patterns"
 
     @property
     def text(self) -> str:

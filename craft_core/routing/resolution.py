@@ -9,13 +9,14 @@ layer is below 32. So 64 is the default, for SDXL as for SD1.x; the latent side 
 from __future__ import annotations
 
 from ..errors import CraftError
-from ..lora.keys import Layers, unet_diffusers_paths
+from ..lora.keys import unet_diffusers_paths
+from ..types import LayerShapes
 
 LATENT_SIZE = 64
 BOUNDARY = 32
 
 
-def latent_resolutions(layers: Layers, latent_size: int = LATENT_SIZE) -> dict[str, int]:
+def latent_resolutions(layers: LayerShapes, latent_size: int = LATENT_SIZE) -> dict[str, int]:
     """Side of the latent grid that a layer works on, by module path.
 
     latent_size: side of the latent the UNet is given. A level halves it, rounding up. A sampler's

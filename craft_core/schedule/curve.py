@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated
 
-from ..errors import CraftError
+from ..messages import WRONG_POINTS
 from ..registry import Knob
 from .shapes import SHAPES
 
@@ -47,15 +47,14 @@ def read_points(points: str | Sequence[Sequence[float]], role: str = "curve") ->
 
     Raises CraftError for no points, values outside [0, 1] and two points of the same x.
     """
-    possible = 'Points are x y pairs from 0 to 1 with different x, such as "0 1, 0.5 0.3, 1 0"'
     try:
         pairs = [pair.split() for pair in points.split(",")] if isinstance(points, str) else points
         read = tuple(sorted((float(x), float(y)) for x, y in pairs))
     except (TypeError, ValueError) as error:
-        raise CraftError(f"The {role} points are {points!r}", possible, "Correct them") from error
+        raise WRONG_POINTS.error(role=role, points=repr(points)) from error
     inside = all(0.0 <= value <= 1.0 for point in read for value in point)
     if not read or not inside or len({x for x, _ in read}) < len(read):
-        raise CraftError(f"The {role} points are {points!r}", possible, "Correct them")
+        raise WRONG_POINTS.error(role=role, points=repr(points))
     return read
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ..errors import CraftError
+from ..messages import WINDOW_REVERSED
 from ..papers import CRAFT
 from ..registry import Knob
 from .shapes import SHAPES
@@ -33,9 +33,5 @@ def window(
 
 def _inside(progress: float, start: float, end: float, role: str) -> float:
     if start > end:
-        raise CraftError(
-            f"window: {role}_start = {start} lies after {role}_end = {end}",
-            "A window runs from its start to a later or equal end, 0 to 1",
-            "Swap them, or set the role's strength to 0 to switch it off",
-        )
+        raise WINDOW_REVERSED.error(role=role, start=start, end=end)
     return 1.0 if start - _ROUNDING <= progress <= end + _ROUNDING else 0.0

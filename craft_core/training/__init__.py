@@ -13,10 +13,10 @@ from .recipes.b4m_half import HalfPictures, b4m_half  # isort: skip
 from .recipes.expert_encoder import Lessons, Phrased, expert_encoder  # isort: skip
 from .data import Dataset
 from .denoiser import Condition, Denoiser, Edit, Example, LayerCall
-from .loop import Pace, Recipe, Training
-from .merge import Merging, Part, Prompt
+from .loop import Pace, Recipe, StepCallback, Training
+from .merge import MergePart, Merging, Prompt
 from .registry import LEARNED, TRAINING, training_of
-from .slots import DataSlots, Given, Needs, Place
+from .slots import DataSlots, Needs, RoleLayers, SlotContents
 
 __all__ = [
     "LEARNED",
@@ -27,20 +27,21 @@ __all__ = [
     "Denoiser",
     "Edit",
     "Example",
-    "Given",
     "HalfPictures",
     "LayerCall",
     "Lessons",
+    "MergePart",
     "Merging",
     "Needs",
     "Pace",
     "Pairs",
-    "Part",
     "Phrased",
     "Pictures",
-    "Place",
     "Prompt",
     "Recipe",
+    "RoleLayers",
+    "SlotContents",
+    "StepCallback",
     "Training",
     "b4m",
     "b4m_half",

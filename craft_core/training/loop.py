@@ -29,6 +29,10 @@ OPTIMISERS = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
+StepCallback = Callable[["Training"], None]
+"""Called after each step; it may raise to stop the training."""
+
+
 class Recipe(Protocol):
     """What is trained. The loop owns the optimiser and the clock, the recipe everything else."""
 
@@ -111,7 +115,7 @@ class Training:
         """Steps done."""
         return len(self.losses)
 
-    def run(self, watch: Callable[[Training], None] = lambda training: None) -> None:
+    def run(self, watch: StepCallback = lambda training: None) -> None:
         """Train to the last step; `watch` is called after each and may raise to stop."""
         while self.step < self.pace.steps:
             self.advance()

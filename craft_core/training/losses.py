@@ -37,7 +37,7 @@ class Noised:
     conditions: Sequence[Condition]
 
 
-def noise_levels(sigmas: Tensor, size: int, generator: torch.Generator) -> Tensor:
+def draw_noise_levels(sigmas: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """(B,) of the model's own levels, uniform over its table, one in each B-th of it."""
     share = (torch.rand(size, generator=generator) + torch.arange(size)) / size
     index = (share * len(sigmas)).long().clamp(max=len(sigmas) - 1)
@@ -51,7 +51,7 @@ def noised(
     generator: torch.Generator,
 ) -> Noised:
     """(B, C, *spatial) latents with noise at random levels, on the model's device."""
-    sigma = noise_levels(denoiser.sigmas, len(latent), generator).to(denoiser.device)
+    sigma = draw_noise_levels(denoiser.sigmas, len(latent), generator).to(denoiser.device)
     noise = torch.randn(latent.shape, generator=generator).to(denoiser.device)
     latent = latent.to(denoiser.device, torch.float32)
     return Noised(latent, denoiser.noised(latent, noise, sigma), sigma, conditions)

@@ -32,7 +32,7 @@ def _no_text_encoders(shares: Sequence[float], dtype: torch.dtype) -> Mapping[st
 
 
 @dataclass(frozen=True)
-class Part:
+class MergePart:
     """One LoRA of a merge. branch: its strength counts. pictures: what it was trained for, under
     its own captions. source: the SHA-256 of its file. metadata: the file's."""
 
@@ -61,7 +61,7 @@ class Merging:
     strengths, by the keys the file has them under.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[MergePart, ...]
     fused: tuple[Prompt, ...] = ()
     content_layers: frozenset[str] = frozenset()
     style_layers: frozenset[str] = frozenset()
@@ -110,10 +110,10 @@ def require_mergeable(branches: Sequence[Branch]) -> None:
                 "A merge is learned on the layers the LoRAs adapt",
                 "Choose a LoRA made for this model",
             )
-    require_strength([branch.strength for branch in branches])
+    require_any_strength([branch.strength for branch in branches])
 
 
-def require_strength(strengths: Sequence[float]) -> None:
+def require_any_strength(strengths: Sequence[float]) -> None:
     """CraftError if nothing would be merged."""
     if not any(strengths):
         raise CraftError(
@@ -131,7 +131,7 @@ def require_typed(strengths: Sequence[float]) -> None:
             "A merge is learned of two or more, content and style",
             "Name a --content-lora and a --style-lora",
         )
-    require_strength(strengths)
+    require_any_strength(strengths)
 
 
 MERGE_SLOTS = DataSlots(
@@ -201,7 +201,7 @@ def beside_weights(branch: Branch) -> int:
     return sum(not one.inputs for updates in branch.layers.values() for one in updates)
 
 
-def frozen_updates(part: Part, denoiser: Denoiser) -> dict[str, Factors]:
+def frozen_updates(part: MergePart, denoiser: Denoiser) -> dict[str, Factors]:
     """The part's layers in the model's order, each as one update on the model's device.
 
     The branch's strength goes into the scale; slices of a fused layer become one update of all its

@@ -36,7 +36,7 @@ _SMALLEST = 16  # four halvings leave the last map one cell
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 
 
-class Perceptual(nn.Module):
+class PerceptualLoss(nn.Module):
     """(pictures, targets) -> the term, a float32 scalar; the gradient reaches the pictures only.
 
     Both (B, 3, H, W) in [0, 1], at least 16 x 16. Frozen; `.to(device)` moves it.
@@ -76,7 +76,7 @@ class Perceptual(nn.Module):
                 yield x
 
 
-def read_vgg(path: str | Path) -> Perceptual:
+def read_vgg(path: str | Path) -> PerceptualLoss:
     """VGG-19's convolutions from a safetensors file in torchvision's names, in float32.
 
     `features.N.weight` and `features.N.bias`, all behind the same prefix if any (timm's and
@@ -86,7 +86,7 @@ def read_vgg(path: str | Path) -> Perceptual:
     path = Path(path)
     with opened(path, KIND) as file, torch.inference_mode(False):
         prefix = _prefix(path, list(file.keys()))
-        return Perceptual(dict(_convolutions(path, file, prefix)))
+        return PerceptualLoss(dict(_convolutions(path, file, prefix)))
 
 
 def _prefix(path: Path, keys: list[str]) -> str:

@@ -116,11 +116,11 @@ class FileSlot:
     tooltip: str
 
 
-Slot = PictureSlot | RoleSlot | LayerSlot | LoraSlot | TextSlot | UnmatchedSlot | FileSlot
+DataSlot = PictureSlot | RoleSlot | LayerSlot | LoraSlot | TextSlot | UnmatchedSlot | FileSlot
 
 
 @dataclass(frozen=True)
-class Place:
+class RoleLayers:
     """The role a LoRA plays and the layers it may act on, named for the file's metadata."""
 
     role: Role
@@ -129,7 +129,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Given:
+class SlotContents:
     """The filled slots, read. pictures: by key, without the slots that were left empty. layers:
     of each role. layer_set: as it was asked for, in one line."""
 
@@ -139,10 +139,10 @@ class Given:
     layer_set: str = ""
     base_model: str = ""
 
-    def place(self, roles: Sequence[Role]) -> Place:
+    def place(self, roles: Sequence[Role]) -> RoleLayers:
         """The chosen role on the layers of these roles."""
         layers = frozenset().union(*(self.layers[role] for role in roles))
-        return Place(self.role, layers, self.layer_set)
+        return RoleLayers(self.role, layers, self.layer_set)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class DataSlots:
     command: str
     usage: str
     example: tuple[str, ...]
-    slots: tuple[Slot, ...]
+    slots: tuple[DataSlot, ...]
     save_name: str
     folder: str = "loras"
     state: str = ""
@@ -171,10 +171,10 @@ class DataSlots:
     crossed: tuple[str, ...] = ()
     limited: bool = True
     summary: str = ""
-    arrange: Callable[[Given], tuple[Any, ...]] | None = None
+    arrange: Callable[[SlotContents], tuple[Any, ...]] | None = None
     reader: str = ""
 
-    def of(self, kind: type[Slot]) -> tuple[Any, ...]:
+    def of(self, kind: type[DataSlot]) -> tuple[Any, ...]:
         """The slots of one kind."""
         return tuple(slot for slot in self.slots if isinstance(slot, kind))
 

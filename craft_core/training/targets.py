@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
-Layers = Mapping[str, tuple[int, ...]]  # module path -> weight shape, in forward depth order
+from ..types import LayerShapes
 
 # A UNet's transformer blocks with the projections around them; the numbered blocks of a DiT. Not
 # the embeddings of time, size and text, nor their projections inside the blocks of a UNet.
@@ -14,7 +13,7 @@ _ATTENTION = re.compile(
 )
 
 
-def attention_linears(layers: Layers) -> dict[str, tuple[int, ...]]:
+def attention_linears(layers: LayerShapes) -> dict[str, tuple[int, ...]]:
     """The linears (and 1x1 projections) of the attention blocks."""
     return {
         path: shape
@@ -23,7 +22,7 @@ def attention_linears(layers: Layers) -> dict[str, tuple[int, ...]]:
     }
 
 
-def convolutions(layers: Layers) -> dict[str, tuple[int, ...]]:
+def convolutions(layers: LayerShapes) -> dict[str, tuple[int, ...]]:
     """Convolutions of 3 x 3 and more, without the model's first and last: those are its eyes and
     hands, and a rank-limited last one would keep nothing."""
     found = {path: shape for path, shape in layers.items() if any(size > 1 for size in shape[2:])}
@@ -31,7 +30,7 @@ def convolutions(layers: Layers) -> dict[str, tuple[int, ...]]:
     return {path: shape for path, shape in found.items() if path not in ends}
 
 
-def trainable(layers: Layers) -> dict[str, tuple[int, ...]]:
+def trainable(layers: LayerShapes) -> dict[str, tuple[int, ...]]:
     """Attention linears and convolutions, in the model's order."""
     chosen = attention_linears(layers).keys() | convolutions(layers).keys()
     return {path: shape for path, shape in layers.items() if path in chosen}

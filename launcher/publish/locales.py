@@ -1,11 +1,12 @@
-"""The locale files of the host's page: English as the schemas say it, others by a table of phrases.
+"""The locale files of the host's page: English from the schemas, others by a table of phrases.
 
 The page finds a node's texts under its id, its inputs by name and its outputs by number; an input
 of a menu, such as method.gamma, is method_gamma there. It compiles names and descriptions as
 messages, in which some characters are syntax, and shows tooltips as they are.
 
-What the pack's own scripts write in the page stands in them as say("..."), and in main.json under
-that English. The page itself looks up the label of a command: by its id, and in menus by itself.
+Texts that the pack's own scripts show are written in them as say("..."), and main.json has the
+translation of each under its English. The page itself looks up the label of a command: under the
+command's id, and in menus under the English label.
 """
 
 import json
@@ -17,6 +18,7 @@ from typing import Any
 from ..errors import LaunchError
 from ..paths import ROOT
 from ..terminal import say
+from .core_script import SCRIPT, core_script
 
 LOCALES = ROOT / "locales"
 SCRIPTS = ROOT / "web" / "js"
@@ -34,9 +36,11 @@ _COMMAND = re.compile(
 )
 
 
-class Phrases:
-    """A language's words for names, line by line for nodes' texts, and for what scripts say;
-    English for what it lacks."""
+class Translations:
+    """A language's phrases: for names, for each line of nodes' texts, and for what scripts say.
+
+    What it lacks is English.
+    """
 
     def __init__(
         self, names: dict[str, str], texts: dict[str, str], said: dict[str, str] | None = None
@@ -66,20 +70,20 @@ class Phrases:
         return [p for t, known in self._known.items() for p in known if p not in self._asked[t]]
 
 
-def read_phrases(language: Path) -> Phrases:
-    """The table of a language's folder; an empty one where it has none, as English."""
+def read_phrases(language: Path) -> Translations:
+    """The table in a language's folder; an empty one where there is none, as for English."""
     file = language / PHRASES
     tables = _read(file) if file.is_file() else {"names": {}, "texts": {}}
-    return Phrases(**tables)
+    return Translations(**tables)
 
 
-def definitions(nodes: dict[str, dict[str, Any]], phrases: Phrases) -> dict[str, Any]:
+def definitions(nodes: dict[str, dict[str, Any]], phrases: Translations) -> dict[str, Any]:
     """nodeDefs.json in one language, of nodes as /object_info describes them."""
     return {node: _node(info, phrases) for node, info in nodes.items()}
 
 
-def main_texts(language: Path, phrases: Phrases) -> dict[str, Any]:
-    """main.json in one language: as it is, with what the scripts say anew."""
+def main_texts(language: Path, phrases: Translations) -> dict[str, Any]:
+    """main.json in one language: what is there, with the scripts' texts written again."""
     file = language / MAIN
     kept = _read(file) if file.is_file() else {}
     labels = command_labels(SCRIPTS).values()
@@ -90,7 +94,7 @@ def main_texts(language: Path, phrases: Phrases) -> dict[str, Any]:
     }
 
 
-def commands(phrases: Phrases) -> dict[str, Any]:
+def command_texts(phrases: Translations) -> dict[str, Any]:
     """commands.json in one language."""
     labels = command_labels(SCRIPTS)
     return {_key(name): {"label": message(phrases.said(text))} for name, text in labels.items()}
@@ -98,7 +102,7 @@ def commands(phrases: Phrases) -> dict[str, Any]:
 
 def command_labels(folder: Path) -> dict[str, str]:
     """The English label of every command of the scripts of a folder, by the command's id."""
-    found = [_COMMAND.search(script.read_text("utf-8")) for script in sorted(folder.glob("*.js"))]
+    found = [_COMMAND.search(script.read_text("utf-8")) for script in sorted(folder.rglob("*.js"))]
     return {json.loads(one[1]): json.loads(one[2]) for one in found if one}
 
 
@@ -122,7 +126,7 @@ def message(text: str) -> str:
     return re.sub(r"[@{}|%]", lambda sign: "{'" + sign[0] + "'}", text)
 
 
-def _node(info: dict[str, Any], phrases: Phrases) -> dict[str, Any]:
+def _node(info: dict[str, Any], phrases: Translations) -> dict[str, Any]:
     return {
         "display_name": message(phrases.text(info["display_name"])),
         "description": message(phrases.text(info["description"])),
@@ -131,7 +135,7 @@ def _node(info: dict[str, Any], phrases: Phrases) -> dict[str, Any]:
     }
 
 
-def _inputs(info: dict[str, Any], phrases: Phrases) -> Iterator[tuple[str, dict[str, str]]]:
+def _inputs(info: dict[str, Any], phrases: Translations) -> Iterator[tuple[str, dict[str, str]]]:
     found: dict[str, dict[str, list[str]]] = {}  # name, tooltip, the entries of a menu it is for
     for name, entry, tooltip in _slots(info["input"]):
         found.setdefault(name, {}).setdefault(tooltip, []).append(entry)
@@ -155,7 +159,7 @@ def _slots(
                 yield from _slots(option["inputs"], f"{menu}{name}.", option["key"])
 
 
-def _outputs(info: dict[str, Any], phrases: Phrases) -> Iterator[tuple[str, dict[str, str]]]:
+def _outputs(info: dict[str, Any], phrases: Translations) -> Iterator[tuple[str, dict[str, str]]]:
     columns = (info["output"], info["output_name"], info["output_tooltips"])
     for number, (kind, name, tooltip) in enumerate(zip(*columns, strict=True)):
         # An output named like its type gets the page's own word for the type.
@@ -164,14 +168,17 @@ def _outputs(info: dict[str, Any], phrases: Phrases) -> Iterator[tuple[str, dict
 
 
 def write_locales(shown: dict[str, dict[str, Any]]) -> None:
-    """Write every language's files from all nodes that a real server shows, and the scripts."""
+    """Write every language's files from all nodes that a real server shows, and the scripts; first
+    the script that says what the core says."""
+    SCRIPT.write_text(core_script(), "utf-8")
+    say(f"wrote {SCRIPT}")
     nodes = {name: info for name, info in shown.items() if info["python_module"] == MODULE}
     for language in sorted(folder for folder in LOCALES.iterdir() if folder.is_dir()):
         phrases = read_phrases(language)
         files = {
             DEFINITIONS: definitions(nodes, phrases),
             MAIN: main_texts(language, phrases),
-            COMMANDS: commands(phrases),
+            COMMANDS: command_texts(phrases),
         }
         if (language / PHRASES).is_file():
             _require_fitting(phrases, language)
@@ -181,7 +188,7 @@ def write_locales(shown: dict[str, dict[str, Any]]) -> None:
             say(f"wrote {language / name}")
 
 
-def _require_fitting(phrases: Phrases, language: Path) -> None:
+def _require_fitting(phrases: Translations, language: Path) -> None:
     wrong = [f"lacks {phrase!r}" for phrase in phrases.lacking()]
     wrong += [f"no longer needs {phrase!r}" for phrase in phrases.unused()]
     if wrong:

@@ -1,6 +1,7 @@
-"""The pictures of the help pages and of the README, taken anew from the host's own page.
+"""Take the pictures of the help pages and of the README again, from the host's own page.
 
-Always the pinned host on the CPU, in a folder of its own: the pictures hold nothing of a user's.
+Always with the pinned host on the CPU, in a folder of its own, so that no picture shows anything
+of a user's.
 The part that drives the browser is docs/pictures/take.py, which runs in the host's environment.
 """
 

@@ -44,7 +44,8 @@ SERVED = (
     *(f"small_world/models/craft_{kind}" for kind in ("bases", "encoders")),
 )
 WEIGHTS = "small_world/models/"
-OURS = {"craft_core", "comfy_adapter", "launcher", "small_world"}  # a bare `nodes` is the host's
+# The rooms without `nodes`: imported by that name alone, it is the host's.
+OURS = {"client", "cli", "craft_core", "comfy_adapter", "launcher", "small_world"}
 OF_RUN_PY = ("launcher/", "run.py")  # what ComfyUI never loads
 ACCELERATORS = {
     "GPU :: NVIDIA CUDA",
@@ -91,11 +92,11 @@ class Pack:
         return (self.root / name).read_text("utf-8")
 
 
-Rule = Callable[[Pack], list[str]]
+PackRule = Callable[[Pack], list[str]]
 
 
 def read_pack(root: Path) -> Pack:
-    """The clone at `root`: what git knows of it, or would, without what .comfyignore names."""
+    """The clone at `root`: its tracked and new files, without what .comfyignore names."""
     # Python 3.10 has no reader of its own; pip brings one.
     reader = "tomllib" if sys.version_info >= (3, 11) else "pip._vendor.tomli"
     facts = importlib.import_module(reader).loads((root / "pyproject.toml").read_text("utf-8"))
@@ -112,7 +113,7 @@ def _hit(name: str, ignored: tuple[str, ...]) -> bool:
 
 
 def git(root: Path, *arguments: str) -> str:
-    """What git answers in `root`; LaunchError with its own words when it does not."""
+    """What git prints in `root`; LaunchError with git's own message when it fails."""
     try:
         told = subprocess.run(
             ["git", *arguments], cwd=root, capture_output=True, encoding="utf-8", check=False
@@ -126,13 +127,13 @@ def git(root: Path, *arguments: str) -> str:
 
 
 def version_of(text: str) -> tuple[int, ...] | None:
-    """A version as numbers that compare, or None for what is none: X.Y.Z, nothing before, after."""
+    """X.Y.Z as numbers that can be compared; None for any other text."""
     found = VERSION.fullmatch(text)
     return tuple(int(part) for part in found.groups()) if found else None
 
 
 def headings(pack: Pack) -> list[tuple[str, str]]:
-    """The changelog's (version, what stands behind it), as they follow one another."""
+    """(version, the rest of the line) of each heading of the changelog, from the top."""
     return re.findall(r"^## \[(.+?)\](.*)$", pack.text("CHANGELOG.md"), re.M)
 
 
@@ -244,7 +245,7 @@ def dependencies(pack: Pack) -> list[str]:
     return [f"{text}: take it out." for text in wrong]
 
 
-def pictures(pack: Pack) -> list[str]:
+def listing_pictures(pack: Pack) -> list[str]:
     """The icon is a square of at most 400 pixels, the banner 21 by 9."""
     return [*_picture(pack, ICON, 400, 400), *_picture(pack, BANNER, 1260, 540)]
 
@@ -365,7 +366,7 @@ def starts_nothing(pack: Pack) -> list[str]:
 
 
 def _absolute_imports(tree: ast.Module) -> set[str]:
-    """The first parts of all that is imported by full name."""
+    """The top-level names of all absolute imports."""
     names = [
         alias.name
         for node in ast.walk(tree)
@@ -380,7 +381,7 @@ def _absolute_imports(tree: ast.Module) -> set[str]:
     return {one.split(".")[0] for one in names}
 
 
-RULES: tuple[Rule, ...] = (
+RULES: tuple[PackRule, ...] = (
     name,
     version,
     changelog,
@@ -388,7 +389,7 @@ RULES: tuple[Rule, ...] = (
     addresses,
     compatibility,
     dependencies,
-    pictures,
+    listing_pictures,
     ignore_file,
     served,
     complete,

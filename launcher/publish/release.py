@@ -1,7 +1,7 @@
-"""`run.py check-release`: all that must hold before `comfy node publish`, in one go.
+"""`run.py check-release`: everything that must be true before `comfy node publish`.
 
-The rules of `registry.py` hold at every commit, and a test keeps them. Those here hold only when
-someone is about to publish: the fields that a publisher fills in, a dated heading in the changelog,
+A test checks the rules of `registry.py` at every commit. Those here are only for someone who is
+about to publish: the fields that a publisher fills in, a dated heading in the changelog,
 a clean tree, a tag that is still free.
 """
 
@@ -21,7 +21,7 @@ from .registry import (
     ICON,
     RULES,
     Pack,
-    Rule,
+    PackRule,
     git,
     headings,
     read_pack,
@@ -35,7 +35,7 @@ SHOWN = 5  # of the largest files, and of those that are not committed
 
 
 def check_release(root: Path = ROOT) -> int:
-    """Tell what holds and what does not, with what to do; 0 when all of it holds."""
+    """Print each rule, and what to do where it is broken; 0 when none is."""
     pack = read_pack(root)
     publisher = pack.comfy.get("PublisherId") or "nobody"
     say(f"{pack.project['name']} {pack.project['version']}, to be published by {publisher}")
@@ -55,7 +55,7 @@ def check_release(root: Path = ROOT) -> int:
     return 0
 
 
-def _tell(rule: Rule, pack: Pack) -> bool:
+def _tell(rule: PackRule, pack: Pack) -> bool:
     """Print one rule with its complaints; whether it had any."""
     complaints = rule(pack)
     title = (rule.__doc__ or "").splitlines()[0].rstrip(".")
@@ -144,7 +144,7 @@ def comfys_own_check(pack: Pack) -> list[str]:
     return wrong
 
 
-RELEASE_RULES: tuple[Rule, ...] = (
+RELEASE_RULES: tuple[PackRule, ...] = (
     published_fields,
     dated_heading,
     clean_tree,

@@ -1,4 +1,4 @@
-"""A shared folder that several processes may fill: a lock, stamps of what is finished, disk."""
+"""A folder that several processes may fill: a lock, a record of what is finished, free disk."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def locked(path: Path, pause: float = 0.5) -> Iterator[None]:
 
 
 def read_stamps(path: Path) -> dict[str, str]:
-    """What is finished, by name, with the digest of the recipe it was made from."""
+    """The stamps: name of each finished part -> digest of the versions it was made from."""
     try:
         stamps = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
@@ -68,12 +68,12 @@ def folder_size(folder: Path) -> int:
             try:
                 total += os.lstat(os.path.join(parent, name)).st_size
             except FileNotFoundError:
-                continue  # a temporary file that has gone since
+                continue  # a temporary file that was deleted meanwhile
     return total
 
 
 def require_disk(folder: Path, needed: int) -> None:
-    """Fail while nothing is lost yet when the disk cannot hold what will be installed."""
+    """LaunchError, before anything is installed, where the disk is too small for it."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise LaunchError(

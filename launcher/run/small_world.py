@@ -1,4 +1,4 @@
-"""The small world in a user's own ComfyUI: its node pack linked, its pictures among the inputs."""
+"""Put the small world into a user's own ComfyUI: link its node pack, copy its pictures to input."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ def add_small_world(folder: Path) -> None:
 
 
 def remove_small_world(folder: Path) -> None:
-    """Take away what `add_small_world` put there, and nothing that was changed since."""
+    """Remove what `add_small_world` put there, except what was changed since."""
     for source, place in _pictures(folder):
         if place.is_file() and place.read_bytes() == source.read_bytes():
             place.unlink()
@@ -49,7 +49,7 @@ def remove_small_world(folder: Path) -> None:
 
 
 def own_folder(clone: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Path:
-    """The folder with the custom_nodes of the user's ComfyUI: COMFYUI_PATH's, else around us."""
+    """The folder of the user's ComfyUI: COMFYUI_PATH, else the one that this clone is inside of."""
     named = find_own_comfyui(clone, environ)
     if named is not None:
         return named

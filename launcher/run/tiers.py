@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import LaunchError
 from ..paths import ROOT
-from ..terminal import Activity, say
+from ..terminal import Spinner, say
 from .cache import GIGABYTE
 from .hosts import Host, pinned_host
 from .pip import clean_environment
@@ -162,7 +162,7 @@ def find_chromium() -> str:
     """The path of a Chromium or Chrome; installed from Debian's packages where we may."""
     found = _installed_chromium()
     if found is None and _may_install():
-        with Activity("installing Chromium (apt)"):
+        with Spinner("installing Chromium (apt)"):
             _apt("update", "-q")
             _apt("install", "-y", "-q", "--no-install-recommends", "chromium")
         found = _installed_chromium()

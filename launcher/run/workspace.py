@@ -1,4 +1,4 @@
-"""A base directory of our own for the host: packs linked into it, the host's tree never touched."""
+"""A base directory for the host, with our packs linked into it; nothing goes to the host's own."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def leads_to(place: Path, pack: Path) -> bool:
 
 
 def _point_at_user_models(host: Host, base: Path) -> None:
-    """Let a user's own ComfyUI find its models too, as further places to read from.
+    """Let a user's own ComfyUI find its models too, as further folders to read from.
 
     Files are still saved in our base directory. (JSON is valid YAML.)
     """

@@ -8,7 +8,7 @@ from .pip import clean_environment
 
 
 def train_world(background: bool, arguments: list[str]) -> int:
-    """Go on with the training kept in the user's cache, or begin one; returns its status.
+    """Continue the training that is kept in the user's cache, or begin one; returns its status.
 
     `arguments` are passed to `python -m small_world.train base`.
     """

@@ -8,10 +8,10 @@ from pathlib import Path
 MODELS = Path(__file__).resolve().parents[1] / "models"
 REFERENCES = MODELS.parent / "references"
 CHECKPOINT = Path("checkpoints") / "craft_small_world.safetensors"
-# The weights of the longest training so far: not good enough to ship, good to go on from.
+# The weights of the longest training so far: not good enough to ship, but to start from.
 START = Path(__file__).with_name("start") / CHECKPOINT.name
-WHAT = ("base", "text", "compare", "judge", "judged", "references", "pairs", "measure", "fidelity",
-        "preview")  # fmt: skip
+WHAT = ("base", "text", "compare", "speed", "judge", "judged", "references", "pairs", "measure",
+        "fidelity", "preview")  # fmt: skip
 
 
 def training_cache() -> Path:
@@ -59,7 +59,9 @@ def parse() -> argparse.Namespace:
     training.add_argument("--first", type=int, help="renders to wait for")
     training.add_argument("--workers", type=int, help="processes that draw")
     training.add_argument("--save-seconds", type=float, default=600.0)
-    training.add_argument("--eager", action="store_true", help="do not compile the UNet")
+    training.add_argument("--compile", action="store_true", help="compile the UNet (takes minutes)")
+    training.add_argument("--eager", action="store_true",
+                          help="on a card: start the kernels of a step one by one")  # fmt: skip
     training.add_argument(
         "--start",
         type=Path,
@@ -74,7 +76,7 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.comfyui is None:
         parser.error("no ComfyUI given: use --comfyui PATH or set COMFYUI_PATH")
-    trained = options.what in ("base", "text", "compare", "judge")
+    trained = options.what in ("base", "text", "compare", "speed", "judge")
     options.out = options.out or (training_cache() if trained else MODELS)
     return options
 
@@ -89,9 +91,9 @@ def main() -> None:
     if options.background and hasattr(os, "nice"):
         os.nice(19)
     device = devices.choose(options.device)
-    # Where the CPU trains, drawing takes little of it; a card leaves the cores to the drawing.
+    # Training on the CPU leaves one process for drawing; training on a GPU leaves the cores.
     workers = options.workers or (1 if device.type == "cpu" else max(1, cores - 2))
-    if options.what in ("base", "compare"):
+    if options.what in ("base", "compare", "speed"):
         _base(options, workers)
     elif options.what == "text":
         from .text import write_text
@@ -139,7 +141,7 @@ def _base(options: argparse.Namespace, workers: int) -> None:
         device=options.device, steps=options.steps, minutes=options.minutes, batch=options.batch,
         rate=options.rate, noise=options.noise, half_share=options.half,
         pictures=options.pictures, first=options.first, save_seconds=options.save_seconds,
-        compile=not options.eager, seed=options.seed,
+        compile=options.compile, record=not options.eager, seed=options.seed,
     )  # fmt: skip
     newest = START if START.is_file() else MODELS / CHECKPOINT
     start = None if options.fresh else options.start or newest
@@ -147,6 +149,10 @@ def _base(options: argparse.Namespace, workers: int) -> None:
     if options.what == "base":
         print(training.run())
         return
+    if options.what == "speed":
+        from .measuring.speed import BATCHES, speed
+
+        return speed(training, (options.batch,) if options.batch else BATCHES)
     from ..judge import JUDGE, load_judge
     from .measuring.compare import compare, read_validation
 

@@ -24,7 +24,7 @@ from .host import build_model
 from .text import CaptionEncoder, build_text_model, pretrain
 
 WARMUP, DROP, DECAY, CLIP, LEAST_RATE = 300, 0.1, 0.9995, 1.0, 0.002
-REMEMBERED = 20  # a short training's average reaches back one part in so many of its steps
+REMEMBERED = 20  # the average covers at most one in so many of the training's steps
 HALF_SHARE = 0.75  # of the pictures of a training from random weights
 HALF_BATCHES = 4  # pictures of half size for one of full size: a step costs the same
 RESERVE = 8.0  # seconds kept for the last save when there is a deadline
@@ -45,7 +45,7 @@ LOOK_COLUMNS = 8
 
 @dataclass(frozen=True)
 class Settings:
-    """What one training is told; `None` is decided by the device."""
+    """The settings of one training; the device decides what is `None`."""
 
     device: str | None = None
     steps: int | None = None
@@ -58,18 +58,19 @@ class Settings:
     first: int | None = None  # renders to wait for before the first step
     workers: int | None = None
     save_seconds: float = 600.0
-    compile: bool = True
+    compile: bool = False
+    record: bool = True  # on a card: start each step as a whole, see device.RecordedStep
     seed: int = 0
 
 
 DEFAULTS = {
-    "cuda": {"steps": 15_000, "batch": 512, "rate": 1.5e-3, "pictures": 1_000_000, "first": 40_000},
+    "cuda": {"steps": 25_000, "batch": 128, "rate": 8e-4, "pictures": 1_000_000, "first": 20_000},
     "cpu": {"steps": 100_000, "batch": 16, "rate": 8e-4, "pictures": 300_000, "first": 8_000},
 }
 
 
 class BaseTraining:
-    """Model, optimiser, average and place of one training; saved and resumed as a whole.
+    """Model, optimiser, average and step of one training; saved and resumed as a whole.
 
     `start` is a checkpoint whose weights and text encoder the training begins with; without one it
     begins with random weights and the text encoder of `text`, or a newly pretrained one.
@@ -109,7 +110,7 @@ class BaseTraining:
         self.reset()
         if self.state_path.is_file():
             self._resume()
-        ahead = 3 if self.device.type == "cpu" else 60  # compiling takes a while
+        ahead = 3 if self.device.type == "cpu" else 60  # compiling takes time
         self.farm = Farm(captioned_chunk, settings.seed, workers, first=self.step, ahead=ahead)
 
     def reset(self) -> None:
@@ -117,10 +118,13 @@ class BaseTraining:
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        recorded = self.device.type == "cuda" and self.settings.record
+        rate = torch.tensor(self.rate, device=self.device) if recorded else self.rate
         self.optimiser = torch.optim.AdamW(
-            self.parameters, self.rate, betas=(0.9, 0.98), weight_decay=0.01,
-            fused=self.device.type == "cuda",
+            self.parameters, rate, betas=(0.9, 0.98), weight_decay=0.01,
+            fused=self.device.type == "cuda", capturable=recorded,
         )  # fmt: skip
+        self.learn = devices.RecordedStep(self._learn) if recorded else self._learn
         self.average = [p.detach().clone() for p in self.parameters]
         self.good = [p.detach().clone() for p in self.parameters]
         self.generator = torch.Generator(self.device).manual_seed(self.settings.seed)
@@ -210,30 +214,43 @@ class BaseTraining:
         print(f"base: {self.total} steps fit, {self.half_steps} of them at half size", flush=True)
 
     def _finish_by(self, deadline: float, seconds: float) -> None:
-        """Move the last step to where the deadline will be; half-size steps are behind."""
+        """Make the step at the deadline the last one; called when the half-size steps are done."""
         self.total = max(self.step + 1, self.step + int((deadline - time.monotonic()) / seconds))
 
     def train_step(self) -> None:
         if self.step % 4 == 0:
             self.pool.add(self.farm.ready())
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.learning_rate()
+        self._set_rate(self.learning_rate())
         half = self.at_half_size()
         size = self.batch * HALF_BATCHES if half else self.batch
         images, ids = self.pool.batch(size, self.generator)
         images = torch.nn.functional.avg_pool2d(images, 2) if half else images
         context, vector = self.encode.encode(self._captions(ids))
-        loss = v_loss(self.train_predict, self.levels, images, context, vector, self.generator)
+        steps = self.levels.draw(size, self.generator)
+        noise = torch.randn(images.shape, generator=self.generator, device=self.device)
+        loss = self.learn(images, context, vector, steps, noise)
+        decay = min(DECAY, 1 - REMEMBERED / self.total, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+            self.running.lerp_(loss, 0.02)
+        self.step += 1
+        self.shown += size
+
+    def _learn(self, images, context, vector, steps, noise) -> torch.Tensor:
+        """One step of the optimiser; the loss."""
+        loss = v_loss(self.train_predict, self.levels, images, context, vector, steps, noise)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, CLIP)
         self.optimiser.step()
-        decay = min(DECAY, 1 - REMEMBERED / self.total, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
-            self.running.lerp_(loss.detach(), 0.02)
-        self.step += 1
-        self.shown += size
+        return loss.detach()
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self.optimiser.param_groups:
+            if isinstance(group["lr"], torch.Tensor):  # a recorded step reads it from its place
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
     def _captions(self, ids: torch.Tensor) -> torch.Tensor:
         """One caption of each render, a share DROP of them empty: (B, CAPTIONS, L) -> (B, L)."""
@@ -244,7 +261,7 @@ class BaseTraining:
         return torch.where(dropped, self.nothing, chosen)
 
     def check(self) -> None:
-        """Look at the loss; after a step into nothing go back to the last good weights, slower."""
+        """Check the loss; where it is not finite, take the last good weights and half the rate."""
         self.loss = self.running.item()
         finite = math.isfinite(self.loss)
         with torch.no_grad():
@@ -254,7 +271,9 @@ class BaseTraining:
             print(f"base: the loss at step {self.step} is not finite; half the rate", flush=True)
             for target in ([p.detach() for p in self.parameters], self.average):
                 torch._foreach_copy_(target, self.good)
-        self.optimiser.state.clear()
+        for state in self.optimiser.state.values():
+            for value in state.values():
+                value.zero_()
         self.running.fill_(0.1)
         self.brake *= 0.5
 
@@ -321,7 +340,10 @@ class BaseTraining:
         self.unet.load_state_dict(state["unet"])
         self.text_model.load_state_dict(state["text"])
         self.average = [state["average"][name] for name, _ in self.unet.named_parameters()]
+        groups = [{k: g[k] for k in ("lr", "capturable")} for g in self.optimiser.param_groups]
         self.optimiser.load_state_dict(state["optimiser"])
+        for group, own in zip(self.optimiser.param_groups, groups, strict=True):
+            group.update(own)  # this device's, whichever wrote the file
         step, shown, self.seconds, self.loss, self.brake, total, half = state["place"].tolist()
         self.step, self.shown, self.total, self.half_steps = (
             int(value) for value in (step, shown, total, half)

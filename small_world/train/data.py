@@ -1,6 +1,6 @@
-"""The training pictures: renders drawn by processes of their own, kept and renewed in a pool.
+"""The training pictures: renders drawn by separate processes, kept in a pool and renewed.
 
-A chunk of renders is decided by the training's seed and the chunk's number alone.
+The renders of a chunk depend on the training's seed and the chunk's number alone.
 """
 
 import os
@@ -22,7 +22,7 @@ from ..world.render import SIZE, render
 from ..world.styles import STYLES
 from .mixture import trained_pair
 
-if TYPE_CHECKING:  # the drawing processes do without torch
+if TYPE_CHECKING:  # the drawing processes do not import torch
     import torch
 
 CHUNK = 128
@@ -44,7 +44,7 @@ def captioned_chunk(seed: int, index: int) -> Chunk:
 
 
 def labelled_chunk(seed: int, index: int) -> Chunk:
-    """Any object in any style, and the places of both in OBJECT_NAMES and STYLE_NAMES."""
+    """Any object in any style, and the indices of both in OBJECT_NAMES and STYLE_NAMES."""
     rng = np.random.default_rng((seed, index))
     pairs = any_pairs(CHUNK, rng)
     labels = [(OBJECT_NAMES.index(c), STYLE_NAMES.index(s)) for c, s in pairs]
@@ -84,7 +84,7 @@ class Farm:
         self.order()
 
     def order(self) -> None:
-        """Have as many chunks under way as the processes need to stay busy."""
+        """Order as many chunks as the processes need to stay busy."""
         while len(self.pending) < self.ahead:
             self.pending.append(self.workers.submit(self.draw, self.seed, self.next))
             self.next += 1
@@ -102,7 +102,7 @@ class Farm:
 
 
 def _as_a_helper() -> None:
-    """Lowest priority, and an end when the training ends, however it ends."""
+    """Set the lowest priority, and end when the training ends, also if it is killed."""
     if hasattr(os, "nice"):
         os.nice(19)
 

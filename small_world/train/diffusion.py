@@ -13,9 +13,10 @@ SNR_LIMIT = 5.0
 class NoiseLevels:
     """How often each of the host's noise levels is trained on, and how much it counts.
 
-    `uniform`: every step of the host's schedule alike.  `lognormal`: ln sigma is normal around
-    CENTRE (Karras et al. 2022, arXiv:2206.00364), with a uniform rest.  `min-snr`: uniform, with
-    the loss of v weighted by min(SNR, 5) / (SNR + 1) (Hang et al. 2023, arXiv:2303.09556).
+    `uniform`: every step of the host's schedule equally often.  `lognormal`: ln sigma is normal
+    around CENTRE (Karras et al. 2022, arXiv:2206.00364), with a uniform rest.  `min-snr`:
+    uniform, with the loss of v weighted by min(SNR, 5) / (SNR + 1) (Hang et al. 2023,
+    arXiv:2303.09556).
     """
 
     def __init__(self, kind: str, sigmas: torch.Tensor, device: torch.device):
@@ -43,16 +44,17 @@ class NoiseLevels:
         return torch.searchsorted(self.cumulated, spread).clamp(max=len(self.sigmas) - 1)
 
 
-def v_loss(predict, levels: NoiseLevels, images, context, vector, generator) -> torch.Tensor:
-    """Mean squared error of v at random noise levels; images (B, 3, H, W) in [-1, 1].
+def v_loss(
+    predict: "Predictor", levels: NoiseLevels, images: torch.Tensor, context: torch.Tensor,
+    vector: torch.Tensor, steps: torch.Tensor, noise: torch.Tensor,
+) -> torch.Tensor:  # fmt: skip
+    """Mean squared error of v at the noise levels `steps` (B,); images (B, 3, H, W) in [-1, 1].
 
     With x = image + sigma * noise, alpha = 1 / sqrt(1 + sigma^2):
     input alpha * x, target v = alpha * (noise - sigma * image), as the host's V_PREDICTION.
     """
-    steps = levels.draw(len(images), generator)
     sigma = levels.sigmas[steps].view(-1, 1, 1, 1)
     alpha = (1 + sigma**2).rsqrt()
-    noise = torch.randn(images.shape, generator=generator, device=images.device)
     output = predict(alpha * (images + sigma * noise), steps, context, vector)
     error = (output.float() - alpha * (noise - sigma * images)).square().mean((1, 2, 3))
     return (error * levels.weight[steps]).mean()

@@ -1,7 +1,7 @@
 """Train the judges: cosine classifiers over all objects and all styles, on spoilt renders.
 
 The class vector of a composed style is the sum of its three words' vectors, so that a combination
-never drawn has its place too.  Renders are bent, shifted, blurred and made noisy, because the
+that was never drawn has one too.  Renders are bent, shifted, blurred and made noisy, because the
 pictures to be judged come from a diffusion model and not from the renderer.  Two judges from
 different seeds are trained side by side on the same pool, each on batches of its own.
 """
@@ -114,7 +114,7 @@ def train(out: Path, device: torch.device, minutes: float, workers: int, batch: 
             if step % 4 == 0:
                 pool.add(farm.ready())
                 if device.type == "cuda":
-                    torch.cuda.synchronize()  # the clock decides: no steps may be left waiting
+                    torch.cuda.synchronize()  # the time is measured: no step may still be queued
             bar.update(round(now - begun) - bar.n)
     farm.close()
     print(f"judge: {step} steps of {batch}, {pool.written} renders", flush=True)

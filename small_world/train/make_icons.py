@@ -86,7 +86,7 @@ def merged(colours, counts):
         if share.min() < SMALLEST / 4 or (len(groups) <= len(ROLES) and share.min() < SMALLEST):
             first = int(share.argmin())
             second = int(gaps[first].argmin())
-        else:  # near in colour and small together
+        else:  # of similar colour and small together
             cost = gaps * np.sqrt(np.minimum(share[:, None], share[None]))
             first, second = np.unravel_index(cost.argmin(), cost.shape)
         first, second = sorted((int(first), int(second)))

@@ -28,7 +28,7 @@ UNSEEN = {
 
 
 def pair(kind: str, rng: np.random.Generator) -> tuple[str, str]:
-    """A random object and style of a kind."""
+    """A random object and style of one kind of pair."""
     objects, styles = (KINDS | UNSEEN)[kind]
     return objects[rng.integers(len(objects))], styles[rng.integers(len(styles))]
 

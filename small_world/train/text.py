@@ -22,7 +22,7 @@ from ..world.styles import STYLES
 STEPS, TEACHER_WEIGHT = 1500, 20.0
 NONE = "none"
 PARTS_OF_A_CAPTION = ("object", "named style", "palette", "ground", "technique")
-# What the pooled state has to tell: the object or its family, and every part of the style.
+# What the pooled state has to tell apart: the object or its family, every part of the style.
 LABELS = (
     [*OBJECTS, *FAMILIES],
     [*STYLES, captions.STYLE_TOKEN, NONE],
@@ -116,7 +116,7 @@ def pretrain(
 
 
 def write_text(folder: Path, seed: int, steps: int | None = None) -> Path:
-    """Pretrain an encoder, say how well its outputs tell the words apart, and keep it."""
+    """Pretrain an encoder, print how well its outputs tell the words apart, and save it."""
     model = pretrain(seed, steps=steps or STEPS)
     for name, share in separability(model).items():
         print(f"text: {name}: {100 * share:.1f} % right")
@@ -127,10 +127,10 @@ def write_text(folder: Path, seed: int, steps: int | None = None) -> Path:
 
 @torch.no_grad()
 def separability(model: nn.Module, seed: int = 0, count: int = 4000) -> dict[str, float]:
-    """How well a linear reading of the outputs tells every word, on captions it was not fitted to.
+    """How well linear classifiers on the outputs tell every word, on captions they have not seen.
 
-    Two readings: of the pooled state, and of the mean over the words' own states; the classes are
-    the lists of LABELS.
+    Two classifiers: of the pooled state, and of the mean over the words' own states; the classes
+    are the lists of LABELS.
     """
     rng, words = np.random.default_rng(seed), build_words()
     texts, labels = _labelled(rng, 2 * count)

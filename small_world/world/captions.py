@@ -1,4 +1,4 @@
-"""Captions: what a picture is called in training, and how a user should call it."""
+"""Captions: random ones for training, and the plain one to prompt with."""
 
 import numpy as np
 

@@ -649,7 +649,7 @@ DRAWN: dict[str, Drawing] = {
 OBJECTS: dict[str, Drawing | Icon] = {**DRAWN, **ICONS}
 FAMILIES = tuple(dict.fromkeys(drawn.family for drawn in OBJECTS.values()))
 
-# What the shipped base model has seen, most of all the first; the rest is left for LoRAs to bring.
+# What the shipped base model has seen, most of all the first; the rest is left to LoRAs.
 CORE_OBJECTS = tuple(
     "cat fish rabbit bear butterfly car boat rocket balloon tree flower cactus mushroom apple cup "
     "cake house castle umbrella heart star sun crown ghost".split()

@@ -97,7 +97,7 @@ def _part_layers(drawn: Drawing, style: Style, pose: Pose, rng) -> Iterator[Laye
 
 
 def _icon_layers(drawn: Icon, style: Style, pose: Pose, rng) -> Iterator[Layer]:
-    """The same of an icon: one layer a role, and the lines between them all on the last."""
+    """The same for an icon: one layer for each role; the last one has all lines between them."""
     fine = _fine_roles(drawn, pose, _wobble(style.wobble, rng))
     shares = [_reduced(fine == k) for k in range(len(ROLES) + 1)]
     none, edge = np.zeros((SIZE, SIZE)), _lines(fine, style.outline)

@@ -161,7 +161,7 @@ STYLES: dict[str, Style] = {
 # Styles added since the first vocabulary; their words have later ids.
 LATER_STYLES = tuple(STYLES)[46:]
 
-# What the shipped base model has seen, most of all the first; the rest is left for LoRAs to bring.
+# What the shipped base model has seen, most of all the first; the rest is left to LoRAs.
 CORE_STYLES = tuple(
     "flat comic neon blueprint pastel ink sunset gold ocean poster forest night".split()
 )

@@ -30,7 +30,7 @@ from playwright.sync_api import (
 from launcher.run.tiers import find_chromium
 
 HERE = Path(__file__).resolve().parent
-sys.path += [str(HERE), str(HERE.parent / "host")]
+sys.path += [str(HERE), str(HERE.parent / "host" / "parts")]
 
 from live_server import live_server, pytest_runtest_makereport  # noqa: E402, F401
 from scenes import ALONE, FIT, MEASURED, TWO_FRAMES  # noqa: E402

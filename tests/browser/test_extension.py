@@ -361,7 +361,7 @@ def test_what_a_run_reports_on_the_node_is_shown_as_it_is_written(drawn, nodes):
     drawn.set(ROUTER, "prompt", "<c>a sks animal</c>")
     drawn.set(SAMPLER, "steps", 1)
     assert drawn.comfy.run() == ["execution_success", ""]
-    said = "The prompt has no <s>, so the style branch is off."
+    said = "The prompt has no <s>, so the style LoRA is off."
     drawn.page.wait_for_function(f"(said) => ({REPORTED})().includes(said)", arg=said)
 
     drawn.set(ROUTER, "prompt", PROMPT)

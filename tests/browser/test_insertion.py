@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from craft_lora_pack.craft_core.starting import FLOOR, FULL_STRENGTH, GUIDED_STRENGTHS
 from PIL import Image
 from scenes import MEASURED, RESTORED, TWO_FRAMES, once
 
@@ -18,6 +19,8 @@ INSERT, TWO_LORAS = "craft_lora.insert_fusion", "craft_lora.two_loras"
 LABEL = "Insert content/style LoRA fusion"
 CONTENT, STYLE = "craft_small_world_content.safetensors", "craft_small_world_style.safetensors"
 PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
+LOWER, FULL = [max(GUIDED_STRENGTHS)] * 2, [FULL_STRENGTH] * 2  # of content and of style
+FLOORS = [FLOOR] * 2
 COLOURS = 16  # a picture has more
 CLIPPED = 0.4  # of a picture's channel values; burnt pictures have more
 PLACE = [900, 400]  # of the mouse, where nothing lies over the graph
@@ -398,8 +401,9 @@ def test_the_command_puts_the_fusion_before_the_only_sampler(graph):
     assert graph.comfy.evaluate(WIDGETS, "CLIPTextEncode")["text"] == "blur"
     assert graph.comfy.evaluate(LOOK) == [["CRAFTACFGKSampler", "#232", 900, 0]]
     graph.nothing_overlaps()
-    assert graph.start() == [0.6, 0.6, 0.4, 0.4, "steps"]
-    graph.told("multiplies the LoRAs by cfg: start with strengths of 0.3 to 0.6")
+    assert graph.start() == [*LOWER, *FLOORS, "steps"]
+    least, most = GUIDED_STRENGTHS
+    graph.told(f"multiplies the LoRAs by cfg: start with strengths of {least} to {most}")
 
 
 @ONCE
@@ -415,7 +419,7 @@ def test_stages_of_one_picture_have_the_models_clock_and_full_strengths(graph, l
     graph.comfy.evaluate(TWO_STAGES)
     insert(graph)
     assert graph.types().count("KSamplerAdvanced") == 2
-    assert graph.start() == [1, 1, 0.4, 0.4, "model"]
+    assert graph.start() == [*FULL, *FLOORS, "model"]
     whole = [link for link in graph.comfy.evaluate(LINKS) if "BasicScheduler" in link]
     assert whole == [
         "BasicScheduler.SIGMAS > CRAFTRouter.whole_sigmas",
@@ -602,7 +606,7 @@ def test_a_guider_becomes_an_acfg_guider_and_samples(graph, live_server):
     } <= set(links)
     assert "CFGGuider" not in graph.types()
     graph.nothing_overlaps()
-    assert graph.start() == [0.6, 0.6, 0.4, 0.4, "steps"]
+    assert graph.start() == [*LOWER, *FLOORS, "steps"]
     graph.runs_to_a_picture(live_server)
 
 
@@ -611,7 +615,7 @@ def test_a_guider_that_a_part_of_the_sigmas_goes_with_has_the_models_clock(graph
     graph.comfy.evaluate(GUIDED)
     graph.comfy.evaluate(SPLIT)
     insert(graph)
-    assert graph.start() == [0.6, 0.6, 0.4, 0.4, "model"]
+    assert graph.start() == [*LOWER, *FLOORS, "model"]
 
 
 WHOLE = ["CheckpointLoaderSimple", "EmptyLatentImage", "PreviewImage", "VAEDecode"]

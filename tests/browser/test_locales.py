@@ -210,7 +210,7 @@ def test_warnings_and_mistakes_are_told_in_chinese(demo, request):
             "</c> 没有与之对应的起始标记。标记方法：",
         ),
         (ROUTER_NODE, "method", "k_lora", "层：k_lora 不使用层集"),
-        (SAMPLER, "cfg", 1.0, "cfg 为 1 时不计算无条件行"),
+        (SAMPLER, "cfg", 1.0, "cfg 为 1 时，多数采样器不计算无条件行"),
         (SCHEDULE, "shape", "window", "内容 风格"),
         (SCHEDULE, "shape.content_start", 0.9, "content_start = 0.9 晚于 content_end = 0.5。窗口"),
     ):

@@ -21,7 +21,7 @@ if not (Path(_COMFYUI) / "comfy" / "cli_args.py").is_file():
     )
 _BASE = temporary_base()  # the host's models, input and output folders; gone with this process
 enter_host(Path(_COMFYUI), Path(_BASE.name), cpu=True)
-sys.path.append(str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parent / "parts"))
 
 import torch  # noqa: E402 (the host's settings come first)
 

@@ -3,6 +3,7 @@ inside the core likewise. Every room is small enough to be seen at once."""
 
 import ast
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,8 @@ LEVELS = {
     "types": 0,
     "time": 0,
     "errors": 0,
+    "messages": 0,
+    "starting": 0,
     "papers": 0,
     "tensor_file": 0,
     "registry": 0,
@@ -54,8 +57,14 @@ LEVELS = {
     "requests": 4,
 }
 ENTRIES = {"__init__", "__main__"}  # doors; those of the core may reach for all of it
+PLAIN = ("errors", "messages", "starting")  # of the core, for those that run without torch
+OF_CORE = {("craft_core", name) for name in PLAIN}
 QUIET = {"argparse", "http", "socket", "tqdm", "urllib"}  # what mathematics has no use for
-MOST_FILES = 12  # of one folder, besides its doors
+HOUSE = (*ROOMS, "benchmarks", "docs", "launcher", "locales", "small_world", "tests", "web")
+KINDS = {".py", ".js", ".mjs", ".json", ".md"}
+DOORS = ENTRIES | {"conftest"}
+DATA = {"web/docs"}  # a help page for each node
+MOST_FILES = 12  # of one kind in one folder, besides its doors
 
 
 def imports(file: Path) -> Iterator[tuple[str, ...]]:
@@ -118,16 +127,16 @@ def test_the_core_reads_no_flags_opens_no_sockets_and_prints_nothing():
     assert violations("craft_core", lambda _, target: target[0] not in QUIET) == []
 
 
-def test_no_room_holds_more_than_a_dozen_files():
-    rooms = [*ROOMS, "launcher", "small_world"]
-    folders = {file.parent for room in rooms for file in python_files(room)}
-    sizes = {
-        folder.relative_to(ROOT).as_posix(): sum(
-            file.stem not in ENTRIES for file in folder.glob("*.py")
-        )
-        for folder in folders
-    }
-    assert {room: n for room, n in sizes.items() if n > MOST_FILES} == {}
+def test_no_folder_holds_more_than_a_dozen_files_of_one_kind():
+    sources = [file for room in HOUSE for file in (ROOT / room).rglob("*") if file.suffix in KINDS]
+    assert {file.suffix for file in sources} == KINDS
+    sizes = Counter(
+        (file.parent.relative_to(ROOT).as_posix(), file.suffix)
+        for file in sources
+        if file.stem not in DOORS
+    )
+    large = {place: n for place, n in sizes.items() if n > MOST_FILES and place[0] not in DATA}
+    assert large == {}
 
 
 def test_the_menus_reach_the_host_only_through_the_adapter():
@@ -158,7 +167,7 @@ KNOWN = set(sys.stdlib_module_names) | {"__future__"}
 
 
 def test_the_launcher_uses_the_standard_library_and_the_room_that_speaks_to_a_server():
-    shared = {(PACK, "client"), (PACK, "craft_core", "errors")}
+    shared = {(PACK, "client"), *((PACK, *place) for place in OF_CORE)}
 
     def allowed(_: Path, target: tuple[str, ...]) -> bool:
         if target[0] == "":
@@ -169,15 +178,16 @@ def test_the_launcher_uses_the_standard_library_and_the_room_that_speaks_to_a_se
     assert all(target[0] in KNOWN | {"launcher"} for target in imports(ROOT / "run.py"))
 
 
-def test_the_client_and_the_errors_use_the_standard_library():
+def test_the_client_and_what_the_core_says_use_the_standard_library():
     """The launcher runs them before anything is installed."""
 
     def allowed(_: Path, target: tuple[str, ...]) -> bool:
         if target[0] == "":
-            return target[1] == "client" or target[1:3] == ("craft_core", "errors")
+            return target[1] == "client" or target[1:3] in OF_CORE
         return target[0] in KNOWN
 
-    errors = ROOT / "craft_core" / "errors.py"
     assert violations("client", allowed) == []
-    assert all(target[0] in KNOWN for target in imports(errors))
+    for name in PLAIN:
+        file = ROOT / "craft_core" / f"{name}.py"
+        assert all(allowed(file, target) for target in imports(file)), name
     assert not list(imports(ROOT / "craft_core" / "__init__.py"))

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
+from craft_core.starting import FLOOR, GUIDED_STRENGTHS
 from launcher.paths import ROOT
 from launcher.publish import registry
 
 FILES = sorted((ROOT / "subgraphs").glob("*.json"))
 INPUTS, OUTPUTS = -10, -20  # the page's ids of a subgraph's own inputs and outputs
 MAY_BE_NULL = {"link", "links"}
-GUIDED = (0.3, 0.6)  # strengths to start with where ACFG multiplies them by cfg, as the help says
 
 
 @pytest.fixture(params=FILES, ids=lambda file: file.stem)
@@ -108,7 +108,7 @@ def test_the_node_has_a_value_for_each_widget_it_shows_and_no_ones_loras(host):
 def test_it_starts_with_strengths_that_acfg_does_not_over_drive(host):
     shown = [slot["name"] for slot in host["inputs"] if "widget" in slot]
     values = dict(zip(shown, host["widgets_values"], strict=True))
-    least, most = GUIDED
+    least, most = GUIDED_STRENGTHS
     assert least <= values["content_strength"] == values["style_strength"] <= most
     assert values["cfg"] <= 5
 
@@ -128,7 +128,7 @@ def test_its_schedule_never_turns_a_lora_off(subgraph):
     for node in subgraph["nodes"]:
         if node["type"] == "CRAFTTimestepSchedule":
             values = widget_values(node)
-            assert values["content_floor"] == values["style_floor"] == 0.4
+            assert values["content_floor"] == values["style_floor"] == FLOOR
 
 
 def widget_values(node: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ SAVES = re.compile(r'(?:save_name\W+|target\(f?"|learn\(world, f?"|How\(f?")([a-
 def test_no_two_files_save_into_one_folder():
     """The host numbers the files of a name: with another test's there, ours is not the first."""
     users = defaultdict(set)
-    for path in HOST_TESTS.glob("test_*.py"):
+    for path in HOST_TESTS.rglob("test_*.py"):
         for folder in SAVES.findall(path.read_text("utf-8")):
-            users[folder].add(path.name)
+            users[folder].add(path.relative_to(HOST_TESTS))
     assert users and {k: v for k, v in users.items() if len(v) > 1} == {}

@@ -98,7 +98,7 @@ def evaluated() -> dict[str, Any]:
 
 
 def test_the_tests_of_the_pages_logic_pass():
-    files = sorted(map(str, WEB_TESTS.glob("*.test.mjs")))
+    files = sorted(map(str, WEB_TESTS.rglob("*.test.mjs")))
     assert files
     assert "# fail 0" in node(["--test", "--test-reporter=tap", *files])
 

@@ -1,14 +1,14 @@
 // Reads {"curves": [...], "prompts": [...]} and writes what web/js/lib makes of each, for the test
 // that holds it to the Python.
 
-import { parse } from "../../web/js/lib/markers.js";
-import { sampleCurve } from "../../web/js/lib/schedule.js";
+import { parse } from "../../web/js/lib/drawings/markers.js";
+import { sampleCurve } from "../../web/js/lib/drawings/schedule.js";
 
 const chunks = [];
 for await (const chunk of process.stdin) chunks.push(chunk);
 const asked = JSON.parse(Buffer.concat(chunks).toString("utf-8"));
 
-const told = (work) => {
+const resultOf = (work) => {
   try {
     return work();
   } catch (error) {
@@ -18,10 +18,10 @@ const told = (work) => {
 };
 
 const curves = asked.curves.map(({ shape, settings, floors, count }) =>
-  told(() => sampleCurve(shape, settings, ...floors, count)),
+  resultOf(() => sampleCurve(shape, settings, ...floors, count)),
 );
 const prompts = asked.prompts.map((prompt) =>
-  told(() => {
+  resultOf(() => {
     const { clean, phrases, marks } = parse(prompt);
     const of = (role) => phrases.filter((phrase) => phrase.role === role).map(({ text }) => text);
     const markers = marks.map(({ text, role }) => [text, role]);

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
 
-import { parse } from "../../web/js/lib/markers.js";
-import { sampleCurve } from "../../web/js/lib/schedule.js";
+import { parse } from "../../web/js/lib/drawings/markers.js";
+import { sampleCurve } from "../../web/js/lib/drawings/schedule.js";
+import { markerWarnings } from "../../web/js/lib/drawings/warnings.js";
 import { language, say, sayRole, speak } from "../../web/js/lib/texts.js";
-import { markerWarnings } from "../../web/js/lib/warnings.js";
 
 afterEach(() => speak("en", {}));
 
@@ -45,7 +45,7 @@ test("a role is called as the language calls it", () => {
   assert.deepEqual(["content", "style"].map(sayRole), ["内容", "风格"]);
 });
 
-test("what is wrong is told in one language, in which sentences meet as it writes them", () => {
+test("an error is in one language, with sentences joined as that language joins them", () => {
   const windowed = () => sampleCurve("window", { content_start: 1, content_end: 0.5 }, 0, 0, 5);
   assert.throws(windowed, {
     message:

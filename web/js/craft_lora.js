@@ -1,18 +1,18 @@
 // @ts-check
-/** The pack in the page: what each of our nodes shows of itself. */
+/** Puts a drawing on each of the pack's nodes that has one, and starts what the drawings need. */
 
 // @ts-ignore: the host's own module
 import { app } from "../../../scripts/app.js";
-import { acfgDrawing } from "./acfg_drawing.js";
-import { followLanguage } from "./language.js";
-import { addDrawing, keepDrawing } from "./panel.js";
-import { routerDrawing } from "./router_drawing.js";
-import { scheduleDrawing } from "./schedule_drawing.js";
-import { askMethods } from "./server.js";
-import { hintAtSmallWorld } from "./small_world.js";
-import { addStyle } from "./style.js";
+import { acfgDrawing } from "./drawings/acfg.js";
+import { addDrawing, keepDrawing } from "./drawings/panel.js";
+import { routerDrawing } from "./drawings/router.js";
+import { scheduleDrawing } from "./drawings/schedule.js";
+import { addStyle } from "./drawings/style.js";
+import { followLanguage } from "./page/language.js";
+import { askMethods } from "./page/server.js";
+import { hintAtSmallWorld } from "./page/small_world.js";
 
-/** @type {Record<string, () => import("./panel.js").Drawing>} */
+/** @type {Record<string, () => import("./drawings/panel.js").Drawing>} */
 const DRAWINGS = {
   CRAFTTimestepSchedule: () => scheduleDrawing,
   CRAFTRouter: routerDrawing,

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ...types import Factors, LayerPass, LayerUpdate
-from ..factors import beside_identity, identity, wide
+from ..factors import beside_identity, unit_matrix, wide
 from ..peft_config import Stated
 from .kinds import KINDS, AdapterKind, ending
 from .parts import AdaptedLayer, Parts, fits, misfit, ranks_differ, scale_from
@@ -107,9 +107,9 @@ class Kronecker(LayerUpdate):
         one = beside_identity(self._whole()) if self.up is None else self
         up, down = wide(one.up), wide(one.down)
         if a <= b:
-            up, down = _kron(identity(a, up), up), _kron(mix, down)
+            up, down = _kron(unit_matrix(a, up), up), _kron(mix, down)
         else:
-            up, down = _kron(mix, up), _kron(identity(b, down), down)
+            up, down = _kron(mix, up), _kron(unit_matrix(b, down), down)
         return Factors(down, up, self.scale, self.rows)
 
     def entries(self) -> Factors:

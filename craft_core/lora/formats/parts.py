@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ...errors import CraftError
-from ...types import Target
+from ...types import LayerTarget
 from ..factors import is_plain_float, scale_of
 from ..peft_config import Stated
 
@@ -27,7 +27,7 @@ class AdaptedLayer:
     family: the model family the file's names look like, for error messages.
     """
 
-    target: Target
+    target: LayerTarget
     shape: tuple[int, ...]
     family: str | None = None
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 from ...types import LayerUpdate
 
-Measure = Callable[[Sequence[LayerUpdate], int], Mapping[str, float]]
+StatisticFunction = Callable[[Sequence[LayerUpdate], int], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class Statistic:
     """measure: gives all numbers that come together. ranked: whether K = r_c r_s changes them."""
 
-    measure: Measure
+    measure: StatisticFunction
     ranked: bool
 
 
@@ -26,10 +26,12 @@ STATISTICS: dict[str, Statistic] = {}
 """By the name of each number."""
 
 
-def statistic(*names: str, ranked: bool = False) -> Callable[[Measure], Measure]:
+def statistic(
+    *names: str, ranked: bool = False
+) -> Callable[[StatisticFunction], StatisticFunction]:
     """Decorator: register a measure under the names of the numbers it gives."""
 
-    def add(measure: Measure) -> Measure:
+    def add(measure: StatisticFunction) -> StatisticFunction:
         for name in names:
             assert name not in STATISTICS, f"two statistics are called {name}"
             STATISTICS[name] = Statistic(measure, ranked)

@@ -33,7 +33,7 @@ from ..data import Moves
 from ..denoiser import Denoiser
 from ..loop import OPTIMISERS, Pace, Training
 from ..losses import Draw, denoising_loss
-from ..merge import MERGE_SLOTS, Merging, Part, drawn, write_merged
+from ..merge import MERGE_SLOTS, MergePart, Merging, drawn, write_merged
 from ..plp import Plp, cut
 from ..recipes.b4m_half import BASIS, SHARE
 from ..recipes.lora import branch_edit
@@ -148,7 +148,7 @@ class MakeRecipe:
         self.damping, self.dtype = damping, dtype
         self.halves = halves(merging)
         self.basis_id = self.halves["content"].metadata[BASIS]
-        self.blocks = fuse(self.halves["content"], self.halves["style"], denoiser)
+        self.blocks = join_halves(self.halves["content"], self.halves["style"], denoiser)
         for one in self.blocks.values():
             one.free_up.requires_grad_(True)
             one.free_down.requires_grad_(True)
@@ -200,14 +200,14 @@ class MakeRecipe:
         write_merged(path, self.merging, layers, self.dtype, {**own, **metadata})
 
 
-def halves(merging: Merging) -> dict[Role, Part]:
+def halves(merging: Merging) -> dict[Role, MergePart]:
     """The content and the style half of a merge; see require_halves."""
     parts = merging.parts
     require_halves([part.branch for part in parts], [part.metadata for part in parts])
     return {part.branch.role: part for part in parts}
 
 
-def fuse(content: Part, style: Part, denoiser: Denoiser) -> dict[str, Plp]:
+def join_halves(content: MergePart, style: MergePart, denoiser: Denoiser) -> dict[str, Plp]:
     """Every layer's projection with content's B and style's D, each times its strength.
 
     On the model's device, float32. CraftError if the files' frozen blocks are not each other's.
@@ -227,7 +227,7 @@ def fuse(content: Part, style: Part, denoiser: Denoiser) -> dict[str, Plp]:
             for path, one in of_content.items()}  # fmt: skip
 
 
-def _blocks(part: Part, denoiser: Denoiser) -> dict[str, Plp]:
+def _blocks(part: MergePart, denoiser: Denoiser) -> dict[str, Plp]:
     share, layers = float(part.metadata[SHARE]), part.branch.layers
     return {
         path: cut(combine(layers[path], shape[0]), share, part.branch.strength)

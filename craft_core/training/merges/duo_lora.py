@@ -200,7 +200,7 @@ def _rms(mask: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Side:
+class MaskedLora:
     """One LoRA of a pair. masks are learnt."""
 
     part: int
@@ -216,11 +216,11 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Pair:
+class LoraPair:
     """<C_i, S>: one content with the style."""
 
-    content: Side
-    style: Side
+    content: MaskedLora
+    style: MaskedLora
     fused: Prompt | None
 
 
@@ -246,12 +246,17 @@ class DuoRecipe:
         updates = [frozen_updates(part, denoiser) for part in merging.parts]
         (style,) = merging.of("style")
         generator = torch.Generator().manual_seed(start.seed)
-        self.pairs: list[Pair] = []
+        self.pairs: list[LoraPair] = []
         for i, content in enumerate(merging.of("content")):
             of_content, of_style = self._begin(updates[content], updates[style], generator)
             fused = merging.fused[i] if merging.fused else None
-            self.pairs.append(Pair(Side(content, updates[content], of_content),
-                                   Side(style, updates[style], of_style), fused))  # fmt: skip
+            self.pairs.append(
+                LoraPair(
+                    MaskedLora(content, updates[content], of_content),
+                    MaskedLora(style, updates[style], of_style),
+                    fused,
+                )
+            )
 
     def _begin(
         self, content: Update, style: Update, generator: torch.Generator
@@ -292,7 +297,7 @@ class DuoRecipe:
                 terms[name] = terms.get(name, 0.0) + value
         return terms
 
-    def _pair(self, i: int, pair: Pair, draw: Draw, share: float) -> dict[str, float]:
+    def _pair(self, i: int, pair: LoraPair, draw: Draw, share: float) -> dict[str, float]:
         terms: dict[str, float] = {}
         for k, (own, other) in enumerate(((pair.content, pair.style), (pair.style, pair.content))):
             name, generator = ("content", "style")[k], draw.generator(2 * i + k)
@@ -312,7 +317,7 @@ class DuoRecipe:
             terms["layer prior"] = float(prior.detach())
         return terms
 
-    def _alike(self, pair: Pair, ready: Noised, wanted: Tensor, share: float) -> float:
+    def _alike(self, pair: LoraPair, ready: Noised, wanted: Tensor, share: float) -> float:
         """The merged pair is to do as the picture's own LoRA does alone."""
         with self.denoiser.edited(masked_edits([pair.content, pair.style])):
             denoised = self.denoiser.denoise(ready.x, ready.sigma, ready.conditions)
@@ -323,7 +328,13 @@ class DuoRecipe:
         return float(loss.detach())
 
     def _cycle(
-        self, other: Side, fused: Prompt, ready: Noised, noise: Tensor, wanted: Tensor, share: float
+        self,
+        other: MaskedLora,
+        fused: Prompt,
+        ready: Noised,
+        noise: Tensor,
+        wanted: Tensor,
+        share: float,
     ) -> float:
         """Through the other LoRA and back: I_c -> I_cs -> I_csc, which is to be I_cc."""
         with self.denoiser.edited(masked_edits([other])):
@@ -334,7 +345,7 @@ class DuoRecipe:
             (share * loss).backward()
         return float(loss.detach())
 
-    def layer_prior(self, pair: Pair) -> Tensor:
+    def layer_prior(self, pair: LoraPair) -> Tensor:
         """() the mean over layers of Eq. 1, in shares of the dominant mask's rank."""
         losses = []
         for path, reverse in self._dominated(pair.content.update, pair.style.update).items():
@@ -381,7 +392,7 @@ class DuoRecipe:
     def write(self, path: Path, metadata: Mapping[str, str]) -> None:
         """An ordinary LoRA: the mean of the merged pairs, masks folded in."""
         share = 1 / len(self.pairs)
-        style = Side(self.pairs[0].style.part, self.pairs[0].style.update, self._mean_style())
+        style = MaskedLora(self.pairs[0].style.part, self.pairs[0].style.update, self._mean_style())
         layers: dict[str, list[Factors]] = {}
         for side, weight in [*((pair.content, share) for pair in self.pairs), (style, 1.0)]:
             for name in side.update:
@@ -400,7 +411,7 @@ class DuoRecipe:
         }
 
 
-def masked_edits(sides: Sequence[Side]) -> dict[str, Edit]:
+def masked_edits(sides: Sequence[MaskedLora]) -> dict[str, Edit]:
     """The layers of these LoRAs with their masks on."""
     paths = dict.fromkeys(path for side in sides for path in side.update)
 

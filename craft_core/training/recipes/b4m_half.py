@@ -30,7 +30,7 @@ from ...errors import CraftError
 from ...lora import write_lora
 from ...papers import B4M
 from ...registry import Knob
-from ...types import ROLES, Factors, Role
+from ...types import ROLES, Factors, LayerShapes, Role
 from ..data import Dataset, Moves
 from ..denoiser import Denoiser
 from ..loop import Pace, Training
@@ -38,11 +38,9 @@ from ..losses import Draw, Noised, denoising_loss
 from ..merge import drawn
 from ..plp import Plp, basis_id, can_be_cut, starts
 from ..registry import DTYPES, TRAINING, Accumulate, Mirror, SaveAs, Shift
-from ..slots import DataSlots, LayerSlot, Needs, PictureSlot, Place, RoleSlot
+from ..slots import DataSlots, LayerSlot, Needs, PictureSlot, RoleLayers, RoleSlot
 from ..targets import attention_linears
 from .lora import branch_edit
-
-Shapes = Mapping[str, tuple[int, ...]]  # layer -> weight shape
 
 FORMAT = "craft_b4m_half"
 BASIS, SHARE = "craft_b4m_basis", "craft_b4m_share"  # metadata of a half
@@ -59,7 +57,7 @@ class HalfPictures:
 
 
 @dataclass(frozen=True)
-class Basis:
+class FrozenBasis:
     """The frozen halves that the two halves of a pair share."""
 
     rank: int
@@ -116,7 +114,7 @@ SLOTS = DataSlots(
 def b4m_half(
     denoiser: Denoiser,
     pictures: HalfPictures,
-    place: Place,
+    place: RoleLayers,
     base_model: str = "",
     *,
     rank: Annotated[
@@ -153,7 +151,7 @@ def b4m_half(
 ) -> Training:  # fmt: skip
     """Learn one content or one style as a half that Learn LoRA Merge can join with another."""
     recipe = HalfRecipe(
-        denoiser, pictures, place, Basis(rank, share, basis_seed),
+        denoiser, pictures, place, FrozenBasis(rank, share, basis_seed),
         _projected(denoiser, place, square_only),
         base_model=base_model, batch_size=batch_size, partner_batch=partner_batch,
         moves=Moves(shift, mirror), dtype=DTYPES[save_as],
@@ -165,7 +163,7 @@ def b4m_half(
     return Training(recipe, pace)
 
 
-def _projected(denoiser: Denoiser, place: Place, square_only: bool) -> Shapes:
+def _projected(denoiser: Denoiser, place: RoleLayers, square_only: bool) -> LayerShapes:
     """The layers a half is learned on, in the model's order; CraftError if there are none."""
     shapes = {
         path: shape
@@ -189,9 +187,9 @@ class HalfRecipe:
         self,
         denoiser: Denoiser,
         pictures: HalfPictures,
-        place: Place,
-        basis: Basis,
-        shapes: Shapes,
+        place: RoleLayers,
+        basis: FrozenBasis,
+        shapes: LayerShapes,
         *,
         base_model: str,
         batch_size: int,

@@ -44,7 +44,7 @@ from ..slots import DataSlots, FileSlot, Needs, PictureSlot
 from ..targets import attention_linears, convolutions, trainable
 
 # Mean over layers of relu features of two pictures (B, 3, H, W) in [0, 1]: Eq. 16.
-Perceptual = Callable[[Tensor, Tensor], Tensor]
+PictureLoss = Callable[[Tensor, Tensor], Tensor]
 LAYERS = {
     "attention and convolutions": trainable,
     "attention": attention_linears,
@@ -120,7 +120,7 @@ def basis(
     denoiser: Denoiser,
     pairs: Pairs,
     base_model: str,
-    perceptual: Perceptual | None = None,
+    perceptual: PictureLoss | None = None,
     *,
     r_max: Annotated[int, Knob("Rank of the first layer, for content and for style each (Eq. 2).",
                                1, 1024, 1)] = 64,
@@ -191,7 +191,7 @@ class BasisRecipe:
         *,
         base_model: str,
         side: Side,
-        perceptual: Perceptual | None,
+        perceptual: PictureLoss | None,
         batch_size: int,
         overlap_weight: float,
         perceptual_weight: float,

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ...encoder.file import write_encoder
-from ...encoder.network import UNKNOWN, Concept, ExpertEncoder, Phrases
+from ...encoder.network import UNKNOWN, Concept, ExpertEncoder, PhraseEmbeddings
 from ...errors import CraftError
 from ...papers import CRAFT
 from ...registry import Knob
@@ -46,7 +46,7 @@ class Phrased:
     """
 
     pictures: Dataset
-    phrases: tuple[Phrases, ...]
+    phrases: tuple[PhraseEmbeddings, ...]
     gammas: tuple[tuple[float, ...], ...]
 
     def __post_init__(self) -> None:
@@ -256,7 +256,7 @@ class EncoderRecipe:
         scales.backward(leaf.grad.to(scales.device))
         return total
 
-    def _scales(self, phrases: Sequence[Phrases], without_concept: Tensor) -> Tensor:
+    def _scales(self, phrases: Sequence[PhraseEmbeddings], without_concept: Tensor) -> Tensor:
         """(B, layers) on the CPU, with the encoder's gradient."""
         rows = torch.full((len(phrases),), self.encoder.row(self.concept))
         rows = rows.masked_fill(without_concept, UNKNOWN)

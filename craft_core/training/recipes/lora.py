@@ -27,7 +27,7 @@ from ..denoiser import Denoiser, Edit, LayerCall
 from ..loop import Pace, Training
 from ..losses import Draw, denoising_loss, noised
 from ..registry import DTYPES, TRAINING, Accumulate, Mirror, SaveAs, Shift
-from ..slots import DataSlots, LayerSlot, Needs, PictureSlot, Place, RoleSlot
+from ..slots import DataSlots, LayerSlot, Needs, PictureSlot, RoleLayers, RoleSlot
 from ..targets import trainable
 
 _PICTURES, _PRIOR = 0, 1  # streams of a step's randomness
@@ -88,7 +88,7 @@ SLOTS = DataSlots(
 def lora(
     denoiser: Denoiser,
     pictures: Pictures,
-    place: Place,
+    place: RoleLayers,
     base_model: str = "",
     *,
     rank: Annotated[int, Knob("Directions a layer can change in.", 1, 1024, 1)] = 16,
@@ -144,7 +144,7 @@ class LoraRecipe:
         self,
         denoiser: Denoiser,
         pictures: Pictures,
-        place: Place,
+        place: RoleLayers,
         shapes: Mapping[str, tuple[int, ...]],
         *,
         base_model: str,

@@ -1,1 +1,1 @@
-"""How good the base model is: what the judges call its pictures, how near true renders, recipes."""
+"""How good the base model is: the judges' answers, distance to true renders, recipes compared."""

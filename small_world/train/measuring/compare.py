@@ -1,7 +1,7 @@
-"""Compare recipes: short trainings from the same weights on one pool, validated alike.
+"""Compare recipes: short trainings from the same weights on one pool, scored in the same way.
 
-What is looked at does not depend on how a recipe weighs noise levels: pictures of the averaged
-weights, whether a judge finds in them what was asked, and how near they come to true renders.
+The scores do not depend on how a recipe weighs noise levels: for pictures by the averaged weights,
+whether a judge finds in them what was asked for, and how near they come to true renders.
 """
 
 import time

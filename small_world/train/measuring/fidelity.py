@@ -1,7 +1,7 @@
-"""How near a picture comes to the true renders of what was asked: this sees smear, a judge may not.
+"""How near a picture comes to true renders of what was asked for; unlike a judge, it sees smear.
 
 The figure of a pair is the smallest pixel distance of the model's picture to many true renders,
-as a multiple of the same distance of renders that are fresh: 1 is as good as true.
+as a multiple of the same distance of fresh renders: 1 is as good as a render.
 """
 
 from collections.abc import Sequence

@@ -171,7 +171,7 @@ def test_a_file_that_appears_during_the_bake_is_not_written_over(files, capsys, 
         with open(path, "wb") as file:
             file.write(b"somebody else's")
 
-    monkeypatch.setattr("craft_lora_pack.cli.fuse.Layers.__call__", appears)
+    monkeypatch.setattr("craft_lora_pack.cli.fuse.LayerProgressBar.__call__", appears)
     assert main(arguments(files, "--method", "direct")) == 1
     assert "is there already" in capsys.readouterr().err
     assert open(path, "rb").read() == b"somebody else's"

@@ -6,7 +6,7 @@ import json
 import pytest
 from craft_lora_pack.cli.queue.journal import NAME, Journal
 from craft_lora_pack.cli.queue.matrix import jobs_of
-from craft_lora_pack.cli.queue.saving import save, stem_of, stems, with_job
+from craft_lora_pack.cli.queue.saving import file_stem, save_output, stems, with_job
 from craft_lora_pack.client.address import Inputs
 from craft_lora_pack.craft_core.errors import CraftError
 from fake_comfyui import OBJECT_INFO, PROMPT, picture
@@ -30,11 +30,11 @@ def job(*matrix):
     ],
 )
 def test_names_have_only_what_every_file_system_takes(parameters, name):
-    assert stem_of("demo", parameters) == name
+    assert file_stem("demo", parameters) == name
 
 
 def test_a_long_name_fits_a_file_system_whatever_its_alphabet():
-    name = stem_of("demo", {f"p{index}": "猫" * 100 for index in range(9)})
+    name = file_stem("demo", {f"p{index}": "猫" * 100 for index in range(9)})
     longest = f"{name}_{'猫' * 20}_00001.png.part"
     assert len(longest.encode()) < 255
     assert name.startswith("demo_p0-猫猫")
@@ -47,7 +47,10 @@ def test_files_of_several_nodes_keep_their_own_prefixes():
 
 
 def test_no_file_takes_the_place_of_another(tmp_path):
-    names = [save(b"content", tmp_path, "demo_seed-3", "demo", job(), "a/b.WEBM") for _ in range(3)]
+    names = [
+        save_output(b"content", tmp_path, "demo_seed-3", "demo", job(), "a/b.WEBM")
+        for _ in range(3)
+    ]
     assert names == [f"demo_seed-3_0000{number}.webm" for number in (1, 2, 3)]
     assert sorted(file.name for file in tmp_path.iterdir()) == names
 

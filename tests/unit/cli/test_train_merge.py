@@ -81,7 +81,9 @@ def asked(monkeypatch, tmp_path, *flags):
         def train(self, job, data, knobs, watch):
             calls.append((job, data, knobs))
 
-    monkeypatch.setattr(trainings, "run", lambda options, training: training(Host(), None))
+    monkeypatch.setattr(
+        trainings, "run_and_report", lambda options, training: training(Host(), None)
+    )
     status = main([
         "train", "merge", "--checkpoint", "x.safetensors", "--content", str(tmp_path / "a.png"),
         "--content-caption", "a sks dog", "--style", str(tmp_path / "b.png"),

@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from craft_lora_pack.client.address import Inputs, Target, typed
+from craft_lora_pack.client.address import Inputs, NodeInput, typed
 from craft_lora_pack.craft_core.errors import CraftError
 from fake_comfyui import LORAS, OBJECT_INFO, PROMPT
 
@@ -19,16 +19,16 @@ SECOND = {"class_type": "Sampler", "inputs": {"seed": 3}, "_meta": {"title": "Re
 @pytest.mark.parametrize(
     ("name", "target"),
     [
-        ("2.seed", Target("2", "seed")),  # by id
-        ("Main v1.5.seed", Target("2", "seed")),  # by a title with a dot in it
-        ("Content/Style Router.prompt", Target("1", "prompt")),  # by the name the page shows
-        ("Router.prompt", Target("1", "prompt")),  # by type
-        ("Router.method.alpha", Target("1", "method.alpha")),  # before its entry is chosen
-        ("seed", Target("2", "seed")),
-        ("content", Target("1", "content_lora")),
-        ("style", Target("1", "style_lora")),
-        ("alpha", Target("1", "method.alpha")),
-        ("method.alpha", Target("1", "method.alpha")),
+        ("2.seed", NodeInput("2", "seed")),  # by id
+        ("Main v1.5.seed", NodeInput("2", "seed")),  # by a title with a dot in it
+        ("Content/Style Router.prompt", NodeInput("1", "prompt")),  # by the name the page shows
+        ("Router.prompt", NodeInput("1", "prompt")),  # by type
+        ("Router.method.alpha", NodeInput("1", "method.alpha")),  # before its entry is chosen
+        ("seed", NodeInput("2", "seed")),
+        ("content", NodeInput("1", "content_lora")),
+        ("style", NodeInput("1", "style_lora")),
+        ("alpha", NodeInput("1", "method.alpha")),
+        ("method.alpha", NodeInput("1", "method.alpha")),
     ],
 )
 def test_an_input_is_named_by_id_title_type_or_alone(name, target):
@@ -37,20 +37,20 @@ def test_an_input_is_named_by_id_title_type_or_alone(name, target):
 
 def test_a_title_comes_before_a_type():
     both = inputs({**SECOND, "_meta": {"title": "Sampler"}})
-    assert both.find("Sampler.seed") == Target("10", "seed")
+    assert both.find("Sampler.seed") == NodeInput("10", "seed")
 
 
 @pytest.mark.parametrize("name", ["Sampler.seed", "seed"])
 def test_a_name_with_two_meanings_is_an_error_that_names_both(name):
     with pytest.raises(CraftError, match=r"2\.seed \(Main v1\.5\), 10\.seed \(Refiner\)"):
         inputs(SECOND).find(name)
-    assert inputs(SECOND).find("Refiner.seed") == Target("10", "seed")
+    assert inputs(SECOND).find("Refiner.seed") == NodeInput("10", "seed")
 
 
 def test_a_linked_input_is_meant_only_by_its_node():
     linked = {"class_type": "Sampler", "inputs": {"seed": ["2", 0]}}
-    assert inputs(linked).find("seed") == Target("2", "seed")
-    assert inputs(linked).find("10.seed") == Target("10", "seed")
+    assert inputs(linked).find("seed") == NodeInput("2", "seed")
+    assert inputs(linked).find("10.seed") == NodeInput("10", "seed")
 
 
 @pytest.mark.parametrize(

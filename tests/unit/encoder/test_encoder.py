@@ -9,7 +9,7 @@ import torch
 from craft_core.encoder import (
     Concept,
     ExpertEncoder,
-    Phrases,
+    PhraseEmbeddings,
     read_encoder,
     scale_table,
     write_encoder,
@@ -73,7 +73,7 @@ def test_a_neutral_encoder_leaves_the_gates_of_every_method_bitwise_as_they_are(
     b = bank(strengths=(0.7, 1.3))
     chosen = FUSION[method]
     gates = chosen.function(b, full_routing(b), **chosen.knobs({}))
-    neutral = scale_table(encoder(trained=False).scales(PAIR, Phrases(phrase(1))), b)
+    neutral = scale_table(encoder(trained=False).scales(PAIR, PhraseEmbeddings(phrase(1))), b)
     for moment in MOMENTS:
         plain = compose(gates, b, schedule).at(moment)
         assert torch.equal(compose(gates, b, schedule, neutral).at(moment), plain)
@@ -116,29 +116,33 @@ def test_rows_of_a_batch_do_not_touch_each_other():
 def test_a_missing_phrase_is_a_zero_embedding_and_an_unknown_pair_a_zero_concept():
     made = encoder()
     zeros = torch.zeros(WIDTH)
-    assert made.scales(PAIR, Phrases(phrase(1))) == made.scales(PAIR, Phrases(phrase(1), zeros))
+    assert made.scales(PAIR, PhraseEmbeddings(phrase(1))) == made.scales(
+        PAIR, PhraseEmbeddings(phrase(1), zeros)
+    )
     strange = Concept.of([("content", "99"), ("style", "22")])
     assert made.row(strange) == UNKNOWN
     with torch.no_grad():
         made.table[:] = 0.0
-    assert made.scales(strange, Phrases(phrase(1))) == made.scales(PAIR, Phrases(phrase(1)))
+    assert made.scales(strange, PhraseEmbeddings(phrase(1))) == made.scales(
+        PAIR, PhraseEmbeddings(phrase(1))
+    )
 
 
 def test_what_is_asked_changes_the_scales():
     made = encoder()
-    base = made.scales(PAIR, Phrases(phrase(1), phrase(2)))
+    base = made.scales(PAIR, PhraseEmbeddings(phrase(1), phrase(2)))
     others = [
-        made.scales(OTHER, Phrases(phrase(1), phrase(2))),
-        made.scales(PAIR, Phrases(phrase(3), phrase(2))),
-        made.scales(PAIR, Phrases(phrase(1), phrase(3))),
-        made.scales(PAIR, Phrases(phrase(1))),
+        made.scales(OTHER, PhraseEmbeddings(phrase(1), phrase(2))),
+        made.scales(PAIR, PhraseEmbeddings(phrase(3), phrase(2))),
+        made.scales(PAIR, PhraseEmbeddings(phrase(1), phrase(3))),
+        made.scales(PAIR, PhraseEmbeddings(phrase(1))),
     ]
     assert all(other != base for other in others)
 
 
 def test_the_size_of_a_text_encoders_numbers_does_not_matter():
     made = encoder()
-    small, large = (made.scales(PAIR, Phrases(phrase(1, size))) for size in (0.01, 100.0))
+    small, large = (made.scales(PAIR, PhraseEmbeddings(phrase(1, size))) for size in (0.01, 100.0))
     for role in LAYERS:
         assert list(small[role].values()) == pytest.approx(list(large[role].values()), rel=1e-3)
 
@@ -166,7 +170,7 @@ def test_an_encoder_leaves_torchs_random_state_alone_and_its_seed_decides():
 
 
 def test_the_table_follows_the_banks_order_and_is_one_where_a_branch_has_no_layer():
-    scales = encoder().scales(PAIR, Phrases(phrase(1), phrase(2)))
+    scales = encoder().scales(PAIR, PhraseEmbeddings(phrase(1), phrase(2)))
     table = scale_table(scales, bank())
     own, style = scales["content"], scales["style"]
     expected = [[own["a"], 1.0], [own["b"], style["b"]], [1.0, style["c"]], [1.0, style["d"]]]
@@ -174,7 +178,7 @@ def test_the_table_follows_the_banks_order_and_is_one_where_a_branch_has_no_laye
 
 
 def test_fewer_layers_than_the_encoders_are_fine_and_others_an_error():
-    scales = encoder().scales(PAIR, Phrases())
+    scales = encoder().scales(PAIR, PhraseEmbeddings())
     assert scale_table(scales, bank("a", "d")).shape == (2, 2)
     with pytest.raises(CraftError, match="dog acts on 1 layers .of 2. .* no scale for: e"):
         scale_table(scales, bank("ae", "d"))
@@ -182,7 +186,7 @@ def test_fewer_layers_than_the_encoders_are_fine_and_others_an_error():
 
 def test_a_phrase_of_another_text_encoder_is_an_error():
     with pytest.raises(CraftError, match="describes a phrase by 25 numbers"):
-        encoder().scales(PAIR, Phrases(torch.zeros(WIDTH + 1)))
+        encoder().scales(PAIR, PhraseEmbeddings(torch.zeros(WIDTH + 1)))
 
 
 def test_a_file_gives_the_encoder_back_bitwise_and_the_same_one_gives_the_same_bytes(tmp_path):
@@ -194,7 +198,7 @@ def test_a_file_gives_the_encoder_back_bitwise_and_the_same_one_gives_the_same_b
     own, theirs = made.state_dict(), back.state_dict()
     assert own.keys() == theirs.keys()
     assert all(torch.equal(own[name], theirs[name]) for name in own)
-    asked = Phrases(phrase(1), phrase(2))
+    asked = PhraseEmbeddings(phrase(1), phrase(2))
     assert back.scales(OTHER, asked) == made.scales(OTHER, asked)
     again = tmp_path / "two.safetensors"
     write_encoder(again, back, further)

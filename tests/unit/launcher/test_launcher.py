@@ -438,9 +438,9 @@ def test_a_failure_is_told_in_the_nodes_words():
 
 def test_saved_pictures_come_before_previews():
     preview, saved = {"filename": "p", "type": "temp"}, {"filename": "s", "type": "output"}
-    both = client.Result("", {"1": {"images": [preview]}, "2": {"images": [saved]}})
+    both = client.PromptResult("", {"1": {"images": [preview]}, "2": {"images": [saved]}})
     assert both.files() == [saved]
-    assert client.Result("", {"1": {"images": [preview]}}).files() == [preview]
+    assert client.PromptResult("", {"1": {"images": [preview]}}).files() == [preview]
 
 
 def test_events_of_a_prompt_that_ended_before_it_was_followed_are_shown():

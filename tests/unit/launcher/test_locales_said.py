@@ -1,12 +1,17 @@
 """What web/js writes in the page is said through the locale files, and Chinese has all of it."""
 
+import ast
 import json
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from launcher.errors import LaunchError
+from launcher.paths import ROOT
+from launcher.publish.core_script import SCRIPT, core_script
 from launcher.publish.locales import (
     COMMANDS,
     LOCALES,
@@ -14,7 +19,7 @@ from launcher.publish.locales import (
     PAGE,
     SCRIPTS,
     command_labels,
-    commands,
+    command_texts,
     main_texts,
     read_phrases,
     said_texts,
@@ -29,6 +34,9 @@ TOKEN = re.compile(
 WORDS = re.compile(r"[A-Za-z]{2,}[,:;]? [A-Za-z]{2,}|[A-Z][a-z]+: ")
 ICON = re.compile('"pi pi-')
 REGISTERED = re.compile(r"\{\s*id: [^}]*\blabel\b")  # a command
+VALUE = re.compile(r"\{\w+\}")
+ROOMS = ("craft_core", "comfy_adapter", "nodes", "client", "cli")
+FEW = 2  # words, that may be the same by chance
 NO_TEXTS = {"style.js": "const CSS"}  # the style sheet
 
 
@@ -52,7 +60,33 @@ def test_the_main_files_are_what_scripts_and_phrases_give():
         assert written == main_texts(LOCALES / language, phrases)
         assert list(written[PAGE]) == said_texts(SCRIPTS)
         written = json.loads((LOCALES / language / COMMANDS).read_text("utf-8"))
-        assert written == commands(phrases)
+        assert written == command_texts(phrases)
+
+
+def test_the_script_of_the_cores_texts_is_what_the_core_gives():
+    """After a change of craft_core/messages.py or starting.py: python run.py locales."""
+    assert SCRIPT.read_text("utf-8") == core_script()
+
+
+def python_texts(room: str) -> Iterator[str]:
+    """Every text of a room's files, with {} for a value."""
+    for file in sorted((ROOT / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                pieces = (getattr(part, "value", None) for part in node.values)
+                yield "".join(one if isinstance(one, str) else "{}" for one in pieces)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield VALUE.sub("{}", node.value)
+
+
+def test_a_text_that_python_says_too_comes_to_the_page_from_there(tmp_path: Path):
+    python = {text for room in ROOMS for text in python_texts(room)}
+    own = shutil.copytree(SCRIPTS, tmp_path / "js", ignore=shutil.ignore_patterns(SCRIPT.name))
+    scripts, besides = (
+        {VALUE.sub("{}", text) for text in said_texts(folder)} for folder in (SCRIPTS, own)
+    )
+    twice = {text for text in scripts & python if len(text.split()) > FEW}
+    assert twice and twice & besides == set()
 
 
 def test_chinese_has_a_phrase_for_every_text_and_none_besides():
@@ -62,7 +96,7 @@ def test_chinese_has_a_phrase_for_every_text_and_none_besides():
 
 def test_every_command_has_its_label_where_the_page_looks_for_it():
     labels = command_labels(SCRIPTS)
-    scripts = [script.read_text("utf-8") for script in SCRIPTS.glob("*.js")]
+    scripts = [script.read_text("utf-8") for script in SCRIPTS.rglob("*.js")]
     assert len(labels) == sum(len(REGISTERED.findall(code)) for code in scripts)
     for language in LANGUAGES:
         own = json.loads((LOCALES / language / COMMANDS).read_text("utf-8"))

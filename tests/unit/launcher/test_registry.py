@@ -68,9 +68,9 @@ BROKEN = [
     ("dependencies", "pyproject.toml", "dependencies = []", 'dependencies = ["torch"]'),
     ("dependencies", "requirements.txt", "# none", "torch"),
     ("dependencies", "install.py", "", "pass"),
-    ("pictures", "docs/icon.svg", "400", "500"),
-    ("pictures", "docs/banner.svg", "540", "400"),
-    ("pictures", "docs/banner.svg", "</svg>", "<script/></svg>"),
+    ("listing_pictures", "docs/icon.svg", "400", "500"),
+    ("listing_pictures", "docs/banner.svg", "540", "400"),
+    ("listing_pictures", "docs/banner.svg", "</svg>", "<script/></svg>"),
     ("ignore_file", ".comfyignore", "/tests/", "/tests/\n/gone/"),
     ("ignore_file", ".comfyignore", "/tests/", "tests/"),
     ("ignore_file", ".comfyignore", "/tests/", "/tests/\n/web/*.js"),
@@ -109,7 +109,7 @@ def test_what_is_served_and_git_ignores_is_told(pack):
 def test_a_missing_icon_is_told_and_not_an_exception(pack):
     remove(pack / "docs" / "icon.svg")
     found = registry.read_pack(pack)
-    assert registry.pictures(found) == ["docs/icon.svg is missing: put it back."]
+    assert registry.listing_pictures(found) == ["docs/icon.svg is missing: put it back."]
 
 
 def test_an_ignored_folder_is_left_out_at_the_root_only(pack):

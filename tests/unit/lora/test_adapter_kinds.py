@@ -16,7 +16,7 @@ from craft_core.lora.factors import combine
 from craft_core.lora.formats import KINDS, shape_of
 from craft_core.lora.text_encoder import merge_text_encoders
 from craft_core.lora.without_model import read_together
-from craft_core.types import LayerPass, LoraFile, Target
+from craft_core.types import LayerPass, LayerTarget, LoraFile
 
 
 def is_one_kind(state) -> bool:
@@ -148,7 +148,7 @@ def test_slices_of_a_fused_layer_and_another_branch_combine(kind, name, shape):
     """Rows 0 and 2 of three, the second half as strong, beside a plain update of all rows."""
     sample = SAMPLES[kind][name](shape, 3)
     whole = {"a": (3 * shape[0], *shape[1:])}
-    stems = {f"x.{part}": Target("a", (part * shape[0], shape[0])) for part in (0, 2)}
+    stems = {f"x.{part}": LayerTarget("a", (part * shape[0], shape[0])) for part in (0, 2)}
     state = {key: value for stem in stems for key, value in sample.named(stem).items()}
     first, second = parse_lora(state, {}, whole, stems).layers["a"]
     weight = weight_of(shape).repeat(3, *(1,) * (len(shape) - 1))
@@ -231,7 +231,7 @@ def test_in_a_text_encoder_it_is_added_up_by_strength(kind, name):
             merge_text_encoders(files, [0.5, 2.0], torch.float32)
         return
     part = merge_text_encoders(files, [0.5, 2.0], torch.float32)
-    (update,) = parse_lora(part.tensors, {}, {"x": shape}, {stem: Target("x")}).layers["x"]
+    (update,) = parse_lora(part.tensors, {}, {"x": shape}, {stem: LayerTarget("x")}).layers["x"]
     close(update.delta(), 0.5 * sample.delta + 2.0 * plain.delta)
 
 

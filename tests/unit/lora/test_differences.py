@@ -15,9 +15,9 @@ from craft_core.lora.formats import BiasDifference, Difference
 from craft_core.lora.text_encoder import TextPart, merge_text_encoders
 from craft_core.lora.without_model import read_together
 from craft_core.merging import MERGES, Writing, bake_gates, bake_merge, fused
-from craft_core.merging.file import Recipe, Source
+from craft_core.merging.file import FuseSettings, FuseSource
 from craft_core.time import Moment
-from craft_core.types import Bank, Branch, LayerPass, LoraFile, Routing, Target
+from craft_core.types import Bank, Branch, LayerPass, LayerTarget, LoraFile, Routing
 
 LAYERS = {"block.0.a": (6, 5), "block.0.c": (4, 3, 3, 3), "block.0.norm": (6,)}
 
@@ -66,11 +66,11 @@ def test_the_bias_of_an_up_factor_is_scaled_as_its_pair_is(alpha, scale):
     state = pair("a", (6, 5), ending="PEFT") | {"a.lora_B.bias": noise(6)}
     if alpha is not None:
         state["a.alpha"] = torch.tensor(alpha)
-    weight, bias = parse_lora(state, {}, {"x": (6, 5)}, {"a": Target("x")}).layers["x"]
+    weight, bias = parse_lora(state, {}, {"x": (6, 5)}, {"a": LayerTarget("x")}).layers["x"]
     assert weight.scale == bias.scale == scale
     torch.testing.assert_close(bias.delta(), scale * noise(6))
     with pytest.raises(CraftError, match="without the factors"):
-        parse_lora({"a.lora_B.bias": noise(6)}, {}, {"x": (6, 5)}, {"a": Target("x")})
+        parse_lora({"a.lora_B.bias": noise(6)}, {}, {"x": (6, 5)}, {"a": LayerTarget("x")})
 
 
 def test_differences_of_zeros_are_left_out_and_counted():
@@ -154,7 +154,9 @@ def test_a_file_fused_by_the_direct_merge_has_the_sums(tmp_path):
     everywhere = (frozenset(LAYERS),) * 2
     gates = compose(FUSION["direct"].function(bank, Routing((1.0, 1.0), everywhere)), bank)
     baked = bake_gates(bank, gates, Moment(0.0, 1), LAYERS, Writing())
-    recipe = Recipe(FUSION["direct"], {}, [Source("a", "content", 1.0, "", (3, 3))], Writing())
+    recipe = FuseSettings(
+        FUSION["direct"], {}, [FuseSource("a", "content", 1.0, "", (3, 3))], Writing()
+    )
     result = fused(recipe, baked, TextPart({}, 0))
     assert "3 layers" in result.report
     result.write(tmp_path / "a.safetensors")

@@ -5,7 +5,7 @@ from unet_layers import sd1_layers, sdxl_layers, unet_layers
 
 from craft_core.errors import CraftError
 from craft_core.lora import lora_names, unet_diffusers_blocks, unet_diffusers_paths
-from craft_core.types import Target
+from craft_core.types import LayerTarget
 
 TO_Q = "input_blocks.4.1.transformer_blocks.0.attn1.to_q"
 TO_OUT = "input_blocks.4.1.transformer_blocks.0.attn1.to_out.0"
@@ -117,14 +117,14 @@ def test_what_is_no_unet_has_no_diffusers_blocks(layers):
     ],
 )
 def test_every_naming_points_to_the_layer(stem):
-    assert lora_names(sdxl_layers())[stem] == Target(TO_Q)
+    assert lora_names(sdxl_layers())[stem] == LayerTarget(TO_Q)
 
 
 @pytest.mark.parametrize("processor", ["", ".processor"])
 @pytest.mark.parametrize("number", ["", ".0"])
 def test_the_output_projection_is_found_with_and_without_its_number(processor, number):
     stem = f"unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1{processor}.to_out{number}"
-    assert lora_names(sdxl_layers())[stem] == Target(TO_OUT)
+    assert lora_names(sdxl_layers())[stem] == LayerTarget(TO_OUT)
 
 
 def test_a_block_number_is_not_a_prefix_of_another():
@@ -138,19 +138,23 @@ def test_a_block_number_is_not_a_prefix_of_another():
 def test_the_hosts_names_are_added_with_their_row_slices():
     layers = {"double_blocks.0.img_attn.qkv": (9, 3)}
     extra = {
-        "transformer.transformer_blocks.0.attn.to_k": Target("double_blocks.0.img_attn.qkv", (3, 3))
+        "transformer.transformer_blocks.0.attn.to_k": LayerTarget(
+            "double_blocks.0.img_attn.qkv", (3, 3)
+        )
     }
     names = lora_names(layers, extra)
     assert names["transformer.transformer_blocks.0.attn.to_k"].rows == (3, 3)
-    assert names["lora_unet_double_blocks_0_img_attn_qkv"] == Target("double_blocks.0.img_attn.qkv")
+    assert names["lora_unet_double_blocks_0_img_attn_qkv"] == LayerTarget(
+        "double_blocks.0.img_attn.qkv"
+    )
 
 
 def test_a_hosts_name_for_no_linear_layer_is_left_out():
-    assert "unet.norm" not in lora_names({"a.b": (2, 2)}, {"unet.norm": Target("norm")})
+    assert "unet.norm" not in lora_names({"a.b": (2, 2)}, {"unet.norm": LayerTarget("norm")})
 
 
 def test_a_name_with_two_meanings_is_refused():
     with pytest.raises(CraftError, match="lora_unet_a_b_c"):
         lora_names({"a.b_c": (2, 2), "a_b.c": (2, 2)})
     with pytest.raises(CraftError, match="lora_unet_a"):
-        lora_names({"a": (2, 2), "b": (2, 2)}, {"lora_unet_a": Target("b")})
+        lora_names({"a": (2, 2), "b": (2, 2)}, {"lora_unet_a": LayerTarget("b")})

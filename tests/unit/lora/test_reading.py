@@ -10,7 +10,7 @@ from unet_layers import sd1_layers, sdxl_layers, unet_layers
 
 from craft_core.errors import CraftError
 from craft_core.lora import parse_lora, read_lora
-from craft_core.types import Target
+from craft_core.types import LayerTarget
 
 LAYERS = unet_layers((8, 16), (0, 2), 12, middle=2, linear=True, label=10)
 LDM = "input_blocks.4.1.transformer_blocks.1.attn2."
@@ -91,7 +91,7 @@ def test_the_same_conv_projection_fits_linear_and_1x1_models():
 def test_slices_of_a_fused_layer_are_kept_side_by_side_in_row_order():
     layers = {"double_blocks.0.img_attn.qkv": (9, 4)}
     extra = {
-        f"transformer.transformer_blocks.0.attn.to_{name}": Target(
+        f"transformer.transformer_blocks.0.attn.to_{name}": LayerTarget(
             "double_blocks.0.img_attn.qkv", (3 * index, 3)
         )
         for index, name in enumerate("qkv")

@@ -14,11 +14,11 @@ from craft_core.fusion import FUSION
 from craft_core.lora import parse_lora
 from craft_core.lora.text_encoder import merge_text_encoders
 from craft_core.lora.without_model import read_together
-from craft_core.routing.plan import Asked, Given, plan
-from craft_core.types import Branch, LoraFile, Target
+from craft_core.routing.plan import CandidateLora, PlanRequest, plan
+from craft_core.types import Branch, LayerTarget, LoraFile
 
 LAYERS = {"a": (6, 5), "b": (6, 5), "b.norm": (6,)}
-NAMES = {"b": Target("b"), "b.to_out.0": Target("b"), "b.to_out": Target("b")}
+NAMES = {"b": LayerTarget("b"), "b.to_out.0": LayerTarget("b"), "b.to_out": LayerTarget("b")}
 GOOD = pair("lora_unet_a", (6, 5))
 STALE = {"lora_adapter_metadata": json.dumps({"r": 64, "lora_alpha": 32})}
 
@@ -71,10 +71,10 @@ def test_allowed_the_rest_of_the_file_acts(case):
 def test_allowed_it_is_in_the_plan_and_its_report(case):
     file, told = read(case, allow=True)
     branch = Branch("ink", "style", file.layers)
-    given = [Given(branch, unmatched=file.unmatched, cannot_act=file.faults)]
+    given = [CandidateLora(branch, unmatched=file.unmatched, cannot_act=file.faults)]
     with pytest.raises(CraftError, match="ink: 1 that cannot act"):
-        plan(given, Asked(FUSION["direct"]), LAYERS)
-    made = plan(given, Asked(FUSION["direct"], allow_unmatched=True), LAYERS)
+        plan(given, PlanRequest(FUSION["direct"]), LAYERS)
+    made = plan(given, PlanRequest(FUSION["direct"], allow_unmatched=True), LAYERS)
     (line,) = (line for line in made.report if "cannot act" in line)
     assert file.faults[0] in line
 

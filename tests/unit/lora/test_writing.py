@@ -13,7 +13,7 @@ from unet_layers import sd1_layers, unet_layers
 from craft_core.errors import CraftError
 from craft_core.lora import parse_lora, read_lora, write_lora
 from craft_core.tensor_file import Taken
-from craft_core.types import Factors, Target
+from craft_core.types import Factors, LayerTarget
 
 LAYERS = unet_layers((8, 16), (0, 1), 12, middle=1, linear=False)
 TO_K, CONV = "input_blocks.4.1.transformer_blocks.0.attn2.to_k", "input_blocks.4.0.in_layers.2"
@@ -122,7 +122,7 @@ def test_a_slice_alone_is_embedded_bitwise(tmp_path):
 
 
 def test_a_slice_read_under_the_hosts_name_survives_the_round_trip(tmp_path):
-    extra = {"to_k": Target("qkv", (3, 3))}
+    extra = {"to_k": LayerTarget("qkv", (3, 3))}
     state = {"to_k.lora_A.weight": noise(2, 4), "to_k.lora_B.weight": noise(3, 2)}
     file = parse_lora(state, {}, QKV, extra)
     write_lora(tmp_path / "a.safetensors", file.layers, shapes=QKV)

@@ -10,8 +10,8 @@ from craft_core.lora import Meter, pair_statistics
 from craft_core.registry import Registry
 from craft_core.routing import parse, split_by_energy
 from craft_core.routing.plan import (
-    Asked,
-    Given,
+    CandidateLora,
+    PlanRequest,
     lacks_blocks,
     plan,
     require_unnamed_sets,
@@ -38,11 +38,11 @@ def lora(role, seed, paths=PATHS, strength=1.0, name=""):
 
 def asked(method="craft", layer_sets="all", marked=BOTH, **changes):
     chosen = FUSION[method]
-    return Asked(chosen, chosen.knobs({}), layer_sets, marked, **changes)
+    return PlanRequest(chosen, chosen.knobs({}), layer_sets, marked, **changes)
 
 
 def planned(branches, *settings, **changes):
-    given = [one if isinstance(one, Given) else Given(one) for one in branches]
+    given = [one if isinstance(one, CandidateLora) else CandidateLora(one) for one in branches]
     return plan(given, asked(*settings, **changes), LAYERS)
 
 
@@ -61,11 +61,13 @@ PAIR = [lora("content", 1), lora("style", 2)]
 @pytest.mark.parametrize("method", FUSION.keys())
 def test_own_layers_are_as_a_file_that_has_no_others(method):
     """In place of the role's layer set, and of a set that is part of the method."""
-    own = Given(PAIR[1], layers="input_blocks.4  # mine\n# a comment")
+    own = CandidateLora(PAIR[1], layers="input_blocks.4  # mine\n# a comment")
     kept = [path for path in PATHS if path.startswith("input_blocks.4.")]
     made = planned([PAIR[0], own], method)
     cut = lora("style", 2, name="cut")
-    cut = Given(Branch("cut", "style", {path: cut.layers[path] for path in kept}), "input_blocks.4")
+    cut = CandidateLora(
+        Branch("cut", "style", {path: cut.layers[path] for path in kept}), "input_blocks.4"
+    )
     other = planned([PAIR[0], cut], method)
     assert set(made.bank.branches[1].layers) == set(kept) and acts(made)[1] == set(kept)
     assert made.bank.layers == other.bank.layers
@@ -81,7 +83,7 @@ def test_own_layers_are_as_a_file_that_has_no_others(method):
 
 
 def test_own_layers_of_one_lora_move_no_other_loras_layer_set():
-    own = Given(PAIR[1], layers="input_blocks.4")
+    own = CandidateLora(PAIR[1], layers="input_blocks.4")
     alone, beside = planned(PAIR, "craft", "auto"), planned([PAIR[0], own], "craft", "auto")
     assert acts(alone)[0] == acts(beside)[0] and acts(beside)[1] != acts(alone)[1]
 
@@ -115,14 +117,15 @@ def test_what_no_gate_can_reach_is_left_out_unless_the_bank_is_to_be_whole():
 
 
 UNMATCHED = [
-    ({}, Given(lora("style", 2), unmatched=("a.key", "b.key")), "style-2: 2 keys (a.key, b.key)"),
+    ({}, CandidateLora(lora("style", 2), unmatched=("a.key", "b.key")),
+     "style-2: 2 keys (a.key, b.key)"),
     ({"layer_sets": "content: input_blocks\nstyle: output_blocks\nstyle: nowhere.1"},
-     Given(lora("style", 2)), "layer patterns style: nowhere.1"),
-    ({}, Given(lora("style", 2), "output_blocks\nnowhere.2"),
+     CandidateLora(lora("style", 2)), "layer patterns style: nowhere.1"),
+    ({}, CandidateLora(lora("style", 2), "output_blocks\nnowhere.2"),
      "layers of style-2 (style: nowhere.2)"),
     ({"layer_sets": "content: input_blocks\nstyle: output_blocks"},
-     Given(lora("style", 2, EARLY)), "style-2: it adapts no layer of its style set"),
-    ({}, Given(lora("style", 2, EARLY), "output_blocks"),
+     CandidateLora(lora("style", 2, EARLY)), "style-2: it adapts no layer of its style set"),
+    ({}, CandidateLora(lora("style", 2, EARLY), "output_blocks"),
      "style-2: it adapts no layer of its own layers"),
 ]  # fmt: skip
 
@@ -139,7 +142,7 @@ def test_what_matches_nothing_is_refused_and_reported_where_it_is_allowed(change
 
 
 def test_many_unmatched_keys_are_counted_and_a_few_named():
-    given = Given(PAIR[0], unmatched=tuple(f"key.{i}" for i in range(20)))
+    given = CandidateLora(PAIR[0], unmatched=tuple(f"key.{i}" for i in range(20)))
     (fault,) = planned([given], allow_unmatched=True).faults
     assert fault.startswith("content-1: 20 keys (key.0, ") and fault.endswith(" and 12 more)")
 
@@ -175,7 +178,7 @@ def test_a_method_gets_the_statistics_it_declares_and_no_others():
         traits = type(FUSION["direct"].traits)(markers=True, layer_sets=False, statistics=names)
         registry.register("x", traits=traits)(method)
         chosen = registry[method.__name__]
-        plan([Given(one) for one in PAIR], Asked(chosen), LAYERS)
+        plan([CandidateLora(one) for one in PAIR], PlanRequest(chosen), LAYERS)
         if not names:
             assert got[-1] is None
             continue
@@ -188,17 +191,21 @@ def test_a_method_gets_the_statistics_it_declares_and_no_others():
 def test_numbers_that_a_meter_knows_are_not_measured_again():
     meters = [Meter(one.name, one.layers) for one in PAIR]
     first = plan(
-        [Given(b, meter=m) for b, m in zip(PAIR, meters, strict=True)], asked("k_lora"), LAYERS
+        [CandidateLora(b, meter=m) for b, m in zip(PAIR, meters, strict=True)],
+        asked("k_lora"),
+        LAYERS,
     )  # noqa: E501
     blind = [Meter(one.name, {}, meter.known) for one, meter in zip(PAIR, meters, strict=True)]
     again = plan(
-        [Given(b, meter=m) for b, m in zip(PAIR, blind, strict=True)], asked("k_lora"), LAYERS
+        [CandidateLora(b, meter=m) for b, m in zip(PAIR, blind, strict=True)],
+        asked("k_lora"),
+        LAYERS,
     )  # noqa: E501
     assert first.gates.notes == again.gates.notes
 
 
 def test_nothing_is_measured_where_nothing_is_compared():
-    unmeasurable = [Given(one, meter=Meter(one.name, {})) for one in PAIR]
+    unmeasurable = [CandidateLora(one, meter=Meter(one.name, {})) for one in PAIR]
     for marked in (parse("a dog"), parse("<c>a dog</c>")):
         plan(unmeasurable, asked("k_lora", marked=marked), LAYERS)
     plan(unmeasurable, asked("direct"), LAYERS)
@@ -206,7 +213,10 @@ def test_nothing_is_measured_where_nothing_is_compared():
 
 def test_without_names_the_layer_sets_are_auto_and_all():
     plain = {path.replace(".", "_"): LAYERS[path] for path in PATHS}
-    given = [Given(lora(role, seed, list(plain))) for seed, role in enumerate(("content", "style"))]
+    given = [
+        CandidateLora(lora(role, seed, list(plain)))
+        for seed, role in enumerate(("content", "style"))
+    ]
     for text in ("auto", "all"):
         plan(given, asked("craft", text, named=False), plain)
     for method, text in (("craft", "b-lora"), ("b_lora", "all"), ("craft", "content: x")):

@@ -49,7 +49,9 @@ def test_the_loss_is_nothing_for_a_model_that_knows_the_picture():
         return alpha * (noise - sigma * image)
 
     generator = torch.Generator().manual_seed(0)
-    loss = diffusion.v_loss(knows, levels, image.repeat(16, 1, 1, 1), None, None, generator)
+    images = image.repeat(16, 1, 1, 1)
+    steps, noise = levels.draw(16, generator), torch.randn(images.shape, generator=generator)
+    loss = diffusion.v_loss(knows, levels, images, None, None, steps, noise)
     assert loss < 1e-6
 
 

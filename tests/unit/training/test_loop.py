@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 from toy_denoiser import ToyDenoiser, dataset
 
 from craft_core.errors import CraftError
-from craft_core.training import Pace, Pictures, Place, Training, lora
+from craft_core.training import Pace, Pictures, RoleLayers, Training, lora
 
 
 def make(steps=6, seed=3, **changes) -> Training:
     denoiser = ToyDenoiser()
-    place = Place("content", frozenset(denoiser.layers), "all")
+    place = RoleLayers("content", frozenset(denoiser.layers), "all")
     settings = {"rank": 2, "steps": steps, "learning_rate": 1e-2, "warmup": 2, "batch_size": 2}
     return lora(denoiser, Pictures(dataset()), place, seed=seed, **{**settings, **changes})
 

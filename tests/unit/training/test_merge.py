@@ -14,7 +14,7 @@ from toy_denoiser import TEXT, ToyDenoiser
 
 from craft_core.errors import CraftError
 from craft_core.lora import parse_lora
-from craft_core.training import LEARNED, Dataset, Example, Merging, Part
+from craft_core.training import LEARNED, Dataset, Example, MergePart, Merging
 from craft_core.training.data import Moves
 from craft_core.training.losses import Draw
 from craft_core.training.merge import answer, drawn, frozen_updates
@@ -217,7 +217,7 @@ def test_one_lora_is_no_merge():
 
 def test_a_lora_without_a_layer_of_the_model_is_an_error():
     given = merging()
-    idle = Part(Branch("idle", "style", {}), given.parts[1].pictures)
+    idle = MergePart(Branch("idle", "style", {}), given.parts[1].pictures)
     with pytest.raises(CraftError, match="idle adapts no layer"):
         Merging((given.parts[0], idle))
 

@@ -1,5 +1,5 @@
 // @ts-check
-/** A user's mistake, told in three parts as craft_core/errors.py tells it. */
+/** A user's mistake in three parts, as in craft_core/errors.py. */
 
 export class CraftError extends Error {
   /**

@@ -1,8 +1,8 @@
 // @ts-check
-/** The demo model's files: which ones a graph names that its menus do not have. */
+/** Which files of the demo's model a graph names that the server does not have. */
 
 const OURS = "craft_small_world";
-const DEEP = 20; // subgraphs in subgraphs that are looked into
+const DEEP = 20; // levels of subgraphs that are searched
 
 /**
  * @param {any} graph the host's, or any with nodes

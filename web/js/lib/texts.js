@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * What the pack writes in the page, in the page's language. A text stands in the code in English,
- * which is its key in the locale files and what other languages fall back to.
+ * The texts that the pack shows, in the page's language. The code has each text in English, which
+ * is also its key in the locale files, and is shown where a language lacks it.
  */
 
 let spoken = "en";

@@ -12,9 +12,9 @@ from toy_denoiser import CHANNELS, ToyDenoiser, dataset
 
 from craft_core.errors import CraftError
 from craft_core.lora import read_lora
-from craft_core.training import LEARNED, TRAINING, HalfPictures, Place, b4m, b4m_half
+from craft_core.training import LEARNED, TRAINING, HalfPictures, RoleLayers, b4m, b4m_half
 from craft_core.training.losses import Draw, denoising_loss
-from craft_core.training.merge import Merging, Part, drawn
+from craft_core.training.merge import MergePart, Merging, drawn
 from craft_core.training.merges.b4m import preconditioned
 from craft_core.training.plp import Plp, basis_id, cut, start, starts
 from craft_core.training.recipes.lora import branch_edit
@@ -32,7 +32,11 @@ def half(role="content", partners=True, layers=ALL, steps=3, **settings):
     pictures = HalfPictures(dataset(seed=seed), dataset(3, seed=9) if partners else None)
     given = {"rank": 4, "learning_rate": 1e-2, "batch_size": 2, "warmup": 0, "save_as": "fp32"}
     return b4m_half(
-        ToyDenoiser(), pictures, Place(role, layers, "all"), steps=steps, **{**given, **settings}
+        ToyDenoiser(),
+        pictures,
+        RoleLayers(role, layers, "all"),
+        steps=steps,
+        **{**given, **settings},
     )
 
 
@@ -48,7 +52,7 @@ def part(path, role, strength=1.0):
     """A saved half as a merge gets it."""
     file = read_lora(path, ToyDenoiser().layers)
     branch = Branch(path.stem, role, file.layers, strength)
-    return Part(branch, dataset(seed=0 if role == "content" else 5), "", file.metadata)
+    return MergePart(branch, dataset(seed=0 if role == "content" else 5), "", file.metadata)
 
 
 def pair(folder, **settings):
@@ -233,7 +237,7 @@ def test_the_file_and_the_settings_tell_the_rank_there_is(tmp_path):
     assert file.metadata["ss_network_dim"] == file.metadata["ss_network_alpha"] == "8"
     wide = ToyDenoiser()
     wide.layers = {**wide.layers, OUT: (16, 16)}
-    settings = b4m_half(wide, HalfPictures(dataset()), Place("content", ALL), rank=12).recipe
+    settings = b4m_half(wide, HalfPictures(dataset()), RoleLayers("content", ALL), rank=12).recipe
     assert settings.settings()["rank"] == "12" and settings.settings()["file_ranks"] == "8 12"
 
 
@@ -245,12 +249,12 @@ def test_content_and_style_of_other_seeds_and_pictures_share_a_basis(tmp_path):
 def test_square_layers_alone_unless_asked():
     wide = ToyDenoiser()
     wide.layers = {**wide.layers, "blocks.0.q": (8, 6)}
-    place, pictures = Place("content", ALL), HalfPictures(dataset())
+    place, pictures = RoleLayers("content", ALL), HalfPictures(dataset())
     square = b4m_half(wide, pictures, place, rank=4)
     every = b4m_half(wide, pictures, place, rank=4, square_only=False)
     assert set(square.recipe.blocks) == {OUT} and set(every.recipe.blocks) == {Q, OUT}
     with pytest.raises(CraftError, match="turn square_only off"):
-        b4m_half(wide, pictures, Place("content", frozenset({Q, "mid"})), rank=4)
+        b4m_half(wide, pictures, RoleLayers("content", frozenset({Q, "mid"})), rank=4)
 
 
 @pytest.mark.parametrize("role", ["content", "style"])
@@ -478,12 +482,12 @@ def test_what_is_no_pair_of_halves_is_refused(tmp_path):
         make([content, content])
     with pytest.raises(CraftError, match="1 content and 2 style"):
         make([content, style, style])
-    stranger = Part(style.branch, style.pictures)
+    stranger = MergePart(style.branch, style.pictures)
     with pytest.raises(CraftError, match="style is no B4M half"):
         make([content, stranger])
     turned = Branch("turned", "style", content.branch.layers)
     with pytest.raises(CraftError, match="turned is a content half, connected as style"):
-        make([content, Part(turned, style.pictures, "", content.metadata)])
+        make([content, MergePart(turned, style.pictures, "", content.metadata)])
 
 
 def test_halves_whose_frozen_numbers_differ_are_refused(tmp_path):
@@ -491,10 +495,12 @@ def test_halves_whose_frozen_numbers_differ_are_refused(tmp_path):
     (one,) = style.branch.layers[OUT]
     changed = {**style.branch.layers, OUT: (Factors(one.down.flip(0), one.up, one.scale),)}
     with pytest.raises(CraftError, match=rf"differ in 1 layers, such as {OUT}"):
-        make([content, Part(Branch("s", "style", changed), style.pictures, "", style.metadata)])
+        make(
+            [content, MergePart(Branch("s", "style", changed), style.pictures, "", style.metadata)]
+        )
     fewer = {Q: style.branch.layers[Q]}
     with pytest.raises(CraftError, match=rf"differ in 1 layers, such as {OUT}"):
-        make([content, Part(Branch("s", "style", fewer), style.pictures, "", style.metadata)])
+        make([content, MergePart(Branch("s", "style", fewer), style.pictures, "", style.metadata)])
 
 
 def test_halves_saved_in_other_precisions_can_be_joined(tmp_path):

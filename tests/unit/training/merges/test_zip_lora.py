@@ -21,7 +21,7 @@ from merge_parts import (
 from toy_denoiser import ToyDenoiser
 
 from craft_core.lora import read_lora
-from craft_core.training import LEARNED, Merging, Part, zip_lora
+from craft_core.training import LEARNED, MergePart, Merging, zip_lora
 from craft_core.training.data import Moves
 from craft_core.training.losses import Draw
 from craft_core.training.merge import drawn
@@ -88,7 +88,7 @@ def test_a_coefficient_multiplies_its_column_worked_by_hand(tmp_path):
     style = Factors(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0], [3.0]]), 1.0)
     loras = [("dog", "content", content), ("ink", "style", style)]
     pictures = merging().parts[0].pictures
-    parts = tuple(Part(Branch(name, role, {"l": (f,)}), pictures) for name, role, f in loras)
+    parts = tuple(MergePart(Branch(name, role, {"l": (f,)}), pictures) for name, role, f in loras)
     one = training(Merging(parts), denoiser)
     one.recipe.masks[0]["l"].data = torch.tensor([1.0, 0.5])
     one.recipe.masks[1]["l"].data = torch.tensor([5.0, 2.0])
@@ -154,7 +154,7 @@ def test_a_larger_lambda_keeps_the_columns_further_apart():
 def test_loras_that_share_no_layer_have_nothing_to_keep_apart():
     given = merging()
     apart = {OTHER_LINEAR: given.parts[1].branch.layers[OTHER_LINEAR]}
-    ink = Part(Branch("ink", "style", apart), given.parts[1].pictures)
+    ink = MergePart(Branch("ink", "style", apart), given.parts[1].pictures)
     one = training(Merging((given.parts[0], ink)), steps=2)
     one.run()
     assert set(one.terms) == {"like content", "like style"}

@@ -9,7 +9,7 @@ import torch
 from adapter_samples import SAMPLES, variants
 from toy_denoiser import CHANNELS, TEXT, ToyDenoiser
 
-from craft_core.encoder import Concept, Phrases, read_encoder
+from craft_core.encoder import Concept, PhraseEmbeddings, read_encoder
 from craft_core.errors import CraftError
 from craft_core.lora import parse_lora
 from craft_core.training import (
@@ -18,7 +18,7 @@ from craft_core.training import (
     Lessons,
     Phrased,
     Pictures,
-    Place,
+    RoleLayers,
     expert_encoder,
     lora,
 )
@@ -62,7 +62,7 @@ def examples(count, seed=0):
 
 
 def phrased(count=2, seed=0, gammas=(1.0, 1.0)):
-    asked = tuple(Phrases(phrase(seed + i), phrase(50 + seed + i)) for i in range(count))
+    asked = tuple(PhraseEmbeddings(phrase(seed + i), phrase(50 + seed + i)) for i in range(count))
     return Phrased(Dataset(examples(count, seed), EMPTY), asked, (gammas,) * count)
 
 
@@ -210,13 +210,13 @@ def _two_needs(denoiser):
     under another; both phrases). The LoRA helps on the first and harms on the second."""
     pattern = 2 * torch.randn(CHANNELS, 6, 8, generator=torch.Generator().manual_seed(5)).sign()
     own, opposite = (Dataset((Example(sign * pattern, EMPTY),), EMPTY) for sign in (1, -1))
-    place = Place("content", frozenset({"mid"}))
+    place = RoleLayers("content", frozenset({"mid"}))
     taught = lora(
         denoiser, Pictures(own), place, rank=4, steps=150, learning_rate=2e-2, batch_size=4
     )
     taught.run()
     layers = {"mid": (taught.recipe.factors("mid"),)}
-    wanted, unwanted = Phrases(phrase(1)), Phrases(phrase(2))
+    wanted, unwanted = PhraseEmbeddings(phrase(1)), PhraseEmbeddings(phrase(2))
     lessons = Lessons(Phrased(own, (wanted,), ((1.0,),)), Phrased(opposite, (unwanted,), ((1.0,),)))
     return [Branch("pattern", "content", layers)], lessons, wanted, unwanted
 
@@ -229,7 +229,7 @@ def test_a_phrase_the_lora_does_not_serve_damps_it_and_its_own_does_not():
     kept, damped = (scales(one, asked)["content"] for asked in (wanted, unwanted))
     assert min(kept.values()) > 0.7, kept
     assert max(damped.values()) < 0.5, damped
-    like_unwanted = Phrases(phrase(2) + 0.3 * phrase(3))
+    like_unwanted = PhraseEmbeddings(phrase(2) + 0.3 * phrase(3))
     assert max(scales(one, like_unwanted)["content"].values()) < 0.5
 
 

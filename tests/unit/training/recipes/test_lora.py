@@ -9,9 +9,9 @@ from toy_denoiser import CHANNELS, ToyDenoiser, dataset
 
 from craft_core.errors import CraftError
 from craft_core.lora import read_lora
-from craft_core.training import Dataset, Example, Pictures, Place, lora
+from craft_core.training import Dataset, Example, Pictures, RoleLayers, lora
 from craft_core.training.data import Moves, choose, dropped
-from craft_core.training.losses import Draw, denoising_loss, noise_levels, noised
+from craft_core.training.losses import Draw, denoising_loss, draw_noise_levels, noised
 from craft_core.training.recipes.lora import branch_edit
 from craft_core.training.targets import trainable
 from craft_core.types import Factors
@@ -23,7 +23,7 @@ def trained(denoiser=None, layers=SET, steps=3, **settings):
     denoiser = denoiser or ToyDenoiser()
     given = {"rank": 2, "learning_rate": 1e-2, "batch_size": 2, "warmup": 0, "steps": steps}
     training = lora(
-        denoiser, Pictures(dataset()), Place("style", layers, "mine"), **{**given, **settings}
+        denoiser, Pictures(dataset()), RoleLayers("style", layers, "mine"), **{**given, **settings}
     )
     training.run()
     return training
@@ -58,7 +58,7 @@ def test_the_model_gets_no_gradient_and_does_not_change():
 
 def test_before_the_first_step_the_model_is_as_it_was():
     denoiser = ToyDenoiser()
-    recipe = lora(denoiser, Pictures(dataset()), Place("content", SET), steps=1).recipe
+    recipe = lora(denoiser, Pictures(dataset()), RoleLayers("content", SET), steps=1).recipe
     x, sigma = torch.randn(2, CHANNELS, 6, 8), torch.tensor([0.5, 2.0])
     conditions = [one.condition for one in dataset().examples]
     plain = denoiser.denoise(x, sigma, conditions)
@@ -108,7 +108,7 @@ def test_training_lowers_the_loss_on_its_picture():
     picture = Example(torch.full((CHANNELS, 6, 8), 2.0), dataset().examples[0].condition)
     denoiser = ToyDenoiser()
     training = lora(
-        denoiser, Pictures(Dataset((picture,))), Place("content", frozenset(denoiser.layers)),
+        denoiser, Pictures(Dataset((picture,))), RoleLayers("content", frozenset(denoiser.layers)),
         rank=8, steps=200, learning_rate=1e-2, batch_size=8,
     )  # fmt: skip
     training.run()
@@ -125,7 +125,7 @@ def test_a_rank_above_a_layers_size_is_that_layers_size(tmp_path):
 
 def test_a_set_without_trainable_layers_is_an_error():
     with pytest.raises(CraftError, match="can be trained"):
-        lora(ToyDenoiser(), Pictures(dataset()), Place("style", frozenset({"text"})), steps=1)
+        lora(ToyDenoiser(), Pictures(dataset()), RoleLayers("style", frozenset({"text"})), steps=1)
 
 
 def test_trainable_layers_leave_out_embeddings_and_both_ends():
@@ -134,7 +134,7 @@ def test_trainable_layers_leave_out_embeddings_and_both_ends():
 
 def test_prior_pictures_add_their_own_weighted_term():
     denoiser = ToyDenoiser()
-    place = Place("content", SET)
+    place = RoleLayers("content", SET)
     both = Pictures(dataset(), dataset(seed=9))
     one = lora(denoiser, both, place, steps=1, prior_weight=1.0, seed=1)
     two = lora(denoiser, both, place, steps=1, prior_weight=2.0, seed=1)
@@ -183,7 +183,7 @@ def test_moves_keep_shape_and_can_do_nothing():
 def test_noise_levels_are_stratified_over_the_models_own_table():
     sigmas = torch.arange(100, dtype=torch.float32)
     for step in range(10):
-        levels = noise_levels(sigmas, 4, Draw(1, step).generator())
+        levels = draw_noise_levels(sigmas, 4, Draw(1, step).generator())
         assert [int(level // 25) for level in levels] == [0, 1, 2, 3]
 
 

@@ -1,0 +1,81 @@
+"""Which rows of a model call are conditional: every conditioning of a run gets a name of our own.
+
+The index in the host's `cond_or_uncond` differs between guiders, and its uuids are shared where
+areas are matched, so at the start of a sampling run each conditioning gets a fresh uuid, and the
+run remembers what it stands for.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...craft_core.errors import CraftError
+
+CONDITIONAL = frozenset({"positive", "middle"})  # "middle": the second prompt of the host's DualCFG
+
+
+@dataclass(frozen=True)
+class ConditioningKind:
+    """conditional: guided towards. view: which conditional copy, for methods that average some."""
+
+    conditional: bool
+    view: int
+
+
+_UNKNOWN = ConditioningKind(conditional=False, view=0)
+
+
+@dataclass
+class ConditioningKinds:
+    """The kinds of the conditionings of one sampling run, by uuid, for all banks on its MODEL.
+
+    An unknown uuid is unconditional. banks: how many have joined.
+    """
+
+    by_uuid: dict[uuid.UUID | None, ConditioningKind] = field(default_factory=dict)
+    views: int = 1
+    banks: int = 0
+
+    def join(self, conds: dict[str, list[dict[str, Any]]], views: int, copy_all: bool) -> None:
+        """A bank with `views` joins; one with a single view acts in every view of another.
+
+        Renames every conditioning in place and says what it is, where that is not done yet.
+        conds: the guider's conditionings after the host prepared them, {name: [cond, ...]}.
+        views > 1 copies each conditional one so that every view is evaluated and the host averages
+        them (it weighs copies equally); copy_all copies the unconditional ones too.
+        Raises CraftError for two banks with several views each, and not as many.
+        """
+        if views > 1 and self.views > 1 and views != self.views:
+            raise CraftError(
+                f"Two Routers in a row evaluate {self.views} and {views} LoRAs apart",
+                "LoRA Composite in one Router, or in both with as many LoRAs",
+                "Connect all LoRAs to one Router, by Load LoRA Branch",
+            )
+        if self.banks == 0 or views > self.views:
+            self._assign(conds, views, copy_all)
+        self.banks += 1
+
+    def of(self, key: uuid.UUID | None) -> ConditioningKind:
+        return self.by_uuid.get(key, _UNKNOWN)
+
+    def first_views(self, conds: list) -> list:
+        """The conditionings of a call without the copies; None stays None."""
+        return [c and [e for e in c if self.of(e.get("uuid")).view == 0] for c in conds]
+
+    def _assign(self, conds: dict[str, list[dict[str, Any]]], views: int, copy_all: bool) -> None:
+        self.views = views
+        for name, entries in conds.items():
+            conditional = name in CONDITIONAL
+            copies = views if conditional or copy_all else 1
+            conds[name] = [
+                self._renamed(entry, ConditioningKind(conditional, view))
+                for entry in entries or ()
+                for view in range(copies)
+            ]
+
+    def _renamed(self, entry: dict[str, Any], kind: ConditioningKind) -> dict[str, Any]:
+        key = uuid.uuid4()
+        self.by_uuid[key] = kind
+        return {**entry, "uuid": key}

@@ -1,0 +1,74 @@
+"""What the core and the page both say to a user: each text stands here, and nowhere else.
+
+`python run.py locales` writes them as functions into web/js/lib/core.js, where the page says them
+in its language. {name} in a text stands for a value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import CraftError
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """The three parts of a CraftError, with places for values."""
+
+    given: str
+    possible: str
+    action: str
+
+    def error(self, **values: str | float) -> CraftError:
+        return CraftError(*(part.format(**values) for part in self.parts))
+
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        return self.given, self.possible, self.action
+
+
+NO_MARKER = "The prompt has no {marker}, so the {role} LoRA is off."
+NOT_ROUTED = (
+    "This MODEL carries no routed LoRAs, so sampling is plain. Connect the Content/Style LoRA "
+    "Router's MODEL, with LoRAs chosen and <c> or <s> in its prompt."
+)
+NO_GUIDANCE = (
+    "At cfg 1 most samplers run no unconditional pass, and then ACFG equals standard CFG. Raise "
+    "cfg above 1 for asymmetric guidance (distilled models have none)."
+)
+UNMATCHED_PATTERNS = "These layer patterns match no layer of this model: {patterns}"
+
+UNKNOWN = Mistake("{key} is no {noun}", "Known are {known}", "Choose one of these")
+
+_MARKED = "Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>"
+NOTHING_TO_CLOSE = Mistake(
+    "The prompt has {marker} at character {place} with no marker to close",
+    _MARKED,
+    "Add the opening marker before the phrase, or remove {marker}",
+)
+MARKER_INSIDE = Mistake(
+    "The prompt has {inner} between {opening} and {closing} (character {place})",
+    "A content phrase and a style phrase stand side by side, never in one another",
+    "Move {closing} before {inner}",
+)
+EMPTY_PHRASE = Mistake(
+    "The marker {marker} at character {place} marks no words",
+    _MARKED,
+    "Write the phrase it belongs to, or remove the marker to switch its branch off",
+)
+MARKER_LEFT = Mistake(
+    "Removing the prompt's markers leaves another marker",
+    _MARKED,
+    "Remove the extra < or > around a marker",
+)
+
+WINDOW_REVERSED = Mistake(
+    "window: {role}_start = {start} lies after {role}_end = {end}",
+    "A window runs from its start to a later or equal end, 0 to 1",
+    "Swap them, or set the role's strength to 0 to switch it off",
+)
+WRONG_POINTS = Mistake(
+    "The {role} points are {points}",
+    'Points are x y pairs from 0 to 1 with different x, such as "0 1, 0.5 0.3, 1 0"',
+    "Correct them",
+)

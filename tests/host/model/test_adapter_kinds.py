@@ -1,0 +1,356 @@
+"""Every adapter kind in the engine, in the host's own classes: what the host's LoraLoader makes of
+the same file, and what separately patched models make of its matrices."""
+
+from __future__ import annotations
+
+import comfy.lora
+import comfy.sample
+import comfy.samplers
+import comfy.sd
+import family_loras
+import folder_paths
+import oracle
+import pytest
+import safetensors.torch
+import tiny
+import torch
+from adapter_samples import HOST_DROPS, SAMPLES, whole_file
+from craft_lora_pack.comfy_adapter.engine import engine
+from craft_lora_pack.comfy_adapter.engine.modules import host_names, lora_layers, model_layers
+from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
+from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read_branch_file
+from craft_lora_pack.comfy_adapter.use.fuse_file import FuseRequest, fuse_branches
+from craft_lora_pack.comfy_adapter.use.router import RouterRequest, planned
+from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.fusion import FUSION
+from craft_lora_pack.craft_core.fusion.compose import compose
+from craft_lora_pack.craft_core.lora import parse_lora
+from craft_lora_pack.craft_core.lora.keys import kohya_name
+from craft_lora_pack.craft_core.merging import MERGES
+from craft_lora_pack.craft_core.routing.markers import parse
+from craft_lora_pack.craft_core.types import Bank, Branch, constant_gates
+
+TOLERANCE = 2e-5
+FAMILIES = {"sd15": tiny.sd15, "sdxl": tiny.sdxl}
+POSITIVE, NEGATIVE = tiny.conditioning(1), tiny.conditioning(2)
+KINDS = tuple(SAMPLES)
+STEPS = 3
+
+
+def distance(a, b) -> float:
+    """Largest difference, in units of the largest value where that exceeds 1."""
+    return ((a - b).abs().max() / b.abs().max().clamp(min=1.0)).item()
+
+
+def latent_of(model, size=8):
+    """Empty, with the model's channels; the noise is seeded."""
+    empty = tiny.latent(size=size)["samples"]
+    return {"samples": comfy.sample.fix_empty_latent_channels(model, empty)}
+
+
+def sample(guider, model):
+    return oracle.sample(guider, latent_of(model), steps=STEPS)
+
+
+def symmetric(model):
+    return sample(oracle.guider(model, POSITIVE, NEGATIVE), model)
+
+
+def file_of(kind, layers, without=(), model=None, gate=1.0):
+    """(state dict, {module path: dW}): all forms of a kind on all layers, in turn.
+
+    model: on whose weights dW is what it is there at a gate, where it depends on them.
+    """
+    stems = {kohya_name(path): path for path in layers}
+
+    def on(stem, made):
+        if model is None:
+            return made.delta
+        return made.on(model.model.diffusion_model.get_submodule(stems[stem]).weight.float(), gate)
+
+    places = {stem: layers[path] for stem, path in stems.items()}
+    state, deltas = whole_file(kind, places, seed=3, without=without, on=on)
+    return state, {path: deltas[kohya_name(path)] for path in layers}
+
+
+def differences(model, size=0.1):
+    """(state dict, module paths): a difference of every weight and bias of the model's layers."""
+    generator = torch.Generator().manual_seed(5)
+    state, reached = {}, []
+    for path in lora_layers(model):
+        module = model.model.diffusion_model.get_submodule(path)
+        for name, ending in (("weight", "diff"), ("bias", "diff_b")):
+            value = getattr(module, name, None)
+            if value is not None:
+                change = torch.randn(value.shape, generator=generator) * value.std()
+                state[f"diffusion_model.{path}.{ending}"] = size * change
+        reached.append(path)
+    return state, reached
+
+
+def routed(model, states, strengths):
+    layers = lora_layers(model)
+    branches = [
+        Branch(f"file {j}", role, parse_lora(state, {}, layers, host_names(model)).layers, strength)
+        for j, (state, role, strength) in enumerate(
+            zip(states, ("content", "style"), strengths, strict=False)
+        )
+    ]
+    bank = Bank.of(branches, list(layers))
+    ones = constant_gates(torch.ones(len(bank.layers), len(bank.branches)))
+    return engine.attach(model, bank, compose(ones, bank))
+
+
+def loaded(model, states, strengths):
+    """What the host's LoraLoader nodes make of the same files."""
+    for state, strength in zip(states, strengths, strict=False):
+        model, _ = comfy.sd.load_lora_for_models(model, None, state, strength, 0.0)
+    return model
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_of_the_kind_is_the_hosts_lora_loader(kind, family):
+    """On linear layers and convolutions, at four strengths."""
+    model = FAMILIES[family]()
+    state, _ = file_of(kind, model_layers(model), HOST_DROPS)
+    plain = symmetric(model)
+    for strength in (-1.0, 0.5, 1.0, 2.0):
+        ours = symmetric(routed(model, [state], [strength]))
+        theirs = symmetric(loaded(model, [state], [strength]))
+        assert distance(theirs, plain) > 0.02, "the file must matter for this to say much"
+        assert distance(ours, theirs) <= TOLERANCE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_beside_a_file_of_another_kind_it_is_two_lora_loaders(kind):
+    model = tiny.sd15()
+    layers = model_layers(model)
+    states = [file_of(kind, layers, HOST_DROPS)[0], tiny.random_lora(layers, 4, seed=12)]
+    strengths = (0.8, 0.6)
+    for order in (1, -1):
+        ours = symmetric(routed(model, states[::order], strengths[::order]))
+        theirs = symmetric(loaded(model, states[::order], strengths[::order]))
+        assert distance(ours, theirs) <= TOLERANCE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_files_on_a_patched_model_are_three_lora_loaders(kind):
+    """What depends on the weight meets the patched one, and what the first file made of it."""
+    model = tiny.sd15()
+    layers = model_layers(model)
+    under = loaded(model, [tiny.random_lora(layers, 2, seed=31)], [0.5])
+    states = [file_of(kind, layers, HOST_DROPS)[0], file_of(kind, layers, HOST_DROPS)[0]]
+    states[1] = {key: 1.1 * tensor for key, tensor in states[1].items()}
+    ours = symmetric(routed(under, states, (0.8, -0.5)))
+    assert distance(ours, symmetric(loaded(under, states, (0.8, -0.5)))) <= TOLERANCE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_asymmetric_is_two_separately_patched_models(kind, family):
+    model, other, twin = (FAMILIES[family]() for _ in range(3))
+    layers = model_layers(model)
+    state, deltas = file_of(kind, layers, model=model, gate=0.7)
+    ours = acfg_guider(routed(model, [state], [0.7]), POSITIVE, NEGATIVE, 4.0, True)
+    reference = oracle.TwoModels(other, twin, [deltas], lambda progress: (0.7,))
+    reference.set_conds(POSITIVE, NEGATIVE)
+    reference.set_cfg(4.0)
+    assert distance(sample(ours, model), sample(reference, model)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_at_strength_zero_it_is_bitwise_the_plain_model(kind):
+    model = tiny.sdxl()
+    state, _ = file_of(kind, model_layers(model))
+    assert torch.equal(symmetric(routed(model, [state], [0.0])), symmetric(model))
+
+
+DIFFERENT = {**FAMILIES, "flux": tiny.flux, "z_image": tiny.z_image, "qwen_image": tiny.qwen_image}
+
+
+@pytest.mark.parametrize("family", DIFFERENT)
+def test_differences_of_weights_biases_and_norms_are_the_hosts_lora_loader(family):
+    """As the host's Extract and Save Lora names them: all that a model of the class has."""
+    model = DIFFERENT[family]()
+    state, reached = differences(model)
+    assert any(state[f"diffusion_model.{path}.diff"].ndim == 1 for path in reached)
+    plain = symmetric(model)
+    for strength in (-1.0, 0.5, 2.0):
+        ours = symmetric(routed(model, [state], [strength]))
+        theirs = symmetric(loaded(model, [state], [strength]))
+        assert distance(theirs, plain) > 0.01, "the file must matter for this to say much"
+        assert distance(ours, theirs) <= TOLERANCE
+
+
+@pytest.mark.parametrize("family", DIFFERENT)
+def test_every_norm_is_reached(family):
+    """Each alone: its hook is called, and its difference does what the host's patch does."""
+    model = DIFFERENT[family]()
+    norms = [path for path, shape in lora_layers(model).items() if len(shape) == 1]
+    network = model.model.diffusion_model
+    called = set()
+    handles = [
+        network.get_submodule(path).register_forward_hook(lambda *_, path=path: called.add(path))
+        for path in norms
+    ]
+    symmetric(model)
+    for handle in handles:
+        handle.remove()
+    assert called == set(norms)
+
+
+def test_asymmetric_differences_are_two_separately_patched_models():
+    """The backbone's rows have the model's own weights, biases and norms."""
+    model, other, twin = tiny.sdxl(), tiny.sdxl(), tiny.sdxl()
+    state, _ = differences(model)
+    ours = acfg_guider(routed(model, [state], [0.7]), POSITIVE, NEGATIVE, 4.0, True)
+    reference = oracle.TwoModels(other, twin, [], lambda progress: ())
+    network = twin.model.diffusion_model
+    for key, change in state.items():
+        path, _, ending = key.removeprefix("diffusion_model.").rpartition(".")
+        name = "bias" if ending == "diff_b" else "weight"
+        getattr(network.get_submodule(path), name).data.add_(change, alpha=0.7)
+    reference.set_conds(POSITIVE, NEGATIVE)
+    reference.set_cfg(4.0)
+    assert distance(sample(ours, model), sample(reference, model)) <= TOLERANCE
+
+
+def test_differences_of_zeros_cost_nothing():
+    """No layer gets a hook."""
+    model = tiny.sd15()
+    state = {key: torch.zeros_like(tensor) for key, tensor in differences(model)[0].items()}
+    layers = lora_layers(model)
+    file = parse_lora(state, {}, layers, host_names(model))
+    assert file.zeros == len(state) and not file.layers
+
+
+SLICED = {  # family -> (model, naming of its fused layers' slices)
+    "flux": (tiny.flux, family_loras.FLUX_DIFFUSERS),
+    "z_image": (tiny.z_image, family_loras.Z_IMAGE_AI_TOOLKIT),
+}
+
+
+@pytest.mark.parametrize("family", SLICED)
+@pytest.mark.parametrize("kind", KINDS)
+def test_slices_of_a_fused_layer_are_the_hosts(kind, family):
+    make, naming = SLICED[family]
+    model = make()
+    layers = model_layers(model)
+    places = {
+        stem: (rows.stop - rows.start, *layers[path][1:])
+        for stem, path, rows in naming.places(layers)
+    }
+    assert len(places) > len({path for _, path, _ in naming.places(layers)})
+    state, _ = whole_file(kind, places, seed=3, without=HOST_DROPS)
+    ours = symmetric(routed(model, [state], [0.8]))
+    theirs = symmetric(loaded(model, [state], [0.8]))
+    assert distance(theirs, symmetric(model)) > 0.01
+    assert distance(ours, theirs) <= TOLERANCE
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder_paths.add_model_folder_path("loras", str(tmp_path))
+    yield tmp_path
+    folder_paths.folder_names_and_paths["loras"][0].remove(str(tmp_path))
+    folder_paths.filename_list_cache.clear()
+
+
+BRANCHES = (BranchFile("of a kind.safetensors", "content", 0.7),
+            BranchFile("plain.safetensors", "style", -0.4))  # fmt: skip
+
+
+@pytest.fixture(params=KINDS)
+def placed(request, folder):
+    """(model, the two states), their files in place: one of the kind, one plain."""
+    model = tiny.sdxl(transformer_depth_output=[0, 0, 1, 1, 1, 1])  # with B-LoRA's blocks
+    layers = model_layers(model)
+    states = file_of(request.param, layers)[0], tiny.random_lora(layers, 3, seed=12)
+    for chosen, state in zip(BRANCHES, states, strict=True):
+        safetensors.torch.save_file(state, folder / chosen.name)
+    return model, states
+
+
+def test_every_method_takes_it_and_auto_too(placed):
+    model, _ = placed
+    for method in FUSION:
+        for sets in ("auto", "all") if method.traits.layer_sets else ("all",):
+            request = RouterRequest("<c>a</c> <s>b</s>", BRANCHES, sets, {"method": method.key})
+            files = [read_branch_file(one, model) for one in BRANCHES]
+            made = planned(model, request, parse(request.prompt), files)
+            ours = engine.attach(model, made.bank, compose(made.gates, made.bank))
+            assert torch.isfinite(symmetric(ours)).all()
+
+
+def test_a_file_fused_of_it_is_the_routed_model(placed):
+    """Cut to a rank that is none for these layers: what is lost is rounding."""
+    model, states = placed
+    strengths = [one.strength for one in BRANCHES]
+    request = FuseRequest(BRANCHES, "all", {"method": "direct"}, rank=4096, save_as="fp32")
+    result = fuse_branches(model, request, lambda done, total: None)
+    assert "relative error" in result.report
+    alone = {kohya_name(path): one for path, one in result.layers.items()}
+    stored = {
+        f"{stem}.{end}": tensor
+        for stem, one in alone.items()
+        for end, tensor in (
+            ("lora_down.weight", one.down),
+            ("lora_up.weight", one.up.reshape(*one.up.shape, *[1] * (one.down.ndim - 2))),
+            ("alpha", torch.tensor(one.scale * one.rank)),
+        )
+    }
+    ours = symmetric(routed(model, states, strengths))
+    assert distance(symmetric(loaded(model, [stored], [1.0])), ours) <= TOLERANCE
+
+
+@pytest.mark.parametrize("method", MERGES.keys())
+def test_every_weight_merge_takes_it(placed, method):
+    model, _ = placed
+    request = FuseRequest(BRANCHES, "all", {"method": method}, rank=8, save_as="fp32")
+    result = fuse_branches(model, request, lambda done, total: None)
+    assert set(result.layers) == set(model_layers(model))
+    assert max(one.rank for one in result.layers.values()) <= 8
+
+
+def test_without_what_cannot_act_the_rest_of_a_file_acts(folder):
+    """A replaced weight, a layer of another model, a norm that the model computes in one step."""
+    model = tiny.z_image()
+    state = tiny.random_lora(model_layers(model), 3, seed=12)
+    gone = next(key.removesuffix(".alpha") for key in state if key.endswith(".alpha"))
+    rest = {key: tensor for key, tensor in state.items() if not key.startswith(f"{gone}.")}
+    broken = rest | {
+        f"{gone}.lora_down.weight": torch.ones(3, 5),
+        f"{gone}.lora_up.weight": torch.ones(7, 3),
+        "diffusion_model.cap_embedder.0.set_weight": torch.ones(4),
+        "diffusion_model.layers.0.attention.q_norm.diff": torch.ones(64),
+    }
+    only = (BranchFile("of a kind.safetensors", "content", 0.7),)
+    safetensors.torch.save_file(broken, folder / only[0].name)
+    with pytest.raises(CraftError, match="replaced weight.*allow_unmatched"):
+        read_branch_file(only[0], model)
+    request = RouterRequest("", only, "all", {"method": "direct"}, allow_unmatched=True)
+    made = planned(model, request, None, [read_branch_file(only[0], model, allow=True)])
+    (line,) = (one for one in made.report if "cannot act" in one)
+    assert "2 that cannot act" in line and "replaced weight" in line and gone in line
+    assert any("attention.q_norm" in fault for fault in made.faults)
+    ours = engine.attach(model, made.bank, compose(made.gates, made.bank))
+    assert distance(symmetric(ours), symmetric(loaded(model, [rest], [0.7]))) <= TOLERANCE
+
+
+def test_a_rank_of_zero_is_refused_where_an_update_has_full_rank(folder):
+    model = tiny.sdxl()
+    layers = model_layers(model)
+    names = {"full": SAMPLES["LoKr"]["whole"], "low": SAMPLES["LoKr"]["w2 in two"]}
+    path = next(path for path in layers if path.endswith("attn1.to_q"))
+    only = (BranchFile("of a kind.safetensors", "content", 0.7),)
+    request = FuseRequest(only, "all", {"method": "direct"}, save_as="fp32")
+    for name, make in names.items():
+        made = make(layers[path], 3)
+        safetensors.torch.save_file(made.named(kohya_name(path)), folder / only[0].name)
+        if name == "full":
+            with pytest.raises(CraftError, match=f"{path} in of a kind.safetensors has full rank"):
+                fuse_branches(model, request, lambda done, total: None)
+            continue
+        (one,) = fuse_branches(model, request, lambda done, total: None).layers.values()
+        assert one.rank == 8 and distance(one.delta(), 0.7 * made.delta) <= TOLERANCE

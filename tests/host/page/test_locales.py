@@ -1,0 +1,263 @@
+"""The page's texts in each language: nothing missing, nothing stale, nothing lost."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from craft_lora_pack.nodes import NODES
+
+from launcher.errors import LaunchError
+from launcher.publish.locales import (
+    COMMANDS,
+    DEFINITIONS,
+    LOCALES,
+    MAIN,
+    MODULE,
+    PAGE,
+    PHRASES,
+    Translations,
+    definitions,
+    main_texts,
+    message,
+    read_phrases,
+    write_locales,
+)
+
+LANGUAGES = ("en", "zh")
+CHINESE = re.compile(r"[\u4e00-\u9fff]")
+SAME_IN_CHINESE = {"lora", "clip", "vae", "vgg", "cfg", "gamma", "alpha", "beta", "beta_star"}
+VERBATIM = re.compile(
+    r"</?[cs]>|\{\w+\}|(?<!\w)'[^']* [^']*'|arXiv:[\d.]+\d"
+    r"|(?:models|output)/\w+|\b\w+_\w+(?:\.\w+)+|(?<![A-Za-z\d.])\d+(?:\.\d+)?(?:e-\d+)?|\|\|.*\|\|\^2"
+)
+LINE_OF_A_MENU = re.compile(r"^[\w-]+(?: mix)?: ")
+HOST_NODES = {
+    "UNet加载器",
+    "VAE解码",
+    "预览图像",
+    "保存图像",
+    "保存图像文本数据集",
+    "加载图像",
+    "加载 LoRA 模型",
+    "绘制损失图",
+    "自定义采样器（高级）",
+}
+GLOSSARY = {
+    "backbone": "主干",
+    "basis": "基底",
+    "branch(es)?": "分支",
+    "captions?": "描述",
+    "conditional rows": "条件行",
+    "contents?": "内容",
+    "expert encoder": "专家编码器",
+    "fusion": "融合",
+    "guidance": "引导",
+    "latents?": "Latent",
+    "layer sets?": "层集",
+    "layers?": "层",
+    "lora": "LoRA",
+    "losses": "损失",
+    "markers?": "标记",
+    "merges?": "合并",
+    "noise": "噪波",
+    "prompts?": "提示词",
+    "ranks?": "秩",
+    "schedule": "调度",
+    "seeds?": "种子",
+    "steps": "步",
+    "strengths?": "强度",
+    "styles?": "风格",
+    "subspaces?": "子空间",
+}
+
+
+@pytest.fixture(scope="module")
+def nodes() -> dict[str, dict[str, Any]]:
+    return {node.GET_SCHEMA().node_id: node.GET_NODE_INFO_V1() for node in NODES}
+
+
+def file_of(language: str, name: str = DEFINITIONS) -> dict[str, Any]:
+    return json.loads((LOCALES / language / name).read_text("utf-8"))
+
+
+def phrases_of_the_texts() -> dict[str, str]:
+    """What nodes explain and what scripts say, which are sentences; no names."""
+    tables = file_of("zh", PHRASES)
+    return tables["texts"] | tables["said"]
+
+
+def without_examples(english: str) -> str:
+    return re.sub(r"(?<!\w)'[^']*'|\{\w+\}|\S*[_/]\S*", "", english)
+
+
+def inputs_of_schema(inputs: list, menu: str = "") -> list[tuple[str, Any]]:
+    """Every input of a schema, those of menus' entries included, under its name in the page."""
+    found = []
+    for item in inputs:
+        found.append((menu + item.id, item))
+        for option in getattr(item, "options", None) or ():
+            if hasattr(option, "inputs"):
+                found += inputs_of_schema(option.inputs, f"{menu}{item.id}.")
+    return found
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_files_are_what_the_nodes_and_phrases_give(nodes, language):
+    """After a change of a node: python run.py locales."""
+    phrases = read_phrases(LOCALES / language)
+    assert file_of(language) == definitions(nodes, phrases)
+    assert file_of(language, MAIN) == main_texts(LOCALES / language, phrases)
+    if language == "zh":
+        assert phrases.lacking() == []
+        assert phrases.unused() == []
+
+
+def test_english_says_what_the_schemas_say():
+    english = file_of("en")
+    assert list(english) == [node.GET_SCHEMA().node_id for node in NODES]
+    for schema in (node.GET_SCHEMA() for node in NODES):
+        entry = english[schema.node_id]
+        assert (entry["display_name"], entry["description"]) == (
+            schema.display_name,
+            schema.description,
+        )
+        inputs = inputs_of_schema(schema.inputs)
+        assert {name.replace(".", "_") for name, _ in inputs} == set(entry["inputs"])
+        for name, item in inputs:
+            texts = entry["inputs"][name.replace(".", "_")]
+            assert texts["name"] == (item.display_name or item.id)
+            assert item.tooltip in texts["tooltip"]
+        assert [text["tooltip"] for text in entry["outputs"].values()] == [
+            output.tooltip for output in schema.outputs
+        ]
+
+
+def test_every_language_has_the_same_entries():
+    def paths(value: Any, at: str = "") -> list[str]:
+        if not isinstance(value, dict):
+            return [at]
+        return [path for key, inner in value.items() for path in paths(inner, f"{at}.{key}")]
+
+    for name in (DEFINITIONS, MAIN, COMMANDS):
+        assert paths(file_of("zh", name)) == paths(file_of("en", name))
+
+
+def test_the_keys_have_no_dots_as_the_page_looks_them_up():
+    for node, entry in file_of("en").items():
+        assert not [key for key in (node, *entry["inputs"]) if "." in key]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_name_or_description_is_syntax_to_the_page(language):
+    for entry in file_of(language).values():
+        slots = [*entry["inputs"].values(), *entry["outputs"].values()]
+        names = [slot["name"] for slot in slots if "name" in slot]
+        for text in (entry["display_name"], entry["description"], *names):
+            assert not re.search(r"[@{}|%]", re.sub(r"\{'.'\}", "", text))
+
+
+def test_signs_of_the_message_syntax_are_quoted():
+    assert message("plain <c>, 'text'") == "plain <c>, 'text'"
+    assert message("a@b {c} d|e 5%") == "a{'@'}b {'{'}c{'}'} d{'|'}e 5{'%'}"
+
+
+def test_an_input_that_entries_of_a_menu_share_says_what_it_is_in_each():
+    seed, same = ["INT", {"tooltip": "Of the draw."}], ["INT", {"tooltip": "Same file."}]
+    options = [
+        {"key": "one", "inputs": {"required": {"seed": seed}}},
+        {"key": "two", "inputs": {"required": {"seed": same}}},
+        {"key": "three", "inputs": {"optional": {"seed": seed}}},
+    ]
+    menu = ["COMFY_DYNAMICCOMBO_V3", {"tooltip": "How.", "options": options}]
+    node = {
+        "display_name": "Node",
+        "description": "Does.",
+        "input": {"required": {"way": menu}},
+        "output": ["LATENT", "STRING"],
+        "output_name": ["LATENT", "report"],
+        "output_tooltips": ["The latent.", "The report."],
+    }
+    phrases = Translations({"seed": "种子", "old": "旧"}, {"Of the draw.": "抽取用。"})
+    made = definitions({"N": node}, phrases)["N"]
+    assert made["inputs"] == {
+        "way": {"name": "way", "tooltip": "How."},
+        "way_seed": {"name": "种子", "tooltip": "one, three: 抽取用。\ntwo: Same file."},
+    }
+    assert made["outputs"] == {
+        "0": {"tooltip": "The latent."},
+        "1": {"name": "report", "tooltip": "The report."},
+    }
+    assert phrases.unused() == ["old"]
+    assert {"way", "report", "Node", "How."} <= set(phrases.lacking())
+
+
+def test_a_phrase_too_few_or_too_many_is_named(nodes, tmp_path, monkeypatch):
+    tables = file_of("zh", PHRASES)
+    del tables["texts"]["Denoising steps."]
+    tables["names"]["gone"] = "无"
+    (tmp_path / "zh").mkdir()
+    (tmp_path / "zh" / PHRASES).write_text(json.dumps(tables), "utf-8")
+    monkeypatch.setattr("launcher.publish.locales.LOCALES", tmp_path)
+    shown = {name: {**info, "python_module": MODULE} for name, info in nodes.items()}
+    with pytest.raises(LaunchError, match="lacks 'Denoising steps.'\nno longer needs 'gone'"):
+        write_locales(shown)
+    assert not (tmp_path / "zh" / DEFINITIONS).exists()
+
+
+def test_every_phrase_is_in_chinese():
+    tables = file_of("zh", PHRASES)
+    assert {e for e, z in tables["names"].items() if not CHINESE.search(z)} == SAME_IN_CHINESE
+    assert [e for e, z in phrases_of_the_texts().items() if not CHINESE.search(z)] == []
+
+
+def test_markers_numbers_examples_and_paths_are_kept_verbatim():
+    for english, chinese in phrases_of_the_texts().items():
+        assert sorted(VERBATIM.findall(chinese)) == sorted(VERBATIM.findall(english)), english
+
+
+def test_a_line_of_a_menu_begins_with_the_same_entry():
+    """'k_lora: ...' explains an entry that stays English in the menu."""
+    menus = [
+        line
+        for entry in file_of("en").values()
+        for item in entry["inputs"].values()
+        for line in item["tooltip"].split("\n")[1:]
+    ]
+    phrases = phrases_of_the_texts()
+    tried = 0
+    for line in menus:
+        start = LINE_OF_A_MENU.match(line)
+        if start and line in phrases and line[0].islower():
+            assert phrases[line].startswith(start[0])
+            tried += 1
+    assert tried > 20
+
+
+@pytest.mark.parametrize("word", GLOSSARY)
+def test_a_word_has_one_translation(word):
+    used = 0
+    for english, chinese in phrases_of_the_texts().items():
+        if re.search(rf"\b{word}\b", without_examples(english), re.IGNORECASE):
+            assert GLOSSARY[word] in chinese, f"{english} -> {chinese}"
+            used += 1
+    assert used > 0
+
+
+def test_what_is_quoted_is_called_so_in_the_page():
+    tables = file_of("zh", PHRASES)
+    titles = {entry["display_name"] for entry in file_of("zh").values()}
+    quotes = {"该内容、该风格", "python run.py small-world add"}
+    known = titles | set(tables["names"].values()) | HOST_NODES | quotes
+    for chinese in phrases_of_the_texts().values():
+        assert set(re.findall("“(.*?)”", chinese)) <= known, chinese
+
+
+def test_the_host_serves_them(live_server):
+    served = json.loads(live_server.server.client.get("/i18n"))
+    for language in LANGUAGES:
+        assert served[language]["nodeDefs"].items() >= file_of(language).items()
+        category = served[language]["templateWorkflows"]["category"]
+        assert category["comfyui-craft-lora"]
+        assert served[language][PAGE] == file_of(language, MAIN)[PAGE]
+        assert served[language]["commands"].items() >= file_of(language, COMMANDS).items()

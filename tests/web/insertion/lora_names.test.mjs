@@ -1,0 +1,36 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { findLoras, isPair, namesIn } from "../../../web/js/lib/insertion/lora_names.js";
+
+const LORAS = ["dog.safetensors", "style/ink.safetensors", "a/cat.safetensors", "b/cat.safetensors"];
+
+test("names stand one a line, or between commas", () => {
+  assert.deepEqual(namesIn(" dog \r\n\n'ink, black.safetensors'\n"), ["dog", "ink, black.safetensors"]);
+  assert.deepEqual(namesIn('"dog", ink,'), ["dog", "ink"]);
+  assert.deepEqual(namesIn("  \n "), []);
+});
+
+test("a pair is two names of LoRAs, or of weights files", () => {
+  assert.ok(isPair(["dog", "ink"], LORAS));
+  assert.ok(isPair(["x.safetensors", "y.pt"], LORAS));
+  for (const names of [["dog"], ["dog", "ink", "dog"], ["dog", "hello"], ["hello", "world"], []]) {
+    assert.ok(!isPair(names, LORAS));
+  }
+});
+
+test("a name fits with or without folder and extension, in any case and with either slash", () => {
+  assert.deepEqual(findLoras(["DOG", "style\\ink"], LORAS), [LORAS[0], LORAS[1]]);
+  assert.deepEqual(findLoras(["other/ink.safetensors", "b/cat"], LORAS), [LORAS[1], LORAS[3]]);
+  const [windows] = ["style\\ink.safetensors"];
+  assert.deepEqual(findLoras(["ink", "style/ink"], [windows]), [windows, windows]);
+});
+
+test("the same name in the folder itself goes before those in others", () => {
+  assert.deepEqual(findLoras(["ink"], ["old/ink.pt", "ink.pt"]), ["ink.pt"]);
+});
+
+test("an absent or ambiguous name says which it is", () => {
+  assert.throws(() => findLoras(["fox.safetensors", "dog"], LORAS), /no LoRA fox\.safetensors\. .*models\/loras/);
+  assert.throws(() => findLoras(["dog", "cat"], LORAS), /a\/cat\.safetensors, b\/cat\.safetensors/);
+});

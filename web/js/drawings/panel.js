@@ -1,0 +1,131 @@
+// @ts-check
+/**
+ * A drawing on a node: a widget without a value, which is neither sent with a prompt nor saved.
+ *
+ * What a drawing shows can change in many ways (typing, undo, a widget of the subgraph node around
+ * it, a loader ten nodes before it), and the host has no event for all of them. So a few times a
+ * second each drawing of the open graph reads its state, and is drawn again if the state or the
+ * page's language has changed.
+ */
+
+// @ts-ignore: the host's own module
+import { app } from "../../../../scripts/app.js";
+import { hostsOf } from "../lib/graph/upstream.js";
+import { language } from "../lib/texts.js";
+import { growsWithoutAStep } from "../page/history.js";
+import { make } from "./style.js";
+
+const EVERY = 150; // milliseconds
+const MARGIN = 4;
+
+/**
+ * @typedef {object} Drawing
+ * @property {string} name of the widget
+ * @property {string} [after] name of the widget above it; the last one if not given
+ * @property {(node: any, hosts: any[] | null) => any} read gives its state as plain data, null to
+ *   hide it. hosts: the subgraph nodes around the node, null if its subgraph is used several times
+ * @property {(content: HTMLElement, state: any) => void} draw shows the state in the empty element
+ * @property {number} [minimum] lowest height of a drawing that grows with its node
+ */
+
+/** Keys that a drawing handles itself if no modifier is held; the page handles all others. */
+const OWN_KEYS = new Set(["Enter", " ", "Tab", "ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight"]);
+
+/** @type {WeakMap<any, () => void>} by node, the function that reads its drawing. Weak, because the
+ * host does not notify the nodes of a subgraph when their graph is closed */
+const looks = new WeakMap();
+
+/** Start reading the drawings; called once. */
+export function keepDrawing() {
+  setInterval(() => {
+    if (document.hidden) return;
+    for (const node of app.canvas?.graph?.nodes ?? []) looks.get(node)?.();
+  }, EVERY);
+}
+
+/** @param {any} node @param {Drawing} drawing */
+export function addDrawing(node, drawing) {
+  const content = make("div", "");
+  const element = make("div", "craft-panel", content);
+  element.hidden = true;
+  for (const kind of ["keydown", "keyup"])
+    element.addEventListener(kind, keepOwnKeys);
+
+  const height = () => {
+    if (element.hidden) return 0;
+    return Math.max(drawing.minimum ?? 0, drawing.minimum ? 0 : content.offsetHeight) + 2 * MARGIN;
+  };
+  const widget = node.addDOMWidget(drawing.name, "craft_drawing", element, {
+    serialize: false,
+    hideOnZoom: false,
+    hideInPanel: true, // the list of the selected node's parameters would show an empty entry
+    margin: MARGIN,
+    getMinHeight: height,
+    getMaxHeight: drawing.minimum ? undefined : height,
+  });
+  widget.serialize = false;
+  place(node, widget, drawing.after);
+  saveWithoutGaps(node);
+
+  let seen = "";
+  const look = () => {
+    if (!element.isConnected) takePlace(node, element);
+    const state = drawing.read(node, hostsOf(app.rootGraph ?? app.graph, node.graph));
+    const text = JSON.stringify([language(), state]);
+    if (text === seen) return;
+    seen = text;
+    element.hidden = state === null;
+    content.replaceChildren();
+    if (state !== null) drawing.draw(content, state);
+    node.setDirtyCanvas?.(true, true);
+  };
+  looks.set(node, look);
+  const observer = new ResizeObserver(() => node.setDirtyCanvas?.(true, true));
+  growsWithoutAStep(node);
+  // When a loaded menu value adds its inputs, the host discards the saved height: set it again.
+  chainTo(node, "onConfigure", (/** @type {any} */ saved) => {
+    if (saved?.size) node.size = [...saved.size];
+  });
+  chainTo(node, "onAdded", () => observer.observe(content));
+  chainTo(node, "onRemoved", () => observer.disconnect());
+}
+
+/** @param {any} event */
+function keepOwnKeys(event) {
+  const modified = event.ctrlKey || event.metaKey || event.altKey;
+  if (OWN_KEYS.has(event.key) && !modified) event.stopPropagation();
+}
+
+/** Undo makes a new node with the same id, whose Vue element still shows the drawing of the old
+ * node: replace that. @param {any} node @param {HTMLElement} element */
+function takePlace(node, element) {
+  const own = `[data-node-id="${CSS.escape(String(node.id))}"] .craft-panel`;
+  document.querySelector(own)?.replaceWith(element);
+}
+
+/** @param {any} node @param {any} widget @param {string | undefined} after */
+function place(node, widget, after) {
+  const above = node.widgets.findIndex((/** @type {any} */ one) => one.name === after);
+  if (above < 0) return;
+  node.widgets.splice(node.widgets.indexOf(widget), 1);
+  node.widgets.splice(above + 1, 0, widget);
+}
+
+/** The host saves a value at its widget's index, but on loading counts only the widgets that are
+ * saved. So a widget that is not saved must leave no gap. @param {any} node */
+function saveWithoutGaps(node) {
+  chainTo(node, "onSerialize", (/** @type {any} */ saved) => {
+    if (Array.isArray(saved.widgets_values))
+      saved.widgets_values = saved.widgets_values.filter(() => true); // filter skips gaps
+  });
+}
+
+/** @param {any} node @param {string} name @param {(...values: any[]) => void} then */
+function chainTo(node, name, then) {
+  const before = node[name];
+  node[name] = function (/** @type {any[]} */ ...values) {
+    const result = before?.apply(this, values);
+    then(...values);
+    return result;
+  };
+}

@@ -1,0 +1,140 @@
+// @ts-check
+/** The drawing of Router and Method Sweep: the prompt's content and style words, the layers that
+ * each layer set takes, and warnings. */
+
+import { parse, pieces } from "../lib/drawings/markers.js";
+import {
+  layerSetWarnings, markerWarnings, rolesWithLora, usedSet,
+} from "../lib/drawings/warnings.js";
+import { chain, modelSource, valueOf } from "../lib/graph/upstream.js";
+import { say, sayRole } from "../lib/texts.js";
+import { LayerQuestion, traitsOf } from "../page/server.js";
+import { make } from "./style.js";
+
+const CUSTOM = "custom";
+const BRANCH = "CRAFTLoadLoRABranch";
+
+/** @returns {import("./panel.js").Drawing} */
+export function routerDrawing() {
+  const question = new LayerQuestion();
+  let open = false;
+  return {
+    name: "craft_routing",
+    after: "prompt",
+    read: (node, hosts) => {
+      const words = readWords(node, hosts);
+      const layers = readLayers(node, hosts, question);
+      return { words, layers, warnings: [...words.warnings, ...layers.warnings] };
+    },
+    draw: (content, state) => {
+      drawWords(content, state.words);
+      for (const warning of state.warnings) content.append(make("div", "craft-warning", warning));
+      content.append(drawLayers(state.layers, open, (now) => (open = now)));
+    },
+  };
+}
+
+/** @param {any} node @param {any[] | null} hosts */
+function readWords(node, hosts) {
+  const prompt = valueOf(node, "prompt", hosts);
+  if (typeof prompt !== "string")
+    return { quiet: say("The prompt comes from another node."), warnings: [] };
+  try {
+    const marked = parse(prompt);
+    const roles = rolesWithLora(
+      {
+        content_lora: valueOf(node, "content_lora", hosts),
+        style_lora: valueOf(node, "style_lora", hosts),
+      },
+      extraRoles(node, hosts),
+    );
+    const traits = traitsOf(valueOf(node, "method", hosts));
+    return { pieces: pieces(prompt, marked), warnings: markerWarnings(marked, roles, traits) };
+  } catch (error) {
+    return { warnings: [/** @type {Error} */ (error).message] };
+  }
+}
+
+/** @param {any} node @param {any[] | null} hosts */
+function extraRoles(node, hosts) {
+  return chain(node, "extra_branches", "branches", hosts)
+    .filter((one) => one.type === BRANCH)
+    .map((one) => valueOf(one, "role", hosts));
+}
+
+/** @param {any} node @param {any[] | null} hosts @param {LayerQuestion} question */
+function readLayers(node, hosts, question) {
+  const chosen = valueOf(node, "layer_sets", hosts);
+  const typed = chosen === CUSTOM ? valueOf(node, "layer_sets.patterns", hosts) : "";
+  const method = valueOf(node, "method", hosts);
+  const { used, why } = usedSet(chosen, method, traitsOf(method));
+  const { file, linked } = modelSource(node, "model", hosts);
+  const answer = file && question.ask(file, typeof typed === "string" ? typed : "");
+  if (!file || !answer?.sets)
+    return { quiet: whyNoLayers(linked, file, answer?.error), warnings: [] };
+  const warnings = layerSetWarnings(used, answer.sets);
+  return { file: file.name, used, why, ...answer, warnings };
+}
+
+/** Why no layers are shown.
+ * @param {boolean} linked @param {any} file @param {string} [error] what the server answered */
+function whyNoLayers(linked, file, error) {
+  if (!linked) return say("Layers: connect a model to see them.");
+  if (!file) return say("Layers: only a run can tell this model's; see the report.");
+  return error
+    ? say("Layers: {why}", { why: error })
+    : say("Layers: reading the model file …");
+}
+
+/** @param {HTMLElement} content @param {any} words */
+function drawWords(content, words) {
+  if (words.quiet) content.append(make("div", "craft-quiet", words.quiet));
+  if (!words.pieces?.length) return;
+  const shown = words.pieces.map((/** @type {{text: string, kind: string}} */ { text, kind }) => {
+    const piece = make("span", kind === "plain" ? "" : `craft-${kind}`, text);
+    if (kind === "content" || kind === "style") piece.title = sayRole(kind);
+    return piece;
+  });
+  content.append(make("div", "craft-words", ...shown));
+}
+
+/** @param {any} layers @param {boolean} open @param {(now: boolean) => void} note */
+function drawLayers(layers, open, note) {
+  if (layers.quiet) return make("div", "craft-quiet", layers.quiet);
+  const details = /** @type {HTMLDetailsElement} */ (make("details", "craft-layers"));
+  details.append(make("summary", "", headline(layers)), table(layers));
+  details.open = open;
+  details.addEventListener("toggle", () => note(details.open));
+  details.title = say("{file}: {count} layers", { file: layers.file, count: layers.layers });
+  return details;
+}
+
+/** @param {any} layers */
+function headline({ used, why, sets }) {
+  if (!used) return say("Layers: {why}", { why });
+  const set = sets[used];
+  const name = why ? `${used}: ${why}` : used;
+  if (!set) return say("Layers: {name} compares the LoRAs when it runs", { name });
+  if (set.error) return say("Layers: {name} does not fit this model", { name });
+  const { content, style } = set;
+  return say("Layers: {content} content, {style} style ({name})", { content, style, name });
+}
+
+/** @param {any} layers */
+function table({ used, sets }) {
+  const rows = Object.entries(sets).map(([name, set]) => {
+    const counts = set.error ? ["-", "-"] : [set.content, set.style];
+    const row = make("tr", "", ...[name, ...counts].map((cell) => make("td", "", String(cell))));
+    if (name === used) row.setAttribute("aria-current", "true");
+    row.title = set.error ?? lacks(set.unmatched);
+    return row;
+  });
+  const heads = [say("layer set"), sayRole("content"), sayRole("style")];
+  const head = heads.map((cell) => make("th", "", cell));
+  return make("table", "", make("tr", "", ...head), ...rows);
+}
+
+/** @param {string[]} patterns */
+function lacks(patterns) {
+  return patterns.length ? say("Lacks: {patterns}", { patterns: patterns.join(", ") }) : "";
+}

@@ -1,0 +1,73 @@
+// @ts-check
+/** The style sheet of our drawings. It uses the host's colours, so that it fits every theme. */
+
+const CSS = `
+.craft-panel { width: 100%; height: 100%; overflow: hidden; box-sizing: border-box;
+  color: var(--input-text, #ddd); font: 12px/1.4 Inter, Arial, sans-serif; text-align: left; }
+.craft-panel[hidden] { display: none; }
+.craft-panel > div { display: flex; flex-direction: column; gap: 4px; box-sizing: border-box; }
+.dom-widget > .craft-panel > div { padding: 0 6px; }
+.craft-words { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 6.9em;
+  overflow-y: auto; padding: 3px 6px; }
+.craft-words, .craft-curves svg { border-radius: 4px;
+  background: var(--component-node-widget-background, var(--comfy-input-bg, #222)); }
+.craft-content, .craft-style { border-radius: 3px; padding: 0 2px; color: inherit; }
+.craft-content { background: rgb(66 135 245 / 0.38); border-bottom: 2px solid rgb(66 135 245); }
+.craft-style { background: rgb(240 120 50 / 0.38); border-bottom: 2px dashed rgb(240 120 50); }
+.craft-marker { opacity: 0.55; }
+.craft-warning { padding: 2px 6px; border-left: 3px solid rgb(222 160 20);
+  background: rgb(222 160 20 / 0.16); }
+.craft-quiet { opacity: 0.7; }
+.craft-layers summary { cursor: pointer; border-radius: 3px; }
+.craft-layers summary:focus-visible { outline: 2px solid rgb(66 135 245); }
+.craft-layers table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+.craft-layers th, .craft-layers td { text-align: right; padding: 0 4px; font-weight: normal; }
+.craft-layers th:first-child, .craft-layers td:first-child { text-align: left; }
+.craft-layers tr[aria-current] { font-weight: bold; }
+.craft-curves { height: 100%; min-height: 96px; }
+.craft-curves svg { flex: 1 1 0; min-height: 72px; width: 100%; }
+.craft-curves path { fill: none; stroke-width: 2.5; vector-effect: non-scaling-stroke; }
+.craft-curves .grid { stroke: currentColor; stroke-width: 1; opacity: 0.18; }
+.craft-curves .content { stroke: rgb(66 135 245); }
+.craft-curves .style { stroke: rgb(240 120 50); stroke-dasharray: 7 4; }
+.craft-legend { display: flex; justify-content: space-between; gap: 8px; }
+.craft-dialog { width: min(780px, 92vw); padding: 16px; border-radius: 8px; box-shadow: none;
+  border: 1px solid var(--border-color, #555); font: 13px/1.4 Inter, Arial, sans-serif;
+  background: var(--comfy-menu-bg, #353535); color: var(--input-text, #ddd); }
+.craft-dialog::backdrop { background: rgb(0 0 0 / 0.5); }
+.craft-dialog h3 { margin: 0 0 12px; font-size: 15px; font-weight: 600; }
+.craft-lists { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }
+.craft-lists label, .craft-lists select, .craft-lists input { display: block; width: 100%; }
+.craft-lists input, .craft-lists select, .craft-buttons button { margin-top: 6px; padding: 5px 8px;
+  box-sizing: border-box; border: 1px solid var(--border-color, #555); border-radius: 4px;
+  background: var(--comfy-input-bg, #222); color: var(--input-text, #ddd); font: inherit; }
+.craft-lists option { padding: 3px 4px; overflow-wrap: anywhere; }
+.craft-lists option:checked { color: inherit;
+  background: linear-gradient(0deg, rgb(66 135 245 / 0.38), rgb(66 135 245 / 0.38)); }
+.craft-lists :focus-visible, .craft-buttons :focus-visible { outline: 2px solid rgb(66 135 245); }
+.craft-buttons { display: flex; justify-content: flex-end; gap: 8px; margin-top: 12px; }
+.craft-buttons button { padding: 6px 14px; cursor: pointer; }
+.craft-buttons [type="submit"] { background: rgb(30 100 215); color: white; }
+.craft-buttons :disabled { opacity: 0.45; cursor: default; }
+`;
+
+/** Put the style sheet into the page. */
+export function addStyle() {
+  const style = document.createElement("style");
+  style.textContent = CSS;
+  document.head.append(style);
+}
+
+/**
+ * A new element with children; texts stay plain text, never HTML.
+ *
+ * @param {string} tag
+ * @param {string} className
+ * @param {...(Node | string)} children
+ */
+export function make(tag, className, ...children) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  made.append(...children);
+  return made;
+}

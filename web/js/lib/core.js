@@ -1,0 +1,83 @@
+// @ts-check
+/**
+ * What the core says too, and the values that it starts with. Written by `python run.py locales`
+ * from craft_core/messages.py and craft_core/starting.py: change those.
+ */
+
+import { CraftError } from "./craft_error.js";
+import { say } from "./texts.js";
+
+/** @typedef {string | number} Value */
+
+/** @param {{marker: Value, role: Value}} values */
+export const noMarker = (values) =>
+  say("The prompt has no {marker}, so the {role} LoRA is off.", values);
+
+export const notRouted = () =>
+  say("This MODEL carries no routed LoRAs, so sampling is plain. Connect the Content/Style LoRA Router's MODEL, with LoRAs chosen and <c> or <s> in its prompt.");
+
+export const noGuidance = () =>
+  say("At cfg 1 most samplers run no unconditional pass, and then ACFG equals standard CFG. Raise cfg above 1 for asymmetric guidance (distilled models have none).");
+
+/** @param {{patterns: Value}} values */
+export const unmatchedPatterns = (values) =>
+  say("These layer patterns match no layer of this model: {patterns}", values);
+
+/** @param {{key: Value, noun: Value, known: Value}} values */
+export const unknown = (values) =>
+  new CraftError(
+    say("{key} is no {noun}", values),
+    say("Known are {known}", values),
+    say("Choose one of these"),
+  );
+
+/** @param {{marker: Value, place: Value}} values */
+export const nothingToClose = (values) =>
+  new CraftError(
+    say("The prompt has {marker} at character {place} with no marker to close", values),
+    say("Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>"),
+    say("Add the opening marker before the phrase, or remove {marker}", values),
+  );
+
+/** @param {{inner: Value, opening: Value, closing: Value, place: Value}} values */
+export const markerInside = (values) =>
+  new CraftError(
+    say("The prompt has {inner} between {opening} and {closing} (character {place})", values),
+    say("A content phrase and a style phrase stand side by side, never in one another"),
+    say("Move {closing} before {inner}", values),
+  );
+
+/** @param {{marker: Value, place: Value}} values */
+export const emptyPhrase = (values) =>
+  new CraftError(
+    say("The marker {marker} at character {place} marks no words", values),
+    say("Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>"),
+    say("Write the phrase it belongs to, or remove the marker to switch its branch off"),
+  );
+
+export const markerLeft = () =>
+  new CraftError(
+    say("Removing the prompt's markers leaves another marker"),
+    say("Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>"),
+    say("Remove the extra < or > around a marker"),
+  );
+
+/** @param {{role: Value, start: Value, end: Value}} values */
+export const windowReversed = (values) =>
+  new CraftError(
+    say("window: {role}_start = {start} lies after {role}_end = {end}", values),
+    say("A window runs from its start to a later or equal end, 0 to 1"),
+    say("Swap them, or set the role's strength to 0 to switch it off"),
+  );
+
+/** @param {{role: Value, points: Value}} values */
+export const wrongPoints = (values) =>
+  new CraftError(
+    say("The {role} points are {points}", values),
+    say("Points are x y pairs from 0 to 1 with different x, such as \"0 1, 0.5 0.3, 1 0\""),
+    say("Correct them"),
+  );
+
+export const FULL_STRENGTH = 1.0;
+export const GUIDED_STRENGTHS = [0.3, 0.6];
+export const FLOOR = 0.4;

@@ -1,0 +1,86 @@
+// @ts-check
+/**
+ * Decides what a new fusion subgraph is linked to, and which nodes have to be added for it; the
+ * caller changes the graph. Reads the host's graph as plain data, as upstream.js does.
+ */
+
+import { isActive } from "../graph/upstream.js";
+
+/** @typedef {any} GraphNode */
+/** @typedef {"model" | "clip" | "vae" | "latent"} Need */
+/** @typedef {{node: GraphNode, slot: number}} Source */
+/** @typedef {{sources: Partial<Record<Need, Source>>, decode: GraphNode | null, missing: Need[],
+ *   needsDecode: boolean, several: (Need | "decode")[]}} Wiring decode: the VAE decode to feed;
+ *   several: what the graph has more than once, so that the user has to choose */
+/** @typedef {"checkpoints" | "diffusion_models" | "text_encoders" | "vae"} Folder */
+/** @typedef {Record<Folder, string[]>} Files */
+/** @typedef {{type: string, gives: Partial<Record<Need, number>>}} Addition gives: its outputs */
+
+/** @type {Record<Need, string>} */
+const TYPES = { model: "MODEL", clip: "CLIP", vae: "VAE", latent: "LATENT" };
+const NEEDS = /** @type {Need[]} */ (Object.keys(TYPES));
+const DECODE = "VAEDecode";
+/** @type {Addition} */
+const CHECKPOINT = { type: "CheckpointLoaderSimple", gives: { model: 0, clip: 1, vae: 2 } };
+
+/** @param {GraphNode[]} nodes of a graph @returns {Wiring} */
+export function planWiring(nodes) {
+  const active = nodes.filter(isActive);
+  /** @type {Wiring} */
+  const wiring = { sources: {}, decode: null, missing: [], needsDecode: false, several: [] };
+  for (const need of NEEDS) {
+    const found = active.flatMap((node) => sourceOf(node, TYPES[need]) ?? []);
+    if (found.length === 1) [wiring.sources[need]] = found;
+    else if (!found.length) wiring.missing.push(need);
+    else wiring.several.push(need);
+  }
+  const decodes = active.filter((node) => node.type === DECODE && isFree(node, "samples"));
+  if (decodes.length > 1) wiring.several.push("decode");
+  else if (decodes.length) [wiring.decode] = decodes;
+  else wiring.needsDecode = !wiring.several.includes("vae");
+  const needsVae = wiring.needsDecode || (wiring.decode && isFree(wiring.decode, "vae"));
+  if (!needsVae) wiring.missing = wiring.missing.filter((need) => need !== "vae");
+  return wiring;
+}
+
+/**
+ * Nodes that give what a graph lacks, as far as the server has files for them.
+ *
+ * @param {Need[]} missing
+ * @param {Files} files
+ * @returns {{additions: Addition[], lacking: Need[]}} lacking: what no file of the server gives
+ */
+export function planAdditions(missing, files) {
+  /** @type {Addition[]} */
+  const additions = [];
+  let left = missing;
+  /** @param {Addition} addition */
+  const add = (addition) => {
+    additions.push(addition);
+    left = left.filter((need) => addition.gives[need] === undefined);
+  };
+  if (left.includes("model")) {
+    if (files.checkpoints.length) add(CHECKPOINT);
+    else if (files.diffusion_models.length) add({ type: "UNETLoader", gives: { model: 0 } });
+  }
+  const [encoders, vaes] = [files.text_encoders.length, files.vae.length];
+  if (left.includes("clip") && encoders) add({ type: "CLIPLoader", gives: { clip: 0 } });
+  if (left.includes("vae") && vaes) add({ type: "VAELoader", gives: { vae: 0 } });
+  if (left.includes("latent")) add({ type: "EmptyLatentImage", gives: { latent: 0 } });
+  return { additions, lacking: left };
+}
+
+/** The output of a type of a node that makes it without taking one as input.
+ * @param {GraphNode} node @param {string} type @returns {Source | null} */
+function sourceOf(node, type) {
+  const slot = (node.outputs ?? []).findIndex((/** @type {any} */ output) => output.type === type);
+  const kinds = (node.inputs ?? []).map((/** @type {any} */ input) => input.type);
+  const passes = kinds.includes(type) || kinds.includes(TYPES.model);
+  return slot < 0 || passes ? null : { node, slot };
+}
+
+/** @param {GraphNode} node @param {string} name */
+function isFree(node, name) {
+  const input = node.inputs?.find((/** @type {any} */ one) => one.name === name);
+  return input && input.link == null;
+}

@@ -1,0 +1,38 @@
+// @ts-check
+/** The page's language, and what the locale files say in it. */
+
+// @ts-ignore: the host's own modules
+import { api } from "../../../../scripts/api.js";
+// @ts-ignore
+import { app } from "../../../../scripts/app.js";
+import { speak } from "../lib/texts.js";
+
+const SETTING = "Comfy.Locale";
+const OWN = "craft_lora"; // the key of our texts in main.json
+
+/** @type {Promise<Record<string, any>> | undefined} every language's texts */
+let files;
+
+/** The texts of the locale files of all packs in a language; none for English, which the code has.
+ * @param {string} [language] the page's if not given
+ * @returns {Promise<Record<string, any>>} as a locale's main.json, with its nodeDefs */
+export async function localeTexts(language = app.extensionManager.setting.get(SETTING)) {
+  if (language === "en") return {};
+  files ??= api.fetchApi("/i18n").then((/** @type {Response} */ answer) => answer.json());
+  return (await files)?.[language] ?? {};
+}
+
+/** Speak the page's language from now on, whatever the user changes it to. */
+export async function followLanguage() {
+  let wanted = "";
+  /** @param {string} language */
+  const follow = async (language) => {
+    wanted = language;
+    const texts = await localeTexts(language);
+    if (language === wanted) speak(language, texts[OWN] ?? {}); // it may have changed meanwhile
+  };
+  app.ui.settings.addEventListener(`${SETTING}.change`, (/** @type {CustomEvent} */ event) =>
+    follow(event.detail.value), // the setting itself still has the old one
+  );
+  await follow(app.extensionManager.setting.get(SETTING));
+}

@@ -1,0 +1,54 @@
+// @ts-check
+/** Answers of the pack's own routes, each asked for once and kept. */
+
+// @ts-ignore: the host's own module
+import { api } from "../../../../scripts/api.js";
+import { say } from "../lib/texts.js";
+
+const SETTLED = 350; // milliseconds without a change, before patterns being typed are asked about
+const KEPT = 200; // answers
+const AGAIN = 30_000; // milliseconds until a request that failed is made again
+
+/** @type {Map<string, any>} */
+const answers = new Map();
+/** @type {Record<string, import("../lib/drawings/warnings.js").Traits>} */
+let traits = {};
+
+/** Ask which markers and layer sets each fusion method uses. */
+export async function askMethods() {
+  const answer = await api.fetchApi("/craft_lora/methods");
+  if (answer.ok) traits = await answer.json();
+}
+
+/** @param {any} method @returns {import("../lib/drawings/warnings.js").Traits | undefined} */
+export const traitsOf = (method) => traits[method];
+
+/** Asks about one node's model and patterns: the answer, or null while there is none. */
+export class LayerQuestion {
+  constructor() {
+    this.key = "";
+    this.since = 0;
+  }
+
+  /** @param {{kind: string, name: string}} file @param {string} patterns */
+  ask({ kind, name }, patterns) {
+    const key = new URLSearchParams({ kind, name, patterns }).toString();
+    if (key !== this.key) [this.key, this.since] = [key, performance.now()];
+    if (answers.has(key)) return answers.get(key);
+    if (!patterns || performance.now() - this.since > SETTLED) request(key);
+    return null;
+  }
+}
+
+/** @param {string} key */
+async function request(key) {
+  if (answers.size >= KEPT) answers.clear();
+  answers.set(key, null);
+  try {
+    const answer = await api.fetchApi(`/craft_lora/layer_sets?${key}`);
+    answers.set(key, await answer.json());
+  } catch {
+    answers.set(key, { error: say("the server did not answer") });
+  }
+  if (answers.get(key).error) setTimeout(() => answers.delete(key), AGAIN);
+}
