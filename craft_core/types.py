@@ -131,6 +131,10 @@ class LayerUpdate(ABC):
     def added(self, layer: LayerPass) -> Tensor:
         """What it adds to the covered outputs at a scale of 1, or what broadcasts to that."""
 
+    def act(self, layer: LayerPass, amount: float) -> None:
+        """Add amount times that to `layer.base`, in place."""
+        layer.base.add_(self.added(layer), alpha=amount)
+
     @abstractmethod
     def factors(self) -> Factors:
         """dW exactly as low-rank factors, however large their rank is."""
@@ -214,11 +218,32 @@ class Factors(LayerUpdate):
             return (up @ hidden.flatten(2)).unflatten(2, hidden.shape[2:])
         return hidden @ up.T
 
+    def act(self, layer: LayerPass, amount: float) -> None:
+        hidden = layer.product(layer.x, self.down)
+        add_product(layer.base, hidden, self.up.to(hidden.dtype), amount, self.down.ndim > 2)
+
     def factors(self) -> Factors:
         return self
 
     def entries(self) -> Factors:
         return self
+
+
+def add_product(y: Tensor, hidden: Tensor, up: Tensor, amount: float, is_convolution: bool) -> None:
+    """y += amount * up hidden, in place and without a copy of y where it lies in one piece.
+
+    hidden: (B, ..., rank), of a convolution (B, rank, *spatial). up: (out, rank).
+    """
+    if is_convolution:
+        up = up.expand(y.shape[0], *up.shape)  # (B, out, rank)
+        if y.is_contiguous():
+            y.view(*y.shape[:2], -1).baddbmm_(up, hidden.flatten(2), alpha=amount)
+        else:
+            y.add_((up @ hidden.flatten(2)).view_as(y), alpha=amount)
+    elif y.is_contiguous():
+        y.view(-1, y.shape[-1]).addmm_(hidden.reshape(-1, hidden.shape[-1]), up.T, alpha=amount)
+    else:
+        y.add_(hidden @ up.T, alpha=amount)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ...craft_core.errors import CraftError
-from ...craft_core.types import LayerPass
+from ...craft_core.types import LayerPass, add_product
 from .bank import BankModule, Group, Single
 from .in_turn import InTurn
 from .modules import output_axis, project
@@ -123,30 +123,20 @@ class LayerHook:
         if self.in_turn is not None:
             self.in_turn.add(module, x[rows], y[rows], gates)
             return y
-        own = [  # of what the layer itself returned, so before anything is added to it
-            (single, _added(module, x[rows], y[rows], single, self.bank))
-            for single in self.singles
-            if gates[single.branch]
-        ]
         for group in self.groups:
             _add_group(module, x[rows], y[rows], group, self.bank, gates)
-        for single, added in own:
-            _add_single(y[rows], added, single, gates, output_axis(module))
+        for single in self.singles:
+            if gates[single.branch]:
+                _add_single(module, x[rows], y[rows], single, self.bank, gates[single.branch])
         return y
 
 
-def _added(module: Any, x: Tensor, y: Tensor, single: Single, bank: BankModule) -> Tensor:
-    product = partial(project, module)
-    return bank.update(single, x).added(LayerPass(x, y, product, output_axis(module)))
-
-
 def _add_single(
-    y: Tensor, added: Tensor, single: Single, gates: Sequence[float], axis: int
+    module: Any, x: Tensor, y: Tensor, single: Single, bank: BankModule, gate: float
 ) -> None:
-    update = single.update
-    if update.rows is not None:
-        y = y.narrow(axis, *update.rows)
-    y.add_(added, alpha=gates[single.branch] * update.scale)
+    update = bank.update(single, x)
+    layer = LayerPass(x, y, partial(project, module), output_axis(module))
+    update.act(layer.narrowed(update.rows), gate * update.scale)
 
 
 def _add_group(
@@ -159,11 +149,11 @@ def _add_group(
     down, up = bank.factors(group, x)
     first, last = pieces[0][0], pieces[-1][1]
     hidden = project(module, x, down[first:last])
-    add = _up_conv if down.ndim > 2 else _up_linear
     axis = 1 if down.ndim > 2 else -1
+    rows = y if group.rows is None else y.narrow(axis, *group.rows)
     for start, stop, weight in pieces:
         part = hidden.narrow(axis, start - first, stop - start)
-        add(y, part, up[:, start:stop], weight, group.rows)
+        add_product(rows, part, up[:, start:stop], weight, down.ndim > 2)
 
 
 def _pieces(group: Group, gates: Sequence[float]) -> list[tuple[int, int, float]]:
@@ -178,26 +168,3 @@ def _pieces(group: Group, gates: Sequence[float]) -> list[tuple[int, int, float]
         else:
             pieces.append((slot.start, stop, weight))
     return pieces
-
-
-def _up_linear(
-    y: Tensor, hidden: Tensor, up: Tensor, alpha: float, rows: tuple[int, int] | None
-) -> None:
-    if rows is not None:
-        y = y.narrow(-1, *rows)
-    if y.is_contiguous():
-        y.view(-1, y.shape[-1]).addmm_(hidden.reshape(-1, hidden.shape[-1]), up.T, alpha=alpha)
-    else:
-        y.add_(hidden @ up.T, alpha=alpha)
-
-
-def _up_conv(
-    y: Tensor, hidden: Tensor, up: Tensor, alpha: float, rows: tuple[int, int] | None
-) -> None:
-    if rows is not None:
-        y = y.narrow(1, *rows)
-    up = up.expand(y.shape[0], *up.shape)  # (B, out, ranks)
-    if y.is_contiguous():
-        y.view(*y.shape[:2], -1).baddbmm_(up, hidden.flatten(2), alpha=alpha)
-    else:
-        y.add_((up @ hidden.flatten(2)).view_as(y), alpha=alpha)

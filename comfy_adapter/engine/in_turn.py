@@ -102,4 +102,4 @@ class _Turn:
 
 
 def _add(layer: LayerPass, update: LayerUpdate, gate: float) -> None:
-    layer.base.add_(update.added(layer), alpha=gate * update.scale)
+    update.act(layer, gate * update.scale)

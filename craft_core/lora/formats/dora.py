@@ -23,7 +23,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ...types import LayerPass, LayerUpdate
+from ...types import Factors, LayerPass, LayerUpdate
 from ..peft_config import Stated
 from .kinds import KINDS, AdapterKind, ending
 from .on_weight import OnWeight, channel_norms
@@ -84,6 +84,24 @@ class Dora(OnWeight):
         whole = layer.again(scaled)
         inner = self.inner.scale * self.inner.added(replace(layer, x=scaled, base=whole, bias=None))
         return whole + inner - layer.unbiased
+
+    def act(self, layer: LayerPass, amount: float) -> None:
+        """On the output axis without a copy of the outputs: with a = amount, z = y - bias,
+
+        y + a ((f - 1) z + f dW x) = (1 + a (f - 1)) y - a (f - 1) bias + a f dW x
+        """
+        if self.axis != 0:
+            return super().act(layer, amount)
+        assert self.factor is not None, "the norms come before the first pass"
+        change = amount * (self.factor - 1)
+        layer.base.mul_(layer.along(1 + change))
+        if layer.bias is not None:
+            layer.base.sub_(layer.along(change * layer.bias))
+        amount *= self.inner.scale
+        if isinstance(self.inner, Factors):
+            replace(self.inner, up=self.factor[:, None] * self.inner.up).act(layer, amount)
+        else:
+            layer.base.add_(layer.along(self.factor) * self.inner.added(layer), alpha=amount)
 
     def tensors(self) -> dict[str, Tensor]:
         inner = {f"{_INNER}{name}": value for name, value in self.inner.tensors().items()}

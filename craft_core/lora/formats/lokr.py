@@ -90,6 +90,16 @@ class Kronecker(LayerUpdate):
                 hidden = hidden @ up.T
         return hidden.flatten(1, 2) if is_convolution else hidden.flatten(-2)
 
+    def act(self, layer: LayerPass, amount: float) -> None:
+        """Of a linear layer with w2 as a whole, w1's product goes into the outputs at once."""
+        c, d = self.down.shape[:2]
+        if self.up is not None or self.down.ndim > 2 or d < c or not layer.base.is_contiguous():
+            return super().act(layer, amount)
+        a, b = self.mix.shape
+        hidden = layer.product(layer.x.reshape(-1, d), self.down).view(-1, b, c)
+        mix = self.mix.to(hidden.dtype).expand(len(hidden), a, b)
+        layer.base.view(-1, a, c).baddbmm_(mix, hidden, alpha=amount)
+
     def _mixed(self, x: Tensor) -> Tensor:
         """The groups of x by w1: (B, .., b, m) -> (B, .., a, m), (B, b, m, *spatial) likewise."""
         mix = self.mix.to(x.dtype)

@@ -107,7 +107,14 @@ def test_what_it_adds_is_the_layers_product_with_that_matrix(kind, name, shape, 
         again = lambda inputs: run(inputs, weight)  # noqa: E731
         for gate in (1.0, -0.5):
             added = update.added(LayerPass(x, base, run, axis, bias, gate, again))
-            close(update.scale * added, run(x, sample.on(weight, gate)))
+            wanted = run(x, sample.on(weight, gate))
+            close(update.scale * added, wanted)
+            there = base.clone()
+            update.act(LayerPass(x, there, run, axis, bias, gate, again), gate * update.scale)
+            close(there, base + gate * wanted)
+            apart = torch.stack([base, base], dim=-1)[..., 0]  # not in one piece
+            update.act(LayerPass(x, apart, run, axis, bias, gate, again), gate * update.scale)
+            close(apart, base + gate * wanted)
 
 
 @every_case
