@@ -32,6 +32,7 @@ from craft_lora_pack.craft_core.types import Bank, Branch, constant_gates
 
 TOLERANCE = 2e-5
 FAMILIES = {"sd15": tiny.sd15, "sdxl": tiny.sdxl}
+DIFFERENT = {**FAMILIES, "flux": tiny.flux, "z_image": tiny.z_image, "qwen_image": tiny.qwen_image}
 POSITIVE, NEGATIVE = tiny.conditioning(1), tiny.conditioning(2)
 KINDS = tuple(SAMPLES)
 STEPS = 3
@@ -122,6 +123,20 @@ def test_a_file_of_the_kind_is_the_hosts_lora_loader(kind, family):
         assert distance(ours, theirs) <= TOLERANCE
 
 
+@pytest.mark.sweep
+@pytest.mark.parametrize("family", ["flux", "z_image", "qwen_image"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_a_transformer_too_it_is_the_hosts_lora_loader(kind, family):
+    model = DIFFERENT[family]()
+    state, _ = file_of(kind, model_layers(model), HOST_DROPS)
+    plain = symmetric(model)
+    for strength in (-1.0, 0.5, 2.0):
+        ours = symmetric(routed(model, [state], [strength]))
+        theirs = symmetric(loaded(model, [state], [strength]))
+        assert distance(theirs, plain) > 0.01, "the file must matter for this to say much"
+        assert distance(ours, theirs) <= TOLERANCE
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_beside_a_file_of_another_kind_it_is_two_lora_loaders(kind):
     model = tiny.sd15()
@@ -164,9 +179,6 @@ def test_at_strength_zero_it_is_bitwise_the_plain_model(kind):
     model = tiny.sdxl()
     state, _ = file_of(kind, model_layers(model))
     assert torch.equal(symmetric(routed(model, [state], [0.0])), symmetric(model))
-
-
-DIFFERENT = {**FAMILIES, "flux": tiny.flux, "z_image": tiny.z_image, "qwen_image": tiny.qwen_image}
 
 
 @pytest.mark.parametrize("family", DIFFERENT)
