@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from argparse import ArgumentParser, Namespace
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ _BLOCK = re.compile(r"[A-Za-z_.]*?\d+(?:[._]\d+)*")
 _OUT_TEXT = "An output directory: files that trainings saved under it are found by name."
 _PAIR = ("cosine", "up", "down", "conflict", "weighted")
 _EXPLAINED = """\
+cost      multiplications of the update, per token or position, in those of the layer itself
 |dW|      Frobenius norm of the update, alpha included
 top-K     share of all |dW| that its K = rank^2 largest entries hold
 cosine    of the two updates: 1 the same direction, 0 none in common, -1 opposite
@@ -130,9 +130,9 @@ def _measurable(
     return None if updates is None or any(one.on_weight for one in updates) else updates
 
 
-def _unmeasured(file: LoraFile) -> int:
-    """In how many layers a file does what only a model's weights tell."""
-    return sum(_measurable(file.layers[path]) is None for path in file.layers)
+def _unmeasured(file: LoraFile) -> list[str]:
+    """The layers in which a file does what only a model's weights tell."""
+    return [path for path in file.layers if _measurable(file.layers[path]) is None]
 
 
 def _adapted(files: Sequence[LoraFile], path: str) -> bool:
@@ -156,7 +156,7 @@ def _as_json(described: Sequence[Described], layers: Sequence[LayerReport]) -> A
                 "unmatched": list(one.file.unmatched),
                 "cannot_act": list(one.file.faults),
                 "not_described": dict(one.kinds),
-                "not_measured": _unmeasured(one.file),
+                "not_measured": len(_unmeasured(one.file)),
                 "metadata": dict(one.file.metadata),
             }
             for one in described
@@ -166,7 +166,13 @@ def _as_json(described: Sequence[Described], layers: Sequence[LayerReport]) -> A
                 "path": layer.path,
                 "block": layer.block,
                 "files": [
-                    None if one is None else asdict(one) | {"kind": a_file.file.kinds[layer.path]}
+                    None
+                    if one is None
+                    else asdict(one)
+                    | {
+                        "kind": a_file.file.kinds[layer.path],
+                        "cost": one.multiplications / one.entries,
+                    }
                     for one, a_file in zip(layer.files, described, strict=True)
                 ],
                 "pair": None
@@ -197,7 +203,7 @@ def _text(
     yield ""
     yield from _table(layers, files)
     yield ""
-    yield _EXPLAINED if files == 2 else "\n".join(_EXPLAINED.splitlines()[:2])
+    yield _EXPLAINED if files == 2 else "\n".join(_EXPLAINED.splitlines()[:3])
 
 
 def _summary(
@@ -211,16 +217,15 @@ def _summary(
         f"alpha {_range(m.alpha for m in measures)}, |dW| {_size(measures):.4g}, "
         f"top-K sum {sum(m.top for m in measures):.4g} of {sum(m.total for m in measures):.4g}"
     )
-    if file.kinds:
-        counted = Counter(file.kinds.values())
-        yield "   " + ", ".join(f"{kind} in {_layers(n)}" for kind, n in counted.items())
+    yield from _kinds(file, layers, number)
     matrices = count_matrices(file)
     yield f"   text encoder: {matrices or 'no'} matri{'x' if matrices == 1 else 'ces'}"
     unmeasured = _unmeasured(file)
     if unmeasured:
+        kinds = ", ".join(dict.fromkeys(file.kinds[path] for path in unmeasured))
         yield (
-            f"   {_layers(unmeasured)} not measured: what they do depends on the model's weights "
-            "(give it with --checkpoint or --unet)"
+            f"   {_layers(len(unmeasured))} not measured ({kinds}): what they do depends on the "
+            "model's weights (give it with --checkpoint or --unet)"
         )
     if file.zeros:
         yield f"   all zeros, and left out: {file.zeros} differences"
@@ -233,6 +238,22 @@ def _summary(
         yield f"   match nothing: {len(file.unmatched)} ({listed(file.unmatched, 6)})"
     elif placed:
         yield "   every key matches the model"
+
+
+def _kinds(file: LoraFile, layers: Sequence[LayerReport], number: int) -> Iterator[str]:
+    """A line for each kind of adapter: where, of what rank, and at what cost."""
+    found: dict[str, list[UpdateSummary]] = {}
+    for layer in layers:
+        one = layer.files[number]
+        if one is not None:
+            found.setdefault(file.kinds[layer.path], []).append(one)
+    for kind, own in found.items():
+        shares = [one.multiplications / one.entries for one in own]
+        whole = sum(one.multiplications for one in own) / sum(one.entries for one in own)
+        yield (
+            f"   {kind} in {_layers(len(own))}: rank {_range(m.rank for m in own)}, cost "
+            f"{whole:.2%} of these layers ({min(shares):.2%} to {max(shares):.2%})"
+        )
 
 
 def _layers(count: int) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...craft_core.types import LayerUpdate
 from ..engine.modules import PREFIX, weight_shape
+from ..engine.weights import own_patches
 
 WeightOf = Callable[[str], Tensor]
 """Module path -> the layer's weight in float32, the MODEL's patches on it; a copy."""
@@ -23,7 +24,7 @@ def patched_weights(model: Any, device: Any = "cpu") -> WeightOf:
 
     def weight_of(path: str) -> Tensor:
         if not found:
-            found.update(model.get_key_patches(PREFIX))
+            found.update(own_patches(model, PREFIX))
         key = f"{PREFIX}{path}.weight"
         (weight, convert), *patches = found[key]
         moved = comfy.model_management.cast_to_device(weight, device, torch.float32, copy=True)

@@ -245,7 +245,7 @@ def _by_target(
             continue
         parts[split.part] = (key, tensor)
     lone = [target for target, parts in groups.items() if set(parts) == {"alpha"}]
-    rest += [groups.pop(target)["alpha"][0] for target in lone]  # a scale of nothing
+    rest += [groups.pop(target)["alpha"][0] for target in lone]  # an alpha without factors
     return {**groups}, rest, faults
 
 
@@ -338,7 +338,7 @@ def _exact_scales(metadata: Mapping[str, str]) -> dict[str, float]:
     try:
         stored = json.loads(metadata.get(_SCALES_KEY, "{}"))
         return {stem: float.fromhex(text) for stem, text in stored.items()}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CraftError(
             f"The metadata entry {_SCALES_KEY} cannot be read ({error})",
             "It is a JSON table of hexadecimal numbers",

@@ -76,7 +76,7 @@ def merge_text_encoders(
             if error:
                 fault(error)
         for stem, parts in _first_names(found).items():
-            if set(parts) == {"alpha"}:  # a scale of nothing
+            if set(parts) == {"alpha"}:  # an alpha without factors
                 continue
             try:
                 built = _built(stem, parts, stated_for(configs, stem))
@@ -143,11 +143,11 @@ def _alpha(factors: Factors) -> Tensor:
 
 def _unknown(file: LoraFile, found: Mapping[str, Mapping]) -> CraftError | None:
     known = {key for parts in found.values() for key, _ in parts.values()}
-    strange = [key for key in file.text_encoder if key not in known]
-    if not strange:
+    unknown = [key for key in file.text_encoder if key not in known]
+    if not unknown:
         return None
     return CraftError(
-        f"The text-encoder part holds tensors of another kind: {listed(strange, 3)}",
+        f"The text-encoder part holds tensors of another kind: {listed(unknown, 3)}",
         f"{KINDS.names} are merged exactly",
         "Leave the text-encoder part out, or convert it to a plain LoRA",
     )

@@ -8,6 +8,7 @@ can carry is declared too, with the reason (refused.py), so that a file can be r
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from ...types import LayerUpdate
 from ..peft_config import Stated
 from .parts import AdaptedLayer, Parts, check_float, misfit
 
+_LARGEST = 1 << 30  # numbers of a weight; those of the largest models have a fourth of it
 ALPHA = "alpha"  # the part that every kind may have
 
 
@@ -133,7 +135,10 @@ def stem_of(key: str) -> str:
 
 def shape_of(parts: Parts) -> tuple[int, ...] | None:
     """The weight's shape as an update's tensors tell it, of a bias alone (out,); None where they
-    are incomplete."""
+    are incomplete.
+
+    CraftError for a weight larger than any: small factors can stand for one that no memory holds.
+    """
     kinds = KINDS.of(parts)
     if not kinds:
         return None
@@ -143,7 +148,14 @@ def shape_of(parts: Parts) -> tuple[int, ...] | None:
     flat = {part for kind in few for part in kind.endings}
     if any(tensor.ndim < 2 for part, tensor in tensors.items() if part not in flat):
         return None
-    return kinds[0].shape(tensors)
+    shape = kinds[0].shape(tensors)
+    if math.prod(shape) > _LARGEST:
+        raise CraftError(
+            f"The update of {next(iter(parts.values()))[0]} is for a weight of the shape {shape}",
+            f"A layer's weight has up to {_LARGEST} numbers",
+            "The file is damaged: get it again",
+        )
+    return shape
 
 
 def build_updates(
