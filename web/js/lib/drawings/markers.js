@@ -23,7 +23,9 @@ const IS_SPACE = new RegExp(`[${SPACE}]`);
 const IS_WORD = /[\p{L}\p{N}]/u;
 const MARKER = /<(\/?)([cs])>/gi;
 const GAP = new RegExp(`${BLANK}(?:</?[cs]>${BLANK})+`, "gi");
-const WEAK = ",;."; // not part of the phrase that a lone marker ends
+const WEAK = ",;.，；。、．､｡"; // not part of the phrase that a lone marker ends
+const OPENING = "([{（［｛「『【《〈〔";
+const AFTER_WORDS = `${WEAK}:!?)]}：！？）］｝」』】》〉〕`; // no space stays before these
 
 /**
  * Read the markers of a prompt; without any, `clean` is the prompt itself.
@@ -135,10 +137,10 @@ function cleaned(prompt, lone, endsPhrase) {
     const starts = find(gap).map((mark) => offset + mark.start);
     const before = [...prompt.slice(0, offset)].at(-1) ?? "";
     const after = [...prompt.slice(offset + gap.length)][0] ?? "";
-    if (["", "\n", "\r", "(", "[", "{"].includes(before)) return "";
+    if (["", "\n", "\r", ...OPENING].includes(before)) return "";
     if (["", "\n", "\r"].includes(after)) return "";
     const last = starts[starts.length - 1];
-    if (",.;:!?)]}".includes(after) && endsPhrase.has(last)) return "";
+    if (AFTER_WORDS.includes(after) && endsPhrase.has(last)) return "";
     if (IS_SPACE.test(gap)) return " ";
     const wordsMeet = IS_WORD.test(before) && IS_WORD.test(after);
     return wordsMeet && starts.some((start) => lone.has(start)) ? " " : "";
