@@ -33,11 +33,15 @@ class LayerTarget:
 
     module: module path inside the diffusion model, LDM names ("input_blocks.4.1.proj_in").
     rows: (start, length) of the layer's outputs, where a file's layer is a slice of a fused one
-    (q of a fused qkv); None for the whole layer.
+    (q of a fused qkv); None for the whole layer. columns: the same of the inputs. order: where the
+    file has the outputs in another order, its outputs as the layer has them, in runs of (start,
+    length); ((4, 4), (0, 4)) swaps the halves of eight.
     """
 
     module: str
     rows: tuple[int, int] | None = None
+    columns: tuple[int, int] | None = None
+    order: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,18 @@
 """Every name under which a LoRA file may hold a layer, derived from the model's own module list.
 
-A *stem* is a file's key without its ending (".lora_down.weight"); formats.py knows the endings.
+A *stem* is a file's key without its ending (".lora_down.weight"); formats/ knows the endings.
 The module paths of this library are the LDM ones ("input_blocks.4.1.proj_in"); diffusers counts
 the same blocks per resolution level ("down_blocks.1.attentions.0.proj_in"). Both countings
 follow from which modules exist, so no table of channels or depths is needed, and smaller or
 custom UNets of the same class are covered like SD1.x, SD2.x and SDXL.
+
+Trainers put different prefixes before one name, and write its dots as underscores in some places
+or all. So names are compared without prefix and with underscores only, once no name fits exactly.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from ..errors import CraftError
@@ -30,6 +34,11 @@ LDM_RESNET = (
     ("conv2", "out_layers.3"),
     ("conv_shortcut", "skip_connection"),
 )
+PREFIX = re.compile(
+    r"(base_model[._]model[._])?(lora_unet_|lycoris_|lora_transformer_|lora_prior_unet_"
+    r"|(model\.)?diffusion_model\.|unet\.|transformer\.|pipe\.dit\.)?(base_model\.model\.)?"
+)
+"""What trainers put before the name of a layer of the diffusion model."""
 _DIFFUSERS_PREFIXES = ("", "unet.", "base_model.model.", "unet.base_model.model.")
 
 
@@ -65,9 +74,33 @@ def unet_diffusers_paths(layers: LayerShapes) -> dict[str, str]:
     return found
 
 
-def lora_names(
-    layers: LayerShapes, extra: Mapping[str, LayerTarget] | None = None
-) -> dict[str, LayerTarget]:
+class LoraNames(Mapping[str, LayerTarget]):
+    """Stem -> target. Listed are the names as they are known; a stem that is none of them is found
+    by its name without prefix, dots as underscores, where that says which layer is meant."""
+
+    def __init__(self, names: Mapping[str, LayerTarget]) -> None:
+        self._names = names
+        found: dict[str, set[LayerTarget]] = {}
+        for stem, target in names.items():
+            found.setdefault(bare_name(stem), set()).add(target)
+        self._bare = {name: next(iter(of)) for name, of in found.items() if len(of) == 1}
+
+    def __getitem__(self, stem: str) -> LayerTarget:
+        return self._names[stem] if stem in self._names else self._bare[bare_name(stem)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def bare_name(stem: str) -> str:
+    """The name without what trainers put before it, dots as underscores."""
+    return _flat(PREFIX.sub("", stem, count=1))
+
+
+def lora_names(layers: LayerShapes, extra: Mapping[str, LayerTarget] | None = None) -> LoraNames:
     """Stem -> target: every name under which a LoRA file may hold one of the layers.
 
     For any model: kohya "lora_unet_<path>", generic "diffusion_model.<path>". For a UNet also
@@ -88,7 +121,7 @@ def lora_names(
     for stem, target in (extra or {}).items():
         if target.module in layers:
             _claim(names, stem, target)
-    return names
+    return LoraNames(names)
 
 
 def kohya_name(path: str) -> str:

@@ -24,6 +24,7 @@ from .formats import KINDS, AdaptedLayer, Parts, RefusedKind, build_update, stem
 from .keys import kohya_name, lora_names
 from .peft_config import METADATA_KEY as PEFT_METADATA_KEY
 from .peft_config import read_peft_configs, stated_for
+from .placing import placed
 
 KIND = Kind("LoRA file", "If it was downloaded, download it again")
 _EXTENSIONS = (".safetensors", ".sft")
@@ -87,12 +88,12 @@ def parse_lora(
     depth = {path: index for index, path in enumerate(layers)}
     found: dict[str, tuple[LayerUpdate, ...]] = {}
     kinds: dict[str, str] = {}
-    for target in sorted(updates, key=lambda t: (depth[t.module], t.rows or (0, 0))):
+    for target in sorted(updates, key=lambda t: (depth[t.module], t.rows or (), t.columns or ())):
         parts = updates[target]
         stem = stem_of(next(iter(parts.values()))[0])
         layer = AdaptedLayer(target, tuple(layers[target.module]), family)
         update, kind = build_update(parts, layer, stated_for(configs, stem))
-        update = _exact(update, exact.get(stem))
+        update = placed(_exact(update, exact.get(stem)), target, layer.shape)
         found[target.module] = (*found.get(target.module, ()), update)
         kinds[target.module] = kind
     unmatched = tuple(dict.fromkeys(map(stem_of, rest)))

@@ -20,13 +20,9 @@ from ..errors import CraftError, listed
 from ..types import LayerTarget, LoraFile
 from .families import CLASSES, family_of, is_text_encoder
 from .formats import KINDS, incomplete, shape_of, stem_of
-from .keys import LDM_OUTER, LDM_RESNET
+from .keys import LDM_OUTER, LDM_RESNET, bare_name
 from .storage import parse_lora
 
-_PREFIX = re.compile(
-    r"(base_model[._]model[._])?(lora_unet_|lycoris_|lora_transformer_"
-    r"|(model\.)?diffusion_model\.|unet\.|transformer\.)?(base_model\.model\.)?"
-)
 _BLOCK = re.compile(r"(down|up)_blocks_(\d+)_(attentions|resnets|downsamplers|upsamplers)_(\d+)_?")
 _MIDDLE = re.compile(r"mid_block_(attentions|resnets)_(\d+)_?")
 _UP_CONV = re.compile(r"(output_blocks_\d+)_[12]_conv\Z")  # its place depends on the attention's
@@ -188,7 +184,7 @@ def carried(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, i
 
 def plain_name(stem: str) -> str:
     """One name for a layer of the diffusion model, however a file calls it."""
-    flat = _PREFIX.sub("", stem, count=1).replace(".", "_").replace("_processor_to_", "_to_")
+    flat = bare_name(stem).replace("_processor_to_", "_to_")
     flat = re.sub(r"_to_out\Z", "_to_out_0", flat)
     for diffusers, ldm in LDM_OUTER:
         if flat == diffusers.replace(".", "_"):

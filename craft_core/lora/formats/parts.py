@@ -37,8 +37,9 @@ class AdaptedLayer:
 
     @property
     def inputs(self) -> tuple[int, ...]:
-        """(n, *kernel)."""
-        return self.shape[1:]
+        """(n, *kernel) that the update covers."""
+        columns = self.target.columns
+        return (columns[1], *self.shape[2:]) if columns else self.shape[1:]
 
 
 def scale_from(parts: Parts, rank: int, stated: Stated) -> float:
@@ -99,8 +100,9 @@ def ranks_differ(key: str, tensor: Tensor, other_key: str, other: Tensor) -> Cra
 
 
 def misfit(key: str, tensor: Tensor, layer: AdaptedLayer) -> CraftError:
-    rows = layer.target.rows
+    rows, columns = layer.target.rows, layer.target.columns
     covered = f"outputs {rows[0]} to {sum(rows) - 1} of " if rows else ""
+    covered += f"inputs {columns[0]} to {sum(columns) - 1} of " if columns else ""
     looks = f"; the names in this file look like {layer.family}" if layer.family else ""
     return CraftError(
         f"{key} has shape {tuple(tensor.shape)}, which does not fit {covered}"

@@ -158,3 +158,32 @@ def test_a_name_with_two_meanings_is_refused():
         lora_names({"a.b_c": (2, 2), "a_b.c": (2, 2)})
     with pytest.raises(CraftError, match="lora_unet_a"):
         lora_names({"a": (2, 2), "b": (2, 2)}, {"lora_unet_a": LayerTarget("b")})
+
+
+@pytest.mark.parametrize(
+    "stem",
+    [
+        "diffusion_model.double_blocks.0.img_attn_qkv",
+        "transformer.double_blocks.0.img_attn.qkv",
+        "lycoris_double_blocks_0_img_attn_qkv",
+        "lora_transformer_double_blocks_0_img_attn_qkv",
+        "base_model.model.double_blocks.0.img_attn_qkv",
+        "model.diffusion_model.double_blocks.0.img_attn.qkv",
+        "double_blocks.0.img_attn.qkv",
+    ],
+)
+def test_prefix_and_underscores_do_not_hide_a_layer(stem):
+    names = lora_names({"double_blocks.0.img_attn.qkv": (9, 3), "double_blocks.0.img": (1, 1)})
+    assert names[stem] == LayerTarget("double_blocks.0.img_attn.qkv")
+    assert f"{stem}_2" not in names and "lora_te1_double_blocks_0_img" not in names
+
+
+def test_a_name_with_underscores_that_two_layers_share_is_neithers():
+    layers = {"a.b_c": (1, 1), "a_b.c": (1, 1)}
+    names = lora_names({"a.b_c": (1, 1)})
+    assert "diffusion_model.a_b_c" in names
+    with pytest.raises(CraftError, match="would mean both"):
+        lora_names(layers)
+    extra = {"transformer.x.y": LayerTarget("a", (0, 2)), "unet.x_y": LayerTarget("a", (2, 2))}
+    both = lora_names({"a": (4, 1)}, extra)
+    assert "x.y" not in both and both["unet.x_y"].rows == (2, 2)

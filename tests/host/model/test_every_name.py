@@ -1,0 +1,156 @@
+"""Names of LoRA files against the host's own LoraLoader: the same file, the same samples."""
+
+from __future__ import annotations
+
+import comfy.lora
+import comfy.sample
+import nodes
+import oracle
+import pytest
+import safetensors.torch
+import tiny
+import torch
+from adapter_samples import whole_file
+from craft_lora_pack.comfy_adapter.engine import engine
+from craft_lora_pack.comfy_adapter.engine.modules import host_names, model_layers
+from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, branch, read_branch_file
+from craft_lora_pack.craft_core.fusion.compose import compose
+from craft_lora_pack.craft_core.lora import lora_names, parse_lora
+from craft_lora_pack.craft_core.types import Bank, LayerTarget, constant_gates
+from raw_lora import pair
+
+LOADERS = {
+    "sdxl": tiny.sdxl,
+    "sd3": tiny.sd3,
+    "flux": tiny.flux,
+    "z_image": tiny.z_image,
+    "qwen_image": tiny.qwen_image,
+    "wan": tiny.wan,
+    "hunyuan_video": tiny.hunyuan_video,
+}
+POSITIVE, NEGATIVE = tiny.conditioning(1), tiny.conditioning(2)
+
+
+def sampled(model):
+    empty = {
+        "samples": comfy.sample.fix_empty_latent_channels(model, tiny.latent(size=8)["samples"])
+    }
+    return oracle.sample(oracle.guider(model, POSITIVE, NEGATIVE), empty, steps=3)
+
+
+def saved(folder, state, metadata=None):
+    safetensors.torch.save_file({k: t.contiguous() for k, t in state.items()},
+                                folder / "a.safetensors", metadata)  # fmt: skip
+    return folder / "a.safetensors"
+
+
+def routed(model, path, strength=0.8):
+    """(MODEL with the file as a branch, the file as read)"""
+    chosen = BranchFile("a", "content", strength, path=str(path))
+    file = read_branch_file(chosen, model)
+    bank = Bank.of([branch(chosen, file)], list(model_layers(model)))
+    ones = constant_gates(torch.ones(len(bank.layers), 1))
+    return engine.attach(model, bank, compose(ones, bank)), file
+
+
+def loaded(model, path, monkeypatch, strength=0.8):
+    """What the host's LoraLoader makes of the file."""
+    monkeypatch.setattr("folder_paths.get_full_path_or_raise", lambda kind, name: str(path))
+    return nodes.LoraLoaderModelOnly().load_lora_model_only(model, "a", strength)[0]
+
+
+def assert_the_hosts(model, path, monkeypatch, *, matters=0.005):
+    ours, file = routed(model, path)
+    theirs = sampled(loaded(model, path, monkeypatch))
+    assert not file.unmatched
+    assert oracle.distance(theirs, sampled(model)) > matters
+    assert oracle.distance(sampled(ours), theirs) <= oracle.LAW
+    return file
+
+
+REORDERED = {  # names whose outputs the host reorders -> the layer
+    ("flux", "transformer.norm_out.linear"): "final_layer.adaLN_modulation.1",
+    ("sd3", "transformer.norm_out.linear"): "final_layer.adaLN_modulation.1",
+    ("sd3", "lycoris_transformer_blocks_1_norm1_context_linear"):
+        "joint_blocks.1.context_block.adaLN_modulation.1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["LoRA", "LoHa", "LoKr"])
+@pytest.mark.parametrize(("family", "stem"), REORDERED)
+def test_a_layer_whose_outputs_diffusers_orders_otherwise_is_the_hosts(
+    family, stem, kind, tmp_path, monkeypatch
+):
+    model = LOADERS[family]()
+    shape = model_layers(model)[REORDERED[family, stem]]
+    state, _ = whole_file(kind, {stem: shape}, seed=3, size=2.0)
+    file = assert_the_hosts(model, saved(tmp_path, state), monkeypatch)
+    assert list(file.layers) == [REORDERED[family, stem]]
+
+
+def of_the_host(patcher):
+    """(stem, module, rows, reordering function) of every name that the host maps to a layer."""
+    shapes = model_layers(patcher)
+    for stem, value in comfy.lora.model_lora_keys_unet(patcher.model, {}).items():
+        key, offset, function = ((value,) if isinstance(value, str) else value) + (None,) * (
+            3 - (1 if isinstance(value, str) else len(value))
+        )
+        module = key.removeprefix("diffusion_model.").removesuffix(".weight")
+        if key.endswith(".weight") and module in shapes:
+            yield stem, module, offset and offset[1:], function
+
+
+@pytest.mark.parametrize("family", LOADERS)
+def test_every_name_of_the_host_is_read_into_the_same_numbers(family):
+    """Each alone: what our reader and the host's loader add to the weight."""
+    patcher = LOADERS[family]()
+    shapes = model_layers(patcher)
+    extra, counted = host_names(patcher), 0
+    names = lora_names(shapes, extra)
+    for stem, module, rows, function in of_the_host(patcher):
+        target = names[stem]
+        assert (target.module, target.rows, target.columns) == (module, rows, None)
+        assert (target.order is None) == (function is None)
+        if function is not None:
+            weight = torch.randn(shapes[module])
+            pieces = [weight[start : start + length] for start, length in target.order]
+            assert torch.equal(torch.cat(pieces), function(weight))
+        counted += 1
+    assert counted >= 2 * len(shapes)
+
+
+@pytest.mark.parametrize("family", LOADERS)
+def test_prefixes_and_underscores_hide_no_layer(family):
+    """No two layers of a family share a name once prefix and dots are gone."""
+    patcher = LOADERS[family]()
+    names = lora_names(model_layers(patcher), host_names(patcher))
+    for path in model_layers(patcher):
+        flat = path.replace(".", "_")
+        for stem in (f"lycoris_{flat}", f"transformer.{path}", f"diffusion_model.{flat}", path):
+            assert names[stem] == LayerTarget(path)
+
+
+def test_the_inputs_of_a_layer_can_be_a_slice():
+    """As a further host may map them: an offset along the second axis."""
+    patcher = tiny.flux()
+    module = "single_blocks.0.linear2"
+    out, inputs = model_layers(patcher)[module]
+    original = comfy.lora.model_lora_keys_unet
+
+    def mapped(model, names):
+        key = f"diffusion_model.{module}.weight"
+        return original(model, names) | {"attention_part": (key, (1, 64, inputs - 64))}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comfy.lora, "model_lora_keys_unet", mapped)
+        extra = host_names(patcher)
+    assert extra["attention_part"] == LayerTarget(module, columns=(64, inputs - 64))
+    state = pair("attention_part", (out, inputs - 64))
+    (update,) = parse_lora(state, {}, model_layers(patcher), extra).layers[module]
+    offset = (1, 64, inputs - 64)
+    names = {"attention_part": (f"diffusion_model.{module}.weight", offset)}
+    ((_, adapter),) = comfy.lora.load_lora(state, names, log_missing=False).items()
+    theirs = comfy.lora.calculate_weight(
+        [(1.0, adapter, 1.0, offset, None)], torch.zeros(out, inputs), "key"
+    )
+    assert (update.delta() - theirs).abs().max() <= 1e-5
