@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 
 from ..errors import CraftError
 from ..types import LayerShapes, LayerTarget
+from .trainer_names import trainer_names
 
 LDM_OUTER = (
     ("time_embedding.linear_1", "time_embed.0"),
@@ -107,6 +108,7 @@ def lora_names(layers: LayerShapes, extra: Mapping[str, LayerTarget] | None = No
     its diffusers names: kohya "lora_unet_<name>", LyCORIS "lycoris_<name>", diffusers and PEFT
     (with and without "unet." and "base_model.model."), attention with and without ".processor",
     "to_out.0" also as "to_out".
+    For families the host has no names of: those of trainer_names.py.
     extra: names only the host knows (diffusers names of Flux, SD3, ...), with row slices of fused
     layers; those that point to no linear or convolution layer are left out.
     Raises CraftError if one name would mean two different targets.
@@ -121,6 +123,8 @@ def lora_names(layers: LayerShapes, extra: Mapping[str, LayerTarget] | None = No
     for stem, target in (extra or {}).items():
         if target.module in layers:
             _claim(names, stem, target)
+    for name, target in trainer_names(layers):
+        names.setdefault(name, target)
     return LoraNames(names)
 
 

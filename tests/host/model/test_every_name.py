@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import comfy.lora
 import comfy.sample
+import family_loras
 import nodes
 import oracle
 import pytest
@@ -16,6 +17,7 @@ from craft_lora_pack.comfy_adapter.engine.modules import host_names, model_layer
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, branch, read_branch_file
 from craft_lora_pack.craft_core.fusion.compose import compose
 from craft_lora_pack.craft_core.lora import lora_names, parse_lora
+from craft_lora_pack.craft_core.lora.keys import kohya_name
 from craft_lora_pack.craft_core.types import Bank, LayerTarget, constant_gates
 from raw_lora import pair
 
@@ -154,3 +156,44 @@ def test_the_inputs_of_a_layer_can_be_a_slice():
         [(1.0, adapter, 1.0, offset, None)], torch.zeros(out, inputs), "key"
     )
     assert (update.delta() - theirs).abs().max() <= 1e-5
+
+
+DROPPED = {  # files that the host's loader leaves out, in whole or in part
+    "wan diffusers": ("wan", family_loras.WAN_DIFFUSERS),
+    "wan transformer": ("wan", family_loras.TRANSFORMER),
+    "wan lycoris": ("wan", family_loras.LYCORIS),
+    "hunyuan diffusers": ("hunyuan_video", family_loras.HUNYUAN_DIFFUSERS),
+    "hunyuan musubi": ("hunyuan_video", family_loras.HUNYUAN_MUSUBI),
+    "hunyuan 1.5 musubi": ("hunyuan_video", family_loras.HUNYUAN_15_MUSUBI),
+    "flux underscores": ("flux", family_loras.FLUX_UNDERSCORES),
+    "z-image musubi": ("z_image", family_loras.Z_IMAGE_MUSUBI),
+}
+
+
+@pytest.mark.parametrize("kind", DROPPED)
+def test_a_file_whose_names_the_host_drops_acts_as_its_matrices_do(kind, tmp_path, monkeypatch):
+    """The host is given the matrices themselves, under names that it has."""
+    family, naming = DROPPED[kind]
+    model = LOADERS[family]()
+    state, deltas = naming.file(model_layers(model), 3, seed=5)
+    names = comfy.lora.model_lora_keys_unet(model.model, {})
+    known = comfy.lora.load_lora(state, names, log_missing=False)
+    assert len(known) < len({stem for stem, *_ in naming.places(model_layers(model))})
+    ours, file = routed(model, saved(tmp_path, state))
+    assert not file.unmatched and file.layers.keys() == deltas.keys()
+    whole = {f"{kohya_name(path)}.diff": delta for path, delta in deltas.items()}
+    theirs = sampled(loaded(model, saved(tmp_path, whole), monkeypatch))
+    assert oracle.distance(theirs, sampled(model)) > 0.02
+    assert oracle.distance(sampled(ours), theirs) <= oracle.LAW
+
+
+def test_the_table_of_hunyuan_video_swaps_the_halves_that_diffusers_swaps():
+    """As its conversion script does: (shift, scale) there is (scale, shift) here."""
+    patcher = tiny.hunyuan_video()
+    shapes = model_layers(patcher)
+    out, inputs = shapes["final_layer.adaLN_modulation.1"]
+    state = pair("transformer.norm_out.linear", (out, inputs), ending="PEFT")
+    (update,) = parse_lora(state, {}, shapes, host_names(patcher)).layers.popitem()[1]
+    up, down = state["transformer.norm_out.linear.lora_B.weight"], update.down
+    shift, scale = (up @ down).chunk(2)
+    assert torch.equal(update.delta(), torch.cat([scale, shift]))
