@@ -65,7 +65,7 @@ def _baked(
     )  # fmt: skip
     pairs = zip(branches, unplaced.files, strict=True)
     made = plan(
-        [CandidateLora(one, unmatched=file.unmatched) for one, file in pairs],
+        [CandidateLora(one, unmatched=file.unmatched, notes=file.notes) for one, file in pairs],
         asked,
         unplaced.shapes,
     )

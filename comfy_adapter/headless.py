@@ -25,7 +25,6 @@ from torch import Tensor
 from utils.extra_config import load_extra_path_config
 
 from ..craft_core.errors import CraftError, listed
-from ..craft_core.lora import read_lora
 from ..craft_core.projection import read_basis
 from ..craft_core.requests import (
     Expert,
@@ -42,11 +41,11 @@ from ..craft_core.requests import (
 )
 from ..craft_core.training import DataSlots, training_of
 from ..craft_core.training.slots import NO_FILE, FileSlot
-from .engine.modules import host_names, model_layers
+from .engine.modules import model_layers
 from .model.basis import FOLDER as BASES
 from .model.basis import apply_basis, basis_files
 from .model.lora_files import FOLDER as LORAS
-from .model.lora_files import BranchFile
+from .model.lora_files import BranchFile, read_lora_files
 from .train.basis import VGG, vgg_files
 from .train.run import Interrupted, require_name
 from .train.start import start_training
@@ -125,8 +124,8 @@ def fuse(data: FuseData, watch: LayerCallback) -> SavedFile:
 def read_loras(model: ModelFiles, files: Sequence[str]) -> Read:
     with _fitting(_SMALLER):
         patcher = _model(model)
-    layers, names = model_layers(patcher), host_names(patcher)
-    return Read(layers, [read_lora(_file(LORAS, file), layers, names) for file in files])
+    paths = [_file(LORAS, file) for file in files]
+    return Read(model_layers(patcher), read_lora_files(paths, patcher))
 
 
 def _branches(experts: Sequence[Expert]) -> tuple[BranchFile, ...]:

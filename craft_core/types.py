@@ -253,7 +253,8 @@ class LoraFile:
 
     layers: updates by module path. text_encoder: the file's text-encoder tensors under their
     own keys, untouched, for the host. unmatched: names in the file that point nowhere in the model.
-    kinds: what kind of adapter a layer has, by module path.
+    kinds: what kind of adapter a layer has, by module path. notes: what a user should know of how
+    the file is read, one sentence each.
     """
 
     layers: Mapping[str, tuple[LayerUpdate, ...]]
@@ -261,6 +262,7 @@ class LoraFile:
     unmatched: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def constant_gates(value: Tensor, notes: tuple[str, ...] = ()) -> Gates:

@@ -29,6 +29,7 @@ def given(chosen: BranchFile, file: LoraFile, model: Any, clip: Any = None) -> C
         chosen.layers,
         (*file.unmatched, *unknown),
         _meter(chosen, file, model_layers(model), model.load_device),
+        file.notes,
     )
 
 

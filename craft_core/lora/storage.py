@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +19,20 @@ from ..errors import CraftError, listed
 from ..tensor_file import Kind, read, save
 from ..types import Factors, LayerShapes, LayerTarget, LayerUpdate, LoraFile
 from .factors import alpha_of, combine, is_plain_float, scale_of
-from .families import family_of, is_text_encoder
+from .families import (
+    CLASSES,
+    EMBEDDING_ADVICE,
+    family_of,
+    is_embedding,
+    is_text_encoder,
+    share_names,
+)
 from .formats import KINDS, AdaptedLayer, Parts, RefusedKind, build_update, stem_of
 from .keys import kohya_name, lora_names
 from .peft_config import METADATA_KEY as PEFT_METADATA_KEY
 from .peft_config import read_peft_configs, stated_for
 from .placing import placed
+from .stated_scales import stated_scales_note
 
 KIND = Kind("LoRA file", "If it was downloaded, download it again")
 _EXTENSIONS = (".safetensors", ".sft")
@@ -35,13 +43,16 @@ def read_lora(
     path: str | os.PathLike[str],
     layers: LayerShapes,
     extra: Mapping[str, LayerTarget] | None = None,
+    convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
 ) -> LoraFile:
     """A LoRA file against a model; layers and extra as in keys.lora_names.
 
+    convert: what renames the tensors of a file before its names are looked up.
     Raises CraftError for anything but a readable safetensors file, and as parse_lora does.
     """
     path = Path(path)
     state, metadata = read_tensors(path)
+    state = convert(state) if convert else state
     try:
         return parse_lora(state, metadata, layers, extra)
     except CraftError as error:
@@ -69,10 +80,10 @@ def parse_lora(
 
     Layers come in the model's depth order, the slices of a fused one in row order; tensors keep
     their dtype. Text-encoder tensors are kept apart untouched, and names that point nowhere in
-    the model are listed.
-    Raises CraftError if no layer matches, if a matched layer's tensors do not fit or are
-    incomplete, if any tensor holds NaN or infinity, or if the file holds updates of a kind that
-    is not carried (DoRA, OFT, ...): those are named and counted.
+    the model are listed. A file of text-encoder tensors alone has no layers.
+    Raises CraftError if other names are there and none matches, if a matched layer's tensors do
+    not fit or are incomplete, if any tensor holds NaN or infinity, or if the file holds updates
+    of a kind that is not carried (DoRA, OFT, ...): those are named and counted.
     """
     _check_finite(state.items())
     names = lora_names(layers, extra)
@@ -82,8 +93,8 @@ def parse_lora(
     _check_kinds(rest)
     _check_endings(rest, names)
     family = family_of(key for key in state if key not in text_encoder)
-    if not updates:
-        raise _nothing_matched(rest, bool(text_encoder), family, layers)
+    if not updates and (rest or not text_encoder):
+        raise _nothing_matched(rest, family, layers)
     configs, exact = read_peft_configs(metadata), _exact_scales(metadata)
     depth = {path: index for index, path in enumerate(layers)}
     found: dict[str, tuple[LayerUpdate, ...]] = {}
@@ -98,7 +109,8 @@ def parse_lora(
         kinds[target.module] = kind
     unmatched = tuple(dict.fromkeys(map(stem_of, rest)))
     kept = {key: value for key, value in metadata.items() if key != _SCALES_KEY}
-    return LoraFile(found, text_encoder, unmatched, kept, kinds)
+    note = stated_scales_note(state, metadata)
+    return LoraFile(found, text_encoder, unmatched, kept, kinds, notes=(note,) if note else ())
 
 
 def write_lora(
@@ -228,20 +240,34 @@ def _starts_with_stem(key: str, names: Mapping[str, LayerTarget]) -> bool:
     return any(key[:index] in names for index in dots)
 
 
-def _nothing_matched(
-    keys: Sequence[str], text_encoder: bool, family: str | None, layers: LayerShapes
-) -> CraftError:
+def _nothing_matched(keys: Sequence[str], family: str | None, layers: LayerShapes) -> CraftError:
     if not keys:
-        held = "only text-encoder weights" if text_encoder else "no tensors"
         return CraftError(
-            f"The file holds {held}",
-            "A branch needs a LoRA of the diffusion model",
-            "Choose another LoRA",
+            "The file holds no tensors", "A LoRA changes layers", "Choose another LoRA"
+        )
+    embeddings = [key for key in keys if is_embedding(key)]
+    if len(embeddings) == len(keys):
+        return CraftError(
+            f"The file holds an embedding and no LoRA ({listed(embeddings, 2)})",
+            "An embedding is words for the text encoder; it changes no layer",
+            EMBEDDING_ADVICE,
+        )
+    names = [stem_of(key) for key in keys if key not in embeddings]
+    shown = listed(list(dict.fromkeys(names)), 3)
+    model = family_of(layers)
+    if family and model and share_names(family, model) and family not in CLASSES:
+        so = (
+            "so does the model" if family == model else f"the model like {model}, which is built so"
+        )
+        return CraftError(
+            f"The layers in this LoRA have names of a kind that is not known ({shown})",
+            f"They look like {family}, and {so}: only the naming is in the way",
+            "Save the LoRA under kohya's, diffusers' or ComfyUI's names, or report these names "
+            "and the tool that wrote them",
         )
     looks = f"they look like {family}" if family else "they are of no known family"
-    model = family_of(layers)
     return CraftError(
-        f"No name in this LoRA points to a layer of the model ({listed(keys, 2)}); {looks}",
+        f"No name in this LoRA points to a layer of the model ({shown}); {looks}",
         f"The model looks like {model}"
         if model
         else f"The model has layers like {listed(layers, 2)}",

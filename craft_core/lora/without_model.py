@@ -8,6 +8,7 @@ of another depth is right as long as its files share one naming.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -18,9 +19,10 @@ from torch import Tensor
 
 from ..errors import CraftError, listed
 from ..types import LayerTarget, LoraFile
-from .families import CLASSES, family_of, is_text_encoder
+from .families import CLASSES, family_of, is_text_encoder, share_names
 from .formats import KINDS, incomplete, shape_of, stem_of
 from .keys import LDM_OUTER, LDM_RESNET, bare_name
+from .stated_scales import stated_scales_note
 from .storage import parse_lora
 
 _BLOCK = re.compile(r"(down|up)_blocks_(\d+)_(attentions|resnets|downsamplers|upsamplers)_(\d+)_?")
@@ -123,7 +125,8 @@ def _without_layers(one: State) -> LoraFile:
     _, state, metadata = one
     text = {key: tensor for key, tensor in state.items() if is_text_encoder(key)}
     rest = map(stem_of, sorted(key for key in state if key not in text))
-    return LoraFile({}, text, tuple(dict.fromkeys(rest)), metadata)
+    note = stated_scales_note(text, metadata)
+    return LoraFile({}, text, tuple(dict.fromkeys(rest)), metadata, notes=(note,) if note else ())
 
 
 def _check_families(states: Sequence[State]) -> None:
@@ -133,7 +136,7 @@ def _check_families(states: Sequence[State]) -> None:
         family = _family(state)
         if family is not None:
             known.setdefault(family, name)
-    if len(known) > 1:
+    if not all(share_names(*pair) for pair in itertools.combinations(known, 2)):
         raise CraftError(
             "The files are of different models: "
             + ", ".join(f"{name} looks like {family}" for family, name in known.items()),
@@ -165,7 +168,8 @@ def _check_meeting(states: Sequence[State], names: Sequence[Mapping[str, LayerTa
 
 def _meet(one: tuple, other: tuple) -> bool:
     """Whether two (name, layers, family) share a layer or a family."""
-    return bool(one[1] & other[1]) or one[2] is not None and one[2] == other[2]
+    told = one[2] is not None and other[2] is not None and share_names(one[2], other[2])
+    return bool(one[1] & other[1]) or told
 
 
 def _family(state: Mapping[str, Tensor]) -> str | None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import comfy.lora
+import comfy.lora_convert
 import comfy.sample
 import family_loras
+import folder_paths
 import nodes
 import oracle
+import pair_parts
 import pytest
 import safetensors.torch
 import tiny
@@ -15,6 +20,9 @@ from adapter_samples import whole_file
 from craft_lora_pack.comfy_adapter.engine import engine
 from craft_lora_pack.comfy_adapter.engine.modules import host_names, model_layers
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, branch, read_branch_file
+from craft_lora_pack.comfy_adapter.use.fuse_file import FuseRequest, fuse_branches
+from craft_lora_pack.comfy_adapter.use.router import RouterRequest, route
+from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion.compose import compose
 from craft_lora_pack.craft_core.lora import lora_names, parse_lora
 from craft_lora_pack.craft_core.lora.keys import kohya_name
@@ -197,3 +205,170 @@ def test_the_table_of_hunyuan_video_swaps_the_halves_that_diffusers_swaps():
     up, down = state["transformer.norm_out.linear.lora_B.weight"], update.down
     shift, scale = (up @ down).chunk(2)
     assert torch.equal(update.delta(), torch.cat([scale, shift]))
+
+
+def under_flux(stems, rank=3, seed=7):
+    """Random factors under USO's endings, by stem and layer shape."""
+    state = {}
+    for number, (stem, shape) in enumerate(stems.items()):
+        down, up = pair(stem, shape, rank, seed=seed + 3 * number).values()
+        state |= {f"{stem}.down.weight": down / shape[1] ** 0.5, f"{stem}.up.weight": 0.1 * up}
+    return state
+
+
+def test_a_file_of_uso_is_the_hosts(tmp_path, monkeypatch):
+    """Known by its last blocks, so the model has as many as Flux."""
+    model = tiny.flux(depth=19, depth_single_blocks=38)
+    wide = 64
+    state = under_flux({
+        "double_blocks.0.processor.qkv_lora1": (3 * wide, wide),
+        "double_blocks.18.processor.qkv_lora2": (3 * wide, wide),
+        "double_blocks.1.processor.proj_lora1": (wide, wide),
+        "double_blocks.1.processor.proj_lora2": (wide, wide),
+        "single_blocks.37.processor.qkv_lora": (3 * wide, wide),
+        "single_blocks.2.processor.proj_lora": (wide, 5 * wide),
+    })  # fmt: skip
+    file = assert_the_hosts(model, saved(tmp_path, state), monkeypatch)
+    (part,) = file.layers["single_blocks.37.linear1"]
+    assert part.rows == (0, 3 * wide) and len(file.layers) == 6
+
+
+def test_a_file_of_wan_fun_is_the_hosts(tmp_path, monkeypatch):
+    model = tiny.wan()
+    layers = {path: shape for path, shape in model_layers(model).items() if "blocks" in path}
+    state, _ = family_loras.Naming("lora_unet__", True, "kohya").file(layers, 3, seed=5)
+    file = assert_the_hosts(model, saved(tmp_path, state), monkeypatch)
+    assert file.layers.keys() == layers.keys()
+
+
+def control_lora(model):
+    """As BFL writes its control LoRAs: factors, biases, and replaced norms."""
+    shapes = model_layers(model)
+    state = {"single_blocks.0.norm.key_norm.scale": torch.ones(16)}
+    for stem in ("img_in", "double_blocks.0.img_attn.qkv", "single_blocks.1.linear2"):
+        down, up = pair(stem, shapes[stem], 3, "PEFT").values()
+        state |= {f"{stem}.lora_A.weight": down / shapes[stem][1] ** 0.5,
+                  f"{stem}.lora_B.weight": 0.1 * up}  # fmt: skip
+    return state
+
+
+def test_what_a_control_lora_of_bfl_can_add_is_the_hosts(tmp_path, monkeypatch):
+    """The host renames it first; what it replaces and widens is no branch, and left out here."""
+    model = tiny.flux()
+    converted = comfy.lora_convert.convert_lora(control_lora(model))
+    kept = {key: t for key, t in converted.items()
+            if not key.endswith((".set_weight", ".reshape_weight"))}  # fmt: skip
+    assert len(kept) == len(converted) - 2
+    file = assert_the_hosts(model, saved(tmp_path, kept), monkeypatch)
+    assert len(file.layers) == 3
+
+
+def test_a_control_lora_of_bfl_is_told_by_what_no_branch_can_do(tmp_path):
+    model = tiny.flux()
+    path = saved(tmp_path, control_lora(model))
+    with pytest.raises(CraftError, match="replaced weight.*key_norm.set_weight"):
+        routed(model, path)
+
+
+WIDE = {"fc1": (64, 48), "fc2": (48, 64)}
+TEXTS = {f"text_encoder.text_model.encoder.layers.0.mlp.{name}": WIDE[name] for name in WIDE}
+PEFT = {"lora_adapter_metadata": json.dumps({
+    "unet.r": 3, "unet.lora_alpha": 6, "unet.use_rslora": True,
+    "text_encoder.r": 3, "text_encoder.lora_alpha": 1.5,
+})}  # fmt: skip
+UNET_SCALE, TEXT_SCALE = 6 / 3**0.5, 0.5
+
+
+def peft_file(folder, model, *, layers=True):
+    """(a file with its scales in the metadata, one with the same as alpha tensors)"""
+    state = {}
+    for number, (stem, shape) in enumerate(TEXTS.items()):
+        state |= pair(stem, shape, 3, "PEFT", seed=number)
+    if layers:
+        path, stem = "input_blocks.1.1.proj_in", "unet.down_blocks.0.attentions.0.proj_in"
+        down, up = pair(stem, model_layers(model)[path], 3, "PEFT").values()
+        state |= {f"{stem}.lora_A.weight": 0.3 * down, f"{stem}.lora_B.weight": 0.3 * up}
+    alphas = {
+        key.replace("lora_A.weight", "alpha"): torch.tensor(
+            3 * (UNET_SCALE if key.startswith("unet") else TEXT_SCALE)
+        )
+        for key in state
+        if key.endswith("lora_A.weight")
+    }
+    for name, tensors, metadata in (("stated", state, PEFT), ("explicit", state | alphas, None)):
+        safetensors.torch.save_file(tensors, folder / f"{name}.safetensors", metadata)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder_paths.add_model_folder_path("loras", str(tmp_path))
+    folder_paths.filename_list_cache.clear()
+    yield tmp_path
+    folder_paths.folder_names_and_paths["loras"][0].remove(str(tmp_path))
+    folder_paths.filename_list_cache.clear()
+
+
+PROMPT = "a cat in ink"
+
+
+def encoded(clip):
+    return clip.encode_from_tokens_scheduled(clip.tokenize(PROMPT))[0][0]
+
+
+def router(model, clip, *names, stack=()):
+    branches = tuple(BranchFile(f"{name}.safetensors", "content", 0.8) for name in names)
+    request = RouterRequest(PROMPT, branches, "all", {"method": "direct"})
+    return route(model, clip, request, stack)
+
+
+def test_scales_in_the_metadata_count_in_the_text_encoder_as_in_the_layers(folder):
+    model, clip = tiny.sd15(), pair_parts.tiny_clip()
+    peft_file(folder, model)
+    theirs, their_clip = nodes.LoraLoader().load_lora(model, clip, "explicit.safetensors", 0.8, 0.8)
+    unscaled, plain_clip = nodes.LoraLoader().load_lora(model, clip, "stated.safetensors", 0.8, 0.8)
+    ours = router(model, clip, "stated")
+    assert oracle.distance(sampled(ours.model), sampled(theirs)) <= oracle.LAW
+    assert oracle.distance(sampled(unscaled), sampled(theirs)) > 0.005
+    words = ours.conditioning[0][0]
+    assert oracle.distance(words, encoded(their_clip)) <= oracle.LAW
+    assert oracle.distance(encoded(plain_clip), encoded(their_clip)) > 0.005
+    assert "1 layers and 2 text-encoder matrices are scaled by the alpha" in ours.report
+
+
+def test_scales_in_the_metadata_count_in_a_lora_stack(folder):
+    model, clip = tiny.sd15(), pair_parts.tiny_clip()
+    peft_file(folder, model)
+    theirs, their_clip = nodes.LoraLoader().load_lora(model, clip, "explicit.safetensors", 0.8, 0.6)
+    ours = router(model, clip, stack=[("stated.safetensors", 0.8, 0.6)])
+    assert torch.equal(sampled(ours.model), sampled(theirs))
+    assert torch.equal(ours.conditioning[0][0], encoded(their_clip))
+    assert "Stack stated.safetensors: 1 layers and 2 text-encoder matrices" in ours.report
+
+
+def test_a_file_of_text_encoder_keys_alone_is_a_branch(folder):
+    model, clip = tiny.sd15(), pair_parts.tiny_clip()
+    peft_file(folder, model, layers=False)
+    _, their_clip = nodes.LoraLoader().load_lora(model, clip, "explicit.safetensors", 0.8, 0.8)
+    ours = router(model, clip, "explicit")
+    assert oracle.distance(ours.conditioning[0][0], encoded(their_clip)) <= oracle.LAW
+    assert oracle.distance(encoded(clip), encoded(their_clip)) > 0.005
+    assert torch.equal(sampled(ours.model), sampled(model))
+    assert "acts on the text encoder alone" in ours.report
+
+
+@pytest.mark.parametrize("method", ["direct", "svd"])
+def test_files_of_text_encoder_keys_alone_fuse_into_one(folder, method):
+    model = tiny.sd15()
+    peft_file(folder, model, layers=False)
+    branches = tuple(
+        BranchFile(f"{name}.safetensors", role, strength)
+        for name, role, strength in (("stated", "content", 0.8), ("explicit", "style", 0.4))
+    )
+    request = FuseRequest(branches, "all", {"method": method}, save_as="fp32")
+    made = fuse_branches(model, request, lambda done, total: None)
+    made.write(folder / "fused.safetensors")
+    clip = pair_parts.tiny_clip()
+    _, fused = nodes.LoraLoader().load_lora(model, clip, "fused.safetensors", 1.0, 1.0)
+    _, twice = nodes.LoraLoader().load_lora(model, clip, "explicit.safetensors", 0.8, 0.8)
+    _, twice = nodes.LoraLoader().load_lora(model, twice, "explicit.safetensors", 0.4, 0.4)
+    assert oracle.distance(encoded(fused), encoded(twice)) <= oracle.LAW
