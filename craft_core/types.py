@@ -35,13 +35,15 @@ class LayerTarget:
     rows: (start, length) of the layer's outputs, where a file's layer is a slice of a fused one
     (q of a fused qkv); None for the whole layer. columns: the same of the inputs. order: where the
     file has the outputs in another order, its outputs as the layer has them, in runs of (start,
-    length); ((4, 4), (0, 4)) swaps the halves of eight.
+    length); ((4, 4), (0, 4)) swaps the halves of eight. of: where the file has more outputs than
+    the order takes, as a fused qkv has of which this layer is q, how many it has.
     """
 
     module: str
     rows: tuple[int, int] | None = None
     columns: tuple[int, int] | None = None
     order: tuple[tuple[int, int], ...] | None = None
+    of: int | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ or all. So names are compared without prefix and with underscores only, once no 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
 
 from ..errors import CraftError
 from ..types import LayerShapes, LayerTarget
@@ -40,6 +42,12 @@ PREFIX = re.compile(
     r"|(model\.)?diffusion_model\.|unet\.|transformer\.|pipe\.dit\.)?(base_model\.model\.)?"
 )
 """What trainers put before the name of a layer of the diffusion model."""
+FUSED = {
+    "to_qkv": ("to_q", "to_k", "to_v"),
+    "to_kv": ("to_k", "to_v"),
+    "to_added_qkv": ("add_q_proj", "add_k_proj", "add_v_proj"),
+}
+"""Layers of diffusers' fused projections, and what they fuse."""
 _DIFFUSERS_PREFIXES = ("", "unet.", "base_model.model.", "unet.base_model.model.")
 
 
@@ -79,21 +87,61 @@ class LoraNames(Mapping[str, LayerTarget]):
     """Stem -> target. Listed are the names as they are known; a stem that is none of them is found
     by its name without prefix, dots as underscores, where that says which layer is meant."""
 
-    def __init__(self, names: Mapping[str, LayerTarget]) -> None:
+    def __init__(self, names: Mapping[str, LayerTarget], layers: LayerShapes) -> None:
         self._names = names
         found: dict[str, set[LayerTarget]] = {}
         for stem, target in names.items():
             found.setdefault(bare_name(stem), set()).add(target)
         self._bare = {name: next(iter(of)) for name, of in found.items() if len(of) == 1}
+        self._fused = dict(_fused(self._bare, layers))
+
+    def targets(self, stem: str) -> tuple[LayerTarget, ...]:
+        """Where a stem points: to one target, to those of a layer that a trainer has fused and the
+        model has not ("to_qkv" where q, k and v have names), or to none."""
+        if stem in self._names:
+            return (self._names[stem],)
+        bare = bare_name(stem)
+        return (self._bare[bare],) if bare in self._bare else self._fused.get(bare, ())
 
     def __getitem__(self, stem: str) -> LayerTarget:
-        return self._names[stem] if stem in self._names else self._bare[bare_name(stem)]
+        targets = self.targets(stem)
+        if len(targets) != 1:
+            raise KeyError(stem)
+        return targets[0]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def _fused(
+    bare: Mapping[str, LayerTarget], layers: LayerShapes
+) -> Iterator[tuple[str, tuple[LayerTarget, ...]]]:
+    """(name of a fused layer, its targets) for each group of FUSED whose parts have names."""
+    for name in bare:
+        for whole, parts in FUSED.items():
+            stem = name.removesuffix(parts[0])
+            if name.endswith(f"_{parts[0]}") and all(stem + part in bare for part in parts):
+                targets = [bare[stem + part] for part in parts]
+                yield stem + whole, _side_by_side(targets, layers)
+
+
+def _side_by_side(targets: Sequence[LayerTarget], layers: LayerShapes) -> tuple[LayerTarget, ...]:
+    """Where the parts of a fused layer go: slices that meet in one layer are one slice of it."""
+    spans = [one.rows or (0, layers[one.module][0]) for one in targets]
+    starts = list(accumulate((length for _, length in spans), initial=0))
+    start, total = spans[0][0], starts.pop()
+    meet = all(at == start + before for (at, _), before in zip(spans, starts, strict=True))
+    if meet and len({one.module for one in targets}) == 1:
+        module = targets[0].module
+        whole = (start, total) == (0, layers[module][0])
+        return (LayerTarget(module, None if whole else (start, total)),)
+    return tuple(
+        replace(one, order=((before, length),), of=total)
+        for one, (_, length), before in zip(targets, spans, starts, strict=True)
+    )
 
 
 def bare_name(stem: str) -> str:
@@ -125,7 +173,7 @@ def lora_names(layers: LayerShapes, extra: Mapping[str, LayerTarget] | None = No
             _claim(names, stem, target)
     for name, target in trainer_names(layers):
         names.setdefault(name, target)
-    return LoraNames(names)
+    return LoraNames(names, layers)
 
 
 def kohya_name(path: str) -> str:

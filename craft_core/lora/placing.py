@@ -1,4 +1,4 @@
-"""Updates of a part of a layer's inputs, or with the layer's outputs in another order.
+"""Updates of a part of a layer's inputs, with its outputs in another order, or of several layers.
 
 A target says where in a layer an update belongs (types.LayerTarget). Low-rank factors are put
 there once and stay plain factors: zeros in `down` for inputs that are not covered, the rows of
@@ -49,7 +49,9 @@ class Placed(LayerUpdate):
 
     @property
     def outputs(self) -> int:
-        return self.inner.outputs
+        if self.order is None:
+            return self.inner.outputs
+        return sum(length for _, length in self.order)
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -77,7 +79,7 @@ class Placed(LayerUpdate):
         return replace(found, scale=found.scale * self.scale, rows=self.rows)
 
     def entries(self) -> Factors:
-        if self.columns is not None:
+        if self.columns is not None or self.outputs < self.inner.outputs:
             return self.factors()
         found = self.inner.entries()
         return replace(found, scale=found.scale * self.scale)

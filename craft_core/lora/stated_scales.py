@@ -44,13 +44,18 @@ def stated_scales_note(state: Mapping[str, Tensor], metadata: Mapping[str, str])
     if not stated:
         return ""
     texts = sum(is_text_encoder(stem) for stem, *_ in stated)
-    counts = ((len(stated) - texts, "layers"), (texts, "text-encoder matrices"))
+    layers = len(stated) - texts
+    counts = (
+        (layers, "layer" if layers == 1 else "layers"),
+        (texts, "text-encoder matrix" if texts == 1 else "text-encoder matrices"),
+    )
     what = " and ".join(f"{count} {name}" for count, name in counts if count)
+    are = "is" if len(stated) == 1 else "are"
     factors = sorted({round(scale / plain, 6) for *_, scale, plain in stated})
     times = f"{factors[0]:g}" + (f" to {factors[-1]:g}" if len(factors) > 1 else "")
     return (
-        f"{what} are scaled by the alpha or rsLoRA in the file's metadata, {times} times what "
-        "ComfyUI's LoRA loader, which reads no metadata, makes of them"
+        f"{what} {are} scaled by the alpha or rsLoRA in the file's metadata, {times} times what "
+        "ComfyUI's LoRA loader, which reads no metadata, makes of the file"
     )
 
 

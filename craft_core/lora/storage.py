@@ -28,7 +28,7 @@ from .families import (
     share_names,
 )
 from .formats import KINDS, AdaptedLayer, Parts, RefusedKind, build_update, stem_of
-from .keys import kohya_name, lora_names
+from .keys import LoraNames, kohya_name, lora_names
 from .peft_config import METADATA_KEY as PEFT_METADATA_KEY
 from .peft_config import read_peft_configs, stated_for
 from .placing import placed
@@ -165,27 +165,29 @@ def write_lora(
 
 
 def _by_target(
-    state: Mapping[str, Tensor], names: Mapping[str, LayerTarget]
+    state: Mapping[str, Tensor], names: LoraNames
 ) -> tuple[dict[LayerTarget, Parts], list[str]]:
     """The tensors of every layer the file adapts, and the keys that adapt none."""
     groups: dict[LayerTarget, dict[str, tuple[str, Tensor]]] = {}
     rest: list[str] = []
     for key, tensor in state.items():
         split = KINDS.split(key)
-        if split is None or split.stem not in names:
+        targets = names.targets(split.stem) if split else ()
+        if split is None or not targets:
             rest.append(key)
             continue
-        parts = groups.setdefault(names[split.stem], {})
-        if split.part in parts:
-            raise CraftError(
-                f"{parts[split.part][0]} and {key} are both there for one layer",
-                "A file holds one LoRA, and each layer once",
-                "Save the LoRAs as separate files",
-            )
-        parts[split.part] = (key, tensor)
+        for target in targets:
+            parts = groups.setdefault(target, {})
+            if split.part in parts:
+                raise CraftError(
+                    f"{parts[split.part][0]} and {key} are both there for one layer",
+                    "A file holds one LoRA, and each layer once",
+                    "Save the LoRAs as separate files",
+                )
+            parts[split.part] = (key, tensor)
     lone = [target for target, parts in groups.items() if set(parts) == {"alpha"}]
-    rest += [groups.pop(target)["alpha"][0] for target in lone]  # a scale of nothing
-    return {**groups}, rest
+    alphas = [groups.pop(target)["alpha"][0] for target in lone]  # a scale of nothing
+    return {**groups}, [*rest, *dict.fromkeys(alphas)]
 
 
 def _check_finite(tensors: Iterable[tuple[str, Tensor]]) -> None:
@@ -224,7 +226,7 @@ def _check_kinds(keys: Iterable[str]) -> None:
         )
 
 
-def _check_endings(keys: Iterable[str], names: Mapping[str, LayerTarget]) -> None:
+def _check_endings(keys: Iterable[str], names: LoraNames) -> None:
     """CraftError if a key belongs to a layer of the model but its ending is unknown."""
     strange = [key for key in keys if KINDS.split(key) is None and _starts_with_stem(key, names)]
     if strange:
@@ -235,9 +237,9 @@ def _check_endings(keys: Iterable[str], names: Mapping[str, LayerTarget]) -> Non
         )
 
 
-def _starts_with_stem(key: str, names: Mapping[str, LayerTarget]) -> bool:
+def _starts_with_stem(key: str, names: LoraNames) -> bool:
     dots = (index for index, letter in enumerate(key) if letter == ".")
-    return any(key[:index] in names for index in dots)
+    return any(names.targets(key[:index]) for index in dots)
 
 
 def _nothing_matched(keys: Sequence[str], family: str | None, layers: LayerShapes) -> CraftError:

@@ -32,7 +32,9 @@ class AdaptedLayer:
 
     @property
     def out(self) -> int:
-        """Outputs the update covers."""
+        """Outputs of the file's update."""
+        if self.target.of is not None:
+            return self.target.of
         return self.target.rows[1] if self.target.rows else self.shape[0]
 
     @property

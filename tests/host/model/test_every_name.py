@@ -195,6 +195,33 @@ def test_a_file_whose_names_the_host_drops_acts_as_its_matrices_do(kind, tmp_pat
     assert oracle.distance(sampled(ours), theirs) <= oracle.LAW
 
 
+APART = {  # a fused layer in the file -> the host's layers, from top to bottom
+    "wan": ("transformer.blocks.1.attn1.to_qkv",
+            [f"blocks.1.self_attn.{part}" for part in "qkv"]),
+    "sdxl": ("lycoris_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_kv",
+             [f"input_blocks.3.1.transformer_blocks.0.attn2.to_{part}" for part in "kv"]),
+    "flux": ("lycoris_transformer_blocks_1_attn_to_added_qkv", ["double_blocks.1.txt_attn.qkv"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["LoRA", "LoHa", "LoKr"])
+@pytest.mark.parametrize("family", APART)
+def test_a_layer_that_the_trainer_fused_is_its_parts(family, kind, tmp_path, monkeypatch):
+    """As LyCORIS saves projections that SimpleTuner has fused; the host is given the matrices."""
+    model = LOADERS[family]()
+    (stem, paths), shapes = APART[family], model_layers(model)
+    outputs = [shapes[path][0] for path in paths]
+    whole_shape = (sum(outputs), shapes[paths[0]][1])
+    state, deltas = whole_file(kind, {stem: whole_shape}, seed=3, size=1.0)
+    ours, file = routed(model, saved(tmp_path, state))
+    assert list(file.layers) == paths and not file.unmatched
+    rows = deltas[stem].split(outputs)
+    whole = {f"{kohya_name(path)}.diff": d for path, d in zip(paths, rows, strict=True)}
+    theirs = sampled(loaded(model, saved(tmp_path, whole), monkeypatch))
+    assert oracle.distance(theirs, sampled(model)) > 0.005
+    assert oracle.distance(sampled(ours), theirs) <= oracle.LAW
+
+
 def test_the_table_of_hunyuan_video_swaps_the_halves_that_diffusers_swaps():
     """As its conversion script does: (shift, scale) there is (scale, shift) here."""
     patcher = tiny.hunyuan_video()
@@ -332,7 +359,7 @@ def test_scales_in_the_metadata_count_in_the_text_encoder_as_in_the_layers(folde
     words = ours.conditioning[0][0]
     assert oracle.distance(words, encoded(their_clip)) <= oracle.LAW
     assert oracle.distance(encoded(plain_clip), encoded(their_clip)) > 0.005
-    assert "1 layers and 2 text-encoder matrices are scaled by the alpha" in ours.report
+    assert "1 layer and 2 text-encoder matrices are scaled by the alpha" in ours.report
 
 
 def test_scales_in_the_metadata_count_in_a_lora_stack(folder):
@@ -342,7 +369,7 @@ def test_scales_in_the_metadata_count_in_a_lora_stack(folder):
     ours = router(model, clip, stack=[("stated.safetensors", 0.8, 0.6)])
     assert torch.equal(sampled(ours.model), sampled(theirs))
     assert torch.equal(ours.conditioning[0][0], encoded(their_clip))
-    assert "Stack stated.safetensors: 1 layers and 2 text-encoder matrices" in ours.report
+    assert "Stack stated.safetensors: 1 layer and 2 text-encoder matrices" in ours.report
 
 
 def test_a_file_of_text_encoder_keys_alone_is_a_branch(folder):

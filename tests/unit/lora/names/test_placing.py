@@ -21,6 +21,8 @@ PLACES = {
     "some of the inputs": LayerTarget("layer", columns=(2, 8)),
     "both": LayerTarget("layer", columns=(4, 8), order=SWAP),
     "rows in another order": LayerTarget("layer", rows=(4, 8), order=TURN),
+    "some of a fused layer's outputs": LayerTarget("layer", order=((8, 16),), of=32),
+    "slice of a slice": LayerTarget("layer", rows=(4, 8), order=((0, 8),), of=24),
 }
 CASES = [
     pytest.param(kind, name, SHAPES[label], target, id=f"{kind} {name} {label} {place}")
@@ -36,7 +38,7 @@ def read(kind, name, shape, target):
     """(the update as read, dW of the rows that it covers by the textbook)"""
     outputs = target.rows[1] if target.rows else shape[0]
     start, inputs = target.columns or (0, shape[1])
-    sample = SAMPLES[kind][name]((outputs, inputs, *shape[2:]), 3)
+    sample = SAMPLES[kind][name]((target.of or outputs, inputs, *shape[2:]), 3)
     delta = torch.zeros(outputs, *shape[1:])
     order = target.order or ((0, outputs),)
     delta[:, start : start + inputs] = torch.cat([sample.delta[a : a + n] for a, n in order])
@@ -88,6 +90,7 @@ def test_low_rank_factors_stay_plain_factors_of_the_files_precision():
     state = pair("name", (16, 8), dtype=torch.bfloat16)
     for target in PLACES.values():
         outputs, inputs = (target.rows or (0, 16))[1], (target.columns or (0, 12))[1]
+        outputs = target.of or outputs
         state = pair("name", (outputs, inputs), dtype=torch.bfloat16)
         file = parse_lora(state, {}, {"layer": (16, 12)}, {"name": target})
         (update,) = file.layers["layer"]

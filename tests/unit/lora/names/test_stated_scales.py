@@ -74,7 +74,7 @@ def test_the_difference_from_the_host_is_said_once_with_its_size():
     state = pair(LAYER, (5, 4), ending="PEFT") | pair(TEXT, (5, 4), ending="PEFT")
     file = parse_lora(state, config, {"a.to_q": (5, 4)})
     (note,) = file.notes
-    assert note.startswith("1 layers and 1 text-encoder matrices") and "0.5 to 4 times" in note
+    assert note.startswith("1 layer and 1 text-encoder matrix are") and "0.5 to 4 times" in note
     assert stated_scales_note(pair(TEXT, (5, 4), ending="PEFT"), config).startswith(
         "1 text-encoder"
     )
