@@ -49,7 +49,7 @@ def sampled(model):
 
 
 def saved(folder, state, metadata=None):
-    safetensors.torch.save_file({k: t.contiguous() for k, t in state.items()},
+    safetensors.torch.save_file({k: t.clone() for k, t in state.items()},
                                 folder / "a.safetensors", metadata)  # fmt: skip
     return folder / "a.safetensors"
 

@@ -99,7 +99,7 @@ def qwen_image(seed: int = 0):
 
 def sd3(seed: int = 0):
     """MODEL of the SD3 class: joint blocks, 64 wide a block, the last one without a text stream."""
-    return _dit(comfy.supported_models.SD3, {
+    made = _dit(comfy.supported_models.SD3, {
         "in_channels": 16, "out_channels": 16, "patch_size": 2, "depth": 2, "input_size": None,
         "adm_in_channels": POOLED, "num_patches": 256, "pos_embed_max_size": 16,
         "pos_embed_scaling_factor": None, "x_block_self_attn_layers": [],
@@ -107,6 +107,9 @@ def sd3(seed: int = 0):
             "target": "torch.nn.Linear", "params": {"in_features": CONTEXT, "out_features": 128},
         },
     }, seed)  # fmt: skip
+    positions = made.model.diffusion_model.pos_embed  # a buffer, which the class leaves unset
+    positions.copy_(torch.randn(positions.shape, generator=torch.Generator().manual_seed(seed)))
+    return made
 
 
 def wan(seed: int = 0):

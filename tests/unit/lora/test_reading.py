@@ -274,7 +274,7 @@ def test_tensors_can_be_renamed_before_they_are_looked_up(tmp_path):
     def convert(state):
         return {key.removeprefix("strange."): tensor for key, tensor in state.items()}
 
-    assert list(read_lora(tmp_path / "a.safetensors", LAYERS, None, convert).layers) == [TO_K]
+    assert list(read_lora(tmp_path / "a.safetensors", LAYERS, convert=convert).layers) == [TO_K]
     with pytest.raises(CraftError, match="names of a kind that is not known"):
         read_lora(tmp_path / "a.safetensors", LAYERS)
 
