@@ -9,7 +9,7 @@ from typing import Any
 
 PROGRAM = "python -m craft_core"
 TITLE = "CRAFT-LoRA without the page. Run it from the pack's folder with ComfyUI's own Python."
-GROUPS = {"train": "learn a basis, a LoRA, a B4M half, an expert encoder or a merge"}
+GROUPS = {"train": "Learn LoRAs, and what takes them apart or together; train --help lists what."}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from argparse import ArgumentParser, Namespace
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ _BLOCK = re.compile(r"[A-Za-z_.]*?\d+(?:[._]\d+)*")
 _OUT_TEXT = "An output directory: files that trainings saved under it are found by name."
 _PAIR = ("cosine", "up", "down", "conflict", "weighted")
 _EXPLAINED = """\
+cost      multiplications of the update, per token or position, in those of the layer itself
 |dW|      Frobenius norm of the update, alpha included
 top-K     share of all |dW| that its K = rank^2 largest entries hold
 cosine    of the two updates: 1 the same direction, 0 none in common, -1 opposite
@@ -147,7 +147,13 @@ def _as_json(described: Sequence[Described], layers: Sequence[LayerReport]) -> A
                 "path": layer.path,
                 "block": layer.block,
                 "files": [
-                    None if one is None else asdict(one) | {"kind": a_file.file.kinds[layer.path]}
+                    None
+                    if one is None
+                    else asdict(one)
+                    | {
+                        "kind": a_file.file.kinds[layer.path],
+                        "cost": one.multiplications / one.entries,
+                    }
                     for one, a_file in zip(layer.files, described, strict=True)
                 ],
                 "pair": None
@@ -178,7 +184,7 @@ def _text(
     yield ""
     yield from _table(layers, files)
     yield ""
-    yield _EXPLAINED if files == 2 else "\n".join(_EXPLAINED.splitlines()[:2])
+    yield _EXPLAINED if files == 2 else "\n".join(_EXPLAINED.splitlines()[:3])
 
 
 def _summary(
@@ -192,9 +198,7 @@ def _summary(
         f"alpha {_range(m.alpha for m in measures)}, |dW| {_size(measures):.4g}, "
         f"top-K sum {sum(m.top for m in measures):.4g} of {sum(m.total for m in measures):.4g}"
     )
-    if file.kinds:
-        counted = Counter(file.kinds.values())
-        yield "   " + ", ".join(f"{kind} in {_layers(n)}" for kind, n in counted.items())
+    yield from _kinds(file, layers, number)
     matrices = count_matrices(file)
     yield f"   text encoder: {matrices or 'no'} matri{'x' if matrices == 1 else 'ces'}"
     if one.kinds:
@@ -209,6 +213,22 @@ def _summary(
         yield f"   match nothing: {len(others)} ({listed(others, 6)})"
     elif placed and not embeddings:
         yield "   every key matches the model"
+
+
+def _kinds(file: LoraFile, layers: Sequence[LayerReport], number: int) -> Iterator[str]:
+    """A line for each kind of adapter: where, of what rank, and at what cost."""
+    found: dict[str, list[UpdateSummary]] = {}
+    for layer in layers:
+        one = layer.files[number]
+        if one is not None:
+            found.setdefault(file.kinds[layer.path], []).append(one)
+    for kind, own in found.items():
+        shares = [one.multiplications / one.entries for one in own]
+        whole = sum(one.multiplications for one in own) / sum(one.entries for one in own)
+        yield (
+            f"   {kind} in {_layers(len(own))}: rank {_range(m.rank for m in own)}, cost "
+            f"{whole:.2%} of these layers ({min(shares):.2%} to {max(shares):.2%})"
+        )
 
 
 def _layers(count: int) -> str:

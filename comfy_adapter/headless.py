@@ -46,7 +46,7 @@ from .model.basis import FOLDER as BASES
 from .model.basis import apply_basis, basis_files
 from .model.lora_files import FOLDER as LORAS
 from .model.lora_files import BranchFile, read_lora_files
-from .train.basis import VGG, vgg_files
+from .model.slot_files import make_known
 from .train.run import Interrupted, require_name
 from .train.start import start_training
 from .train.train import Captioned, FilledSlots, How, ModelParts, Trained
@@ -105,7 +105,7 @@ def _filled(data: TrainData, slots: DataSlots, job: TrainingOptions) -> FilledSl
         pairs = list(itertools.product(*(_each(pictures[key]) for key in slots.crossed)))
         for key, own in zip(slots.crossed, zip(*pairs, strict=True), strict=True):
             pictures[key] = _together(own)
-    files = {slot.key: _model_file(data.choices[slot.key]) for slot in slots.of(FileSlot)}
+    files = {slot.key: _model_file(slot, data.choices[slot.key]) for slot in slots.of(FileSlot)}
     return FilledSlots(pictures, _branches(data.experts), {**data.choices, **files})
 
 
@@ -153,13 +153,14 @@ def _run(job: TrainingOptions, started: Callable[[How], Trained]) -> SavedFile:
 
 
 @contextmanager
-def _fitting(told: tuple[str, str]) -> Iterator[None]:
-    """What the block needs fits into the GPU, or a CraftError says what has to, and what to do."""
+def _fitting(advice: tuple[str, str]) -> Iterator[None]:
+    """Run the block; where the GPU runs out of memory, raise a CraftError. advice: what has to fit,
+    and what to do."""
     try:
         yield
     except OUT_OF_MEMORY as error:
         raise CraftError(
-            f"The GPU ran out of memory ({str(error).splitlines()[0]})", *told
+            f"The GPU ran out of memory ({str(error).splitlines()[0]})", *advice
         ) from error
 
 
@@ -254,12 +255,12 @@ def _vae(name: str) -> Any:
 
 
 def _loaded(kind: str, given: str, load: Callable[..., Any], **settings: Any) -> Any:
-    """load(path, **settings) of a file; what the host says of a wrong one as a CraftError."""
+    """load(path, **settings) of a file; the host's error about the file becomes a CraftError."""
     path = _file(kind, given)
     log.info("Loading %s", Path(path).name)
     try:
         return load(path, **settings)
-    except (CraftError, OUT_OF_MEMORY):  # the one is told already, the other in _run
+    except (CraftError, OUT_OF_MEMORY):  # the one has its message, the other gets it in _fitting
         raise
     except (RuntimeError, ValueError, safetensors.SafetensorError) as error:
         raise CraftError(
@@ -290,12 +291,12 @@ def _file(kind: str, given: str) -> str:
     )
 
 
-def _model_file(given: str) -> str:
-    """The name of a file in a folder the host knows: the VGG-19."""
+def _model_file(slot: FileSlot, given: str) -> str:
+    """The name under which the host finds the file of a slot."""
     if not given:
         return NO_FILE
-    vgg_files()  # makes their folder known
-    return _listed(VGG, given)
+    make_known(slot)
+    return _listed(slot.folder, given)
 
 
 def _listed(kind: str, given: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class CraftError(ValueError):
-    """A user's mistake, told in three parts.
+    """A user's mistake, explained in three parts.
 
     given: what was given.  possible: what is possible.  action: what to do.
     """

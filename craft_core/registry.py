@@ -1,4 +1,4 @@
-"""Methods as functions: a registry reads a function's signature once, and everyone asks it.
+"""Methods as functions: a registry reads a signature once; all else is made from that.
 
 A method is a function in a file named after it. Its positional arguments are data; its
 keyword-only arguments are the user's knobs, each `Annotated[type, Knob(...)]` with a default.
@@ -62,7 +62,7 @@ class Parameter:
             )
 
     def read(self, text: str, method: str) -> Any:
-        """The value that a text stands for, checked; CraftError for one that stands for none."""
+        """The value that a text denotes, checked; CraftError for a text that denotes none."""
         kinds = {int: "a whole number", float: "a number", bool: "true or false"}
         try:
             value = _BOOLEANS[text.lower()] if self.type is bool else self.type(text)

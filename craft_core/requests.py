@@ -43,7 +43,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What every training is told besides its data and knobs.
+    """What every training is given besides its data and knobs.
 
     name: of the saved file, inside its folder of the output directory. size: (width, height) that
     every picture is resized and cropped to, None for as they are.
@@ -82,9 +82,9 @@ class TrainData:
 
 @dataclass(frozen=True)
 class FuseData:
-    """LoRAs to bake into the file `path`. model: None where the files' own names must do.
+    """LoRAs to bake into the file `path`. model: None to match layers by the files' names.
 
-    progress, steps: the moment at which a method that moves with time is taken. rank: 0 for
+    progress, steps: the moment at which a method that changes with time is evaluated. rank: 0 for
     exact. layer_sets: a preset's key, or lines of patterns.
     """
 
@@ -128,7 +128,7 @@ class Stopped(Exception):
 
 
 class Headless(Protocol):
-    """The host, entered. A training raises CraftError with nothing half-written, or Stopped."""
+    """The started host. A training raises CraftError with nothing half-written, or Stopped."""
 
     def begin(self, output: Path | None, node_packs: Sequence[Path]) -> None:
         """Once, first: the output directory (None: the host's own), the user's model folders, and

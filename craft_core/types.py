@@ -116,7 +116,7 @@ class LayerUpdate(ABC):
         return replace(self, **tensors)
 
     def mapped(self: _Update, change: Callable[[Tensor], Tensor]) -> _Update:
-        """With each tensor changed: moved to a device, say."""
+        """A copy with each tensor changed, for example moved to a device."""
         return self.with_tensors({name: change(value) for name, value in self.tensors().items()})
 
 
@@ -211,11 +211,14 @@ class Gates:
     at: moment -> float32 tensor (views, layers, branches), axes ordered as in the bank.
     views: conditional copies to evaluate and average (1; LoRA Composite: one per branch).
     notes: lines for the user's report (e.g. switch points).
+    constant: (layers, branches), what `at` gives at every moment, where there is one view and time
+    changes nothing; else None.
     """
 
     at: Callable[[Moment], Tensor]
     views: int = 1
     notes: tuple[str, ...] = ()
+    constant: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -233,7 +236,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Routing:
-    """What the prompt and the layer sets say, by branch, for the methods that listen to them.
+    """What the prompt and the layer sets say, by branch, for the methods that read them.
 
     gammas: one dial in [0, 1] per branch (0: its marker is absent). CRAFT-LoRA, Eq. 8.
     layer_sets: per branch, the module paths it may act on.
@@ -270,4 +273,4 @@ class LoraFile:
 def constant_gates(value: Tensor, notes: tuple[str, ...] = ()) -> Gates:
     """Gates that do not depend on time; value: (layers, branches)."""
     table = value.to(torch.float32)[None]  # (1, layers, branches)
-    return Gates(at=lambda moment: table, notes=notes)
+    return Gates(at=lambda moment: table, notes=notes, constant=table[0])

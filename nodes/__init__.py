@@ -6,9 +6,8 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..comfy_adapter.page.routes import add_page_routes
 from .acfg import ACFGGuider, ACFGKSampler
-from .b4m import TrainB4M
 from .compare import ComparisonGrid, MethodSweep
-from .expert_encoder import LoadExpertEncoder, TrainEncoder
+from .expert_encoder import LoadExpertEncoder
 from .fuse import FuseToFile
 from .learn_merge import LearnMerge
 from .lora_branch import LoadLoRABranch
@@ -16,7 +15,7 @@ from .pair_builder import PairBuilder
 from .rank_limited import LoadRankLimitedUNet
 from .router import Router
 from .schedule import TimestepSchedule
-from .training import TrainBasis, TrainLoRA
+from .training import TRAINING_NODES
 
 NODES: list[type[io.ComfyNode]] = [
     LoadRankLimitedUNet,
@@ -29,11 +28,8 @@ NODES: list[type[io.ComfyNode]] = [
     ComparisonGrid,
     FuseToFile,
     PairBuilder,
-    TrainBasis,
-    TrainLoRA,
-    TrainB4M,
     LoadExpertEncoder,
-    TrainEncoder,
+    *TRAINING_NODES.values(),
     LearnMerge,
 ]
 

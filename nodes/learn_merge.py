@@ -70,7 +70,9 @@ class LearnMerge(io.ComfyNode):
         cls, model, clip, vae, content_images, style_images, content_captions, style_captions,
         **settings,
     ) -> io.NodeOutput:  # fmt: skip
-        source, filled, own = filled_slots(MERGE_SLOTS, locals())
+        inputs = {**locals(), **settings}
+        del inputs["cls"], inputs["settings"]
+        source, filled, own = filled_slots(MERGE_SLOTS, inputs)
         method, knobs = chosen(own["method"], "method", LEARNED)
         shown = watch(cls, knobs["steps"])
         trained = start_training(source, method, filled, knobs, how(own, shown), shown)

@@ -1,12 +1,28 @@
-"""Train a rank-limited basis, and content and style LoRAs on their own layers."""
+"""A node for every training recipe, made of what the recipe declares: its data, knobs and texts."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 from comfy_api.latest import io
 
+from ..comfy_adapter.engine.modules import model_layers
+from ..comfy_adapter.model.basis import FOLDER as BASES
 from ..comfy_adapter.model.basis import apply_basis, load_basis
+from ..comfy_adapter.model.expert_encoder import FOLDER as ENCODERS
+from ..comfy_adapter.model.lora_files import FOLDER as LORAS
 from ..comfy_adapter.model.lora_files import BranchFile
-from ..comfy_adapter.page.sockets import CATEGORY, BranchesSocket, LoraModelSocket, LossMapSocket
+from ..comfy_adapter.model.slot_files import stamp_of
+from ..comfy_adapter.page.sockets import (
+    CATEGORY,
+    BranchesSocket,
+    EncoderSocket,
+    LoraModelSocket,
+    LossMapSocket,
+)
 from ..comfy_adapter.page.training import (
     check_inputs,
     filled_slots,
@@ -18,113 +34,211 @@ from ..comfy_adapter.page.training import (
     source_inputs,
     watch,
 )
-from ..comfy_adapter.page.widgets import knob_widgets
+from ..comfy_adapter.page.widgets import knob_widgets, single_or_none
 from ..comfy_adapter.train.start import start_training
-from ..comfy_adapter.train.train import lora_state
-from ..craft_core.training import TRAINING
+from ..comfy_adapter.train.train import ModelParts, Trained, lora_state
+from ..comfy_adapter.use.router import layer_set_text
+from ..craft_core.registry import Method
+from ..craft_core.routing.layer_sets import patterns_of_role
+from ..craft_core.training import TRAINING, DataSlots
+from ..craft_core.training.slots import (
+    LAYERS,
+    ROLE,
+    FileSlot,
+    LayerSlot,
+    PictureSlot,
+    UnmatchedSlot,
+)
 
-BASIS, LORA = TRAINING["basis"], TRAINING["lora"]
 TRAIN = f"{CATEGORY}/training"
 
 
-class TrainBasis(io.ComfyNode):
-    """CRAFT-LoRA's Sec. 3.3 (arXiv 2602.18936, Eqs. 1-4 and 12-16)."""
+@dataclass(frozen=True)
+class ResultSockets:
+    """What a file of one sort adds to the node of a training that makes it.
+
+    inputs: socket, id, usual tooltip of each. outputs, which come before loss_map and report:
+    socket, id, label ("" for the id) and usual tooltip. given: the values of these outputs, from
+    the slots, the model, the node's inputs and what was saved.
+    """
+
+    inputs: Sequence[tuple[Any, str, str]]
+    outputs: Sequence[tuple[Any, str, str, str]]
+    given: Callable[[DataSlots, ModelParts, Mapping[str, Any], Trained], tuple[Any, ...]]
+
+
+def _lora(
+    slots: DataSlots, source: ModelParts, own: Mapping[str, Any], trained: Trained
+) -> tuple[Any, ...]:
+    """The LoRA as a branch of its role; one that holds both roles is two branches of one file, each
+    on the layers of its own role."""
+    if slots.roles:
+        layers = model_layers(source.model)
+        sets = layer_set_text(own[LAYERS])
+        new = [
+            BranchFile(trained.name, role, 1.0, patterns_of_role(sets, role, layers))
+            for role in slots.roles
+        ]
+    else:
+        new = [BranchFile(trained.name, own[ROLE], 1.0)]
+    return (*(own.get("branches") or ()), *new), lora_state(trained.path)
+
+
+def _basis(
+    slots: DataSlots, source: ModelParts, own: Mapping[str, Any], trained: Trained
+) -> tuple[Any, ...]:
+    return (apply_basis(source.model, load_basis(trained.name)),)
+
+
+def _encoder(
+    slots: DataSlots, source: ModelParts, own: Mapping[str, Any], trained: Trained
+) -> tuple[Any, ...]:
+    return (trained.name,)
+
+
+RESULTS: Mapping[str, ResultSockets] = {
+    LORAS: ResultSockets(
+        [(BranchesSocket, "branches", "Branches to add this one to.")],
+        [
+            (BranchesSocket, "branches_out", "branches", "For the Router's extra_branches."),
+            (LoraModelSocket, "lora_model", "", "For the host's Load LoRA Model."),
+        ],
+        _lora,
+    ),
+    BASES: ResultSockets(
+        [],
+        [(io.Model, "limited_model", "model", "The model with both subspaces projected out.")],
+        _basis,
+    ),
+    ENCODERS: ResultSockets(
+        [], [(EncoderSocket, "expert_encoder", "", "For the Router's expert_encoder.")], _encoder
+    ),
+}
+"""By the folder of the output directory in which it is saved."""
+
+
+class TrainingNode(io.ComfyNode):
+    """The node of one recipe; `training_node` makes them."""
+
+    recipe: ClassVar[Method]
 
     @classmethod
     def define_schema(cls) -> io.Schema:
+        slots: DataSlots = cls.recipe.traits.slots
+        texts, result = slots.node, RESULTS[slots.folder]
+        own = texts.tooltips
         return io.Schema(
-            node_id="CRAFTTrainBasis",
-            display_name="Train Rank-Limited Basis",
+            node_id=texts.node_id,
+            display_name=texts.title,
             category=TRAIN,
             hidden=[io.Hidden.unique_id],
             is_input_list=True,
-            description="Learns from contrastive pairs which directions of each layer content and "
-            "style give up, saves them in output/craft_bases, and returns the model without "
-            "them: the rank-limited backbone that content and style LoRAs are trained on.",
-            search_aliases=["rank limited backbone", "craft train", "subspace", "PaRa"],
+            description=texts.description,
+            search_aliases=list(texts.aliases),
             inputs=[
-                *source_inputs(),
-                *slot_inputs(BASIS.traits.slots, "content_images", "style_images",
-                             "content_captions", "style_captions"),
-                save_name(BASIS.traits.slots.save_name, BASIS.traits.slots.folder),
-                *slot_inputs(BASIS.traits.slots, "vgg"),
-                *knob_widgets(BASIS),
+                *source_inputs(own),
+                *slot_inputs(slots, *_first(slots)),
+                save_name(slots.save_name, slots.folder),
+                *slot_inputs(slots, *(slot.key for slot in slots.of(FileSlot))),
+                *knob_widgets(cls.recipe),
                 *how_inputs(),
-            ],
-            outputs=[
-                io.Model.Output("limited_model", display_name="model",
-                                tooltip="The model with both subspaces projected out."),
-                LossMapSocket.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
-                io.String.Output("report", tooltip="The saved file, the losses, the settings."),
-            ],
-        )  # fmt: skip
-
-    @classmethod
-    def validate_inputs(cls, save_name=(None,), content_captions=(None,), style_captions=(None,)):
-        return check_inputs(BASIS.traits.slots, locals())
-
-    @classmethod
-    def execute(
-        cls, model, clip, vae, content_images, style_images, content_captions, style_captions,
-        **settings,
-    ) -> io.NodeOutput:  # fmt: skip
-        source, filled, own = filled_slots(BASIS.traits.slots, locals())
-        shown = watch(cls, own["steps"])
-        trained = start_training(
-            source, BASIS, filled, knobs_in(BASIS, own), how(own, shown), shown
-        )
-        limited = apply_basis(source.model, load_basis(trained.name))
-        return io.NodeOutput(limited, {"loss": trained.losses}, trained.report)
-
-
-class TrainLoRA(io.ComfyNode):
-    """CRAFT-LoRA's Eq. 7 (arXiv 2602.18936): a LoRA that learns on its own layer set alone."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="CRAFTTrainLoRA",
-            display_name="Train Content/Style LoRA",
-            category=TRAIN,
-            hidden=[io.Hidden.unique_id],
-            is_input_list=True,
-            description="Learns one content or one style from one picture or a few, on that "
-            "role's layers only. The file is a plain LoRA that loads everywhere; it is saved in "
-            "output/loras. Connect 'branches' to the Router's extra_branches.",
-            search_aliases=["dreambooth", "b-lora", "train lora", "one image", "layer restricted"],
-            inputs=[
-                *source_inputs(),
-                *slot_inputs(LORA.traits.slots, "images", "captions", "role", "layer_sets"),
-                save_name(LORA.traits.slots.save_name, LORA.traits.slots.folder),
-                *knob_widgets(LORA),
-                *how_inputs(),
-                *slot_inputs(LORA.traits.slots, "prior_images", "prior_captions"),
-                BranchesSocket.Input(
-                    "branches", optional=True, tooltip="Branches to add this one to."
+                *slot_inputs(slots, *_last(slots)),
+                *(
+                    socket.Input(name, optional=True, tooltip=own.get(name, usual))
+                    for socket, name, usual in result.inputs
                 ),
             ],
             outputs=[
-                BranchesSocket.Output("branches_out", display_name="branches",
-                                      tooltip="For the Router's extra_branches."),
-                LoraModelSocket.Output("lora_model", tooltip="For the host's Load LoRA Model."),
+                *(
+                    socket.Output(name, display_name=label or None, tooltip=own.get(name, usual))
+                    for socket, name, label, usual in result.outputs
+                ),
                 LossMapSocket.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
-                io.String.Output("report", tooltip="The saved file, the losses, the settings."),
+                io.String.Output("report", tooltip=own.get(
+                    "report", "The saved file, the losses, the settings.")),
             ],
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, save_name=(None,), captions=(None,), *, layer_sets=None):
-        return check_inputs(LORA.traits.slots, locals(), layer_sets)
+    def fingerprint_inputs(cls, **given: Any) -> str:
+        files = cls.recipe.traits.slots.of(FileSlot)
+        return "\n".join(stamp_of(slot, single_or_none(given.get(slot.key))) for slot in files)
 
     @classmethod
-    def execute(
-        cls, model, clip, vae, images, captions, prior_images=(), prior_captions=(), **settings,
-    ) -> io.NodeOutput:  # fmt: skip
-        source, filled, own = filled_slots(LORA.traits.slots, locals())
+    def execute(cls, model, clip, vae, *given: Any, **named: Any) -> io.NodeOutput:
+        """The inputs by name. given: pictures and captions by position, those that must be given
+        first."""
+        slots: DataSlots = cls.recipe.traits.slots
+        names = [*_pictures(slots), *_optional_pictures(slots)][: len(given)]
+        inputs = {"model": model, "clip": clip, "vae": vae, **named}
+        inputs |= dict(zip(names, given, strict=True))
+        source, filled, own = filled_slots(slots, inputs)
         shown = watch(cls, own["steps"])
-        trained = start_training(source, LORA, filled, knobs_in(LORA, own), how(own, shown), shown)
-        branch = BranchFile(trained.name, own["role"], 1.0)
-        branches = *(own.get("branches") or ()), branch
-        return io.NodeOutput(
-            branches, lora_state(trained.path), {"loss": trained.losses}, trained.report
-        )
+        knobs = knobs_in(cls.recipe, own)
+        trained = start_training(source, cls.recipe, filled, knobs, how(own, shown), shown)
+        made = RESULTS[slots.folder].given(slots, source, own, trained)
+        return io.NodeOutput(*made, {"loss": trained.losses}, trained.report)
+
+
+def _first(slots: DataSlots) -> list[str]:
+    """What must be given: pictures, then captions, then all else but files."""
+    elsewhere = PictureSlot | FileSlot | UnmatchedSlot
+    own = [slot.key for slot in slots.slots if not isinstance(slot, elsewhere)]
+    return [*_pictures(slots), *own]
+
+
+def _last(slots: DataSlots) -> list[str]:
+    """What need not be given."""
+    return [*_optional_pictures(slots), *(slot.key for slot in slots.of(UnmatchedSlot))]
+
+
+def _pictures(slots: DataSlots) -> list[str]:
+    """The images that must be given, then their captions."""
+    pictures = [slot for slot in slots.of(PictureSlot) if slot.required]
+    images = [slot.images_input for slot in pictures]
+    return [*images, *(slot.captions_input for slot in pictures)]
+
+
+def _optional_pictures(slots: DataSlots) -> list[str]:
+    """The images that need not be given, each with its captions."""
+    pictures = [slot for slot in slots.of(PictureSlot) if not slot.required]
+    return [name for slot in pictures for name in (slot.images_input, slot.captions_input)]
+
+
+def training_node(recipe: Method) -> type[TrainingNode]:
+    """The node of a recipe.
+
+    The host reads from the signature of validate_inputs what the node checks in its stead, so each
+    has its own: the name, the captions that must be given, and the menu of layer sets.
+    """
+    slots: DataSlots = recipe.traits.slots
+    checked = ["save_name", *(s.captions_input for s in slots.of(PictureSlot) if s.required)]
+
+    def validate_inputs(cls: type, **given: Any) -> bool | str:
+        menu = given.pop(LAYERS, None) if slots.of(LayerSlot) else ""
+        return check_inputs(slots, {"save_name": (None,), **given}, menu)
+
+    validate_inputs.__signature__ = _signature(checked, menu=bool(slots.of(LayerSlot)))
+    name = slots.node.node_id.removeprefix("CRAFT")
+    own = {
+        "recipe": recipe,
+        "validate_inputs": classmethod(validate_inputs),
+        "__doc__": recipe.summary,
+    }
+    return type(name, (TrainingNode,), {**own, "__module__": __name__})
+
+
+def _signature(names: Sequence[str], *, menu: bool) -> inspect.Signature:
+    """(cls, name=(None,), ..., *, layer_sets=None): keyword-only is what the host hands over
+    without being asked."""
+    usual, last = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter("cls", usual)]
+    parameters += [inspect.Parameter(name, usual, default=(None,)) for name in names]
+    if menu:
+        parameters.append(inspect.Parameter(LAYERS, last, default=None))
+    return inspect.Signature(parameters)
+
+
+TRAINING_NODES = {
+    recipe.key: training_node(recipe) for recipe in TRAINING if recipe.traits.slots.node
+}

@@ -17,8 +17,8 @@ sys.path[:] = [entry for entry in sys.path if entry and Path(entry).resolve() !=
 sys.path += [str(ROOT), str(TESTS / "unit" / "parts")]
 import launcher  # noqa: E402, F401 (from here on, craft_lora_pack is this folder)
 
-# A shell that starts the tests in the background tells them to ignore Ctrl-C, and so all they
-# start; the tests of Ctrl-C would wait for ever.
+# A shell that starts the tests in the background makes them, and all processes that they start,
+# ignore Ctrl-C; the tests of Ctrl-C would wait for ever.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -30,12 +30,15 @@ LONGEST_FIRST = (
     "test_insertion.py",
     "test_headless.py",
     "test_engine_surroundings.py",
+    "test_routed_weights.py",
+    "test_quantised.py",
     "test_expert_encoder.py",
     "test_recorder.py",
     "test_merge_training.py",
     "test_extension.py",
     "test_small_world.py",
     "test_launcher.py",
+    "test_bounds.py",
 )
 """Files to begin with: one that is long and begun last is waited for by all other workers."""
 

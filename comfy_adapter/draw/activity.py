@@ -36,13 +36,13 @@ class Activity:
 
     @classmethod
     def of(cls, bank: Bank, gates: Gates, moments: Sequence[Moment]) -> Activity:
-        """What the gates give at each of these moments, a step each."""
+        """The gates at each of these moments, a row each."""
         tables = [gates.at(moment) for moment in moments]
         return cls(_amounts(tables, [b.role for b in bank.branches]), bank.layers)
 
     @classmethod
     def recorded(cls, record: Record, steps: int) -> Activity:
-        """Of a run that happened, a row for each noise level the model was called at.
+        """From a recorded run: a row for each noise level the model was called at.
 
         steps: of the sampler; one that calls the model more often has more rows.
         """
@@ -82,7 +82,7 @@ def activity_sheet(
 def recorded_sheet(recorder: Recorder, steps: int, sampler: str = "") -> Tensor | None:
     """The sheet of a run of `steps`, a map for each Router in it; None where nothing is routed.
 
-    sampler: whose run it is, for the heading; nobody's where it is shown under the sampler itself.
+    sampler: its title, for the heading; "" where the sheet is shown under the sampler itself.
     """
     records = list(recorder.records.values())
     if not records:
@@ -93,7 +93,7 @@ def recorded_sheet(recorder: Recorder, steps: int, sampler: str = "") -> Tensor 
 
 
 def _clipped(title: str) -> str:
-    """On one line, as much of it as there is room for above a map."""
+    """The title on one line, cut to the width of a map."""
     title = " ".join(title.split())
     room, end = _WIDTH - _LEFT - _RIGHT, min(len(title), _WIDTH)  # a letter is wider than a pixel
     clipped = title[:end]

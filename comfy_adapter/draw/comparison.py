@@ -27,7 +27,7 @@ class Cell:
 
 
 def labelled(pictures: Sequence[Tensor], rows: Sequence[str], columns: Sequence[str]) -> list[Cell]:
-    """Pictures with their labels; one label for all stands for as many.
+    """Pictures with their labels; a single label is used for all pictures.
 
     CraftError where their numbers do not agree.
     """

@@ -31,9 +31,9 @@ _OUTER = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
 class Viewer:
     """The node that shows the maps of a MODEL's runs: of each sampler, those of its last prompt.
 
-    node: its id in the prompt; None where no prompt runs. before: whom it took the MODEL over from.
-    runs: the pictures of each sampler, as the host saved them, by what they show. sent: what the
-    page has from it in the prompt under way; None before the first.
+    node: its id in the prompt; None where no prompt runs. before: the MODEL's viewer before it.
+    runs: the pictures of each sampler, as the host saved them, by what they show. sent: what was
+    sent to the page in the running prompt; None before the first.
     """
 
     node: str | None
@@ -49,7 +49,7 @@ class Viewer:
         return self.runs.kept
 
     def is_seen(self) -> bool:
-        """Whether a page waits for what this node shows."""
+        """Whether a page is connected that shows what this node sends."""
         server = getattr(PromptServer, "instance", None)
         asked = server is not None and server.client_id is not None
         running = asked and get_executing_context() is not None
@@ -85,7 +85,7 @@ class Viewer:
         return sampler
 
     def _shown(self) -> dict[bytes, Any]:
-        """All samplers' pictures; those that are alike once."""
+        """All samplers' pictures, without repeats."""
         return {key: one for own in self.pictures.values() for key, one in own.items()}
 
     def _add(self, sampler: Sampler, sheet: Tensor) -> None:
@@ -97,7 +97,7 @@ class Viewer:
         self.pictures[sampler][key] = saved
 
     def _send(self) -> None:
-        """To the page that queued the prompt, unless it was sent just this in it."""
+        """Send to the page that queued the prompt, unless the same was sent for this prompt."""
         pictures = list(self._shown().values())
         if pictures == self.sent:
             return
@@ -143,6 +143,6 @@ def _watched(executor: Any, noise: Any, latent: Any, sampler: Any, sigmas: Tenso
         output = executor(noise, latent, sampler, sigmas, *args, **kwargs)
     try:
         viewer.show(recorder, len(sigmas) - 1)
-    except OSError as error:  # a full disk: the picture that was sampled is worth more
+    except OSError as error:  # on a full disk the sampled picture matters more than the map
         LOG.warning("The map of who acted could not be saved: %s", error)
     return output

@@ -26,15 +26,15 @@ from .activity import HEADING, Activity, activity_sheet
 _LOG = "craft_log"  # its key in a MODEL's transformer options, its wrapper's and its recorder's
 _OUTER = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
 
-Sampler = tuple[str, str]  # its id in the prompt and its type: pages give ids again
+Sampler = tuple[str, str]  # its id in the prompt, and its type, as the page reuses ids
 _NONE = "connect models to see who acted"
 _NO_PROMPT: Sampler = ("", "")
 
 
 @dataclass
 class RunsBySampler:
-    """What runs left, by sampler. node: whose runs, its id in the prompt; None where no prompt
-    runs. kept: by sampler. prompt: the one under way. ran: samplers that ran in it."""
+    """What the sampling runs of a MODEL left. node: the id of the node that gives the MODEL; None
+    outside a prompt. kept: by sampler. prompt: the running one. ran: samplers that ran in it."""
 
     node: str | None
     kept: dict[Sampler, Any] = field(default_factory=dict)
@@ -42,11 +42,11 @@ class RunsBySampler:
     ran: set[Sampler] = field(default_factory=set)
 
     def begin(self, empty: Any) -> Sampler:
-        """The sampler that runs; its first run in a prompt begins with `empty` again.
+        """The sampler that runs now. Its first run in a prompt begins with `empty`.
 
         A sampler inside a node that the host expands counts as that node, because the host does
-        not expand it again while it keeps its outputs. Dropped is what is kept of samplers that
-        left the prompt, or that this node no longer leads to. Outside a prompt all is kept.
+        not expand it again while it keeps its outputs. What is kept of samplers that left
+        the prompt, or that this node no longer leads to, is dropped. Outside a prompt all is kept.
         """
         context = get_executing_context()
         if context is None:
@@ -67,7 +67,7 @@ class RunsBySampler:
 
 
 def node_type(dynprompt: DynamicPrompt, node: str) -> str:
-    """Its type; none where it is not in the prompt."""
+    """The node's type; empty where it is not in the prompt."""
     return dynprompt.get_node(node)["class_type"] if dynprompt.has_node(node) else ""
 
 
@@ -101,7 +101,7 @@ class SamplingRun:
     recorder: Recorder
 
     def maps(self) -> list[Activity]:
-        """One for each bank of the MODEL; of no layers where nothing acts."""
+        """A map for each bank of the MODEL; one without layers where nothing acts."""
         records = self.recorder.records.values()
         found = [Activity.recorded(one, self.steps) for one in records]
         return found or [Activity(torch.zeros(self.steps, 0, 2), ())]

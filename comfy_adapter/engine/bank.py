@@ -98,7 +98,7 @@ class BankModule(nn.Module):
         return down.to(like.device, like.dtype), up.to(like.device, like.dtype)
 
     def update(self, single: Single, like: Tensor) -> LayerUpdate:
-        """A single update on `like`'s device and dtype; read anew at each call, too."""
+        """A single update on `like`'s device and dtype; read anew at each call, likewise."""
         return single.update.with_tensors({
             field: getattr(self, f"{single.name}_{field}").to(like.device, like.dtype)
             for field in single.update.tensors()
@@ -117,8 +117,11 @@ def _slots(members: list[tuple[int, Factors]]) -> tuple[BranchColumns, ...]:
 
 
 def bank_patcher(bank: Bank, like: Any) -> Any:
-    """A ModelPatcher around the bank's updates, in the inference dtype of the MODEL `like`."""
-    module = BankModule(bank, like.model.get_dtype_inference())
+    """A ModelPatcher around the bank's updates, in the inference dtype of the MODEL `like`; in
+    float32 where that is no type to compute in, as loaders of packed weights leave it."""
+    dtype = like.model.get_dtype_inference()
+    computes = dtype.is_floating_point and dtype.itemsize > 1
+    module = BankModule(bank, dtype if computes else torch.float32)
     return _patcher(module, like.load_device, like.offload_device)
 
 

@@ -1,4 +1,4 @@
-"""Which rows of a model call are conditional: every conditioning of a run gets a name of our own.
+"""Which rows of a model call are conditional: every conditioning of a run gets a uuid of our own.
 
 The index in the host's `cond_or_uncond` differs between guiders, and its uuids are shared where
 areas are matched, so at the start of a sampling run each conditioning gets a fresh uuid, and the
@@ -41,7 +41,7 @@ class ConditioningKinds:
     def join(self, conds: dict[str, list[dict[str, Any]]], views: int, copy_all: bool) -> None:
         """A bank with `views` joins; one with a single view acts in every view of another.
 
-        Renames every conditioning in place and says what it is, where that is not done yet.
+        Gives every conditioning a fresh uuid in place and notes its kind, unless that was done.
         conds: the guider's conditionings after the host prepared them, {name: [cond, ...]}.
         views > 1 copies each conditional one so that every view is evaluated and the host averages
         them (it weighs copies equally); copy_all copies the unconditional ones too.

@@ -42,7 +42,8 @@ class ModelCall:
     chunks: number of conditionings stacked along the batch; chunk j owns the rows
     [j * b, (j + 1) * b), b = rows / chunks, in every layer.
     doubled: twice the call's rows, where models embed reference images at timestep 0: layers
-    that see one vector a row then get all rows, and all of them again below.
+    that see one vector for each row then get twice the rows: those of the call, and below them
+    as many for the reference images.
     """
 
     chunks: int = 1
@@ -61,7 +62,7 @@ class ModelCall:
 def attached(
     diffusion_model: nn.Module, layers: Sequence[str], bank: BankModule, call: ModelCall
 ) -> Iterator[None]:
-    """Hooks of all layers on for the duration of the block, and off after it, come what may."""
+    """Hooks on all adapted layers while the block runs; they are removed however it ends."""
     handles = []
     try:
         for index, path in enumerate(layers):
@@ -116,7 +117,7 @@ class LayerHook:
     ) -> Tensor:
         if torch.is_grad_enabled() and y.requires_grad:
             y = y.clone()
-        own = [  # of what the layer itself returned, so before anything is added to it
+        own = [  # from what the layer itself returned, before anything is added
             (single, _added(module, x[rows], y[rows], single, self.bank))
             for single in self.singles
             if gates[single.branch]
@@ -158,7 +159,7 @@ def _add_group(
 
 
 def _pieces(group: Group, gates: Sequence[float]) -> list[tuple[int, int, float]]:
-    """Ranks that act as (start, stop, weight), neighbours of one weight joined."""
+    """The ranks with a weight, as (start, stop, weight); neighbours of equal weight are joined."""
     pieces: list[tuple[int, int, float]] = []
     for slot in group.slots:
         weight, stop = gates[slot.branch] * slot.scale, slot.start + slot.rank

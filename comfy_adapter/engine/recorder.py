@@ -1,4 +1,4 @@
-"""What really acted in a sampling run: the gates of every noise level at which a bank was asked."""
+"""What acted in a sampling run: a bank's gates at every noise level the model was called at."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Recorder:
     def note(
         self, bank: str, layers: tuple[str, ...], roles: Sequence[Role], sigma: float, table: Tensor
     ) -> None:
-        """A model call at this noise level; several in a row at one level are one."""
+        """Add a model call at this noise level; calls in a row at one level count as one."""
         record = self.records.setdefault(bank, Record(layers, tuple(roles)))
         if not record.sigmas or record.sigmas[-1] != sigma:
             record.sigmas.append(sigma)
@@ -43,13 +43,13 @@ class Recorder:
 
 
 def add_recorder(options: dict[str, Any], reader: str, recorder: Recorder) -> None:
-    """Into a MODEL's transformer options, beside those of other readers."""
+    """Add a recorder to a MODEL's transformer options, beside those of other readers."""
     options[RECORDERS] = {**options.get(RECORDERS, {}), reader: recorder}
 
 
 @contextmanager
 def recording(options: dict[str, Any], reader: str) -> Iterator[Recorder]:
-    """A recorder of what samples inside, with these transformer options."""
+    """A recorder of the sampling inside the block that uses these transformer options."""
     before, recorder = options.get(RECORDERS), Recorder()
     add_recorder(options, reader, recorder)
     try:

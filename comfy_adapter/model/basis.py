@@ -35,6 +35,7 @@ from ...craft_core.projection import (
     require_strength,
 )
 from ..engine.modules import PREFIX, model_layers
+from .stamps import stamp
 
 log = logging.getLogger("craft")
 
@@ -164,6 +165,13 @@ def load_source(source: Mapping[str, Any]) -> Any:
     )[0]
 
 
+def source_stamp(source: Mapping[str, Any] | None) -> str:
+    """Changes when the model file that a source names does; None: not known yet."""
+    given = source or {}
+    kinds = {"unet_name": "diffusion_models", "ckpt_name": "checkpoints"}
+    return "\n".join(stamp(kind, given[name]) for name, kind in kinds.items() if name in given)
+
+
 def weight_dtypes() -> list[str]:
     """The weight types the host's own diffusion model loader offers."""
     return list(host_nodes.UNETLoader.INPUT_TYPES()["required"]["weight_dtype"][0])
@@ -204,7 +212,7 @@ def require_part(name: str, which: Which) -> None:
 
 
 def basis_stamp(name: str) -> str:
-    """Changes when the file of that name does."""
+    """A text that changes when the file of that name changes."""
     status = os.stat(basis_path(name))
     return f"{status.st_mtime_ns}-{status.st_size}"
 

@@ -58,24 +58,24 @@ def apply_encoder(
         possible = error.possible + (f" (layer set: {layer_set})" if layer_set else "")
         raise CraftError(f"{name}: {error.given}", possible, error.action) from error
     known = encoder.row(own) != UNKNOWN
-    told = "these LoRAs are its own" if known else "it was trained with other LoRAs"
-    lines = [f"Expert encoder {name}: {told}", *_scale_lines(table, bank)]
-    strange = (
+    fit = "these LoRAs are its own" if known else "it was trained with other LoRAs"
+    lines = [f"Expert encoder {name}: {fit}", *_scale_lines(table, bank)]
+    warning = (
         f"The expert encoder {name} was trained with other LoRA files than these; its scales go "
         "by the phrases alone.",
     )
-    return Applied(table, tuple(lines), () if known else strange)
+    return Applied(table, tuple(lines), () if known else warning)
 
 
 def _scale_lines(table: Tensor, bank: Bank) -> list[str]:
     lines = []
     for j, branch in enumerate(bank.branches):
         own = [table[i, j].item() for i, path in enumerate(bank.layers) if path in branch.layers]
-        told = "off"
+        scales = "off"
         if own:
             mean = sum(own) / len(own)
-            told = f"{min(own):.3g} to {max(own):.3g}, mean {mean:.3g}, on {len(own)} layers"
-        lines.append(f"{branch.role} {branch.name}: expert scales {told}")
+            scales = f"{min(own):.3g} to {max(own):.3g}, mean {mean:.3g}, on {len(own)} layers"
+        lines.append(f"{branch.role} {branch.name}: expert scales {scales}")
     return lines
 
 
@@ -152,7 +152,7 @@ def require_encoder(name: str) -> None:
 
 
 def encoder_stamp(name: str) -> str:
-    """Changes when the file of that name does."""
+    """A text that changes when the file of that name changes."""
     status = os.stat(encoder_path(name))
     return f"{status.st_mtime_ns}-{status.st_size}"
 

@@ -34,7 +34,7 @@ def given(chosen: BranchFile, file: LoraFile, model: Any, clip: Any = None) -> C
 
 
 def _meter(chosen: BranchFile, file: LoraFile, layers: LayerShapes, device: Any) -> Meter:
-    """Strengths and prompts do not enter, so changing them measures nothing anew."""
+    """Strengths and prompts are not part of the key, so changing them measures nothing again."""
     key = (*_stamp(chosen), tuple(layers))
     known = _known.setdefault(key, {})
     _known.move_to_end(key)

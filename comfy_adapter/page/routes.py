@@ -18,7 +18,7 @@ METHODS = "/craft_lora/methods"
 
 
 def add_page_routes() -> None:
-    """Add them to the host's server; without one (tests, scripts) there is no page to ask."""
+    """Add the routes to the host's server; without a server (tests, scripts) there is no page."""
     server = getattr(PromptServer, "instance", None)
     if server is not None:
         server.routes.get(LAYER_SETS)(_layer_sets)
@@ -27,7 +27,7 @@ def add_page_routes() -> None:
 
 async def _layer_sets(request: web.Request) -> web.Response:
     """kind, name: a model file. patterns: of the entry `custom`. {"error": why} where the layers
-    cannot be told: no failure, so that a graph whose models are missing opens without one."""
+    cannot be read: no failure, so that a graph whose models are missing opens without one."""
     asked = request.rel_url.query
     try:
         path = file_of(asked.get("kind", ""), asked.get("name", ""))
@@ -42,7 +42,7 @@ async def _methods(request: web.Request) -> web.Response:
 
 
 def method_traits() -> dict[str, dict[str, Any]]:
-    """What each fusion method listens to."""
+    """What each fusion method reads."""
     return {
         method.key: {
             "markers": method.traits.markers,

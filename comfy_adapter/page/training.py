@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from comfy_api.latest import io
@@ -19,7 +20,7 @@ from ...craft_core.training.slots import (
     UnmatchedSlot,
 )
 from ...craft_core.types import ROLES
-from ..train.basis import vgg_files
+from ..model.slot_files import offered
 from ..train.data import check_texts
 from ..train.precision import AUTO, CHOICES
 from ..train.run import PageWatch
@@ -64,7 +65,7 @@ def _inputs(slot: Any) -> list[io.Input]:
                 )
             ]
         case FileSlot():
-            return [io.Combo.Input(slot.key, options=vgg_files(), tooltip=slot.tooltip)]
+            return [io.Combo.Input(slot.key, options=offered(slot), tooltip=slot.tooltip)]
     raise AssertionError(f"no input for a {type(slot).__name__}")
 
 
@@ -81,13 +82,18 @@ def _captions(slot: PictureSlot) -> io.Input:
     )  # fmt: skip
 
 
-def source_inputs() -> list[io.Input]:
+def source_inputs(texts: Mapping[str, str] = MappingProxyType({})) -> list[io.Input]:
+    """texts: tooltips in place of the usual ones, by id."""
+    usual = {
+        "model": "The model to train on; it is not changed. For LoRAs best the rank-limited one.",
+        "clip": "Encodes the captions.",
+        "vae": "Encodes the pictures.",
+    }
+    kinds = (io.Model, io.Clip, io.Vae)
     return [
-        io.Model.Input("model", tooltip="The model to train on; it is not changed. For LoRAs best "
-                       "the rank-limited one."),
-        io.Clip.Input("clip", tooltip="Encodes the captions."),
-        io.Vae.Input("vae", tooltip="Encodes the pictures."),
-    ]  # fmt: skip
+        kind.Input(name, tooltip=texts.get(name, text))
+        for kind, (name, text) in zip(kinds, usual.items(), strict=True)
+    ]
 
 
 def save_name(default: str, folder: str) -> io.Input:
@@ -135,14 +141,10 @@ def check_inputs(slots: DataSlots, given: Mapping[str, Any], menu: Any = "") -> 
 
 
 def filled_slots(
-    slots: DataSlots, given: Mapping[str, Any]
+    slots: DataSlots, inputs: Mapping[str, Any]
 ) -> tuple[ModelParts, FilledSlots, dict[str, Any]]:
-    """(the model and its parts, the slots, the other inputs) of what a node's execute is given.
-
-    given: its locals(), with `cls`, and `settings` for the inputs that it does not name.
-    """
-    rest = {**given, **given["settings"]}
-    del rest["cls"], rest["settings"]
+    """(the model and its parts, the slots, the other inputs) of what a node's execute is given."""
+    rest = dict(inputs)
     pictures: dict[str, Captioned] = {}
     for slot in slots.of(PictureSlot):
         images: Sequence = rest.pop(slot.images_input, None) or ()

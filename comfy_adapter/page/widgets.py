@@ -73,7 +73,7 @@ def knob_widgets(method: Method) -> list[io.Input]:
 
 
 def seed_widget(parameter: Parameter) -> io.Input:
-    """Fixed, where a sampler's changes by itself: a press of Run must not train anew."""
+    """Fixed after each run, unlike a sampler's seed, so that Run does not train again."""
     return io.Int.Input(
         "seed", default=parameter.default, min=0, max=0xFFFFFFFFFFFFFFFF,
         control_after_generate=io.ControlAfterGenerate.fixed, tooltip=parameter.knob.help,

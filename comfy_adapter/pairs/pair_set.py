@@ -63,7 +63,7 @@ def shared_captions(content: References, style: References, template: str) -> li
 
 
 def reference_pairs(content: References, style: References) -> PairSet:
-    """Every pair is its two references as they are: x_c = content i, x_s = style j."""
+    """Every pair is its two references, unchanged: x_c = content i, x_s = style j."""
     pairs = indices(content, style)
     return PairSet(
         content=[content.image(i) for i, _ in pairs],

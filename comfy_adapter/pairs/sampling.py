@@ -40,7 +40,7 @@ class FrequencyGuider(comfy.samplers.CFGGuider):
 
     A source is a prompt's guided prediction, or a clean latent that is kept. Each prompt gets
     the host's whole guidance (cfg, pre- and post-cfg functions) by itself; all rows of a step go
-    through the model in one batch, and a prompt that no band listens to is not evaluated.
+    through the model in one batch, and a prompt from which no band is taken is not evaluated.
     """
 
     def __init__(self, model: Any, band: Band) -> None:

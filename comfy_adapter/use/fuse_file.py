@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
 import comfy.utils
 import torch
 
+from ...craft_core.baking import BakeRequest, Ingredient, bake_file
 from ...craft_core.errors import CraftError
 from ...craft_core.fusion import FUSION
-from ...craft_core.fusion.compose import compose
-from ...craft_core.lora.text_encoder import TextPart, merge_text_encoders
-from ...craft_core.merging import (
-    MERGES,
-    Baked,
-    Fused,
-    FuseSettings,
-    FuseSource,
-    Writing,
-    acting,
-    bake_gates,
-    bake_merge,
-    fused,
-    moves,
-    require_rank,
-)
+from ...craft_core.merging import MERGES, Fused, Writing, require_rank
 from ...craft_core.registry import Method
 from ...craft_core.requests import LayerCallback
-from ...craft_core.routing.plan import used_sets
 from ...craft_core.tensor_file import Taken
 from ...craft_core.time import Moment
 from ...craft_core.training.registry import DTYPES
-from ...craft_core.types import LoraFile
 from ..engine.modules import model_layers
 from ..model.expert_encoder import lora_hash
+from ..model.given import given
 from ..model.lora_files import BranchFile, read_branch_file
+from ..page.widgets import chosen
 from ..train.run import SavePlace, require_name
-from .router import RouterRequest, planned
 
 METHODS: tuple[Method, ...] = (*(one for one in FUSION if not one.traits.averages), *MERGES)
 SAVED_AS = tuple(DTYPES)
@@ -61,10 +45,6 @@ class FuseRequest:
     rank: int = 0
     save_as: str = "fp16"
     allow_unmatched: bool = False
-
-    @property
-    def writing(self) -> Writing:
-        return Writing(self.rank, DTYPES[self.save_as])
 
 
 def check_fuse(name: str | None, layer_sets: Any, method: Any, rank: int | None) -> bool | str:
@@ -107,10 +87,14 @@ def fuse_branches(model: Any, request: FuseRequest, watch: LayerCallback) -> Fus
         raise CraftError(
             "No LoRA is chosen", "A file is made of one LoRA or more", "Choose a content or a style"
         )
-    files = [read_branch_file(one, model) for one in request.branches]
-    bake = _merged if request.method["method"] in MERGES.keys() else _gated
-    with torch.no_grad():
-        return bake(model, request, files, watch)
+    method, knobs = _chosen(request)
+    wanted = BakeRequest(
+        method, knobs, request.layer_sets, Moment(request.progress, request.steps),
+        _on_device(request, model), request.allow_unmatched,
+    )  # fmt: skip
+    return bake_file(
+        wanted, [_ingredient(one, model) for one in request.branches], model_layers(model), watch
+    )
 
 
 def save_fused(result: Fused, place: SavePlace) -> SavePlace:
@@ -125,76 +109,18 @@ def save_fused(result: Fused, place: SavePlace) -> SavePlace:
         return place
 
 
-def _merged(
-    model: Any, request: FuseRequest, files: Sequence[LoraFile], watch: LayerCallback
-) -> Fused:
-    layers, writing = model_layers(model), _on_device(request, model)
-    settings = {key: value for key, value in request.method.items() if key != "method"}
-    method = MERGES[request.method["method"]]
-    knobs = method.knobs(settings)
-    # It merges what the direct merge adds up.
-    routing = _routing_request(replace(request, method={"method": "direct"}))
-    made = planned(model, routing, None, files, whole=True)
-    acts = acting(made.bank, compose(made.gates, made.bank), Moment(0.0, 1))
-    baked = bake_merge(made.bank.branches, layers, method, knobs, writing)
-    watched = _watched(baked, len(made.bank.layers), watch)
-    recipe = FuseSettings(method, knobs, _sources(request, acts, made.adapted), writing)
-    return fused(recipe, watched, _text(request, files), made.notes)
+def _chosen(request: FuseRequest) -> tuple[Method, dict[str, Any]]:
+    """The menu's entry, and its checked settings."""
+    registry = MERGES if request.method["method"] in MERGES.keys() else FUSION
+    return chosen(request.method, "method", registry)
 
 
-def _gated(
-    model: Any, request: FuseRequest, files: Sequence[LoraFile], watch: LayerCallback
-) -> Fused:
-    routing, writing = _routing_request(request), _on_device(request, model)
-    made = planned(model, routing, None, files)
-    gates = compose(made.gates, made.bank)
-    moment = Moment(request.progress, request.steps)
-    timed = moves(gates.at, request.steps)
-    baked = bake_gates(made.bank, gates, moment, model_layers(model), writing)
-    method = FUSION[request.method["method"]]
-    knobs = {key: value for key, value in request.method.items() if key != "method"}
-    recipe = FuseSettings(
-        method, method.knobs(knobs),
-        _sources(request, acting(made.bank, gates, moment), made.adapted), writing,
-        moment if timed else None,
-        used_sets(method, routing.layer_sets),
-    )  # fmt: skip
-    watched = _watched(baked, len(made.bank.layers), watch)
-    return fused(recipe, watched, _text(request, files), [*gates.notes, *made.notes])
-
-
-def _routing_request(request: FuseRequest) -> RouterRequest:
-    """No prompt here: every marker counts as there."""
-    return RouterRequest(
-        "", request.branches, request.layer_sets, request.method,
-        allow_unmatched=request.allow_unmatched,
-    )  # fmt: skip
+def _ingredient(one: BranchFile, model: Any) -> Ingredient:
+    file = read_branch_file(one, model)
+    return Ingredient(given(one, file, model, None), file, lora_hash(one))
 
 
 def _on_device(request: FuseRequest, model: Any) -> Writing:
     """On the model's device where that has double precision, else on the processor."""
     device = model.load_device if model.load_device.type == "cuda" else torch.device("cpu")
     return Writing(request.rank, DTYPES[request.save_as], device)
-
-
-def _sources(
-    request: FuseRequest, acting_in: Sequence[int], adapted: Sequence[int]
-) -> list[FuseSource]:
-    return [
-        FuseSource(b.name, b.role, b.strength, lora_hash(b), counts, b.layers)
-        for b, counts in zip(request.branches, zip(acting_in, adapted, strict=True), strict=True)
-    ]
-
-
-def _text(request: FuseRequest, files: Sequence[LoraFile]) -> TextPart:
-    return merge_text_encoders(
-        files, [b.strength for b in request.branches], DTYPES[request.save_as]
-    )
-
-
-def _watched(
-    baked: Iterable[Baked | None], total: int, watch: LayerCallback
-) -> Iterator[Baked | None]:
-    for done, one in enumerate(baked, 1):
-        watch(done, total)
-        yield one

@@ -27,8 +27,8 @@ _SCHEDULER = "normal"
 
 @dataclass(frozen=True)
 class Sweep:
-    """One routed MODEL a line, in order; a sheet of what is planned, as nothing has run yet; a
-    report; what the user should see at once."""
+    """routed: a MODEL for each line. sheet: the map of what is planned, as nothing has run yet.
+    warnings: what the user should see without opening the report."""
 
     lines: tuple[Line, ...]
     routed: tuple[Routed, ...]
@@ -72,15 +72,15 @@ def sweep(
     run, moments = _planned(model, steps, request.whole_sigmas)
     activities = [Activity.of(one.bank, one.gates, moments) for one in routed]
     sheet = activity_sheet([line.label for line in lines], activities, heading=f"planned: {run}")
-    told = list(dict.fromkeys(text for one in routed for text in one.warnings))
+    warnings = list(dict.fromkeys(text for one in routed for text in one.warnings))
     reports = (f"[{line.label}]\n{one.report}" for line, one in zip(lines, routed, strict=True))
-    report = "\n\n".join(filter(None, ["\n".join([*left_out, *told, *stacked]), *reports]))
-    return Sweep(lines, tuple(routed), sheet, report, (*left_out, *told))
+    report = "\n\n".join(filter(None, ["\n".join([*left_out, *warnings, *stacked]), *reports]))
+    return Sweep(lines, tuple(routed), sheet, report, (*left_out, *warnings))
 
 
 def _planned(model: Any, steps: int, whole: Sequence[float] | None) -> tuple[str, list[Moment]]:
     """(the run the sheet is for, its moments): the whole one where its sigmas are given, else as
-    many steps of the host's plainest scheduler from pure noise on."""
+    many steps of the host's `normal` scheduler, from pure noise."""
     levels = noise_levels(model)
     if whole is not None:
         at = Timeline.of(whole, levels).at

@@ -1,7 +1,7 @@
 """The family of run-time fusion methods: how much of each branch a conditional row gets.
 
 A method is a function (bank, routing, *, knobs) -> Gates. To add one: a file named after its paper,
-one import in __init__.py, a test. `FusionTraits` declares what it listens to, so that a report can
+one import in __init__.py, a test. `FusionTraits` declares what it reads, so that a report can
 name the inputs it ignores.
 """
 
@@ -20,7 +20,7 @@ FUSION = Registry("fusion method")
 
 @dataclass(frozen=True)
 class FusionTraits:
-    """What a method listens to.
+    """What a method reads, and how it uses the model.
 
     markers: the prompt's markers and their gammas. layer_sets: the layer sets the user chose.
     pinned_layer_set: key of the preset the method itself prescribes; its routing must carry that

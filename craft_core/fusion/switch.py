@@ -43,8 +43,8 @@ def switch(
             return torch.zeros_like(table)[None]
         late = 1 if timing == "released" else 0
         turn = max(0, moment.step_index - late) // every
-        mine = torch.zeros(len(bank.branches))
-        mine[turns[turn % len(turns)]] = 1.0
-        return (table * mine)[None]
+        acting = torch.zeros(len(bank.branches))
+        acting[turns[turn % len(turns)]] = 1.0
+        return (table * acting)[None]
 
     return Gates(at, notes=(f"LoRA Switch: a turn is {every} steps of the run",))

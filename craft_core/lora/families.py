@@ -1,4 +1,4 @@
-"""What the names of a LoRA file tell of its model: a text encoder's, or which family's."""
+"""What the key names of a LoRA file reveal: text encoder or not, and the model's family."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ def _by_target(
                 )
             parts[split.part] = (key, tensor)
     lone = [target for target, parts in groups.items() if set(parts) == {"alpha"}]
-    alphas = [groups.pop(target)["alpha"][0] for target in lone]  # a scale of nothing
+    alphas = [groups.pop(target)["alpha"][0] for target in lone]  # an alpha without factors
     return {**groups}, [*rest, *dict.fromkeys(alphas)]
 
 
@@ -228,10 +228,10 @@ def _check_kinds(keys: Iterable[str]) -> None:
 
 def _check_endings(keys: Iterable[str], names: LoraNames) -> None:
     """CraftError if a key belongs to a layer of the model but its ending is unknown."""
-    strange = [key for key in keys if KINDS.split(key) is None and _starts_with_stem(key, names)]
-    if strange:
+    unknown = [key for key in keys if KINDS.split(key) is None and _starts_with_stem(key, names)]
+    if unknown:
         raise CraftError(
-            f"The file holds tensors of an unknown kind: {listed(strange, 2)}",
+            f"The file holds tensors of an unknown kind: {listed(unknown, 2)}",
             f"{KINDS.names} are carried exactly",
             "Convert it to a plain LoRA",
         )
@@ -282,7 +282,7 @@ def _exact_scales(metadata: Mapping[str, str]) -> dict[str, float]:
     try:
         stored = json.loads(metadata.get(_SCALES_KEY, "{}"))
         return {stem: float.fromhex(text) for stem, text in stored.items()}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CraftError(
             f"The metadata entry {_SCALES_KEY} cannot be read ({error})",
             "It is a JSON table of hexadecimal numbers",

@@ -64,7 +64,7 @@ def merge_text_encoders(
         for stem, parts in found.items():
             name = stems.setdefault(_plain(stem), stem)
             shape = shape_of(parts)
-            if set(parts) == {"alpha"}:  # a scale of nothing
+            if set(parts) == {"alpha"}:  # an alpha without factors
                 continue
             layer = AdaptedLayer(LayerTarget(stem), shape or (0, 0))
             update, _ = build_update(parts, layer, stated_for(configs, stem))
@@ -122,10 +122,10 @@ def _alpha(factors: Factors) -> Tensor:
 
 def _check_all_known(file: LoraFile, found: Mapping[str, Mapping]) -> None:
     known = {key for parts in found.values() for key, _ in parts.values()}
-    strange = [key for key in file.text_encoder if key not in known]
-    if strange:
+    unknown = [key for key in file.text_encoder if key not in known]
+    if unknown:
         raise CraftError(
-            f"The text-encoder part holds tensors of another kind: {listed(strange, 3)}",
+            f"The text-encoder part holds tensors of another kind: {listed(unknown, 3)}",
             f"{KINDS.names} are merged exactly",
             "Leave the text-encoder part out, or convert it to a plain LoRA",
         )

@@ -1,4 +1,4 @@
-"""Read LoRA files that are to meet each other, without the model they were made for.
+"""Read LoRA files that are to be combined, without the model they were made for.
 
 Files name layers in their own ways. Here a layer is called by its *plain name*: the stem without
 the format's prefix, dots as underscores, and a UNet's diffusers names in LDM's counting. Shapes
@@ -57,7 +57,8 @@ def read_together(states: Sequence[State], *, whole: bool = True) -> Unplaced:
     whole: each file has to adapt a layer, and have all parts of every layer it adapts; else
     a file may adapt none, and what a layer lacks is among its file's unmatched names.
     Raises CraftError as parse_lora does, and for files made for different models: they disagree
-    about a layer's shape, have names of two families, or meet nowhere and do not tell why.
+    about a layer's shape, have names of two families, or share no layer while their names point
+    to no common family.
     """
     _check_families(states)
     shapes: dict[str, tuple[int, ...]] = {}
@@ -146,7 +147,7 @@ def _check_families(states: Sequence[State]) -> None:
 
 
 def _check_meeting(states: Sequence[State], names: Sequence[Mapping[str, LayerTarget]]) -> None:
-    """CraftError where a file shares no layer with the others and no name tells their family."""
+    """CraftError where a file shares no layer with the others and no name reveals the family."""
     placed = [
         (name, {target.module for target in own.values()}, _family(state))
         for (name, state, _), own in zip(states, names, strict=True)
@@ -173,7 +174,7 @@ def _meet(one: tuple, other: tuple) -> bool:
 
 
 def _family(state: Mapping[str, Tensor]) -> str | None:
-    """The model family that the names tell; None if they leave several open."""
+    """The model family that the names belong to; None if several are possible."""
     family = family_of(key for key in state if not is_text_encoder(key))
     return None if family in CLASSES else family
 

@@ -61,10 +61,10 @@ class Totals:
         if not self.layers:
             return "no layer, the text encoder alone"
         layers = f"{self.layers} layer{'' if self.layers == 1 else 's'}"
-        told = f"{layers}, rank up to {self.rank}; relative error {self.error:.2e}"
+        summary = f"{layers}, rank up to {self.rank}; relative error {self.error:.2e}"
         if self.worst == 0.0:
-            return told
-        return f"{told}, at most {self.worst:.2e} in a layer ({self.worst_layer})"
+            return summary
+        return f"{summary}, at most {self.worst:.2e} in a layer ({self.worst_layer})"
 
 
 def bake_merge(
@@ -131,7 +131,7 @@ def acting(bank: Bank, gates: Gates, moment: Moment) -> tuple[int, ...]:
 
 
 def require_rank(method: Method, rank: int) -> None:
-    """CraftError if the method's result has full rank and there is none to cut it to."""
+    """CraftError if the method's result has full rank and no rank was given to cut it to."""
     if rank == 0 and not method.traits.exact:
         raise CraftError(
             f"rank = 0 with {method.label}",
@@ -176,7 +176,7 @@ def _stored(
 
 
 def _require_low_rank(path: str, branches: Sequence[Branch], writing: Writing) -> None:
-    """CraftError if there is no rank to cut to and a branch's update of the layer needs one."""
+    """CraftError if no rank was given and a branch's update of the layer has no low-rank form."""
     full = [b.name for b in branches if not all(one.is_low_rank for one in b.layers[path])]
     if full and writing.rank == 0:
         raise CraftError(

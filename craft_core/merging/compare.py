@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..lora.cost import multiplications
 from ..lora.factors import spread
 from ..lora.statistics import magnitude
 from ..types import Factors, LayerUpdate
@@ -26,7 +27,8 @@ _NOTHING = 1e-6  # directions below this share of the strongest are rounding
 @dataclass(frozen=True)
 class UpdateSummary:
     """One update. alpha: scale * rank. size: |dW| (Frobenius). top: the sum of its rank^2 largest
-    entries; total: of all, by magnitude. entries: how many dW has."""
+    entries; total: of all, by magnitude. entries: how many dW has, and so the multiplications of
+    the layer itself, per token or position; multiplications: those of the update."""
 
     rank: int
     alpha: float
@@ -34,6 +36,7 @@ class UpdateSummary:
     top: float
     total: float
     entries: int
+    multiplications: float
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,10 @@ def measure(updates: Sequence[LayerUpdate], out: int) -> UpdateSummary:
     same = spread(updates)
     found = magnitude(same, rank**2)
     entries = out * math.prod(updates[0].inputs)
-    return UpdateSummary(rank, same.scale * rank, delta_norm(same), found.top, found.total, entries)
+    return UpdateSummary(
+        rank, same.scale * rank, delta_norm(same), found.top, found.total, entries,
+        sum(multiplications(one) for one in updates),
+    )  # fmt: skip
 
 
 @torch.no_grad()

@@ -33,7 +33,7 @@ class FuseSource:
         return f"{self.role} {self.name} at {self.strength:g}: acts in {acts} of {adapts} layers"
 
     def settings(self) -> dict[str, Any]:
-        """What makes it the same source again."""
+        """What has to be given again to get the same source."""
         left_out = {"layers"} if self.own_layers else {"layers", "own_layers"}
         return {key: value for key, value in vars(self).items() if key not in left_out}
 
@@ -51,18 +51,18 @@ class FuseSettings:
 
     def settings(self) -> dict[str, str]:
         """Metadata: text only, as safetensors has it."""
-        told = {
+        metadata = {
             "craft_fused": self.method.key,
             "craft_fused_settings": json.dumps(dict(self.knobs), sort_keys=True),
             "craft_fused_sources": json.dumps([one.settings() for one in self.sources]),
             "craft_fused_rank": str(self.writing.rank),
         }
         if self.layer_sets:
-            told["craft_fused_layer_sets"] = self.layer_sets
+            metadata["craft_fused_layer_sets"] = self.layer_sets
         if self.moment is not None:
-            told["craft_fused_progress"] = f"{self.moment.progress:g}"
-            told["craft_fused_steps"] = str(self.moment.steps)
-        return told
+            metadata["craft_fused_progress"] = f"{self.moment.progress:g}"
+            metadata["craft_fused_steps"] = str(self.moment.steps)
+        return metadata
 
 
 @dataclass(frozen=True)
@@ -90,15 +90,15 @@ def fused(
     found = [one for one in baked if one is not None]
     adapted = sum(one.layers[1] for one in recipe.sources)
     whole = totals(found, may_be_none=text.matrices > 0 and not adapted)
-    told = {
+    errors = {
         "craft_fused_error": f"{whole.error:.3e}",
         "craft_fused_worst_error": f"{whole.worst:.3e}",
     }
     if text.matrices:
-        told["craft_fused_text_encoder"] = "sum"
-        told["craft_fused_text_encoder_error"] = f"{text.error:.3e}"
+        errors["craft_fused_text_encoder"] = "sum"
+        errors["craft_fused_text_encoder_error"] = f"{text.error:.3e}"
     return Fused(
-        {one.path: one.factors for one in found}, text, recipe.settings() | told,
+        {one.path: one.factors for one in found}, text, recipe.settings() | errors,
         "\n".join([*_report(recipe, str(whole), text), *notes]),
     )  # fmt: skip
 
@@ -123,6 +123,6 @@ def _report(recipe: FuseSettings, whole: str, text: TextPart) -> Iterator[str]:
 
 
 def moves(at: Any, steps: int) -> bool:
-    """Whether gates change with progress. at: Gates.at."""
+    """Whether gates change during a run of so many steps. at: Gates.at."""
     first = at(Moment(0.0, steps))
     return any(not first.equal(at(Moment(i / (steps - 1), steps))) for i in range(1, steps))

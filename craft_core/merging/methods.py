@@ -1,7 +1,7 @@
 """The family of weight merges: the updates of one layer become one update.
 
 A method is a function (updates, *, knobs) -> update of one layer. Strengths multiply the updates
-before a method sees them, so a strength of 0 takes a LoRA out and every method listens to them
+before a method sees them, so a strength of 0 takes a LoRA out and every method treats them
 alike. A method that has an exact low-rank form returns Factors; any other returns dW itself.
 Branches that do not adapt the layer are not among its updates, so what only one branch adapts is
 merged with nothing.

@@ -4,8 +4,8 @@ A safetensors file with float32 tensors `<module path>.content` and `<module pat
 (out, rank) or, on the input side, (n * kernel, rank). Files converted to float16 or bfloat16 are
 read too. A layer may have one or both. Metadata:
 `format` = craft-basis, `format_version`, `side`, `base_model` (the hash of the model it was
-trained on, for the reader's eyes: quantised copies of one model hash differently, so it refuses
-nothing), `layers` (JSON: the module paths in depth order), `ranks` (JSON: path -> [content,
+trained on, as information: quantised copies of one model have other hashes, so no file is refused
+for it), `layers` (JSON: the module paths in depth order), `ranks` (JSON: path -> [content,
 style], 0 where absent), and any further text the writer adds.
 CRAFT-LoRA (2026), arXiv:2602.18936, Eqs. 1, 3 and 4.
 """
@@ -260,5 +260,5 @@ def _read_ranks(path: str | Path, metadata: Mapping[str, str]) -> dict[str, tupl
     try:
         layers, ranks = json.loads(metadata["layers"]), json.loads(metadata["ranks"])
         return {layer: (int(ranks[layer][0]), int(ranks[layer][1])) for layer in layers}
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise KIND.damaged(Path(path), "its list of layers and ranks is not readable") from error

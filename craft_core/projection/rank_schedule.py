@@ -2,7 +2,7 @@
 
 CRAFT-LoRA (2026), arXiv:2602.18936, Eq. 2: r_l = r_max - (l - 1) / (L - 1) * (r_max - r_min) for
 l = 1..L in forward depth order. Departure: the authors' release orders layers by the kind of
-their matrix; we take the paper's word, earlier layers get the higher ranks.
+their matrix; here earlier layers get the higher ranks, as the paper says.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def refined(q: Tensor) -> Tensor:
     if _deviation(q) <= ROUNDED:
         return q.to(working)
     exact, r = torch.linalg.qr(q.cpu().double())
-    return (exact * r.diagonal().sign()).to(q.device, working)  # QR may turn a column round
+    return (exact * r.diagonal().sign()).to(q.device, working)  # QR may change the sign of a column
 
 
 def merge(q_content: Tensor, q_style: Tensor, tolerance: float | None = None) -> Tensor:
@@ -153,7 +153,7 @@ def require_side(side: str) -> None:
 
 
 def require_strength(strength: float) -> None:
-    """CraftError unless 0 <= strength <= 1: beyond 1 the subspace would come back, mirrored."""
+    """CraftError unless 0 <= strength <= 1: beyond 1 the component changes sign."""
     if not 0.0 <= strength <= 1.0:  # also refuses NaN
         raise CraftError(
             f"strength = {strength!r}",

@@ -3,7 +3,7 @@
 CRAFT-LoRA (2026), arXiv:2602.18936, Sec. 3.4.1 and Algorithm 1. The Router, Method Sweep, Fuse
 LoRAs to File, `fuse` without a model and Train Expert Encoder all ask here.
 
-A LoRA is *on* if its strength is not 0; where a method listens to markers, its marker has to be in
+A LoRA is *on* if its strength is not 0; where a method reads markers, its marker has to be in
 the prompt too. The layer sets `auto` and a method's statistics compare the LoRAs with a strength.
 A LoRA's own layers, where the user wrote some, are the only ones it acts on by any method, and take
 the place of its role's layer set, of a set that is part of the method too.
@@ -95,7 +95,7 @@ def plan(given: Sequence[CandidateLora], asked: PlanRequest, layers: LayerShapes
     """
     sets = _layer_sets(given, asked, layers)
     own = [_own_layers(one, layers) for one in given]
-    branches = [_restricted(one.branch, mine) for one, mine in zip(given, own, strict=True)]
+    branches = [_restricted(one.branch, chosen) for one, chosen in zip(given, own, strict=True)]
     gamma = _gammas(branches, asked)
     allowed = _allowed(branches, own, sets)
     active = [sum(path in where for path in branch.layers)
@@ -155,13 +155,13 @@ def fault_lines(faults: Sequence[str]) -> list[str]:
 
 
 def sets_text(method: Method, layer_sets: str) -> str:
-    """The layer sets a method goes by: its own, the user's, or all for one that listens to none."""
+    """The layer sets of a method: its own, the user's, or all layers if it uses no layer sets."""
     traits = method.traits
     return traits.pinned_layer_set or (layer_sets.strip() if traits.layer_sets else "all")
 
 
 def used_sets(method: Method, layer_sets: str) -> str:
-    """What a file made by a method records of its layer sets: "" for one that listens to none."""
+    """What a file made by a method records of its layer sets; "" if it uses none."""
     traits = method.traits
     return traits.pinned_layer_set or (layer_sets if traits.layer_sets else "")
 
@@ -248,7 +248,8 @@ def _allowed(
 ) -> tuple[frozenset[str], ...]:
     by_role = sets.of([branch.role for branch in branches])
     return tuple(
-        theirs if mine is None else mine for (mine, _), theirs in zip(own, by_role, strict=True)
+        role_set if chosen is None else chosen
+        for (chosen, _), role_set in zip(own, by_role, strict=True)
     )
 
 
@@ -301,10 +302,10 @@ def _idle(
     active: Sequence[int],
 ) -> Iterator[str]:
     """LoRAs that are on and can act nowhere, those of a text encoder alone left out."""
-    for one, (mine, _), dial, count in zip(given, own, gamma, active, strict=True):
+    for one, (chosen, _), dial, count in zip(given, own, gamma, active, strict=True):
         branch = one.branch
         if dial and not count and branch.layers:
-            where = f"its {branch.role} set" if mine is None else "its own layers"
+            where = f"its {branch.role} set" if chosen is None else "its own layers"
             yield f"{branch.name}: it adapts no layer of {where}"
 
 

@@ -45,7 +45,12 @@ class Schedule:
             raise CraftError(
                 f"{self.clock!r} is no clock", f"Known are {', '.join(CLOCKS)}", "Choose one"
             )
-        self.strengths(Moment(0.0, 1, 0.0))  # a wrong shape or setting shows here
+        self.strengths(Moment(0.0, 1, 0.0))  # raises for a wrong shape or setting
+
+    @property
+    def steady(self) -> bool:
+        """Whether the strengths are the same at every moment."""
+        return self.shape == "constant" or self.content_floor == self.style_floor == 1.0
 
     def strengths(self, moment: Moment) -> tuple[float, float]:
         """(a_c, a_s) in [0, 1]; exactly 1 where the shape is 1."""

@@ -11,6 +11,7 @@ from .merges.b4m import b4m  # isort: skip
 from .recipes.lora import Pictures, lora  # isort: skip
 from .recipes.b4m_half import HalfPictures, b4m_half  # isort: skip
 from .recipes.expert_encoder import Lessons, Phrased, expert_encoder  # isort: skip
+from .recipes.joint import joint  # isort: skip
 from .data import Dataset
 from .denoiser import Condition, Denoiser, Edit, Example, LayerCall
 from .loop import Pace, Recipe, StepCallback, Training
@@ -48,6 +49,7 @@ __all__ = [
     "basis",
     "duo_lora",
     "expert_encoder",
+    "joint",
     "lora",
     "training_of",
     "zip_lora",

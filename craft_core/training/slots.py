@@ -108,7 +108,7 @@ class UnmatchedSlot:
 
 @dataclass(frozen=True)
 class FileSlot:
-    """A safetensors file in `folder` of the host's models, or none."""
+    """A safetensors file in `folder` of the host's models, or none; what is there is offered."""
 
     key: str
     folder: str
@@ -146,18 +146,36 @@ class SlotContents:
 
 
 @dataclass(frozen=True)
+class NodeTexts:
+    """What the page says of a training's node.
+
+    node_id: public, so it stays for ever. title: in menus. aliases: what a search finds it by.
+    tooltips: by id, of the inputs that every such node has and of its outputs, where they are not
+    the usual ones.
+    """
+
+    node_id: str
+    title: str
+    description: str
+    aliases: tuple[str, ...]
+    tooltips: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class DataSlots:
     """The data of a training.
 
     command: the word after `train` on the command line. usage: the least that must follow it.
     example: a whole command, without its first words, in lines. slots: in the order of the flags.
     save_name: what a result is called where the user does not say. folder: where it is saved in
-    the output directory. state: what tells a stopped training's state from others of its name;
-    {role} and {method} are filled in. roles: whose layers it learns on; empty for that of the
-    role slot. crossed: two picture slots of which a command takes all pairs. limited: whether it
-    may learn on a rank-limited backbone. summary: where several methods share the command.
-    arrange: the recipe's positional arguments after the denoiser. reader: the key of a reader in
-    comfy_adapter/train that makes them where `arrange` cannot.
+    the output directory, which also says what it is: a LoRA, a basis, an encoder. node: None where
+    several methods share a node with a menu of them. roles: of the LoRA that is saved; empty for
+    that of the role slot, and both where one file holds both. state: what tells a stopped
+    training's state from others of its name; {role} and {method} are filled in. crossed: two
+    picture slots of which a command takes all pairs. limited: whether it may learn on a
+    rank-limited backbone. summary: where several methods share the command. arrange: the recipe's
+    positional arguments after the denoiser. reader: the key of a reader in comfy_adapter/train
+    that makes them where `arrange` cannot.
     """
 
     command: str
@@ -166,6 +184,7 @@ class DataSlots:
     slots: tuple[DataSlot, ...]
     save_name: str
     folder: str = "loras"
+    node: NodeTexts | None = None
     state: str = ""
     roles: tuple[Role, ...] = ()
     crossed: tuple[str, ...] = ()

@@ -2,8 +2,8 @@
 
 One server, browser and page serve the whole session (each worker's, where tests run on several), as
 the page takes long to load. Screenshots are kept in the folder CRAFT_ARTIFACTS, else in the
-session's temporary folder. Tests wait for states of the page and never for a time: a slow machine
-takes longer and sees the same.
+session's temporary folder. Tests wait for a state of the page and never for a fixed time, so
+that they give the same result on a slow machine.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ NOTE_THE_END = """() => {
             window.ended ??= [kind, event.detail.exception_message ?? ""]
         })
 }"""
-# What the bare page writes too: files of the user's that need not be there, download sites that it
-# may not ask for a missing model, help in the page's own language, which need not be there, and a
-# slip of its own while it starts.
+# Errors that the page writes without our pack too: user files that need not exist, download sites
+# that it is not allowed to ask for a missing model, help in the page's language, which need not
+# exist, and an error of its own while it starts.
 NOT_OURS = (
     "/userdata",
     "/user.css",
@@ -90,7 +90,7 @@ NOT_OURS = (
 
 
 class ComfyPage:
-    """The host's page with what it has written as errors."""
+    """The host's page, and the errors that it has written to the console."""
 
     def __init__(self, page: Page, artifacts: Path):
         self.page = page
@@ -101,7 +101,7 @@ class ComfyPage:
 
     @classmethod
     def load(cls, browser: Browser, url: str, artifacts: Path) -> ComfyPage:
-        """A new page, when it has set itself up."""
+        """Open a new page and wait until it has finished its setup."""
         page = browser.new_page(viewport={"width": 1920, "height": 1080})
         page.set_default_timeout(LIMIT)
         comfy = cls(page, artifacts)
@@ -173,8 +173,8 @@ class ComfyPage:
     def help_of(self, node: str, title: str) -> Locator:
         """The help of a node type, opened with the info button of a new one.
 
-        The button comes and goes with the selection, which the page follows late, so a press may
-        find a button that is about to be replaced: pressed again until the help is there.
+        The page shows the button some time after the selection has changed, so a press may meet the
+        button of the selection before: it is pressed again until the help opens.
         """
         panel = self.page.locator(".node-help-content")
         heading = panel.get_by_role("heading", name=title, exact=True, level=1)
@@ -198,7 +198,7 @@ class ComfyPage:
         return self.page.get_by_role("alert").all_inner_texts()
 
     def dismiss_alerts(self) -> None:
-        """Until none is left: the page may say something late, and they fade."""
+        """Close messages until none is left: the page may add one late, and they fade slowly."""
         assert self.until(lambda: self.evaluate(DISMISS), lambda left: left == 0) == 0
 
     def saved(self) -> dict[str, Any]:
@@ -213,7 +213,7 @@ class ComfyPage:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The file that takes longest goes first, so that no worker is left alone with it."""
+    """Run the longest file first, so that no worker still runs it when the others are done."""
     items.sort(key=lambda item: item.path.name != "test_workflows.py")
 
 

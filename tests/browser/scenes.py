@@ -4,7 +4,7 @@ import pytest
 
 
 def once(fixture: str) -> pytest.MarkDecorator:
-    """For a law that how the page draws nodes does not touch: it is held on the classic canvas."""
+    """For a law that does not depend on how nodes are drawn: the classic canvas is enough."""
     ways = ["classic", pytest.param("vue", marks=pytest.mark.sweep)]
     return pytest.mark.parametrize(fixture, ways, indirect=True)
 
@@ -22,7 +22,7 @@ ALONE = """(type) => {
     return [box.x + node.pos[0] + 60, box.y + node.pos[1] - 15]
 }"""
 
-# All nodes in view, without the way there that the page's own command draws.
+# Bring all nodes into view at once; the page's own command moves the view step by step.
 FIT = """() => {
     const boxes = app.canvas.graph.nodes.map(({ pos, size }) =>
         [pos[0], pos[1] - 30, pos[0] + size[0], pos[1] + size[1]])
@@ -33,7 +33,7 @@ FIT = """() => {
     app.canvas.ds.fitToBounds([left, top, end(Math.max, 2) - left, end(Math.max, 3) - top])
 }"""
 
-# Until the page has drawn what it knows now.
+# Wait until the page has drawn its present state.
 TWO_FRAMES = """() => new Promise((done) =>
     requestAnimationFrame(() => requestAnimationFrame(done)))"""
 

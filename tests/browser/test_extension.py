@@ -18,7 +18,7 @@ LOADER, SCHEDULE, ROUTER, SAMPLER = 1, 3, 4, 7  # nodes of the demo
 CURVES, ROUTING, WARNINGS = "craft_curves", "craft_routing", "craft_warnings"
 PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
 
-# What is seen of a drawing; "" where it is hidden.
+# The visible text of a drawing; "" where it is hidden.
 SEEN = """([id, name]) => {
     const graph = app.canvas.graph
     const widget = graph.getNodeById(id)?.widgets?.find((one) => one.name === name)
@@ -94,7 +94,7 @@ PATTERNS = f"""() => app.graph.getNodeById({ROUTER}).widgets
 
 
 def routers_in_memory(page: Any) -> int:
-    """Router nodes that the page's memory still holds, wherever."""
+    """How many Router nodes the page's memory still holds, in any graph."""
     devtools = page.context.new_cdp_session(page)
     devtools.send("HeapProfiler.collectGarbage")
     kind = {"expression": "LiteGraph.registered_node_types.CRAFTRouter.prototype"}
@@ -219,7 +219,7 @@ def test_a_prompt_that_cannot_be_read_says_why(drawn):
 def test_a_lora_without_its_marker_is_warned_of_until_it_is_there(drawn):
     drawn.set(ROUTER, "prompt", "<c>a sks animal</c> in zwx style")
     drawn.shows(ROUTER, ROUTING, "no <s>, so the style LoRA is off")
-    drawn.set(ROUTER, "method", "direct")  # which listens to no markers
+    drawn.set(ROUTER, "method", "direct")  # which does not use markers
     drawn.hides(ROUTER, ROUTING, "is off")
     drawn.set(ROUTER, "method", "craft")
     drawn.shows(ROUTER, ROUTING, "is off")
@@ -372,7 +372,7 @@ def test_what_a_run_reports_on_the_node_is_shown_as_it_is_written(drawn, nodes):
 
 @pytest.fixture
 def fresh(comfy, live_server, nodes) -> Iterator[Drawn]:
-    """The same in a page of its own, whose memory holds nothing else."""
+    """The same demo in a new page, whose memory holds no other graph."""
     page = type(comfy).load(comfy.page.context.browser, live_server.url, comfy.artifacts)
     with page.drawing(nodes):
         page.open_workflow(demo(), DEMO.stem)
@@ -381,7 +381,9 @@ def fresh(comfy, live_server, nodes) -> Iterator[Drawn]:
 
 
 def test_a_graph_that_is_loaded_again_and_again_is_not_held(fresh, nodes):
-    of_the_host = 1 if nodes == "vue" else 0  # it keeps each graph it drew so, without us as well
+    of_the_host = (
+        1 if nodes == "vue" else 0
+    )  # it keeps each graph that it drew this way, without our pack too
     _, inner = fresh.comfy.evaluate(INTO_SUBGRAPH, ROUTER)
     fresh.shows(inner, ROUTING, "zwx style")
     fresh.comfy.evaluate("() => app.canvas.setGraph(app.rootGraph)")
@@ -404,7 +406,7 @@ def test_the_pages_shortcuts_reach_it_from_an_opened_drawing(drawn):
     drawn.comfy.evaluate(heard)
     drawn.page.locator(".craft-layers summary").first.focus()
     drawn.page.keyboard.press("Enter")
-    drawn.page.keyboard.press("Control+Shift+F9")  # nobody's shortcut
+    drawn.page.keyboard.press("Control+Shift+F9")  # a key that is no shortcut
     heard = drawn.comfy.evaluate("() => heard")
     assert "F9" in heard and "Enter" not in heard
 

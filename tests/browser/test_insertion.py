@@ -27,7 +27,7 @@ PLACE = [900, 400]  # of the mouse, where nothing lies over the graph
 BELOW = [500, 1000]  # the same, with a graph that is fitted into the page
 FREE = [960, 120]  # where no node is
 
-# A loader, two texts, a latent, a KSampler of a name and colour of its own, a decode, a preview.
+# A loader, two texts, a latent, a KSampler with its own title and colour, a decode, a preview.
 GRAPH = """() => {
     const graph = app.graph
     const add = (type, place, values = {}) => {
@@ -62,7 +62,7 @@ GRAPH = """() => {
     decode.connect(0, preview, "images")
 }"""
 
-# The KSampler becomes a CFGGuider with what samples by it, and the sampling node is selected.
+# The KSampler becomes a CFGGuider and a SamplerCustomAdvanced, and that is selected.
 GUIDED = """() => {
     const { graph } = app
     const one = (type) => graph.nodes.find((node) => node.type === type)
@@ -122,7 +122,7 @@ SPLIT = """() => {
     one("BasicScheduler").connect(0, split, "sigmas")
     split.connect(0, one("SamplerCustomAdvanced"), "sigmas")
 }"""
-# A LoRA loader before the KSampler, and a second KSampler of a name behind it, which is not chosen.
+# A LoRA loader before the KSampler, and after the loader a second, titled KSampler, not selected.
 BEHIND_A_LORA = """(file) => {
     const { graph } = app
     const one = (type) => graph.nodes.find((node) => node.type === type)
@@ -299,7 +299,7 @@ class Graph:
     def command(self, name: str) -> None:
         self.comfy.evaluate(COMMAND, name)
 
-    def told(self, text: str) -> None:
+    def says(self, text: str) -> None:
         alert = self.page.get_by_role("alert").filter(has_text=text).first
         alert.wait_for()
 
@@ -403,7 +403,7 @@ def test_the_command_puts_the_fusion_before_the_only_sampler(graph):
     graph.nothing_overlaps()
     assert graph.start() == [*LOWER, *FLOORS, "steps"]
     least, most = GUIDED_STRENGTHS
-    graph.told(f"multiplies the LoRAs by cfg: start with strengths of {least} to {most}")
+    graph.says(f"multiplies the LoRAs by cfg: start with strengths of {least} to {most}")
 
 
 @ONCE
@@ -431,7 +431,7 @@ def test_stages_of_one_picture_have_the_models_clock_and_full_strengths(graph, l
         stages["steps"], stages["scheduler"], 1,
     ]  # fmt: skip
     graph.nothing_overlaps()
-    graph.told("guide as they did, without ACFG")
+    graph.says("guide as they did, without ACFG")
     graph.runs_to_a_picture(live_server)
 
 
@@ -440,8 +440,8 @@ def test_it_says_what_acts_besides_it_and_which_sampler_is_left(graph):
     graph.comfy.evaluate(BEHIND_A_LORA, STYLE)
     insert(graph)
     assert {"KSampler", "CRAFTACFGKSampler"} <= set(graph.types())
-    graph.told(f"Loaders before the Router put {STYLE} on all rows and all steps")
-    graph.told("Left without the fusion, on the same model: Hires;")
+    graph.says(f"Loaders before the Router put {STYLE} on all rows and all steps")
+    graph.says("Left without the fusion, on the same model: Hires;")
 
 
 @pytest.mark.parametrize("node", ["KSampler", "CheckpointLoaderSimple"])
@@ -463,7 +463,7 @@ def nodes_and_links(saved: str) -> list[Any]:
 
 @pytest.fixture
 def slow(comfy) -> Iterator[None]:
-    """A page that is six times as slow, as on a weak or busy machine."""
+    """The page slowed down six times, as on a weak or busy machine."""
     devtools = comfy.page.context.new_cdp_session(comfy.page)
     devtools.send("Emulation.setCPUThrottlingRate", {"rate": 6})
     yield
@@ -472,7 +472,7 @@ def slow(comfy) -> Iterator[None]:
 
 
 def moved_by_the_user(graph: Graph) -> list[Any]:
-    """A step of the user's own, which the page has not noted yet."""
+    """A change by the user that the page has not yet saved as an undo step."""
     before = graph.now()
     graph.comfy.evaluate(MOVE)
     moved = graph.now()
@@ -481,7 +481,7 @@ def moved_by_the_user(graph: Graph) -> list[Any]:
 
 
 def goes_back_to(graph: Graph, before: list[Any], steps: int) -> None:
-    """One undo takes the last step back and no more, and redo brings all of it again."""
+    """One undo takes back exactly the last step, and redo brings all of it back."""
     after, size = graph.now(), graph.comfy.evaluate(ROUTER_SIZE)
     graph.press("Control+z")
     assert graph.now() == before
@@ -502,7 +502,7 @@ def test_one_undo_takes_all_of_it_back_and_redo_brings_it_again(graph):
 @pytest.mark.parametrize("frames", [0, 2, pytest.param(5, marks=pytest.mark.sweep)])
 def test_an_undo_takes_back_the_insertion_and_no_more_however_soon_it_comes(graph, slow, frames):
     moved = moved_by_the_user(graph)
-    steps = graph.steps() + 1  # the move is noted when the insertion comes
+    steps = graph.steps() + 1  # the insertion makes the page save the move first
     graph.comfy.evaluate(AND_UNDO, [INSERT, frames])
     graph.page.wait_for_function(RESTORED)
     assert graph.now() == moved
@@ -513,7 +513,7 @@ def test_an_undo_takes_back_the_insertion_and_no_more_however_soon_it_comes(grap
 
 
 def test_what_the_page_finds_out_later_is_no_step_whenever_the_user_clicks(graph, slow):
-    """A click has the page look for what has changed."""
+    """After a click the page looks for changes."""
     moved = moved_by_the_user(graph)
     steps = graph.steps() + 1
     graph.comfy.evaluate(COMMAND, INSERT)
@@ -551,14 +551,14 @@ def test_a_sampler_that_a_router_feeds_is_left_alone(graph):
     graph.comfy.dismiss_alerts()
     before = nodes_and_links(graph.comfy.evaluate(SAVED))
     graph.command(INSERT)
-    graph.told("Content/Style LoRA Router feeds My sampler already")
+    graph.says("Content/Style LoRA Router feeds My sampler already")
     assert nodes_and_links(graph.comfy.evaluate(SAVED)) == before
 
 
 @ONCE
 def test_a_graph_without_a_sampler_is_told_what_to_select(empty):
     empty.command(INSERT)
-    empty.told("There is no sampler here")
+    empty.says("There is no sampler here")
     assert empty.types() == []
 
 
@@ -653,7 +653,7 @@ def test_two_dropped_files_become_a_whole_graph_that_undo_takes_away(empty, draw
 
 @ONCE
 def test_dropped_loras_are_linked_to_what_the_graph_has(graph):
-    """The decode is the old sampler's: the new subgraph gets one of its own."""
+    """The old sampler feeds the decode, so the new subgraph gets its own."""
     before = graph.comfy.evaluate(LINKS)
     assert graph.drop(f"{CONTENT},{STYLE}", place=BELOW)
     graph.has("")
@@ -669,8 +669,8 @@ def test_dropped_loras_are_linked_to_what_the_graph_has(graph):
 @ONCE
 def test_a_file_that_the_server_does_not_have_is_named_and_nothing_else_happens(empty):
     assert empty.drop(files=[["absent_lora.safetensors", "x", ""], [STYLE, "x", ""]])
-    empty.told("absent_lora.safetensors")
-    empty.told("models/loras")
+    empty.says("absent_lora.safetensors")
+    empty.says("models/loras")
     assert empty.types() == []
 
 

@@ -15,7 +15,8 @@ from launcher.paths import ROOT
 
 ONCE = once("demo")
 
-# Inputs of a Router that the page shows unasked: neither advanced nor of an entry not chosen.
+# Inputs of a Router that the page shows at first: not the advanced ones, nor those of other menu
+# entries.
 SHOWN = ("model", "schedule", "prompt", "content_lora", "style_strength", "method_pattern")
 FUSION = ROOT / "workflows" / "fusion_sdxl.json"
 DEMO = ROOT / "workflows" / "demo_small_world.json"
@@ -41,7 +42,7 @@ ROUTER = """(method) => {
     }
 }"""
 
-# What is seen of the drawing on a type's only node, and what its parts say to a hovering mouse.
+# The visible text of the drawing on a type's only node, and the tooltips of its parts.
 SEEN = """(type) => {
     const node = app.canvas.graph?.nodes.find((node) => node.type === type)
     const drawing = node?.widgets.find((widget) => widget.name.startsWith("craft_"))
@@ -80,7 +81,7 @@ def category(language: str) -> str:
 
 
 def graph_and_prompt(page, workflow: Path) -> tuple[Any, Any]:
-    """A workflow as the page saves it and as it queues it, without what is only for the eye."""
+    """A workflow as the page saves it and as it queues it, without what only affects its looks."""
     page.evaluate(LOAD, [json.loads(workflow.read_text("utf-8")), workflow.stem])
     prompt = page.evaluate(PROMPT)
     for node in prompt.values():
@@ -199,9 +200,9 @@ def test_the_drawings_are_in_chinese(demo, request):
 
 
 @ONCE
-def test_warnings_and_mistakes_are_told_in_chinese(demo, request):
+def test_warnings_and_mistakes_are_shown_in_chinese(demo, request):
     page = demo.page
-    for node, name, value, told in (
+    for node, name, value, message in (
         (ROUTER_NODE, "prompt", "a fox in <s>ink</s>", "没有 <c>，因此内容 LoRA 不起作用。"),
         (
             ROUTER_NODE,
@@ -215,7 +216,7 @@ def test_warnings_and_mistakes_are_told_in_chinese(demo, request):
         (SCHEDULE, "shape.content_start", 0.9, "content_start = 0.9 晚于 content_end = 0.5。窗口"),
     ):
         page.evaluate(SET, [node, name, value])
-        shows(page, node, told)
+        shows(page, node, message)
     demo.keep_screenshot(f"chinese_warnings_{request.node.callspec.id}")
     assert demo.errors == []
 
@@ -259,9 +260,9 @@ def test_our_commands_answer_in_chinese(second, page):
     said = main("zh")["craft_lora"]
     page.evaluate("() => app.graph.clear()")
     page.evaluate("() => { app.extensionManager.command.execute('craft_lora.insert_fusion') }")
-    told = page.get_by_role("alert").filter(has_text=said["Nothing was changed"])
-    told.wait_for()
+    alert = page.get_by_role("alert").filter(has_text=said["Nothing was changed"])
+    alert.wait_for()
     assert said["There is no sampler here that a model and a positive prompt feed"] in (
-        told.inner_text()
+        alert.inner_text()
     )
     second.dismiss_alerts()

@@ -1,4 +1,5 @@
-"""After a run the page shows the map of who acted under the node that owns it, however drawn."""
+"""After a run the page shows the map of which LoRA acted under the node that owns it, in both ways
+of drawing nodes."""
 
 from __future__ import annotations
 
@@ -140,7 +141,7 @@ REPORT = """() => {
     return router.widgets.find((one) => one.name === "$$node-text-preview")?.value ?? ""
 }"""
 
-fresh = itertools.count(1)  # seeds, so that no run is one that the server keeps
+fresh = itertools.count(1)  # new seeds, so that the server has no run cached
 
 
 @pytest.fixture(params=["classic", "vue"])
@@ -173,7 +174,7 @@ def shows(comfy, drawing: str, wanted: dict[str, list[int]], name: str) -> None:
 
 
 def sample(comfy, kind: str) -> None:
-    """Run with this sampler in place of the one there is."""
+    """Run with this sampler in place of the present one."""
     comfy.evaluate(RESAMPLE, [kind, next(fresh), STEPS])
     assert comfy.run() == ["execution_success", ""]
     comfy.dismiss_alerts()
@@ -197,7 +198,9 @@ def test_the_router_shows_the_map_beside_its_report_until_another_node_shows_one
     comfy, demo, drawing
 ):
     comfy.open_workflow(demo, "map and report")
-    comfy.evaluate(ROUTE, 0.3 if drawing == "vue" else 0.5)  # anew: only then does it report
+    comfy.evaluate(
+        ROUTE, 0.3 if drawing == "vue" else 0.5
+    )  # a new value: only a Router that runs again reports
     sample(comfy, "KSampler")
     shows(comfy, drawing, {"CRAFTRouter": [WIDTH]}, "and_report")
     assert "Method: craft." in comfy.evaluate(REPORT)

@@ -1,8 +1,8 @@
 """Every shipped workflow as a new user meets it: opened in the page, Run, and its pictures.
 
 The demo is reached through the template browser. All run as they are shipped, with two exceptions:
-the one for a model that does not ship gets the small world's files chosen in its menus, as a user
-chooses their own; and those that train do so in few steps, but for `run.py test --all`.
+the one whose model does not ship gets the small world's files chosen in its menus, as a user
+would choose their own; and those that train do so in few steps, but for `run.py test --all`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ OVERLAPS = """() => {
 
 
 def run_to_pictures(comfy, live_server, name: str) -> None:
-    """Press Run; every Save Image must show pictures in the page, and none of them plain."""
+    """Press Run; every Save Image must show pictures in the page, none of a single colour."""
     assert comfy.run() == ["execution_success", ""]
     comfy.page.wait_for_function(ALL_ARE_SHOWN)
     comfy.dismiss_alerts()

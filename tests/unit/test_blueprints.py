@@ -1,4 +1,4 @@
-"""The shipped subgraph blueprints are whole: what the page reads of them fits together."""
+"""The shipped subgraph blueprints are complete and consistent in all that the page reads."""
 
 import json
 from typing import Any

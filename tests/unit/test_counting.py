@@ -57,9 +57,9 @@ def test_flops_are_those_of_torchs_own_counter():
     layer = torch.nn.Conv2d(3, 8, 3)
     x = torch.zeros(2, 3, 9, 9, requires_grad=True)
     cost = price(lambda: layer(x).sum())
-    with FlopCounterMode(display=False) as theirs:
+    with FlopCounterMode(display=False) as counter:
         layer(x).sum().backward()
-    assert cost.step == theirs.get_total_flops()
+    assert cost.step == counter.get_total_flops()
     assert cost.forward == 2 * 2 * 8 * 7 * 7 * 3 * 3 * 3
 
 

@@ -1,4 +1,4 @@
-"""Reading safetensors files: every kind of ours through one door, with one set of answers."""
+"""Reading safetensors files: one function reads all our kinds, with the same error messages."""
 
 import hashlib
 import re
@@ -79,8 +79,8 @@ def test_a_file_of_another_format_or_version_is_refused(kind, look, tmp_path):
         assert kind.choose in error.value.action and kind.format in error.value.possible
     if kind.version is not None:
         for version in ("0", str(kind.version + 1), "new", ""):
-            told = f"format version {version}" if version else "no format version"
-            with pytest.raises(CraftError, match=f"other.safetensors has {told}"):
+            message = f"format version {version}" if version else "no format version"
+            with pytest.raises(CraftError, match=f"other.safetensors has {message}"):
                 look(written(path, **tags(kind) | {"format_version": version}), kind)
 
 

@@ -40,7 +40,7 @@ def magnitude(updates: LayerUpdate | Sequence[LayerUpdate], k: int) -> Magnitude
     k = min(k, up.shape[0] * down.shape[1])
     down = torch.nn.functional.pad(down, (0, -down.shape[1] % _GROUP))
     kept, total = _sweep(up, down, k, _likely_floor(up, down, k))
-    if len(kept) < k:  # the floor was too high: without one nothing is passed over
+    if len(kept) < k:  # the floor was too high; with none, no entry is skipped
         kept, total = _sweep(up, down, k, 0.0)
     top = kept.topk(k, sorted=False).values.cpu().double().sum().item()  # MPS has no float64
     scale = abs(one.scale)
@@ -48,7 +48,7 @@ def magnitude(updates: LayerUpdate | Sequence[LayerUpdate], k: int) -> Magnitude
 
 
 def _likely_floor(up: Tensor, down: Tensor, k: int) -> float:
-    """What about 2k entries of |up down| reach, judged by a few rows from all over it."""
+    """A size that about 2k entries of |up down| reach, estimated from rows spread over it."""
     step = max(1, up.shape[0] * down.shape[1] // _SAMPLE)
     maxima = _maxima((up[::step] @ down).abs_())
     expected = 2 * k // step + 8

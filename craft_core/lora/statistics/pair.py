@@ -19,7 +19,7 @@ class Meter:
     """Measures one LoRA and keeps the numbers, so that nothing is measured twice.
 
     name: for messages. layers: its factors, looked at only to be measured. known: numbers that
-    are there already; whoever gives a mapping keeps what is found.
+    were measured before; new ones are added to it.
     """
 
     name: str

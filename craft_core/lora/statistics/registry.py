@@ -1,4 +1,4 @@
-"""Statistics of an update by name: whoever needs a number says its name, and pays for no other.
+"""Statistics of an update by name: a number is computed only when it is asked for by name.
 
 A statistic is a function (factors of a layer, K) -> its numbers by name. To add one: a file with
 one function, and its import in __init__.py. A fusion method names those it needs in its traits.
@@ -16,7 +16,7 @@ StatisticFunction = Callable[[Sequence[LayerUpdate], int], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Statistic:
-    """measure: gives all numbers that come together. ranked: whether K = r_c r_s changes them."""
+    """measure: gives the numbers of one pass. ranked: whether they depend on K = r_c r_s."""
 
     measure: StatisticFunction
     ranked: bool

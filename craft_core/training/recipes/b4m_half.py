@@ -38,7 +38,7 @@ from ..losses import Draw, Noised, denoising_loss
 from ..merge import drawn
 from ..plp import Plp, basis_id, can_be_cut, starts
 from ..registry import DTYPES, TRAINING, Accumulate, Mirror, SaveAs, Shift
-from ..slots import DataSlots, LayerSlot, Needs, PictureSlot, RoleLayers, RoleSlot
+from ..slots import DataSlots, LayerSlot, Needs, NodeTexts, PictureSlot, RoleLayers, RoleSlot
 from ..targets import attention_linears
 from .lora import branch_edit
 
@@ -100,11 +100,22 @@ SLOTS = DataSlots(
         ),
     ),
     save_name="craft/half",
+    node=NodeTexts(
+        node_id="CRAFTTrainB4M",
+        title="Train B4M Half",
+        description="Learns one content or one style as one half of a LoRA whose other half is "
+        "frozen, so that a content half and a style half can be joined by Learn LoRA Merge. A "
+        "half is a plain LoRA too; it is saved in output/loras.",
+        aliases=("break for make", "b4m", "plp", "mcp", "partly learnable projection"),
+        tooltips={
+            "branches": "Branches to add this one to, such as the other half's.",
+            "branches_out": "For Learn LoRA Merge, or the Router's extra_branches.",
+        },
+    ),
     state="b4m_{role}",
-    roles=ROLES,  # a pair acts on the same layers
     arrange=lambda given: (
         HalfPictures(given.pictures["images"], given.pictures.get("partners")),
-        given.place(ROLES),
+        given.place(ROLES),  # a pair acts on the same layers
         given.base_model,
     ),
 )

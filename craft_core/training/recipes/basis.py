@@ -40,7 +40,7 @@ from ..denoiser import Denoiser, Edit, Example, LayerCall
 from ..loop import Pace, Training
 from ..losses import Draw, Noised, denoising_loss, noised
 from ..registry import TRAINING
-from ..slots import DataSlots, FileSlot, Needs, PictureSlot
+from ..slots import DataSlots, FileSlot, Needs, NodeTexts, PictureSlot
 from ..targets import attention_linears, convolutions, trainable
 
 # Mean over layers of relu features of two pictures (B, 3, H, W) in [0, 1]: Eq. 16.
@@ -109,6 +109,14 @@ SLOTS = DataSlots(
     ),
     save_name="craft/basis",
     folder="craft_bases",
+    node=NodeTexts(
+        node_id="CRAFTTrainBasis",
+        title="Train Rank-Limited Basis",
+        description="Learns from contrastive pairs which directions of each layer content and "
+        "style give up, saves them in output/craft_bases, and returns the model without them: the "
+        "rank-limited backbone that content and style LoRAs are trained on.",
+        aliases=("rank limited backbone", "craft train", "subspace", "PaRa"),
+    ),
     crossed=("content", "style"),
     limited=False,
     reader="perceptual",

@@ -33,7 +33,15 @@ from ..denoiser import Denoiser, Edit, LayerCall
 from ..loop import Pace, Training
 from ..losses import Draw, Noised, denoising_loss, noised
 from ..registry import TRAINING, Accumulate, Mirror, Shift
-from ..slots import DataSlots, LayerSlot, LoraSlot, Needs, PictureSlot, UnmatchedSlot
+from ..slots import (
+    DataSlots,
+    LayerSlot,
+    LoraSlot,
+    Needs,
+    NodeTexts,
+    PictureSlot,
+    UnmatchedSlot,
+)
 
 _LEARNED, _OTHER = 0, 1  # streams of a step's randomness
 
@@ -128,6 +136,19 @@ SLOTS = DataSlots(
     ),
     save_name="craft/encoder",
     folder="craft_encoders",
+    node=NodeTexts(
+        node_id="CRAFTTrainEncoder",
+        title="Train Expert Encoder",
+        description="Learns, with the LoRAs frozen, how much of each LoRA layer a marked phrase "
+        "calls for, and saves that in output/craft_encoders. Pictures of other contents and styles "
+        "teach it where a LoRA does not belong.",
+        aliases=("craft train", "expert encoder", "lora scales", "semantic extension"),
+        tooltips={
+            "model": "The model the LoRAs act on; it is not changed.",
+            "clip": "Encodes captions and phrases; the Router needs the same one.",
+            "report": "The saved file, the losses, the layers.",
+        },
+    ),
     reader="experts",
 )
 
@@ -240,8 +261,8 @@ class EncoderRecipe:
             [data.pictures.examples[i] for i in indices], self.moves, generator
         )
         ready = noised(self.denoiser, latents, conditions, generator)
-        fate = torch.rand(len(indices), generator=generator)
-        scales = self._scales([data.phrases[i] for i in indices], fate < self.concept_dropout)
+        drawn = torch.rand(len(indices), generator=generator)
+        scales = self._scales([data.phrases[i] for i in indices], drawn < self.concept_dropout)
         # The losses stop at the scales; what they leave there goes through the encoder in one go.
         leaf = scales.detach().to(self.denoiser.device).requires_grad_(True)
         gammas = torch.tensor([data.gammas[i] for i in indices], device=self.denoiser.device)

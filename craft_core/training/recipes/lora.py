@@ -27,7 +27,7 @@ from ..denoiser import Denoiser, Edit, LayerCall
 from ..loop import Pace, Training
 from ..losses import Draw, denoising_loss, noised
 from ..registry import DTYPES, TRAINING, Accumulate, Mirror, SaveAs, Shift
-from ..slots import DataSlots, LayerSlot, Needs, PictureSlot, RoleLayers, RoleSlot
+from ..slots import DataSlots, LayerSlot, Needs, NodeTexts, PictureSlot, RoleLayers, RoleSlot
 from ..targets import trainable
 
 _PICTURES, _PRIOR = 0, 1  # streams of a step's randomness
@@ -75,6 +75,14 @@ SLOTS = DataSlots(
         ),
     ),
     save_name="craft/lora",
+    node=NodeTexts(
+        node_id="CRAFTTrainLoRA",
+        title="Train Content/Style LoRA",
+        description="Learns one content or one style from one picture or a few, on that role's "
+        "layers only. The file is a plain LoRA that loads everywhere; it is saved in output/loras. "
+        "Connect 'branches' to the Router's extra_branches.",
+        aliases=("dreambooth", "b-lora", "train lora", "one image", "layer restricted"),
+    ),
     state="{role}",
     arrange=lambda given: (
         Pictures(given.pictures["images"], given.pictures.get("prior")),
@@ -190,12 +198,12 @@ class LoraRecipe:
         latents, conditions = batch(chosen, self.moves, generator)
         conditions = dropped(conditions, data.empty, self.caption_dropout, generator)
         ready = noised(self.denoiser, latents, conditions, generator)
-        with self.denoiser.edited(self._edits()):
+        with self.denoiser.edited(self.edits()):
             loss, _ = denoising_loss(self.denoiser, ready)
             (weight * loss).backward()  # inside: checkpointed blocks run again here
         return float(loss.detach())
 
-    def _edits(self) -> dict[str, Edit]:
+    def edits(self) -> dict[str, Edit]:
         return {path: branch_edit(self.factors(path)) for path in self.down}
 
     def factors(self, path: str) -> Factors:
@@ -223,13 +231,13 @@ class LoraRecipe:
 
     def write(self, path: Path, metadata: Mapping[str, str]) -> None:
         """A LoRA file in kohya's names; no key outside the layer set."""
-        layers = {name: self._stored(name) for name in self.down}
+        layers = {name: self.stored(name) for name in self.down}
         kohya = {"ss_network_dim": str(self.rank), "ss_network_alpha": f"{self.alpha:g}"}
         kohya["ss_network_module"] = "networks.lora"
         own = {"craft_role": self.place.role, "craft_layer_set": self.place.layer_set}
         write_lora(path, layers, metadata={**kohya, **own, **metadata})
 
-    def _stored(self, path: str) -> Factors:
+    def stored(self, path: str) -> Factors:
         now = self.factors(path)
         down, up = (value.detach().cpu().to(self.dtype) for value in (now.down, now.up))
         return Factors(down, up, now.scale)

@@ -40,6 +40,11 @@ HALF = [
     "train", "b4m", *MODEL, "--images", str(CONTENT / "cat.png"), "--role", "content",
     "--partners", str(STYLE / "comic.png"), "--rank", "4", "--steps", "2", "--name", "tiny",
 ]  # fmt: skip
+JOINT = [
+    "train", "joint", *MODEL, "--content", str(CONTENT / "cat.png"),
+    "--style", str(STYLE / "comic.png"), "--layer-sets", "b-lora", "--rank", "2", "--steps", "2",
+    "--name", "tiny",
+]  # fmt: skip
 ENCODER = [
     "train", "encoder", *MODEL, "--images", str(CONTENT / "cat.png"),
     "--caption", "<c>a zwx cat</c> in <s>comic style</s>", "--steps", "2", "--name", "tiny",
@@ -66,7 +71,7 @@ class Ran:
 
     @property
     def saved(self) -> Path:
-        """The path that ends what was printed."""
+        """The path at the end of the printed text."""
         return Path(self.out.splitlines()[-1])
 
 
@@ -77,7 +82,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ran(folder):
-    """What each command line did, by its name; each has an output directory of its own."""
+    """What each command line did, by name; each has its own output directory."""
     broken, other = folder / "broken.png", folder / "craft_small_world_style.safetensors"
     broken.write_bytes(b"no picture")
     other.write_bytes(b"no LoRA")
@@ -87,6 +92,7 @@ def ran(folder):
         "stopped": LORA,
         "basis": BASIS,
         "half": HALF,
+        "joint": JOINT,
         "encoder": ENCODER,
         "merge": MERGE,
         "unknown checkpoint": [*LORA, "--checkpoint", "none.safetensors"],
@@ -183,6 +189,15 @@ def test_a_half_is_trained_with_partners_on_the_layers_of_both_roles(ran):
     assert "partner_batch 1" in half.out and "layer_set all" in half.out
 
 
+def test_a_content_and_a_style_are_trained_into_one_file(ran):
+    joint = ran["joint"]
+    assert joint.status == 0, joint.err
+    assert joint.saved == joint.output / "loras" / "tiny_00001_.safetensors"
+    assert "2 steps" in joint.out and "recipe joint" in joint.out
+    told = json.loads(metadata(joint.saved)["training"])
+    assert told["layer_set"] == "b-lora" and all(int(n) > 0 for n in told["layers"].split())
+
+
 def test_an_encoder_is_trained_for_listed_loras_and_for_paths(ran):
     encoder = ran["encoder"]
     assert encoder.status == 0, encoder.err
@@ -195,12 +210,12 @@ def test_a_merge_is_learned_from_listed_loras_and_from_paths(ran):
     assert merge.status == 0, merge.err
     assert merge.saved == merge.output / "loras" / "tiny_00001_.safetensors"
     with safe_open(merge.saved, framework="pt") as file:
-        told = json.loads(file.metadata()["training"])
-    assert told["recipe"] == "duo_lora" and told["strengths"] == "1 0.8"
+        recorded = json.loads(file.metadata()["training"])
+    assert recorded["recipe"] == "duo_lora" and recorded["strengths"] == "1 0.8"
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("unknown checkpoint", "craft_small_world.safetensors"),  # what is possible
         ("pickle", "run code"),
@@ -212,11 +227,11 @@ def test_a_merge_is_learned_from_listed_loras_and_from_paths(ran):
         ("namesake", "cannot be read"),  # the file at the path, not the listed one of its name
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_no_file(ran, name, told):
+def test_a_mistake_is_one_line_and_leaves_no_file(ran, name, message):
     failed = ran[name]
     assert failed.status == 1, failed.err
     last = failed.err.splitlines()[-1]
-    assert last.startswith("Error: ") and told in last
+    assert last.startswith("Error: ") and message in last
     assert failed.out == "" and "Traceback" not in failed.err.split("node pack")[0]
     assert files(failed) == []
 

@@ -1,5 +1,5 @@
-"""`python -m craft_core queue` on the real server: the demo, two values by two, then what fails,
-then what an interrupt leaves."""
+"""`python -m craft_core queue` on the real server: the demo with two values of each of two inputs,
+then jobs that fail, then what an interrupt leaves."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def queue(live_server, folder, capsys):
 
 
 def finished(live_server) -> int:
-    """How many prompts the server has been through."""
+    """How many prompts the server has finished."""
     return len(live_server.server.client.get_json("/history"))
 
 
@@ -65,9 +65,9 @@ def test_two_by_two_become_pictures_with_their_parameters(queue, folder):
             assert (folder / f"{stem}_pairs_00001.png").is_file()
             assert settings(picture) == {"content_strength": float(strength), "seed": int(seed)}
             with Image.open(picture) as image:
-                told = json.loads(image.info["craft_queue"])
+                recorded = json.loads(image.info["craft_queue"])
                 made.add(image.tobytes())
-            assert told["parameters"] == {"content_strength": strength, "seed": seed}
+            assert recorded["parameters"] == {"content_strength": strength, "seed": seed}
     assert len(made) == 4
 
 

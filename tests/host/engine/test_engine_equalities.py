@@ -45,10 +45,10 @@ def test_symmetric_and_constant_is_the_hosts_two_lora_loaders(family, task):
     states = loras(model_layers(model))
     make, denoise = LATENTS[task]
     ours = routed(model, states)
-    theirs = two_loaders(model, states)
+    expected = two_loaders(model, states)
     results = [
         oracle.sample(oracle.guider(m, POSITIVE, NEGATIVE), make(), denoise=denoise)
-        for m in (model, theirs, ours)
+        for m in (model, expected, ours)
     ]
     assert distance(results[0], results[1]) > 0.05, "the LoRAs must matter for this to say much"
     assert distance(results[1], results[2]) <= LAW
@@ -98,11 +98,11 @@ def test_diffusers_files_act_as_the_hosts_loaders_do_under_kohya_names(family, n
     )
     pattern, ends = NAMINGS[naming]
     ours = routed(model, tuple(renamed(state, names, pattern, ends) for state in kohya))
-    theirs = two_loaders(model, kohya)
+    expected = two_loaders(model, kohya)
     make, denoise = LATENTS[task]
     a, b = (
         oracle.sample(oracle.guider(m, POSITIVE, NEGATIVE), make(), denoise=denoise)
-        for m in (ours, theirs)
+        for m in (ours, expected)
     )
     assert len(names) > 30
     assert distance(a, b) <= LAW

@@ -262,7 +262,7 @@ def test_the_order_of_two_contents_does_not_matter(family, method, lora_folder):
 
 @pytest.mark.parametrize(("family", "method"), SOME)
 def test_a_branch_of_zeros_changes_nothing(family, method, lora_folder):
-    """Except where a method deals out turns or shares by the number of LoRAs."""
+    """Except where a method divides turns or shares by the number of LoRAs."""
     made = case(family)
     one, other = (
         ours(made, routed(family, method, branches=(*first, 0, 2)), True)
@@ -273,7 +273,7 @@ def test_a_branch_of_zeros_changes_nothing(family, method, lora_folder):
 
 @pytest.mark.parametrize(("family", "method"), DITS)
 def test_at_cfg_1_every_method_is_its_conditional_rows(family, method, lora_folder):
-    """No unconditional pass runs, so asymmetric or not is the same; distilled models live here."""
+    """No unconditional pass runs, so asymmetric changes nothing; distilled models run so."""
     made = case(family)
     one, other = (
         ours(made, routed(family, method), asymmetric, cfg=1.0) for asymmetric in (False, True)
@@ -361,7 +361,8 @@ def test_rows_stay_apart_where_a_reference_image_doubles_the_time_embedding(fami
 
 
 def test_experts_whose_rows_nobody_can_tell_apart_are_an_error():
-    """HiDream sends each token to its expert, so neither counts nor order of rows say whose."""
+    """HiDream sends each token to an expert, so number and order of rows do not show whose picture
+    a row is."""
     factors = Factors(torch.randn(2, 6), torch.randn(4, 2))
     bank = Bank.of([Branch("a", "content", {"ff.experts.0": (factors,)})], ["ff.experts.0"])
     layer, x = torch.nn.Linear(6, 4), torch.randn(10, 6)

@@ -1,4 +1,5 @@
-"""The map of who acted: read off the sampling run that happened, which it does not change."""
+"""The map of which LoRA acted: drawn from a record of the sampling run, which recording does not
+change."""
 
 import errno
 from pathlib import Path
@@ -137,7 +138,7 @@ class Page:
         self.sent.append((kind, message, client))
 
     def send_progress_text(self, text, node):
-        """The Router's report; not looked at."""
+        """The Router's report, which these tests ignore."""
 
 
 @pytest.fixture
@@ -278,7 +279,7 @@ def test_a_sampler_that_runs_several_times_shows_each_different_map_once(world, 
 
 
 def test_a_run_in_which_a_pack_samples_twice_shows_both_maps(world, page):
-    """Both share the options in which the recorder lies."""
+    """Both MODELs share the options dictionary that holds the recorder."""
 
     def twice(executor, noise, latent, sampler, sigmas, *others, **named):
         executor(noise, latent, sampler, sigmas, *others, **named)
@@ -303,7 +304,7 @@ def test_a_sampler_that_the_router_reached_without_a_link_keeps_its_map_for_the_
 
 
 def test_a_sampler_inside_a_node_that_expands_is_that_node(world, page, drawn):
-    """The host expands it no more while it keeps what it gave; its map stays."""
+    """The host does not run the subgraph again while its output is cached; its map stays."""
     model = model_of_a_router(world)
     expanded = prompt_of(**{"8": "Upscaler", "9": "Final"})
     inner = {"class_type": "KSampler", "inputs": {"model": ["7", 0]}}

@@ -91,9 +91,9 @@ def test_a_file_of_the_kind_is_the_hosts_lora_loader(kind, family):
     plain = symmetric(model)
     for strength in (-1.0, 0.5, 1.0, 2.0):
         ours = symmetric(routed(model, [state], [strength]))
-        theirs = symmetric(loaded(model, [state], [strength]))
-        assert distance(theirs, plain) > 0.02, "the file must matter for this to say much"
-        assert distance(ours, theirs) <= TOLERANCE
+        expected = symmetric(loaded(model, [state], [strength]))
+        assert distance(expected, plain) > 0.02, "the file must matter for this to say much"
+        assert distance(ours, expected) <= TOLERANCE
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -145,9 +145,9 @@ def test_slices_of_a_fused_layer_are_the_hosts(kind, family):
     assert len(places) > len({path for _, path, _ in naming.places(layers)})
     state, _ = whole_file(kind, places, seed=3, without=HOST_DROPS)
     ours = symmetric(routed(model, [state], [0.8]))
-    theirs = symmetric(loaded(model, [state], [0.8]))
-    assert distance(theirs, symmetric(model)) > 0.01
-    assert distance(ours, theirs) <= TOLERANCE
+    expected = symmetric(loaded(model, [state], [0.8]))
+    assert distance(expected, symmetric(model)) > 0.01
+    assert distance(ours, expected) <= TOLERANCE
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_every_method_takes_it_and_auto_too(placed):
 
 
 def test_a_file_fused_of_it_is_the_routed_model(placed):
-    """Cut to a rank that is none for these layers: what is lost is rounding."""
+    """Cut to a rank above that of these layers: only rounding is lost."""
     model, states = placed
     strengths = [one.strength for one in BRANCHES]
     request = FuseRequest(BRANCHES, "all", {"method": "direct"}, rank=4096, save_as="fp32")

@@ -131,9 +131,9 @@ def test_no_two_layers_of_the_host_share_a_diffusers_name(name):
     paths = unet_diffusers_paths(layers(name))
     assert set(paths.values()) == set(layers(name))
     table = comfy.utils.unet_to_diffusers(CONFIGS[name])
-    theirs = {k[: -len(".weight")]: path_of(v) for k, v in table.items() if k.endswith(".weight")}
-    theirs = {stem: path for stem, path in theirs.items() if path in layers(name)}
-    assert theirs == paths
+    expected = {k[: -len(".weight")]: path_of(v) for k, v in table.items() if k.endswith(".weight")}
+    expected = {stem: path for stem, path in expected.items() if path in layers(name)}
+    assert expected == paths
 
 
 def naming(name, style):
@@ -176,9 +176,9 @@ HOST_STYLES = ("kohya LDM", "kohya diffusers", "generic", "LyCORIS", "old diffus
 def test_a_file_reaches_the_layers_the_host_loads_it_into(name, style):
     state = raw(name, style)
     names = comfy.lora.model_lora_keys_unet(model(name), {})
-    theirs = {path_of(key) for key in comfy.lora.load_lora(state, names, log_missing=False)}
+    expected = {path_of(key) for key in comfy.lora.load_lora(state, names, log_missing=False)}
     file = parse_lora(state, {}, layers(name))
-    assert set(file.layers) == theirs == set(layers(name))
+    assert set(file.layers) == expected == set(layers(name))
     assert list(file.layers) == list(layers(name)) and not file.unmatched
 
 
@@ -187,10 +187,10 @@ def test_a_file_reaches_the_layers_the_host_loads_it_into(name, style):
 def test_peft_files_reach_every_layer_also_where_the_host_has_no_name(name, style):
     state = raw(name, style)
     names = comfy.lora.model_lora_keys_unet(model(name), {})
-    theirs = {path_of(key) for key in comfy.lora.load_lora(state, names, log_missing=False)}
+    expected = {path_of(key) for key in comfy.lora.load_lora(state, names, log_missing=False)}
     file = parse_lora(state, {}, layers(name))
     assert set(file.layers) == set(layers(name)) and not file.unmatched
-    missed = set(layers(name)) - theirs
+    missed = set(layers(name)) - expected
     attention = {path for path in layers(name) if ".to_" in path}
     assert missed == (attention if style == "PEFT" else set(layers(name)))
 
@@ -416,7 +416,7 @@ FILES = {
 
 @pytest.mark.parametrize("kind", FILES)
 def test_a_dits_file_is_the_matrices_it_was_made_of(kind):
-    """And what the host makes of it, where the host reads that naming whole."""
+    """The same as the host makes of it, where the host reads all of that naming."""
     family, naming, hosts = FILES[kind]
     patcher = DITS[family]()
     state, deltas = naming.file(model_layers(patcher), 3, seed=5)

@@ -82,7 +82,7 @@ def file_of(language: str, name: str = DEFINITIONS) -> dict[str, Any]:
 
 
 def phrases_of_the_texts() -> dict[str, str]:
-    """What nodes explain and what scripts say, which are sentences; no names."""
+    """The explanations of nodes and the texts of scripts, which are sentences; not the names."""
     tables = file_of("zh", PHRASES)
     return tables["texts"] | tables["said"]
 

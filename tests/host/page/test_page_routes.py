@@ -1,4 +1,4 @@
-"""What the page is told of a model before anything is loaded."""
+"""What the page learns of a model file before anything is loaded."""
 
 import json
 import struct
@@ -36,19 +36,19 @@ def test_the_header_tells_the_layers_that_the_loaded_model_has(world, path):
 
 
 def test_the_counts_are_those_of_the_loaded_model(world, path):
-    told = layer_counts(path)
+    answer = layer_counts(path)
     layers = model_layers(world.model)
-    assert told["layers"] == len(layers)
-    assert set(told["sets"]) == {key for key in PRESETS if key != "auto"}
-    for key, counted in told["sets"].items():
+    assert answer["layers"] == len(layers)
+    assert set(answer["sets"]) == {key for key in PRESETS if key != "auto"}
+    for key, counted in answer["sets"].items():
         sets = resolve(key, layers)
         assert (counted["content"], counted["style"]) == (len(sets.content), len(sets.style))
         assert counted["unmatched"] == list(sets.unmatched)
 
 
 def test_custom_patterns_are_counted_and_what_they_miss_is_named(path):
-    told = layer_counts(path, "content: middle_block\ncontent: nowhere.1\nstyle: output_blocks")
-    custom = told["sets"]["custom"]
+    answer = layer_counts(path, "content: middle_block\ncontent: nowhere.1\nstyle: output_blocks")
+    custom = answer["sets"]["custom"]
     assert custom["content"] > 0 and custom["style"] > 0
     assert custom["unmatched"] == ["content: nowhere.1"]
     assert "No content pattern" in layer_counts(path, "content: nowhere")["sets"]["custom"]["error"]
@@ -99,7 +99,7 @@ def test_what_cannot_be_told_is_refused_in_words(tmp_path):
         file_layers(tmp_path / "empty.safetensors")
 
 
-def test_the_traits_are_told_of_every_method():
-    told = method_traits()
-    assert set(told) == set(FUSION.keys())
-    assert told["b_lora"]["pinned"] == "b-lora" and told["direct"]["layer_sets"] is False
+def test_the_page_learns_the_traits_of_every_method():
+    answer = method_traits()
+    assert set(answer) == set(FUSION.keys())
+    assert answer["b_lora"]["pinned"] == "b-lora" and answer["direct"]["layer_sets"] is False

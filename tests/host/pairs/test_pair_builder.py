@@ -232,7 +232,7 @@ class Parts(io.ComfyNode):
 
 
 class Kept(io.ComfyNode):
-    """Keeps what reaches it, as the lists it comes in."""
+    """Keeps the lists that it is given."""
 
     found: dict = {}
 
@@ -281,19 +281,19 @@ def write_dataset(folder, images: torch.Tensor) -> None:
 
 
 def run_prompt(prompt: dict) -> list[str]:
-    """Validate and run; the messages of whatever went wrong, none for success."""
+    """Validate and run; the messages of all errors, none on success."""
     valid, error, outputs, node_errors = asyncio.run(execution.validate_prompt("id", prompt, None))
     if not valid:
         return [
             f"{e['message']}: {e['details']}" for n in node_errors.values() for e in n["errors"]
         ]
-    server = SimpleNamespace(client_id=None, last_node_id=None, send_sync=lambda *told: None)
+    server = SimpleNamespace(client_id=None, last_node_id=None, send_sync=lambda *sent: None)
     executor = execution.PromptExecutor(
         server, cache_args={"lru": 0, "ram": 0.0, "ram_inactive": 0.0}
     )
     executor.execute(prompt, "id", execute_outputs=outputs)
     return [
-        told["exception_message"] for event, told in executor.status_messages if "error" in event
+        sent["exception_message"] for event, sent in executor.status_messages if "error" in event
     ]
 
 
@@ -404,5 +404,5 @@ def test_the_host_refuses_a_mistake_before_queueing(host, changes, message):
     prompt = graph(GENERATE, GENERATION, **{"4": PARTS, "9": KEEP})
     inputs = prompt["3"]["inputs"] | changes
     prompt["3"]["inputs"] = {name: value for name, value in inputs.items() if value is not None}
-    assert any(message in told for told in host(prompt)), host(prompt)
+    assert any(message in said for said in host(prompt)), host(prompt)
     assert not Kept.found

@@ -45,7 +45,7 @@ def run(guider, sampler="euler", latent=None, **settings) -> torch.Tensor:
 
 
 def assert_plain_sampling(found, model, content, cfg=4.0, *settings, **more) -> None:
-    """A run is the host's plain one with this prompt, as far as rounding lets it be."""
+    """A run equals the host's plain one with this prompt, up to rounding."""
 
     def plain(model):
         return run(oracle.guider(model, content, NEGATIVE, cfg), *settings, **more)
@@ -82,7 +82,7 @@ def test_equal_prompts_give_the_hosts_plain_sampling_of(model, latent):
 
 
 def literal_a1(band: Band, dtype=torch.float32):
-    """App. A.1 by the letter, with Euler steps: the two noisy latents are blended each step."""
+    """App. A.1 literally, with Euler steps: the two noisy latents are blended each step."""
 
     def sample(model, x, sigmas, extra_args, callback, disable):
         guider = model.inner_model
@@ -317,17 +317,17 @@ def test_at_the_end_stops_a_pair_is_the_hosts_ksampler(model, clip, vae, cutoff)
 
 
 def test_progress_runs_once_over_all_pictures(model, clip, vae, monkeypatch):
-    told = []
+    updates = []
     monkeypatch.setattr(
         comfy.utils,
         "PROGRESS_BAR_HOOK",
-        lambda done, total, *rest, **more: told.append((done, total)),
+        lambda done, total, *rest, **more: updates.append((done, total)),
     )
     generated(generation(model, clip, vae), style=TWO_STYLES)
-    done = [done for done, _ in told]  # the host leaves out updates that follow too quickly
+    done = [done for done, _ in updates]  # the host leaves out updates that follow too quickly
     assert (done[0], done[-1]) == (1, 16) and len(done) > 2
     assert all(before < after for before, after in zip(done, done[1:], strict=False))
-    assert {total for _, total in told} == {16}
+    assert {total for _, total in updates} == {16}
 
 
 def test_an_interrupt_ends_it_and_leaves_the_model_as_it_was(model, clip, vae, monkeypatch):

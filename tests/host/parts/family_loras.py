@@ -22,9 +22,9 @@ _TEXT_QKV = (("add_q_proj", 1), ("add_k_proj", 1), ("add_v_proj", 1))
 class Naming:
     """How one kind of file names a model's layers.
 
-    prefix, flat: what stands before a layer's name, and whether its dots become underscores.
+    prefix, flat: the text before a layer's name, and whether its dots become underscores.
     ending: as in raw_lora.ENDINGS. covers: the layers such files adapt, as a pattern.
-    parts: layers the trainer's own model calls otherwise, as pattern -> ((name, share of the
+    parts: layers that the trainer's own model names differently, as pattern -> ((name, share of the
     rows), ...); a layer fused in the host has several.
     """
 

@@ -1,5 +1,5 @@
-"""Independent references: two models evaluated apart, their weights merged by hand; and how much
-rounding may part a result from the host's, measured on the host itself."""
+"""Independent references: two models evaluated separately, with weights merged by hand; and how far
+rounding may move a result from the host's, measured on the host itself."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def step_position(sigma: float, sigmas: torch.Tensor) -> float:
 
 
 class TwoModels(comfy.samplers.CFGGuider):
-    """Conditional rows on a second model whose weights are set anew at every call; unconditional
-    rows on the first, never touched."""
+    """Evaluates conditional rows on a second model, whose weights are set before every call, and
+    unconditional rows on the first, which is never changed."""
 
     def __init__(self, backbone, twin, deltas, strengths):
         """deltas: [{path: dW}]; strengths: progress -> one number per delta."""
@@ -89,7 +89,7 @@ def sample(guider, latent: dict, sampler="euler", scheduler="normal", steps=4, s
 
 
 def load(made) -> None:
-    """Load and patch the guider's model beforehand, so that a timing holds sampling alone."""
+    """Load and patch the guider's model beforehand, so that a timing measures sampling alone."""
     comfy.model_management.load_models_gpu([made.model_patcher])
 
 
@@ -154,7 +154,7 @@ def _row(conditions: dict, i: int, rows: int) -> dict:
 
 @contextmanager
 def in_float64(model) -> Iterator[None]:
-    """The model's float32 network computes in float64 meanwhile; its weights stay what they are."""
+    """Within this the model's float32 network computes in float64, with the same weights."""
     network = model.model.diffusion_model
     network.double().dtype = torch.float64
     try:

@@ -39,7 +39,7 @@ class TinyTextLayers(sd1_clip.SDClipModel):
 
 
 def random_weights(state: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
-    """Weights of a trained network's scale; the host's classes leave theirs uninitialised."""
+    """Weights of a trained network's scale; the host's classes leave them uninitialised."""
     generator = torch.Generator().manual_seed(seed)
     found = {}
     for name, old in state.items():

@@ -1,4 +1,5 @@
-"""The map of who acted, as a real server sends it to the page: once, to the node that owns it."""
+"""The map of which LoRA acted, as a real server sends it to the page: once, to the node that owns
+it."""
 
 from __future__ import annotations
 
@@ -75,7 +76,7 @@ def prompt(ends=("sampler",), **nodes: dict[str, Any]) -> dict[str, dict[str, An
 
 @dataclass
 class Run:
-    """A prompt that ran: what the page was sent for nodes of ours, in order, and what was kept."""
+    """A prompt that ran: what the server sent for our nodes, in order, and what it saved."""
 
     sent: list[tuple[str, list[dict[str, str]]]] = field(default_factory=list)
     outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -83,7 +84,7 @@ class Run:
 
     @property
     def shown(self) -> dict[str, list[dict[str, str]]]:
-        """What the page shows in the end: the nodes with pictures, and those."""
+        """What the page shows at the end: the nodes with pictures, and the pictures."""
         return {name: pictures for name, pictures in dict(self.sent).items() if pictures}
 
 
@@ -165,7 +166,7 @@ def test_equal_routers_show_the_maps_of_their_own_runs(run):
 
 
 def test_equal_guiders_show_the_maps_of_their_own_runs(run):
-    """The host hands on what an equal node of another place has made, unless told not to."""
+    """The host reuses the output of an equal node elsewhere, unless the node forbids it."""
     run(prompt(router=router(), **guided(seed=2)))
     nodes = guided(seed=3)
     nodes["moved"] = nodes.pop("guider")
@@ -199,7 +200,7 @@ def titled(node: dict[str, Any], title: str) -> dict[str, Any]:
 
 
 def two_samplers(first: int, second: int, **others) -> dict[str, dict[str, Any]]:
-    """A Router's samplers one after the other, with these seeds; they act alike."""
+    """A Router's samplers one after the other, with these seeds; the LoRAs act alike in all."""
     draft = titled(sampler(seed=first, **others), "Draft")
     final = titled(sampler(seed=second, latent_image=["draft", 0]), "Final")
     return prompt(["final"], router=router(), draft=draft, final=final)
@@ -335,7 +336,7 @@ def test_the_models_of_a_sweep_show_no_map(run):
 
 
 def test_a_prompt_that_no_page_queued_runs_and_saves_no_map(live_server):
-    """Queued over HTTP without a client: nobody listens."""
+    """Queued over HTTP without a client id, so that no page listens."""
     client = live_server.server.client
     asked = {"prompt": prompt(router=router(), sampler=sampler(seed=9))}
     number = client.post_json("/prompt", asked)["prompt_id"]

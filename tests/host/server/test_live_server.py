@@ -18,6 +18,7 @@ PUBLIC_IDS = {
     "CRAFTTrainBasis",
     "CRAFTTrainLoRA",
     "CRAFTTrainB4M",
+    "CRAFTTrainJoint",
     "CRAFTLoadExpertEncoder",
     "CRAFTTrainEncoder",
     "CRAFTLearnMerge",
@@ -79,7 +80,7 @@ def test_a_prompt_gives_the_pictures_that_it_asks_for(live_server):
 
 
 def test_a_workflow_of_the_page_runs_as_the_page_would_run_it(live_server):
-    """A reroute passes on, a bypassed node passes through, a note is left out."""
+    """A reroute and a bypassed node pass their input on, a note is left out."""
     nodes = [
         {"id": 1, "type": "EmptyImage", "widgets_values": [8, 8, 1, 0xFF0000]},
         {"id": 2, "type": "Reroute", "inputs": [socket("", "*", 1)]},

@@ -1,8 +1,8 @@
-"""The pack comes and goes through the host's own node manager, and leaves nothing behind.
+"""The host's own node manager installs and removes the pack, and nothing of it is left behind.
 
 All of it happens in a temporary folder: a copy of the pinned ComfyUI, the manager that this ComfyUI
 names, and a git repository with the files of the registry's package, served on the loopback. The
-manager is told to stay offline.
+manager is configured to stay offline.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ Tree = dict[str, tuple[int, int] | None]
 
 @dataclass
 class Visit:
-    """What was found when the pack had come, worked and gone."""
+    """What was found after the pack was installed, used and removed."""
 
     package: set[str]
     before: Tree
@@ -74,7 +74,7 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
     folder = tmp_path_factory.mktemp("manager")
     environment = ensure_environment(tools=True)
     comfyui = folder / "ComfyUI"
-    # Another process may be writing the host's bytecode, under such names at first.
+    # Another process may be writing the host's bytecode, at first under temporary names like these.
     shutil.copytree(environment.comfyui, comfyui, ignore=shutil.ignore_patterns("*.pyc.*"))
     (comfyui / MANAGERS_CONFIG).parent.mkdir(parents=True)
     (comfyui / MANAGERS_CONFIG).write_text("[default]\nnetwork_mode = offline\n")
@@ -158,7 +158,7 @@ def run_git(repository: Path, index: Path, *arguments: str, given: str = "") -> 
     }
     if arguments[0] == "init":
         places = {}
-    told = subprocess.run(
+    done = subprocess.run(
         ["git", *arguments],
         cwd=ROOT,
         env=os.environ | GIT | places,
@@ -167,7 +167,7 @@ def run_git(repository: Path, index: Path, *arguments: str, given: str = "") -> 
         encoding="utf-8",
         check=False,
     )
-    assert told.returncode == 0, f"git {arguments[0]}: {told.stderr}"
+    assert done.returncode == 0, f"git {arguments[0]}: {done.stderr}"
 
 
 PATIENT = """
@@ -182,7 +182,7 @@ manager uses instead does not see the host's packages and reports an error."""
 
 def call_manager(python: Path, comfyui: Path, *arguments: str) -> None:
     """cm-cli, the manager's command line, on one ComfyUI."""
-    told = subprocess.run(
+    done = subprocess.run(
         [str(python), "-c", PATIENT, *arguments],
         cwd=comfyui.parent,
         env=clean_environment(COMFYUI_PATH=str(comfyui), **GIT),
@@ -194,8 +194,8 @@ def call_manager(python: Path, comfyui: Path, *arguments: str) -> None:
         timeout=LIMIT,
         check=False,
     )
-    failed = told.returncode != 0 or "ERROR" in told.stdout or "SKIPPED" in told.stdout
-    assert not failed, f"cm-cli {arguments[0]} failed:\n{told.stdout}"
+    failed = done.returncode != 0 or "ERROR" in done.stdout or "SKIPPED" in done.stdout
+    assert not failed, f"cm-cli {arguments[0]} failed:\n{done.stdout}"
 
 
 def test_the_installation_adds_the_packs_folder_and_no_other(visit):
@@ -234,8 +234,8 @@ def test_the_installed_pack_serves_all_that_the_clone_has(visit):
     }
     scripts = {path.relative_to(ROOT / "web").as_posix() for path in (ROOT / "web").rglob("*.js")}
     start = f"/extensions/{NAME}/"
-    told = [one.removeprefix(start) for one in answers["/extensions"] if one.startswith(start)]
-    assert set(told) == scripts
+    served = [one.removeprefix(start) for one in answers["/extensions"] if one.startswith(start)]
+    assert set(served) == scripts
     for language in (ROOT / "locales").iterdir():
         assert "CRAFTRouter" in answers["/i18n"][language.name]["nodeDefs"]
 

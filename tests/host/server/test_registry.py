@@ -12,7 +12,7 @@ def test_the_host_understands_what_we_say_of_ourselves():
     assert facts.project.license.file == "LICENSE"
     assert facts.project.supported_os == ["OS Independent"]
     assert facts.project.supported_comfyui_version == ">=0.30.0"
-    assert facts.project.supported_accelerators == []  # the page takes none for all
+    assert facts.project.supported_accelerators == []  # the page reads no entry as: all systems
     assert facts.project.dependencies == []
     assert facts.tool_comfy.publisher_id and facts.tool_comfy.display_name
     assert not facts.tool_comfy.web  # or the page would load every script twice

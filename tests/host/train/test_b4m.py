@@ -14,8 +14,8 @@ from craft_lora_pack.comfy_adapter.train.train import Captioned, How, ModelParts
 from craft_lora_pack.comfy_adapter.use.router import RouterRequest, route
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.training import LEARNED, TRAINING
-from craft_lora_pack.nodes.b4m import TrainB4M
 from craft_lora_pack.nodes.learn_merge import LearnMerge
+from craft_lora_pack.nodes.training import TRAINING_NODES
 from safetensors.torch import load_file
 from small_world_models import load
 from trainings import train_half, train_merge
@@ -164,7 +164,7 @@ def test_the_node_returns_what_it_saved(world):
     }  # fmt: skip
     before = BranchFile("other.safetensors", "content", 1.0)
     with torch.inference_mode():
-        branches, state, losses, report = TrainB4M.execute(
+        branches, state, losses, report = TRAINING_NODES["b4m_half"].execute(
             [world.model], [world.clip], [world.vae], [image()], [WORDS["style"]],
             partner_images=[image(1)], partner_captions=[WORDS["content"]], branches=[(before,)],
             **settings, **{**knobs, **{name: [value] for name, value in HALF.items()}},

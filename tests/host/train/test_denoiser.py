@@ -128,7 +128,7 @@ def test_checkpointing_changes_no_gradient(make, channels):
                 denoiser.denoise(x, sigma, conditions).square().mean().backward()
         gradients.append({path: one.down.grad for path, one in factors.items()})
     reached = {path for path, value in gradients[0].items() if value is not None}
-    assert len(reached) >= len(gradients[0]) - 2  # a replaced attention asks no more of k and v
+    assert len(reached) >= len(gradients[0]) - 2  # a replaced attention does not use k and v
     for path in reached:
         one, other = gradients[0][path], gradients[1][path]
         assert (one - other).norm() <= 1e-3 * one.norm() + 1e-4
@@ -163,7 +163,7 @@ def test_the_gradient_through_a_dit_is_that_of_finite_differences(checkpointing)
 
 def test_no_private_copy_outlives_its_training():
     gc.collect()
-    gc.disable()  # a copy kept by a cycle would stack up until the collector runs
+    gc.disable()  # a copy held by a reference cycle would stay until the garbage collector runs
     try:
         with open_denoiser(tiny.sd15()) as denoiser:
             alive = [weakref.ref(m) for m in denoiser._model.diffusion_model.modules()]

@@ -23,15 +23,17 @@ from craft_lora_pack.craft_core.lora import write_lora
 from craft_lora_pack.craft_core.routing import parse
 from craft_lora_pack.craft_core.training import TRAINING
 from craft_lora_pack.nodes import router
-from craft_lora_pack.nodes.expert_encoder import LoadExpertEncoder, TrainEncoder
+from craft_lora_pack.nodes.expert_encoder import LoadExpertEncoder
 from craft_lora_pack.nodes.lora_branch import LoadLoRABranch
 from craft_lora_pack.nodes.router import Router
+from craft_lora_pack.nodes.training import TRAINING_NODES
 from oracle import distance
 from safetensors.torch import load_file
 
 PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
 FILES = (BranchFile(small.CONTENT, "content", 0.9), BranchFile(small.STYLE, "style", 0.6))
 BLOCKS = {"layer_sets": "b-lora"}
+TrainEncoder = TRAINING_NODES["expert_encoder"]
 OWN = "<c>a sks animal</c> in flat style"
 OTHERS = [("cat", "flat"), ("house", "comic"), ("boat", "flat"), ("tree", "comic")]
 
@@ -147,12 +149,12 @@ def test_a_role_that_is_off_is_reported_off_and_needs_no_scales(world, folder):
 
 
 def test_other_loras_than_it_was_trained_with_are_a_warning(world, folder, monkeypatch):
-    encoder(world, folder / "strange.safetensors", concepts=[])
-    told = []
-    monkeypatch.setattr(router, "warn", lambda _, text: told.append(text))
-    *_, report, _ = route(world, expert_encoder="strange.safetensors")
+    encoder(world, folder / "other_loras.safetensors", concepts=[])
+    warnings = []
+    monkeypatch.setattr(router, "warn", lambda _, text: warnings.append(text))
+    *_, report, _ = route(world, expert_encoder="other_loras.safetensors")
     assert "it was trained with other LoRAs" in report
-    assert any("other LoRA files than these" in text for text in told)
+    assert any("other LoRA files than these" in text for text in warnings)
 
 
 def test_an_encoder_of_other_layers_is_an_error(world, folder):
@@ -297,7 +299,7 @@ def test_same_seed_same_encoder_with_or_without_checkpointing(world):
 
 
 def test_foreign_phrases_damp_the_lora_even_those_it_was_not_taught(world):
-    """App. B.3, type I: another content than the trained one."""
+    """App. B.3, type I: a content other than the trained one."""
     name, *_ = train(
         world, steps=100, learning_rate=1e-2, layer_sets="b-lora", neutral_weight=1e-4,
         other_images=[picture(*pair) for pair in OTHERS],

@@ -136,13 +136,13 @@ def test_the_file_in_the_hosts_own_loader_is_what_ran(world, method):
 
 
 def test_the_file_names_its_loras_and_settings(world):
-    trained = learn(world, "merge/told")
+    trained = learn(world, "merge/recorded")
     with safetensors.safe_open(trained.path, framework="pt") as file:
         metadata = file.metadata()
-    told = json.loads(metadata["training"])
-    assert told["recipe"] == "duo_lora" and told["strengths"] == "0.9 0.6"
-    assert told["sources"] == " ".join(lora_hash(file.name) for file in FILES)
-    assert told["fused_prompts"] == "a sks animal in zwx style"  # without markers
+    recorded = json.loads(metadata["training"])
+    assert recorded["recipe"] == "duo_lora" and recorded["strengths"] == "0.9 0.6"
+    assert recorded["sources"] == " ".join(lora_hash(file.name) for file in FILES)
+    assert recorded["fused_prompts"] == "a sks animal in zwx style"  # without markers
     assert "duo_lora" in trained.report and "Saved" in trained.report
     assert metadata["craft_role"] == "content"
     for setting in ("learning_rate 0.05", "seed 0", "optimiser adamw", "Precision: fp32, as set"):
@@ -193,8 +193,8 @@ def test_pictures_are_dealt_to_the_content_loras_in_order(world, folder):
     learn(world, "merge/two", files=files, content=Captioned(images, captions), steps=1,
           fused="a cat in zwx style\na house in zwx style", watch=seen.append)  # fmt: skip
     merging = seen[0].recipe.merging
-    told = [[one.caption for one in part.pictures.examples] for part in merging.parts]
-    assert told == [captions[:2], captions[2:], ["a house in zwx style"]]
+    dealt = [[one.caption for one in part.pictures.examples] for part in merging.parts]
+    assert dealt == [captions[:2], captions[2:], ["a house in zwx style"]]
     assert [prompt.text for prompt in merging.fused] == [
         "a cat in zwx style", "a house in zwx style",
     ]  # fmt: skip
@@ -320,13 +320,13 @@ def test_keys_that_match_nothing_are_an_error_unless_allowed(world, folder):
     state = comfy.utils.load_torch_file(folder_paths.get_full_path("loras", CONTENT))
     stem = "lora_unet_nowhere"
     state[f"{stem}.lora_down.weight"], state[f"{stem}.lora_up.weight"] = torch.ones(2, 1, 4)
-    safetensors.torch.save_file(state, folder / "strange.safetensors")
-    files = (BranchFile("strange.safetensors", "content", 1.0, "mid_block"), FILES[1])
-    with pytest.raises(CraftError, match=r"strange.safetensors: 1 keys \(lora_unet_nowhere\)"):
-        learn(world, "merge/strange", files=files)
-    trained = learn(world, "merge/strange", "zip_lora", files=files, allow_unmatched=True, steps=1)
-    assert "Matches nothing: strange.safetensors" in trained.report
-    assert "Own layers of strange.safetensors: not used" in trained.report
+    safetensors.torch.save_file(state, folder / "foreign.safetensors")
+    files = (BranchFile("foreign.safetensors", "content", 1.0, "mid_block"), FILES[1])
+    with pytest.raises(CraftError, match=r"foreign.safetensors: 1 keys \(lora_unet_nowhere\)"):
+        learn(world, "merge/foreign", files=files)
+    trained = learn(world, "merge/foreign", "zip_lora", files=files, allow_unmatched=True, steps=1)
+    assert "Matches nothing: foreign.safetensors" in trained.report
+    assert "Own layers of foreign.safetensors: not used" in trained.report
 
 
 def test_the_layers_prior_is_by_resolution_and_only_for_unets(world):

@@ -1,4 +1,4 @@
-"""What a training computes in: the device decides, unless the user does."""
+"""The precision of a training: the device decides, unless the user chooses."""
 
 from __future__ import annotations
 
@@ -23,10 +23,8 @@ from craft_lora_pack.craft_core.training import TRAINING
 from craft_lora_pack.craft_core.training.loop import state_metadata
 from craft_lora_pack.craft_core.training.recipes.lora import branch_edit
 from craft_lora_pack.craft_core.types import Factors
-from craft_lora_pack.nodes.b4m import TrainB4M
-from craft_lora_pack.nodes.expert_encoder import TrainEncoder
 from craft_lora_pack.nodes.learn_merge import LearnMerge
-from craft_lora_pack.nodes.training import TrainBasis, TrainLoRA
+from craft_lora_pack.nodes.training import TRAINING_NODES
 from safetensors import safe_open
 from small_world_models import load
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -147,14 +145,14 @@ def on_avx2(tmp_path_factory):
         "--size", "32x32", "--rank", "2", "--steps", "1", "--batch-size", "1", "--warmup", "0",
         "--out", str(folder),
     ]  # fmt: skip
-    # bf16 first: the log goes to what is stderr when it is set up
+    # bf16 first: the log keeps writing to the stderr of the time when it was set up
     flags = {name: ["--precision", name] for name in ("bf16", "fp32", AUTO)} | {"default": []}
     plan = [
         {"arguments": [*command, "--name", name, *own], "interrupt": 0}
         for name, own in flags.items()
     ]
     (folder / "plan.json").write_text(json.dumps(plan), "utf-8")
-    script = ROOT / "tests" / "host" / "command_line.py"
+    script = ROOT / "tests" / "host" / "parts" / "command_line.py"
     ran = subprocess.run(
         [sys.executable, script, folder / "plan.json", folder / "answers.json"],
         capture_output=True, text=True, cwd=ROOT, check=False, env={**os.environ, **AVX2},
@@ -237,7 +235,7 @@ def test_a_warning_stays_in_the_page_above_the_steps_and_is_logged_once(world, c
     assert [one.message for one in caplog.records if one.levelname == "WARNING"] == ["slow"]
 
 
-@pytest.mark.parametrize("node", [TrainBasis, TrainLoRA, TrainB4M, TrainEncoder, LearnMerge])
+@pytest.mark.parametrize("node", [*TRAINING_NODES.values(), LearnMerge])
 def test_every_training_node_takes_what_older_workflows_hold_and_new_ones_leave_it(node):
     (menu,) = [one for one in node.define_schema().inputs if one.id == "precision"]
     assert {"bf16", "fp32"} < set(menu.options) and menu.default == AUTO
@@ -253,7 +251,7 @@ def test_the_node_warns_of_an_emulated_precision(world, monkeypatch, caplog):
     }  # fmt: skip
     lists = {name: [value] for name, value in settings.items()}
     with torch.inference_mode(), caplog.at_level(logging.WARNING, "craft"):
-        *_, report = TrainLoRA.execute(
+        *_, report = TRAINING_NODES["lora"].execute(
             [world.model], [world.clip], [world.vae], [torch.zeros(1, 32, 32, 3)], ["a cat"],
             **lists,
         ).result  # fmt: skip

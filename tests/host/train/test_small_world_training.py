@@ -1,4 +1,5 @@
-"""A training of the small world's base model: gone on with, braked, and written for the host."""
+"""A training of the small world's base model: resumed, slowed down after a loss that is not finite,
+and written for the host."""
 
 import math
 

@@ -29,7 +29,7 @@ from craft_lora_pack.craft_core.requests import (
 )
 from craft_lora_pack.craft_core.routing.layer_sets import resolve
 from craft_lora_pack.craft_core.training import TRAINING
-from craft_lora_pack.nodes.training import TrainBasis, TrainLoRA
+from craft_lora_pack.nodes.training import TRAINING_NODES
 from safetensors import safe_open
 from safetensors.torch import load_file
 from small_world_models import STYLE, load
@@ -39,6 +39,7 @@ from launcher.paths import ROOT
 
 LORA = {"rank": 2, "steps": 3, "batch_size": 2, "learning_rate": 1e-2, "warmup": 1}
 BASIS = {"r_max": 3, "r_min": 1, "steps": 2, "batch_size": 1, "warmup": 1}
+TrainBasis, TrainLoRA = TRAINING_NODES["basis"], TRAINING_NODES["lora"]
 SETS = "content: middle_block\nstyle: output_blocks.8"
 CAPTION = "a <c>sks animal</c> in flat style"
 
@@ -333,10 +334,10 @@ def test_a_file_that_came_meanwhile_is_not_overwritten(world):
 
 
 def test_ctrl_c_tells_where_the_partial_result_is(world, monkeypatch):
-    """Another training took the name meanwhile: its file is not what is told."""
+    """Another training took the name meanwhile: its file is not the one that is reported."""
     monkeypatch.setattr(headless, "_source", lambda files: source(world))
     picture = Picture(ROOT / "small_world" / "references" / "content.png", CAPTION)
-    taken = save_place("train/told", "loras").path
+    taken = save_place("train/reported", "loras").path
 
     def watch(training):
         taken.write_bytes(b"someone else's")
@@ -347,7 +348,7 @@ def test_ctrl_c_tells_where_the_partial_result_is(world, monkeypatch):
             "lora", {"images": [picture], "prior": []}, (),
             {"role": "content", "layer_sets": SETS},
         )  # fmt: skip
-        headless.train(TrainingOptions(ModelFiles(), "train/told"), data, LORA, watch)
+        headless.train(TrainingOptions(ModelFiles(), "train/reported"), data, LORA, watch)
     assert taken.read_bytes() == b"someone else's" and stopped.value.path != taken
     with safe_open(stopped.value.path, framework="pt") as file:
         assert file.metadata()["steps_done"] == "1"
@@ -378,7 +379,7 @@ def test_a_vgg_file_is_used_and_named(world, monkeypatch):
         def __call__(self, pictures, targets):
             return (pictures - targets).square().mean()
 
-    monkeypatch.setattr(basis_reader, "_vgg_path", lambda name: name)
+    monkeypatch.setattr(basis_reader, "path_of", lambda slot, name: name)
     monkeypatch.setattr(basis_reader, "read_vgg", lambda path: Squared())
     with torch.inference_mode():
         trained = train_basis(

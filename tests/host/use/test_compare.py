@@ -1,4 +1,4 @@
-"""Method Sweep, Comparison Grid and the map of who acts where, in the real host."""
+"""Method Sweep, Comparison Grid and the map of which LoRA acts where, in the real host."""
 
 from pathlib import Path
 
@@ -213,7 +213,7 @@ def test_the_maps_of_a_sheet_have_one_scale():
 
 
 def test_the_activity_map_colours_who_acts():
-    """Content early, style late, both in between at half strength, nobody in the last layer."""
+    """Content early, style late, both at half strength in between, neither in the last layer."""
     factors = (Factors(torch.ones(1, 1), torch.ones(1, 1)),)
     paths = ["input_blocks.0", "input_blocks.1"]
     bank = Bank.of(
@@ -251,7 +251,7 @@ def amounts(activity):
 
 @pytest.mark.parametrize("clock", ["steps", "model"])
 def test_the_map_of_a_sweep_is_drawn_from_what_ran(world, clock):
-    """An img2img run by the model's clock has the second half of a schedule; planned is a whole."""
+    """An img2img run by the model's clock has half of a schedule; the plan shows all of it."""
     schedule = Schedule("linear", clock=clock)
     models, positives, *_ = sweep(world, "direct", schedule=schedule, steps=4)
     sample(models[0], positives[0], world.encode(""), 4, HALF)

@@ -118,10 +118,10 @@ def test_a_direct_file_in_the_hosts_loader_is_the_routed_model(family, tmp_path)
     model, _, _ = family
     state = bake(model, {"method": "direct"}, tmp_path / "f.safetensors")
     ours, _ = denoised(routed(model, {"method": "direct"}))
-    theirs, _ = denoised(loaded(model, state))
+    expected, _ = denoised(loaded(model, state))
     plain, _ = denoised(model)
     assert distance(plain[-1][1], ours[-1][1]) > 0.01, "the LoRAs must matter"
-    for (_, a), (_, b) in zip(ours, theirs, strict=True):
+    for (_, a), (_, b) in zip(ours, expected, strict=True):
         assert distance(a, b) <= LAW
 
 
@@ -187,11 +187,11 @@ def test_two_bakes_are_the_same_bytes(family, tmp_path):
 
 def test_the_file_says_how_it_was_made(family):
     model, _, _ = family
-    told = bake(model, {"method": "ties", "density": 0.3}, rank=5).metadata
-    assert told["craft_fused"] == "ties" and told["craft_fused_rank"] == "5"
-    assert json.loads(told["craft_fused_settings"])["density"] == 0.3
-    assert "craft_fused_progress" not in told
-    for one, chosen in zip(json.loads(told["craft_fused_sources"]), BRANCHES, strict=True):
+    recorded = bake(model, {"method": "ties", "density": 0.3}, rank=5).metadata
+    assert recorded["craft_fused"] == "ties" and recorded["craft_fused_rank"] == "5"
+    assert json.loads(recorded["craft_fused_settings"])["density"] == 0.3
+    assert "craft_fused_progress" not in recorded
+    for one, chosen in zip(json.loads(recorded["craft_fused_sources"]), BRANCHES, strict=True):
         assert (one["name"], one["role"]) == (chosen.name, chosen.role)
         assert one["strength"] == chosen.strength and len(one["sha256"]) == 64
 
@@ -263,15 +263,15 @@ def test_the_nodes_file_loads_in_the_hosts_node_as_the_router_draws(world):
         world.model, *files, **SETTINGS, save_name="fuse/fused"
     ).result
     assert "fused_00001_" in report and "relative error" in report
-    theirs = world.with_loras(("fuse/fused_00001_.safetensors", 1.0))
+    expected = world.with_loras(("fuse/fused_00001_.safetensors", 1.0))
     router, positive, *_ = Router.execute(
         world.model, world.clip, "a sks animal", *files, 0.9, 0.6, {"layer_sets": "all"},
         {"method": "direct"},
     ).result  # fmt: skip
     negative = world.encode("")
     a, again = (
-        sample(model, theirs.encode("a sks animal"), negative)
-        for model in (theirs.model, oracle.row_by_row(theirs.model))
+        sample(model, expected.encode("a sks animal"), negative)
+        for model in (expected.model, oracle.row_by_row(expected.model))
     )
     assert distance(sample(router, positive, negative), a) <= oracle.law(a, again)
     again, _ = FuseToFile.execute(world.model, *files, **SETTINGS, save_name="fuse/fused").result
@@ -300,7 +300,7 @@ def test_text_encoder_parts_add_up_as_two_loaders_do(world, folder):
     a, b, again, plain = (
         world.with_loras(*order).encode("a sks animal")[0][0]
         for order in ([("fuse/text_00001_.safetensors", 1.0)], apart, apart[::-1], [])
-    )  # apart in either order: the same sum, rounded otherwise
+    )  # separately, in either order: the same sum with other rounding
     assert distance(a, b) <= oracle.law(b, again)
     assert distance(a, plain) > 1e-2
 
@@ -325,7 +325,7 @@ def test_keys_that_match_nothing_are_an_error_unless_allowed(world, folder):
 
 
 def fuse_data(path, key, model, **knobs):
-    """What the command line asks for, the small world's pair by their paths."""
+    """The request of the command line for the small world's pair, by their paths."""
     files = [folder_paths.get_full_path("loras", name) for name in (small.CONTENT, small.STYLE)]
     loras = (Expert(files[0], "content"), Expert(files[1], "style", 0.5))
     method = MERGES[key] if key in MERGES.keys() else FUSION[key]
@@ -341,9 +341,9 @@ def test_the_command_line_writes_the_same_tensors_with_and_without_the_model(wor
     model = ModelFiles(checkpoint=small.CHECKPOINT)
     paths = [tmp_path / f"{name}.safetensors" for name in ("with", "without")]
     with torch.inference_mode():
-        told = headless.fuse(fuse_data(paths[0], key, model), lambda *at: watched.append(at))
+        fused = headless.fuse(fuse_data(paths[0], key, model), lambda *at: watched.append(at))
     bake_without_model(fuse_data(paths[1], key, None), lambda done, total: None)
-    assert told.path == paths[0] and "relative error" in told.report
+    assert fused.path == paths[0] and "relative error" in fused.report
     assert watched[-1][0] == watched[-1][1] > 100
     one, other = (safetensors.torch.load_file(path) for path in paths)
     assert one.keys() == other.keys()
@@ -420,7 +420,7 @@ def test_a_place_taken_meanwhile_is_left_alone(world, monkeypatch):
 
 @pytest.mark.parametrize("key", ["direct", "svd", "craft", "k_lora"])
 def test_own_layers_are_the_only_ones_a_lora_acts_in(folder, tmp_path, key):
-    """And the file says so, for that is how it was made."""
+    """The file records it too."""
     model = tiny.sdxl()
     layers = model_layers(model)
     for chosen, rank, seed in zip(BRANCHES, (4, 3), (11, 12), strict=True):

@@ -1,4 +1,4 @@
-"""The Router on the trained small world: what the graph's own nodes would give, or an error."""
+"""The Router on the trained small world gives what the host's own nodes give, or an error."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def test_symmetric_all_layers_is_the_hosts_two_lora_loader_nodes(world):
     model, positive, clean, *_ = route(world)
     negative = world.encode("")
     files = [(small.CONTENT, 0.9), (small.STYLE, 0.6)]
-    both = []  # in either order: the same sum, rounded otherwise
+    both = []  # in either order: the same sum with other rounding
     for order in (files, files[::-1]):
-        theirs = world.with_loras(*order)
-        for loaded in (theirs.model, oracle.row_by_row(theirs.model)):
-            both.append(sample(loaded, theirs.encode(CLEAN), negative))
+        expected = world.with_loras(*order)
+        for loaded in (expected.model, oracle.row_by_row(expected.model)):
+            both.append(sample(loaded, expected.encode(CLEAN), negative))
     a = sample(model, positive, negative)
     plain = sample(world.model, world.encode(CLEAN), negative)
     assert clean == CLEAN
@@ -170,8 +170,8 @@ def test_the_text_encoder_part_of_a_file_is_applied_as_the_host_does(world, lora
     _, clip = nodes.LoraLoader().load_lora(
         world.model, world.clip, "with_text.safetensors", 0.9, 0.9
     )
-    theirs = nodes.CLIPTextEncode().encode(clip, CLEAN)[0]
-    assert torch.equal(positive[0][0], theirs[0][0])
+    expected = nodes.CLIPTextEncode().encode(clip, CLEAN)[0]
+    assert torch.equal(positive[0][0], expected[0][0])
     assert not torch.equal(positive[0][0], world.encode(CLEAN)[0][0])
 
 

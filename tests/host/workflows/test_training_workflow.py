@@ -124,7 +124,9 @@ def test_what_can_be_seen_at_once_is_answered_before_queueing(
     live_server, trained, kind, change, sentence
 ):
     prompt = copy.deepcopy(trained[0])
-    for plot in ids(prompt, "LossGraphNode"):  # the host would still queue what the error spares
+    for plot in ids(
+        prompt, "LossGraphNode"
+    ):  # the host would still queue the nodes without an error
         del prompt[plot]
     prompt[ids(prompt, kind)[0]]["inputs"].update(change)
     assert sentence in refusal(live_server, prompt)

@@ -1,4 +1,4 @@
-"""The shipped workflows run in a real server; what is wrong with a prompt is said before it runs.
+"""The shipped workflows run in a real server, which refuses a wrong prompt before it runs.
 
 A workflow that names files we do not ship runs with the small world's, and all run few steps.
 """
@@ -365,6 +365,6 @@ def test_an_interrupted_run_leaves_the_model_as_it_was(live_server):
 
     # The host takes a denoise above 0.9999 as 1, but runs the node again.
     again = client.run(plain(0.99995), show=note_cached, limit=600)
-    assert loader in cached and sampler not in cached  # the same model, sampled anew
+    assert loader in cached and sampler not in cached  # the same model, sampled again
     (after,) = live_server.images(again)
     assert is_a_picture(before) and np.array_equal(after, before)

@@ -1,4 +1,4 @@
-"""`fuse` without a model: from two files on disk to a third, and every mistake told in one line."""
+"""`fuse` without a model: from two files on disk to a third, and every mistake is one line."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def test_the_metadata_says_how_to_make_it_again(files):
     flags = ("--method", "ties", "--density", "0.4", "--rank", "3")
     assert main(arguments(files, *flags)) == 0
     with safe_open(f"{files[0]}.fused.safetensors", "pt") as file:
-        told = file.metadata()
-    assert told["craft_fused"] == "ties" and told["craft_fused_rank"] == "3"
-    assert json.loads(told["craft_fused_settings"])["density"] == 0.4
-    sources = json.loads(told["craft_fused_sources"])
+        recorded = file.metadata()
+    assert recorded["craft_fused"] == "ties" and recorded["craft_fused_rank"] == "3"
+    assert json.loads(recorded["craft_fused_settings"])["density"] == 0.4
+    sources = json.loads(recorded["craft_fused_sources"])
     assert [(s["name"], s["role"], s["strength"]) for s in sources] == [
         ("dog.safetensors", "content", 1.0), ("ink.safetensors", "style", 0.5),
     ]  # fmt: skip
-    assert 0 < float(told["craft_fused_error"]) < 1
+    assert 0 < float(recorded["craft_fused_error"]) < 1
 
 
 RUN = [m.key for m in FUSION if m.key not in ("b_lora", "composite")] + list(MERGES.keys())
@@ -111,7 +111,7 @@ def test_a_method_that_moves_says_when(files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (("--method", "ties"), "rank"),
         (("--method", "b_lora"), "--checkpoint"),
@@ -127,17 +127,17 @@ def test_a_method_that_moves_says_when(files, tmp_path):
         (("--method", "svd", "--style-lora", __file__, "much"), "--style-lora"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_no_file(files, tmp_path, capsys, flags, told):
+def test_a_mistake_is_one_line_and_leaves_no_file(files, tmp_path, capsys, flags, message):
     before = sorted(tmp_path.iterdir())
     assert main(arguments(files, *flags)) == 1
     printed = capsys.readouterr()
     last = printed.err.splitlines()[-1]
-    assert last.startswith("Error: ") and told in last and printed.out == ""
+    assert last.startswith("Error: ") and message in last and printed.out == ""
     assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (("--method", "composite"), "composite"),
         (("--method", "dare", "--drop-rate", "1", "--rank", "4"), "drop_rate"),
@@ -149,11 +149,11 @@ def test_a_mistake_is_one_line_and_leaves_no_file(files, tmp_path, capsys, flags
         (("--method", "direct", "--rank", "5000"), "from 0 to 4096"),
     ],
 )
-def test_a_flag_out_of_its_range_leaves_with_2(files, tmp_path, capsys, flags, told):
+def test_a_flag_out_of_its_range_leaves_with_2(files, tmp_path, capsys, flags, message):
     before = sorted(tmp_path.iterdir())
     with pytest.raises(SystemExit) as caught:
         main(arguments(files, *flags))
-    assert caught.value.code == 2 and told in capsys.readouterr().err
+    assert caught.value.code == 2 and message in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -212,7 +212,7 @@ TRANSFORMER = "lora_unet_layers_0_attention"
 
 
 @pytest.mark.parametrize(
-    ("stems", "told"),
+    ("stems", "message"),
     [
         ((FLUX, SD1), "looks like Flux"),
         ((f"lora_unet_{PATHS[1].replace('.', '_')}", SD1), "SD1.x or SD2.x"),
@@ -221,13 +221,13 @@ TRANSFORMER = "lora_unet_layers_0_attention"
     ],
 )
 @pytest.mark.parametrize("command", ["fuse", "inspect"])
-def test_files_of_different_models_are_refused(tmp_path, capsys, stems, told, command):
+def test_files_of_different_models_are_refused(tmp_path, capsys, stems, message, command):
     given = [str(tmp_path / f"{name}.safetensors") for name in ("a", "b")]
     for file, stem in zip(given, stems, strict=True):
         save_file(pair(stem, (9, 6)), file)
     flags = arguments(given, "--method", "direct") if command == "fuse" else ["inspect", *given]
     assert main(flags) == 1
-    assert told in capsys.readouterr().err and len(list(tmp_path.iterdir())) == 2
+    assert message in capsys.readouterr().err and len(list(tmp_path.iterdir())) == 2
 
 
 def test_files_of_one_family_need_no_layer_in_common(tmp_path, capsys):
@@ -242,8 +242,8 @@ def test_names_that_are_no_layers_are_an_error_unless_allowed(files, capsys):
     state = load_file(files[1]) | {"something.else": torch.zeros(1)}
     save_file(state, files[1])
     assert main(arguments(files, "--method", "direct")) == 1
-    told = capsys.readouterr().err
-    assert "ink.safetensors: 1 keys (something.else)" in told and "--allow-unmatched" in told
+    printed = capsys.readouterr().err
+    assert "ink.safetensors: 1 keys (something.else)" in printed and "--allow-unmatched" in printed
     assert main(arguments(files, "--method", "direct", "--allow-unmatched")) == 0
     assert "Matches nothing: ink.safetensors: 1 keys" in capsys.readouterr().out
 
@@ -257,11 +257,11 @@ def test_half_a_layer_is_an_error_even_if_unmatched_names_are_allowed(files, cap
     assert f"just lora_unet_output_blocks_2_1_proj_in.lora_{end}" in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_lora_is_told_without_speaking_of_a_model(files, capsys):
+def test_a_file_that_is_no_lora_is_refused_without_a_word_on_a_model(files, capsys):
     save_file({"model.diffusion_model.out.2.weight": torch.zeros(4, 4)}, files[1])
     assert main(arguments(files, "--method", "direct")) == 1
-    told = capsys.readouterr().err
-    assert "ink.safetensors holds no update of a layer" in told and "The model" not in told
+    printed = capsys.readouterr().err
+    assert "ink.safetensors holds no update of a layer" in printed and "The model" not in printed
 
 
 def test_the_report_says_where_each_lora_acts_in_this_file(files, tmp_path, capsys):

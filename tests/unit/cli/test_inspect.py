@@ -47,33 +47,35 @@ def inspected(capsys, *arguments):
 
 
 def test_the_pairs_numbers_are_those_of_the_matrices(files, capsys):
-    told = json.loads(inspected(capsys, *files, "--json"))
+    report = json.loads(inspected(capsys, *files, "--json"))
     shared = STEMS[1:5]
     a, b = (np.concatenate([delta(file, stem) for stem in shared]) for file in files)
-    pair_told = told["pair"]
+    numbers = report["pair"]
     cosine = (a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b)
-    assert pair_told["cosine"] == pytest.approx(cosine, rel=1e-5)
-    assert pair_told["conflict"] == pytest.approx((a * b < 0).mean())
+    assert numbers["cosine"] == pytest.approx(cosine, rel=1e-5)
+    assert numbers["conflict"] == pytest.approx((a * b < 0).mean())
     smaller = np.minimum(np.abs(a), np.abs(b))
-    assert pair_told["weighted"] == pytest.approx(smaller[a * b < 0].sum() / smaller.sum())
-    assert 0 < pair_told["up"] < 1 and 0 < pair_told["down"] < 1
+    assert numbers["weighted"] == pytest.approx(smaller[a * b < 0].sum() / smaller.sum())
+    assert 0 < numbers["up"] < 1 and 0 < numbers["down"] < 1
 
 
-def test_every_layer_is_told(files, capsys):
-    told = json.loads(inspected(capsys, *files, "--json"))
-    assert [one["name"] for one in told["files"]] == ["dog.safetensors", "ink.safetensors"]
-    assert [one["layers"] for one in told["files"]] == [5, 5]
-    assert [one["text_encoder_matrices"] for one in told["files"]] == [0, 1]
-    assert told["files"][1]["unmatched"] == ["something.else"]
-    assert told["files"][0]["metadata"] == {"made_by": "test"}
-    assert [one["block"] for one in told["layers"]] == [b for b in BLOCKS for _ in (1, 2)]
-    first, last = told["layers"][0], told["layers"][-1]
+def test_every_layer_is_reported(files, capsys):
+    report = json.loads(inspected(capsys, *files, "--json"))
+    assert [one["name"] for one in report["files"]] == ["dog.safetensors", "ink.safetensors"]
+    assert [one["layers"] for one in report["files"]] == [5, 5]
+    assert [one["text_encoder_matrices"] for one in report["files"]] == [0, 1]
+    assert report["files"][1]["unmatched"] == ["something.else"]
+    assert report["files"][0]["metadata"] == {"made_by": "test"}
+    assert [one["block"] for one in report["layers"]] == [b for b in BLOCKS for _ in (1, 2)]
+    first, last = report["layers"][0], report["layers"][-1]
     assert first["files"][1] is None and first["pair"] is None
     assert last["files"][0] is None and last["pair"] is None
     matrix = delta(files[0], STEMS[0])
     assert first["files"][0]["size"] == pytest.approx(np.linalg.norm(matrix), rel=1e-5)
     assert (first["files"][0]["rank"], first["files"][0]["alpha"]) == (2, 1.0)
     assert first["files"][0]["kind"] == "LoRA"
+    assert first["files"][0]["multiplications"] == 2 * 10 + 12 * 2
+    assert first["files"][0]["cost"] == (2 * 10 + 12 * 2) / (12 * 10)
 
 
 def test_the_table_has_a_line_a_block_and_one_for_all(files, capsys):
@@ -88,6 +90,12 @@ def test_the_table_has_a_line_a_block_and_one_for_all(files, capsys):
     assert len({len(line) for line in lines[header : header + 5]}) == 1
 
 
+def test_a_kind_has_its_layers_its_ranks_and_its_cost_in_a_line(files, capsys):
+    text = inspected(capsys, files[0])
+    assert "LoRA in 5 layers: rank 2, cost 36.67% of these layers (36.67% to 36.67%)" in text
+    assert "multiplications of the update" in text
+
+
 def test_one_file_has_no_pair(files, capsys):
     text = inspected(capsys, files[0])
     assert "cosine" not in text and "5 layers" in text
@@ -95,9 +103,9 @@ def test_one_file_has_no_pair(files, capsys):
 
 
 def test_a_file_against_itself_is_one_direction(files, capsys):
-    told = json.loads(inspected(capsys, files[0], files[0], "--json"))["pair"]
-    assert told["conflict"] == told["weighted"] == 0
-    assert [told[key] for key in ("cosine", "up", "down")] == pytest.approx([1.0] * 3)
+    report = json.loads(inspected(capsys, files[0], files[0], "--json"))["pair"]
+    assert report["conflict"] == report["weighted"] == 0
+    assert [report[key] for key in ("cosine", "up", "down")] == pytest.approx([1.0] * 3)
 
 
 def test_what_cannot_be_carried_is_named_and_the_rest_described(files, capsys):
@@ -108,8 +116,8 @@ def test_what_cannot_be_carried_is_named_and_the_rest_described(files, capsys):
     text = inspected(capsys, *files)
     assert "5 layers" in text and "DoRA: 1, full weight difference: 1" in text
     assert "LoRA in 5 layers" in text
-    told = json.loads(inspected(capsys, files[0], "--json"))["files"][0]
-    assert told["not_described"] == {"DoRA": 1, "full weight difference": 1}
+    report = json.loads(inspected(capsys, files[0], "--json"))["files"][0]
+    assert report["not_described"] == {"DoRA": 1, "full weight difference": 1}
 
 
 def test_a_file_of_a_text_encoder_alone_is_described(tmp_path, capsys):
@@ -140,11 +148,11 @@ def test_half_a_layer_matches_nothing_and_one_layer_is_one(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [(["a.safetensors"] * 3, "3 files"), (["none.safetensors"], "cannot be read"),
      (["model.pt"], "run code")],
 )  # fmt: skip
-def test_a_mistake_is_one_line(capsys, given, told):
+def test_a_mistake_is_one_line(capsys, given, message):
     assert main(["inspect", *given]) == 1
     printed = capsys.readouterr()
-    assert printed.out == "" and told in printed.err and printed.err.startswith("Error: ")
+    assert printed.out == "" and message in printed.err and printed.err.startswith("Error: ")

@@ -1,4 +1,4 @@
-"""The table of methods, and that the README's is it."""
+"""The table of methods, which the README shows unchanged."""
 
 import pytest
 from craft_lora_pack.cli.main import main
@@ -31,6 +31,6 @@ def test_a_row_for_each_method_with_its_paper_and_its_everyday_settings():
 @pytest.mark.parametrize("flags", [[], ["--markdown"]])
 def test_the_command_names_every_method(flags, capsys):
     assert main(["methods", *flags]) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for _, registry in FAMILIES:
-        assert all(key in told for key in registry.keys())
+        assert all(key in printed for key in registry.keys())

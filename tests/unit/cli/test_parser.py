@@ -1,4 +1,4 @@
-"""Every knob of every recipe is a flag, with the knob's own range, and the help tells it all."""
+"""Every knob of every recipe is a flag, with the knob's own range, and the help names them all."""
 
 from __future__ import annotations
 
@@ -11,14 +11,9 @@ from craft_lora_pack.cli.main import COMMANDS
 from craft_lora_pack.cli.train.loras import experts
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.training import TRAINING
+from craft_lora_pack.craft_core.training.slots import PictureSlot, RoleSlot
 
 RECIPES = {("train", one.traits.slots.command): one for one in TRAINING}
-REQUIRED = {
-    "b4m": ["--images", "a.png", "--role", "content"],
-    "basis": ["--content", "a.png", "--style", "b.png"],
-    "encoder": ["--images", "a.png"],
-    "lora": ["--images", "a.png", "--role", "content"],
-}
 KNOBS = [(words, p) for words, method in RECIPES.items() for p in method.parameters]
 RANGED = [one for one in KNOBS if one[1].knob.maximum is not None]
 
@@ -32,8 +27,16 @@ every_range = pytest.mark.parametrize(("words", "parameter"), RANGED, ids=_name)
 every_recipe = pytest.mark.parametrize("words", RECIPES, ids=" ".join)
 
 
+def required(words) -> list[str]:
+    """The flags without which the command does not start, from what its recipe declares."""
+    slots = RECIPES[words].traits.slots
+    pictures = [f"--{slot.key} a.png" for slot in slots.of(PictureSlot) if slot.required]
+    roles = [f"--{slot.key} content" for slot in slots.of(RoleSlot)]
+    return " ".join([*pictures, *roles]).split()
+
+
 def parse(words, *flags):
-    return parser_of(COMMANDS).parse_args([*words, *REQUIRED[words[1]], *flags])
+    return parser_of(COMMANDS).parse_args([*words, *required(words), *flags])
 
 
 def refused(capsys, words, *flags) -> str:
@@ -46,6 +49,15 @@ def refused(capsys, words, *flags) -> str:
 def test_every_recipe_has_a_command():
     assert {method.key for method in RECIPES.values()} == set(TRAINING.keys())
     assert set(RECIPES) <= {command.words for command in COMMANDS}
+
+
+@every_recipe
+def test_a_command_without_a_flag_it_requires_is_refused(words, capsys):
+    flags = required(words)
+    for at in range(0, len(flags), 2):
+        with pytest.raises(SystemExit):
+            parser_of(COMMANDS).parse_args([*words, *flags[:at], *flags[at + 2 :]])
+        assert flags[at] in capsys.readouterr().err
 
 
 @every_recipe

@@ -1,5 +1,5 @@
-"""The command against a small server: pictures with their parameters, failures told and passed,
-and the same command again goes on where it stopped."""
+"""The command against a small server: it saves pictures with their parameters, reports a failure
+and goes on with the next job, and a second run continues where the first stopped."""
 
 import io
 import json
@@ -72,8 +72,8 @@ def test_a_matrix_becomes_pictures_named_after_it(server, queue):
     assert all(prompt["2"]["inputs"]["strength"] == 0.5 for prompt in server.ran)
     with Image.open(queue.out / "demo_content-cat_seed-1_00001.png") as image:
         assert json.loads(image.info["prompt"]) == {"number": 3}
-        told = json.loads(image.info["craft_queue"])["parameters"]
-    assert told == {"content": "cat", "seed": "1"}
+        recorded = json.loads(image.info["craft_queue"])["parameters"]
+    assert recorded == {"content": "cat", "seed": "1"}
 
 
 def test_a_workflow_of_the_page_runs_as_its_export_does(server, queue):

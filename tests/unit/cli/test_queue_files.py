@@ -1,4 +1,5 @@
-"""Files carry their parameters, never take another's place, and the journal survives a cut."""
+"""Files carry their parameters and never overwrite another file, and the journal survives being cut
+short."""
 
 import io
 import json
@@ -60,8 +61,8 @@ def test_a_picture_keeps_its_texts_and_pixels_and_gets_the_parameters():
     Image.open(io.BytesIO(content)).verify()
     with Image.open(io.BytesIO(content)) as image:
         assert json.loads(image.info["prompt"]) == {"number": 5}
-        told = json.loads(image.info["craft_queue"])
-        assert told == {"workflow": "demo", "parameters": {"prompt": "кот"}}
+        recorded = json.loads(image.info["craft_queue"])
+        assert recorded == {"workflow": "demo", "parameters": {"prompt": "кот"}}
         assert image.getpixel((0, 0)) == (5, 0, 0)
 
 

@@ -63,12 +63,12 @@ def test_the_method_has_to_be_named(capsys):
 def test_the_help_names_every_method_every_setting_and_its_defaults(capsys):
     with pytest.raises(SystemExit):
         parse("--help")
-    told = " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
     for method in LEARNED:
-        assert f"{method.key}: {method.summary}" in told
+        assert f"{method.key}: {method.summary}" in printed
         for parameter in method.parameters:
-            assert flag_of(parameter) in told
-    assert "duo_lora 0.01" in told and "zip_lora 100" in told
+            assert flag_of(parameter) in printed
+    assert "duo_lora 0.01" in printed and "zip_lora 100" in printed
 
 
 def asked(monkeypatch, tmp_path, *flags):
@@ -109,15 +109,15 @@ def test_the_host_is_asked_for_what_was_typed(monkeypatch, tmp_path):
     assert knobs == LEARNED["duo_lora"].knobs({"cycle_weight": 0.5})
 
 
-def test_static_mistakes_are_told_before_the_host_starts(monkeypatch, tmp_path, capsys):
+def test_static_mistakes_are_reported_before_the_host_starts(monkeypatch, tmp_path, capsys):
     off = ["--content-lora", "dog.safetensors", "0", "--style-lora", "ink.safetensors", "0"]
-    for flags, told in (
+    for flags, message in (
         ([*LORAS, "--method", "duo_lora"], "without a fused prompt"),
         ([*LORAS, "--method", "duo_lora", "--fused-prompt", " "], "without a fused prompt"),
         ([*off, "--method", "zip_lora"], "All LoRAs have the strength 0"),
     ):
         status, calls = asked(monkeypatch, tmp_path, *flags)
-        assert status == 1 and not calls and told in capsys.readouterr().err
+        assert status == 1 and not calls and message in capsys.readouterr().err
     status, calls = asked(
         monkeypatch, tmp_path, *LORAS, "--method", "duo_lora", "--cycle-weight", "0"
     )

@@ -1,4 +1,4 @@
-"""The share of a prompt that is through, from events in the order the server sends them."""
+"""The finished share of a prompt, from events in the order in which the server sends them."""
 
 from craft_lora_pack.client.progress import RunProgress
 from fake_comfyui import PROMPT

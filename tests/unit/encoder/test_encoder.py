@@ -119,11 +119,11 @@ def test_a_missing_phrase_is_a_zero_embedding_and_an_unknown_pair_a_zero_concept
     assert made.scales(PAIR, PhraseEmbeddings(phrase(1))) == made.scales(
         PAIR, PhraseEmbeddings(phrase(1), zeros)
     )
-    strange = Concept.of([("content", "99"), ("style", "22")])
-    assert made.row(strange) == UNKNOWN
+    unknown = Concept.of([("content", "99"), ("style", "22")])
+    assert made.row(unknown) == UNKNOWN
     with torch.no_grad():
         made.table[:] = 0.0
-    assert made.scales(strange, PhraseEmbeddings(phrase(1))) == made.scales(
+    assert made.scales(unknown, PhraseEmbeddings(phrase(1))) == made.scales(
         PAIR, PhraseEmbeddings(phrase(1))
     )
 
@@ -195,9 +195,9 @@ def test_a_file_gives_the_encoder_back_bitwise_and_the_same_one_gives_the_same_b
     back, further = read_encoder(path)
     assert further == {"note": "mine"}
     assert back.layers == made.layers and back.concepts == made.concepts
-    own, theirs = made.state_dict(), back.state_dict()
-    assert own.keys() == theirs.keys()
-    assert all(torch.equal(own[name], theirs[name]) for name in own)
+    own, expected = made.state_dict(), back.state_dict()
+    assert own.keys() == expected.keys()
+    assert all(torch.equal(own[name], expected[name]) for name in own)
     asked = PhraseEmbeddings(phrase(1), phrase(2))
     assert back.scales(OTHER, asked) == made.scales(OTHER, asked)
     again = tmp_path / "two.safetensors"

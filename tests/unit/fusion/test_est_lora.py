@@ -1,4 +1,4 @@
-"""EST-LoRA by hand, against dense matrices, and where it is K-LoRA."""
+"""EST-LoRA by hand, against dense matrices, and where it equals K-LoRA."""
 
 import pytest
 import torch
@@ -75,8 +75,8 @@ def test_with_energies_in_place_of_sums_k_lora_is_the_same_method():
     same = Statistics(lambda name: energies)
     for discrepancy in (0.0, 0.5, 1.25):
         ours = content_steps(pair, same, discrepancy=discrepancy)
-        theirs = content_steps(pair, same, FUSION["k_lora"], beta=discrepancy)
-        assert ours == theirs
+        expected = content_steps(pair, same, FUSION["k_lora"], beta=discrepancy)
+        assert ours == expected
 
 
 def test_the_size_of_a_lora_as_a_whole_does_not_decide():

@@ -56,7 +56,7 @@ def test_blank_lines_and_comments_are_skipped():
         ("craft: guidance = none", "guidance = none.*acfg"),
         ("direct\ndirect", "Line 2: 'direct' is there already"),
         ("k_lora\nk_lora: alpha = 1.50, pattern = s", "Line 2: .* is there already"),
-        ("k_lora: layer_sets = all", "k_lora does not listen to layer_sets.*craft"),
+        ("k_lora: layer_sets = all", "k_lora does not use layer_sets.*craft"),
     ],
 )
 def test_a_line_that_cannot_be_read_is_named_with_what_is_possible(text, part):

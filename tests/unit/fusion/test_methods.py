@@ -1,4 +1,4 @@
-"""Run-time fusion methods: what each listens to; direct, CRAFT routing and B-LoRA."""
+"""Run-time fusion methods: which settings each uses; direct, CRAFT routing and B-LoRA."""
 
 from dataclasses import replace
 
@@ -92,7 +92,7 @@ def everything(method, routed):
 
 
 def test_every_method_declares_what_it_listens_to_and_holds_to_it():
-    """Changing what a method ignores changes nothing; changing what it hears changes something."""
+    """Changing a setting that a method ignores changes nothing; changing one that it uses does."""
     for method in FUSION:
         base = everything(method, routing("a dog <c> in ink <s>"))
         unmarked = everything(method, routing("a dog in ink"))

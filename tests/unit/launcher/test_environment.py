@@ -13,8 +13,8 @@ def test_a_layer_sees_what_is_below_and_keeps_its_own_apart(tmp_path):
     below = environment.Environment(tmp_path, Path(sys.executable), python)
     assert environment._make_layer(below) == python
     script = "import sysconfig, pip, pytest; print(sysconfig.get_path('purelib'), pytest.__file__)"
-    told = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True)
-    own, seen = told.stdout.split()
+    done = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True)
+    own, seen = done.stdout.split()
     assert Path(own).is_relative_to(tmp_path) and not Path(seen).is_relative_to(tmp_path)
     assert [entry.name for entry in Path(own).iterdir()] == ["host.pth"]
 

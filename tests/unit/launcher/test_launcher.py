@@ -1,5 +1,5 @@
-"""The launcher: a user's mistake is one sentence, an interrupt loses nothing, nobody else's
-ComfyUI is written to."""
+"""The launcher: a user's mistake is one sentence, an interrupt loses nothing, and a ComfyUI that
+the launcher did not install is never written to."""
 
 import http.server
 import io
@@ -420,11 +420,11 @@ def test_only_the_newest_logs_are_kept(tmp_path):
 PROMPT = {"3": {"class_type": "Sampler", "inputs": {}, "_meta": {"title": "My sampler"}}}
 
 
-def test_a_refusal_is_told_in_the_hosts_words_for_each_node():
+def test_a_refusal_gives_the_hosts_words_for_each_node():
     errors = [{"message": "Value not in list", "details": "name: 'x' not in []"}]
     answer = {"error": {"message": "failed"}, "node_errors": {"3": {"errors": errors}}}
-    told = client.explain_refusal(json.dumps(answer), PROMPT)
-    assert told.endswith("node 3 (My sampler): Value not in list: name: 'x' not in []")
+    explained = client.explain_refusal(json.dumps(answer), PROMPT)
+    assert explained.endswith("node 3 (My sampler): Value not in list: name: 'x' not in []")
     assert "no outputs" in client.explain_refusal('{"error": {"message": "no outputs"}}', PROMPT)
     assert "<html>" in client.explain_refusal("<html>bad gateway", PROMPT)
 
@@ -444,7 +444,7 @@ def test_saved_pictures_come_before_previews():
 
 
 def test_events_of_a_prompt_that_ended_before_it_was_followed_are_shown():
-    """As on a busy machine, where a short prompt is through before its client asks."""
+    """As on a busy machine, where a short prompt is finished before its client asks."""
     seen = []
     with fake_comfyui.FakeComfyUI() as fake:
         connection = client.Client(fake.url)
@@ -457,7 +457,7 @@ def test_events_of_a_prompt_that_ended_before_it_was_followed_are_shown():
 
 
 def until(state) -> bool:
-    """Wait for a state, which a test's failure reports when it does not come."""
+    """Wait for a state; if it does not come, the test fails and names it."""
     for _ in range(600):
         if state():
             return True
@@ -611,7 +611,7 @@ def test_a_python_that_the_pinned_torch_is_not_made_for_is_told_so(monkeypatch):
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_an_interrupt_ends_the_command_and_its_server(tmp_path, name):
-    """run.py is told to stop while its (stand-in) server runs: both are gone afterwards."""
+    """run.py is stopped while its (stand-in) server runs: both have ended afterwards."""
     script = (
         "import sys, time\n"
         "from pathlib import Path\n"

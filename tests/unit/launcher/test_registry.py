@@ -1,7 +1,7 @@
 """What the Comfy registry asks of a pack, and what a user gets who installs ours from it.
 
-The rules are in `launcher/publish/registry.py`; here they are held on this clone, and each of them
-on a small pack that breaks it.
+The rules are in `launcher/publish/registry.py`; this clone must keep them all, and each of them
+must find a small pack that breaks it.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""`run.py check-release` says of a pack in order that it is ready, and else what to do about it."""
+"""`run.py check-release` says that a correct pack is ready, and of any other what to correct."""
 
 import random
 import shutil
@@ -21,10 +21,10 @@ def pack(tmp_path, monkeypatch) -> Path:
 
 def test_a_pack_in_order_is_ready(pack, capsys):
     assert release.check_release(pack) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("small-pack 0.2.0, to be published by someone\n")
-    assert "FIX" not in told and "\nReady: " in told
-    assert told.count("  ok ") == len(RULES) + len(release.RELEASE_RULES)
+    printed = capsys.readouterr().out
+    assert printed.startswith("small-pack 0.2.0, to be published by someone\n")
+    assert "FIX" not in printed and "\nReady: " in printed
+    assert printed.count("  ok ") == len(RULES) + len(release.RELEASE_RULES)
 
 
 BROKEN = [
@@ -36,13 +36,13 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("file", "old", "new", "told"), BROKEN)
-def test_what_is_not_in_order_is_told_with_what_to_do(pack, capsys, file, old, new, told):
+@pytest.mark.parametrize(("file", "old", "new", "message"), BROKEN)
+def test_what_is_not_in_order_is_reported_with_what_to_do(pack, capsys, file, old, new, message):
     edit(pack / file, old, new)
     commit(pack)
     assert release.check_release(pack) == 1
     output = capsys.readouterr().out
-    assert told in output and output.count("  FIX ") == 1
+    assert message in output and output.count("  FIX ") == 1
     assert "NOT READY: 1 of the above" in output
 
 

@@ -1,6 +1,8 @@
-"""The contract of adapter kinds, for every form of each: one update, whichever way it is asked."""
+"""The contract of adapter kinds, for every form of each: all ways to compute an update agree."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch.nn import functional
 
 from craft_core.errors import CraftError
 from craft_core.lora import frobenius_norm, magnitude, parse_lora, read_lora, write_lora
+from craft_core.lora.cost import multiplications
 from craft_core.lora.factors import combine
 from craft_core.lora.formats import KINDS, shape_of
 from craft_core.lora.text_encoder import merge_text_encoders
@@ -63,6 +66,14 @@ def test_every_kind_has_samples():
     assert list(SAMPLES) == [kind.name for kind in KINDS]
 
 
+@pytest.mark.parametrize(
+    "page", ["README.md", "web/docs/CRAFTRouter.md", "web/docs/CRAFTRouter/zh.md"]
+)
+def test_what_users_read_lists_every_kind(page):
+    text = (Path(__file__).parents[3] / page).read_text("utf-8")
+    assert [kind.name for kind in KINDS if kind.name not in text] == []
+
+
 @every_case
 def test_the_update_is_the_textbooks_matrix(kind, name, shape):
     update, delta = read(kind, name, shape)
@@ -82,6 +93,14 @@ def test_what_it_adds_is_the_layers_product_with_that_matrix(kind, name, shape, 
         base = product(stride)(x, delta)
         added = update.added(LayerPass(x, base, product(stride)))
         close(update.scale * added, base)
+
+
+@every_case
+def test_what_it_costs_can_be_counted_whatever_the_kind(kind, name, shape):
+    """It runs by its own tensors: no fewer products than one with each of its numbers."""
+    update, _ = read(kind, name, shape)
+    used = min(tensor.numel() for tensor in update.tensors().values())
+    assert multiplications(update) >= used
 
 
 @every_case

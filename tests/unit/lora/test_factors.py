@@ -89,7 +89,8 @@ def test_a_rank_that_contradicts_the_metadata_is_refused():
 @pytest.mark.parametrize("alpha", [None, 8.0])
 @pytest.mark.parametrize("rslora", [False, True])
 def test_stale_metadata_says_nothing_beside_an_alpha_tensor(alpha, rslora):
-    """It states rank 8 of factors of rank 4: the alpha is theirs, its rsLoRA another file's."""
+    """The metadata states rank 8 for factors of rank 4, so it is of another file: its rsLoRA is
+    ignored, and the alpha counts."""
     tensors = {"down": noise(4, N), "up": noise(OUT, 4), "alpha": torch.tensor(1.0)}
     stale = Stated(alpha=alpha, rank=8, rslora=rslora)
     assert build((OUT, N), stated=stale, **tensors).scale == 0.25

@@ -172,9 +172,9 @@ def test_names_of_no_layer_are_listed_once_each():
 )
 @pytest.mark.parametrize("stem", [f"lora_unet_{flat(TO_K)}", "lora_unet_input_blocks_4_1_norm"])
 def test_kinds_that_are_not_carried_are_named_counted_and_refused(ending, kind, stem):
-    strange = {f"{stem}{i or ''}.{ending}": noise(3) for i in range(3)}
+    unknown = {f"{stem}{i or ''}.{ending}": noise(3) for i in range(3)}
     with pytest.raises(CraftError, match=f"{kind}.* and 1 more.*SVD"):
-        parse_lora(lora() | strange, {}, LAYERS)
+        parse_lora(lora() | unknown, {}, LAYERS)
 
 
 def test_an_unknown_part_of_a_known_layer_is_refused():

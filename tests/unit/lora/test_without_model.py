@@ -1,4 +1,5 @@
-"""Files meet without a model: every naming of a layer is one name, and shapes come from factors."""
+"""Files compared without a model: all namings of a layer become one name, and shapes come from
+factors."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ class FakeComfyUI:
             if socket is not None:
                 socket.sendall(b"\x81" + b"\x7e" + struct.pack(">H", len(payload)) + payload)
         except OSError:
-            pass  # the client has gone
+            pass  # the client has closed the connection
 
     def listen(self, client_id: str, socket: Any) -> None:
         self._sockets[client_id] = socket

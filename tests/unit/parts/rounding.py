@@ -1,4 +1,5 @@
-"""How far float32 may part two ways to the same sums: measured, and never a number of ours."""
+"""How far float32 rounding may separate two ways to compute the same sums: measured, never a fixed
+number."""
 
 from __future__ import annotations
 

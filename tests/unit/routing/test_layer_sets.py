@@ -11,8 +11,9 @@ from craft_core.routing import (
     resolve,
     split_by_energy,
 )
+from craft_core.routing.layer_sets import of_one_role, patterns_of_role
 from craft_core.routing.presets import OF_MODEL
-from craft_core.types import Branch
+from craft_core.types import ROLES, Branch
 
 SD1, SDXL = sd1_layers(), sdxl_layers()
 DIT = {
@@ -98,6 +99,26 @@ def test_a_preset_has_patterns_of_its_own_or_a_rule(preset):
 @pytest.mark.parametrize("key", PATTERN_PRESETS)
 def test_a_presets_text_edited_by_nobody_is_the_preset(key):
     assert parse_layer_sets(PRESETS[key].text) == parse_layer_sets(f"  {key}\n")
+
+
+@pytest.mark.parametrize(
+    ("key", "layers"),
+    [(key, SDXL) for key in OF_MODEL] + [("craft-paper", SD1), ("duolora-prior", SD1)],
+    ids=[*OF_MODEL, "craft-paper sd1", "duolora-prior sd1"],
+)
+def test_a_roles_part_of_a_preset_as_patterns_claims_the_same_layers_and_nothing_in_vain(
+    key, layers
+):
+    whole = resolve(key, layers)
+    for role, claimed in zip(ROLES, whole.of(ROLES), strict=True):
+        alone = resolve(of_one_role(patterns_of_role(key, role, layers), role), layers)
+        assert alone.of([role])[0] == claimed and alone.unmatched == ()
+
+
+def test_a_roles_part_of_written_patterns_is_its_lines():
+    text = "content: mid_block\nstyle: output_blocks.8\ncontent: input_blocks.7..8"
+    assert patterns_of_role(text, "content", SDXL) == "mid_block\ninput_blocks.7..8"
+    assert patterns_of_role(text, "style", SDXL) == "output_blocks.8"
 
 
 def test_names_match_by_component_never_by_substring():

@@ -130,7 +130,7 @@ def test_spans_point_into_the_prompt_as_typed():
 
 
 @pytest.mark.parametrize(
-    "prompt, told",
+    "prompt, message",
     [
         ("a dog</c>", "no marker to close"),
         ("a dog <c> in ink</c> x</c>", "no marker to close"),
@@ -149,8 +149,8 @@ def test_spans_point_into_the_prompt_as_typed():
         ("a dog <<c>c>", "leaves another marker"),
     ],
 )
-def test_mistakes_are_told(prompt, told):
-    with pytest.raises(CraftError, match=told):
+def test_mistakes_are_refused(prompt, message):
+    with pytest.raises(CraftError, match=message):
         parse(prompt)
 
 

@@ -1,4 +1,4 @@
-"""One plan for everyone who asks: who acts where, and what matched nothing."""
+"""One plan for all callers: which LoRA acts where, and what matched nothing."""
 
 import pytest
 import torch
@@ -222,7 +222,7 @@ def test_without_names_the_layer_sets_are_auto_and_all():
     for method, text in (("craft", "b-lora"), ("b_lora", "all"), ("craft", "content: x")):
         with pytest.raises(CraftError, match="no model"):
             plan(given, asked(method, text, named=False), plain)
-    require_unnamed_sets(FUSION["direct"], "b-lora")  # listens to none
+    require_unnamed_sets(FUSION["direct"], "b-lora")  # uses none
 
 
 def test_a_method_with_blocks_of_its_own_says_what_a_model_lacks():

@@ -45,7 +45,7 @@ def test_each_role_has_its_own_floor():
 
 
 @pytest.mark.parametrize(
-    "arguments, told",
+    "arguments, message",
     [
         ({"shape": "cosinus"}, "no schedule shape"),
         ({"shape": "cosine", "settings": {"steepness": 1.0}}, "Remove"),
@@ -58,8 +58,8 @@ def test_each_role_has_its_own_floor():
         ({"clock": "wall"}, "no clock"),
     ],
 )
-def test_a_mistake_shows_when_the_schedule_is_made(arguments, told):
-    with pytest.raises(CraftError, match=told):
+def test_a_mistake_shows_when_the_schedule_is_made(arguments, message):
+    with pytest.raises(CraftError, match=message):
         Schedule(**arguments)
 
 

@@ -86,9 +86,9 @@ def test_a_state_that_names_no_optimiser_is_of_adamw(tmp_path):
     with safe_open(tmp_path / "state.safetensors", framework="pt") as file:
         metadata = file.metadata()
     tensors = load_file(tmp_path / "state.safetensors")
-    told = json.loads(metadata["recipe"])
-    assert told.pop("optimiser") == "adamw"
-    save_file(tensors, tmp_path / "old.safetensors", {**metadata, "recipe": json.dumps(told)})
+    recorded = json.loads(metadata["recipe"])
+    assert recorded.pop("optimiser") == "adamw"
+    save_file(tensors, tmp_path / "old.safetensors", {**metadata, "recipe": json.dumps(recorded)})
     older = make()
     older.resume(tmp_path / "old.safetensors")
     assert older.step == 1
@@ -213,7 +213,7 @@ def test_a_pace_that_cannot_be_run_is_refused(wrong):
         Pace(**{"steps": 5, "rate": 1.0, **wrong})
 
 
-def test_the_file_tells_how_it_was_trained(tmp_path):
+def test_the_file_says_how_it_was_trained(tmp_path):
     training = make()
     training.run()
     written(training, tmp_path, "lora")
@@ -221,8 +221,8 @@ def test_the_file_tells_how_it_was_trained(tmp_path):
         metadata = file.metadata()
     assert json.loads(metadata["loss_curve"]) == pytest.approx(training.losses, rel=1e-4)
     assert metadata["steps_done"] == "6"
-    told = json.loads(metadata["training"])
-    assert (told["rank"], told["seed"], told["layer_set"]) == ("2", "3", "all")
+    recorded = json.loads(metadata["training"])
+    assert (recorded["rank"], recorded["seed"], recorded["layer_set"]) == ("2", "3", "all")
 
 
 def test_a_stopped_training_can_be_written_at_once(tmp_path):

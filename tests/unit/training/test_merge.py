@@ -142,16 +142,19 @@ def test_the_file_says_what_was_merged_and_how(method, tmp_path):
     with safetensors.safe_open(tmp_path / "a.safetensors", framework="pt") as file:
         metadata = file.metadata()
     assert metadata["note"] == "mine" and metadata["steps_done"] == "2"
-    told = json.loads(metadata["training"])
-    assert told["recipe"] == method and told["base_model"] == "base"
-    assert told["loras"] == "dog ink" and told["roles"] == "content style"
-    assert told["strengths"] == "0.7 1.3" and told["sources"] == "sha of dog sha of ink"
-    assert told["fused_prompts"] == "fused 0" and told["rate"] == told["min_rate"] == "0.01"
+    recorded = json.loads(metadata["training"])
+    assert recorded["recipe"] == method and recorded["base_model"] == "base"
+    assert recorded["loras"] == "dog ink" and recorded["roles"] == "content style"
+    assert recorded["strengths"] == "0.7 1.3" and recorded["sources"] == "sha of dog sha of ink"
+    assert (
+        recorded["fused_prompts"] == "fused 0"
+        and recorded["rate"] == recorded["min_rate"] == "0.01"
+    )
     numbers = {p.name for p in LEARNED[method].parameters} - {
         "steps", "learning_rate", "save_as", "initialisation", "content_threshold",
         "style_threshold",
     }  # fmt: skip
-    assert numbers <= set(told)
+    assert numbers <= set(recorded)
 
 
 def test_a_lora_alone_is_its_weights_added_to_the_models():

@@ -58,14 +58,14 @@ def pictures(batch, height, width, seed):
 
 @pytest.mark.parametrize("size", [(16, 16), (37, 22)])
 def test_value_and_gradient_are_those_of_torchvisions_network(path, vgg, size):
-    ours, theirs = (pictures(2, *size, seed=1).requires_grad_(True) for _ in range(2))
+    ours, reference = (pictures(2, *size, seed=1).requires_grad_(True) for _ in range(2))
     targets = pictures(2, *size, seed=2)
-    term, expected = read_vgg(path)(ours, targets), oracle(vgg, theirs, targets)
+    term, expected = read_vgg(path)(ours, targets), oracle(vgg, reference, targets)
     term.backward()
     expected.backward()
     assert expected > 0.1
     torch.testing.assert_close(term, expected)
-    torch.testing.assert_close(ours.grad, theirs.grad)
+    torch.testing.assert_close(ours.grad, reference.grad)
 
 
 def test_equal_pictures_cost_nothing(path):

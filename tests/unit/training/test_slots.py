@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from craft_lora_pack.craft_core.training import LEARNED, TRAINING, training_of
@@ -16,6 +17,7 @@ from craft_lora_pack.craft_core.training.slots import (
     UnmatchedSlot,
 )
 
+ROOT = Path(__file__).parents[3]
 TRAININGS = [*TRAINING, *LEARNED]
 KINDS = (RoleSlot, LayerSlot, LoraSlot, TextSlot, UnmatchedSlot)
 every_training = pytest.mark.parametrize("method", TRAININGS, ids=lambda one: one.key)
@@ -54,6 +56,23 @@ def test_a_slot_says_what_it_is(method):
         if isinstance(slot, PictureSlot):
             assert slot.required == bool(slot.example), "a required caption has an example"
             assert slot.required or slot.captions_tooltip
+
+
+@pytest.mark.parametrize("room", ["nodes", "comfy_adapter", "cli", "web/js"])
+def test_no_room_but_the_core_names_a_training(room):
+    """Node, command and request are made of what a recipe declares."""
+    files = [path for path in (ROOT / room).rglob("*") if path.suffix in (".py", ".js")]
+    assert files
+    for method in TRAINING:
+        names = (method.traits.slots.node.node_id, f'TRAINING["{method.key}"]')
+        for path in files:
+            text = path.read_text("utf-8")
+            assert [name for name in names if name in text] == [], path
+
+
+@every_training
+def test_a_training_has_a_node_of_its_own_or_a_menu_with_others(method):
+    assert (method.traits.slots.node is None) == (method.key in LEARNED.keys())
 
 
 @every_training

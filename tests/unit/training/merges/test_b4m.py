@@ -1,4 +1,4 @@
-"""B4M: frozen halves that never meet, halves that learn alone, and the fusion of two of them."""
+"""B4M: frozen halves that act on separate ranks, halves that learn alone, and the fusion of two."""
 
 from __future__ import annotations
 
@@ -482,9 +482,9 @@ def test_what_is_no_pair_of_halves_is_refused(tmp_path):
         make([content, content])
     with pytest.raises(CraftError, match="1 content and 2 style"):
         make([content, style, style])
-    stranger = MergePart(style.branch, style.pictures)
+    foreign = MergePart(style.branch, style.pictures)
     with pytest.raises(CraftError, match="style is no B4M half"):
-        make([content, stranger])
+        make([content, foreign])
     turned = Branch("turned", "style", content.branch.layers)
     with pytest.raises(CraftError, match="turned is a content half, connected as style"):
         make([content, MergePart(turned, style.pictures, "", content.metadata)])

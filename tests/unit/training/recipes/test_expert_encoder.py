@@ -259,12 +259,12 @@ def test_the_pull_towards_one_holds_the_scales_back():
 
 
 def test_an_unknown_pair_learns_too_where_the_concept_is_left_out_now_and_then():
-    strange = Concept.of([("content", "99")])
+    unknown = Concept.of([("content", "99")])
     one = training(steps=20, concept_dropout=1.0, neutral_weight=0.0)
     one.run()
     asked = phrased().phrases[0]
     assert one.parameters["table"].grad is None or not one.parameters["table"].grad.any()
-    assert any(v != 1.0 for v in one.recipe.encoder.scales(strange, asked)["content"].values())
+    assert any(v != 1.0 for v in one.recipe.encoder.scales(unknown, asked)["content"].values())
 
 
 def test_unlike_pictures_of_a_batch_are_asked_for_one_by_one():
@@ -319,9 +319,9 @@ def test_a_resumed_training_has_the_same_loras(tmp_path):
     one.run()
     one.save(tmp_path / "state.safetensors")
     denoiser = ToyDenoiser()
-    strange = Concept.of([("content", "99"), ("style", "22")])
+    unknown = Concept.of([("content", "99"), ("style", "22")])
     other = expert_encoder(
-        denoiser, Lessons(phrased()), branches(denoiser), strange, steps=1, batch_size=2,
+        denoiser, Lessons(phrased()), branches(denoiser), unknown, steps=1, batch_size=2,
         warmup=0, learning_rate=1e-2,
     )  # fmt: skip
     with pytest.raises(CraftError, match="content_loras"):

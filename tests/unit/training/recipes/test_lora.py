@@ -62,7 +62,7 @@ def test_before_the_first_step_the_model_is_as_it_was():
     x, sigma = torch.randn(2, CHANNELS, 6, 8), torch.tensor([0.5, 2.0])
     conditions = [one.condition for one in dataset().examples]
     plain = denoiser.denoise(x, sigma, conditions)
-    with denoiser.edited(recipe._edits()):
+    with denoiser.edited(recipe.edits()):
         assert torch.equal(denoiser.denoise(x, sigma, conditions), plain)
 
 

@@ -28,9 +28,16 @@ def size(png: bytes) -> tuple[int, int]:
 
 
 def test_every_node_of_the_pack_has_a_page():
-    sources = [path.read_text("utf-8") for path in (ROOT / "nodes").rglob("*.py")]
+    rooms = (ROOT / "nodes", ROOT / "craft_core" / "training" / "recipes")
+    sources = [path.read_text("utf-8") for room in rooms for path in room.rglob("*.py")]
     ids = {node for source in sources for node in re.findall(r'node_id="(\w+)"', source)}
     assert ids and ids == set(NODES)
+
+
+def test_the_readme_names_every_node():
+    nodes = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text("utf-8"))
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert [one for node in nodes.values() if (one := node["display_name"]) not in readme] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NODES)
@@ -39,7 +46,7 @@ def test_a_page_begins_with_its_title_and_its_picture(page):
     assert title.startswith("# ") and nothing == after == ""
     found = PICTURE.fullmatch(picture)
     assert found and found[2] == f"pictures/{page.stem}.png"
-    assert len(found[1].split()) > 4  # says what is to be seen
+    assert len(found[1].split()) > 4  # describes what the picture shows
 
 
 @pytest.mark.parametrize("node", NODES)

@@ -1,4 +1,4 @@
-"""Every help page in Chinese: all that the English one has, and things called as the page does."""
+"""Every help page in Chinese has all that the English one has, with the page's own names."""
 
 import json
 import re
@@ -115,7 +115,7 @@ def test_a_page_has_the_same_paragraphs(node):
 
 @pytest.mark.parametrize("node", NODES)
 def test_a_page_has_the_same_tables(node):
-    """Ids stay, with what the page calls them; a mode is told by its code."""
+    """Ids stay, followed by the page's name for them; a mode is named by its code."""
     assert cells(chinese(node)) == cells(english(node))
     for own, row in zip(rows(chinese(node)), rows(english(node)), strict=True):
         if "`" in row:
