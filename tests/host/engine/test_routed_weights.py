@@ -315,6 +315,21 @@ def test_a_loaders_own_kind_of_patcher_keeps_its_ways():
     assert_equal_files(saved(ours), saved(theirs))
 
 
+def test_the_branches_survive_the_staging_of_dynamic_vram():
+    """Dynamic VRAM copies each patch's tensors into a buffer and rebuilds the patch around them."""
+    _, ours, theirs = trio()
+    patches = in_weights(ours).patches
+    assert patches.keys() == theirs.patches.keys()
+    for key in patches:
+        weight = comfy.utils.get_attr(ours.model, key)
+        results = []
+        for given in (patches, theirs.patches):
+            staged = comfy.model_patcher.LowVramPatch(key, given)
+            staged.prepare(torch.zeros(staged.memory_required(), dtype=torch.uint8), None)
+            results.append(staged(weight.clone()))
+        assert distance(*results) <= LAW, key
+
+
 def test_the_hosts_hooks_go_on_beside_branches_that_change():
     model, ours, _ = trio(schedule=Schedule("cosine"))
     lora = tiny.random_lora(model_layers(model), 2, 51)
