@@ -49,7 +49,7 @@ _Gated = tuple[Callable[[Tensor], LayerUpdate], float]
 
 
 class BranchPatch(comfy.weight_adapter.WeightAdapterBase):
-    """W + the sum of gate * dW over the branches' updates of the same rows, in place.
+    """W + the sum of gate * dW over the branches' updates of a layer, in place.
 
     weights: (read, gate) of each. read: a float32 tensor on a device -> the update there, so that
     its tensors stay where the host keeps them. The host rebuilds adapters as
@@ -73,10 +73,12 @@ class BranchPatch(comfy.weight_adapter.WeightAdapterBase):
         intermediate_dtype: torch.dtype = torch.float32,
         original_weight: Any = None,
     ) -> Tensor:
-        """The host's call; `weight` is its own copy, of the covered rows."""
+        """The host's call; `weight` is its own copy."""
         like = torch.empty(0, dtype=torch.float32, device=weight.device)
         for read, gate in self.weights:
-            weight.add_(read(like).delta().reshape(weight.shape), alpha=strength * gate)
+            update = read(like)
+            rows = weight if update.rows is None else weight.narrow(0, *update.rows)
+            rows.add_(update.delta().reshape(rows.shape), alpha=strength * gate)
         return weight
 
 
@@ -151,15 +153,19 @@ def in_weights(patcher: Any) -> Any:
     """A clone whose branches are weight patches, behind all others. CraftError where their gates
     change with time or between rows."""
     clone = patcher.clone()
-    options = clone.model_options["transformer_options"]
-    for carrier in carriers(clone):
+    _put_into_weights(clone)
+    return clone
+
+
+def _put_into_weights(patcher: Any) -> None:
+    options = patcher.model_options["transformer_options"]
+    for carrier in carriers(patcher):
         gates = carrier.constant_gates(options)
         if gates is None:
             raise _refusal()
-        (factors,) = clone.get_additional_models_with_key(carrier.factors_key)
-        carrier.take_off(clone)
-        clone.add_patches(_patches(carrier.layers, factors.model, gates.tolist()))
-    return clone
+        (factors,) = patcher.get_additional_models_with_key(carrier.factors_key)
+        carrier.take_off(patcher)
+        patcher.add_patches(_patches(carrier.layers, factors.model, gates.tolist()))
 
 
 def _loaded(patcher: Any) -> Any:
@@ -171,52 +177,46 @@ def _loaded(patcher: Any) -> Any:
 
 def _patches(
     layers: tuple[str, ...], bank: BankModule, gates: list[list[float]]
-) -> dict[Any, BranchPatch]:
-    """What the branches add, by the host's key of a weight or of some of its rows."""
-    patches: dict[Any, BranchPatch] = {}
+) -> dict[str, BranchPatch]:
+    """What the branches add, by the host's key of a weight."""
+    patches = {}
     for index, path in enumerate(layers):
-        by_rows: dict[tuple[int, int] | None, list[_Gated]] = {}
-        for branch, rows, read in _updates(bank, index):
-            if gates[index][branch]:
-                by_rows.setdefault(rows, []).append((read, gates[index][branch]))
-        for rows, gated in by_rows.items():
-            key = f"{PREFIX}{path}.weight"
-            patch = BranchPatch({path}, tuple(gated))
-            patches[key if rows is None else (key, (0, *rows))] = patch
+        row = gates[index]
+        gated = tuple((read, row[j]) for j, read in _updates(bank, index) if row[j])
+        if gated:
+            patches[f"{PREFIX}{path}.weight"] = BranchPatch({path}, gated)
     return patches
 
 
-def _updates(bank: BankModule, index: int) -> Iterator[tuple[int, tuple[int, int] | None, Any]]:
-    """(branch, rows, how to read it) of every update of a layer."""
+def _updates(bank: BankModule, index: int) -> Iterator[tuple[int, Callable[[Tensor], LayerUpdate]]]:
+    """(branch, how to read it) of every update of a layer."""
     for group in bank.groups[index]:
         for columns in group.slots:
-            yield columns.branch, group.rows, partial(_factors, bank, group, columns)
+            yield columns.branch, partial(_factors, bank, group, columns)
     for single in bank.singles[index]:
-        yield single.branch, single.update.rows, partial(bank.update, single)
+        yield single.branch, partial(bank.update, single)
 
 
 def _factors(bank: BankModule, group: Group, columns: BranchColumns, like: Tensor) -> Factors:
     """One branch's factors of a stacked group."""
     down, up = bank.factors(group, like)
     ranks = slice(columns.start, columns.start + columns.rank)
-    return Factors(down[ranks], up[:, ranks], columns.scale)
+    return Factors(down[ranks], up[:, ranks], columns.scale, group.rows)
 
 
 def _multiply(patcher: Any, key: Any, factor: float) -> None:
-    """The gates of the layer whose weight a patch multiplies, times the factor too."""
+    """The gates of the layer whose weight a patch multiplies, times the factor too. Where it
+    multiplies a part of the weight alone, the branches join the weights before."""
     name, offset = (key, None) if isinstance(key, str) else (key[0], key[1])
     path = name.removeprefix(PREFIX).removesuffix(".weight")
-    if name != f"{PREFIX}{path}.weight":
+    concerned = [c for c in carriers(patcher) if path in c.layers]
+    if name != f"{PREFIX}{path}.weight" or not concerned:
         return
-    for carrier in carriers(patcher):
-        if path in carrier.layers:
-            if offset is not None:
-                raise CraftError(
-                    f"A node multiplies a part of the weight of {path}",
-                    "The routed LoRAs of a layer can be multiplied as a whole",
-                    "Connect that node before the Router",
-                )
-            carrier.multiplied(path, factor).put_on(patcher)
+    if offset is not None:
+        _put_into_weights(patcher)
+        return
+    for carrier in concerned:
+        carrier.multiplied(path, factor).put_on(patcher)
 
 
 def _refusal() -> CraftError:

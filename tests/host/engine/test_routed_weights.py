@@ -315,6 +315,18 @@ def test_a_loaders_own_kind_of_patcher_keeps_its_ways():
     assert_equal_files(saved(ours), saved(theirs))
 
 
+def test_a_node_that_multiplies_some_rows_of_a_weight_finds_the_branches_in_them():
+    model, ours, theirs = trio()
+    path = next(path for path in model_layers(model) if path.endswith("attn1.to_q"))
+    rows = (f"{PREFIX}{path}.weight", (0, 3, 7))
+    for made in (ours, theirs):
+        made.add_patches({rows: (None,)}, 0.0, 0.5)
+    assert distance(sample(ours), sample(theirs)) <= LAW
+    _, moving, _ = trio(schedule=Schedule("cosine"))
+    with pytest.raises(CraftError, match="Fuse LoRAs to File"):
+        moving.add_patches({rows: (None,)}, 0.0, 0.5)
+
+
 def test_the_branches_survive_the_staging_of_dynamic_vram():
     """Dynamic VRAM copies each patch's tensors into a buffer and rebuilds the patch around them."""
     _, ours, theirs = trio()
