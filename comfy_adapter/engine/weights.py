@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ...craft_core.errors import CraftError
 from ...craft_core.types import Factors, LayerUpdate
-from .bank import BankModule, BranchColumns, Group
+from .bank import BankModule, BranchColumns, Group, Single
 from .modules import PREFIX
 
 KEY = "craft_lora_bank"  # what the names of a bank's parts on a MODEL begin with
@@ -49,7 +49,7 @@ _Gated = tuple[Callable[[Tensor], LayerUpdate], float]
 
 
 class BranchPatch(comfy.weight_adapter.WeightAdapterBase):
-    """W + the sum of gate * dW over the branches' updates of a layer, in place.
+    """W + gate * dW for each of the branches' updates of a weight, one after another, in place.
 
     weights: (read, gate) of each. read: a float32 tensor on a device -> the update there, so that
     its tensors stay where the host keeps them. The host rebuilds adapters as
@@ -78,7 +78,8 @@ class BranchPatch(comfy.weight_adapter.WeightAdapterBase):
         for read, gate in self.weights:
             update = read(like)
             rows = weight if update.rows is None else weight.narrow(0, *update.rows)
-            rows.add_(update.delta().reshape(rows.shape), alpha=strength * gate)
+            delta = update.on(weight, strength * gate).delta()
+            rows.add_(delta.reshape(rows.shape), alpha=strength * gate)
         return weight
 
 
@@ -140,6 +141,13 @@ def answering(patcher: Any) -> Any:
     return patcher
 
 
+def own_patches(patcher: Any, prefix: str) -> dict:
+    """get_key_patches without the branches of a routed MODEL."""
+    if not isinstance(patcher, RoutedPatcher):
+        return patcher.get_key_patches(prefix)
+    return super(RoutedPatcher, patcher).get_key_patches(prefix)
+
+
 @cache
 def _extended(own: type) -> type:
     return type(f"Routed{own.__name__}", (RoutedPatcher, own), {})
@@ -178,23 +186,25 @@ def _loaded(patcher: Any) -> Any:
 def _patches(
     layers: tuple[str, ...], bank: BankModule, gates: list[list[float]]
 ) -> dict[str, BranchPatch]:
-    """What the branches add, by the host's key of a weight."""
-    patches = {}
+    """What the branches add, by the host's key of a weight or a bias."""
+    gated: dict[str, list[_Gated]] = {}
     for index, path in enumerate(layers):
-        row = gates[index]
-        gated = tuple((read, row[j]) for j, read in _updates(bank, index) if row[j])
-        if gated:
-            patches[f"{PREFIX}{path}.weight"] = BranchPatch({path}, gated)
-    return patches
+        for branch, of_bias, read in _updates(bank, index):
+            if gates[index][branch]:
+                key = f"{PREFIX}{path}.{'bias' if of_bias else 'weight'}"
+                gated.setdefault(key, []).append((read, gates[index][branch]))
+    return {key: BranchPatch({key}, tuple(updates)) for key, updates in gated.items()}
 
 
-def _updates(bank: BankModule, index: int) -> Iterator[tuple[int, Callable[[Tensor], LayerUpdate]]]:
-    """(branch, how to read it) of every update of a layer."""
+def _updates(
+    bank: BankModule, index: int
+) -> Iterator[tuple[int, bool, Callable[[Tensor], LayerUpdate]]]:
+    """(branch, whether it is the bias's, how to read it) of every update of a layer."""
     for group in bank.groups[index]:
         for columns in group.slots:
-            yield columns.branch, partial(_factors, bank, group, columns)
+            yield columns.branch, False, partial(_factors, bank, group, columns)
     for single in bank.singles[index]:
-        yield single.branch, partial(bank.update, single)
+        yield single.branch, single.update.of_bias, partial(bank.update, single)
 
 
 def _factors(bank: BankModule, group: Group, columns: BranchColumns, like: Tensor) -> Factors:
@@ -205,18 +215,26 @@ def _factors(bank: BankModule, group: Group, columns: BranchColumns, like: Tenso
 
 
 def _multiply(patcher: Any, key: Any, factor: float) -> None:
-    """The gates of the layer whose weight a patch multiplies, times the factor too. Where it
-    multiplies a part of the weight alone, the branches join the weights before."""
+    """The gates of the layer whose weight a patch multiplies, times the factor too. The branches
+    join the weights before where that is not the same: where it multiplies some rows alone, where
+    an update depends on the weight that it meets, and where one changes the bias."""
     name, offset = (key, None) if isinstance(key, str) else (key[0], key[1])
-    path = name.removeprefix(PREFIX).removesuffix(".weight")
+    path, _, kind = name.removeprefix(PREFIX).rpartition(".")
     concerned = [c for c in carriers(patcher) if path in c.layers]
-    if name != f"{PREFIX}{path}.weight" or not concerned:
+    own = [one.update for c in concerned for one in _singles(patcher, c, path)]
+    apart = any(update.on_weight or update.of_bias for update in own)
+    if not concerned or kind not in ("weight", "bias") or (kind == "bias" and not apart):
         return
-    if offset is not None:
+    if offset is not None or apart:
         _put_into_weights(patcher)
         return
     for carrier in concerned:
         carrier.multiplied(path, factor).put_on(patcher)
+
+
+def _singles(patcher: Any, carrier: Carrier, path: str) -> list[Single]:
+    (factors,) = patcher.get_additional_models_with_key(carrier.factors_key)
+    return factors.model.singles[carrier.layers.index(path)]
 
 
 def _refusal() -> CraftError:

@@ -15,7 +15,7 @@ from ...craft_core.errors import CraftError
 from ...craft_core.lora import read_lora
 from ...craft_core.routing.layer_sets import of_one_role, parse_layer_sets
 from ...craft_core.types import Branch, LoraFile, Role
-from ..engine.modules import host_names, model_layers
+from ..engine.modules import host_names, lora_layers
 from .stamps import stamp
 
 FOLDER = "loras"
@@ -62,9 +62,12 @@ def lora_stamps(*names: str | None) -> str:
     return "\n".join(stamp(FOLDER, name) for name in names)
 
 
-def read_branch_file(file: str | BranchFile, model: Any) -> LoraFile:
-    """A branch's file, or one of the host's loras folders, against a MODEL's layers and names."""
-    return read_lora(require(file), model_layers(model), host_names(model))
+def read_branch_file(file: str | BranchFile, model: Any, allow: bool = False) -> LoraFile:
+    """A branch's file, or one of the host's loras folders, against a MODEL's layers and names.
+
+    allow: go without what of it cannot act; else CraftError.
+    """
+    return read_lora(require(file), lora_layers(model), host_names(model), allow)
 
 
 def branch(chosen: BranchFile, file: LoraFile) -> Branch:
