@@ -2,10 +2,20 @@
 
 # Imported in the order of a menu, whose first entry is the default.
 from . import acfg, cfg, role, weak  # isort: skip
-from .rules import GUIDANCE, Evaluation, Step, evaluation, needed, row_gates, sampled
+from .rules import (
+    GUIDANCE,
+    SAMPLERS_OWN,
+    Evaluation,
+    Step,
+    evaluation,
+    needed,
+    row_gates,
+    sampled,
+)
 
 __all__ = [
     "GUIDANCE",
+    "SAMPLERS_OWN",
     "Evaluation",
     "Step",
     "acfg",

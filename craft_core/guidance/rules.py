@@ -22,6 +22,7 @@ from ..time import Moment
 from ..types import ROLES, Role
 
 GUIDANCE = Registry("guidance rule")
+SAMPLERS_OWN = ("cond", "uncond")  # the evaluations that a sampler runs itself
 
 
 @dataclass(frozen=True)
