@@ -44,7 +44,7 @@ def role(
     style_weight: StyleWeight = 1.0,
     norm: Norm = "off",
 ) -> Tensor:
-    """cfg guides the backbone, and content and style each have a weight; works at cfg 1 too."""
+    """cfg guides the backbone; content and style have weights of their own, also at cfg 1."""
     amounts = above_one(step, weight, content_weight, style_weight)
     pairs = {(name, "backbone"): amount for name, amount in amounts.items()}
     return weighted(predictions, step, pairs, norm)

@@ -28,14 +28,15 @@ NORMS = ("off", "rescale", "orthogonal")
 _LARGEST = 20.0
 
 Weight = Annotated[
-    float, Knob("How much content and style count together. 1: as sampled.", 0.0, _LARGEST, 0.05)
+    float,
+    Knob("Of content and style together. 1: as they are; above: more.", 0.0, _LARGEST, 0.05),
 ]
 ContentWeight = Annotated[
     float,
-    Knob("How much content counts. Other than 1 costs a model call.", 0.0, _LARGEST, 0.05),
+    Knob("Of content alone, on top. Other than 1 costs evaluations.", 0.0, _LARGEST, 0.05),
 ]
 StyleWeight = Annotated[
-    float, Knob("How much style counts. Other than 1 costs a model call.", 0.0, _LARGEST, 0.05)
+    float, Knob("Of style alone, on top. Other than 1 costs evaluations.", 0.0, _LARGEST, 0.05)
 ]
 Norm = Annotated[
     str,
