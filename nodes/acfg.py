@@ -15,7 +15,7 @@ from ..comfy_adapter.page.sockets import CATEGORY, ScheduleSocket
 from ..comfy_adapter.page.widgets import chosen, knob_widget, refuse_unknown
 from ..craft_core.guidance import GUIDANCE
 
-_BY_SWITCH = "acfg or cfg"
+_BY_SWITCH = "acfg/cfg"
 _OTHERS = [rule for rule in GUIDANCE if rule.key not in ASYMMETRIC]
 _ASYMMETRIC = io.Boolean.Input(
     "asymmetric", default=True, label_on="ACFG", label_off="standard CFG",

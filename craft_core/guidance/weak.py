@@ -52,7 +52,7 @@ def weak(
     ] = 0.5,
     norm: Norm = "off",
 ) -> Tensor:
-    """like role, but a role is guided away from itself at a fraction of its strength."""
+    """Like role, but a role is guided away from itself at a fraction of its strength."""
     amounts = above_one(step, weight, content_weight, style_weight)
     pairs = {(name, f"weak {name}"): amount for name, amount in amounts.items()}
     return weighted(predictions, step, pairs, norm)

@@ -278,7 +278,7 @@ def test_a_workflow_saved_before_the_guidance_menu_opens_with_the_values_it_had(
     old = demo()
     (node,) = (one for one in old["nodes"] if one["id"] == SAMPLER)
     node["inputs"] = [one for one in node["inputs"] if one["name"] != "guidance"]
-    assert node["widgets_values"].pop() == "acfg or cfg"
+    assert node["widgets_values"].pop() == "acfg/cfg"
     drawn.comfy.open_workflow(old, "older")
     assert widget_values(drawn.comfy.saved()) == widget_values(demo())
 

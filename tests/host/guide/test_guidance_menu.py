@@ -53,14 +53,14 @@ def test_the_menu_and_its_schedule_come_last_and_need_not_be_given(node):
     assert (menu.id, course.id) == ("guidance", "weight_schedule")
     assert menu.optional and course.optional
     keys = [option.key for option in menu.options]
-    assert keys[0] == "acfg or cfg" and set(keys[1:]) | {"acfg", "cfg"} == set(GUIDANCE.keys())
+    assert keys[0] == "acfg/cfg" and set(keys[1:]) | {"acfg", "cfg"} == set(GUIDANCE.keys())
 
 
 @pytest.mark.parametrize("asymmetric", [True, False])
 def test_its_first_entry_is_what_the_nodes_did_without_it(ours, asymmetric):
     made = [
         oracle.sample(guider(ours, 4.0, asymmetric, **menu), tiny.latent())
-        for menu in ({}, {"guidance": {"guidance": "acfg or cfg"}}, {"guidance": None})
+        for menu in ({}, {"guidance": {"guidance": "acfg/cfg"}}, {"guidance": None})
     ]
     assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
     plain = acfg_guider(ours, POSITIVE, NEGATIVE, 4.0, asymmetric)

@@ -301,7 +301,7 @@ def test_a_failing_run_says_why_and_the_next_one_works(live_server, patterns, se
 def test_a_prompt_from_before_the_guidance_menu_makes_the_same_picture(live_server):
     prompt = runnable(live_server, FUSION)
     pictures = []
-    for given in ({"guidance": "acfg or cfg"}, {}):
+    for given in ({"guidance": "acfg/cfg"}, {}):
         inputs(prompt, "CRAFTACFGKSampler").pop("guidance", None)
         inputs(prompt, "CRAFTACFGKSampler").update(given)
         pictures.append(live_server.images(live_server.run(prompt))[0])
@@ -325,7 +325,7 @@ def test_an_unknown_guidance_is_answered_with_those_that_there_are(live_server):
     inputs(prompt, "CRAFTACFGKSampler")["guidance"] = MISSPELT
     with pytest.raises(RemoteError) as failed:
         live_server.run(prompt)
-    said = f"{MISSPELT!r} is no guidance. Known are acfg or cfg, role, weak"
+    said = f"{MISSPELT!r} is no guidance. Known are acfg/cfg, role, weak"
     assert said in str(failed.value)
 
 

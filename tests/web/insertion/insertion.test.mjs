@@ -268,7 +268,7 @@ test("strengths start lower where ACFG multiplies them by cfg, floors are the sa
     one.widgets = [{ name: "asymmetric", value: true }, { name: "guidance", value: guidance }];
     return start(one);
   };
-  assert.deepEqual(withMenu("acfg or cfg"), guided);
+  assert.deepEqual(withMenu("acfg/cfg"), guided);
   assert.deepEqual(withMenu("role"), full);
 });
 

@@ -5,7 +5,7 @@ import { noGuidance, noMarker, unmatchedPatterns } from "../core.js";
 import { say, sayRole } from "../texts.js";
 
 const NONE = "none"; // the entry of a LoRA menu that chooses none
-const BY_SWITCH = "acfg or cfg"; // the entry of guidance that leaves it to `asymmetric`
+const BY_SWITCH = "acfg/cfg"; // the entry of guidance that leaves it to `asymmetric`
 
 /** @typedef {import("./markers.js").Role} Role */
 /** @typedef {{markers: boolean, layer_sets: boolean, pinned: string | null}} Traits */
