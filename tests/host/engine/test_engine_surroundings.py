@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import comfy.controlnet
-import comfy.ops
 import comfy.patcher_extension
 import comfy.samplers
 import comfy.sd
@@ -11,7 +9,6 @@ import oracle
 import pytest
 import tiny
 import torch
-from comfy.cldm.cldm import ControlNet as ControlNetModel
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comfy_extras.nodes_custom_sampler import Guider_DualCFG
 from comfy_extras.nodes_freelunch import FreeU_V2
@@ -20,6 +17,7 @@ from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_perpneg import Guider_PerpNeg
 from comfy_extras.nodes_sag import SelfAttentionGuidance
+from control_net import control
 from craft_lora_pack.comfy_adapter.engine.engine import attach, set_asymmetric
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
@@ -100,18 +98,6 @@ def test_rows_split_for_memory_into_separate_calls_keep_their_roles(monkeypatch)
     assert set(calls) == {2}, "each conditioning ran in a call of its own"
     monkeypatch.undo()
     assert distance(a, oracle.sample(reference, tiny.latent(2))) <= LAW
-
-
-def control(seed: int = 21):
-    """A tiny random ControlNet of the SDXL class."""
-    config = dict(tiny.sdxl().model.model_config.unet_config)
-    for key in ("out_channels", "transformer_depth_output", "disable_self_attentions"):
-        config.pop(key, None)
-    net = ControlNetModel(hint_channels=3, operations=comfy.ops.disable_weight_init, **config)
-    tiny.randomise_all(net, seed)
-    made = comfy.controlnet.ControlNet(net, load_device=tiny.CPU, manual_cast_dtype=None)
-    hint = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(seed))
-    return made.set_cond_hint(hint, 0.7, (0.0, 0.8))
 
 
 @pytest.mark.parametrize("on_negative", [False, True])

@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 from comfy_extras.nodes_cfg import CFGNorm
+from control_net import control
 from craft_lora_pack.comfy_adapter.engine.engine import attach, recorded, set_guidance
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
@@ -205,6 +206,19 @@ def test_every_conditioning_is_evaluated_in_every_role(name):
         guider.set_conds(CONDITIONINGS[name], NEGATIVE)
         results.append(oracle.sample(guider, tiny.latent()))
     assert distance(*results) <= LAW
+
+
+def test_controlnet_acts_in_every_evaluation():
+    net, results = control(), []
+    for guider in pair(EVERY, 3.0):
+        positive = [
+            [c, {**d, "control": net, "control_apply_to_uncond": False}] for c, d in POSITIVE
+        ]
+        guider.set_conds(positive, NEGATIVE)
+        results.append(oracle.sample(guider, tiny.latent()))
+    assert distance(*results) <= LAW
+    plain = oracle.sample(pair(EVERY, 3.0)[0], tiny.latent())
+    assert distance(results[0], plain) > 100 * LAW
 
 
 # Limits
