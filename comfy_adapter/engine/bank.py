@@ -117,8 +117,11 @@ def _slots(members: list[tuple[int, Factors]]) -> tuple[BranchColumns, ...]:
 
 
 def bank_patcher(bank: Bank, like: Any) -> Any:
-    """A ModelPatcher around the bank's updates, in the inference dtype of the MODEL `like`."""
-    module = BankModule(bank, like.model.get_dtype_inference())
+    """A ModelPatcher around the bank's updates, in the inference dtype of the MODEL `like`; in
+    float32 where that is no type to compute in, as loaders of packed weights leave it."""
+    dtype = like.model.get_dtype_inference()
+    computes = dtype.is_floating_point and dtype.itemsize > 1
+    module = BankModule(bank, dtype if computes else torch.float32)
     return _patcher(module, like.load_device, like.offload_device)
 
 

@@ -7,8 +7,9 @@ conditionings named; around each model call, the gates of its moment are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -27,8 +28,8 @@ from .conditionings import ConditioningKind, ConditioningKinds
 from .guiding import Guiding, guide
 from .hooks import GatedChunks, ModelCall, attached
 from .recorder import RECORDERS, SAMPLER, Recorder, add_recorder
+from .weights import KEY, answering
 
-KEY = "craft_lora_bank"
 GUIDED_BY = "craft_guidance"  # key of the Guiding that a run follows
 ASYMMETRIC = {"acfg": True, "cfg": False}  # the rules that the nodes' switch chooses between
 KINDS = "craft_conditioning_kinds"
@@ -49,7 +50,11 @@ class _Session:
 
 
 class RoutedBank:
-    """The layers of a bank and its gates on one MODEL: the wrappers the host calls."""
+    """The layers of a bank and its gates on one MODEL: the wrappers the host calls.
+
+    shares: by what each layer's gates are multiplied, (layers, 1), where a node multiplied weights
+    of the MODEL.
+    """
 
     def __init__(
         self, bank: Bank, gates: Gates, whole: Sequence[float] | None, factors_key: str
@@ -57,7 +62,48 @@ class RoutedBank:
         self.layers, self.gates, self.whole = bank.layers, gates, whole
         self.roles = tuple(branch.role for branch in bank.branches)
         self.factors_key = factors_key
+        self.shares: Tensor | None = None
         self._session: _Session | None = None
+
+    def put_on(self, patcher: Any) -> None:
+        """On a patcher, in place of the one with the same key; among other packs' wrappers it
+        keeps its place."""
+        patcher.set_attachments(self.factors_key, self)
+        for kind, wrapper in self._wrappers():
+            patcher.wrappers.setdefault(kind, {}).setdefault(self.factors_key, [])[:] = [wrapper]
+
+    def take_off(self, patcher: Any) -> None:
+        patcher.remove_attachments(self.factors_key)
+        patcher.remove_additional_models(self.factors_key)
+        for kind, _ in self._wrappers():
+            patcher.remove_wrappers_with_key(kind, self.factors_key)
+
+    def _wrappers(self) -> tuple[tuple[str, Callable], ...]:
+        return (
+            (_WRAPPERS.SAMPLER_SAMPLE, self.sample),
+            (_WRAPPERS.CALC_COND_BATCH, self.count),
+            (_WRAPPERS.APPLY_MODEL, self.apply),
+        )
+
+    def multiplied(self, path: str, factor: float) -> RoutedBank:
+        """The same with the gates of a layer times the factor."""
+        other = copy(self)
+        other._session = None
+        ones = torch.ones(len(self.layers), 1)
+        other.shares = ones if self.shares is None else self.shares.clone()
+        other.shares[self.layers.index(path)] *= factor
+        return other
+
+    def constant_gates(self, options: Mapping[str, Any]) -> Tensor | None:
+        """(layers, branches), where the branches act alike at all moments and in all rows; else
+        None. options: the transformer options, which name the guidance rule."""
+        rule = (options.get(GUIDED_BY) or Guiding()).rule
+        if self.gates.constant is None or not all(asked.branches for asked in rule.traits):
+            return None
+        return self._shared(self.gates.constant)
+
+    def _shared(self, table: Tensor) -> Tensor:
+        return table if self.shares is None else table * self.shares
 
     def sample(self, executor: Any, guider: Any, sigmas: Tensor, extra_args: dict, *args: Any):
         """SAMPLER_SAMPLE: runs after the host has loaded the model and prepared the conds."""
@@ -142,7 +188,7 @@ class RoutedBank:
         return _tiled(_joined(runs), len(uuids), rows, session.batch)
 
     def _table(self, session: _Session, sigma: float) -> Tensor:
-        return self.gates.at(session.time.at(sigma))
+        return self._shared(self.gates.at(session.time.at(sigma)))
 
     def _gates(
         self, table: Tensor, kind: ConditioningKind, guiding: Guiding
@@ -221,7 +267,8 @@ def attach(
     whole: Sequence[float] | None = None,
     factors: Any = None,
 ) -> Any:
-    """A clone of MODEL that carries the bank; nothing of the given MODEL changes.
+    """A clone of MODEL that carries the bank; nothing of the given MODEL changes. Nodes that ask
+    for its weights find the branches in them (weights.py).
 
     whole: the sigmas that a sampler's run is a part of, where several make one picture.
     factors: the bank's patcher, where several MODELs share one.
@@ -230,12 +277,9 @@ def attach(
     if not bank.layers:
         return routed
     key = f"{KEY}_{sum(1 for name in routed.additional_models if name.startswith(KEY))}"
-    carrier = RoutedBank(bank, gates, whole, key)
     routed.set_additional_models(key, [factors or bank_patcher(bank, routed)])
-    routed.add_wrapper_with_key(_WRAPPERS.SAMPLER_SAMPLE, key, carrier.sample)
-    routed.add_wrapper_with_key(_WRAPPERS.CALC_COND_BATCH, key, carrier.count)
-    routed.add_wrapper_with_key(_WRAPPERS.APPLY_MODEL, key, carrier.apply)
-    return routed
+    RoutedBank(bank, gates, whole, key).put_on(routed)
+    return answering(routed)
 
 
 def is_routed(model: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from ...craft_core.lora import read_lora
 from ...craft_core.routing.layer_sets import of_one_role, parse_layer_sets
 from ...craft_core.types import Branch, LoraFile, Role
 from ..engine.modules import host_names, model_layers
+from .stamps import stamp
 
 FOLDER = "loras"
 NONE = "none"
@@ -59,12 +59,7 @@ def require(file: str | BranchFile) -> str:
 
 def lora_stamps(*names: str | None) -> str:
     """What changes when a file is replaced under its name; None where a name is linked."""
-    found = []
-    for name in names:
-        path = folder_paths.get_full_path(FOLDER, name) if name else None
-        status = os.stat(path) if path else None
-        found.append(f"{name} {status.st_mtime_ns} {status.st_size}" if status else str(name))
-    return "\n".join(found)
+    return "\n".join(stamp(FOLDER, name) for name in names)
 
 
 def read_branch_file(file: str | BranchFile, model: Any) -> LoraFile:
