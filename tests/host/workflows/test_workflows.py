@@ -32,6 +32,7 @@ EXTENSION = FOLDER / "semantic_extension_small_world.json"
 COMPARISON = FOLDER / "method_comparison_small_world.json"
 FILES = FOLDER / "fuse_to_file_small_world.json"
 MERGES = FOLDER / "learned_merge_small_world.json"
+ROLE = FOLDER / "role_guidance_small_world.json"
 SAVED = {
     DEMO: 5,
     FUSION: 1,
@@ -42,6 +43,7 @@ SAVED = {
     COMPARISON: 2,
     FILES: 16,
     MERGES: 12,
+    ROLE: 1,
 }  # pictures that each one saves
 TWINS = {FILES: 4}  # pictures that may come out the same: at run time, and from an exact file
 MAIN_NODES = {
