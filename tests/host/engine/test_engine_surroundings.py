@@ -17,7 +17,6 @@ from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_perpneg import Guider_PerpNeg
 from comfy_extras.nodes_sag import SelfAttentionGuidance
-from control_net import control
 from craft_lora_pack.comfy_adapter.engine.engine import attach, set_asymmetric
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
@@ -102,7 +101,7 @@ def test_rows_split_for_memory_into_separate_calls_keep_their_roles(monkeypatch)
 
 @pytest.mark.parametrize("on_negative", [False, True])
 def test_controlnet_rows_are_the_same(on_negative):
-    net = control()
+    net = tiny.control()
     positive = [[c, {**d, "control": net, "control_apply_to_uncond": False}] for c, d in POSITIVE]
     negative = [[c, {**d, "control": net, "control_apply_to_uncond": False}] for c, d in NEGATIVE]
     assert compare(positive=positive, negative=negative if on_negative else NEGATIVE) <= LAW

@@ -9,7 +9,6 @@ import pytest
 import tiny
 import torch
 from comfy_extras.nodes_cfg import CFGNorm
-from control_net import control
 from craft_lora_pack.comfy_adapter.engine.engine import attach, recorded, set_guidance
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
@@ -209,7 +208,7 @@ def test_every_conditioning_is_evaluated_in_every_role(name):
 
 
 def test_controlnet_acts_in_every_evaluation():
-    net, results = control(), []
+    net, results = tiny.control(), []
     for guider in pair(EVERY, 3.0):
         positive = [
             [c, {**d, "control": net, "control_apply_to_uncond": False}] for c, d in POSITIVE
