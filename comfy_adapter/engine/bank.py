@@ -38,7 +38,8 @@ class Group:
 
 @dataclass(frozen=True)
 class Single:
-    """One update that adds by its own algebra, as no other can be stacked with it.
+    """One update that adds by its own algebra, as no other can be stacked with it. In a layer with
+    an update that depends on the weight it meets every update is one, in the branches' order.
 
     name: parameter prefix in the module. update: its numbers are the module's, so here it has
     none (its tensors are on the meta device).
@@ -66,7 +67,7 @@ class BankModule(nn.Module):
     def _stack(self, index: int, bank: Bank, path: str, dtype: torch.dtype) -> list[Group]:
         by_rows: dict[tuple[int, int] | None, list[tuple[int, Factors]]] = {}
         for j, branch in enumerate(bank.branches):
-            for update in branch.layers.get(path, ()):
+            for update in () if _in_turn(bank, path) else branch.layers.get(path, ()):
                 if isinstance(update, Factors):
                     by_rows.setdefault(update.rows, []).append((j, update))
         groups = []
@@ -80,11 +81,12 @@ class BankModule(nn.Module):
     def _single(self, index: int, bank: Bank, path: str, dtype: torch.dtype) -> Iterator[Single]:
         for j, branch in enumerate(bank.branches):
             for part, update in enumerate(branch.layers.get(path, ())):
-                if isinstance(update, Factors):
+                if isinstance(update, Factors) and not _in_turn(bank, path):
                     continue
                 name = f"layer_{index}_{j}_{part}"
                 for field, tensor in update.tensors().items():
-                    self._add(f"{name}_{field}", tensor.to(dtype))
+                    kept = torch.float32 if field in update.precise else dtype
+                    self._add(f"{name}_{field}", tensor.to(kept))
                 yield Single(name, j, update.mapped(lambda tensor: tensor.to("meta")))
 
     def _add(self, name: str, value: Tensor) -> None:
@@ -99,13 +101,21 @@ class BankModule(nn.Module):
 
     def update(self, single: Single, like: Tensor) -> LayerUpdate:
         """A single update on `like`'s device and dtype; read anew at each call, likewise."""
+        precise = single.update.precise
         return single.update.with_tensors({
-            field: getattr(self, f"{single.name}_{field}").to(like.device, like.dtype)
+            field: getattr(self, f"{single.name}_{field}").to(
+                like.device, torch.float32 if field in precise else like.dtype
+            )
             for field in single.update.tensors()
         })  # fmt: skip
 
     def get_dtype(self) -> torch.dtype:
         return self.dtype
+
+
+def _in_turn(bank: Bank, path: str) -> bool:
+    """Whether an update of the layer depends on the weight it meets, so that order matters."""
+    return any(one.on_weight for branch in bank.branches for one in branch.layers.get(path, ()))
 
 
 def _slots(members: list[tuple[int, Factors]]) -> tuple[BranchColumns, ...]:

@@ -19,8 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from ...craft_core.errors import CraftError
-from ...craft_core.types import LayerPass
+from ...craft_core.types import LayerPass, add_product
 from .bank import BankModule, Group, Single
+from .in_turn import InTurn
+from .modules import output_axis, project
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class LayerHook:
     def __init__(self, index: int, path: str, bank: BankModule, call: ModelCall) -> None:
         self.index, self.path, self.bank, self.call = index, path, bank, call
         self.groups, self.singles = bank.groups[index], bank.singles[index]
+        ordered = any(single.update.on_weight for single in self.singles)
+        self.in_turn = InTurn(self.singles, bank) if ordered else None
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Any:
         for run in self.call.runs:
@@ -117,28 +121,23 @@ class LayerHook:
     ) -> Tensor:
         if torch.is_grad_enabled() and y.requires_grad:
             y = y.clone()
-        own = [  # from what the layer itself returned, before anything is added
-            (single, _added(module, x[rows], y[rows], single, self.bank))
-            for single in self.singles
-            if gates[single.branch]
-        ]
+        if self.in_turn is not None:
+            self.in_turn.add(module, x[rows], y[rows], gates)
+            return y
         for group in self.groups:
             _add_group(module, x[rows], y[rows], group, self.bank, gates)
-        for single, added in own:
-            _add_single(y[rows], added, single, gates)
+        for single in self.singles:
+            if gates[single.branch]:
+                _add_single(module, x[rows], y[rows], single, self.bank, gates[single.branch])
         return y
 
 
-def _added(module: Any, x: Tensor, y: Tensor, single: Single, bank: BankModule) -> Tensor:
-    product = partial(_project, module)
-    return bank.update(single, x).added(LayerPass(x, y, product))
-
-
-def _add_single(y: Tensor, added: Tensor, single: Single, gates: Sequence[float]) -> None:
-    update = single.update
-    if update.rows is not None:
-        y = y.narrow(1 if len(update.inputs) > 1 else -1, *update.rows)
-    y.add_(added, alpha=gates[single.branch] * update.scale)
+def _add_single(
+    module: Any, x: Tensor, y: Tensor, single: Single, bank: BankModule, gate: float
+) -> None:
+    update = bank.update(single, x)
+    layer = LayerPass(x, y, partial(project, module), output_axis(module))
+    update.act(layer.narrowed(update.rows), gate * update.scale)
 
 
 def _add_group(
@@ -150,12 +149,12 @@ def _add_group(
         return
     down, up = bank.factors(group, x)
     first, last = pieces[0][0], pieces[-1][1]
-    hidden = _project(module, x, down[first:last])
-    add = _up_conv if down.ndim > 2 else _up_linear
+    hidden = project(module, x, down[first:last])
     axis = 1 if down.ndim > 2 else -1
+    rows = y if group.rows is None else y.narrow(axis, *group.rows)
     for start, stop, weight in pieces:
         part = hidden.narrow(axis, start - first, stop - start)
-        add(y, part, up[:, start:stop], weight, group.rows)
+        add_product(rows, part, up[:, start:stop], weight, down.ndim > 2)
 
 
 def _pieces(group: Group, gates: Sequence[float]) -> list[tuple[int, int, float]]:
@@ -170,33 +169,3 @@ def _pieces(group: Group, gates: Sequence[float]) -> list[tuple[int, int, float]
         else:
             pieces.append((slot.start, stop, weight))
     return pieces
-
-
-def _project(module: Any, x: Tensor, down: Tensor) -> Tensor:
-    """x through `down`: (B, ranks, *spatial) for a convolution, (B, ..., ranks) for a linear."""
-    if down.ndim > 2:
-        return module._conv_forward(x, down, None)
-    return x @ down.T
-
-
-def _up_linear(
-    y: Tensor, hidden: Tensor, up: Tensor, alpha: float, rows: tuple[int, int] | None
-) -> None:
-    if rows is not None:
-        y = y.narrow(-1, *rows)
-    if y.is_contiguous():
-        y.view(-1, y.shape[-1]).addmm_(hidden.reshape(-1, hidden.shape[-1]), up.T, alpha=alpha)
-    else:
-        y.add_(hidden @ up.T, alpha=alpha)
-
-
-def _up_conv(
-    y: Tensor, hidden: Tensor, up: Tensor, alpha: float, rows: tuple[int, int] | None
-) -> None:
-    if rows is not None:
-        y = y.narrow(1, *rows)
-    up = up.expand(y.shape[0], *up.shape)  # (B, out, ranks)
-    if y.is_contiguous():
-        y.view(*y.shape[:2], -1).baddbmm_(up, hidden.flatten(2), alpha=alpha)
-    else:
-        y.add_((up @ hidden.flatten(2)).view_as(y), alpha=alpha)

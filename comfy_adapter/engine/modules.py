@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import comfy.lora
-from torch import nn
+import comfy.ops
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
-from ...craft_core.lora.keys import kohya_name
+from ...craft_core.lora.placing import runs_of
 from ...craft_core.types import LayerTarget
 from .fused_kernels import refuse_fused_kernels
 
 PREFIX = "diffusion_model."
+_QK_NORMS = ("q_norm", "k_norm", "norm_q", "norm_k")
+_FUSED_STEP = "rms_rope"
+_WEIGHT = ".weight"
 _RUN_ORDER = ("attn1", "attn2", "ff")
 _TRANSFORMER_LAYER = re.compile(r"(.*\.transformer_blocks\.\d+)\.(attn1|attn2|ff)\.")
 
@@ -33,6 +41,100 @@ def model_layers(patcher: Any) -> dict[str, tuple[int, ...]]:
         first.setdefault(_block(path)[0], index)
     order = {path: (first[_block(path)[0]], _block(path)[1]) for path in found}
     return {path: found[path] for path in sorted(found, key=order.__getitem__)}
+
+
+def lora_layers(patcher: Any) -> dict[str, tuple[int, ...]]:
+    """model_layers, and after them in the order of registration the normalisations with a weight
+    (n,): all that a LoRA file can change. Those whose weight an attention takes for a fused step
+    of its own are left out: nothing can be added to what they return, as they return nothing."""
+    network = patcher.model.diffusion_model
+    fused = {
+        f"{parent}.{name}"
+        for parent, module in network.named_modules()
+        if _fuses_norms(type(module))
+        for name in _QK_NORMS
+    }
+    norms = {
+        path: tuple(module.weight.shape)
+        for path, module in network.named_modules()
+        if is_norm(module) and path not in fused
+    }
+    return model_layers(patcher) | norms
+
+
+def is_norm(module: Any) -> bool:
+    """Whether a module normalises its inputs and multiplies them by a weight (n,)."""
+    weight = getattr(module, "weight", None)
+    known = isinstance(module, nn.LayerNorm | nn.GroupNorm) or _is_rms_norm(module)
+    return known and torch.is_tensor(weight) and weight.ndim == 1
+
+
+def scaled_norm(module: Any, x: Tensor, weight: Tensor) -> Tensor:
+    """The normalised inputs of a normalisation, times another weight, without its bias."""
+    if isinstance(module, nn.LayerNorm):
+        return functional.layer_norm(x, module.normalized_shape, weight, None, module.eps)
+    if isinstance(module, nn.GroupNorm):
+        return functional.group_norm(x, module.num_groups, weight, None, module.eps)
+    return functional.rms_norm(x, weight.shape, weight, module.eps)
+
+
+def project(module: Any, x: Tensor, down: Tensor) -> Tensor:
+    """x through `down`: (B, ranks, *spatial) for a convolution, (B, ..., ranks) for a linear, and
+    for a normalisation its inputs times `down`."""
+    if is_norm(module):
+        return scaled_norm(module, x, down)
+    if down.ndim > 2:
+        return module._conv_forward(x, down, None)
+    return x @ down.T
+
+
+def weight_now(module: Any, like: Tensor) -> Tensor:
+    """A layer's weight in float32 on `like`'s device, patched and dequantised as it computes: a
+    copy."""
+    shape = weight_shape(module)
+    if not hasattr(module, "weight_function"):  # none of the host's own layers
+        return module.weight.to(like.device, torch.float32, copy=True).reshape(shape)
+    weight, _, stream = comfy.ops.cast_bias_weight(
+        module, dtype=torch.float32, device=like.device, bias_dtype=torch.float32, offloadable=True
+    )
+    copied = weight.to(torch.float32, copy=True).reshape(shape)
+    comfy.ops.uncast_bias_weight(module, weight, None, stream)
+    return copied
+
+
+def bias_now(module: Any, like: Tensor) -> Tensor | None:
+    """A layer's bias in `like`'s type, patched as it computes; None where it has none."""
+    bias = getattr(module, "bias", None)
+    if bias is None:
+        return None
+    own = (bias.device, bias.dtype) == (like.device, like.dtype)
+    if own and not getattr(module, "bias_function", None):
+        return bias
+    _, bias, stream = comfy.ops.cast_bias_weight(module, like, offloadable=True)
+    copied = bias.to(like.dtype, copy=True)
+    comfy.ops.uncast_bias_weight(module, None, bias, stream)
+    return copied
+
+
+def output_axis(module: Any) -> int:
+    """The axis of a layer's outputs in what it returns."""
+    return 1 if hasattr(module, "kernel_size") or isinstance(module, nn.GroupNorm) else -1
+
+
+@cache
+def _fuses_norms(kind: type) -> bool:
+    """Whether a class of the host normalises and rotates queries and keys in one step."""
+    try:
+        return _FUSED_STEP in inspect.getsource(kind)
+    except (OSError, TypeError):
+        return False
+
+
+def _is_rms_norm(module: Any) -> bool:
+    """torch's own, or one of those that the host's models bring."""
+    return isinstance(module, nn.RMSNorm) or (
+        type(module).__name__ == "RMSNorm" and hasattr(module, "eps")
+    )
 
 
 def _block(path: str) -> tuple[str, int]:
@@ -60,21 +162,37 @@ def weight_shape(module: Any) -> tuple[int, ...]:
 def host_names(patcher: Any) -> dict[str, LayerTarget]:
     """Every LoRA name the host itself maps for this model, as targets.
 
-    The host knows the names of each DiT family, fused slices included. Slices along the input
-    and names with a reordering function have no row target and are left out. The trainer's own
-    names of a layer ("diffusion_model.layers.0.attention.to_q" of Z-Image) also count with
-    kohya's prefix, as musubi-tuner writes them; the host's loader misses those.
+    The host knows the names of each DiT family, slices of fused layers included, and where the
+    names are of a model that has a layer's outputs in another order. A name whose function does
+    more than reorder is left out.
     """
-    names: dict[str, LayerTarget] = {}
+    shapes, names = model_layers(patcher), {}
     for name, value in comfy.lora.model_lora_keys_unet(patcher.model, {}).items():
-        key, offset = (value, None) if isinstance(value, str) else (value[0], value[1])
-        reorders = not isinstance(value, str) and len(value) > 2
-        slices_inputs = offset is not None and offset[0] != 0
-        if not key.endswith(".weight") or reorders or slices_inputs:
+        key, offset, function = _taken_apart(value)
+        module = key.removeprefix(PREFIX).removesuffix(_WEIGHT)
+        if not key.endswith(_WEIGHT) or function is not None and module not in shapes:
             continue
-        rows = None if offset is None else (offset[1], offset[2])
-        target = LayerTarget(key.removeprefix(PREFIX).removesuffix(".weight"), rows)
-        names[name] = target
-        if name.startswith(PREFIX):
-            names.setdefault(kohya_name(name.removeprefix(PREFIX)), target)
+        spans = {0: None, 1: None} if offset is None else {offset[0]: (offset[1], offset[2])}
+        rows, columns = spans.get(0), spans.get(1)
+        order = None
+        if function is not None:
+            order = _order(function, rows[1] if rows else shapes[module][0])
+            if order is None:
+                continue
+        names[name] = LayerTarget(module, rows, columns, order)
     return names
+
+
+def _taken_apart(value: Any) -> tuple[str, tuple[int, int, int] | None, Any]:
+    """(key of a weight, (axis, start, length) of a slice, function of the difference)."""
+    if isinstance(value, str):
+        return value, None, None
+    key, offset, function = (*value, None)[:3]
+    return key, offset, function
+
+
+def _order(function: Any, outputs: int) -> tuple[tuple[int, int], ...] | None:
+    """How a function reorders outputs, as LayerTarget has it; None if it does anything else."""
+    numbered = torch.arange(outputs, dtype=torch.float32)[:, None]
+    reordered = function(numbered.clone())
+    return runs_of(reordered.flatten()) if reordered.shape == numbered.shape else None

@@ -49,7 +49,7 @@ _Gated = tuple[Callable[[Tensor], LayerUpdate], float]
 
 
 class BranchPatch(comfy.weight_adapter.WeightAdapterBase):
-    """W + the sum of gate * dW over the branches' updates of the same rows, in place.
+    """W + gate * dW for each of the branches' updates of a weight, one after another, in place.
 
     weights: (read, gate) of each. read: a float32 tensor on a device -> the update there, so that
     its tensors stay where the host keeps them. The host rebuilds adapters as
@@ -73,10 +73,13 @@ class BranchPatch(comfy.weight_adapter.WeightAdapterBase):
         intermediate_dtype: torch.dtype = torch.float32,
         original_weight: Any = None,
     ) -> Tensor:
-        """The host's call; `weight` is its own copy, of the covered rows."""
+        """The host's call; `weight` is its own copy."""
         like = torch.empty(0, dtype=torch.float32, device=weight.device)
         for read, gate in self.weights:
-            weight.add_(read(like).delta().reshape(weight.shape), alpha=strength * gate)
+            update = read(like)
+            covered = weight if update.rows is None else weight.narrow(0, *update.rows)
+            change = update.on(weight, gate).delta()
+            covered.add_(change.reshape(covered.shape), alpha=strength * gate)
         return weight
 
 
@@ -138,6 +141,13 @@ def answering(patcher: Any) -> Any:
     return patcher
 
 
+def own_patches(patcher: Any, prefix: str) -> dict:
+    """get_key_patches without the branches of a routed MODEL."""
+    if not isinstance(patcher, RoutedPatcher):
+        return patcher.get_key_patches(prefix)
+    return super(RoutedPatcher, patcher).get_key_patches(prefix)
+
+
 @cache
 def _extended(own: type) -> type:
     return type(f"Routed{own.__name__}", (RoutedPatcher, own), {})
@@ -172,34 +182,31 @@ def _loaded(patcher: Any) -> Any:
 def _patches(
     layers: tuple[str, ...], bank: BankModule, gates: list[list[float]]
 ) -> dict[Any, BranchPatch]:
-    """What the branches add, by the host's key of a weight or of some of its rows."""
-    patches: dict[Any, BranchPatch] = {}
+    """What the branches add, by the host's key of a weight or a bias."""
+    by_key: dict[str, list[_Gated]] = {}
     for index, path in enumerate(layers):
-        by_rows: dict[tuple[int, int] | None, list[_Gated]] = {}
-        for branch, rows, read in _updates(bank, index):
+        for branch, name, read in _updates(bank, index):
             if gates[index][branch]:
-                by_rows.setdefault(rows, []).append((read, gates[index][branch]))
-        for rows, gated in by_rows.items():
-            key = f"{PREFIX}{path}.weight"
-            patch = BranchPatch({path}, tuple(gated))
-            patches[key if rows is None else (key, (0, *rows))] = patch
-    return patches
+                gated = by_key.setdefault(f"{PREFIX}{path}.{name}", [])
+                gated.append((read, gates[index][branch]))
+    return {key: BranchPatch({key}, tuple(gated)) for key, gated in by_key.items()}
 
 
-def _updates(bank: BankModule, index: int) -> Iterator[tuple[int, tuple[int, int] | None, Any]]:
-    """(branch, rows, how to read it) of every update of a layer."""
+def _updates(bank: BankModule, index: int) -> Iterator[tuple[int, str, Any]]:
+    """(branch, "weight" or "bias", how to read it) of every update of a layer, in their order."""
     for group in bank.groups[index]:
         for columns in group.slots:
-            yield columns.branch, group.rows, partial(_factors, bank, group, columns)
+            yield columns.branch, "weight", partial(_factors, bank, group, columns)
     for single in bank.singles[index]:
-        yield single.branch, single.update.rows, partial(bank.update, single)
+        name = "bias" if single.update.of_bias else "weight"
+        yield single.branch, name, partial(bank.update, single)
 
 
 def _factors(bank: BankModule, group: Group, columns: BranchColumns, like: Tensor) -> Factors:
     """One branch's factors of a stacked group."""
     down, up = bank.factors(group, like)
     ranks = slice(columns.start, columns.start + columns.rank)
-    return Factors(down[ranks], up[:, ranks], columns.scale)
+    return Factors(down[ranks], up[:, ranks], columns.scale, group.rows)
 
 
 def _multiply(patcher: Any, key: Any, factor: float) -> None:
@@ -210,6 +217,15 @@ def _multiply(patcher: Any, key: Any, factor: float) -> None:
         return
     for carrier in carriers(patcher):
         if path in carrier.layers:
+            (factors,) = patcher.get_additional_models_with_key(carrier.factors_key)
+            singles = factors.model.singles[carrier.layers.index(path)]
+            if any(single.update.on_weight for single in singles):
+                raise CraftError(
+                    f"A node multiplies the weight of {path}, on which a LoRA acts whose effect "
+                    "depends on that weight (DoRA, OFT, BOFT or GLoRA)",
+                    "Such a LoRA's effect on a part of a weight is not that part of its effect",
+                    "Connect that node before the Router",
+                )
             if offset is not None:
                 raise CraftError(
                     f"A node multiplies a part of the weight of {path}",

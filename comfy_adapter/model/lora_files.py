@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,14 @@ import comfy.lora_convert
 import comfy.sd
 import comfy.utils
 import folder_paths
+from torch import Tensor
 
 from ...craft_core.errors import CraftError
 from ...craft_core.lora import read_lora
+from ...craft_core.lora.stated_scales import stated_scales_note, with_stated_alphas
 from ...craft_core.routing.layer_sets import of_one_role, parse_layer_sets
 from ...craft_core.types import Branch, LoraFile, Role
-from ..engine.modules import host_names, model_layers
+from ..engine.modules import host_names, lora_layers
 from .stamps import stamp
 
 FOLDER = "loras"
@@ -62,9 +65,19 @@ def lora_stamps(*names: str | None) -> str:
     return "\n".join(stamp(FOLDER, name) for name in names)
 
 
-def read_branch_file(file: str | BranchFile, model: Any) -> LoraFile:
-    """A branch's file, or one of the host's loras folders, against a MODEL's layers and names."""
-    return read_lora(require(file), model_layers(model), host_names(model))
+def read_branch_file(file: str | BranchFile, model: Any, allow: bool = False) -> LoraFile:
+    """A branch's file, or one of the host's loras folders, against a MODEL's layers and names.
+
+    allow: go without what of it cannot act; else CraftError.
+    """
+    return read_lora_files([require(file)], model, allow)[0]
+
+
+def read_lora_files(paths: Sequence[str], model: Any, allow: bool = False) -> list[LoraFile]:
+    """Files against a MODEL, with what the host renames in some before it reads them."""
+    layers, names = lora_layers(model), host_names(model)
+    convert = comfy.lora_convert.convert_lora
+    return [read_lora(path, layers, names, allow, convert) for path in paths]
 
 
 def branch(chosen: BranchFile, file: LoraFile) -> Branch:
@@ -96,7 +109,8 @@ def patch_text_encoder(clip: Any, file: LoraFile, strength: float) -> Any:
 def _text_patches(clip: Any, file: LoraFile) -> tuple[dict, dict]:
     """(key of the CLIP's weight by the name in a file, patches by key)."""
     names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
-    return names, comfy.lora.load_lora(dict(file.text_encoder), names, log_missing=False)
+    state = with_stated_alphas(file.text_encoder, file.metadata)
+    return names, comfy.lora.load_lora(state, names, log_missing=False)
 
 
 def check_own_layers(layers: str) -> bool | str:
@@ -111,7 +125,8 @@ def check_own_layers(layers: str) -> bool | str:
 
 
 def apply_stack(model: Any, clip: Any, stack: list) -> tuple[Any, Any, list[str]]:
-    """(model, clip, report lines) with a LORA_STACK applied as the host's own loader does.
+    """(model, clip, report lines) with a LORA_STACK applied as the host's own loader does, but
+    for scales that are in a file's metadata alone: those count as in a branch.
 
     Raises CraftError for an entry that is no safetensors file or matches nothing.
     """
@@ -122,7 +137,7 @@ def apply_stack(model: Any, clip: Any, stack: list) -> tuple[Any, Any, list[str]
         if name in (NONE, "None"):  # how stack nodes leave a slot empty
             continue
         path = require(name)
-        state = _stack_state(path, name)
+        state, note = _stack_state(path, name)
         converted = comfy.lora_convert.convert_lora(state)
         matched = len(comfy.lora.load_lora(converted, names, log_missing=False))
         if not matched:
@@ -135,14 +150,19 @@ def apply_stack(model: Any, clip: Any, stack: list) -> tuple[Any, Any, list[str]
             model, clip, state, model_strength, clip_strength
         )
         lines.append(f"Stack {name}: {matched} layers on the backbone at {model_strength:g}")
+        if note:
+            lines.append(f"Stack {name}: {note}")
     return model, clip, lines
 
 
-def _stack_state(path: str, name: str) -> Any:
+def _stack_state(path: str, name: str) -> tuple[dict[str, Tensor], str]:
+    """(tensors with all scales among them, what that changes)"""
     if not path.lower().endswith((".safetensors", ".sft")):
         raise CraftError(
             f"{name} in the lora_stack is not a safetensors file",
             "Other formats can run code when opened",
             "Convert it to safetensors",
         )
-    return comfy.utils.load_torch_file(path, safe_load=True)
+    state, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
+    metadata = metadata or {}
+    return with_stated_alphas(state, metadata), stated_scales_note(state, metadata)

@@ -21,7 +21,7 @@ from ...craft_core.schedule.schedule import Schedule
 from ...craft_core.types import Bank, Gates, LoraFile, Role
 from ..engine.bank import bank_patcher
 from ..engine.engine import attach
-from ..engine.modules import model_layers
+from ..engine.modules import lora_layers
 from ..model.expert_encoder import Applied, apply_encoder
 from ..model.given import given
 from ..model.lora_files import NONE, BranchFile, apply_stack, patch_text_encoder, read_branch_file
@@ -127,7 +127,12 @@ def route(
         )
     marked, connected = parse(request.prompt), clip
     model, clip, stacked = apply_stack(model, clip, list(stack))
-    files = shared.files if shared else [read_branch_file(b.name, model) for b in request.branches]
+    allow = request.allow_unmatched
+    files = (
+        shared.files
+        if shared
+        else [read_branch_file(b.name, model, allow) for b in request.branches]
+    )
     made = planned(model, request, marked, files, clip, whole=shared is not None)
     expert = _expert(request, connected, marked, made.bank)
     gates = compose(made.gates, made.bank, request.schedule, expert.table)
@@ -163,7 +168,7 @@ def planned(
         method, knobs, request.layer_sets, marked, request.allow_unmatched, whole=whole
     )  # fmt: skip
     pairs = zip(request.branches, files, strict=True)
-    return plan([given(one, file, model, clip) for one, file in pairs], asked, model_layers(model))
+    return plan([given(one, file, model, clip) for one, file in pairs], asked, lora_layers(model))
 
 
 def _factors(shared: Shared | None, bank: Bank, model: Any) -> Any:

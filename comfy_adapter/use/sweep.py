@@ -58,7 +58,9 @@ def sweep(
             "Choose both, or connect extra branches",
         )
     model, clip, stacked = apply_stack(model, clip, list(stack))
-    shared = Shared([read_branch_file(b.name, model) for b in request.branches])
+    shared = Shared(
+        [read_branch_file(b.name, model, request.allow_unmatched) for b in request.branches]
+    )
     bar = comfy.utils.ProgressBar(len(lines))
     routed = []
     for line in lines:

@@ -8,6 +8,7 @@ of another depth is right as long as its files share one naming.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -18,15 +19,12 @@ from torch import Tensor
 
 from ..errors import CraftError, listed
 from ..types import LayerTarget, LoraFile
-from .families import CLASSES, family_of, is_text_encoder
+from .families import CLASSES, family_of, is_text_encoder, share_names
 from .formats import KINDS, incomplete, shape_of, stem_of
-from .keys import LDM_OUTER, LDM_RESNET
+from .keys import LDM_OUTER, LDM_RESNET, bare_name
+from .stated_scales import stated_scales_note
 from .storage import parse_lora
 
-_PREFIX = re.compile(
-    r"(base_model[._]model[._])?(lora_unet_|lycoris_|lora_transformer_"
-    r"|(model\.)?diffusion_model\.|unet\.|transformer\.)?(base_model\.model\.)?"
-)
 _BLOCK = re.compile(r"(down|up)_blocks_(\d+)_(attentions|resnets|downsamplers|upsamplers)_(\d+)_?")
 _MIDDLE = re.compile(r"mid_block_(attentions|resnets)_(\d+)_?")
 _UP_CONV = re.compile(r"(output_blocks_\d+)_[12]_conv\Z")  # its place depends on the attention's
@@ -53,11 +51,12 @@ class Unplaced:
     stems: Mapping[str, str]
 
 
-def read_together(states: Sequence[State], *, whole: bool = True) -> Unplaced:
+def read_together(states: Sequence[State], *, whole: bool = True, allow: bool = False) -> Unplaced:
     """The files, their layers matched by name.
 
     whole: each file has to adapt a layer, and have all parts of every layer it adapts; else
     a file may adapt none, and what a layer lacks is among its file's unmatched names.
+    allow: as in parse_lora.
     Raises CraftError as parse_lora does, and for files made for different models: they disagree
     about a layer's shape, have names of two families, or share no layer while their names point
     to no common family.
@@ -68,13 +67,18 @@ def read_together(states: Sequence[State], *, whole: bool = True) -> Unplaced:
     owner: dict[str, str] = {}
     names: list[dict[str, LayerTarget]] = []
     halves: list[set[str]] = [set() for _ in states]
+    biases: dict[str, tuple[tuple[int, ...], str, str]] = {}
     for number, (name, state, _) in enumerate(states):
         own: dict[str, LayerTarget] = {}
         for stem, parts in stems_of(state, text_encoder=False).items():
             shape = shape_of(parts)
             plain = plain_name(stem)
+            if shape and len(shape) == 1 and "diff" not in parts:  # a bias's, or all that it tells
+                own[stem] = LayerTarget(plain)
+                biases.setdefault(plain, (shape, stem, name))
+                continue
             if shape is None:
-                if whole and set(parts) != {"alpha"}:
+                if whole and not allow and set(parts) != {"alpha"}:
                     half = incomplete(parts)
                     raise CraftError(f"{name}: {half.given}", half.possible, half.action)
                 halves[number] |= {key for key, _ in parts.values()}
@@ -91,10 +95,14 @@ def read_together(states: Sequence[State], *, whole: bool = True) -> Unplaced:
             stems.setdefault(plain, stem)
             owner.setdefault(plain, name)
         names.append(own)
+    for plain, (shape, stem, name) in biases.items():  # where no file changes the weight, too
+        shapes.setdefault(plain, shape)
+        stems.setdefault(plain, stem)
+        owner.setdefault(plain, name)
     _check_meeting(states, names)
     ordered = {plain: shapes[plain] for plain in sorted(shapes, key=_depth)}
     files = [
-        _parsed(one, ordered, own, half) if own or whole else _without_layers(one)
+        _parsed(one, ordered, own, half, allow) if own or whole else _without_layers(one)
         for one, own, half in zip(states, names, halves, strict=True)
     ]
     return Unplaced(tuple(files), ordered, stems)
@@ -105,6 +113,7 @@ def _parsed(
     shapes: Mapping[str, tuple[int, ...]],
     own: Mapping[str, LayerTarget],
     half: set[str],
+    allow: bool,
 ) -> LoraFile:
     """own: the file's stems. half: keys of layers that lack a part, which match nothing."""
     name, state, metadata = one
@@ -115,9 +124,8 @@ def _parsed(
             "Choose a LoRA file",
         )
     try:
-        file = parse_lora(
-            {key: tensor for key, tensor in state.items() if key not in half}, metadata, shapes, own
-        )
+        whole = {key: tensor for key, tensor in state.items() if key not in half}
+        file = parse_lora(whole, metadata, shapes, own, allow)
     except CraftError as error:
         raise CraftError(f"{name}: {error.given}", error.possible, error.action) from error
     unmatched = dict.fromkeys((*file.unmatched, *map(stem_of, sorted(half))))
@@ -128,7 +136,8 @@ def _without_layers(one: State) -> LoraFile:
     _, state, metadata = one
     text = {key: tensor for key, tensor in state.items() if is_text_encoder(key)}
     rest = map(stem_of, sorted(key for key in state if key not in text))
-    return LoraFile({}, text, tuple(dict.fromkeys(rest)), metadata)
+    note = stated_scales_note(text, metadata)
+    return LoraFile({}, text, tuple(dict.fromkeys(rest)), metadata, notes=(note,) if note else ())
 
 
 def _check_families(states: Sequence[State]) -> None:
@@ -138,7 +147,7 @@ def _check_families(states: Sequence[State]) -> None:
         family = _family(state)
         if family is not None:
             known.setdefault(family, name)
-    if len(known) > 1:
+    if not all(share_names(*pair) for pair in itertools.combinations(known, 2)):
         raise CraftError(
             "The files are of different models: "
             + ", ".join(f"{name} looks like {family}" for family, name in known.items()),
@@ -170,7 +179,8 @@ def _check_meeting(states: Sequence[State], names: Sequence[Mapping[str, LayerTa
 
 def _meet(one: tuple, other: tuple) -> bool:
     """Whether two (name, layers, family) share a layer or a family."""
-    return bool(one[1] & other[1]) or one[2] is not None and one[2] == other[2]
+    told = one[2] is not None and other[2] is not None and share_names(one[2], other[2])
+    return bool(one[1] & other[1]) or told
 
 
 def _family(state: Mapping[str, Tensor]) -> str | None:
@@ -189,7 +199,7 @@ def carried(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, i
 
 def plain_name(stem: str) -> str:
     """One name for a layer of the diffusion model, however a file calls it."""
-    flat = _PREFIX.sub("", stem, count=1).replace(".", "_").replace("_processor_to_", "_to_")
+    flat = bare_name(stem).replace("_processor_to_", "_to_")
     flat = re.sub(r"_to_out\Z", "_to_out_0", flat)
     for diffusers, ldm in LDM_OUTER:
         if flat == diffusers.replace(".", "_"):

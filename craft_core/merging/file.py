@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..errors import listed
 from ..lora import write_lora
+from ..lora.formats import BiasDifference
 from ..lora.text_encoder import TextPart
 from ..registry import Method
 from ..time import Moment
-from ..types import Factors, Role
+from ..types import Factors, LayerUpdate, Role
 from .bake import Baked, Writing, totals
 
 
@@ -67,17 +69,22 @@ class FuseSettings:
 
 @dataclass(frozen=True)
 class Fused:
-    """Ready to be written. report: a few lines for the user."""
+    """Ready to be written. layers: what is done to weights; biases: to biases. report: a few lines
+    for the user."""
 
     layers: Mapping[str, Factors]
     text: TextPart
     metadata: Mapping[str, str]
     report: str
+    biases: Mapping[str, BiasDifference] = field(default_factory=dict)
 
     def write(self, path: Path, stems: Mapping[str, str] | None = None) -> None:
         """stems: as in write_lora. The file appears whole or not at all, and never over another:
         then Taken is raised."""
-        write_lora(path, self.layers, self.text.tensors, self.metadata, stems=stems, exclusive=True)
+        layers: dict[str, list[LayerUpdate]] = {name: [one] for name, one in self.layers.items()}
+        for name, bias in self.biases.items():
+            layers.setdefault(name, []).append(bias)
+        write_lora(path, layers, self.text.tensors, self.metadata, stems=stems, exclusive=True)
 
 
 def fused(
@@ -85,10 +92,11 @@ def fused(
 ) -> Fused:
     """Run the bake to its end. notes: further lines for the report.
 
-    Raises CraftError if no layer remains, and whatever the bake raises.
+    Raises CraftError if no layer remains of LoRAs that have some, and whatever the bake raises.
     """
     found = [one for one in baked if one is not None]
-    whole = totals(found)
+    adapted = sum(one.layers[1] for one in recipe.sources)
+    whole = totals(found, may_be_none=text.matrices > 0 and not adapted)
     errors = {
         "craft_fused_error": f"{whole.error:.3e}",
         "craft_fused_worst_error": f"{whole.worst:.3e}",
@@ -97,8 +105,10 @@ def fused(
         errors["craft_fused_text_encoder"] = "sum"
         errors["craft_fused_text_encoder_error"] = f"{text.error:.3e}"
     return Fused(
-        {one.path: one.factors for one in found}, text, recipe.settings() | errors,
-        "\n".join([*_report(recipe, str(whole), text), *notes]),
+        {one.path: one.factors for one in found if not one.of_bias}, text,
+        recipe.settings() | errors, "\n".join([*_report(recipe, str(whole), text), *notes]),
+        {one.path: BiasDifference(one.factors.delta().to(one.factors.up.dtype))
+         for one in found if one.of_bias},
     )  # fmt: skip
 
 
@@ -109,11 +119,13 @@ def _report(recipe: FuseSettings, whole: str, text: TextPart) -> Iterator[str]:
     if recipe.layer_sets:
         yield f"Layer sets: {'; '.join(recipe.layer_sets.strip().splitlines())}"
     yield from map(str, recipe.sources)
+    if text.faults:
+        yield f"Text encoder: {len(text.faults)} left out ({listed(text.faults, 3)})"
     if text.matrices:
         of = f"{text.matrices} matri{'x' if text.matrices == 1 else 'ces'}"
         yield f"Text encoder: {of} added up; relative error {text.error:.2e}"
         parts = zip(recipe.sources, text.files, strict=True)
-        idle = [one.name for one, taken in parts if taken and not one.layers[0]]
+        idle = [one.name for one, taken in parts if taken and one.layers[1] and not one.layers[0]]
         if idle:
             yield (
                 f"The text-encoder part of {', '.join(idle)} is in the file too, as the Router has "

@@ -21,7 +21,8 @@ _SAVE_AGAIN = "Save the LoRA again with the tool it was made with"
 
 @dataclass(frozen=True)
 class AdaptedLayer:
-    """Where an update goes. shape: the whole weight, (out, n) or (out, n, *kernel).
+    """Where an update goes. shape: the whole weight, (out, n), (out, n, *kernel), or (n,) of a
+    normalisation.
 
     family: the model family the file's names look like, for error messages.
     """
@@ -32,13 +33,16 @@ class AdaptedLayer:
 
     @property
     def out(self) -> int:
-        """Outputs the update covers."""
+        """Outputs of the file's update."""
+        if self.target.of is not None:
+            return self.target.of
         return self.target.rows[1] if self.target.rows else self.shape[0]
 
     @property
     def inputs(self) -> tuple[int, ...]:
-        """(n, *kernel)."""
-        return self.shape[1:]
+        """(n, *kernel) that the update covers, or () of a normalisation."""
+        columns = self.target.columns
+        return (columns[1], *self.shape[2:]) if columns else self.shape[1:]
 
 
 def scale_from(parts: Parts, rank: int, stated: Stated) -> float:
@@ -98,9 +102,18 @@ def ranks_differ(key: str, tensor: Tensor, other_key: str, other: Tensor) -> Cra
     )
 
 
+def incomplete_pair(key: str) -> CraftError:
+    return CraftError(
+        f"For one layer the file holds {key} without the factors that it belongs to",
+        "The bias of an up factor is scaled as its pair of factors is",
+        "The file is incomplete or damaged: get it again",
+    )
+
+
 def misfit(key: str, tensor: Tensor, layer: AdaptedLayer) -> CraftError:
-    rows = layer.target.rows
+    rows, columns = layer.target.rows, layer.target.columns
     covered = f"outputs {rows[0]} to {sum(rows) - 1} of " if rows else ""
+    covered += f"inputs {columns[0]} to {sum(columns) - 1} of " if columns else ""
     looks = f"; the names in this file look like {layer.family}" if layer.family else ""
     return CraftError(
         f"{key} has shape {tuple(tensor.shape)}, which does not fit {covered}"
