@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
 from ..craft_core.fusion import FUSION
+from ..craft_core.guidance import GUIDANCE
 from ..craft_core.merging import MERGES
 from ..craft_core.registry import Method, Parameter
 from ..craft_core.training import LEARNED
@@ -13,6 +14,7 @@ from .command import Command
 
 FAMILIES = (
     ("while sampling", FUSION),
+    ("guidance", GUIDANCE),
     ("into a file", MERGES),
     ("learned, into a file", LEARNED),
 )

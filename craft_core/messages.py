@@ -34,7 +34,7 @@ NOT_ROUTED = (
 )
 NO_GUIDANCE = (
     "At cfg 1 most samplers run no unconditional pass, and then ACFG equals standard CFG. Raise "
-    "cfg above 1 for asymmetric guidance (distilled models have none)."
+    "cfg above 1, or, on a distilled model, choose role in the guidance menu and set its weights."
 )
 UNMATCHED_PATTERNS = "These layer patterns match no layer of this model: {patterns}"
 

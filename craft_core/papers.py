@@ -17,6 +17,19 @@ CLASSIFIER_FREE_GUIDANCE = Paper(
     year=2022,
     arxiv="2207.12598",
 )
+COMPOSABLE_DIFFUSION = Paper(
+    title="Compositional Visual Generation with Composable Diffusion Models",
+    authors="Nan Liu, Shuang Li, Yilun Du, Antonio Torralba, Joshua B. Tenenbaum",
+    year=2022,
+    arxiv="2206.01714",
+)
+AUTOGUIDANCE = Paper(
+    title="Guiding a Diffusion Model with a Bad Version of Itself",
+    authors="Tero Karras, Miika Aittala, Tuomas Kynkaanniemi, Jaakko Lehtinen, Timo Aila, "
+    "Samuli Laine",
+    year=2024,
+    arxiv="2406.02507",
+)
 B_LORA = Paper(
     title="Implicit Style-Content Separation using B-LoRA",
     authors="Yarden Frenkel, Yael Vinker, Ariel Shamir, Daniel Cohen-Or",

@@ -1,15 +1,22 @@
-"""ACFG Guider and ACFG KSampler: routed LoRAs on the conditional rows only."""
+"""ACFG Guider and ACFG KSampler: routed LoRAs on the conditional rows only, or by role weights."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from comfy_api.latest import io, ui
 
 from ..comfy_adapter.draw.run_map import map_output, view_under, viewer_of
-from ..comfy_adapter.guide.acfg import acfg_guider, acfg_sample, objections
+from ..comfy_adapter.engine.engine import ASYMMETRIC
+from ..comfy_adapter.guide.acfg import Rule, acfg_guider, acfg_sample, objections
 from ..comfy_adapter.page.choices import SAMPLERS, SCHEDULERS
-from ..comfy_adapter.page.notice import warn
-from ..comfy_adapter.page.sockets import CATEGORY
+from ..comfy_adapter.page.notice import tell, warn
+from ..comfy_adapter.page.sockets import CATEGORY, ScheduleSocket
+from ..comfy_adapter.page.widgets import chosen, knob_widget, refuse_unknown
+from ..craft_core.guidance import GUIDANCE
 
+_BY_SWITCH = "acfg/cfg"
+_OTHERS = [rule for rule in GUIDANCE if rule.key not in ASYMMETRIC]
 _ASYMMETRIC = io.Boolean.Input(
     "asymmetric", default=True, label_on="ACFG", label_off="standard CFG",
     tooltip="On: LoRAs act on the conditional rows only and the unconditional rows run on the "
@@ -23,6 +30,38 @@ _CFG = io.Float.Input(
 )  # fmt: skip
 
 
+def _guidance() -> list[io.Input]:
+    """The inputs that came later: last, so that saved workflows keep their values."""
+    options = [io.DynamicCombo.Option(_BY_SWITCH, [])]
+    for rule in _OTHERS:
+        widgets = [knob_widget(parameter) for parameter in rule.parameters]
+        options.append(io.DynamicCombo.Option(rule.key, widgets))
+    lines = [f"{rule.key}: {rule.summary}" for rule in _OTHERS]
+    menu = io.DynamicCombo.Input(
+        "guidance", options=options, optional=True,
+        tooltip="\n".join([
+            "How the predictions of a step are combined.",
+            f"{_BY_SWITCH}: as asymmetric says; the others do not look at that switch.",
+            *lines,
+        ]),
+    )  # fmt: skip
+    course = ScheduleSocket.Input(
+        "weight_schedule", optional=True,
+        tooltip="For the weights of guidance, from Timestep Schedule. Where it has a role at 0, "
+        "the role's weight is 1 and costs no evaluation; at 1 it is the weight set here.",
+    )  # fmt: skip
+    return [menu, course]
+
+
+def _rule(node: type[io.ComfyNode], menu: dict[str, Any] | None, course: Any) -> Rule | None:
+    """What the menu says; None where the `asymmetric` switch decides."""
+    if menu is None or menu["guidance"] == _BY_SWITCH:
+        refuse_unknown(node, "guidance", [_BY_SWITCH, *(rule.key for rule in _OTHERS)])
+        return None
+    rule, settings = chosen(menu, "guidance", GUIDANCE)
+    return Rule(rule.key, settings, course)
+
+
 class ACFGGuider(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -30,7 +69,7 @@ class ACFGGuider(io.ComfyNode):
             node_id="CRAFTACFGGuider",
             display_name="ACFG Guider",
             category=CATEGORY,
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
             not_idempotent=True,  # an equal guider elsewhere shows the maps of its own runs
             description="Asymmetric classifier-free guidance for SamplerCustomAdvanced: the "
             "routed LoRAs act on the conditional rows, unconditional rows stay on the backbone.",
@@ -41,17 +80,21 @@ class ACFGGuider(io.ComfyNode):
                 io.Conditioning.Input("negative", tooltip="What the image should not show."),
                 _CFG,
                 _ASYMMETRIC,
+                *_guidance(),
             ],
             outputs=[io.Guider.Output(tooltip="For SamplerCustomAdvanced.")],
         )
 
     @classmethod
-    def execute(cls, model, positive, negative, cfg, asymmetric) -> io.NodeOutput:
-        for text in objections(model, cfg, asymmetric):
+    def execute(
+        cls, model, positive, negative, cfg, asymmetric, guidance=None, weight_schedule=None
+    ) -> io.NodeOutput:
+        rule = _rule(cls, guidance, weight_schedule)
+        for text in objections(model, cfg, asymmetric, rule):
             warn(cls, text)
         if viewer_of(model):
             model = view_under(cls, model)
-        return io.NodeOutput(acfg_guider(model, positive, negative, cfg, asymmetric))
+        return io.NodeOutput(acfg_guider(model, positive, negative, cfg, asymmetric, rule))
 
 
 class ACFGKSampler(io.ComfyNode):
@@ -61,7 +104,7 @@ class ACFGKSampler(io.ComfyNode):
             node_id="CRAFTACFGKSampler",
             display_name="ACFG KSampler",
             category=CATEGORY,
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
             has_intermediate_output=True,
             description="The host's KSampler with asymmetric classifier-free guidance: the routed "
             "LoRAs act on the conditional rows, the unconditional rows stay on the backbone.",
@@ -91,6 +134,7 @@ class ACFGKSampler(io.ComfyNode):
                     tooltip="Below 1 keeps the structure of the given image.",
                 ),
                 _ASYMMETRIC,
+                *_guidance(),
             ],
             outputs=[io.Latent.Output(tooltip="The denoised latent.")],
         )  # fmt: skip
@@ -98,17 +142,21 @@ class ACFGKSampler(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image,
-        denoise, asymmetric,
+        denoise, asymmetric, guidance=None, weight_schedule=None,
     ) -> io.NodeOutput:  # fmt: skip
-        for text in objections(model, cfg, asymmetric):
+        rule = _rule(cls, guidance, weight_schedule)
+        warnings = objections(model, cfg, asymmetric, rule)
+        for text in warnings:
             warn(cls, text)
-        latent, activity = acfg_sample(
+        made = acfg_sample(
             model, asymmetric, seed, steps, cfg, sampler_name, scheduler, positive, negative,
-            latent_image, denoise,
+            latent_image, denoise, rule=rule,
         )  # fmt: skip
+        if made.cost and not warnings:
+            tell(cls, made.cost)
         viewer = viewer_of(model)
         if viewer:
             viewer.withdraw()
-        if activity is None or viewer is None:
-            return io.NodeOutput(latent, ui=map_output([]))
-        return io.NodeOutput(latent, ui=ui.PreviewImage(activity, cls=cls))
+        if made.activity is None or viewer is None:
+            return io.NodeOutput(made.latent, ui=map_output([]))
+        return io.NodeOutput(made.latent, ui=ui.PreviewImage(made.activity, cls=cls))

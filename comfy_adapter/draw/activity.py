@@ -87,7 +87,10 @@ def recorded_sheet(recorder: Recorder, steps: int, sampler: str = "") -> Tensor 
     records = list(recorder.records.values())
     if not records:
         return None
-    titles = [_clipped(f"{HEADING}: {sampler}" if sampler else HEADING)]
+    heading = HEADING
+    if records[0].took_more:
+        heading += f", {records[0].evaluations.total()} evaluations"
+    titles = [_clipped(f"{heading}: {sampler}" if sampler else heading)]
     titles += [f"Router {number} of {len(records)}" for number in range(2, len(records) + 1)]
     return activity_sheet(titles, [Activity.recorded(one, steps) for one in records])
 

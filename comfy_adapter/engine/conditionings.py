@@ -1,4 +1,5 @@
-"""Which rows of a model call are conditional: every conditioning of a run gets a uuid of our own.
+"""Which evaluation each row of a model call is of: every conditioning of a run gets a uuid of our
+own.
 
 The index in the host's `cond_or_uncond` differs between guiders, and its uuids are shared where
 areas are matched, so at the start of a sampling run each conditioning gets a fresh uuid, and the
@@ -18,25 +19,28 @@ CONDITIONAL = frozenset({"positive", "middle"})  # "middle": the second prompt o
 
 @dataclass(frozen=True)
 class ConditioningKind:
-    """conditional: guided towards. view: which conditional copy, for methods that average some."""
+    """evaluation: its name, as guidance rules declare them. view: which copy, for methods that
+    average some."""
 
-    conditional: bool
+    evaluation: str
     view: int
 
 
-_UNKNOWN = ConditioningKind(conditional=False, view=0)
+_UNKNOWN = ConditioningKind("uncond", view=0)
 
 
 @dataclass
 class ConditioningKinds:
     """The kinds of the conditionings of one sampling run, by uuid, for all banks on its MODEL.
 
-    An unknown uuid is unconditional. banks: how many have joined.
+    An unknown uuid is unconditional. banks: how many have joined. further: the uuid of a
+    conditioning in an evaluation that no sampler runs itself, by its own and the evaluation's name.
     """
 
     by_uuid: dict[uuid.UUID | None, ConditioningKind] = field(default_factory=dict)
     views: int = 1
     banks: int = 0
+    further: dict[tuple[uuid.UUID | None, str], uuid.UUID] = field(default_factory=dict)
 
     def join(self, conds: dict[str, list[dict[str, Any]]], views: int, copy_all: bool) -> None:
         """A bank with `views` joins; one with a single view acts in every view of another.
@@ -64,13 +68,27 @@ class ConditioningKinds:
         """The conditionings of a call without the copies; None stays None."""
         return [c and [e for e in c if self.of(e.get("uuid")).view == 0] for c in conds]
 
+    def named(
+        self, entries: list[dict[str, Any]] | None, evaluation: str, every_view: bool
+    ) -> list[dict[str, Any]]:
+        """The conditionings as those of another evaluation; every_view: else the first alone."""
+        out = []
+        for entry in entries or ():
+            own, kind = entry.get("uuid"), self.of(entry.get("uuid"))
+            if kind.view and not every_view:
+                continue
+            key = self.further.setdefault((own, evaluation), uuid.uuid4())
+            self.by_uuid[key] = ConditioningKind(evaluation, kind.view)
+            out.append({**entry, "uuid": key})
+        return out
+
     def _assign(self, conds: dict[str, list[dict[str, Any]]], views: int, copy_all: bool) -> None:
         self.views = views
         for name, entries in conds.items():
             conditional = name in CONDITIONAL
             copies = views if conditional or copy_all else 1
             conds[name] = [
-                self._renamed(entry, ConditioningKind(conditional, view))
+                self._renamed(entry, ConditioningKind("cond" if conditional else "uncond", view))
                 for entry in entries or ()
                 for view in range(copies)
             ]

@@ -19,18 +19,18 @@ import torch
 from torch import Tensor
 
 from ...craft_core.errors import CraftError
-from ...craft_core.guidance import GUIDANCE, evaluation, row_gates
-from ...craft_core.registry import Method
+from ...craft_core.fusion.compose import Timed
+from ...craft_core.guidance import GUIDANCE
 from ...craft_core.time import Timeline, model_table
 from ...craft_core.types import Bank, Gates
 from .bank import bank_patcher
 from .conditionings import ConditioningKind, ConditioningKinds
+from .guiding import Guiding, guide
 from .hooks import GatedChunks, ModelCall, attached
 from .recorder import RECORDERS, SAMPLER, Recorder, add_recorder
 from .weights import KEY, answering
 
-GUIDED_BY = "craft_guidance"  # key of the rule that a run follows
-DEFAULT_RULE = "cfg"  # the rule where no node sets one: a plain KSampler on a routed MODEL
+GUIDED_BY = "craft_guidance"  # key of the Guiding that a run follows
 ASYMMETRIC = {"acfg": True, "cfg": False}  # the rules that the nodes' switch chooses between
 KINDS = "craft_conditioning_kinds"
 _WRAPPERS = comfy.patcher_extension.WrappersMP
@@ -42,7 +42,7 @@ class _Session:
 
     time: Timeline
     kinds: ConditioningKinds
-    rule: Method
+    guiding: Guiding
     recorders: Sequence[Recorder] = ()
     calls: dict[int, ModelCall] = field(default_factory=dict)
     batch: int | None = None  # images a conditioning evaluates, as the host says it
@@ -97,7 +97,7 @@ class RoutedBank:
     def constant_gates(self, options: Mapping[str, Any]) -> Tensor | None:
         """(layers, branches), where the branches act alike at all moments and in all rows; else
         None. options: the transformer options, which name the guidance rule."""
-        rule = GUIDANCE[options.get(GUIDED_BY, DEFAULT_RULE)]
+        rule = (options.get(GUIDED_BY) or Guiding()).rule
         if self.gates.constant is None or not all(asked.branches for asked in rule.traits):
             return None
         return self._shared(self.gates.constant)
@@ -107,19 +107,23 @@ class RoutedBank:
 
     def sample(self, executor: Any, guider: Any, sigmas: Tensor, extra_args: dict, *args: Any):
         """SAMPLER_SAMPLE: runs after the host has loaded the model and prepared the conds."""
-        options = extra_args["model_options"]["transformer_options"]
-        rule = GUIDANCE[options.get(GUIDED_BY, DEFAULT_RULE)]
-        with self._attach(guider, options, sigmas, rule):
+        options = extra_args["model_options"]
+        with self._attach(guider, options, sigmas):
             return executor(guider, sigmas, extra_args, *args)
 
     @contextmanager
-    def _attach(self, guider: Any, options: dict, sigmas: Tensor, rule: Method) -> Iterator[None]:
+    def _attach(self, guider: Any, model_options: dict, sigmas: Tensor) -> Iterator[None]:
+        options = model_options["transformer_options"]
+        guiding = options.get(GUIDED_BY) or Guiding()
         kinds = options.setdefault(KINDS, ConditioningKinds())
-        kinds.join(guider.conds, self.gates.views, copy_all=evaluation(rule, "uncond").branches)
         levels = noise_levels(guider.model_patcher)
         time = Timeline.of(sigmas.tolist(), levels, self.whole)
+        if not kinds.banks:
+            guide(model_options, guiding, kinds, time)
+        copy_all = guiding.evaluation("uncond").branches
+        kinds.join(guider.conds, self.gates.views, copy_all=copy_all)
         recorders = tuple(options.get(RECORDERS, {}).values())
-        session = _Session(time, kinds, rule, recorders)
+        session = _Session(time, kinds, guiding, recorders)
         session.compiled = _is_compiled(guider)
         with ExitStack() as stack:
             for patcher in _patchers(guider):
@@ -170,12 +174,14 @@ class RoutedBank:
         uuids = options.get("uuids") or [None]
         sigma = float(options["sigmas"][0])
         table = self._table(session, sigma)
+        kinds = [session.kinds.of(key) for key in uuids]
         for recorder in session.recorders:
-            recorder.note(self.factors_key, self.layers, self.roles, sigma, table)
+            names = [kind.evaluation for kind in kinds]
+            recorder.note(self.factors_key, self.layers, self.roles, sigma, table, names)
         runs, at = [], 0
-        for kind, members in groupby(session.kinds.of(key) for key in uuids):
+        for kind, members in groupby(kinds):
             size = len(list(members))
-            gates = self._gates(table, kind, session.rule)
+            gates = self._gates(table, kind, session.guiding)
             if gates is not None:
                 runs.append(GatedChunks(at, at + size, gates))
             at += size
@@ -185,10 +191,9 @@ class RoutedBank:
         return self._shared(self.gates.at(session.time.at(sigma)))
 
     def _gates(
-        self, table: Tensor, kind: ConditioningKind, rule: Method
+        self, table: Tensor, kind: ConditioningKind, guiding: Guiding
     ) -> list[list[float]] | None:
-        name = "cond" if kind.conditional else "uncond"
-        rows = row_gates(table, evaluation(rule, name))  # (views, layers, branches)
+        rows = guiding.gates(table, kind.evaluation, self.roles)  # (views, layers, branches)
         view = kind.view if len(rows) > 1 else 0
         return rows[view].tolist() if rows.any() else None
 
@@ -281,10 +286,17 @@ def is_routed(model: Any) -> bool:
     return any(name.startswith(KEY) for name in model.additional_models)
 
 
-def set_guidance(model: Any, rule: str) -> Any:
-    """A clone that samples under the guidance rule of that key."""
-    clone = model.clone()
-    clone.model_options["transformer_options"][GUIDED_BY] = GUIDANCE[rule].key
+def set_guidance(
+    model: Any, rule: str, settings: dict[str, Any] | None = None, course: Timed | None = None
+) -> Any:
+    """A clone that samples under the guidance rule of that key.
+
+    settings: knobs of the rule; those left out keep their defaults. course: a schedule that the
+    weights of content and style follow.
+    """
+    clone, chosen = model.clone(), GUIDANCE[rule]
+    guiding = Guiding(chosen, chosen.knobs(settings or {}), course)
+    clone.model_options["transformer_options"][GUIDED_BY] = guiding
     return clone
 
 

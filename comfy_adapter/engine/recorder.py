@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
+from ...craft_core.guidance import SAMPLERS_OWN
 from ...craft_core.types import Role
 
 RECORDERS = "craft_recorder"  # their key in a MODEL's transformer options, by who reads them
@@ -18,12 +20,19 @@ SAMPLER = "sampler"  # a sampling node of ours, which shows the map of its run i
 @dataclass
 class Record:
     """One bank's run: its layers in depth order, its branches' roles, and a gate table for each
-    noise level in the order of the calls, (views, layers, branches)."""
+    noise level in the order of the calls, (views, layers, branches). evaluations: how many the
+    model computed of each image, by the names that guidance rules give them."""
 
     layers: tuple[str, ...]
     roles: tuple[Role, ...]
     sigmas: list[float] = field(default_factory=list)
     tables: list[Tensor] = field(default_factory=list)
+    evaluations: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def took_more(self) -> bool:
+        """Whether the guidance rule had more evaluated than a sampler does by itself."""
+        return any(name not in SAMPLERS_OWN for name in self.evaluations)
 
 
 @dataclass
@@ -33,10 +42,17 @@ class Recorder:
     records: dict[str, Record] = field(default_factory=dict)
 
     def note(
-        self, bank: str, layers: tuple[str, ...], roles: Sequence[Role], sigma: float, table: Tensor
+        self,
+        bank: str,
+        layers: tuple[str, ...],
+        roles: Sequence[Role],
+        sigma: float,
+        table: Tensor,
+        evaluations: Iterable[str] = (),
     ) -> None:
-        """Add a model call at this noise level; calls in a row at one level count as one."""
+        """Add a model call at this noise level; calls in a row at one level count as one row."""
         record = self.records.setdefault(bank, Record(layers, tuple(roles)))
+        record.evaluations.update(evaluations)
         if not record.sigmas or record.sigmas[-1] != sigma:
             record.sigmas.append(sigma)
             record.tables.append(table)

@@ -1,43 +1,89 @@
-"""ACFG through the host's own sampler and guider: only a flag on the MODEL differs."""
+"""ACFG and the other guidance rules through the host's own sampler and guider: only what the MODEL
+carries differs."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import comfy.samplers
 import nodes as host_nodes
 from torch import Tensor
 
+from ...craft_core.fusion.compose import Timed
 from ...craft_core.messages import NO_GUIDANCE, NOT_ROUTED
 from ..draw.activity import recorded_sheet
-from ..engine.engine import is_routed, recorded, set_asymmetric
+from ..engine.engine import is_routed, recorded, set_asymmetric, set_guidance
+from ..engine.recorder import Recorder
 
 
-def objections(model: Any, cfg: float, asymmetric: bool) -> list[str]:
+@dataclass(frozen=True)
+class Rule:
+    """A guidance rule that a user chose instead of the `asymmetric` switch.
+
+    settings: its knobs. course: the schedule that the weights of content and style follow.
+    """
+
+    key: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    course: Timed | None = None
+
+
+def objections(model: Any, cfg: float, asymmetric: bool, rule: Rule | None = None) -> list[str]:
     """What a user should know before sampling."""
     found = [] if is_routed(model) else [NOT_ROUTED]
-    return [*found, NO_GUIDANCE] if asymmetric and math.isclose(cfg, 1.0) else found
+    unguided = rule is None and asymmetric and math.isclose(cfg, 1.0)
+    return [*found, NO_GUIDANCE] if unguided else found
 
 
 def acfg_guider(
-    model: Any, positive: Any, negative: Any, cfg: float, asymmetric: bool
+    model: Any, positive: Any, negative: Any, cfg: float, asymmetric: bool, rule: Rule | None = None
 ) -> comfy.samplers.CFGGuider:
     """The host's guider on a clone of MODEL that says which rows the LoRAs act on."""
-    guider = comfy.samplers.CFGGuider(set_asymmetric(model, asymmetric))
+    guider = comfy.samplers.CFGGuider(_under(model, asymmetric, rule))
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
     return guider
 
 
-def acfg_sample(
-    model: Any, asymmetric: bool, seed: int, steps: int, *arguments: Any
-) -> tuple[dict[str, Any], Tensor | None]:
-    """(LATENT, map of who acted where and when; None where nothing is routed).
+class Sampled(NamedTuple):
+    """latent: LATENT. activity: the map of who acted where and when; None where nothing is routed.
+    cost: how often the model was evaluated, where the rule had it evaluated more often; else ""."""
 
-    The host's KSampler on that clone; arguments as its `common_ksampler` takes them from cfg on.
+    latent: dict[str, Any]
+    activity: Tensor | None
+    cost: str
+
+
+def acfg_sample(
+    model: Any,
+    asymmetric: bool,
+    seed: int,
+    steps: int,
+    *arguments: Any,
+    rule: Rule | None = None,
+) -> Sampled:
+    """The host's KSampler on that clone; arguments as its `common_ksampler` takes them from cfg on.
+
     Live preview and progress are the host's own.
     """
-    watched, recorder = recorded(set_asymmetric(model, asymmetric))
+    watched, recorder = recorded(_under(model, asymmetric, rule))
     (latent,) = host_nodes.common_ksampler(watched, seed, steps, *arguments)
-    return latent, recorded_sheet(recorder, steps)
+    return Sampled(latent, recorded_sheet(recorder, steps), _cost(recorder, steps))
+
+
+def _under(model: Any, asymmetric: bool, rule: Rule | None) -> Any:
+    if rule is None:
+        return set_asymmetric(model, asymmetric)
+    return set_guidance(model, rule.key, dict(rule.settings), rule.course)
+
+
+def _cost(recorder: Recorder, steps: int) -> str:
+    for record in recorder.records.values():
+        if record.took_more:
+            parts = ", ".join(f"{count} {name}" for name, count in record.evaluations.items())
+            total = record.evaluations.total()
+            return f"{steps} steps took {total} evaluations of the model: {parts}."
+    return ""

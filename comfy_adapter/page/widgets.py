@@ -9,6 +9,7 @@ from comfy_api.input import CurveInput, MonotoneCubicCurve
 from comfy_api.latest import io
 
 from ...craft_core.errors import CraftError
+from ...craft_core.messages import UNKNOWN
 from ...craft_core.registry import Method, Parameter, Registry
 from ...craft_core.routing.presets import OF_MODEL, PRESETS
 
@@ -45,6 +46,19 @@ def knob_widget(parameter: Parameter) -> io.Input:
     if parameter.type is str:
         return io.String.Input(name, multiline=True, **common)
     return io.Curve.Input(name, default=list(parameter.default), tooltip=knob.help)
+
+
+def refuse_unknown(node: type[io.ComfyNode], name: str, keys: Iterable[str]) -> None:
+    """CraftError where the running prompt gives an optional menu an entry that it does not have.
+
+    The host leaves such an input out, and the node could not tell it from one that is not given.
+    """
+    prompt = node.hidden and node.hidden.prompt
+    if not prompt or node.hidden.unique_id not in prompt:
+        return
+    given = prompt[node.hidden.unique_id]["inputs"].get(name)
+    if given is not None and given not in keys:
+        raise UNKNOWN.error(key=repr(given), noun=name, known=", ".join(keys))
 
 
 def chosen(menu: dict[str, Any], name: str, registry: Registry) -> tuple[Method, dict[str, Any]]:

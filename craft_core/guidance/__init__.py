@@ -1,7 +1,29 @@
 """Guidance rules, one a file: the evaluations of a step, and how they are combined."""
 
 # Imported in the order of a menu, whose first entry is the default.
-from . import acfg, cfg  # isort: skip
-from .rules import GUIDANCE, Evaluation, evaluation, row_gates
+from . import acfg, cfg, role, weak  # isort: skip
+from .rules import (
+    GUIDANCE,
+    SAMPLERS_OWN,
+    Evaluation,
+    Step,
+    evaluation,
+    needed,
+    row_gates,
+    sampled,
+)
 
-__all__ = ["GUIDANCE", "Evaluation", "acfg", "cfg", "evaluation", "row_gates"]
+__all__ = [
+    "GUIDANCE",
+    "SAMPLERS_OWN",
+    "Evaluation",
+    "Step",
+    "acfg",
+    "cfg",
+    "evaluation",
+    "needed",
+    "role",
+    "row_gates",
+    "sampled",
+    "weak",
+]

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ..papers import CRAFT
-from ..time import Moment
-from .rules import GUIDANCE, Evaluation, guided
+from .rules import GUIDANCE, Evaluation, Step, sampled
 
 
 @GUIDANCE.register(
@@ -23,6 +22,6 @@ from .rules import GUIDANCE, Evaluation, guided
         Evaluation("uncond", prompted=False, branches=False),
     ),
 )
-def acfg(predictions: Mapping[str, Tensor], scale: float, moment: Moment) -> Tensor:
+def acfg(predictions: Mapping[str, Tensor], step: Step) -> Tensor:
     """The LoRAs act in the conditional prediction; the unconditional one is the backbone's."""
-    return guided(predictions["cond"], predictions["uncond"], scale)
+    return sampled(predictions, step)

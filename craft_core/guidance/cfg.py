@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ..papers import CLASSIFIER_FREE_GUIDANCE
-from ..time import Moment
-from .rules import GUIDANCE, Evaluation, guided
+from .rules import GUIDANCE, Evaluation, Step, sampled
 
 
 @GUIDANCE.register(
@@ -24,6 +23,6 @@ from .rules import GUIDANCE, Evaluation, guided
         Evaluation("uncond", prompted=False, branches=True),
     ),
 )
-def cfg(predictions: Mapping[str, Tensor], scale: float, moment: Moment) -> Tensor:
+def cfg(predictions: Mapping[str, Tensor], step: Step) -> Tensor:
     """The LoRAs act in the conditional and in the unconditional prediction."""
-    return guided(predictions["cond"], predictions["uncond"], scale)
+    return sampled(predictions, step)

@@ -267,6 +267,20 @@ def test_cfg_1_is_warned_of_before_the_run(drawn):
     drawn.shows(SAMPLER, WARNINGS, "At cfg 1")
     drawn.set(SAMPLER, "asymmetric", False)
     drawn.hides(SAMPLER, WARNINGS, "At cfg 1")
+    drawn.set(SAMPLER, "asymmetric", True)
+    drawn.shows(SAMPLER, WARNINGS, "choose role in the guidance menu")
+    drawn.set(SAMPLER, "guidance", "role")
+    drawn.hides(SAMPLER, WARNINGS, "At cfg 1")
+
+
+@ONCE
+def test_a_workflow_saved_before_the_guidance_menu_opens_with_the_values_it_had(drawn):
+    old = demo()
+    (node,) = (one for one in old["nodes"] if one["id"] == SAMPLER)
+    node["inputs"] = [one for one in node["inputs"] if one["name"] != "guidance"]
+    assert node["widgets_values"].pop() == "acfg/cfg"
+    drawn.comfy.open_workflow(old, "older")
+    assert widget_values(drawn.comfy.saved()) == widget_values(demo())
 
 
 def test_saving_and_reloading_keeps_every_value(drawn):

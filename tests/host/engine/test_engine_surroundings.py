@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import comfy.controlnet
-import comfy.ops
 import comfy.patcher_extension
 import comfy.samplers
 import comfy.sd
@@ -11,7 +9,6 @@ import oracle
 import pytest
 import tiny
 import torch
-from comfy.cldm.cldm import ControlNet as ControlNetModel
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comfy_extras.nodes_custom_sampler import Guider_DualCFG
 from comfy_extras.nodes_freelunch import FreeU_V2
@@ -102,21 +99,9 @@ def test_rows_split_for_memory_into_separate_calls_keep_their_roles(monkeypatch)
     assert distance(a, oracle.sample(reference, tiny.latent(2))) <= LAW
 
 
-def control(seed: int = 21):
-    """A tiny random ControlNet of the SDXL class."""
-    config = dict(tiny.sdxl().model.model_config.unet_config)
-    for key in ("out_channels", "transformer_depth_output", "disable_self_attentions"):
-        config.pop(key, None)
-    net = ControlNetModel(hint_channels=3, operations=comfy.ops.disable_weight_init, **config)
-    tiny.randomise_all(net, seed)
-    made = comfy.controlnet.ControlNet(net, load_device=tiny.CPU, manual_cast_dtype=None)
-    hint = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(seed))
-    return made.set_cond_hint(hint, 0.7, (0.0, 0.8))
-
-
 @pytest.mark.parametrize("on_negative", [False, True])
 def test_controlnet_rows_are_the_same(on_negative):
-    net = control()
+    net = tiny.control()
     positive = [[c, {**d, "control": net, "control_apply_to_uncond": False}] for c, d in POSITIVE]
     negative = [[c, {**d, "control": net, "control_apply_to_uncond": False}] for c, d in NEGATIVE]
     assert compare(positive=positive, negative=negative if on_negative else NEGATIVE) <= LAW

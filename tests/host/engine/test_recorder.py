@@ -98,7 +98,7 @@ def test_recording_changes_nothing_and_is_not_left_behind(world):
     given = arguments(world, one)
     with torch.inference_mode():
         plain = nodes.common_ksampler(set_asymmetric(one.model, True), *given)[0]["samples"]
-        latent, sheet = acfg_sample(one.model, True, *given)
+        latent, sheet, _ = acfg_sample(one.model, True, *given)
     assert torch.equal(plain, latent["samples"])
     assert sheet.shape[0] == 1 and sheet.shape[-1] == 3
     assert "craft_recorder" not in one.model.model_options["transformer_options"]

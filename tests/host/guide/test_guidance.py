@@ -9,7 +9,7 @@ import torch
 from craft_lora_pack.comfy_adapter.engine.engine import set_guidance
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.craft_core.errors import CraftError
-from craft_lora_pack.craft_core.guidance import GUIDANCE
+from craft_lora_pack.craft_core.guidance import GUIDANCE, Step
 from craft_lora_pack.craft_core.time import Moment
 from two_loras import NEGATIVE, POSITIVE, loras, routed
 
@@ -25,7 +25,7 @@ def test_what_the_host_makes_of_both_predictions_is_the_rules_combination(key):
     def noted(step):
         predictions = {"cond": step["cond_denoised"], "uncond": step["uncond_denoised"]}
         moment = Moment(len(found) / 3, 4)
-        made = rule.function(predictions, step["cond_scale"], moment)
+        made = rule.function(predictions, Step(step["cond_scale"], moment))
         found.append(oracle.distance(step["denoised"], made))
         assert not torch.equal(predictions["cond"], predictions["uncond"])
         return step["denoised"]
@@ -37,5 +37,5 @@ def test_what_the_host_makes_of_both_predictions_is_the_rules_combination(key):
 
 
 def test_a_rule_that_nobody_registered_is_refused_with_those_that_are():
-    with pytest.raises(CraftError, match="(?s)'other' is no guidance rule.*acfg, cfg"):
+    with pytest.raises(CraftError, match="(?s)'other' is no guidance rule.*acfg, cfg, role, weak"):
         set_guidance(tiny.sdxl(), "other")

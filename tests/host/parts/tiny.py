@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import comfy.controlnet
 import comfy.model_base
 import comfy.model_patcher
+import comfy.ops
 import comfy.supported_models
 import torch
+from comfy.cldm.cldm import ControlNet
 
 CPU = torch.device("cpu")
 CONTEXT = 48
@@ -171,6 +174,18 @@ def randomise_all(module: torch.nn.Module, seed: int) -> None:
         if parameter.ndim == 1 and name.endswith("weight"):
             values = values + 1.0  # a normalisation's gain
         parameter.data = values.to(parameter.dtype)
+
+
+def control(seed: int = 21):
+    """ControlNet of the SDXL class, with a hint, at strength 0.7 and over 80% of the run."""
+    config = dict(sdxl().model.model_config.unet_config)
+    for key in ("out_channels", "transformer_depth_output", "disable_self_attentions"):
+        config.pop(key, None)
+    net = ControlNet(hint_channels=3, operations=comfy.ops.disable_weight_init, **config)
+    randomise_all(net, seed)
+    made = comfy.controlnet.ControlNet(net, load_device=CPU, manual_cast_dtype=None)
+    hint = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(seed))
+    return made.set_cond_hint(hint, 0.7, (0.0, 0.8))
 
 
 def conditioning(seed: int, tokens: int = 7, context: int = CONTEXT, **extra) -> list:

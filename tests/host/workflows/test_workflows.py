@@ -32,6 +32,7 @@ EXTENSION = FOLDER / "semantic_extension_small_world.json"
 COMPARISON = FOLDER / "method_comparison_small_world.json"
 FILES = FOLDER / "fuse_to_file_small_world.json"
 MERGES = FOLDER / "learned_merge_small_world.json"
+ROLE = FOLDER / "role_guidance_small_world.json"
 SAVED = {
     DEMO: 5,
     FUSION: 1,
@@ -42,6 +43,7 @@ SAVED = {
     COMPARISON: 2,
     FILES: 16,
     MERGES: 12,
+    ROLE: 1,
 }  # pictures that each one saves
 TWINS = {FILES: 4}  # pictures that may come out the same: at run time, and from an exact file
 MAIN_NODES = {
@@ -296,6 +298,37 @@ def test_a_failing_run_says_why_and_the_next_one_works(live_server, patterns, se
 
     (image,) = live_server.images(live_server.run(runnable(live_server, FUSION)))
     assert is_a_picture(image)
+
+
+def test_a_prompt_from_before_the_guidance_menu_makes_the_same_picture(live_server):
+    prompt = runnable(live_server, FUSION)
+    pictures = []
+    for given in ({"guidance": "acfg/cfg"}, {}):
+        inputs(prompt, "CRAFTACFGKSampler").pop("guidance", None)
+        inputs(prompt, "CRAFTACFGKSampler").update(given)
+        pictures.append(live_server.images(live_server.run(prompt))[0])
+    assert np.array_equal(*pictures)
+
+
+def test_role_guidance_works_where_cfg_is_1_and_says_nothing_against_it(live_server):
+    prompt = runnable(live_server, FUSION)
+    menu = {"guidance": "role", "guidance.content_weight": 2.0, "guidance.style_weight": 1.5}
+    menu |= {"guidance.weight": 1.0, "guidance.norm": "off", "cfg": 1.0}
+    plain = live_server.images(live_server.run(prompt))[0]
+    inputs(prompt, "CRAFTACFGKSampler").update(menu)
+    before = len(live_server.log())
+    (image,) = live_server.images(live_server.run(prompt))
+    assert is_a_picture(image) and not np.array_equal(image, plain)
+    assert "At cfg 1" not in live_server.log()[before:]
+
+
+def test_an_unknown_guidance_is_answered_with_those_that_there_are(live_server):
+    prompt = runnable(live_server, FUSION)
+    inputs(prompt, "CRAFTACFGKSampler")["guidance"] = MISSPELT
+    with pytest.raises(RemoteError) as failed:
+        live_server.run(prompt)
+    said = f"{MISSPELT!r} is no guidance. Known are acfg/cfg, role, weak"
+    assert said in str(failed.value)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,8 @@ test("patterns that match nothing are warned of, blocks that a preset lacks are 
 
 test("cfg 1 is warned of with asymmetric guidance alone", () => {
   assert.equal(cfgWarnings(1, true).length, 1);
+  assert.match(cfgWarnings(1, true, "acfg/cfg")[0], /choose role in the guidance menu/);
+  assert.deepEqual(cfgWarnings(1, true, "role"), []);
   for (const [cfg, asymmetric] of [[1, false], [3, true], [undefined, true], [1, undefined]])
     assert.deepEqual(cfgWarnings(cfg, asymmetric), []);
 });

@@ -263,6 +263,13 @@ test("strengths start lower where ACFG multiplies them by cfg, floors are the sa
   const standard = sampler(4, "CRAFTACFGKSampler");
   standard.widgets = [{ name: "asymmetric", value: false }];
   assert.deepEqual(start(standard), full);
+  const withMenu = (guidance) => {
+    const one = sampler(4, "CRAFTACFGKSampler");
+    one.widgets = [{ name: "asymmetric", value: true }, { name: "guidance", value: guidance }];
+    return start(one);
+  };
+  assert.deepEqual(withMenu("acfg/cfg"), guided);
+  assert.deepEqual(withMenu("role"), full);
 });
 
 /** Sigmas 20 of which a SplitSigmas 21 makes two parts, and a reroute 22 behind the second. */

@@ -12,8 +12,9 @@ const ROUTERS = ["CRAFTRouter", "CRAFTMethodSweep"];
 export const acfgDrawing = {
   name: "craft_warnings",
   read: (node, hosts) => {
-    const cfg = cfgWarnings(valueOf(node, "cfg", hosts), valueOf(node, "asymmetric", hosts));
-    const found = [...cfg, ...routeWarnings(node, hosts)];
+    const [cfg, asymmetric, guidance] = ["cfg", "asymmetric", "guidance"].map((name) =>
+      valueOf(node, name, hosts));
+    const found = [...cfgWarnings(cfg, asymmetric, guidance), ...routeWarnings(node, hosts)];
     return found.length ? found : null;
   },
   draw: (content, found) => {

@@ -17,7 +17,7 @@ export const notRouted = () =>
   say("This MODEL carries no routed LoRAs, so sampling is plain. Connect the Content/Style LoRA Router's MODEL, with LoRAs chosen and <c> or <s> in its prompt.");
 
 export const noGuidance = () =>
-  say("At cfg 1 most samplers run no unconditional pass, and then ACFG equals standard CFG. Raise cfg above 1 for asymmetric guidance (distilled models have none).");
+  say("At cfg 1 most samplers run no unconditional pass, and then ACFG equals standard CFG. Raise cfg above 1, or, on a distilled model, choose role in the guidance menu and set its weights.");
 
 /** @param {{patterns: Value}} values */
 export const unmatchedPatterns = (values) =>

@@ -5,6 +5,7 @@ import { noGuidance, noMarker, unmatchedPatterns } from "../core.js";
 import { say, sayRole } from "../texts.js";
 
 const NONE = "none"; // the entry of a LoRA menu that chooses none
+const BY_SWITCH = "acfg/cfg"; // the entry of guidance that leaves it to `asymmetric`
 
 /** @typedef {import("./markers.js").Role} Role */
 /** @typedef {{markers: boolean, layer_sets: boolean, pinned: string | null}} Traits */
@@ -62,11 +63,17 @@ export function layerSetWarnings(used, sets) {
   return [unmatchedPatterns({ patterns: unmatched.join(", ") })];
 }
 
+/** Whether a guidance menu leaves the choice to the switch `asymmetric`.
+ * @param {any} guidance its entry; undefined where the node has none */
+export const isLeftToSwitch = (guidance) => guidance === undefined || guidance === BY_SWITCH;
+
 /**
  * @param {any} cfg
  * @param {any} asymmetric
+ * @param {any} guidance the menu's entry; undefined where the node has none
  */
-export function cfgWarnings(cfg, asymmetric) {
+export function cfgWarnings(cfg, asymmetric, guidance) {
+  if (!isLeftToSwitch(guidance)) return [];
   if (asymmetric !== true || typeof cfg !== "number" || Math.abs(cfg - 1) > 1e-9) return [];
   return [noGuidance()];
 }

@@ -6,6 +6,7 @@
 
 import { FLOOR, FULL_STRENGTH, GUIDED_STRENGTHS } from "../core.js";
 import { CraftError } from "../craft_error.js";
+import { isLeftToSwitch } from "../drawings/warnings.js";
 import { feedOf, inputs, linked, outputs, titleOf, typed } from "../graph/links.js";
 import { isActive, modelSource, valueOf, widget } from "../graph/upstream.js";
 import { say } from "../texts.js";
@@ -189,7 +190,9 @@ export function startOf({ targets }) {
 
 /** Whether a target guides by ACFG. @param {Target} target */
 function isAsymmetric({ node, as }) {
-  return as !== null || (ACFG.has(node.type) && widget(node, "asymmetric")?.value !== false);
+  if (as !== null) return true;
+  if (!ACFG.has(node.type) || !isLeftToSwitch(widget(node, "guidance")?.value)) return false;
+  return widget(node, "asymmetric")?.value !== false;
 }
 
 /** Whether a sampler, or one that uses this guider, runs only some of a picture's steps.
