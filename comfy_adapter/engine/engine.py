@@ -22,7 +22,7 @@ from ...craft_core.guidance import GUIDANCE, evaluation, row_gates
 from ...craft_core.registry import Method
 from ...craft_core.time import Timeline, model_table
 from ...craft_core.types import Bank, Gates
-from .bank import bank_patcher
+from .bank import BranchModule, branch_patcher, layer_parts
 from .conditionings import ConditioningKind, ConditioningKinds
 from .hooks import GatedChunks, ModelCall, attached
 from .recorder import RECORDERS, SAMPLER, Recorder, add_recorder
@@ -49,14 +49,20 @@ class _Session:
 
 
 class RoutedBank:
-    """The layers of a bank and its gates on one MODEL: the wrappers the host calls."""
+    """The layers of a bank and its gates on one MODEL: the wrappers the host calls.
+
+    places: by branch, which additional model under the key holds its updates; None where it acts
+    nowhere. held: what the MODEL keeps alive beside them.
+    """
 
     def __init__(
-        self, bank: Bank, gates: Gates, whole: Sequence[float] | None, factors_key: str
-    ) -> None:
+        self, bank: Bank, gates: Gates, whole: Sequence[float] | None, factors_key: str,
+        places: Sequence[int | None], held: Any = None,
+    ) -> None:  # fmt: skip
         self.layers, self.gates, self.whole = bank.layers, gates, whole
         self.roles = tuple(branch.role for branch in bank.branches)
-        self.factors_key = factors_key
+        self.where = tuple(frozenset(branch.layers) for branch in bank.branches)
+        self.factors_key, self.places, self.held = factors_key, places, held
         self._session: _Session | None = None
 
     def sample(self, executor: Any, guider: Any, sigmas: Tensor, extra_args: dict, *args: Any):
@@ -78,14 +84,19 @@ class RoutedBank:
         with ExitStack() as stack:
             for patcher in _patchers(guider):
                 call = session.calls[id(patcher.model)] = ModelCall()
-                factors = patcher.get_additional_models_with_key(self.factors_key)[0].model
-                model = patcher.model.diffusion_model
-                stack.enter_context(attached(model, self.layers, factors, call))
+                modules = self._modules(patcher)
+                parts = {path: layer_parts(path, self.where, modules) for path in self.layers}
+                stack.enter_context(attached(patcher.model.diffusion_model, parts, call))
             outer, self._session = self._session, session
             try:
                 yield
             finally:
                 self._session = outer
+
+    def _modules(self, patcher: Any) -> list[BranchModule | None]:
+        """By branch, on the patcher's device."""
+        loaded = patcher.get_additional_models_with_key(self.factors_key)
+        return [None if at is None else loaded[at].model for at in self.places]
 
     def apply(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """APPLY_MODEL: set the gates of this call, and clear them whatever happens."""
@@ -214,19 +225,31 @@ def attach(
     bank: Bank,
     gates: Gates,
     whole: Sequence[float] | None = None,
-    factors: Any = None,
+    patchers: Sequence[Any] | None = None,
+    held: Any = None,
 ) -> Any:
     """A clone of MODEL that carries the bank; nothing of the given MODEL changes.
 
     whole: the sigmas that a sampler's run is a part of, where several make one picture.
-    factors: the bank's patcher, where several MODELs share one.
+    patchers: of the branches, for those that act (engine.bank), where MODELs share them; they may
+    hold more layers than the bank. held: an object that lives as long as the clone and its clones.
     """
     routed = model.clone()
     if not bank.layers:
+        if held is not None:
+            routed.set_attachments(KEY, held)
         return routed
+    if patchers is None:
+        patchers = [one.layers and branch_patcher(one.layers, routed) for one in bank.branches]
+    loaded: list[Any] = []  # each once, where branches share a file
+    places: list[int | None] = []
+    for branch, patcher in zip(bank.branches, patchers, strict=True):
+        if branch.layers and patcher not in loaded:
+            loaded.append(patcher)
+        places.append(loaded.index(patcher) if branch.layers else None)
     key = f"{KEY}_{sum(1 for name in routed.additional_models if name.startswith(KEY))}"
-    carrier = RoutedBank(bank, gates, whole, key)
-    routed.set_additional_models(key, [factors or bank_patcher(bank, routed)])
+    carrier = RoutedBank(bank, gates, whole, key, places, held)
+    routed.set_additional_models(key, loaded)
     routed.add_wrapper_with_key(_WRAPPERS.SAMPLER_SAMPLE, key, carrier.sample)
     routed.add_wrapper_with_key(_WRAPPERS.CALC_COND_BATCH, key, carrier.count)
     routed.add_wrapper_with_key(_WRAPPERS.APPLY_MODEL, key, carrier.apply)

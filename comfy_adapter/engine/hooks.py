@@ -9,7 +9,7 @@ Hooks live on the model only while a sampling run lasts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from ...craft_core.errors import CraftError
-from ...craft_core.types import LayerPass
-from .bank import BankModule, Group, Single
+from ...craft_core.types import Factors, LayerPass
+from .bank import Part
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,16 @@ class ModelCall:
 
 @contextmanager
 def attached(
-    diffusion_model: nn.Module, layers: Sequence[str], bank: BankModule, call: ModelCall
+    diffusion_model: nn.Module, layers: Mapping[str, Sequence[Part]], call: ModelCall
 ) -> Iterator[None]:
-    """Hooks on all adapted layers while the block runs; they are removed however it ends."""
+    """Hooks on all adapted layers while the block runs; they are removed however it ends.
+
+    layers: what the branches add to each, in the order of the gates.
+    """
     handles = []
     try:
-        for index, path in enumerate(layers):
-            hook = LayerHook(index, path, bank, call)
+        for index, (path, parts) in enumerate(layers.items()):
+            hook = LayerHook(index, path, parts, call)
             module = diffusion_model.get_submodule(path)
             handles.append(module.register_forward_hook(hook, with_kwargs=True))
         yield
@@ -78,9 +81,10 @@ def attached(
 class LayerHook:
     """The branches of one layer."""
 
-    def __init__(self, index: int, path: str, bank: BankModule, call: ModelCall) -> None:
-        self.index, self.path, self.bank, self.call = index, path, bank, call
-        self.groups, self.singles = bank.groups[index], bank.singles[index]
+    def __init__(self, index: int, path: str, parts: Sequence[Part], call: ModelCall) -> None:
+        self.index, self.path, self.call = index, path, call
+        self.factors = [part for part in parts if isinstance(part.update, Factors)]
+        self.others = [part for part in parts if not isinstance(part.update, Factors)]
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Any:
         for run in self.call.runs:
@@ -118,58 +122,36 @@ class LayerHook:
         if torch.is_grad_enabled() and y.requires_grad:
             y = y.clone()
         own = [  # from what the layer itself returned, before anything is added
-            (single, _added(module, x[rows], y[rows], single, self.bank))
-            for single in self.singles
-            if gates[single.branch]
+            (part, _added(module, x[rows], y[rows], part))
+            for part in self.others
+            if gates[part.branch]
         ]
-        for group in self.groups:
-            _add_group(module, x[rows], y[rows], group, self.bank, gates)
-        for single, added in own:
-            _add_single(y[rows], added, single, gates)
+        for part in self.factors:
+            weight = gates[part.branch] * part.update.scale
+            if weight:
+                _add_factors(module, x[rows], y[rows], part, weight)
+        for part, added in own:
+            _add(y[rows], added, part, gates)
         return y
 
 
-def _added(module: Any, x: Tensor, y: Tensor, single: Single, bank: BankModule) -> Tensor:
+def _added(module: Any, x: Tensor, y: Tensor, part: Part) -> Tensor:
     product = partial(_project, module)
-    return bank.update(single, x).added(LayerPass(x, y, product))
+    return part.at(x).added(LayerPass(x, y, product))
 
 
-def _add_single(y: Tensor, added: Tensor, single: Single, gates: Sequence[float]) -> None:
-    update = single.update
+def _add(y: Tensor, added: Tensor, part: Part, gates: Sequence[float]) -> None:
+    update = part.update
     if update.rows is not None:
         y = y.narrow(1 if len(update.inputs) > 1 else -1, *update.rows)
-    y.add_(added, alpha=gates[single.branch] * update.scale)
+    y.add_(added, alpha=gates[part.branch] * update.scale)
 
 
-def _add_group(
-    module: Any, x: Tensor, y: Tensor, group: Group, bank: BankModule, gates: Sequence[float]
-) -> None:
-    """Add one group to y, in place. Gates enter as plain numbers: nothing waits for a device."""
-    pieces = _pieces(group, gates)
-    if not pieces:
-        return
-    down, up = bank.factors(group, x)
-    first, last = pieces[0][0], pieces[-1][1]
-    hidden = _project(module, x, down[first:last])
+def _add_factors(module: Any, x: Tensor, y: Tensor, part: Part, weight: float) -> None:
+    """Add up (down x) to y, in place. The weight is a plain number: nothing waits for a device."""
+    down, up = part.tensor("down", x), part.tensor("up", x)
     add = _up_conv if down.ndim > 2 else _up_linear
-    axis = 1 if down.ndim > 2 else -1
-    for start, stop, weight in pieces:
-        part = hidden.narrow(axis, start - first, stop - start)
-        add(y, part, up[:, start:stop], weight, group.rows)
-
-
-def _pieces(group: Group, gates: Sequence[float]) -> list[tuple[int, int, float]]:
-    """The ranks with a weight, as (start, stop, weight); neighbours of equal weight are joined."""
-    pieces: list[tuple[int, int, float]] = []
-    for slot in group.slots:
-        weight, stop = gates[slot.branch] * slot.scale, slot.start + slot.rank
-        if weight == 0.0:
-            continue
-        if pieces and pieces[-1][1:] == (slot.start, weight):
-            pieces[-1] = (pieces[-1][0], stop, weight)
-        else:
-            pieces.append((slot.start, stop, weight))
-    return pieces
+    add(y, _project(module, x, down), up, weight, part.update.rows)
 
 
 def _project(module: Any, x: Tensor, down: Tensor) -> Tensor:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import comfy.lora
 from torch import nn
@@ -15,6 +18,30 @@ from ...craft_core.types import LayerTarget
 PREFIX = "diffusion_model."
 _RUN_ORDER = ("attn1", "attn2", "ff")
 _TRANSFORMER_LAYER = re.compile(r"(.*\.transformer_blocks\.\d+)\.(attn1|attn2|ff)\.")
+
+
+@dataclass(frozen=True)
+class ModelNames:
+    """A model as LoRA files are read against it. layers, names: model_layers and host_names of
+    it. family: the same text for models that differ in neither."""
+
+    layers: Mapping[str, tuple[int, ...]]
+    names: Mapping[str, LayerTarget]
+    family: str
+
+
+_known: WeakKeyDictionary[nn.Module, ModelNames] = WeakKeyDictionary()  # while the model lives
+
+
+def model_names(patcher: Any) -> ModelNames:
+    """The names of a MODEL, gathered once for the weights that its clones share."""
+    found = _known.get(patcher.model)
+    if found is None:
+        layers, names = model_layers(patcher), host_names(patcher)
+        text = repr((list(layers.items()), sorted(names.items(), key=lambda one: one[0])))
+        found = ModelNames(layers, names, hashlib.sha256(text.encode()).hexdigest())
+        _known[patcher.model] = found
+    return found
 
 
 def model_layers(patcher: Any) -> dict[str, tuple[int, ...]]:

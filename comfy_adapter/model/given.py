@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,7 +13,7 @@ from ...craft_core.lora.statistics.pair import Known
 from ...craft_core.routing.plan import CandidateLora
 from ...craft_core.types import LayerShapes, LayerUpdate, LoraFile
 from ..engine.modules import model_layers
-from .lora_files import BranchFile, branch, require, unknown_text_keys
+from .lora_files import BranchFile, branch, file_stamp, require, unknown_text_keys
 
 _KEPT = 32
 # Numbers by file and by the layers it was read against, no tensors.
@@ -34,18 +33,12 @@ def given(chosen: BranchFile, file: LoraFile, model: Any, clip: Any = None) -> C
 
 def _meter(chosen: BranchFile, file: LoraFile, layers: LayerShapes, device: Any) -> Meter:
     """Strengths and prompts are not part of the key, so changing them measures nothing again."""
-    key = (*_stamp(chosen), tuple(layers))
+    key = (*file_stamp(require(chosen)), tuple(layers))
     known = _known.setdefault(key, {})
     _known.move_to_end(key)
     while len(_known) > _KEPT:
         _known.popitem(last=False)
     return Meter(chosen.name, _Moved(file.layers, device), known)
-
-
-def _stamp(file: BranchFile) -> tuple[str, int, int]:
-    path = require(file)
-    status = os.stat(path)
-    return path, status.st_mtime_ns, status.st_size
 
 
 class _Moved(Mapping):

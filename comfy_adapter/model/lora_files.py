@@ -1,25 +1,33 @@
-"""LoRA files of the host's folders as branches of a model."""
+"""LoRA files of the host's folders as branches of a model.
+
+A file that a living MODEL uses is not read again: prompts, strengths, schedules, methods and layer
+sets say how it is used, and change nothing of what is read.
+"""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import comfy.lora
 import comfy.lora_convert
 import comfy.sd
 import comfy.utils
 import folder_paths
+import torch
 
 from ...craft_core.errors import CraftError
 from ...craft_core.lora import read_lora
 from ...craft_core.routing.layer_sets import of_one_role, parse_layer_sets
 from ...craft_core.types import Branch, LoraFile, Role
-from ..engine.modules import host_names, model_layers
+from ..engine.modules import model_names
 
 FOLDER = "loras"
 NONE = "none"
+
+_in_use: WeakValueDictionary[tuple, LoraFile] = WeakValueDictionary()  # keeps no file alive
 
 
 @dataclass(frozen=True)
@@ -62,14 +70,28 @@ def lora_stamps(*names: str | None) -> str:
     found = []
     for name in names:
         path = folder_paths.get_full_path(FOLDER, name) if name else None
-        status = os.stat(path) if path else None
-        found.append(f"{name} {status.st_mtime_ns} {status.st_size}" if status else str(name))
+        found.append(f"{name} {' '.join(map(str, file_stamp(path)[1:]))}" if path else str(name))
     return "\n".join(found)
+
+
+def file_stamp(path: str) -> tuple[str, int, int, int, int]:
+    """What differs between a file and another one in its place, also where a copy keeps the
+    original's time and size."""
+    status = os.stat(path)
+    changed = status.st_ctime_ns  # on Windows the time of creation
+    return os.path.abspath(path), status.st_ino, status.st_mtime_ns, changed, status.st_size
 
 
 def read_branch_file(file: str | BranchFile, model: Any) -> LoraFile:
     """A branch's file, or one of the host's loras folders, against a MODEL's layers and names."""
-    return read_lora(require(file), model_layers(model), host_names(model))
+    path, known = require(file), model_names(model)
+    key = (*file_stamp(path), known.family)
+    found = _in_use.get(key)
+    if found is None:
+        with torch.inference_mode(False):  # trainings take what a Router has read
+            mapped = not comfy.utils.DISABLE_MMAP  # as the host maps what it loads
+            found = _in_use[key] = read_lora(path, known.layers, known.names, mapped)
+    return found
 
 
 def branch(chosen: BranchFile, file: LoraFile) -> Branch:

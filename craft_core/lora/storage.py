@@ -34,20 +34,22 @@ def read_lora(
     path: str | os.PathLike[str],
     layers: LayerShapes,
     extra: Mapping[str, LayerTarget] | None = None,
+    mapped: bool = False,
 ) -> LoraFile:
-    """A LoRA file against a model; layers and extra as in keys.lora_names.
+    """A LoRA file against a model; layers and extra as in keys.lora_names, mapped as in
+    tensor_file.read.
 
     Raises CraftError for anything but a readable safetensors file, and as parse_lora does.
     """
     path = Path(path)
-    state, metadata = read_tensors(path)
+    state, metadata = read_tensors(path, mapped)
     try:
         return parse_lora(state, metadata, layers, extra)
     except CraftError as error:
         raise CraftError(f"{path.name}: {error.given}", error.possible, error.action) from error
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path, mapped: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(tensors, metadata) of a LoRA file; CraftError for anything but readable safetensors."""
     if path.suffix.lower() not in _EXTENSIONS:
         raise CraftError(
@@ -55,7 +57,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             "LoRA files are read as .safetensors only: other formats can run code when opened",
             "Convert it to safetensors",
         )
-    return read(path, KIND)
+    return read(path, KIND, mapped)
 
 
 def parse_lora(
@@ -189,7 +191,8 @@ def _finite(tensor: Tensor) -> bool:
     if not is_plain_float(tensor):
         return True
     wide = tensor.float() if tensor.element_size() == 1 else tensor  # float8 has no isfinite
-    return bool(torch.isfinite(wide).all())
+    # NaN and infinity reach a sum, which is many times as fast; one of large numbers may overflow.
+    return math.isfinite(wide.sum().item()) or bool(torch.isfinite(wide).all())
 
 
 def _check_kinds(keys: Iterable[str]) -> None:
