@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path += [str(ROOT), str(ROOT / "tests" / "host"), str(ROOT / "tests" / "unit")]
+PARTS = [str(ROOT / "tests" / tier / "parts") for tier in ("host", "unit")]
+sys.path += [str(ROOT), *PARTS]
 
 from launcher.run.inside_host import enter_host, load_pack, temporary_base  # noqa: E402
 

@@ -7,6 +7,7 @@ sets say how it is used, and change nothing of what is read.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
@@ -27,7 +28,11 @@ from ..engine.modules import model_names
 FOLDER = "loras"
 NONE = "none"
 
-_in_use: WeakValueDictionary[tuple, LoraFile] = WeakValueDictionary()  # keeps no file alive
+# What living MODELs use; none of these keeps it alive.
+_in_use: WeakValueDictionary[tuple, LoraFile] = WeakValueDictionary()
+_texts_in_use: WeakValueDictionary[tuple, PatchedText] = WeakValueDictionary()
+_stacked_in_use: WeakValueDictionary[tuple, Any] = WeakValueDictionary()  # MODELs
+_STACKED = "craft_lora_stack"  # a stacked MODEL's CLIP and report lines
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,31 @@ def patch_text_encoder(clip: Any, file: LoraFile, strength: float) -> Any:
     return patched
 
 
+@dataclass(frozen=True, eq=False)
+class PatchedText:
+    """A CLIP with the text-encoder parts of files; they live as long as it does."""
+
+    clip: Any
+    files: tuple[LoraFile, ...] = ()
+
+
+def patched_text(clip: Any, parts: Sequence[tuple[LoraFile, float]]) -> PatchedText:
+    """patch_text_encoder for each (file, strength); shared while it is in use, so that the host
+    patches the text encoder's weights once."""
+    acting = [(file, strength) for file, strength in parts if file.text_encoder and strength]
+    if not acting:
+        return PatchedText(clip)
+    key = (id(clip.patcher), *((id(file), strength) for file, strength in acting))
+    found = _texts_in_use.get(key)
+    if found is None:
+        patched = clip
+        for file, strength in acting:
+            patched = patch_text_encoder(patched, file, strength)
+        found = PatchedText(patched, tuple(file for file, _ in acting))
+        _texts_in_use[key] = found
+    return found
+
+
 def _text_patches(clip: Any, file: LoraFile) -> tuple[dict, dict]:
     """(key of the CLIP's weight by the name in a file, patches by key)."""
     names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
@@ -137,19 +167,31 @@ def check_own_layers(layers: str) -> bool | str:
     return True
 
 
-def apply_stack(model: Any, clip: Any, stack: list) -> tuple[Any, Any, list[str]]:
-    """(model, clip, report lines) with a LORA_STACK applied as the host's own loader does.
+def apply_stack(model: Any, clip: Any, stack: Sequence) -> tuple[Any, Any, Sequence[str]]:
+    """(model, clip, report lines) with a LORA_STACK applied as the host's own loader does; the
+    same as before while a MODEL with it lives, so that nothing is read or patched again.
 
     Raises CraftError for an entry that is no safetensors file or matches nothing.
     """
+    entries = [one for one in stack if one[0] not in (NONE, "None")]  # how a slot is left empty
+    if not entries:
+        return model, clip, ()
+    stamps = tuple((*file_stamp(require(name)), *strengths) for name, *strengths in entries)
+    key = (id(model), id(clip.patcher), stamps)
+    found = _stacked_in_use.get(key)
+    if found is None:
+        found, *beside = _stacked(model, clip, entries)
+        found.set_attachments(_STACKED, beside)
+        _stacked_in_use[key] = found
+    return (found, *found.get_attachment(_STACKED))
+
+
+def _stacked(model: Any, clip: Any, entries: Sequence) -> tuple[Any, Any, list[str]]:
     names = comfy.lora.model_lora_keys_unet(model.model, {})
     names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, names)
     lines = []
-    for name, model_strength, clip_strength in stack:
-        if name in (NONE, "None"):  # how stack nodes leave a slot empty
-            continue
-        path = require(name)
-        state = _stack_state(path, name)
+    for name, model_strength, clip_strength in entries:
+        state = _stack_state(require(name), name)
         converted = comfy.lora_convert.convert_lora(state)
         matched = len(comfy.lora.load_lora(converted, names, log_missing=False))
         if not matched:

@@ -24,7 +24,7 @@ from ..engine.modules import model_layers
 from ..model.expert_encoder import Applied, apply_encoder
 from ..model.given import given
 from ..model.in_use import shared_patchers
-from ..model.lora_files import NONE, BranchFile, apply_stack, patch_text_encoder, read_branch_file
+from ..model.lora_files import NONE, BranchFile, apply_stack, patched_text, read_branch_file
 from ..page.widgets import CUSTOM, PATTERNS, chosen
 
 
@@ -118,18 +118,18 @@ def route(
             "Load one with a CLIP loader and connect it",
         )
     marked, connected = parse(request.prompt), clip
-    model, clip, stacked = apply_stack(model, clip, list(stack))
+    model, clip, stacked = apply_stack(model, clip, stack)
     files = [read_branch_file(b.name, model) for b in request.branches]
     made = planned(model, request, marked, files, clip, whole)
     expert = _expert(request, connected, marked, made.bank)
     gates = compose(made.gates, made.bank, request.schedule, expert.table)
-    for chosen_file, file, gamma in zip(request.branches, files, made.gammas, strict=True):
-        clip = patch_text_encoder(clip, file, chosen_file.strength * gamma)
+    strengths = [b.strength * gamma for b, gamma in zip(request.branches, made.gammas, strict=True)]
+    text = patched_text(clip, list(zip(files, strengths, strict=True)))
     patchers = shared_patchers(made.bank, files, model)
-    held = (files, patchers)
+    held = (files, patchers, text)  # for the MODEL of the next edit
     return Routed(
         attach(model, made.bank, gates, request.whole_sigmas, patchers, held),
-        clip.encode_from_tokens_scheduled(clip.tokenize(marked.clean)),
+        text.clip.encode_from_tokens_scheduled(text.clip.tokenize(marked.clean)),
         marked.clean,
         "\n".join([*made.report, _time(request), *expert.lines, *stacked]),
         [*stack, *_active(request.branches, made.gammas)],

@@ -57,7 +57,7 @@ def sweep(
             "Methods differ in how they combine a content and a style LoRA",
             "Choose both, or connect extra branches",
         )
-    model, clip, stacked = apply_stack(model, clip, list(stack))
+    model, clip, stacked = apply_stack(model, clip, stack)
     bar = comfy.utils.ProgressBar(len(lines))
     routed = []
     for line in lines:
