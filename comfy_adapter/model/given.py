@@ -12,7 +12,7 @@ from ...craft_core.lora import Meter
 from ...craft_core.lora.statistics.pair import Known
 from ...craft_core.routing.plan import CandidateLora
 from ...craft_core.types import LayerShapes, LayerUpdate, LoraFile
-from ..engine.modules import model_layers
+from ..engine.modules import model_names
 from .lora_files import BranchFile, branch, file_stamp, require, unknown_text_keys
 
 _KEPT = 32
@@ -27,7 +27,7 @@ def given(chosen: BranchFile, file: LoraFile, model: Any, clip: Any = None) -> C
         branch(chosen, file),
         chosen.layers,
         (*file.unmatched, *unknown),
-        _meter(chosen, file, model_layers(model), model.load_device),
+        _meter(chosen, file, model_names(model).layers, model.load_device),
     )
 
 

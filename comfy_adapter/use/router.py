@@ -20,7 +20,7 @@ from ...craft_core.routing.presets import PRESETS
 from ...craft_core.schedule.schedule import Schedule
 from ...craft_core.types import Bank, Gates, LoraFile, Role
 from ..engine.engine import attach
-from ..engine.modules import model_layers
+from ..engine.modules import model_names
 from ..model.expert_encoder import Applied, apply_encoder
 from ..model.given import given
 from ..model.in_use import shared_patchers
@@ -157,7 +157,7 @@ def planned(
         method, knobs, request.layer_sets, marked, request.allow_unmatched, whole=whole
     )  # fmt: skip
     pairs = zip(request.branches, files, strict=True)
-    return plan([given(one, file, model, clip) for one, file in pairs], asked, model_layers(model))
+    return plan([given(one, file, model, clip) for one, file in pairs], asked, model_names(model).layers)
 
 
 def _expert(request: RouterRequest, clip: Any, marked: MarkedPrompt, bank: Bank) -> Applied:
