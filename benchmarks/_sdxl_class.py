@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = [str(ROOT / "tests" / tier / "parts") for tier in ("host", "unit")]
-sys.path += [str(ROOT), *PARTS]
+sys.path += [str(ROOT), *(str(ROOT / "tests" / tier / "parts") for tier in ("host", "unit"))]
 
 from launcher.run.inside_host import enter_host, load_pack, temporary_base  # noqa: E402
 

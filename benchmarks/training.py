@@ -23,7 +23,7 @@ from pathlib import Path
 from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path += [str(ROOT), str(ROOT / "tests" / "host")]
+sys.path += [str(ROOT), str(ROOT / "tests" / "host" / "parts")]
 
 from launcher.run.inside_host import enter_host, load_pack, temporary_base  # noqa: E402
 

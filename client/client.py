@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..craft_core.errors import CraftError
+from .bodies import MOST_JSON, read_body, require_file
 from .errors import RemoteError, ServerGone
 from .progress import title_of
 from .websocket import WebSocket
@@ -63,9 +64,9 @@ class Client:
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def get(self, path: str, timeout: float = 60.0) -> bytes:
-        """The body of a GET."""
+        """The body of a GET; RemoteError for one larger than any answer of the host."""
         with self._opener.open(self.url + path, timeout=timeout) as answer:
-            return answer.read()
+            return read_body(answer, MOST_JSON)
 
     def get_json(self, path: str, timeout: float = 60.0) -> Any:
         """The JSON of a GET."""
@@ -76,7 +77,7 @@ class Client:
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
         with self._opener.open(request, timeout=timeout) as answer:
-            text = answer.read()
+            text = read_body(answer, MOST_JSON)
         return json.loads(text) if text.strip() else None
 
     def object_info(self) -> dict[str, Any]:
@@ -85,10 +86,13 @@ class Client:
             return self.get_json("/object_info")
 
     def fetch(self, item: dict[str, str]) -> bytes:
-        """The bytes of one file of a PromptResult."""
+        """The bytes of one file of a PromptResult; RemoteError where they are no such file."""
         query = {name: item.get(name, "") for name in ("filename", "subfolder", "type")}
-        with self._asking():
-            return self.get("/view?" + urllib.parse.urlencode(query))
+        address = f"{self.url}/view?{urllib.parse.urlencode(query)}"
+        with self._asking(), self._opener.open(address, timeout=60.0) as answer:
+            content = read_body(answer)
+            require_file(query["filename"], answer.headers.get_content_type(), content)
+        return content
 
     def interrupt(self) -> None:
         """Stop what runs now."""
@@ -120,7 +124,7 @@ class Client:
         try:
             answer = self.post_json("/prompt", body)
         except urllib.error.HTTPError as error:
-            refusal = error.read().decode("utf-8", errors="replace")
+            refusal = read_body(error, MOST_JSON).decode("utf-8", errors="replace")
             raise RemoteError(explain_refusal(refusal, prompt)) from error
         if answer.get("node_errors"):  # the server would run the other nodes, saying nothing more
             self.cancel(answer["prompt_id"])
@@ -185,7 +189,7 @@ class Client:
             raise RemoteError(
                 f"{error.url} was answered by {error.code} {error.reason}."
             ) from error
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ServerGone(f"{self.url} is not a ComfyUI server.") from error
         except (OSError, http.client.HTTPException) as error:
             if not self._alive():

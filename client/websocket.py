@@ -10,6 +10,9 @@ import struct
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 FINAL = 0x80
+MOST_MESSAGE = 1 << 26  # bytes; events take thousands, previews some million
+MOST_HEAD = 1 << 16  # bytes of the answer to the handshake
+MOST_CONTROL = 125  # bytes of a ping, says the RFC
 
 
 class WebSocketClosed(ConnectionError):
@@ -23,8 +26,8 @@ class WebSocket:
         self, host: str, port: int, path: str, *, secure: bool = False, timeout: float = 10.0
     ):
         self._socket = socket.create_connection((host, port), timeout)
-        self._buffer = b""
-        self._text = b""
+        self._buffer = bytearray()
+        self._text = bytearray()
         self._kind = 0
         try:
             if secure:
@@ -72,9 +75,13 @@ class WebSocket:
         if kind == PONG:
             return None
         if kind != 0:  # 0 continues the message before
-            self._kind, self._text = kind, b""
+            self._kind, self._text = kind, bytearray()
+        if self._kind != TEXT:
+            return None
         self._text += payload
-        if not final or self._kind != TEXT:
+        if len(self._text) > MOST_MESSAGE:
+            raise WebSocketClosed(f"the server sent a message of more than {MOST_MESSAGE} bytes")
+        if not final:
             return None
         return self._text.decode("utf-8", errors="replace")
 
@@ -90,10 +97,13 @@ class WebSocket:
             header, (length,) = 10, struct.unpack(">Q", self._buffer[2:10])
         if second & 0x80:
             raise WebSocketClosed("the server sent a masked frame")
+        kind = first & 0x0F
+        if length > (MOST_CONTROL if kind in (CLOSE, PING, PONG) else MOST_MESSAGE):
+            raise WebSocketClosed(f"the server sent a frame of {length} bytes")
         self._fill(header + length)
-        payload = self._buffer[header : header + length]
-        self._buffer = self._buffer[header + length :]
-        return bool(first & FINAL), first & 0x0F, payload
+        payload = bytes(self._buffer[header : header + length])
+        del self._buffer[: header + length]
+        return bool(first & FINAL), kind, payload
 
     def _fill(self, size: int) -> None:
         """Read until the buffer holds `size` bytes."""
@@ -121,6 +131,8 @@ class WebSocket:
         ]
         self._socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
         while b"\r\n\r\n" not in self._buffer:
+            if len(self._buffer) > MOST_HEAD:
+                raise WebSocketClosed("no WebSocket here: its answer has no end")
             self._fill(len(self._buffer) + 1)
         head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
         expected = base64.b64encode(hashlib.sha1((key + GUID).encode()).digest())

@@ -41,6 +41,11 @@ UNMATCHED_PATTERNS = "These layer patterns match no layer of this model: {patter
 UNKNOWN = Mistake("{key} is no {noun}", "Known are {known}", "Choose one of these")
 
 _MARKED = "Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>"
+TOO_MANY_MARKERS = Mistake(
+    "The prompt has more than {most} markers",
+    _MARKED,
+    "Mark fewer phrases",
+)
 NOTHING_TO_CLOSE = Mistake(
     "The prompt has {marker} at character {place} with no marker to close",
     _MARKED,
@@ -66,6 +71,11 @@ WINDOW_REVERSED = Mistake(
     "window: {role}_start = {start} lies after {role}_end = {end}",
     "A window runs from its start to a later or equal end, 0 to 1",
     "Swap them, or set the role's strength to 0 to switch it off",
+)
+TOO_MANY_POINTS = Mistake(
+    "The {role} curve has {count} points",
+    "A curve has up to {most} points",
+    "Leave some out",
 )
 WRONG_POINTS = Mistake(
     "The {role} points are {points}",

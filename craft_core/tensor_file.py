@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import secrets
 import tempfile
@@ -22,6 +23,10 @@ from torch import Tensor
 
 from .errors import CraftError
 
+MOST_HEADER = 1 << 25  # bytes; training tools write some hundred kilobytes of metadata
+MOST_TENSORS = 20_000  # the largest LoRA files have a tenth of it
+LONGEST_NAME = 500  # characters of a tensor's name
+_LARGEST = 1 << 40  # numbers in a tensor, its empty axes taken for 1
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EINVAL}
 
 
@@ -70,6 +75,55 @@ class Kind:
             )
 
 
+class BadHeader(ValueError):
+    """Why a file's header is not read."""
+
+
+def read_shapes(path: Path, most_tensors: int = MOST_TENSORS) -> dict[str, tuple[int, ...]]:
+    """The shapes of a safetensors file's tensors by name, from its header alone.
+
+    What a header may ask for is bounded here, before anything is made of it. BadHeader for one
+    that is too large or no header; OSError.
+    """
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > MOST_HEADER:
+            raise BadHeader(f"its header has {length} bytes, and up to {MOST_HEADER} are read")
+        text = file.read(length)
+    try:
+        entries = json.loads(text)
+        entries.pop("__metadata__", None)
+        if len(entries) > most_tensors:
+            raise BadHeader(f"it has {len(entries)} tensors, and up to {most_tensors} are read")
+        return {_name(key): _shape(key, entry["shape"]) for key, entry in entries.items()}
+    except BadHeader:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise BadHeader("its header is no list of tensors") from error
+
+
+def _check_empty(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """BadHeader for a tensor without numbers that has an axis longer than the file: nothing but
+    such an axis can ask for more memory than the file takes."""
+    size = path.stat().st_size
+    for key, shape in shapes.items():
+        if 0 in shape and max(shape) > size:
+            raise BadHeader(f"{key} has the shape {shape} and no numbers")
+
+
+def _name(key: str) -> str:
+    if len(key) > LONGEST_NAME:
+        raise BadHeader(f"a tensor's name has {len(key)} characters: {key[:60]}...")
+    return key
+
+
+def _shape(key: str, shape: Any) -> tuple[int, ...]:
+    whole = all(type(size) is int and size >= 0 for size in shape)
+    if not whole or len(shape) > 8 or math.prod(max(1, size) for size in shape) > _LARGEST:
+        raise BadHeader(f"{key} has the shape {str(shape)[:100]}")
+    return tuple(shape)
+
+
 @contextmanager
 def opened(path: Path, kind: Kind) -> Iterator[Any]:
     """The file as the library opens it, its content not checked; CraftError if it is unreadable."""
@@ -80,9 +134,10 @@ def opened(path: Path, kind: Kind) -> Iterator[Any]:
             f"Check the name. {kind.again}",
         )
     try:
+        _check_empty(path, read_shapes(path))
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             yield file
-    except (OSError, safetensors.SafetensorError) as error:
+    except (OSError, BadHeader, safetensors.SafetensorError) as error:
         raise CraftError(
             f"{path.name} cannot be read: it is damaged, or no safetensors file ({error})",
             f"{kind.one} is whole or not used",

@@ -205,11 +205,14 @@ class Gates:
     at: moment -> float32 tensor (views, layers, branches), axes ordered as in the bank.
     views: conditional copies to evaluate and average (1; LoRA Composite: one per branch).
     notes: lines for the user's report (e.g. switch points).
+    constant: (layers, branches), what `at` gives at every moment, where there is one view and time
+    changes nothing; else None.
     """
 
     at: Callable[[Moment], Tensor]
     views: int = 1
     notes: tuple[str, ...] = ()
+    constant: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -262,4 +265,4 @@ class LoraFile:
 def constant_gates(value: Tensor, notes: tuple[str, ...] = ()) -> Gates:
     """Gates that do not depend on time; value: (layers, branches)."""
     table = value.to(torch.float32)[None]  # (1, layers, branches)
-    return Gates(at=lambda moment: table, notes=notes)
+    return Gates(at=lambda moment: table, notes=notes, constant=table[0])

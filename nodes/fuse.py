@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..comfy_adapter.model.lora_files import FOLDER
+from ..comfy_adapter.model.lora_files import FOLDER, lora_stamps
 from ..comfy_adapter.page.notice import tell
 from ..comfy_adapter.page.pair import pair_inputs
 from ..comfy_adapter.page.sockets import CATEGORY, BranchesSocket, LoraModelSocket
@@ -93,6 +93,10 @@ class FuseToFile(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, save_name=None, rank=None, *, layer_sets=None, method=None):
         return check_fuse(save_name, layer_sets, method, rank)
+
+    @classmethod
+    def fingerprint_inputs(cls, content_lora=None, style_lora=None, **others) -> str:
+        return lora_stamps(content_lora, style_lora)
 
     @classmethod
     def execute(

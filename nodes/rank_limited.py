@@ -14,6 +14,7 @@ from ..comfy_adapter.model.basis import (
     load_basis,
     load_source,
     require_part,
+    source_stamp,
     weight_dtypes,
 )
 from ..comfy_adapter.page.choices import files
@@ -99,8 +100,9 @@ class LoadRankLimitedUNet(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, basis: str | None = None, **others: Any) -> str:
-        return "" if basis is None else basis_stamp(basis)
+    def fingerprint_inputs(cls, basis: str | None = None, source: Any = None, **others: Any) -> str:
+        own = "" if basis is None else basis_stamp(basis)
+        return f"{own}\n{source_stamp(source)}"
 
     @classmethod
     def execute(cls, source, basis, which, strength, allow_missing=False) -> io.NodeOutput:

@@ -15,6 +15,7 @@ from ..comfy_adapter.model.basis import apply_basis, load_basis
 from ..comfy_adapter.model.expert_encoder import FOLDER as ENCODERS
 from ..comfy_adapter.model.lora_files import FOLDER as LORAS
 from ..comfy_adapter.model.lora_files import BranchFile
+from ..comfy_adapter.model.slot_files import stamp_of
 from ..comfy_adapter.page.sockets import (
     CATEGORY,
     BranchesSocket,
@@ -33,7 +34,7 @@ from ..comfy_adapter.page.training import (
     source_inputs,
     watch,
 )
-from ..comfy_adapter.page.widgets import knob_widgets
+from ..comfy_adapter.page.widgets import knob_widgets, single_or_none
 from ..comfy_adapter.train.start import start_training
 from ..comfy_adapter.train.train import ModelParts, Trained, lora_state
 from ..comfy_adapter.use.router import layer_set_text
@@ -157,6 +158,11 @@ class TrainingNode(io.ComfyNode):
                     "report", "The saved file, the losses, the settings.")),
             ],
         )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, **given: Any) -> str:
+        files = cls.recipe.traits.slots.of(FileSlot)
+        return "\n".join(stamp_of(slot, single_or_none(given.get(slot.key))) for slot in files)
 
     @classmethod
     def execute(cls, model, clip, vae, *given: Any, **named: Any) -> io.NodeOutput:

@@ -30,12 +30,15 @@ LONGEST_FIRST = (
     "test_insertion.py",
     "test_headless.py",
     "test_engine_surroundings.py",
+    "test_routed_weights.py",
+    "test_quantised.py",
     "test_expert_encoder.py",
     "test_recorder.py",
     "test_merge_training.py",
     "test_extension.py",
     "test_small_world.py",
     "test_launcher.py",
+    "test_bounds.py",
 )
 """Files to begin with: one that is long and begun last is waited for by all other workers."""
 

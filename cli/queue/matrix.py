@@ -8,7 +8,8 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -19,6 +20,7 @@ from ...client.widgets import kind_of
 from ...craft_core.errors import CraftError
 
 MOST_JOBS = 10_000
+_LARGEST_FILE = 1 << 24  # bytes of an @FILE
 _NUMBER = r"[+-]?\d+(?:\.\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})(?:\.\.({_NUMBER}))?")
 
@@ -117,7 +119,7 @@ def _axis(inputs: Inputs, named: dict[str, tuple[NodeInput, ...]], given: str) -
     targets = named[name] if name in named else (inputs.find(name),)
     spec = inputs.spec(targets[0])
     values = _values(given, text, spec is not None and kind_of(spec) in NUMBERS)
-    twice = {value for value in values if values.count(value) > 1}
+    twice = [value for value, count in Counter(values).items() if count > 1]
     if twice:
         raise CraftError(
             f"--matrix {given!r} has {min(twice)} twice",
@@ -141,8 +143,13 @@ def _values(given: str, text: str, numeric: bool) -> list[str]:
     if text.startswith("@"):
         items = _lines(Path(text[1:]))
     else:
-        row = next(csv.reader([text], skipinitialspace=True), [])
-        items = [one for item in row for one in (_range(item.strip(), numeric) or [item.strip()])]
+        items = list(itertools.islice(_listed(given, text, numeric), MOST_JOBS + 1))
+    if len(items) > MOST_JOBS:
+        raise CraftError(
+            f"--matrix {given.partition('=')[0]} has more than {MOST_JOBS} values",
+            f"At most {MOST_JOBS} jobs are queued",
+            "Give fewer values",
+        )
     if not items or (len(items) > 1 and not all(items)):
         raise CraftError(
             f"--matrix {given!r} has an empty value" if items else f"--matrix {given!r} is empty",
@@ -152,9 +159,26 @@ def _values(given: str, text: str, numeric: bool) -> list[str]:
     return items
 
 
+def _listed(given: str, text: str, numeric: bool) -> Iterator[str]:
+    try:
+        row = next(csv.reader([text], skipinitialspace=True), [])
+    except csv.Error as error:  # a value of more than 131,072 characters
+        raise CraftError(
+            f"--matrix {given.partition('=')[0]} cannot be read ({error})",
+            "Values are separated by commas",
+            "Give long texts as @FILE, one a line",
+        ) from error
+    for item in row:
+        yield from _range(item.strip(), numeric) or [item.strip()]
+
+
 def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
+        if len(content) > _LARGEST_FILE:
+            raise OSError(f"it has more than {_LARGEST_FILE} bytes")
+        lines = content.decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise CraftError(
             f"{path} cannot be read ({error})",

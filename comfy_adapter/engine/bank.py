@@ -78,10 +78,18 @@ def layer_parts(
     ]
 
 
+def run_dtype(model: Any) -> torch.dtype:
+    """The inference dtype of a MODEL; float32 where that is no type to compute in, as loaders of
+    packed weights leave it."""
+    dtype = model.model.get_dtype_inference()
+    computes = dtype.is_floating_point and dtype.itemsize > 1
+    return dtype if computes else torch.float32
+
+
 def branch_patcher(layers: Mapping[str, Sequence[LayerUpdate]], like: Any) -> Any:
-    """A ModelPatcher around a branch's updates, in the inference dtype of the MODEL `like`."""
+    """A ModelPatcher around a branch's updates, in the dtype in which they run on `like`."""
     with torch.inference_mode(False):
-        module = BranchModule(layers, like.model.get_dtype_inference())
+        module = BranchModule(layers, run_dtype(like))
     return _patcher(module, like.load_device, like.offload_device)
 
 

@@ -7,8 +7,9 @@ conditionings named; around each model call, the gates of its moment are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -22,12 +23,13 @@ from ...craft_core.guidance import GUIDANCE, evaluation, row_gates
 from ...craft_core.registry import Method
 from ...craft_core.time import Timeline, model_table
 from ...craft_core.types import Bank, Gates
-from .bank import BranchModule, branch_patcher, layer_parts
+from .bank import Part, branch_patcher, layer_parts
 from .conditionings import ConditioningKind, ConditioningKinds
 from .hooks import GatedChunks, ModelCall, attached
 from .recorder import RECORDERS, SAMPLER, Recorder, add_recorder
+from .weights import KEY, answering
 
-KEY = "craft_lora_bank"
+HELD = "craft_held"  # what a MODEL without a bank keeps alive
 GUIDED_BY = "craft_guidance"  # key of the rule that a run follows
 DEFAULT_RULE = "cfg"  # the rule where no node sets one: a plain KSampler on a routed MODEL
 ASYMMETRIC = {"acfg": True, "cfg": False}  # the rules that the nodes' switch chooses between
@@ -53,6 +55,8 @@ class RoutedBank:
 
     places: by branch, which additional model under the key holds its updates; None where it acts
     nowhere. held: what the MODEL keeps alive beside them.
+    shares: by what each layer's gates are multiplied, (layers, 1), where a node multiplied weights
+    of the MODEL.
     """
 
     def __init__(
@@ -63,7 +67,48 @@ class RoutedBank:
         self.roles = tuple(branch.role for branch in bank.branches)
         self.where = tuple(frozenset(branch.layers) for branch in bank.branches)
         self.factors_key, self.places, self.held = factors_key, places, held
+        self.shares: Tensor | None = None
         self._session: _Session | None = None
+
+    def put_on(self, patcher: Any) -> None:
+        """On a patcher, in place of the one with the same key; among other packs' wrappers it
+        keeps its place."""
+        patcher.set_attachments(self.factors_key, self)
+        for kind, wrapper in self._wrappers():
+            patcher.wrappers.setdefault(kind, {}).setdefault(self.factors_key, [])[:] = [wrapper]
+
+    def take_off(self, patcher: Any) -> None:
+        patcher.remove_attachments(self.factors_key)
+        patcher.remove_additional_models(self.factors_key)
+        for kind, _ in self._wrappers():
+            patcher.remove_wrappers_with_key(kind, self.factors_key)
+
+    def _wrappers(self) -> tuple[tuple[str, Callable], ...]:
+        return (
+            (_WRAPPERS.SAMPLER_SAMPLE, self.sample),
+            (_WRAPPERS.CALC_COND_BATCH, self.count),
+            (_WRAPPERS.APPLY_MODEL, self.apply),
+        )
+
+    def multiplied(self, path: str, factor: float) -> RoutedBank:
+        """The same with the gates of a layer times the factor."""
+        other = copy(self)
+        other._session = None
+        ones = torch.ones(len(self.layers), 1)
+        other.shares = ones if self.shares is None else self.shares.clone()
+        other.shares[self.layers.index(path)] *= factor
+        return other
+
+    def constant_gates(self, options: Mapping[str, Any]) -> Tensor | None:
+        """(layers, branches), where the branches act alike at all moments and in all rows; else
+        None. options: the transformer options, which name the guidance rule."""
+        rule = GUIDANCE[options.get(GUIDED_BY, DEFAULT_RULE)]
+        if self.gates.constant is None or not all(asked.branches for asked in rule.traits):
+            return None
+        return self._shared(self.gates.constant)
+
+    def _shared(self, table: Tensor) -> Tensor:
+        return table if self.shares is None else table * self.shares
 
     def sample(self, executor: Any, guider: Any, sigmas: Tensor, extra_args: dict, *args: Any):
         """SAMPLER_SAMPLE: runs after the host has loaded the model and prepared the conds."""
@@ -84,19 +129,19 @@ class RoutedBank:
         with ExitStack() as stack:
             for patcher in _patchers(guider):
                 call = session.calls[id(patcher.model)] = ModelCall()
-                modules = self._modules(patcher)
-                parts = {path: layer_parts(path, self.where, modules) for path in self.layers}
-                stack.enter_context(attached(patcher.model.diffusion_model, parts, call))
+                model, parts = patcher.model.diffusion_model, self.parts(patcher)
+                stack.enter_context(attached(model, parts, call))
             outer, self._session = self._session, session
             try:
                 yield
             finally:
                 self._session = outer
 
-    def _modules(self, patcher: Any) -> list[BranchModule | None]:
-        """By branch, on the patcher's device."""
+    def parts(self, patcher: Any) -> dict[str, list[Part]]:
+        """What the branches add to each layer, on the patcher's device."""
         loaded = patcher.get_additional_models_with_key(self.factors_key)
-        return [None if at is None else loaded[at].model for at in self.places]
+        modules = [None if at is None else loaded[at].model for at in self.places]
+        return {path: layer_parts(path, self.where, modules) for path in self.layers}
 
     def apply(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """APPLY_MODEL: set the gates of this call, and clear them whatever happens."""
@@ -147,7 +192,7 @@ class RoutedBank:
         return _tiled(_joined(runs), len(uuids), rows, session.batch)
 
     def _table(self, session: _Session, sigma: float) -> Tensor:
-        return self.gates.at(session.time.at(sigma))
+        return self._shared(self.gates.at(session.time.at(sigma)))
 
     def _gates(
         self, table: Tensor, kind: ConditioningKind, rule: Method
@@ -228,7 +273,8 @@ def attach(
     patchers: Sequence[Any] | None = None,
     held: Any = None,
 ) -> Any:
-    """A clone of MODEL that carries the bank; nothing of the given MODEL changes.
+    """A clone of MODEL that carries the bank; nothing of the given MODEL changes. Nodes that ask
+    for its weights find the branches in them (weights.py).
 
     whole: the sigmas that a sampler's run is a part of, where several make one picture.
     patchers: of the branches, for those that act (engine.bank), where MODELs share them; they may
@@ -237,7 +283,7 @@ def attach(
     routed = model.clone()
     if not bank.layers:
         if held is not None:
-            routed.set_attachments(KEY, held)
+            routed.set_attachments(HELD, held)
         return routed
     if patchers is None:
         patchers = [one.layers and branch_patcher(one.layers, routed) for one in bank.branches]
@@ -248,12 +294,9 @@ def attach(
             loaded.append(patcher)
         places.append(loaded.index(patcher) if branch.layers else None)
     key = f"{KEY}_{sum(1 for name in routed.additional_models if name.startswith(KEY))}"
-    carrier = RoutedBank(bank, gates, whole, key, places, held)
     routed.set_additional_models(key, loaded)
-    routed.add_wrapper_with_key(_WRAPPERS.SAMPLER_SAMPLE, key, carrier.sample)
-    routed.add_wrapper_with_key(_WRAPPERS.CALC_COND_BATCH, key, carrier.count)
-    routed.add_wrapper_with_key(_WRAPPERS.APPLY_MODEL, key, carrier.apply)
-    return routed
+    RoutedBank(bank, gates, whole, key, places, held).put_on(routed)
+    return answering(routed)
 
 
 def is_routed(model: Any) -> bool:

@@ -14,6 +14,7 @@ from torch import nn
 
 from ...craft_core.lora.keys import kohya_name
 from ...craft_core.types import LayerTarget
+from .fused_kernels import refuse_fused_kernels
 
 PREFIX = "diffusion_model."
 _RUN_ORDER = ("attn1", "attn2", "ff")
@@ -52,6 +53,7 @@ def model_layers(patcher: Any) -> dict[str, tuple[int, ...]]:
     not: a UNet's transformer block, which registers its feed-forward before its second attention,
     is put right here; inside a DiT's block, and among its embedders, the order is as registered.
     """
+    refuse_fused_kernels(patcher.model.diffusion_model)
     found = {path: weight_shape(module) for path, module in _layers(patcher.model.diffusion_model)}
     first: dict[str, int] = {}  # where each transformer block starts
     for index, path in enumerate(found):

@@ -35,6 +35,7 @@ from ...craft_core.projection import (
     require_strength,
 )
 from ..engine.modules import PREFIX, model_layers
+from .stamps import stamp
 
 log = logging.getLogger("craft")
 
@@ -162,6 +163,13 @@ def load_source(source: Mapping[str, Any]) -> Any:
     return comfy.sd.load_checkpoint_guess_config(
         path, output_vae=False, output_clip=False, embedding_directory=embeddings
     )[0]
+
+
+def source_stamp(source: Mapping[str, Any] | None) -> str:
+    """Changes when the model file that a source names does; None: not known yet."""
+    given = source or {}
+    kinds = {"unet_name": "diffusion_models", "ckpt_name": "checkpoints"}
+    return "\n".join(stamp(kind, given[name]) for name, kind in kinds.items() if name in given)
 
 
 def weight_dtypes() -> list[str]:

@@ -7,8 +7,6 @@ the model (modules.py).
 
 from __future__ import annotations
 
-import json
-import struct
 from pathlib import Path
 
 import comfy.model_detection
@@ -18,10 +16,12 @@ import torch
 from torch import Tensor
 
 from ...craft_core.errors import CraftError
+from ...craft_core.tensor_file import BadHeader, read_shapes
 from ..engine.modules import PREFIX
 
 KINDS = ("checkpoints", "diffusion_models")
 _WEIGHT = ".weight"
+_MOST_TENSORS = 50_000  # the largest checkpoints have a tenth of it
 _TABLES = ("embed", "embedding", "embedder", "token")  # two axes as well, but no linear layer
 
 
@@ -59,23 +59,19 @@ def file_layers(path: Path) -> dict[str, tuple[int, ...]]:
 
 def _header(path: Path) -> dict[str, Tensor]:
     """The file's tensors by name, with their shapes and nothing in them."""
-    entries = {}
+    shapes, reason = {}, ""
     if path.suffix in (".safetensors", ".sft"):
         try:
-            entries = json.loads(comfy.utils.safetensors_header(str(path)) or b"{}")
-        except (OSError, ValueError, struct.error):
-            entries = {}
-    if not entries:
+            shapes = read_shapes(path, _MOST_TENSORS)
+        except (OSError, BadHeader) as error:
+            reason = f" ({error})"
+    if not shapes:
         raise CraftError(
-            f"{path.name} cannot be read without loading it",
+            f"{path.name} cannot be read without loading it{reason}",
             "The header of a safetensors file tells its layers",
             "Run once, and read the Router's report",
         )
-    return {
-        key: torch.empty(entry["shape"], device="meta")
-        for key, entry in entries.items()
-        if key != "__metadata__"
-    }
+    return {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
 
 
 def _diffusion_model(state: dict[str, Tensor]) -> dict[str, Tensor]:

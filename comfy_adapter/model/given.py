@@ -13,7 +13,8 @@ from ...craft_core.lora.statistics.pair import Known
 from ...craft_core.routing.plan import CandidateLora
 from ...craft_core.types import LayerShapes, LayerUpdate, LoraFile
 from ..engine.modules import model_names
-from .lora_files import BranchFile, branch, file_stamp, require, unknown_text_keys
+from .lora_files import BranchFile, branch, require, unknown_text_keys
+from .stamps import file_stamp
 
 _KEPT = 32
 # Numbers by file and by the layers it was read against, no tensors.

@@ -12,7 +12,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from ...craft_core.types import Bank, LoraFile
-from ..engine.bank import branch_patcher
+from ..engine.bank import branch_patcher, run_dtype
 
 _FILE = "craft_lora_file"  # a patcher keeps its file alive, so that no other takes the file's id
 _patchers: WeakValueDictionary[tuple, Any] = WeakValueDictionary()
@@ -28,8 +28,7 @@ def shared_patchers(bank: Bank, files: Sequence[LoraFile], model: Any) -> list[A
 
 
 def _patcher(file: LoraFile, model: Any, make: bool) -> Any:
-    dtype = model.model.get_dtype_inference()
-    key = (id(file), dtype, str(model.load_device), str(model.offload_device))
+    key = (id(file), run_dtype(model), str(model.load_device), str(model.offload_device))
     found = _patchers.get(key)
     if found is None and make:
         found = _patchers[key] = branch_patcher(file.layers, model)

@@ -6,7 +6,6 @@ sets say how it is used, and change nothing of what is read.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,7 @@ from ...craft_core.lora import read_lora
 from ...craft_core.routing.layer_sets import of_one_role, parse_layer_sets
 from ...craft_core.types import Branch, LoraFile, Role
 from ..engine.modules import model_names
+from .stamps import file_stamp, stamp
 
 FOLDER = "loras"
 NONE = "none"
@@ -72,19 +72,7 @@ def require(file: str | BranchFile) -> str:
 
 def lora_stamps(*names: str | None) -> str:
     """What changes when a file is replaced under its name; None where a name is linked."""
-    found = []
-    for name in names:
-        path = folder_paths.get_full_path(FOLDER, name) if name else None
-        found.append(f"{name} {' '.join(map(str, file_stamp(path)[1:]))}" if path else str(name))
-    return "\n".join(found)
-
-
-def file_stamp(path: str) -> tuple[str, int, int, int, int]:
-    """What differs between a file and another one in its place, also where a copy keeps the
-    original's time and size."""
-    status = os.stat(path)
-    changed = status.st_ctime_ns  # on Windows the time of creation
-    return os.path.abspath(path), status.st_ino, status.st_mtime_ns, changed, status.st_size
+    return "\n".join(stamp(FOLDER, name) for name in names)
 
 
 def read_branch_file(file: str | BranchFile, model: Any) -> LoraFile:

@@ -7,6 +7,7 @@ from pathlib import Path
 import folder_paths
 
 from ...craft_core.training.slots import NO_FILE, FileSlot
+from .stamps import stamp
 
 
 def offered(slot: FileSlot) -> list[str]:
@@ -19,6 +20,12 @@ def path_of(slot: FileSlot, name: str) -> Path:
     """The path of a file by its name in the menu."""
     make_known(slot)
     return Path(folder_paths.get_full_path_or_raise(slot.folder, name))
+
+
+def stamp_of(slot: FileSlot, name: str | None) -> str:
+    """What changes when the file of that name does; None where the name is linked."""
+    make_known(slot)
+    return stamp(slot.folder, name)
 
 
 def make_known(slot: FileSlot) -> None:

@@ -18,6 +18,7 @@ from ...craft_core.errors import CraftError
 
 RESIZE_METHODS = ("lanczos", "bicubic", "bilinear", "area", "nearest-exact")
 CROPS = ("center", "disabled")
+_LONGEST = 100_000  # characters of a caption that a template makes
 _FIELD = re.compile(r"\{([^{}]*)\}")
 
 
@@ -93,10 +94,20 @@ def captions_of(texts: Sequence[str], count: int, side: str) -> tuple[str, ...]:
 
 
 def pair_caption(template: str, content: str, style: str) -> str:
-    """The template with both captions put in; where one is empty, the other alone."""
+    """The template with both captions put in; where one is empty, the other alone.
+
+    CraftError where that is very long: each field repeats a whole caption.
+    """
     if not content or not style:
         return content or style
     fields = {"content": content, "style": style}
+    length = len(template) + sum(len(fields[name]) for name in _FIELD.findall(template))
+    if length > _LONGEST:
+        raise CraftError(
+            f"The caption template makes a caption of {length} characters",
+            f"A caption has up to {_LONGEST}",
+            "Shorten the template or the captions",
+        )
     return _FIELD.sub(lambda found: fields[found.group(1)], template).strip()
 
 

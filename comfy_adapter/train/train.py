@@ -136,15 +136,15 @@ def trained(
 ) -> Trained:
     """Run to the end, saved; the report has the notes that are not empty, and the settings."""
     done = run_training(training, place, how.resume, precision, watch)
-    lines = [done.report, *filter(None, prepared.notes), *[_told(training)] * prepared.tells]
+    lines = [done.report, *filter(None, prepared.notes), *[_in_words(training)] * prepared.tells]
     return Trained(done.place.name, done.place.path, training.losses, "\n".join(lines))
 
 
-def _told(training: Training) -> str:
+def _in_words(training: Training) -> str:
     """The settings in a line, hashes of files short."""
-    told = training.settings()
-    told = {"learning_rate": told.pop("rate"), **told}
-    return ", ".join(f"{name} {_short(value)}" for name, value in told.items() if value)
+    settings = training.settings()
+    settings = {"learning_rate": settings.pop("rate"), **settings}
+    return ", ".join(f"{name} {_short(value)}" for name, value in settings.items() if value)
 
 
 def _short(value: str) -> str:

@@ -157,7 +157,8 @@ def planned(
         method, knobs, request.layer_sets, marked, request.allow_unmatched, whole=whole
     )  # fmt: skip
     pairs = zip(request.branches, files, strict=True)
-    return plan([given(one, file, model, clip) for one, file in pairs], asked, model_names(model).layers)
+    candidates = [given(one, file, model, clip) for one, file in pairs]
+    return plan(candidates, asked, model_names(model).layers)
 
 
 def _expert(request: RouterRequest, clip: Any, marked: MarkedPrompt, bank: Bank) -> Applied:

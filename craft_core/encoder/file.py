@@ -21,7 +21,7 @@ from torch import Tensor
 from ..errors import CraftError
 from ..tensor_file import Kind, read, save
 from ..types import ROLES, Role
-from .network import Concept, ExpertEncoder
+from .network import Concept, ExpertEncoder, parameter_shapes
 
 FORMAT = "craft-expert-encoder"
 FORMAT_VERSION = 1
@@ -59,29 +59,33 @@ def read_encoder(path: str | Path) -> tuple[ExpertEncoder, dict[str, str]]:
     """(the file's encoder, the writer's further metadata); CraftError for any other file."""
     path = Path(path)
     tensors, metadata = read(path, KIND)
-    encoder = _empty(path, metadata)
-    expected = {name: value.shape for name, value in encoder.state_dict().items()}
-    if {name: value.shape for name, value in tensors.items()} != expected:
+    layers, width, concepts = _described(path, metadata)
+    shapes = parameter_shapes(sum(map(len, layers.values())), width, len(concepts))
+    if {name: tuple(value.shape) for name, value in tensors.items()} != shapes:
         raise KIND.damaged(path, "its tensors are not those its metadata describes")
     _require_finite(path, tensors)
+    encoder = ExpertEncoder(layers, width, concepts)
     encoder.load_state_dict(tensors)
     further = {key: text for key, text in metadata.items() if key not in _OWN_METADATA}
     return encoder.requires_grad_(False), further
 
 
-def _empty(path: Path, metadata: Mapping[str, str]) -> ExpertEncoder:
-    """An untrained encoder of the file's sizes."""
+def _described(
+    path: Path, metadata: Mapping[str, str]
+) -> tuple[dict[Role, list[str]], int, list[Concept]]:
+    """(layers by role, width of the text, concepts) as the metadata says. Nothing is made of their
+    sizes before the tensors are seen to have them."""
     try:
         layers = json.loads(metadata["layers"])
         rows = json.loads(metadata["concepts"])
         concepts = [Concept(tuple(row["content"]), tuple(row["style"])) for row in rows]
         chosen: dict[Role, list[str]] = {role: [str(p) for p in layers[role]] for role in ROLES}
         width = int(metadata["text_width"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise KIND.damaged(path, "its list of layers and concepts is not readable") from error
     if width < 1 or not any(chosen.values()):
         raise KIND.damaged(path, "it scales no layers or reads no text")
-    return ExpertEncoder(chosen, width, concepts)
+    return chosen, width, concepts
 
 
 def _require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -122,6 +122,19 @@ class ExpertEncoder(nn.Module):
         }
 
 
+def parameter_shapes(layers: int, text_width: int, concepts: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of an ExpertEncoder's parameters by name, without making one."""
+    shapes: dict[str, tuple[int, ...]] = {"table": (concepts, WIDTH)}
+    for name, inputs in (("concept", WIDTH), ("content", text_width), ("style", text_width)):
+        for linear, width in (("0", inputs), ("2", WIDTH)):
+            shapes |= _linear_shapes(f"{name}.{linear}", width, WIDTH)
+    return shapes | _linear_shapes("head", _PARTS * WIDTH, layers)
+
+
+def _linear_shapes(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
 def scale_table(scales: LayerScales, bank: Bank) -> Tensor:
     """(layers, branches) float32 in the bank's order; 1 where a branch does not adapt a layer.
 

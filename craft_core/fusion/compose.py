@@ -16,7 +16,13 @@ from ..types import Bank, Gates
 
 
 class Timed(Protocol):
-    """What changes with time: (a_c, a_s) at a moment. A Schedule is one."""
+    """What may change with time: (a_c, a_s) at a moment. A Schedule is one.
+
+    steady: whether they are the same at every moment.
+    """
+
+    @property
+    def steady(self) -> bool: ...
 
     def strengths(self, moment: Moment) -> tuple[float, float]: ...
 
@@ -25,6 +31,7 @@ def compose(
     gates: Gates, bank: Bank, schedule: Timed | None = None, layer_scales: Tensor | None = None
 ) -> Gates:
     """gate[view, layer, j](t) * strength_j * a_role(j)(t) * scale[layer, j], views and notes kept.
+    Constant gates stay constant unless the schedule moves.
 
     layer_scales: (layers, branches), of an expert encoder; None for 1 everywhere.
     Factors of exactly 1 leave the method's gates bitwise as they are; without a schedule and
@@ -36,9 +43,15 @@ def compose(
         return gates
 
     def at(moment: Moment) -> Tensor:
+        return scaled(gates.at(moment), moment)
+
+    def scaled(now: Tensor, moment: Moment) -> Tensor:
         content, style = (1.0, 1.0) if schedule is None else schedule.strengths(moment)
         factors = [strength * (content if role == "content" else style) for strength, role in dials]
-        now = gates.at(moment) * torch.tensor(factors, dtype=torch.float32)
+        now = now * torch.tensor(factors, dtype=torch.float32)
         return now if layer_scales is None else now * layer_scales
 
-    return Gates(at, gates.views, gates.notes)
+    constant = gates.constant if schedule is None or schedule.steady else None
+    if constant is not None:
+        constant = scaled(constant, Moment(0.0, 1, 0.0))
+    return Gates(at, gates.views, gates.notes, constant)

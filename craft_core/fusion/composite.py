@@ -28,4 +28,4 @@ def composite(bank: Bank, routing: Routing) -> Gates:
     gates = torch.zeros(views, *table.shape)
     for view, j in enumerate(active):
         gates[view, :, j] = table[:, j]
-    return Gates(lambda moment: gates, views)
+    return Gates(lambda moment: gates, views, constant=gates[0] if views == 1 else None)

@@ -14,6 +14,7 @@ from ..errors import CraftError
 from ..registry import Method
 from .methods import FUSION
 
+MOST_LINES = 200
 _FORM = "A line is a method, or a method, a colon and its settings: k_lora: pattern = s*"
 
 
@@ -37,6 +38,12 @@ def parse_lines(text: str, presets: tuple[str, ...], rules: tuple[str, ...]) -> 
     """
     lines: list[Line] = []
     for number, raw in enumerate(text.splitlines(), 1):
+        if len(lines) == MOST_LINES:
+            raise CraftError(
+                f"More than {MOST_LINES} lines are listed",
+                "Each line is a row of the comparison",
+                "Compare fewer at a time",
+            )
         written = raw.split("#", 1)[0].strip()
         if not written:
             continue

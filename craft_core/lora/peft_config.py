@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from ..errors import CraftError
+from .peft_patterns import NotMatched, Patterns
 
 METADATA_KEY = "lora_adapter_metadata"
 
-_Value = TypeVar("_Value")
-
+_MOST_COMPONENTS = 8  # a pipeline has a denoiser, a VAE and up to three text encoders
+_LARGEST_RANK = 1 << 20
 _FIELDS = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora")
 _DENOISERS = ("", "unet", "transformer")
 _FLAT_STEMS = ("lora_", "lycoris_")  # kohya and LyCORIS names, which PEFT does not write
@@ -41,17 +41,20 @@ class PeftConfig:
 
     alpha: float | None = None
     rank: int | None = None
-    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
-    rank_pattern: Mapping[str, int] = field(default_factory=dict)
+    alpha_pattern: Patterns[float] = field(default_factory=lambda: Patterns({}))
+    rank_pattern: Patterns[int] = field(default_factory=lambda: Patterns({}))
     rslora: bool = False
 
     def stated(self, module: str) -> Stated:
-        """What holds for a module; a pattern is a regular expression for the end of its name."""
-        return Stated(
-            alpha=_first_match(self.alpha_pattern, module, self.alpha),
-            rank=_first_match(self.rank_pattern, module, self.rank),
-            rslora=self.rslora,
-        )
+        """What holds for a module; CraftError if its patterns take too many steps to match."""
+        try:
+            return Stated(
+                alpha=self.alpha_pattern.first(module, self.alpha),
+                rank=self.rank_pattern.first(module, self.rank),
+                rslora=self.rslora,
+            )
+        except NotMatched as error:
+            raise _unreadable(error) from error
 
 
 def read_peft_configs(metadata: Mapping[str, str]) -> dict[str, PeftConfig]:
@@ -65,13 +68,13 @@ def read_peft_configs(metadata: Mapping[str, str]) -> dict[str, PeftConfig]:
             component, _, entry = name.rpartition(".")
             if entry in _FIELDS and value is not None:
                 fields.setdefault(component, {})[entry] = value
+        if len(fields) > _MOST_COMPONENTS:
+            raise ValueError(
+                f"it speaks of {len(fields)} models, at most {_MOST_COMPONENTS} make one"
+            )
         return {component: _config(entry) for component, entry in fields.items()}
-    except (ValueError, TypeError, AttributeError, re.error) as error:
-        raise CraftError(
-            f"The metadata entry {METADATA_KEY} cannot be read ({error})",
-            "It holds the LoRA's alpha values as diffusers writes them, in JSON",
-            "Save the LoRA again, or remove that entry if the file has .alpha tensors",
-        ) from error
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise _unreadable(error) from error
 
 
 def stated_for(configs: Mapping[str, PeftConfig], stem: str) -> Stated:
@@ -88,15 +91,27 @@ def stated_for(configs: Mapping[str, PeftConfig], stem: str) -> Stated:
     return denoiser.stated(stem) if denoiser else Stated()
 
 
+def _unreadable(error: Exception) -> CraftError:
+    return CraftError(
+        f"The metadata entry {METADATA_KEY} cannot be read ({_short(error)})",
+        "It holds the LoRA's alpha values as diffusers writes them, in JSON; patterns are names of "
+        "modules, with alternatives and wildcards but no repeated groups",
+        "Save the LoRA again, or remove that entry if the file has .alpha tensors",
+    )
+
+
+def _short(error: Exception, most: int = 300) -> str:
+    text = str(error)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def _config(entry: Mapping[str, Any]) -> PeftConfig:
-    patterns = {name: dict(entry.get(f"{name}_pattern", {})) for name in ("alpha", "rank")}
-    for pattern in (*patterns["alpha"], *patterns["rank"]):
-        re.compile(pattern)
+    alphas, ranks = dict(entry.get("alpha_pattern", {})), dict(entry.get("rank_pattern", {}))
     return PeftConfig(
         alpha=_alpha(entry["lora_alpha"]) if "lora_alpha" in entry else None,
         rank=_rank(entry["r"]) if "r" in entry else None,
-        alpha_pattern={name: _alpha(value) for name, value in patterns["alpha"].items()},
-        rank_pattern={name: _rank(value) for name, value in patterns["rank"].items()},
+        alpha_pattern=Patterns({name: _alpha(value) for name, value in alphas.items()}),
+        rank_pattern=Patterns({name: _rank(value) for name, value in ranks.items()}),
         rslora=bool(entry.get("use_rslora", False)),
     )
 
@@ -110,15 +125,6 @@ def _alpha(value: Any) -> float:
 
 def _rank(value: Any) -> int:
     rank = int(value)
-    if rank < 1:
-        raise ValueError(f"a rank is {rank}")
+    if not 1 <= rank <= _LARGEST_RANK:
+        raise ValueError(f"a rank is {value}, and not from 1 to {_LARGEST_RANK}")
     return rank
-
-
-def _first_match(
-    patterns: Mapping[str, _Value], module: str, default: _Value | None
-) -> _Value | None:
-    for pattern, value in patterns.items():
-        if re.match(rf"(?:.*\.)?(?:{pattern})$", module):
-            return value
-    return default

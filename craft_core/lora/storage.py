@@ -256,7 +256,7 @@ def _exact_scales(metadata: Mapping[str, str]) -> dict[str, float]:
     try:
         stored = json.loads(metadata.get(_SCALES_KEY, "{}"))
         return {stem: float.fromhex(text) for stem, text in stored.items()}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CraftError(
             f"The metadata entry {_SCALES_KEY} cannot be read ({error})",
             "It is a JSON table of hexadecimal numbers",

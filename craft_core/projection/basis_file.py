@@ -260,5 +260,5 @@ def _read_ranks(path: str | Path, metadata: Mapping[str, str]) -> dict[str, tupl
     try:
         layers, ranks = json.loads(metadata["layers"]), json.loads(metadata["ranks"])
         return {layer: (int(ranks[layer][0]), int(ranks[layer][1])) for layer in layers}
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise KIND.damaged(Path(path), "its list of layers and ranks is not readable") from error

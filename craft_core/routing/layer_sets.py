@@ -18,7 +18,7 @@ ends included (double_blocks.0..9). # starts a comment. A role without a line ac
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -35,11 +35,15 @@ _BETWEEN = re.compile(r"(?<!\.)\.(?!\.)")  # the dots between components, not th
 _RANGE = re.compile(r"(\d+)\.\.(\d+)", re.ASCII)
 _DIGITS = 4  # of the largest number in a range
 _MOST = 1000  # patterns: no text decides how long it is matched
+_LONGEST = 500_000  # letters of all of them
 _SYNTAX = (
     "Write one pattern a line, such as content: up_blocks.0.attentions.0 or style: "
     f"double_blocks.0..9, or one preset: {', '.join(PRESETS)}"
 )
 _QUOTED = 200  # letters of a line quoted in a message
+
+_Below = Mapping[int, Mapping[tuple[str, ...], set[str]]]
+"""Number of components -> beginning of a name in so many -> module paths of the layers below it."""
 
 
 @dataclass(frozen=True)
@@ -130,24 +134,30 @@ def resolve(
 
 def _roles(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     found: dict[str, list[str]] = {role: [] for role in ROLES}
-    for number, typed in enumerate(text.splitlines(), start=1):
-        line = typed.split("#", 1)[0].strip()
-        if not line:
-            continue
+    for number, line in _lines(text):
         role, colon, pattern = (part.strip() for part in line.partition(":"))
         if not colon or role.lower() not in found or not _PATTERN.fullmatch(pattern):
             raise _unreadable(number, line, "")
         for one in _RANGE.finditer(pattern):
             _check_range(number, line, one)
         found[role.lower()].append(pattern)
-    count = sum(map(len, found.values()))
-    if count > _MOST:
+    return tuple(found["content"]), tuple(found["style"])
+
+
+def _lines(text: str) -> list[tuple[int, str]]:
+    """The lines with something in them beside comments, by their numbers from 1."""
+    typed = ((number, line.split("#", 1)[0].strip())
+             for number, line in enumerate(text.splitlines(), start=1))  # fmt: skip
+    lines = [(number, line) for number, line in typed if line]
+    letters = sum(len(line) for _, line in lines)
+    if len(lines) > _MOST or letters > _LONGEST:
+        given = f"{len(lines)} patterns" if len(lines) > _MOST else f"{letters} letters"
         raise CraftError(
-            f"The layer sets have {count} patterns",
-            f"They can have {_MOST}",
+            f"The layer sets have {given}",
+            f"They can have {_MOST if len(lines) > _MOST else _LONGEST}",
             "Use * or a range such as double_blocks.0..9 in place of many lines",
         )
-    return tuple(found["content"]), tuple(found["style"])
+    return lines
 
 
 def _check_range(number: int, line: str, found: re.Match[str]) -> None:
@@ -185,16 +195,16 @@ def _by_resolution(layers: LayerShapes, latent_size: int) -> LayerSets:
 
 
 def _by_patterns(spec: LayerSetSpec, layers: LayerShapes) -> LayerSets:
-    names = _names(layers)
+    below = _below(_names(layers))
     claimed: dict[Role, frozenset[str]] = {}
     unmatched: list[str] = []
     for role in ROLES:
-        matches = {pattern: _claimed(pattern, names) for pattern in spec.patterns(role)}
+        matches = {pattern: _claimed(pattern, below) for pattern in spec.patterns(role)}
         claimed[role] = frozenset().union(*matches.values())
         unmatched += [
             f"{role}: {missing}"
             for pattern, paths in matches.items()
-            for missing in (_missing(pattern, names) if paths else [pattern])
+            for missing in (_missing(pattern, below) if paths else [pattern])
         ]
         if matches and not claimed[role]:
             raise CraftError(
@@ -219,15 +229,24 @@ def _names(layers: LayerShapes) -> dict[tuple[str, ...], str]:
     return {tuple(name.split(".")): path for name, path in paths.items()}
 
 
-def _claimed(pattern: str, names: Mapping[tuple[str, ...], str]) -> frozenset[str]:
-    fits = _fits(_BETWEEN.split(pattern))
-    return frozenset(path for name, path in names.items() if fits(name))
+def _below(names: Mapping[tuple[str, ...], str]) -> _Below:
+    found: dict[int, dict[tuple[str, ...], set[str]]] = {}
+    for name, path in names.items():
+        for depth in range(1, len(name) + 1):
+            found.setdefault(depth, {}).setdefault(name[:depth], set()).add(path)
+    return found
+
+
+def _claimed(pattern: str, below: _Below) -> frozenset[str]:
+    parts = _BETWEEN.split(pattern)
+    fits, beginnings = _fits(parts), below.get(len(parts), {})
+    return frozenset().union(*(paths for name, paths in beginnings.items() if fits(name)))
 
 
 def _fits(parts: Sequence[str]) -> Callable[[tuple[str, ...]], bool]:
-    count = len(parts)
+    """Whether as many components as there are parts are what the parts say."""
     tests = [(place, _test(part)) for place, part in enumerate(parts) if part != "*"]
-    return lambda name: len(name) >= count and all(test(name[at]) for at, test in tests)
+    return lambda name: all(test(name[at]) for at, test in tests)
 
 
 def _test(part: str) -> Callable[[str], bool]:
@@ -242,7 +261,7 @@ def _is_number(component: str) -> bool:
     return len(component) <= _DIGITS and component.isascii() and component.isdecimal()
 
 
-def _missing(pattern: str, names: Iterable[tuple[str, ...]]) -> Iterator[str]:
+def _missing(pattern: str, below: _Below) -> Iterator[str]:
     """The pattern with those numbers of its ranges for which the model has no block at all.
 
     double_blocks.0..25 of a model with 19 blocks is double_blocks.19..25.
@@ -254,7 +273,7 @@ def _missing(pattern: str, names: Iterable[tuple[str, ...]]) -> Iterator[str]:
             continue
         fits = _fits(parts[: at + 1])
         first, last = map(int, found.groups())
-        known = sorted({int(name[at]) for name in names if fits(name)})
+        known = sorted({int(name[at]) for name in below[at + 1] if fits(name)})
         for before, after in pairwise([first - 1, *known, last + 1]):
             if after - before > 1:
                 gap = str(before + 1) if after - before == 2 else f"{before + 1}..{after - 1}"

@@ -20,14 +20,23 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
-from ..messages import EMPTY_PHRASE, MARKER_INSIDE, MARKER_LEFT, NOTHING_TO_CLOSE
+from ..messages import (
+    EMPTY_PHRASE,
+    MARKER_INSIDE,
+    MARKER_LEFT,
+    NOTHING_TO_CLOSE,
+    TOO_MANY_MARKERS,
+)
 from ..types import Role
+
+MOST_MARKERS = 1000
 
 _KINDS: dict[str, Role] = {"c": "content", "s": "style"}
 _MARKER = re.compile(r"<(?P<close>/?)(?P<kind>[cCsS])>")
 _BLANK = r"[^\S\r\n]*"  # whitespace within a line
-_GAP = re.compile(rf"{_BLANK}(?:</?[cCsS]>{_BLANK})+")
+_GAP = re.compile(rf"(?<![^\S\r\n]){_BLANK}(?:</?[cCsS]>{_BLANK})+")
 _WEAK = ",;."  # not part of the phrase that a lone marker ends
 
 
@@ -66,11 +75,13 @@ class MarkedPrompt:
 def parse(prompt: str) -> MarkedPrompt:
     """Read the markers of a prompt; without any, `clean` is the prompt itself.
 
-    Raises CraftError for a closing marker without its opening one, phrases inside one another
-    and empty phrases.
+    Raises CraftError for a closing marker without its opening one, phrases inside one another,
+    empty phrases, and more than MOST_MARKERS markers.
     """
     phrases: dict[Role, list[Phrase]] = {"content": [], "style": []}
-    marks = list(_MARKER.finditer(prompt))
+    marks = list(islice(_MARKER.finditer(prompt), MOST_MARKERS + 1))
+    if len(marks) > MOST_MARKERS:
+        raise TOO_MANY_MARKERS.error(most=MOST_MARKERS)
     ends_phrase: set[int] = set()  # starts of the closing and lone markers
     lone: set[int] = set()
     index, free_from = 0, 0  # free_from: end of the previous marker
@@ -149,7 +160,10 @@ def _clean(prompt: str, lone: set[int], ends_phrase: set[int]) -> str:
 
     def seam(gap: re.Match[str]) -> str:
         starts = [gap.start() + mark.start() for mark in _MARKER.finditer(gap[0])]
-        before, after = prompt[: gap.start()][-1:], prompt[gap.end() :][:1]
+        before, after = (
+            prompt[max(0, gap.start() - 1) : gap.start()],
+            prompt[gap.end() : gap.end() + 1],
+        )
         if before in ("", "\n", "\r", "(", "[", "{") or after in ("", "\n", "\r"):
             return ""
         if after in ",.;:!?)]}" and starts[-1] in ends_phrase:

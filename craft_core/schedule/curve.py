@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from itertools import pairwise
 from typing import Annotated
 
-from ..messages import WRONG_POINTS
+from ..messages import TOO_MANY_POINTS, WRONG_POINTS
 from ..registry import Knob
 from .shapes import SHAPES
+
+MOST_POINTS = 1000
+_QUOTED = 200  # characters of wrong points in a message
 
 Points = tuple[tuple[float, float], ...]
 
@@ -45,16 +48,22 @@ def curve(
 def read_points(points: str | Sequence[Sequence[float]], role: str = "curve") -> Points:
     """Points sorted by x, from (x, y) pairs or text such as "0 1, 0.5 0.3, 1 0".
 
-    Raises CraftError for no points, values outside [0, 1] and two points of the same x.
+    Raises CraftError for no points, more than MOST_POINTS, values outside [0, 1] and two points of
+    the same x.
     """
+    listed = points.split(",") if isinstance(points, str) else points
+    count = len(listed) if isinstance(listed, Sized) else 0
+    if count > MOST_POINTS:
+        raise TOO_MANY_POINTS.error(role=role, count=count, most=MOST_POINTS)
+    quoted = repr(points)[:_QUOTED]
     try:
-        pairs = [pair.split() for pair in points.split(",")] if isinstance(points, str) else points
+        pairs = [pair.split() for pair in listed] if isinstance(points, str) else points
         read = tuple(sorted((float(x), float(y)) for x, y in pairs))
-    except (TypeError, ValueError) as error:
-        raise WRONG_POINTS.error(role=role, points=repr(points)) from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise WRONG_POINTS.error(role=role, points=quoted) from error
     inside = all(0.0 <= value <= 1.0 for point in read for value in point)
     if not read or not inside or len({x for x, _ in read}) < len(read):
-        raise WRONG_POINTS.error(role=role, points=repr(points))
+        raise WRONG_POINTS.error(role=role, points=quoted)
     return read
 
 

@@ -47,6 +47,11 @@ class Schedule:
             )
         self.strengths(Moment(0.0, 1, 0.0))  # raises for a wrong shape or setting
 
+    @property
+    def steady(self) -> bool:
+        """Whether the strengths are the same at every moment."""
+        return self.shape == "constant" or self.content_floor == self.style_floor == 1.0
+
     def strengths(self, moment: Moment) -> tuple[float, float]:
         """(a_c, a_s) in [0, 1]; exactly 1 where the shape is 1."""
         shape = SHAPES[self.shape]

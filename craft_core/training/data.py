@@ -98,5 +98,5 @@ def dropped(
             "Dropped captions are replaced by the empty prompt",
             "Give the empty prompt's conditioning, or set caption_dropout to 0",
         )
-    fate = torch.rand(len(conditions), generator=generator) < share
-    return [empty if out else kept for kept, out in zip(conditions, fate.tolist(), strict=True)]
+    drawn = torch.rand(len(conditions), generator=generator) < share
+    return [empty if out else kept for kept, out in zip(conditions, drawn.tolist(), strict=True)]

@@ -141,8 +141,8 @@ def cut(factors: Factors, share: float, strength: float = 1.0) -> Plp:
 def basis_id(shapes: Mapping[str, tuple[int, ...]], rank: int, share: float, seed: int) -> str:
     """Name of the frozen halves of these layers: halves of the same name can be joined."""
     described = {path: list(shape) for path, shape in shapes.items()}
-    told = json.dumps([_VERSION, described, rank, share, seed], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    named = json.dumps([_VERSION, described, rank, share, seed], sort_keys=True)
+    return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
 def _orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:

@@ -23,8 +23,11 @@ def attention_linears(layers: LayerShapes) -> dict[str, tuple[int, ...]]:
 
 
 def convolutions(layers: LayerShapes) -> dict[str, tuple[int, ...]]:
-    """Convolutions of 3 x 3 and more, without the model's first and last: those are its eyes and
-    hands, and a rank-limited last one would keep nothing."""
+    """Convolutions of 3 x 3 and more, without the model's first and last.
+
+    Those two alone read and write the latent's few channels; a last one limited to a lower rank
+    would keep nothing of its few outputs.
+    """
     found = {path: shape for path, shape in layers.items() if any(size > 1 for size in shape[2:])}
     ends = {*list(layers)[:1], *list(layers)[-1:], "input_blocks.0.0", "out.2"}
     return {path: shape for path, shape in found.items() if path not in ends}

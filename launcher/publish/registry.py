@@ -115,15 +115,15 @@ def _hit(name: str, ignored: tuple[str, ...]) -> bool:
 def git(root: Path, *arguments: str) -> str:
     """What git prints in `root`; LaunchError with git's own message when it fails."""
     try:
-        told = subprocess.run(
+        finished = subprocess.run(
             ["git", *arguments], cwd=root, capture_output=True, encoding="utf-8", check=False
         )
     except FileNotFoundError as error:
         raise LaunchError("this needs git, and git was not found; install it.") from error
-    if told.returncode != 0:
-        reason = (told.stderr.strip().splitlines() or ["no reason given"])[-1]
+    if finished.returncode != 0:
+        reason = (finished.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise LaunchError(f"git {arguments[0]} failed in {root}: {reason}")
-    return told.stdout
+    return finished.stdout
 
 
 def version_of(text: str) -> tuple[int, ...] | None:

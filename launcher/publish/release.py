@@ -134,12 +134,12 @@ def comfys_own_check(pack: Pack) -> list[str]:
     """`comfy node validate` has no complaint."""
     program = shutil.which("comfy")
     assert program is not None, "asked without comfy-cli"
-    told = subprocess.run(
+    finished = subprocess.run(
         [program, *COMFY], cwd=pack.root, capture_output=True, encoding="utf-8", check=False
     )
-    lines = (told.stdout + told.stderr).splitlines()
+    lines = (finished.stdout + finished.stderr).splitlines()
     wrong = [line.strip() for line in lines if re.search(r"error|warning", line, re.I)]
-    if told.returncode != 0 and not wrong:
+    if finished.returncode != 0 and not wrong:
         wrong = lines[-1:] or ["it failed without a word"]
     return wrong
 

@@ -28,6 +28,7 @@ POINTS = (
     (),
     ((0.3, 0.1), (0.3, 0.5)),
     ((0.0, 1.5), (1.0, 0.0)),
+    tuple((n / 1001, 1.0) for n in range(1001)),
 )
 PROMPTS = (
     "", "no markers, at all ", "<\u017f>long s", "<c>a red car</c> in <s>watercolor style</s>",
@@ -38,6 +39,7 @@ PROMPTS = (
     "\u3000<c>猫</c>、<s>墨</s>", "🦊 fox<c>🦊<s>", "x\x85<c>y\x1c</c>\u2003z", "<c>a\u00a0</c>;",
     "<c> ,;. </c>", "<c></c>", "<c>", "</c>", "🦊🦊 a</s>", "<c>a <s>b</s> c</c>",
     "<c>a <s>b</c> c</s>", "<<c>c>a dog</c>", "<c >a</c>", "a <s> <s>", "<c>a</c></c>",
+    "a <c> " * 1000, "a <c> " * 1001, "<c>a</c> " + " " * 200_000 + "b",
 )  # fmt: skip
 
 

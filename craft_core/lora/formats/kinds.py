@@ -8,6 +8,7 @@ can carry is declared too, with the reason (refused.py), so that a file can be r
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from ...types import LayerUpdate
 from ..peft_config import Stated
 from .parts import AdaptedLayer, Parts, check_float
 
+_LARGEST = 1 << 30  # numbers of a weight; those of the largest models have a fourth of it
 ALPHA = "alpha"  # the part that every kind may have
 
 
@@ -119,12 +121,22 @@ def stem_of(key: str) -> str:
 
 
 def shape_of(parts: Parts) -> tuple[int, ...] | None:
-    """The weight's shape, from an update's tensors; None where they are incomplete."""
+    """The weight's shape, from an update's tensors; None where they are incomplete.
+
+    CraftError for a weight larger than any: small factors can stand for one that no memory holds.
+    """
     kind = KINDS.of(parts)
     tensors = {part: tensor for part, (_, tensor) in parts.items() if part != ALPHA}
     if kind is None or any(tensor.ndim < 2 for tensor in tensors.values()):
         return None
-    return kind.shape(tensors)
+    shape = kind.shape(tensors)
+    if math.prod(shape) > _LARGEST:
+        raise CraftError(
+            f"The update of {next(iter(parts.values()))[0]} is for a weight of the shape {shape}",
+            f"A layer's weight has up to {_LARGEST} numbers",
+            "The file is damaged: get it again",
+        )
+    return shape
 
 
 def build_update(parts: Parts, layer: AdaptedLayer, stated: Stated) -> tuple[LayerUpdate, str]:

@@ -62,6 +62,8 @@ def _pair(parts: Parts, number: str, layer: AdaptedLayer) -> tuple[Tensor, Tenso
         core_key, core = parts[f"hada_t{number}"]
         if core.ndim < 3 or tuple(core.shape[:2]) != (a.shape[0], b.shape[0]):
             raise ranks_differ(core_key, core, b_key, b)
+        if not fits((b.shape[1], *core.shape[2:]), layer.inputs):
+            raise misfit(core_key, core, layer)
         up, down = up.T, torch.einsum("ij...,jn->in...", wide(core), down)
     if up.shape[0] != layer.out:
         raise misfit(a_key, a, layer)

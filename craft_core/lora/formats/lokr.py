@@ -183,6 +183,8 @@ def _left(parts: Parts, layer: AdaptedLayer) -> Tensor:
         return whole.reshape(whole.shape[:2])
     (a_key, a), (b_key, b) = parts["lokr_w1_a"], parts["lokr_w1_b"]
     _check_pair(a_key, a, b_key, b, layer)
+    if layer.out % a.shape[0] or layer.inputs[0] % b.shape[1]:
+        raise misfit(a_key, a, layer)
     return wide(a) @ wide(b)
 
 
@@ -200,6 +202,8 @@ def _right(
         core_key, core = parts["lokr_t2"]
         if core.ndim < 2 or tuple(core.shape[:2]) != (up.shape[0], down.shape[0]):
             raise ranks_differ(core_key, core, down_key, down)
+        if not fits((*down.shape[1:], *core.shape[2:]), block[1:]):
+            raise misfit(core_key, core, layer)
         up, down = up.T, torch.einsum("ij...,jd->id...", wide(core), wide(down))
     else:
         _check_pair(up_key, up, down_key, down, layer)

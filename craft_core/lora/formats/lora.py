@@ -44,7 +44,7 @@ def _update(parts: Parts, layer: AdaptedLayer, stated: Stated) -> Factors:
     if down.ndim < 2 or not down.numel():
         raise misfit(down_key, down, layer)
     rank = down.shape[0]
-    folded = _fold_mid(down_key, down, *parts["mid"]) if "mid" in parts else down
+    folded = _fold_mid(down_key, down, *parts["mid"], layer) if "mid" in parts else down
     if not fits(folded.shape[1:], layer.inputs):
         raise misfit(down_key, down, layer)
     if up.ndim < 2 or up.shape[0] != layer.out or set(up.shape[2:]) - {1}:
@@ -59,11 +59,15 @@ def _update(parts: Parts, layer: AdaptedLayer, stated: Stated) -> Factors:
     )
 
 
-def _fold_mid(down_key: str, down: Tensor, mid_key: str, mid: Tensor) -> Tensor:
+def _fold_mid(
+    down_key: str, down: Tensor, mid_key: str, mid: Tensor, layer: AdaptedLayer
+) -> Tensor:
     """down (rank, n, 1..) and mid (rank, rank, *kernel) -> (rank, n, *kernel), float32."""
     rank = down.shape[0]
     if mid.ndim < 3 or tuple(mid.shape[:2]) != (rank, rank) or set(down.shape[2:]) - {1}:
         raise ranks_differ(down_key, down, mid_key, mid)
+    if not fits((down[0].numel(), *mid.shape[2:]), layer.inputs):
+        raise misfit(mid_key, mid, layer)
     return torch.einsum("mr...,rn->mn...", wide(mid), wide(down.reshape(rank, -1)))
 
 

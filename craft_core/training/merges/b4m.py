@@ -52,8 +52,8 @@ def require_halves(branches: Sequence[Branch], metadata: Sequence[Mapping[str, s
             "It joins one content half with one style half",
             "Connect one of each",
         )
-    for branch, told in zip(branches, metadata, strict=True):
-        _require_half(branch, told)
+    for branch, entries in zip(branches, metadata, strict=True):
+        _require_half(branch, entries)
     first, second = content[0], style[0]
     if metadata[first][BASIS] != metadata[second][BASIS]:
         raise CraftError(
@@ -213,13 +213,13 @@ def join_halves(content: MergePart, style: MergePart, denoiser: Denoiser) -> dic
     On the model's device, float32. CraftError if the files' frozen blocks are not each other's.
     """
     of_content, of_style = (_blocks(part, denoiser) for part in (content, style))
-    strange = sorted(of_content.keys() ^ of_style.keys())
-    strange += [path for path, one in of_content.items()
+    misfits = sorted(of_content.keys() ^ of_style.keys())
+    misfits += [path for path, one in of_content.items()
                 if path in of_style and not one.has_basis_of(of_style[path])]  # fmt: skip
-    if strange:
+    if misfits:
         raise CraftError(
             f"{content.branch.name} and {style.branch.name} name the same basis, but differ in "
-            f"{len(strange)} layers, such as {strange[0]}",
+            f"{len(misfits)} layers, such as {misfits[0]}",
             "The frozen parts of two halves are the same until a file is resized or changed",
             "Use the files as Train B4M Half saved them",
         )

@@ -261,8 +261,8 @@ class EncoderRecipe:
             [data.pictures.examples[i] for i in indices], self.moves, generator
         )
         ready = noised(self.denoiser, latents, conditions, generator)
-        fate = torch.rand(len(indices), generator=generator)
-        scales = self._scales([data.phrases[i] for i in indices], fate < self.concept_dropout)
+        drawn = torch.rand(len(indices), generator=generator)
+        scales = self._scales([data.phrases[i] for i in indices], drawn < self.concept_dropout)
         # The losses stop at the scales; what they leave there goes through the encoder in one go.
         leaf = scales.detach().to(self.denoiser.device).requires_grad_(True)
         gammas = torch.tensor([data.gammas[i] for i in indices], device=self.denoiser.device)

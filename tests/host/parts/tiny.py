@@ -43,10 +43,11 @@ def sd15(dtype: torch.dtype = torch.float32, seed: int = 0):
     )
 
 
-def sdxl(dtype: torch.dtype = torch.float32, seed: int = 0, **changes):
+def sdxl(dtype: torch.dtype = torch.float32, seed: int = 0, quantised: bool = False, **changes):
     """MODEL of the SDXL class: attention on the two deeper levels, linear projections, ADM.
 
-    changes: UNet settings to override, for larger ones.
+    quantised: with linear layers that load quantised weights, and have none before. changes: UNet
+    settings to override, for larger ones.
     """
     config = _unet_config(
         transformer_depth=[0, 1, 1],
@@ -58,7 +59,9 @@ def sdxl(dtype: torch.dtype = torch.float32, seed: int = 0, **changes):
         adm_in_channels=POOLED + 6 * 256,
     )
     config |= changes
-    return _patcher(comfy.supported_models.SDXL, comfy.model_base.SDXL, config, dtype, seed)
+    return _patcher(
+        comfy.supported_models.SDXL, comfy.model_base.SDXL, config, dtype, seed, quantised
+    )
 
 
 def flux(seed: int = 0):
@@ -103,12 +106,14 @@ def _dit(kind, config: dict, seed: int):
     return comfy.model_patcher.CoreModelPatcher(model, load_device=CPU, offload_device=CPU)
 
 
-def _patcher(kind, model_class, unet_config: dict, dtype: torch.dtype, seed: int):
+def _patcher(kind, model_class, unet_config: dict, dtype, seed: int, quantised: bool = False):
     """v-prediction, so that a random network's samples come out as tame as its outputs."""
     config = kind(unet_config)
     for key, value in unet_config.items():  # the class's extra config must not override ours
         config.unet_config[key] = value
-    manual_cast = None if dtype == torch.float32 else torch.float32
+    if quantised:
+        config.quant_config = {"mixed_ops": True}
+    manual_cast = None if dtype == torch.float32 and not quantised else torch.float32
     config.set_inference_dtype(dtype, manual_cast)
     model = model_class(config, model_type=comfy.model_base.ModelType.V_PREDICTION, device=CPU)
     randomise_all(model.diffusion_model, seed)

@@ -152,7 +152,7 @@ def on_avx2(tmp_path_factory):
         for name, own in flags.items()
     ]
     (folder / "plan.json").write_text(json.dumps(plan), "utf-8")
-    script = ROOT / "tests" / "host" / "command_line.py"
+    script = ROOT / "tests" / "host" / "parts" / "command_line.py"
     ran = subprocess.run(
         [sys.executable, script, folder / "plan.json", folder / "answers.json"],
         capture_output=True, text=True, cwd=ROOT, check=False, env={**os.environ, **AVX2},

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
+from craft_lora_pack.client import websocket
 from craft_lora_pack.client.websocket import (
     BINARY,
     CLOSE,
@@ -133,6 +134,40 @@ def test_the_end_of_the_connection_is_an_error_and_never_a_message(farewell):
         pytest.raises(WebSocketClosed),
     ):
         events.receive(10)
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"\x81\x7f" + struct.pack(">Q", 1 << 62),
+        b"\x82\x7f" + struct.pack(">Q", 1 << 40),
+        frame(b"x" * 126, PING),
+        frame(b"x" * 600, TEXT, False) + frame(b"x" * 600, CONTINUED, False),
+    ],
+    ids=["text", "preview", "ping", "pieces"],
+)
+def test_a_frame_or_message_larger_than_any_ends_the_connection(stream, monkeypatch):
+    monkeypatch.setattr(websocket, "MOST_MESSAGE", 1000)
+    with pytest.raises(WebSocketClosed, match="the server sent a"):
+        receive_all(stream, 1)
+
+
+def test_a_handshake_without_an_end_is_refused():
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            try:
+                while True:
+                    connection.sendall(b"X-More: more\r\n" * 1000)
+            except ConnectionError:
+                pass  # the client has read enough
+
+    threading.Thread(target=serve, daemon=True).start()
+    with listener, pytest.raises(WebSocketClosed, match="has no end"):
+        WebSocket("127.0.0.1", listener.getsockname()[1], "/ws")
 
 
 def test_a_server_that_speaks_no_websocket_is_refused():

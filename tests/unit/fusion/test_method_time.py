@@ -107,6 +107,17 @@ def test_the_clock_of_a_schedule_moves_the_schedule_and_not_the_method(method, s
         assert torch.equal(tables(constant, run), tables(alone, run))
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("method", "settings"), SETTINGS)
+def test_gates_are_called_constant_where_time_and_rows_change_nothing(method, settings, schedule):
+    gates = gates_of(method, settings, schedule)
+    found = tables(gates, RUNS["normal"])
+    changes = gates.views > 1 or not torch.equal(found, found[:1].expand_as(found))
+    assert changes == (gates.constant is None)
+    if gates.constant is not None:
+        assert torch.equal(found[0], gates.constant[None])
+
+
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize(("method", "settings"), SETTINGS)

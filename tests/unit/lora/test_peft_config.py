@@ -1,6 +1,7 @@
 """Scales that diffusers stores only in a file's metadata."""
 
 import json
+import random
 
 import pytest
 
@@ -70,8 +71,20 @@ def test_null_entries_state_nothing():
 @pytest.mark.parametrize(
     "text",
     ["{", "[]", "3", '{"unet.lora_alpha": "x"}', '{"unet.lora_alpha": NaN}', '{"unet.r": []}']
-    + ['{"unet.alpha_pattern": {"(": 1}}', '{"unet.rank_pattern": [1]}', '{"unet.r": 0}'],
+    + ['{"unet.alpha_pattern": {"(": 1}}', '{"unet.rank_pattern": [1]}', '{"unet.r": 0}']
+    + [r'{"alpha_pattern": {"(\\w+\\.?)+!": 1}}', '{"r": 1e300}', '{"r": 1e999}', '{"r": 9e9}']
+    + ["[" * 100_000, '{"lora_alpha": 1' + "0" * 400 + "}", '{"r": ' + "9" * 5000 + "}"]
+    + [json.dumps({f"m{number}.r": 4 for number in range(9)})],
 )
 def test_broken_metadata_is_refused(text):
     with pytest.raises(CraftError, match="lora_adapter_metadata"):
         read_peft_configs({"lora_adapter_metadata": text})
+
+
+def test_patterns_that_lead_everywhere_are_refused_when_they_are_matched():
+    pattern = "|".join(f".*a.{{{number}}}b" for number in range(50))
+    configs = read_peft_configs(metadata(alpha_pattern={pattern: 1}, r=4))
+    chance = random.Random(0)
+    with pytest.raises(CraftError, match="lora_adapter_metadata"):
+        for _ in range(5000):
+            stated_for(configs, "".join(chance.choices("abc.", k=300)))

@@ -31,6 +31,14 @@ export const unknown = (values) =>
     say("Choose one of these"),
   );
 
+/** @param {{most: Value}} values */
+export const tooManyMarkers = (values) =>
+  new CraftError(
+    say("The prompt has more than {most} markers", values),
+    say("Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>"),
+    say("Mark fewer phrases"),
+  );
+
 /** @param {{marker: Value, place: Value}} values */
 export const nothingToClose = (values) =>
   new CraftError(
@@ -68,6 +76,14 @@ export const windowReversed = (values) =>
     say("window: {role}_start = {start} lies after {role}_end = {end}", values),
     say("A window runs from its start to a later or equal end, 0 to 1"),
     say("Swap them, or set the role's strength to 0 to switch it off"),
+  );
+
+/** @param {{role: Value, count: Value, most: Value}} values */
+export const tooManyPoints = (values) =>
+  new CraftError(
+    say("The {role} curve has {count} points", values),
+    say("A curve has up to {most} points", values),
+    say("Leave some out"),
   );
 
 /** @param {{role: Value, points: Value}} values */

@@ -4,7 +4,7 @@
  * The rules are those of craft_core/routing/markers.py, which says where they come from.
  */
 
-import { emptyPhrase, markerInside, markerLeft, nothingToClose } from "../core.js";
+import { emptyPhrase, markerInside, markerLeft, nothingToClose, tooManyMarkers } from "../core.js";
 
 /** @typedef {"content" | "style"} Role */
 /** @typedef {{text: string, start: number, end: number, role: Role}} Phrase */
@@ -22,7 +22,8 @@ const BLANK = `[\\t\\v\\f${WIDE}]*`; // within a line
 const IS_SPACE = new RegExp(`[${SPACE}]`);
 const IS_WORD = /[\p{L}\p{N}]/u;
 const MARKER = /<(\/?)([cs])>/gi;
-const GAP = new RegExp(`${BLANK}(?:</?[cs]>${BLANK})+`, "gi");
+const GAP = new RegExp(`(?<![\\t\\v\\f${WIDE}])${BLANK}(?:</?[cs]>${BLANK})+`, "gi");
+const MOST_MARKERS = 1000;
 const WEAK = ",;."; // not part of the phrase that a lone marker ends
 
 /**
@@ -34,7 +35,8 @@ const WEAK = ",;."; // not part of the phrase that a lone marker ends
  *   and empty phrases
  */
 export function parse(prompt) {
-  const marks = find(prompt);
+  const marks = find(prompt, MOST_MARKERS + 1);
+  if (marks.length > MOST_MARKERS) throw tooManyMarkers({ most: MOST_MARKERS });
   /** @type {Phrase[]} */
   const phrases = [];
   const endsPhrase = new Set();
@@ -81,15 +83,21 @@ export function pieces(prompt, { phrases, marks }) {
   return found;
 }
 
-/** @param {string} prompt @returns {Mark[]} */
-function find(prompt) {
-  return [...prompt.matchAll(MARKER)].map((match) => ({
-    start: match.index,
-    end: match.index + match[0].length,
-    text: match[0],
-    close: match[1] !== "",
-    role: match[2].toLowerCase() === "c" ? "content" : "style",
-  }));
+/** @param {string} prompt @param {number} most how many at most @returns {Mark[]} */
+function find(prompt, most = Infinity) {
+  /** @type {Mark[]} */
+  const marks = [];
+  for (const match of prompt.matchAll(MARKER)) {
+    if (marks.length === most) break;
+    marks.push({
+      start: match.index,
+      end: match.index + match[0].length,
+      text: match[0],
+      close: match[1] !== "",
+      role: match[2].toLowerCase() === "c" ? "content" : "style",
+    });
+  }
+  return marks;
 }
 
 /** Index of the marker that closes this one, null for a lone marker.
@@ -98,8 +106,9 @@ function closingIndex(prompt, marks, index) {
   const mark = marks[index];
   if (mark.close)
     throw nothingToClose({ marker: mark.text, place: place(prompt, mark) });
-  const later = marks.findIndex((other, at) => at > index && other.role === mark.role);
-  if (later < 0 || !marks[later].close) return null;
+  let later = index + 1;
+  while (later < marks.length && marks[later].role !== mark.role) later += 1;
+  if (later === marks.length || !marks[later].close) return null;
   if (later === index + 1) return later;
   const inner = marks[index + 1];
   throw markerInside({
@@ -133,8 +142,9 @@ function phrase(prompt, start, end, trimmed, mark) {
 function cleaned(prompt, lone, endsPhrase) {
   const clean = prompt.replace(GAP, (gap, /** @type {number} */ offset) => {
     const starts = find(gap).map((mark) => offset + mark.start);
-    const before = [...prompt.slice(0, offset)].at(-1) ?? "";
-    const after = [...prompt.slice(offset + gap.length)][0] ?? "";
+    const end = offset + gap.length;
+    const before = [...prompt.slice(Math.max(0, offset - 2), offset)].at(-1) ?? "";
+    const after = [...prompt.slice(end, end + 2)][0] ?? "";
     if (["", "\n", "\r", "(", "[", "{"].includes(before)) return "";
     if (["", "\n", "\r"].includes(after)) return "";
     const last = starts[starts.length - 1];

@@ -8,13 +8,15 @@
  * [content, style], each in [0, 1].
  */
 
-import { unknown, windowReversed, wrongPoints } from "../core.js";
+import { tooManyPoints, unknown, windowReversed, wrongPoints } from "../core.js";
 import { say, sayRole } from "../texts.js";
 
 /** @typedef {[number, number]} Pair */
 /** @typedef {Record<string, any>} Settings */
 
 const ROUNDING = 1e-6; // a step just outside a window's end still counts as on it
+const MOST_POINTS = 1000;
+const QUOTED = 200; // characters of wrong points in a message
 const DENSE = 200; // straight pieces that stand for a curve that is not cubic
 
 /** @type {Record<string, (noise: number, settings: Settings) => Pair>} */
@@ -60,12 +62,14 @@ export function sampleCurve(shape, settings, contentFloor, styleFloor, count) {
 export function readPoints(value, role) {
   /** @type {Pair[]} */
   const points = Array.isArray(value) ? value : followed(value);
+  if (points.length > MOST_POINTS)
+    throw tooManyPoints({ role: sayRole(role), count: points.length, most: MOST_POINTS });
   /** @type {Pair[]} */
   const read = points.map(([x, y]) => [Number(x), Number(y)]);
   read.sort(([one], [other]) => one - other);
   const inside = read.flat().every((number) => number >= 0 && number <= 1);
   if (!read.length || !inside || new Set(read.map(([x]) => x)).size < read.length)
-    throw wrongPoints({ role: sayRole(role), points: JSON.stringify(points) });
+    throw wrongPoints({ role: sayRole(role), points: JSON.stringify(points).slice(0, QUOTED) });
   return read;
 }
 

@@ -1,0 +1,217 @@
+"""A routed MODEL where nodes ask for its weights: to save them, merge them or take them apart.
+
+The branches are in no weight, so the host's own answers would leave them out. Where the gates are
+one constant for all rows, the branches join the answers as weight patches; what the host's
+LoraLoader would answer for the same files is the same. Where gates change with time or between
+rows no weights say what the MODEL does, and the question is refused. A node that multiplies the
+weights, as a merge does with its first model, multiplies the branches' gates with them: exact
+under any gates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, Protocol
+
+import comfy.model_management
+import comfy.weight_adapter
+import torch
+from torch import Tensor
+
+from ...craft_core.errors import CraftError
+from ...craft_core.types import LayerUpdate
+from .bank import Part
+from .modules import PREFIX
+
+KEY = "craft_lora_bank"  # what the names of a bank's parts on a MODEL begin with
+
+
+class Carrier(Protocol):
+    """What of a bank on a MODEL matters here; kept among the MODEL's attachments."""
+
+    layers: tuple[str, ...]
+    factors_key: str
+
+    def constant_gates(self, options: Mapping[str, Any]) -> Tensor | None:
+        """(layers, branches); None where they change. options: the transformer options."""
+
+    def parts(self, patcher: Any) -> Mapping[str, Sequence[Part]]:
+        """What the branches add to each layer."""
+
+    def multiplied(self, path: str, factor: float) -> Carrier:
+        """The same with the gates of a layer times the factor."""
+
+    def put_on(self, patcher: Any) -> None:
+        """On a patcher, in place of the one with the same key."""
+
+    def take_off(self, patcher: Any) -> None: ...
+
+
+_Gated = tuple[Callable[[Tensor], LayerUpdate], float]
+
+
+class BranchPatch(comfy.weight_adapter.WeightAdapterBase):
+    """W + the sum of gate * dW over the branches' updates of the same rows, in place.
+
+    weights: (read, gate) of each. read: a float32 tensor on a device -> the update there, so that
+    its tensors stay where the host keeps them. The host rebuilds adapters as
+    type(self)(loaded_keys, weights), so they hold all of this one's state.
+    """
+
+    name = "craft_branches"
+
+    def __init__(self, loaded_keys: set[str], weights: tuple[_Gated, ...]) -> None:
+        self.loaded_keys = loaded_keys
+        self.weights = weights  # type: ignore[assignment]
+
+    def calculate_weight(
+        self,
+        weight: Tensor,
+        key: str,
+        strength: float,
+        strength_model: float,
+        offset: Any,
+        function: Any,
+        intermediate_dtype: torch.dtype = torch.float32,
+        original_weight: Any = None,
+    ) -> Tensor:
+        """The host's call; `weight` is its own copy, of the covered rows."""
+        like = torch.empty(0, dtype=torch.float32, device=weight.device)
+        for read, gate in self.weights:
+            weight.add_(read(like).delta().reshape(weight.shape), alpha=strength * gate)
+        return weight
+
+
+class RoutedPatcher:
+    """Mixed into the class of a routed MODEL: the host's questions about weights, answered with
+    the branches in them."""
+
+    _bare = False
+
+    def clone(self, *args: Any, **kwargs: Any) -> Any:
+        """Some loaders' patchers, and the host's on request, give a clone a class of its own."""
+        return answering(super().clone(*args, **kwargs))
+
+    def add_patches(
+        self, patches: Mapping, strength_patch: float = 1.0, strength_model: float = 1.0
+    ) -> list:
+        """A patch that keeps a share of the weight keeps that share of the branches."""
+        if strength_model != 1.0:
+            for key in patches:
+                _multiply(self, key, strength_model)
+        return super().add_patches(patches, strength_patch, strength_model)
+
+    def get_key_patches(self, filter_prefix: str | None = None) -> dict:
+        """What a merge takes of its second model."""
+        if self._bare or not carriers(self):
+            return super().get_key_patches(filter_prefix)
+        return in_weights(self).get_key_patches(filter_prefix)
+
+    def patch_hooks(self, hooks: Any) -> None:
+        """The host's hooks ask for patches too, but read the unpatched weights alone."""
+        self._bare = True
+        try:
+            super().patch_hooks(hooks)
+        finally:
+            self._bare = False
+
+    def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict:
+        if not carriers(self):
+            return super().state_dict_for_saving(*args, **kwargs)
+        return _loaded(self).state_dict_for_saving(*args, **kwargs)
+
+    def model_state_dict(self, filter_prefix: str | None = None) -> dict:
+        """Asked with a prefix by who reads the loaded weights (Extract and Save Lora); without one
+        by who reads names."""
+        if filter_prefix is None or not carriers(self):
+            return super().model_state_dict(filter_prefix)
+        return _loaded(self).model_state_dict(filter_prefix)
+
+    def patch_weight_to_device(self, *args: Any, **kwargs: Any) -> Any:
+        """Asked to return a weight by who reads one, and not by who loads the MODEL."""
+        asked = in_weights(self) if kwargs.get("return_weight") and carriers(self) else super()
+        return asked.patch_weight_to_device(*args, **kwargs)
+
+
+def answering(patcher: Any) -> Any:
+    """The patcher, its class extended by RoutedPatcher."""
+    if not isinstance(patcher, RoutedPatcher):
+        patcher.__class__ = _extended(type(patcher))
+    return patcher
+
+
+@cache
+def _extended(own: type) -> type:
+    return type(f"Routed{own.__name__}", (RoutedPatcher, own), {})
+
+
+def carriers(patcher: Any) -> list[Carrier]:
+    return [value for name, value in patcher.attachments.items() if name.startswith(KEY)]
+
+
+def in_weights(patcher: Any) -> Any:
+    """A clone whose branches are weight patches, behind all others. CraftError where their gates
+    change with time or between rows."""
+    clone = patcher.clone()
+    options = clone.model_options["transformer_options"]
+    for carrier in carriers(clone):
+        gates = carrier.constant_gates(options)
+        if gates is None:
+            raise _refusal()
+        parts = carrier.parts(clone)
+        carrier.take_off(clone)
+        clone.add_patches(_patches(parts, gates.tolist()))
+    return clone
+
+
+def _loaded(patcher: Any) -> Any:
+    """in_weights, loaded: whoever asked had the routed MODEL loaded, whose weights lack them."""
+    clone = in_weights(patcher)
+    comfy.model_management.load_models_gpu([clone])
+    return clone
+
+
+def _patches(
+    layers: Mapping[str, Sequence[Part]], gates: list[list[float]]
+) -> dict[Any, BranchPatch]:
+    """What the branches add, by the host's key of a weight or of some of its rows."""
+    patches: dict[Any, BranchPatch] = {}
+    for (path, parts), own_gates in zip(layers.items(), gates, strict=True):
+        by_rows: dict[tuple[int, int] | None, list[_Gated]] = {}
+        for part in parts:
+            gate = own_gates[part.branch]
+            if gate:
+                by_rows.setdefault(part.update.rows, []).append((part.at, gate))
+        for rows, gated in by_rows.items():
+            key = f"{PREFIX}{path}.weight"
+            patch = BranchPatch({path}, tuple(gated))
+            patches[key if rows is None else (key, (0, *rows))] = patch
+    return patches
+
+
+def _multiply(patcher: Any, key: Any, factor: float) -> None:
+    """The gates of the layer whose weight a patch multiplies, times the factor too."""
+    name, offset = (key, None) if isinstance(key, str) else (key[0], key[1])
+    path = name.removeprefix(PREFIX).removesuffix(".weight")
+    if name != f"{PREFIX}{path}.weight":
+        return
+    for carrier in carriers(patcher):
+        if path in carrier.layers:
+            if offset is not None:
+                raise CraftError(
+                    f"A node multiplies a part of the weight of {path}",
+                    "The routed LoRAs of a layer can be multiplied as a whole",
+                    "Connect that node before the Router",
+                )
+            carrier.multiplied(path, factor).put_on(patcher)
+
+
+def _refusal() -> CraftError:
+    return CraftError(
+        "This node reads the weights of a MODEL whose routed LoRAs change from step to step, or "
+        "act on some rows of the batch and not on others",
+        "No one set of weights says what such a MODEL does",
+        "Write the LoRAs as they act at one step with Fuse LoRAs to File and load that file with "
+        "a LoRA loader instead of the Router, or take a method and schedule that do not change",
+    )
