@@ -5,14 +5,19 @@ from __future__ import annotations
 import gc
 import shutil
 from collections import Counter
+from types import SimpleNamespace
 
+import comfy.lora
 import comfy.model_patcher
+import comfy.utils
+import execution
 import folder_paths
 import nodes
 import pytest
 import safetensors
 import small_world_models as small
 import torch
+from comfy_extras.nodes_preview_any import PreviewAny
 from craft_lora_pack.comfy_adapter.engine.bank import BranchModule
 from craft_lora_pack.comfy_adapter.use.fuse_file import FuseRequest, fuse_branches
 from craft_lora_pack.comfy_adapter.use.router import with_own_loras
@@ -160,6 +165,49 @@ def test_a_file_in_both_roles_is_read_and_loaded_once(world, done):
     since(done)
     sampled(world, route(world, style_lora=small.CONTENT))
     assert since(done) == {"files read": 1, "modules built": 1, "modules loaded": 1}
+
+
+def test_a_text_encoder_and_a_backbone_that_are_patched_stay_so(world, done, lora_folder):
+    lora = comfy.utils.load_torch_file(folder_paths.get_full_path("loras", small.CONTENT))
+    names = comfy.lora.model_lora_keys_clip(world.clip.cond_stage_model, {})
+    stem = next(n for n in names if n.startswith("lora_te") and n.endswith("q_proj"))
+    width = comfy.utils.get_attr(world.clip.cond_stage_model, names[stem]).shape[0]
+    lora[f"{stem}.lora_down.weight"] = torch.randn(2, width)
+    lora[f"{stem}.lora_up.weight"] = torch.randn(width, 2)
+    safetensors.torch.save_file(lora, lora_folder / "with_text.safetensors")
+    used = {"content_lora": "with_text.safetensors", "lora_stack": [(small.STYLE, 0.5, 0.5)]}
+    before = route(world, **used)
+    since(done)
+    after = route(world, **used, **EDITS["prompt"])
+    assert since(done) == NOTHING
+    assert before[0].patches_uuid == after[0].patches_uuid
+
+
+def test_the_host_keeps_what_the_next_prompt_uses(world, done, monkeypatch):
+    monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, "CRAFTRouter", Router)
+    monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, "PreviewAny", PreviewAny)
+
+    def queued(**changes):
+        inputs = {name: value for name, value in SETTINGS.items() if not isinstance(value, dict)}
+        given = {"layer_sets": "all", "method": "craft"} | changes
+        return {
+            "model": {"class_type": "CheckpointLoaderSimple",
+                      "inputs": {"ckpt_name": small.CHECKPOINT}},
+            "router": {"class_type": "CRAFTRouter",
+                       "inputs": {**inputs, "model": ["model", 0], "clip": ["model", 1], **given}},
+            "shown": {"class_type": "PreviewAny", "inputs": {"source": ["router", 3]}},
+        }  # fmt: skip
+
+    server = SimpleNamespace(client_id=None, last_node_id=None, send_sync=lambda *sent: None)
+    limits = {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}
+    executor = execution.PromptExecutor(
+        server, cache_type=execution.CacheType.RAM_PRESSURE, cache_args=limits
+    )
+    executor.execute(queued(), "1", execute_outputs=["shown"])
+    assert since(done)["modules built"] == 2
+    executor.execute(queued(content_strength=0.3), "2", execute_outputs=["shown"])
+    assert executor.success
+    assert since(done) == NOTHING
 
 
 def test_nothing_is_kept_that_no_model_uses(world, done):
