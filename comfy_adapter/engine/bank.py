@@ -45,7 +45,7 @@ class BranchModule(nn.Module):
 
 
 @dataclass(frozen=True)
-class Part:
+class BranchPart:
     """One update of one branch in one layer. update: without its numbers, which are the module's
     parameters `name_field`."""
 
@@ -67,11 +67,11 @@ class Part:
 
 def layer_parts(
     path: str, where: Sequence[Mapping | frozenset], modules: Sequence[BranchModule | None]
-) -> list[Part]:
+) -> list[BranchPart]:
     """What the branches add to a layer, in their order. where: by branch, the layers it acts on;
     modules: by branch, None for one that acts nowhere."""
     return [
-        Part(j, module, name, update)
+        BranchPart(j, module, name, update)
         for j, (acts, module) in enumerate(zip(where, modules, strict=True))
         if module is not None and path in acts
         for name, update in module.shapes[path]

@@ -23,7 +23,7 @@ from ...craft_core.guidance import GUIDANCE, evaluation, row_gates
 from ...craft_core.registry import Method
 from ...craft_core.time import Timeline, model_table
 from ...craft_core.types import Bank, Gates
-from .bank import Part, branch_patcher, layer_parts
+from .bank import BranchPart, branch_patcher, layer_parts
 from .conditionings import ConditioningKind, ConditioningKinds
 from .hooks import GatedChunks, ModelCall, attached
 from .recorder import RECORDERS, SAMPLER, Recorder, add_recorder
@@ -137,7 +137,7 @@ class RoutedBank:
             finally:
                 self._session = outer
 
-    def parts(self, patcher: Any) -> dict[str, list[Part]]:
+    def parts(self, patcher: Any) -> dict[str, list[BranchPart]]:
         """What the branches add to each layer, on the patcher's device."""
         loaded = patcher.get_additional_models_with_key(self.factors_key)
         modules = [None if at is None else loaded[at].model for at in self.places]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ...craft_core.errors import CraftError
 from ...craft_core.types import Factors, LayerPass
-from .bank import Part
+from .bank import BranchPart
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class ModelCall:
 
 @contextmanager
 def attached(
-    diffusion_model: nn.Module, layers: Mapping[str, Sequence[Part]], call: ModelCall
+    diffusion_model: nn.Module, layers: Mapping[str, Sequence[BranchPart]], call: ModelCall
 ) -> Iterator[None]:
     """Hooks on all adapted layers while the block runs; they are removed however it ends.
 
@@ -81,7 +81,7 @@ def attached(
 class LayerHook:
     """The branches of one layer."""
 
-    def __init__(self, index: int, path: str, parts: Sequence[Part], call: ModelCall) -> None:
+    def __init__(self, index: int, path: str, parts: Sequence[BranchPart], call: ModelCall) -> None:
         self.index, self.path, self.call = index, path, call
         self.factors = [part for part in parts if isinstance(part.update, Factors)]
         self.others = [part for part in parts if not isinstance(part.update, Factors)]
@@ -135,19 +135,19 @@ class LayerHook:
         return y
 
 
-def _added(module: Any, x: Tensor, y: Tensor, part: Part) -> Tensor:
+def _added(module: Any, x: Tensor, y: Tensor, part: BranchPart) -> Tensor:
     product = partial(_project, module)
     return part.at(x).added(LayerPass(x, y, product))
 
 
-def _add(y: Tensor, added: Tensor, part: Part, gates: Sequence[float]) -> None:
+def _add(y: Tensor, added: Tensor, part: BranchPart, gates: Sequence[float]) -> None:
     update = part.update
     if update.rows is not None:
         y = y.narrow(1 if len(update.inputs) > 1 else -1, *update.rows)
     y.add_(added, alpha=gates[part.branch] * update.scale)
 
 
-def _add_factors(module: Any, x: Tensor, y: Tensor, part: Part, weight: float) -> None:
+def _add_factors(module: Any, x: Tensor, y: Tensor, part: BranchPart, weight: float) -> None:
     """Add up (down x) to y, in place. The weight is a plain number: nothing waits for a device."""
     down, up = part.tensor("down", x), part.tensor("up", x)
     add = _up_conv if down.ndim > 2 else _up_linear

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ...craft_core.errors import CraftError
 from ...craft_core.types import LayerUpdate
-from .bank import Part
+from .bank import BranchPart
 from .modules import PREFIX
 
 KEY = "craft_lora_bank"  # what the names of a bank's parts on a MODEL begin with
@@ -36,7 +36,7 @@ class Carrier(Protocol):
     def constant_gates(self, options: Mapping[str, Any]) -> Tensor | None:
         """(layers, branches); None where they change. options: the transformer options."""
 
-    def parts(self, patcher: Any) -> Mapping[str, Sequence[Part]]:
+    def parts(self, patcher: Any) -> Mapping[str, Sequence[BranchPart]]:
         """What the branches add to each layer."""
 
     def multiplied(self, path: str, factor: float) -> Carrier:
@@ -173,7 +173,7 @@ def _loaded(patcher: Any) -> Any:
 
 
 def _patches(
-    layers: Mapping[str, Sequence[Part]], gates: list[list[float]]
+    layers: Mapping[str, Sequence[BranchPart]], gates: list[list[float]]
 ) -> dict[Any, BranchPatch]:
     """What the branches add, by the host's key of a weight or of some of its rows."""
     patches: dict[Any, BranchPatch] = {}
