@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import comfy.lora
 from torch import nn
 
-from ...craft_core.lora.keys import kohya_name
+from ...craft_core.lora.keys import LoraNames, kohya_name, lora_names
 from ...craft_core.types import LayerTarget
 from .fused_kernels import refuse_fused_kernels
 
@@ -23,11 +23,12 @@ _TRANSFORMER_LAYER = re.compile(r"(.*\.transformer_blocks\.\d+)\.(attn1|attn2|ff
 
 @dataclass(frozen=True)
 class ModelNames:
-    """A model as LoRA files are read against it. layers, names: model_layers and host_names of
-    it. family: the same text for models that differ in neither."""
+    """A model as LoRA files are read against it. layers: model_layers of it. names: every name of
+    a layer, those of the host among them. family: the same text for models that differ in neither.
+    """
 
     layers: Mapping[str, tuple[int, ...]]
-    names: Mapping[str, LayerTarget]
+    names: LoraNames
     family: str
 
 
@@ -38,7 +39,8 @@ def model_names(patcher: Any) -> ModelNames:
     """The names of a MODEL, gathered once for the weights that its clones share."""
     found = _known.get(patcher.model)
     if found is None:
-        layers, names = model_layers(patcher), host_names(patcher)
+        layers = model_layers(patcher)
+        names = lora_names(layers, host_names(patcher))
         text = repr((list(layers.items()), sorted(names.items(), key=lambda one: one[0])))
         found = ModelNames(layers, names, hashlib.sha256(text.encode()).hexdigest())
         _known[patcher.model] = found

@@ -65,9 +65,11 @@ def unet_diffusers_paths(layers: LayerShapes) -> dict[str, str]:
     return found
 
 
-def lora_names(
-    layers: LayerShapes, extra: Mapping[str, LayerTarget] | None = None
-) -> dict[str, LayerTarget]:
+class LoraNames(dict[str, LayerTarget]):
+    """Stem -> target, all of a model's: from lora_names, to be taken as they are."""
+
+
+def lora_names(layers: LayerShapes, extra: Mapping[str, LayerTarget] | None = None) -> LoraNames:
     """Stem -> target: every name under which a LoRA file may hold one of the layers.
 
     For any model: kohya "lora_unet_<path>", generic "diffusion_model.<path>". For a UNet also
@@ -88,7 +90,7 @@ def lora_names(
     for stem, target in (extra or {}).items():
         if target.module in layers:
             _claim(names, stem, target)
-    return names
+    return LoraNames(names)
 
 
 def kohya_name(path: str) -> str:

@@ -21,7 +21,7 @@ from ..types import Factors, LayerShapes, LayerTarget, LayerUpdate, LoraFile
 from .factors import alpha_of, combine, is_plain_float, scale_of
 from .families import family_of, is_text_encoder
 from .formats import KINDS, AdaptedLayer, Parts, RefusedKind, build_update, stem_of
-from .keys import kohya_name, lora_names
+from .keys import LoraNames, kohya_name, lora_names
 from .peft_config import METADATA_KEY as PEFT_METADATA_KEY
 from .peft_config import read_peft_configs, stated_for
 
@@ -66,7 +66,8 @@ def parse_lora(
     layers: LayerShapes,
     extra: Mapping[str, LayerTarget] | None = None,
 ) -> LoraFile:
-    """The tensors of a LoRA file against a model; layers and extra as in keys.lora_names.
+    """The tensors of a LoRA file against a model; layers and extra as in keys.lora_names, or extra
+    all names that it gave.
 
     Layers come in the model's depth order, the slices of a fused one in row order; tensors keep
     their dtype. Text-encoder tensors are kept apart untouched, and names that point nowhere in
@@ -76,7 +77,7 @@ def parse_lora(
     is not carried (DoRA, OFT, ...): those are named and counted.
     """
     _check_finite(state.items())
-    names = lora_names(layers, extra)
+    names = extra if isinstance(extra, LoraNames) else lora_names(layers, extra)
     updates, rest = _by_target(state, names)
     text_encoder = {key: state[key] for key in rest if is_text_encoder(key)}
     rest = [key for key in rest if key not in text_encoder]
