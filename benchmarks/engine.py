@@ -1,16 +1,18 @@
 """Seconds per sampling step of six ways to run two LoRAs, interleaved in one process.
 
-    python run.py bench engine [--size wide|small] [--rank 64] [--latent 32] [--rounds 7]
+    python run.py bench engine [--size wide|small] [--rank 64] [--latent 32] [--rounds 7] [--kinds]
 
 Every way samples the same random model of the host's SDXL class with the host's own euler; one
 round runs each once, in turn, so that a change of the machine's speed affects all of them. Ratios
-are to the host's LoraLoader (LoRAs merged into the weights) in the same round.
+are to the host's LoraLoader (LoRAs merged into the weights) in the same round. With --kinds, what
+each adapter kind costs on one layer instead.
 """
 
 from __future__ import annotations
 
 import argparse
 
+from _kinds import print_kinds
 from _sdxl_class import SCALE, STRENGTHS, World, add_flags, oracle, print_table, torch
 
 import comfy.hooks  # isort: skip
@@ -27,7 +29,12 @@ MERGED = "host LoraLoader (merged)"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     add_flags(parser)
-    world = World(parser.parse_args())
+    parser.add_argument("--kinds", action="store_true", help="each adapter kind on one layer")
+    options = parser.parse_args()
+    if options.kinds:
+        print_kinds(options)
+        return
+    world = World(options)
     print(world.title)
     print_table(world.interleaved(guiders(world)), MERGED, "merged")
 

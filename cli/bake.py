@@ -17,9 +17,10 @@ from ..craft_core.training.registry import DTYPES
 from ..craft_core.types import Branch
 
 
-def read_files(files: Sequence[str]) -> Unplaced:
-    """LoRA files by their paths, their layers matched by name."""
-    return read_together([(Path(file).name, *read_tensors(Path(file))) for file in files])
+def read_files(files: Sequence[str], allow: bool = False) -> Unplaced:
+    """LoRA files by their paths, their layers matched by name. allow: without what cannot act."""
+    states = [(Path(file).name, *read_tensors(Path(file))) for file in files]
+    return read_together(states, allow=allow)
 
 
 def bake_without_model(data: FuseData, watch: LayerCallback) -> str:
@@ -27,7 +28,7 @@ def bake_without_model(data: FuseData, watch: LayerCallback) -> str:
 
     Raises CraftError for mistakes, names that are no layer's among them unless allowed.
     """
-    unplaced = read_files([expert.file for expert in data.experts])
+    unplaced = read_files([expert.file for expert in data.experts], data.allow_unmatched)
     branches = [
         Branch(Path(expert.file).name, expert.role, file.layers, expert.strength)
         for expert, file in zip(data.experts, unplaced.files, strict=True)
@@ -37,7 +38,11 @@ def bake_without_model(data: FuseData, watch: LayerCallback) -> str:
         Writing(data.rank, DTYPES[data.save_as]), data.allow_unmatched, named=False,
     )  # fmt: skip
     ingredients = [
-        Ingredient(CandidateLora(branch, unmatched=file.unmatched), file, file_hash(expert.file))
+        Ingredient(
+            CandidateLora(branch, unmatched=file.unmatched, cannot_act=file.faults),
+            file,
+            file_hash(expert.file),
+        )
         for branch, file, expert in zip(branches, unplaced.files, data.experts, strict=True)
     ]
     result = bake_file(request, ingredients, unplaced.shapes, watch)

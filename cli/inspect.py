@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ..craft_core.errors import CraftError, listed
-from ..craft_core.lora.factors import combine
+from ..craft_core.lora.factors import combine, of_weights
 from ..craft_core.lora.storage import read_tensors
 from ..craft_core.lora.text_encoder import count_matrices
 from ..craft_core.lora.without_model import carried, read_together
 from ..craft_core.merging.compare import UpdateComparison, UpdateSummary, compare, measure
 from ..craft_core.requests import Read
-from ..craft_core.types import LoraFile
+from ..craft_core.types import LayerUpdate, LoraFile
 from .command import PROGRAM, Command
 from .fuse import LayerProgressBar, add_unet_flags, model_of
 from .host import enter
@@ -111,10 +111,28 @@ def inspected(
     for path in shapes:
         if not _adapted(files, path):
             continue
-        out, updates = shapes[path][0], [file.layers.get(path) for file in files]
+        out = shapes[path][0]
+        updates = [_measurable(file.layers.get(path)) for file in files]
+        if not any(updates):
+            continue
         found = tuple(None if own is None else measure(own, out) for own in updates)
-        both = [combine(own, out) for own in updates if own is not None and len(files) == 2]
-        yield LayerReport(path, found, compare(*both) if len(both) == 2 else None)
+        both = [
+            combine(of_weights(own), out) for own in updates if own is not None and len(files) == 2
+        ]
+        meets = len(both) == 2 and both[0].inputs == both[1].inputs
+        yield LayerReport(path, found, compare(*both) if meets else None)
+
+
+def _measurable(
+    updates: tuple[LayerUpdate, ...] | None,
+) -> tuple[LayerUpdate, ...] | None:
+    """None for what has no matrix without a model's weight."""
+    return None if updates is None or any(one.on_weight for one in updates) else updates
+
+
+def _unmeasured(file: LoraFile) -> list[str]:
+    """The layers in which a file does what only a model's weights tell."""
+    return [path for path in file.layers if _measurable(file.layers[path]) is None]
 
 
 def _adapted(files: Sequence[LoraFile], path: str) -> bool:
@@ -136,7 +154,9 @@ def _as_json(described: Sequence[Described], layers: Sequence[LayerReport]) -> A
                 "layers": len(one.file.layers),
                 "text_encoder_matrices": count_matrices(one.file),
                 "unmatched": list(one.file.unmatched),
+                "cannot_act": list(one.file.faults),
                 "not_described": dict(one.kinds),
+                "not_measured": len(_unmeasured(one.file)),
                 "metadata": dict(one.file.metadata),
             }
             for one in described
@@ -200,9 +220,20 @@ def _summary(
     yield from _kinds(file, layers, number)
     matrices = count_matrices(file)
     yield f"   text encoder: {matrices or 'no'} matri{'x' if matrices == 1 else 'ces'}"
+    unmeasured = _unmeasured(file)
+    if unmeasured:
+        kinds = ", ".join(dict.fromkeys(file.kinds[path] for path in unmeasured))
+        yield (
+            f"   {_layers(len(unmeasured))} not measured ({kinds}): what they do depends on the "
+            "model's weights (give it with --checkpoint or --unet)"
+        )
+    if file.zeros:
+        yield f"   all zeros, and left out: {file.zeros} differences"
     if one.kinds:
         kinds = ", ".join(f"{kind}: {count}" for kind, count in one.kinds.items())
         yield f"   tensors not described, and refused by the other commands: {kinds}"
+    if file.faults:
+        yield f"   cannot act: {listed(file.faults, 3)}"
     if file.unmatched:
         yield f"   match nothing: {len(file.unmatched)} ({listed(file.unmatched, 6)})"
     elif placed:

@@ -11,6 +11,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,13 @@ from ..craft_core.requests import (
 )
 from ..craft_core.training import DataSlots, training_of
 from ..craft_core.training.slots import NO_FILE, FileSlot
-from .engine.modules import host_names, model_layers
+from .engine.modules import host_names, lora_layers
 from .model.basis import FOLDER as BASES
 from .model.basis import apply_basis, basis_files
 from .model.lora_files import FOLDER as LORAS
 from .model.lora_files import BranchFile
 from .model.slot_files import make_known
+from .model.weights import OnModel, patched_weights
 from .train.run import Interrupted, require_name
 from .train.start import start_training
 from .train.train import Captioned, FilledSlots, How, ModelParts, Trained
@@ -125,8 +127,10 @@ def fuse(data: FuseData, watch: LayerCallback) -> SavedFile:
 def read_loras(model: ModelFiles, files: Sequence[str]) -> Read:
     with _fitting(_SMALLER):
         patcher = _model(model)
-    layers, names = model_layers(patcher), host_names(patcher)
-    return Read(layers, [read_lora(_file(LORAS, file), layers, names) for file in files])
+    layers, names = lora_layers(patcher), host_names(patcher)
+    weights = patched_weights(patcher)
+    read = [read_lora(_file(LORAS, file), layers, names, allow=True) for file in files]
+    return Read(layers, [replace(one, layers=OnModel(one.layers, weights)) for one in read])
 
 
 def _branches(experts: Sequence[Expert]) -> tuple[BranchFile, ...]:

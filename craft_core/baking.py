@@ -87,7 +87,9 @@ def bake_file(
     else:
         baked = bake_gates(made.bank, gates, moment, layers, writing)
     strengths = [one.given.branch.strength for one in ingredients]
-    text = merge_text_encoders([one.file for one in ingredients], strengths, writing.dtype)
+    text = merge_text_encoders(
+        [one.file for one in ingredients], strengths, writing.dtype, request.allow_unmatched
+    )
     counts = zip(acting(made.bank, gates, moment), made.adapted, strict=True)
     recipe = FuseSettings(
         request.method, request.knobs,
@@ -109,6 +111,8 @@ def _source(one: Ingredient, layers: tuple[int, int]) -> FuseSource:
 def _watched(
     baked: Iterator[Baked | None], total: int, watch: Callable[[int, int], None]
 ) -> Iterator[Baked | None]:
-    for done, one in enumerate(baked, 1):
+    done = 0
+    for one in baked:
+        done += one is None or not one.of_bias  # a bias comes after its layer's weight
         watch(done, total)
         yield one

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,7 +24,8 @@ Role = Literal["content", "style"]
 ROLES: tuple[Role, ...] = ("content", "style")
 
 LayerShapes = Mapping[str, tuple[int, ...]]
-"""Module path -> weight shape of the linear and convolution layers, in forward depth order."""
+"""Module path -> weight shape of the linear and convolution layers, in forward depth order; where
+normalisations are asked for too, theirs is (n,)."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,41 @@ class LayerPass:
 
     x: the inputs, (B, ..., n) or (B, n, *spatial). base: what the layer made of them before any
     update. product: (inputs, weight) -> the layer's own operation with another weight, (m, n) or
-    (m, n, *kernel), and no bias: the same strides and padding.
+    (m, n, *kernel), and no bias: the same strides and padding; of a normalisation, whose weight
+    is (n,), the normalised inputs times that weight. axis: of the outputs in base, and of the
+    inputs in x. For what changes the weight it finds: bias, the layer's; gate, at which the update
+    acts; again, inputs -> what the layer makes of others, without its bias.
     """
 
     x: Tensor
     base: Tensor
     product: Callable[[Tensor, Tensor], Tensor]
+    axis: int = -1
+    bias: Tensor | None = None
+    gate: float = 1.0
+    again: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def unbiased(self) -> Tensor:
+        """What the layer makes of the inputs by its weight alone."""
+        return self.base if self.bias is None else self.base - self.along(self.bias)
+
+    def along(self, vector: Tensor) -> Tensor:
+        """A vector over the outputs, or over the inputs, as it broadcasts against them."""
+        axes_after = -self.axis - 1 if self.axis < 0 else self.base.ndim - 1 - self.axis
+        return vector.reshape(-1, *(1,) * axes_after)
+
+    def narrowed(self, rows: tuple[int, int] | None) -> LayerPass:
+        """As an update sees it that covers those outputs."""
+        if rows is None:
+            return self
+        axis, again = self.axis, self.again
+        return replace(
+            self,
+            base=self.base.narrow(axis, *rows),
+            bias=None if self.bias is None else self.bias.narrow(0, *rows),
+            again=again and (lambda inputs: again(inputs).narrow(axis, *rows)),
+        )
 
 
 _Update = TypeVar("_Update", bound="LayerUpdate")
@@ -62,9 +92,16 @@ class LayerUpdate(ABC):
 
     Each is a frozen dataclass whose tensor fields are all of its numbers. scale: as the file has
     it; a strength is never folded in here. rows: (start, length) of the layer's outputs that it
-    covers, None for all. rank: that of dW, at most. inputs: (n, *kernel). is_low_rank: whether
-    `factors` are a smaller form of dW than dW itself.
+    covers, None for all. rank: that of dW, at most. inputs: (n, *kernel), of a normalisation and
+    of a bias (). is_low_rank: whether `factors` are a smaller form of dW than dW itself. of_bias:
+    whether dW is that of the layer's bias. on_weight: whether dW depends on the weight that it is
+    added to; `on` then makes of it an update that does not. precise: the tensors to compute with in
+    float32 whatever the model's type.
     """
+
+    of_bias: ClassVar[bool] = False
+    on_weight: ClassVar[bool] = False
+    precise: ClassVar[tuple[str, ...]] = ()
 
     scale: float
     rows: tuple[int, int] | None
@@ -88,11 +125,15 @@ class LayerUpdate(ABC):
 
     @abstractmethod
     def delta(self) -> Tensor:
-        """dW in float32, (out, n) or (out, n, *kernel); only the covered rows."""
+        """dW in float32, (out, n) or (out, n, *kernel), or (out,); only the covered rows."""
 
     @abstractmethod
     def added(self, layer: LayerPass) -> Tensor:
-        """What it adds to the covered outputs at a scale of 1."""
+        """What it adds to the covered outputs at a scale of 1, or what broadcasts to that."""
+
+    def act(self, layer: LayerPass, amount: float) -> None:
+        """Add amount times that to `layer.base`, in place."""
+        layer.base.add_(self.added(layer), alpha=amount)
 
     @abstractmethod
     def factors(self) -> Factors:
@@ -102,6 +143,20 @@ class LayerUpdate(ABC):
     def entries(self) -> Factors:
         """Factors of a matrix with the entries of dW in any order, of as low a rank as there is:
         for what only sums over them."""
+
+    def on(self, weight: Tensor, gate: float = 1.0) -> LayerUpdate:
+        """The same on a layer of that weight, (out, n, *kernel), at a gate: with a dW of its own.
+
+        What acts is gate * dW; few kinds have a dW that depends on the gate, too.
+        """
+        return self
+
+    def taken(self, weight: Callable[[], Tensor]) -> Mapping[str, Tensor]:
+        """What `added` needs of the layer's weight, as fields of the update: taken once.
+
+        weight: gives it, (out, n, *kernel) in float32.
+        """
+        return {}
 
     def tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
@@ -118,7 +173,8 @@ class LayerUpdate(ABC):
 class Factors(LayerUpdate):
     """One low-rank update of one layer, dW = scale * up @ down, exactly as a file holds it.
 
-    down: (rank, n) for a linear layer, (rank, n, *kernel) for a convolution.
+    down: (rank, n) for a linear layer, (rank, n, *kernel) for a convolution, (rank,) for a weight
+    or a bias of shape (out,).
     up: (out, rank), always a matrix (a 1x1 convolution's trailing axes are dropped on reading).
     scale: alpha / rank of the file.
     """
@@ -144,9 +200,14 @@ class Factors(LayerUpdate):
     def is_low_rank(self) -> bool:
         return True
 
+    @property
+    def flat_down(self) -> Tensor:
+        """(rank, n * kernel)"""
+        return self.down.reshape(self.rank, -1)
+
     def delta(self) -> Tensor:
         """dW in float32, (out, n) or (out, n, *kernel); only the covered rows."""
-        flat = self.down.float().flatten(1)  # (rank, n * kernel)
+        flat = self.flat_down.float()  # (rank, n * kernel)
         delta = self.scale * (self.up.float() @ flat)  # (out, n * kernel)
         return delta.reshape(self.up.shape[0], *self.down.shape[1:])
 
@@ -157,11 +218,32 @@ class Factors(LayerUpdate):
             return (up @ hidden.flatten(2)).unflatten(2, hidden.shape[2:])
         return hidden @ up.T
 
+    def act(self, layer: LayerPass, amount: float) -> None:
+        hidden = layer.product(layer.x, self.down)
+        add_product(layer.base, hidden, self.up.to(hidden.dtype), amount, self.down.ndim > 2)
+
     def factors(self) -> Factors:
         return self
 
     def entries(self) -> Factors:
         return self
+
+
+def add_product(y: Tensor, hidden: Tensor, up: Tensor, amount: float, is_convolution: bool) -> None:
+    """y += amount * up hidden, in place and without a copy of y where it lies in one piece.
+
+    hidden: (B, ..., rank), of a convolution (B, rank, *spatial). up: (out, rank).
+    """
+    if is_convolution:
+        up = up.expand(y.shape[0], *up.shape)  # (B, out, rank)
+        if y.is_contiguous():
+            y.view(*y.shape[:2], -1).baddbmm_(up, hidden.flatten(2), alpha=amount)
+        else:
+            y.add_((up @ hidden.flatten(2)).view_as(y), alpha=amount)
+    elif y.is_contiguous():
+        y.view(-1, y.shape[-1]).addmm_(hidden.reshape(-1, hidden.shape[-1]), up.T, alpha=amount)
+    else:
+        y.add_(hidden @ up.T, alpha=amount)
 
 
 @dataclass(frozen=True)
@@ -252,7 +334,9 @@ class LoraFile:
 
     layers: updates by module path. text_encoder: the file's text-encoder tensors under their
     own keys, untouched, for the host. unmatched: names in the file that point nowhere in the model.
-    kinds: what kind of adapter a layer has, by module path.
+    kinds: what kind of adapter a layer has, by module path. zeros: how many differences the file
+    holds that are all zeros, and are left out. faults: what of the file cannot act, and why, where
+    that was allowed.
     """
 
     layers: Mapping[str, tuple[LayerUpdate, ...]]
@@ -260,6 +344,8 @@ class LoraFile:
     unmatched: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
+    zeros: int = 0
+    faults: tuple[str, ...] = ()
 
 
 def constant_gates(value: Tensor, notes: tuple[str, ...] = ()) -> Gates:

@@ -36,7 +36,8 @@ class BranchModule(nn.Module):
 
     def _add(self, name: str, update: LayerUpdate) -> tuple[str, LayerUpdate]:
         for field, tensor in update.tensors().items():
-            value = tensor.to(self.dtype).contiguous()
+            dtype = torch.float32 if field in update.precise else self.dtype
+            value = tensor.to(dtype).contiguous()
             self.register_parameter(f"{name}_{field}", nn.Parameter(value, requires_grad=False))
         return name, update.mapped(lambda tensor: torch.empty_like(tensor, device="meta"))
 
@@ -44,7 +45,7 @@ class BranchModule(nn.Module):
         return self.dtype
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BranchPart:
     """One update of one branch in one layer. update: without its numbers, which are the module's
     parameters `name_field`."""
@@ -57,7 +58,8 @@ class BranchPart:
     def tensor(self, field: str, like: Tensor) -> Tensor:
         """One of its tensors on `like`'s device and dtype; read anew at each call, because the
         host may have moved them."""
-        return getattr(self.module, f"{self.name}_{field}").to(like.device, like.dtype)
+        dtype = torch.float32 if field in self.update.precise else like.dtype
+        return getattr(self.module, f"{self.name}_{field}").to(like.device, dtype)
 
     def at(self, like: Tensor) -> LayerUpdate:
         """The update on `like`'s device and dtype; read anew at each call, likewise."""

@@ -129,7 +129,7 @@ class RoutedBank:
         with ExitStack() as stack:
             for patcher in _patchers(guider):
                 call = session.calls[id(patcher.model)] = ModelCall()
-                model, parts = patcher.model.diffusion_model, self.parts(patcher)
+                model, parts = patcher.model.diffusion_model, self.parts(patcher, self.layers)
                 stack.enter_context(attached(model, parts, call))
             outer, self._session = self._session, session
             try:
@@ -137,11 +137,11 @@ class RoutedBank:
             finally:
                 self._session = outer
 
-    def parts(self, patcher: Any) -> dict[str, list[BranchPart]]:
-        """What the branches add to each layer, on the patcher's device."""
+    def parts(self, patcher: Any, layers: Sequence[str]) -> dict[str, list[BranchPart]]:
+        """What the branches add to each of the layers, on the patcher's device."""
         loaded = patcher.get_additional_models_with_key(self.factors_key)
         modules = [None if at is None else loaded[at].model for at in self.places]
-        return {path: layer_parts(path, self.where, modules) for path in self.layers}
+        return {path: layer_parts(path, self.where, modules) for path in layers}
 
     def apply(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """APPLY_MODEL: set the gates of this call, and clear them whatever happens."""

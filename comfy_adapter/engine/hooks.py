@@ -19,8 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from ...craft_core.errors import CraftError
-from ...craft_core.types import Factors, LayerPass
+from ...craft_core.types import LayerPass
 from .bank import BranchPart
+from .in_turn import InTurn
+from .modules import output_axis, project
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,9 @@ class LayerHook:
     """The branches of one layer."""
 
     def __init__(self, index: int, path: str, parts: Sequence[BranchPart], call: ModelCall) -> None:
-        self.index, self.path, self.call = index, path, call
-        self.factors = [part for part in parts if isinstance(part.update, Factors)]
-        self.others = [part for part in parts if not isinstance(part.update, Factors)]
+        self.index, self.path, self.parts, self.call = index, path, parts, call
+        ordered = any(part.update.on_weight for part in parts)
+        self.in_turn = InTurn(parts) if ordered else None
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Any:
         for run in self.call.runs:
@@ -121,64 +123,18 @@ class LayerHook:
     ) -> Tensor:
         if torch.is_grad_enabled() and y.requires_grad:
             y = y.clone()
-        own = [  # from what the layer itself returned, before anything is added
-            (part, _added(module, x[rows], y[rows], part))
-            for part in self.others
-            if gates[part.branch]
-        ]
-        for part in self.factors:
-            weight = gates[part.branch] * part.update.scale
-            if weight:
-                _add_factors(module, x[rows], y[rows], part, weight)
-        for part, added in own:
-            _add(y[rows], added, part, gates)
+        if self.in_turn is not None:
+            self.in_turn.add(module, x[rows], y[rows], gates)
+            return y
+        for part in self.parts:
+            amount = gates[part.branch] * part.update.scale
+            if amount:
+                _act(module, x[rows], y[rows], part, amount)
         return y
 
 
-def _added(module: Any, x: Tensor, y: Tensor, part: BranchPart) -> Tensor:
-    product = partial(_project, module)
-    return part.at(x).added(LayerPass(x, y, product))
-
-
-def _add(y: Tensor, added: Tensor, part: BranchPart, gates: Sequence[float]) -> None:
-    update = part.update
-    if update.rows is not None:
-        y = y.narrow(1 if len(update.inputs) > 1 else -1, *update.rows)
-    y.add_(added, alpha=gates[part.branch] * update.scale)
-
-
-def _add_factors(module: Any, x: Tensor, y: Tensor, part: BranchPart, weight: float) -> None:
-    """Add up (down x) to y, in place. The weight is a plain number: nothing waits for a device."""
-    down, up = part.tensor("down", x), part.tensor("up", x)
-    add = _up_conv if down.ndim > 2 else _up_linear
-    add(y, _project(module, x, down), up, weight, part.update.rows)
-
-
-def _project(module: Any, x: Tensor, down: Tensor) -> Tensor:
-    """x through `down`: (B, ranks, *spatial) for a convolution, (B, ..., ranks) for a linear."""
-    if down.ndim > 2:
-        return module._conv_forward(x, down, None)
-    return x @ down.T
-
-
-def _up_linear(
-    y: Tensor, hidden: Tensor, up: Tensor, alpha: float, rows: tuple[int, int] | None
-) -> None:
-    if rows is not None:
-        y = y.narrow(-1, *rows)
-    if y.is_contiguous():
-        y.view(-1, y.shape[-1]).addmm_(hidden.reshape(-1, hidden.shape[-1]), up.T, alpha=alpha)
-    else:
-        y.add_(hidden @ up.T, alpha=alpha)
-
-
-def _up_conv(
-    y: Tensor, hidden: Tensor, up: Tensor, alpha: float, rows: tuple[int, int] | None
-) -> None:
-    if rows is not None:
-        y = y.narrow(1, *rows)
-    up = up.expand(y.shape[0], *up.shape)  # (B, out, ranks)
-    if y.is_contiguous():
-        y.view(*y.shape[:2], -1).baddbmm_(up, hidden.flatten(2), alpha=alpha)
-    else:
-        y.add_((up @ hidden.flatten(2)).view_as(y), alpha=alpha)
+def _act(module: Any, x: Tensor, y: Tensor, part: BranchPart, amount: float) -> None:
+    """Add one part to y, in place. The amount is a plain number: nothing waits for a device."""
+    update = part.at(x)
+    layer = LayerPass(x, y, partial(project, module), output_axis(module))
+    update.act(layer.narrowed(update.rows), amount)

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import comfy.lora
-from torch import nn
+import comfy.ops
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 from ...craft_core.lora.keys import LoraNames, kohya_name, lora_names
 from ...craft_core.types import LayerTarget
 from .fused_kernels import refuse_fused_kernels
 
 PREFIX = "diffusion_model."
+_QK_NORMS = ("q_norm", "k_norm", "norm_q", "norm_k")
+_FUSED_STEP = "rms_rope"
 _RUN_ORDER = ("attn1", "attn2", "ff")
 _TRANSFORMER_LAYER = re.compile(r"(.*\.transformer_blocks\.\d+)\.(attn1|attn2|ff)\.")
 
 
 @dataclass(frozen=True)
 class ModelNames:
-    """A model as LoRA files are read against it. layers: model_layers of it. names: every name of
+    """A model as LoRA files are read against it. layers: lora_layers of it. names: every name of
     a layer, those of the host among them. family: the same text for models that differ in neither.
     """
 
@@ -39,7 +46,7 @@ def model_names(patcher: Any) -> ModelNames:
     """The names of a MODEL, gathered once for the weights that its clones share."""
     found = _known.get(patcher.model)
     if found is None:
-        layers = model_layers(patcher)
+        layers = lora_layers(patcher)
         names = lora_names(layers, host_names(patcher))
         text = repr((list(layers.items()), sorted(names.items(), key=lambda one: one[0])))
         found = ModelNames(layers, names, hashlib.sha256(text.encode()).hexdigest())
@@ -62,6 +69,100 @@ def model_layers(patcher: Any) -> dict[str, tuple[int, ...]]:
         first.setdefault(_block(path)[0], index)
     order = {path: (first[_block(path)[0]], _block(path)[1]) for path in found}
     return {path: found[path] for path in sorted(found, key=order.__getitem__)}
+
+
+def lora_layers(patcher: Any) -> dict[str, tuple[int, ...]]:
+    """model_layers, and after them in the order of registration the normalisations with a weight
+    (n,): all that a LoRA file can change. Those whose weight an attention takes for a fused step
+    of its own are left out: nothing can be added to what they return, as they return nothing."""
+    network = patcher.model.diffusion_model
+    fused = {
+        f"{parent}.{name}"
+        for parent, module in network.named_modules()
+        if _fuses_norms(type(module))
+        for name in _QK_NORMS
+    }
+    norms = {
+        path: tuple(module.weight.shape)
+        for path, module in network.named_modules()
+        if is_norm(module) and path not in fused
+    }
+    return model_layers(patcher) | norms
+
+
+def is_norm(module: Any) -> bool:
+    """Whether a module normalises its inputs and multiplies them by a weight (n,)."""
+    weight = getattr(module, "weight", None)
+    known = isinstance(module, nn.LayerNorm | nn.GroupNorm) or _is_rms_norm(module)
+    return known and torch.is_tensor(weight) and weight.ndim == 1
+
+
+def scaled_norm(module: Any, x: Tensor, weight: Tensor) -> Tensor:
+    """The normalised inputs of a normalisation, times another weight, without its bias."""
+    if isinstance(module, nn.LayerNorm):
+        return functional.layer_norm(x, module.normalized_shape, weight, None, module.eps)
+    if isinstance(module, nn.GroupNorm):
+        return functional.group_norm(x, module.num_groups, weight, None, module.eps)
+    return functional.rms_norm(x, weight.shape, weight, module.eps)
+
+
+def project(module: Any, x: Tensor, down: Tensor) -> Tensor:
+    """x through `down`: (B, ranks, *spatial) for a convolution, (B, ..., ranks) for a linear, and
+    for a normalisation its inputs times `down`."""
+    if is_norm(module):
+        return scaled_norm(module, x, down)
+    if down.ndim > 2:
+        return module._conv_forward(x, down, None)
+    return x @ down.T
+
+
+def weight_now(module: Any, like: Tensor) -> Tensor:
+    """A layer's weight in float32 on `like`'s device, patched and dequantised as it computes: a
+    copy."""
+    shape = weight_shape(module)
+    if not hasattr(module, "weight_function"):  # none of the host's own layers
+        return module.weight.to(like.device, torch.float32, copy=True).reshape(shape)
+    weight, _, stream = comfy.ops.cast_bias_weight(
+        module, dtype=torch.float32, device=like.device, bias_dtype=torch.float32, offloadable=True
+    )
+    copied = weight.to(torch.float32, copy=True).reshape(shape)
+    comfy.ops.uncast_bias_weight(module, weight, None, stream)
+    return copied
+
+
+def bias_now(module: Any, like: Tensor) -> Tensor | None:
+    """A layer's bias in `like`'s type, patched as it computes; None where it has none."""
+    bias = getattr(module, "bias", None)
+    if bias is None:
+        return None
+    own = (bias.device, bias.dtype) == (like.device, like.dtype)
+    if own and not getattr(module, "bias_function", None):
+        return bias
+    _, bias, stream = comfy.ops.cast_bias_weight(module, like, offloadable=True)
+    copied = bias.to(like.dtype, copy=True)
+    comfy.ops.uncast_bias_weight(module, None, bias, stream)
+    return copied
+
+
+def output_axis(module: Any) -> int:
+    """The axis of a layer's outputs in what it returns."""
+    return 1 if hasattr(module, "kernel_size") or isinstance(module, nn.GroupNorm) else -1
+
+
+@cache
+def _fuses_norms(kind: type) -> bool:
+    """Whether a class of the host normalises and rotates queries and keys in one step."""
+    try:
+        return _FUSED_STEP in inspect.getsource(kind)
+    except (OSError, TypeError):
+        return False
+
+
+def _is_rms_norm(module: Any) -> bool:
+    """torch's own, or one of those that the host's models bring."""
+    return isinstance(module, nn.RMSNorm) or (
+        type(module).__name__ == "RMSNorm" and hasattr(module, "eps")
+    )
 
 
 def _block(path: str) -> tuple[str, int]:

@@ -36,8 +36,8 @@ class Carrier(Protocol):
     def constant_gates(self, options: Mapping[str, Any]) -> Tensor | None:
         """(layers, branches); None where they change. options: the transformer options."""
 
-    def parts(self, patcher: Any) -> Mapping[str, Sequence[BranchPart]]:
-        """What the branches add to each layer."""
+    def parts(self, patcher: Any, layers: Sequence[str]) -> Mapping[str, Sequence[BranchPart]]:
+        """What the branches add to each of the layers."""
 
     def multiplied(self, path: str, factor: float) -> Carrier:
         """The same with the gates of a layer times the factor."""
@@ -52,7 +52,7 @@ _Gated = tuple[Callable[[Tensor], LayerUpdate], float]
 
 
 class BranchPatch(comfy.weight_adapter.WeightAdapterBase):
-    """W + the sum of gate * dW over the branches' updates of the same rows, in place.
+    """W + gate * dW for each of the branches' updates of a weight, one after another, in place.
 
     weights: (read, gate) of each. read: a float32 tensor on a device -> the update there, so that
     its tensors stay where the host keeps them. The host rebuilds adapters as
@@ -76,10 +76,13 @@ class BranchPatch(comfy.weight_adapter.WeightAdapterBase):
         intermediate_dtype: torch.dtype = torch.float32,
         original_weight: Any = None,
     ) -> Tensor:
-        """The host's call; `weight` is its own copy, of the covered rows."""
+        """The host's call; `weight` is its own copy."""
         like = torch.empty(0, dtype=torch.float32, device=weight.device)
         for read, gate in self.weights:
-            weight.add_(read(like).delta().reshape(weight.shape), alpha=strength * gate)
+            update = read(like)
+            covered = weight if update.rows is None else weight.narrow(0, *update.rows)
+            change = update.on(weight, gate).delta()
+            covered.add_(change.reshape(covered.shape), alpha=strength * gate)
         return weight
 
 
@@ -141,6 +144,13 @@ def answering(patcher: Any) -> Any:
     return patcher
 
 
+def own_patches(patcher: Any, prefix: str) -> dict:
+    """get_key_patches without the branches of a routed MODEL."""
+    if not isinstance(patcher, RoutedPatcher):
+        return patcher.get_key_patches(prefix)
+    return super(RoutedPatcher, patcher).get_key_patches(prefix)
+
+
 @cache
 def _extended(own: type) -> type:
     return type(f"Routed{own.__name__}", (RoutedPatcher, own), {})
@@ -159,7 +169,7 @@ def in_weights(patcher: Any) -> Any:
         gates = carrier.constant_gates(options)
         if gates is None:
             raise _refusal()
-        parts = carrier.parts(clone)
+        parts = carrier.parts(clone, carrier.layers)
         carrier.take_off(clone)
         clone.add_patches(_patches(parts, gates.tolist()))
     return clone
@@ -175,19 +185,15 @@ def _loaded(patcher: Any) -> Any:
 def _patches(
     layers: Mapping[str, Sequence[BranchPart]], gates: list[list[float]]
 ) -> dict[Any, BranchPatch]:
-    """What the branches add, by the host's key of a weight or of some of its rows."""
-    patches: dict[Any, BranchPatch] = {}
+    """What the branches add, by the host's key of a weight or a bias."""
+    by_key: dict[str, list[_Gated]] = {}
     for (path, parts), own_gates in zip(layers.items(), gates, strict=True):
-        by_rows: dict[tuple[int, int] | None, list[_Gated]] = {}
         for part in parts:
-            gate = own_gates[part.branch]
-            if gate:
-                by_rows.setdefault(part.update.rows, []).append((part.at, gate))
-        for rows, gated in by_rows.items():
-            key = f"{PREFIX}{path}.weight"
-            patch = BranchPatch({path}, tuple(gated))
-            patches[key if rows is None else (key, (0, *rows))] = patch
-    return patches
+            if own_gates[part.branch]:
+                name = "bias" if part.update.of_bias else "weight"
+                gated = by_key.setdefault(f"{PREFIX}{path}.{name}", [])
+                gated.append((part.at, own_gates[part.branch]))
+    return {key: BranchPatch({key}, tuple(gated)) for key, gated in by_key.items()}
 
 
 def _multiply(patcher: Any, key: Any, factor: float) -> None:
@@ -198,6 +204,14 @@ def _multiply(patcher: Any, key: Any, factor: float) -> None:
         return
     for carrier in carriers(patcher):
         if path in carrier.layers:
+            parts = carrier.parts(patcher, [path])[path]
+            if any(part.update.on_weight for part in parts):
+                raise CraftError(
+                    f"A node multiplies the weight of {path}, on which a LoRA acts whose effect "
+                    "depends on that weight (DoRA, OFT, BOFT or GLoRA)",
+                    "Such a LoRA's effect on a part of a weight is not that part of its effect",
+                    "Connect that node before the Router",
+                )
             if offset is not None:
                 raise CraftError(
                     f"A node multiplies a part of the weight of {path}",

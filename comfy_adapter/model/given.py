@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
 from typing import Any
-
-import comfy.model_management
 
 from ...craft_core.lora import Meter
 from ...craft_core.lora.statistics.pair import Known
 from ...craft_core.routing.plan import CandidateLora
-from ...craft_core.types import LayerShapes, LayerUpdate, LoraFile
+from ...craft_core.types import LoraFile
 from ..engine.modules import model_names
 from .lora_files import BranchFile, branch, require, unknown_text_keys
 from .stamps import file_stamp
+from .weights import OnModel, depends_on_weights, patched_weights
 
 _KEPT = 32
 # Numbers by file and by the layers it was read against, no tensors.
@@ -28,35 +26,21 @@ def given(chosen: BranchFile, file: LoraFile, model: Any, clip: Any = None) -> C
         branch(chosen, file),
         chosen.layers,
         (*file.unmatched, *unknown),
-        _meter(chosen, file, model_names(model).layers, model.load_device),
+        _meter(chosen, file, model),
+        file.faults,
     )
 
 
-def _meter(chosen: BranchFile, file: LoraFile, layers: LayerShapes, device: Any) -> Meter:
-    """Strengths and prompts are not part of the key, so changing them measures nothing again."""
-    key = (*file_stamp(require(chosen)), tuple(layers))
+def _meter(chosen: BranchFile, file: LoraFile, model: Any) -> Meter:
+    """Strengths and prompts do not enter, so changing them measures nothing anew; a file whose dW
+    depends on the model's weights is measured anew each time."""
+    device = model.load_device
+    layers = OnModel(file.layers, patched_weights(model, device), device)
+    if depends_on_weights(file.layers):
+        return Meter(chosen.name, layers)
+    key = (*file_stamp(require(chosen)), tuple(model_names(model).layers))
     known = _known.setdefault(key, {})
     _known.move_to_end(key)
     while len(_known) > _KEPT:
         _known.popitem(last=False)
-    return Meter(chosen.name, _Moved(file.layers, device), known)
-
-
-class _Moved(Mapping):
-    """Updates on another device, each layer moved only when it is looked at."""
-
-    def __init__(self, layers: Mapping[str, tuple[LayerUpdate, ...]], device: Any) -> None:
-        self.layers, self.device = layers, device
-
-    def __getitem__(self, path: str) -> tuple[LayerUpdate, ...]:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        return tuple(one.mapped(lambda tensor: tensor.to(self.device)) for one in self.layers[path])
-
-    def __iter__(self) -> Iterable[str]:
-        return iter(self.layers)
-
-    def __len__(self) -> int:
-        return len(self.layers)
-
-    def __contains__(self, path: object) -> bool:
-        return path in self.layers
+    return Meter(chosen.name, layers, known)

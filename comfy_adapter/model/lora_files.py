@@ -75,15 +75,19 @@ def lora_stamps(*names: str | None) -> str:
     return "\n".join(stamp(FOLDER, name) for name in names)
 
 
-def read_branch_file(file: str | BranchFile, model: Any) -> LoraFile:
-    """A branch's file, or one of the host's loras folders, against a MODEL's layers and names."""
+def read_branch_file(file: str | BranchFile, model: Any, allow: bool = False) -> LoraFile:
+    """A branch's file, or one of the host's loras folders, against a MODEL's layers and names.
+
+    allow: go without what of it cannot act; else CraftError.
+    """
     path, known = require(file), model_names(model)
     key = (*file_stamp(path), known.family)
     found = _in_use.get(key)
-    if found is None:
+    if found is None or (found.faults and not allow):
         with torch.inference_mode(False):  # trainings take what a Router has read
             mapped = not comfy.utils.DISABLE_MMAP  # as the host maps what it loads
-            found = _in_use[key] = read_lora(path, known.layers, known.names, mapped)
+            found = read_lora(path, known.layers, known.names, allow, mapped)
+        _in_use[key] = found
     return found
 
 

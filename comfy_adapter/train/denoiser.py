@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from ...craft_core.errors import CraftError
 from ...craft_core.training import Edit, LayerCall
-from ..engine.modules import model_layers
+from ..engine.modules import is_norm, model_layers, output_axis, scaled_norm
 from .precision import AUTO, decide
 
 # Blocks of UNets and VAEs whose inner activations are computed again in the backward pass.
@@ -218,19 +218,20 @@ def _hook(edit: Edit) -> Callable[..., Tensor]:
 
 
 def _call_of(layer: Any, x: Tensor, output: Tensor) -> LayerCall:
-    is_convolution = hasattr(layer, "kernel_size")
-
     def product(inputs: Tensor, weight: Tensor) -> Tensor:
         weight = weight.to(inputs.dtype)
-        if is_convolution:
+        if is_norm(layer):
+            return scaled_norm(layer, inputs, weight)
+        if hasattr(layer, "kernel_size"):
             return layer._conv_forward(inputs, weight, None)
         return functional.linear(inputs, weight)
 
     def weight() -> Tensor:
         return comfy.ops.cast_bias_weight(layer, x)[0]
 
-    bias = None if layer.bias is None else layer.bias.to(output.device)
-    return LayerCall(x, output, bias, weight, product, is_convolution)
+    bias = getattr(layer, "bias", None)
+    bias = None if bias is None else bias.to(output.device)
+    return LayerCall(x, output, bias, weight, product, output_axis(layer) == 1)
 
 
 def _checkpoint_blocks(network: nn.Module) -> Callable[[], None]:

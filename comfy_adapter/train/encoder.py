@@ -18,7 +18,7 @@ from ...craft_core.routing.plan import PlanRequest, plan
 from ...craft_core.training import Dataset, Lessons, Phrased
 from ...craft_core.training.slots import LAYERS, UNMATCHED, PictureSlot
 from ...craft_core.types import Branch, LoraFile
-from ..engine.modules import model_layers
+from ..engine.modules import lora_layers
 from ..model.expert_encoder import concept, phrases
 from ..model.given import given
 from ..model.lora_files import BranchFile, patch_text_encoder, read_branch_file
@@ -44,7 +44,7 @@ def read_experts(
     """The recipe's lessons: pictures of what the LoRAs were trained for, and of what they were not;
     captions have their phrases marked."""
     experts = Experts(filled.loras, filled.choices[LAYERS], filled.choices[UNMATCHED])
-    files = [read_branch_file(chosen, source.model) for chosen in experts.files]
+    files = [read_branch_file(one, source.model, experts.allow_unmatched) for one in experts.files]
     branches, notes = _branches(source, experts, files)
     texts = _Texts(source, experts.files, files)
     phrased = {
@@ -75,7 +75,7 @@ def _branches(
     model = source.model
     pairs = zip(experts.files, files, strict=True)
     made = plan(
-        [given(one, file, model, source.clip) for one, file in pairs], asked, model_layers(model)
+        [given(one, file, model, source.clip) for one, file in pairs], asked, lora_layers(model)
     )
     branches = [
         replace(one, layers={path: f for path, f in one.layers.items() if path in where})

@@ -14,10 +14,10 @@ from ...craft_core.lora import unet_diffusers_paths
 from ...craft_core.lora.text_encoder import merge_text_encoders
 from ...craft_core.registry import Method
 from ...craft_core.routing.markers import parse
-from ...craft_core.routing.plan import fault_lines, require_matched, unmatched_keys
+from ...craft_core.routing.plan import fault_lines, inactive, require_matched, unmatched_keys
 from ...craft_core.routing.resolution import BOUNDARY, latent_resolutions
 from ...craft_core.training import Dataset, MergePart, Merging, Prompt
-from ...craft_core.training.merge import require_mergeable
+from ...craft_core.training.merge import beside_weights, require_mergeable
 from ...craft_core.training.registry import DTYPES
 from ...craft_core.training.slots import TEXT, UNMATCHED
 from ...craft_core.types import ROLES, LoraFile, Role
@@ -60,11 +60,11 @@ def read_merging(
         filled.loras, pictures, filled.choices[TEXT], method, settings, filled.choices[UNMATCHED]
     )
     merge.method.traits.prompt(merge.knobs, bool(merge.fused_prompt.strip()))
-    files = [read_branch_file(chosen, source.model) for chosen in merge.files]
+    files = [read_branch_file(one, source.model, merge.allow_unmatched) for one in merge.files]
     branches = [branch(chosen, file) for chosen, file in zip(merge.files, files, strict=True)]
     require_mergeable(branches)
     merge.method.traits.loras(branches, [file.metadata for file in files])
-    texts = _Texts(source, merge.files, files)
+    texts = _Texts(source, merge.files, files, merge.allow_unmatched)
     notes = _unused(merge, files, texts.missing)
     texts.merged([1.0] * len(files), DTYPES[merge.knobs["save_as"]])  # a CraftError now, not later
     data = texts.pictures(merge.pictures)
@@ -97,7 +97,11 @@ def _unused(merge: Merge, files: Sequence[LoraFile], texts: Sequence[Sequence[st
     faults = [
         fault
         for chosen, file, missing in zip(merge.files, files, texts, strict=True)
-        for fault in unmatched_keys(chosen.name, (*file.unmatched, *missing))
+        for fault in [
+            *unmatched_keys(chosen.name, (*file.unmatched, *missing)),
+            *inactive(chosen.name, file.faults),
+            *_beside_weights(chosen, file),
+        ]
     ]
     require_matched(faults, merge.allow_unmatched)
     own = [chosen.name for chosen in merge.files if chosen.layers]
@@ -105,16 +109,28 @@ def _unused(merge: Merge, files: Sequence[LoraFile], texts: Sequence[Sequence[st
     return notes + fault_lines(faults)
 
 
+def _beside_weights(chosen: BranchFile, file: LoraFile) -> list[str]:
+    count = beside_weights(branch(chosen, file))
+    told = f"{chosen.name}: {count} differences of biases and normalisations, which no merge learns"
+    return [told] if count else []
+
+
 class _Texts:
     """Captions as each LoRA learnt them: with its own text-encoder part on the CLIP, if it has one.
 
     A fused prompt is read with those of its content LoRA and of the style. missing: for each
-    file, the keys that the text encoder does not have; they are left out.
+    file, the keys that the text encoder does not have; they are left out. allow: leave out what
+    else cannot be merged, too.
     """
 
     def __init__(
-        self, source: ModelParts, chosen: Sequence[BranchFile], files: Sequence[LoraFile]
+        self,
+        source: ModelParts,
+        chosen: Sequence[BranchFile],
+        files: Sequence[LoraFile],
+        allow: bool = False,
     ) -> None:
+        self.allow = allow
         ExampleEncoder(source.model, source.clip, source.vae)  # or a CraftError: there are both
         self.source, self.chosen = source, chosen
         self.missing = [unknown_text_keys(source.clip, file) for file in files]
@@ -156,7 +172,7 @@ class _Texts:
         """The text-encoder part of the merged file."""
         pairs = zip(self.chosen, shares, strict=True)
         strengths = [chosen.strength * share for chosen, share in pairs]
-        return merge_text_encoders(self.files, strengths, dtype).tensors
+        return merge_text_encoders(self.files, strengths, dtype, self.allow).tensors
 
     def _of(self, role: Role) -> list[int]:
         return [j for j, chosen in enumerate(self.chosen) if chosen.role == role]

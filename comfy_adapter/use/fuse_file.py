@@ -18,10 +18,11 @@ from ...craft_core.requests import LayerCallback
 from ...craft_core.tensor_file import Taken
 from ...craft_core.time import Moment
 from ...craft_core.training.registry import DTYPES
-from ..engine.modules import model_layers
+from ..engine.modules import lora_layers
 from ..model.expert_encoder import lora_hash
 from ..model.given import given
 from ..model.lora_files import BranchFile, read_branch_file
+from ..model.weights import patched_weights
 from ..page.widgets import chosen
 from ..train.run import SavePlace, require_name
 
@@ -92,9 +93,9 @@ def fuse_branches(model: Any, request: FuseRequest, watch: LayerCallback) -> Fus
         method, knobs, request.layer_sets, Moment(request.progress, request.steps),
         _on_device(request, model), request.allow_unmatched,
     )  # fmt: skip
-    return bake_file(
-        wanted, [_ingredient(one, model) for one in request.branches], model_layers(model), watch
-    )
+    allow = request.allow_unmatched
+    ingredients = [_ingredient(one, model, allow) for one in request.branches]
+    return bake_file(wanted, ingredients, lora_layers(model), watch)
 
 
 def save_fused(result: Fused, place: SavePlace) -> SavePlace:
@@ -115,12 +116,13 @@ def _chosen(request: FuseRequest) -> tuple[Method, dict[str, Any]]:
     return chosen(request.method, "method", registry)
 
 
-def _ingredient(one: BranchFile, model: Any) -> Ingredient:
-    file = read_branch_file(one, model)
+def _ingredient(one: BranchFile, model: Any, allow: bool) -> Ingredient:
+    file = read_branch_file(one, model, allow)
     return Ingredient(given(one, file, model, None), file, lora_hash(one))
 
 
 def _on_device(request: FuseRequest, model: Any) -> Writing:
     """On the model's device where that has double precision, else on the processor."""
     device = model.load_device if model.load_device.type == "cuda" else torch.device("cpu")
-    return Writing(request.rank, DTYPES[request.save_as], device)
+    weights = patched_weights(model, device)
+    return Writing(request.rank, DTYPES[request.save_as], device, weights)

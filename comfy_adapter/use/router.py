@@ -119,7 +119,7 @@ def route(
         )
     marked, connected = parse(request.prompt), clip
     model, clip, stacked = apply_stack(model, clip, stack)
-    files = [read_branch_file(b.name, model) for b in request.branches]
+    files = [read_branch_file(b.name, model, request.allow_unmatched) for b in request.branches]
     made = planned(model, request, marked, files, clip, whole)
     expert = _expert(request, connected, marked, made.bank)
     gates = compose(made.gates, made.bank, request.schedule, expert.table)

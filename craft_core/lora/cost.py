@@ -22,6 +22,8 @@ def multiplications(update: LayerUpdate) -> float:
 
     The layer itself has as many as its weight has numbers.
     """
+    if not update.inputs:  # of a bias or a normalisation: products number by number
+        return 0.0
     size, *kernel = update.inputs
     x = torch.empty(1, size, *[_SIDE] * len(kernel), device="meta")
     base = torch.empty(1, update.outputs, *x.shape[2:], device="meta")

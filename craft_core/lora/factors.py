@@ -38,7 +38,8 @@ def is_plain_float(tensor: Tensor) -> bool:
 
 
 def combine(updates: Sequence[LayerUpdate], out: int | None = None) -> Factors:
-    """All updates of one layer as the exact factors of one, with rows = None.
+    """All updates of one layer as the exact factors of one, with rows = None: of its weight, or of
+    its bias.
 
     Those that cover a slice of the outputs get zero rows elsewhere; several are laid side by
     side, (r1 + r2 + ..) ranks. The largest scale is that of all; another one's ratio to it goes
@@ -46,6 +47,7 @@ def combine(updates: Sequence[LayerUpdate], out: int | None = None) -> Factors:
     the ratios are powers of two. out: the layer's outputs, by default the rows covered.
     """
     assert updates, "there is nothing to combine"
+    assert len({one.of_bias for one in updates}) == 1, "a weight and a bias do not add up"
     factors = [one.factors() for one in updates]
     if len(factors) == 1 and factors[0].rows is None:
         return factors[0]
@@ -65,7 +67,13 @@ def combine(updates: Sequence[LayerUpdate], out: int | None = None) -> Factors:
 
 
 def rounded(factors: Factors, name: str, dtype: torch.dtype) -> Factors:
-    """The factors in a file's type; CraftError where that cannot hold them. name: of the layer."""
+    """The factors in a file's type; CraftError where that cannot hold them. name: of the layer.
+
+    A bias or a normalisation is stored as dW itself, so its factors become that times 1.
+    """
+    if factors.down.ndim == 1:
+        delta = factors.delta()
+        factors = Factors(delta.new_ones(1), delta[:, None])
     down, up = factors.down.to(dtype), factors.up.to(dtype)
     if not (down.isfinite().all() and up.isfinite().all()):
         raise CraftError(
@@ -80,7 +88,28 @@ def spread(updates: LayerUpdate | Sequence[LayerUpdate]) -> Factors:
     """Factors with the entries of one layer's dW in any order, for what only sums over them."""
     if isinstance(updates, LayerUpdate):
         return updates.entries()
+    updates = of_weights(updates)
     return combine([updates[0].entries()] if len(updates) == 1 else updates)
+
+
+def of_weights(updates: Sequence[LayerUpdate]) -> Sequence[LayerUpdate]:
+    """What of a layer's updates is compared: those of its weight; of its bias, where no other."""
+    return [one for one in updates if not one.of_bias] or updates
+
+
+def beside_identity(
+    dense: Tensor, scale: float = 1.0, rows: tuple[int, int] | None = None
+) -> Factors:
+    """The matrix (out, n, *kernel) as factors, of which the larger is the matrix itself."""
+    out, size = dense.shape[0], dense[0].numel()
+    if out <= size:
+        return Factors(dense, unit_matrix(out, dense), scale, rows)
+    down = unit_matrix(size, dense).reshape(size, *dense.shape[1:])
+    return Factors(down, dense.flatten(1), scale, rows)
+
+
+def unit_matrix(size: int, like: Tensor) -> Tensor:
+    return torch.eye(size, dtype=like.dtype, device=like.device)
 
 
 def wide(tensor: Tensor) -> Tensor:

@@ -22,11 +22,14 @@ LDM_OUTER = (
     ("add_embedding.linear_1", "label_emb.0.0"),
     ("add_embedding.linear_2", "label_emb.0.2"),
     ("conv_in", "input_blocks.0.0"),
+    ("conv_norm_out", "out.0"),
     ("conv_out", "out.2"),
 )
 LDM_RESNET = (
+    ("norm1", "in_layers.0"),
     ("conv1", "in_layers.2"),
     ("time_emb_proj", "emb_layers.1"),
+    ("norm2", "out_layers.0"),
     ("conv2", "out_layers.3"),
     ("conv_shortcut", "skip_connection"),
 )

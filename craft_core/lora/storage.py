@@ -20,7 +20,7 @@ from ..tensor_file import Kind, read, save
 from ..types import Factors, LayerShapes, LayerTarget, LayerUpdate, LoraFile
 from .factors import alpha_of, combine, is_plain_float, scale_of
 from .families import family_of, is_text_encoder
-from .formats import KINDS, AdaptedLayer, Parts, RefusedKind, build_update, stem_of
+from .formats import KINDS, AdaptedLayer, Difference, Parts, RefusedKind, build_updates, stem_of
 from .keys import LoraNames, kohya_name, lora_names
 from .peft_config import METADATA_KEY as PEFT_METADATA_KEY
 from .peft_config import read_peft_configs, stated_for
@@ -34,9 +34,10 @@ def read_lora(
     path: str | os.PathLike[str],
     layers: LayerShapes,
     extra: Mapping[str, LayerTarget] | None = None,
+    allow: bool = False,
     mapped: bool = False,
 ) -> LoraFile:
-    """A LoRA file against a model; layers and extra as in keys.lora_names, mapped as in
+    """A LoRA file against a model; layers, extra and allow as in parse_lora, mapped as in
     tensor_file.read.
 
     Raises CraftError for anything but a readable safetensors file, and as parse_lora does.
@@ -44,7 +45,7 @@ def read_lora(
     path = Path(path)
     state, metadata = read_tensors(path, mapped)
     try:
-        return parse_lora(state, metadata, layers, extra)
+        return parse_lora(state, metadata, layers, extra, allow)
     except CraftError as error:
         raise CraftError(f"{path.name}: {error.given}", error.possible, error.action) from error
 
@@ -65,42 +66,83 @@ def parse_lora(
     metadata: Mapping[str, str],
     layers: LayerShapes,
     extra: Mapping[str, LayerTarget] | None = None,
+    allow: bool = False,
 ) -> LoraFile:
     """The tensors of a LoRA file against a model; layers and extra as in keys.lora_names, or extra
     all names that it gave.
 
     Layers come in the model's depth order, the slices of a fused one in row order; tensors keep
-    their dtype. Text-encoder tensors are kept apart untouched, and names that point nowhere in
-    the model are listed.
-    Raises CraftError if no layer matches, if a matched layer's tensors do not fit or are
-    incomplete, if any tensor holds NaN or infinity, or if the file holds updates of a kind that
-    is not carried (DoRA, OFT, ...): those are named and counted.
+    their dtype. Differences that are all zeros are left out. Text-encoder tensors are kept apart
+    untouched, and names that point nowhere in the model are listed.
+    allow: leave out what cannot act, and say so in `faults`: a layer whose tensors do not fit, are
+    incomplete or there twice, endings of no known kind, and kinds that are not carried (AdaLoRA,
+    VeRA, ...). Otherwise CraftError for the first of these, named and counted.
+    Raises CraftError if no layer acts, or if any tensor holds NaN or infinity.
     """
     _check_finite(state.items())
     names = extra if isinstance(extra, LoraNames) else lora_names(layers, extra)
-    updates, rest = _by_target(state, names)
+    updates, rest, faults = _by_target(state, names)
     text_encoder = {key: state[key] for key in rest if is_text_encoder(key)}
     rest = [key for key in rest if key not in text_encoder]
-    _check_kinds(rest)
-    _check_endings(rest, names)
+    refused, rest = _refused_kinds(rest)
+    strange, rest = _strange_endings(rest, names)
+    faults += [*refused, *strange]
     family = family_of(key for key in state if key not in text_encoder)
+    if faults and not (allow and updates):
+        raise _with_the_way_out(faults, bool(updates))
     if not updates:
         raise _nothing_matched(rest, bool(text_encoder), family, layers)
-    configs, exact = read_peft_configs(metadata), _exact_scales(metadata)
+    read = _Reading(metadata, layers, family)
     depth = {path: index for index, path in enumerate(layers)}
-    found: dict[str, tuple[LayerUpdate, ...]] = {}
-    kinds: dict[str, str] = {}
     for target in sorted(updates, key=lambda t: (depth[t.module], t.rows or (0, 0))):
-        parts = updates[target]
-        stem = stem_of(next(iter(parts.values()))[0])
-        layer = AdaptedLayer(target, tuple(layers[target.module]), family)
-        update, kind = build_update(parts, layer, stated_for(configs, stem))
-        update = _exact(update, exact.get(stem))
-        found[target.module] = (*found.get(target.module, ()), update)
-        kinds[target.module] = kind
+        try:
+            read.layer(target, updates[target])
+        except CraftError as error:
+            faults.append(error)
+            if not allow:
+                raise _with_the_way_out(faults, True) from error
+    if faults and not read.found and not read.zeros:
+        raise faults[-1]
     unmatched = tuple(dict.fromkeys(map(stem_of, rest)))
     kept = {key: value for key, value in metadata.items() if key != _SCALES_KEY}
-    return LoraFile(found, text_encoder, unmatched, kept, kinds)
+    return LoraFile(
+        read.found, text_encoder, unmatched, kept, read.kinds, read.zeros,
+        tuple(fault.given for fault in faults),
+    )  # fmt: skip
+
+
+class _Reading:
+    """The updates read so far, by module path. kinds, zeros: as in LoraFile."""
+
+    def __init__(
+        self, metadata: Mapping[str, str], layers: LayerShapes, family: str | None
+    ) -> None:
+        self.layers, self.family = layers, family
+        self.configs, self.exact = read_peft_configs(metadata), _exact_scales(metadata)
+        self.found: dict[str, tuple[LayerUpdate, ...]] = {}
+        self.kinds: dict[str, str] = {}
+        self.zeros = 0
+
+    def layer(self, target: LayerTarget, parts: Parts) -> None:
+        """Read the update of one layer, or of a slice of one."""
+        stem, path = stem_of(next(iter(parts.values()))[0]), target.module
+        layer = AdaptedLayer(target, tuple(self.layers[path]), self.family)
+        built = build_updates(parts, layer, stated_for(self.configs, stem))
+        acting = [(one, kind) for one, kind in built if not _is_zero(one)]
+        self.zeros += len(built) - len(acting)
+        if acting:
+            own = (_exact(update, self.exact.get(stem)) for update, _ in acting)
+            self.found[path] = (*self.found.get(path, ()), *own)
+            self.kinds[path] = " and ".join(kind.name for _, kind in acting)
+
+
+def _with_the_way_out(faults: Sequence[CraftError], others_act: bool) -> CraftError:
+    """The first fault. others_act: whether layers of the file are left that can act without it."""
+    first = faults[0]
+    if not others_act:
+        return first
+    action = f"{first.action}; or go on with what can act: allow_unmatched, --allow-unmatched"
+    return CraftError(first.given, first.possible, action)
 
 
 def write_lora(
@@ -115,7 +157,8 @@ def write_lora(
     """Store updates by module path under kohya's LDM names, dtypes kept; same input, same bytes.
 
     Several updates of one layer, or one that covers a slice of it, are combined into one exact
-    full update (factors.combine). shapes: the model's layers; needed for slices only.
+    full update (factors.combine), those of its bias into a bias difference. A normalisation's are
+    stored as a difference. shapes: the model's layers; needed for slices only.
     stems: by module path, the stem to store a layer under in place of kohya's.
     text_encoder: tensors stored under their own keys. A PEFT configuration in the metadata is
     left out: the scales are in the file as alpha.
@@ -132,17 +175,20 @@ def write_lora(
         )
     tensors: dict[str, Tensor] = {}
     exact: dict[str, str] = {}
+    taken: set[str] = set()
     for module, updates in layers.items():
         stem = stems[module] if stems else kohya_name(module)
-        one = _whole(module, updates, shapes)
-        assert f"{stem}.alpha" not in tensors, f"two layers are called {stem}"
-        alpha = alpha_of(one.scale, one.rank)
-        if scale_of(alpha, one.rank) != one.scale:
-            exact[stem] = float(one.scale).hex()
-        ones = (1,) * (one.down.ndim - 2)  # a convolution's up is a 1x1 convolution
-        tensors[f"{stem}.alpha"] = _number(alpha)
-        tensors[f"{stem}.lora_down.weight"] = one.down
-        tensors[f"{stem}.lora_up.weight"] = one.up.reshape(*one.up.shape, *ones)
+        assert stem not in taken, f"two layers are called {stem}"
+        taken.add(stem)
+        for of_bias in (False, True):
+            own = [one for one in _listed(updates) if one.of_bias == of_bias]
+            if not own:
+                continue
+            one = _whole(module, own, shapes)
+            alpha = alpha_of(one.scale, one.rank)
+            if one.down.ndim > 1 and scale_of(alpha, one.rank) != one.scale:
+                exact[stem] = float(one.scale).hex()
+            tensors |= named(stem, one, _number(alpha), of_bias)
     for key, tensor in (text_encoder or {}).items():
         assert key not in tensors, f"{key} is both a layer and a text encoder's"
         tensors[key] = tensor
@@ -154,12 +200,37 @@ def write_lora(
     save(path, tensors, described, "A LoRA", exclusive=exclusive)
 
 
+def named(stem: str, factors: Factors, alpha: Tensor, of_bias: bool = False) -> dict[str, Tensor]:
+    """The tensors of one update under its stem; one of a bias or of a normalisation as a
+    difference, in the factors' type."""
+    if factors.down.ndim == 1:
+        ending = "diff_b" if of_bias else "diff"
+        return {f"{stem}.{ending}": factors.delta().to(factors.up.dtype)}
+    ones = (1,) * (factors.down.ndim - 2)  # a convolution's up is a 1x1 convolution
+    return {
+        f"{stem}.alpha": alpha,
+        f"{stem}.lora_down.weight": factors.down,
+        f"{stem}.lora_up.weight": factors.up.reshape(*factors.up.shape, *ones),
+    }
+
+
+def _listed(updates: LayerUpdate | Sequence[LayerUpdate]) -> Sequence[LayerUpdate]:
+    return (updates,) if isinstance(updates, LayerUpdate) else tuple(updates)
+
+
+def _is_zero(update: LayerUpdate) -> bool:
+    """Whether it is a difference that does nothing."""
+    return isinstance(update, Difference) and not update.difference.any()
+
+
 def _by_target(
     state: Mapping[str, Tensor], names: Mapping[str, LayerTarget]
-) -> tuple[dict[LayerTarget, Parts], list[str]]:
-    """The tensors of every layer the file adapts, and the keys that adapt none."""
+) -> tuple[dict[LayerTarget, Parts], list[str], list[CraftError]]:
+    """(the tensors of every layer the file adapts, the keys that adapt none, faults: keys that
+    are there for a layer that has such a tensor already)."""
     groups: dict[LayerTarget, dict[str, tuple[str, Tensor]]] = {}
     rest: list[str] = []
+    faults: list[CraftError] = []
     for key, tensor in state.items():
         split = KINDS.split(key)
         if split is None or split.stem not in names:
@@ -167,15 +238,18 @@ def _by_target(
             continue
         parts = groups.setdefault(names[split.stem], {})
         if split.part in parts:
-            raise CraftError(
-                f"{parts[split.part][0]} and {key} are both there for one layer",
-                "A file holds one LoRA, and each layer once",
-                "Save the LoRAs as separate files",
+            faults.append(
+                CraftError(
+                    f"{parts[split.part][0]} and {key} are both there for one layer",
+                    "A file holds one LoRA, and each layer once",
+                    "Save the LoRAs as separate files",
+                )
             )
+            continue
         parts[split.part] = (key, tensor)
     lone = [target for target, parts in groups.items() if set(parts) == {"alpha"}]
     rest += [groups.pop(target)["alpha"][0] for target in lone]  # an alpha without factors
-    return {**groups}, rest
+    return {**groups}, rest, faults
 
 
 def _check_finite(tensors: Iterable[tuple[str, Tensor]]) -> None:
@@ -196,34 +270,45 @@ def _finite(tensor: Tensor) -> bool:
     return math.isfinite(wide.sum().item()) or bool(torch.isfinite(wide).all())
 
 
-def _check_kinds(keys: Iterable[str]) -> None:
-    """CraftError if updates of a kind that is not carried are among the keys."""
+def _refused_kinds(keys: Iterable[str]) -> tuple[list[CraftError], list[str]]:
+    """(the fault of updates of kinds that are not carried, the other keys)."""
     kinds: dict[RefusedKind, list[str]] = {}
+    others = []
     for key in keys:
         kind = KINDS.refused(key)
         if kind:
             kinds.setdefault(kind, []).append(key)
-    if kinds:
-        counted = "; ".join(
-            f"{kind.name}, which {kind.reason} ({listed(held, 2)})" for kind, held in kinds.items()
-        )
-        raise CraftError(
-            f"The file holds updates that branches do not carry: {counted}",
-            f"{KINDS.names} are carried exactly",
-            "Convert it to a plain LoRA (by SVD of the difference), or load it with the host's "
-            "own LoRA loader",
-        )
+        else:
+            others.append(key)
+    if not kinds:
+        return [], others
+    counted = "; ".join(
+        f"{kind.name}, which {kind.reason} ({listed(held, 2)})" for kind, held in kinds.items()
+    )
+    fault = CraftError(
+        f"The file holds updates that branches do not carry: {counted}",
+        f"{KINDS.names} are carried exactly",
+        "Convert it to a plain LoRA (by SVD of the difference), or load it with the host's own "
+        "LoRA loader",
+    )
+    return [fault], others
 
 
-def _check_endings(keys: Iterable[str], names: Mapping[str, LayerTarget]) -> None:
-    """CraftError if a key belongs to a layer of the model but its ending is unknown."""
-    unknown = [key for key in keys if KINDS.split(key) is None and _starts_with_stem(key, names)]
-    if unknown:
-        raise CraftError(
-            f"The file holds tensors of an unknown kind: {listed(unknown, 2)}",
-            f"{KINDS.names} are carried exactly",
-            "Convert it to a plain LoRA",
-        )
+def _strange_endings(
+    keys: Iterable[str], names: Mapping[str, LayerTarget]
+) -> tuple[list[CraftError], list[str]]:
+    """(the fault of keys that belong to a layer of the model but end in no known way, the other
+    keys)."""
+    keys = list(keys)
+    strange = [key for key in keys if KINDS.split(key) is None and _starts_with_stem(key, names)]
+    if not strange:
+        return [], keys
+    fault = CraftError(
+        f"The file holds tensors of an unknown kind: {listed(strange, 2)}",
+        f"{KINDS.names} are carried exactly",
+        "Convert it to a plain LoRA",
+    )
+    return [fault], [key for key in keys if key not in set(strange)]
 
 
 def _starts_with_stem(key: str, names: Mapping[str, LayerTarget]) -> bool:
@@ -272,15 +357,13 @@ def _exact(update: LayerUpdate, scale: float | None) -> LayerUpdate:
     return replace(update, scale=scale)
 
 
-def _whole(
-    module: str, updates: LayerUpdate | Sequence[LayerUpdate], shapes: LayerShapes | None
-) -> Factors:
-    updates = (updates,) if isinstance(updates, LayerUpdate) else tuple(updates)
+def _whole(module: str, updates: Sequence[LayerUpdate], shapes: LayerShapes | None) -> Factors:
     shape = (shapes or {}).get(module)
     sliced = any(one.rows for one in updates)
     assert shape or not sliced, f"{module} is covered in part: its full shape is needed"
     one = combine(updates, shape[0] if shape else None)
-    fits = shape is None or (one.up.shape[0], *one.down.shape[1:]) == tuple(shape)
+    inputs = () if shape is None or updates[0].of_bias else tuple(shape[1:])
+    fits = shape is None or (one.outputs, *one.inputs) == (shape[0], *inputs)
     assert fits, f"the update of {module} does not have its shape {shape}"
     assert one.up.shape[1] == one.rank > 0, f"the factors of {module} do not share a rank"
     return one

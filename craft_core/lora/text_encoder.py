@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,9 +19,10 @@ from torch import Tensor
 from ..errors import CraftError, listed
 from ..types import Factors, LayerTarget, LayerUpdate, LoraFile
 from .factors import alpha_of, combine, rounded, scale_of
-from .formats import KINDS, AdaptedLayer, build_update, shape_of
-from .peft_config import read_peft_configs, stated_for
+from .formats import KINDS, AdaptedLayer, Parts, build_updates, shape_of
+from .peft_config import Stated, read_peft_configs, stated_for
 from .statistics.squared_norm import frobenius_norm
+from .storage import named
 from .without_model import stems_of
 
 _PREFIX = re.compile(
@@ -35,59 +36,86 @@ _DIFFUSERS_ATTENTION = re.compile(r"_to_(q|k|v|out)\Z")
 class TextPart:
     """The merged tensors by their keys, and how many matrices they change. error: how far the
     tensors are from the sum, relative to it over all matrices (Frobenius), which is rounding.
-    files: of each file, whether it is part of the sum."""
+    files: of each file, whether it is part of the sum. faults: what was left out, and why."""
 
     tensors: Mapping[str, Tensor]
     matrices: int
     error: float = 0.0
     files: tuple[bool, ...] = ()
+    faults: tuple[str, ...] = ()
 
 
 def merge_text_encoders(
-    files: Sequence[LoraFile], strengths: Sequence[float], dtype: torch.dtype
+    files: Sequence[LoraFile],
+    strengths: Sequence[float],
+    dtype: torch.dtype,
+    allow: bool = False,
 ) -> TextPart:
     """sum over files of strength * dW, for every matrix of a text encoder that one of them adapts.
 
-    Written as lora_down, lora_up and alpha under the first file's stem, in `dtype`. A strength of
-    0 leaves a file out. Raises CraftError for tensors of a kind that is not carried, and for sums
-    that `dtype` cannot hold.
+    Written as lora_down, lora_up and alpha under the first file's stem, in `dtype`; what changes a
+    bias or a normalisation as a difference. A strength of 0 leaves a file out. Raises CraftError
+    for tensors that cannot be added up (of a kind that is not carried, incomplete, of a kind that
+    needs the weight), unless they may be left out (allow), and for sums that `dtype` cannot hold.
     """
+    faults: list[str] = []
+
+    def fault(error: CraftError) -> None:
+        if not allow:
+            raise error
+        faults.append(error.given)
+
     stems: dict[str, str] = {}
-    updates: dict[str, list[LayerUpdate]] = {}
+    updates: dict[tuple[str, bool], list[LayerUpdate]] = {}
     for file, strength in zip(files, strengths, strict=True):
         if strength == 0.0:
             continue
         configs = read_peft_configs(file.metadata)
         found = stems_of(file.text_encoder, text_encoder=True)
-        _check_all_known(file, found)
-        _check_one_name_each(found)
-        for stem, parts in found.items():
-            name = stems.setdefault(_plain(stem), stem)
-            shape = shape_of(parts)
+        for error in (_unknown(file, found), *_second_names(found)):
+            if error:
+                fault(error)
+        for stem, parts in _first_names(found).items():
             if set(parts) == {"alpha"}:  # an alpha without factors
                 continue
-            layer = AdaptedLayer(LayerTarget(stem), shape or (0, 0))
-            update, _ = build_update(parts, layer, stated_for(configs, stem))
-            updates.setdefault(name, []).append(replace(update, scale=update.scale * strength))
+            try:
+                built = _built(stem, parts, stated_for(configs, stem))
+            except CraftError as error:
+                fault(error)
+                continue
+            name = stems.setdefault(_plain(stem), stem)
+            for update in built:
+                weighted = replace(update, scale=update.scale * strength)
+                updates.setdefault((name, update.of_bias), []).append(weighted)
     tensors: dict[str, Tensor] = {}
     sizes, errors = [], []
-    for stem, parts in updates.items():
+    for (stem, of_bias), parts in updates.items():
         whole = _joined(stem, parts)
         stored = _stored(stem, whole, dtype)
-        tensors |= _named(stem, stored)
+        tensors |= named(stem, stored, _alpha(stored), of_bias)
         sizes.append(frobenius_norm(whole))
         errors.append(frobenius_norm((whole, replace(stored, scale=-stored.scale))))
     size = math.hypot(*sizes)
     taken = [strength != 0.0 and count_matrices(file) > 0
              for file, strength in zip(files, strengths, strict=True)]  # fmt: skip
     error = math.hypot(*errors) / size if size else 0.0
-    return TextPart(tensors, len(updates), error, tuple(taken))
+    matrices = len({stem for stem, _ in updates})
+    return TextPart(tensors, matrices, error, tuple(taken), tuple(faults))
 
 
 def count_matrices(file: LoraFile) -> int:
     """How many matrices of text encoders the file changes."""
     found = stems_of(file.text_encoder, text_encoder=True)
     return sum(set(parts) != {"alpha"} for parts in found.values())
+
+
+def _built(stem: str, parts: Parts, stated: Stated) -> list[LayerUpdate]:
+    layer = AdaptedLayer(LayerTarget(stem), shape_of(parts) or (0, 0))
+    built = [update for update, _ in build_updates(parts, layer, stated)]
+    for update in built:
+        if update.on_weight:
+            update.factors()  # a CraftError that names the kind: there is no weight
+    return built
 
 
 def _joined(stem: str, parts: Sequence[LayerUpdate]) -> Factors:
@@ -103,40 +131,42 @@ def _joined(stem: str, parts: Sequence[LayerUpdate]) -> Factors:
 
 def _stored(stem: str, factors: Factors, dtype: torch.dtype) -> Factors:
     """As the file will hold them: the factors in its type, the scale as an alpha in float32."""
-    scale = scale_of(_alpha(factors).item(), factors.rank)
-    return replace(rounded(factors, stem, dtype), scale=scale)
-
-
-def _named(stem: str, factors: Factors) -> dict[str, Tensor]:
-    ones = (1,) * (factors.down.ndim - 2)
-    return {
-        f"{stem}.alpha": _alpha(factors),
-        f"{stem}.lora_down.weight": factors.down,
-        f"{stem}.lora_up.weight": factors.up.reshape(*factors.up.shape, *ones),
-    }
+    stored = rounded(factors, stem, dtype)
+    if stored.down.ndim == 1:
+        return stored
+    return replace(stored, scale=scale_of(_alpha(factors).item(), factors.rank))
 
 
 def _alpha(factors: Factors) -> Tensor:
     return torch.tensor(alpha_of(factors.scale, factors.rank), dtype=torch.float32)
 
 
-def _check_all_known(file: LoraFile, found: Mapping[str, Mapping]) -> None:
+def _unknown(file: LoraFile, found: Mapping[str, Mapping]) -> CraftError | None:
     known = {key for parts in found.values() for key, _ in parts.values()}
     unknown = [key for key in file.text_encoder if key not in known]
-    if unknown:
-        raise CraftError(
-            f"The text-encoder part holds tensors of another kind: {listed(unknown, 3)}",
-            f"{KINDS.names} are merged exactly",
-            "Leave the text-encoder part out, or convert it to a plain LoRA",
-        )
+    if not unknown:
+        return None
+    return CraftError(
+        f"The text-encoder part holds tensors of another kind: {listed(unknown, 3)}",
+        f"{KINDS.names} are merged exactly",
+        "Leave the text-encoder part out, or convert it to a plain LoRA",
+    )
 
 
-def _check_one_name_each(stems: Iterable[str]) -> None:
-    seen: dict[str, str] = {}
-    for stem in stems:
-        other = seen.setdefault(_plain(stem), stem)
+def _first_names(found: Mapping[str, Parts]) -> dict[str, Parts]:
+    """Each matrix by the first name that a file has for it."""
+    first: dict[str, str] = {}
+    for stem in found:
+        first.setdefault(_plain(stem), stem)
+    return {stem: found[stem] for stem in first.values()}
+
+
+def _second_names(found: Mapping[str, Parts]) -> Iterator[CraftError]:
+    first = {_plain(stem): stem for stem in _first_names(found)}
+    for stem in found:
+        other = first[_plain(stem)]
         if other != stem:
-            raise CraftError(
+            yield CraftError(
                 f"{other} and {stem} name one matrix of a text encoder",
                 "A file holds each matrix once",
                 "Remove one of the two from the file",

@@ -53,11 +53,12 @@ class Unplaced:
     stems: Mapping[str, str]
 
 
-def read_together(states: Sequence[State], *, whole: bool = True) -> Unplaced:
+def read_together(states: Sequence[State], *, whole: bool = True, allow: bool = False) -> Unplaced:
     """The files, their layers matched by name.
 
     whole: each file has to adapt a layer, and have all parts of every layer it adapts; else
     a file may adapt none, and what a layer lacks is among its file's unmatched names.
+    allow: as in parse_lora.
     Raises CraftError as parse_lora does, and for files made for different models: they disagree
     about a layer's shape, have names of two families, or share no layer while their names point
     to no common family.
@@ -68,13 +69,18 @@ def read_together(states: Sequence[State], *, whole: bool = True) -> Unplaced:
     owner: dict[str, str] = {}
     names: list[dict[str, LayerTarget]] = []
     halves: list[set[str]] = [set() for _ in states]
+    biases: dict[str, tuple[tuple[int, ...], str, str]] = {}
     for number, (name, state, _) in enumerate(states):
         own: dict[str, LayerTarget] = {}
         for stem, parts in stems_of(state, text_encoder=False).items():
             shape = shape_of(parts)
             plain = plain_name(stem)
+            if shape and len(shape) == 1 and "diff" not in parts:  # a bias's, or all that it tells
+                own[stem] = LayerTarget(plain)
+                biases.setdefault(plain, (shape, stem, name))
+                continue
             if shape is None:
-                if whole and set(parts) != {"alpha"}:
+                if whole and not allow and set(parts) != {"alpha"}:
                     half = incomplete(parts)
                     raise CraftError(f"{name}: {half.given}", half.possible, half.action)
                 halves[number] |= {key for key, _ in parts.values()}
@@ -91,10 +97,14 @@ def read_together(states: Sequence[State], *, whole: bool = True) -> Unplaced:
             stems.setdefault(plain, stem)
             owner.setdefault(plain, name)
         names.append(own)
+    for plain, (shape, stem, name) in biases.items():  # where no file changes the weight, too
+        shapes.setdefault(plain, shape)
+        stems.setdefault(plain, stem)
+        owner.setdefault(plain, name)
     _check_meeting(states, names)
     ordered = {plain: shapes[plain] for plain in sorted(shapes, key=_depth)}
     files = [
-        _parsed(one, ordered, own, half) if own or whole else _without_layers(one)
+        _parsed(one, ordered, own, half, allow) if own or whole else _without_layers(one)
         for one, own, half in zip(states, names, halves, strict=True)
     ]
     return Unplaced(tuple(files), ordered, stems)
@@ -105,6 +115,7 @@ def _parsed(
     shapes: Mapping[str, tuple[int, ...]],
     own: Mapping[str, LayerTarget],
     half: set[str],
+    allow: bool,
 ) -> LoraFile:
     """own: the file's stems. half: keys of layers that lack a part, which match nothing."""
     name, state, metadata = one
@@ -115,9 +126,8 @@ def _parsed(
             "Choose a LoRA file",
         )
     try:
-        file = parse_lora(
-            {key: tensor for key, tensor in state.items() if key not in half}, metadata, shapes, own
-        )
+        whole = {key: tensor for key, tensor in state.items() if key not in half}
+        file = parse_lora(whole, metadata, shapes, own, allow)
     except CraftError as error:
         raise CraftError(f"{name}: {error.given}", error.possible, error.action) from error
     unmatched = dict.fromkeys((*file.unmatched, *map(stem_of, sorted(half))))

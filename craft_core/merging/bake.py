@@ -2,13 +2,17 @@
 
 bake_merge runs a weight merge; bake_gates freezes a run-time method at one moment: the sum over
 branches of gate * dW, laid side by side, which is exact up to rounding to the file's type. Nothing
-dense outlives its layer.
+dense outlives its layer. A layer's bias is baked after its weight, by the same method, as what it
+is: a vector.
+
+An update whose dW depends on the weight it meets needs the model's: a merge takes each LoRA as it
+is on the model alone; a run-time method takes them one after another, as they act there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -29,22 +33,26 @@ _Kind = TypeVar("_Kind", bound=LayerUpdate)
 @dataclass(frozen=True)
 class Writing:
     """How the result is stored. rank: 0 for as many as the method needs. dtype: of the stored
-    numbers. device: where layers are computed, one after the other."""
+    numbers. device: where layers are computed, one after the other. weights: module path -> the
+    model's weight in float32, where there is a model."""
 
     rank: int = 0
     dtype: torch.dtype = torch.float32
     device: Any = "cpu"
+    weights: Callable[[str], Tensor] | None = None
 
 
 @dataclass(frozen=True)
 class Baked:
     """One layer of the result. size: |dW| (Frobenius) as the method gave it. error: how far the
-    stored factors are from that, |dW - stored|, cut and rounding to the file's type together."""
+    stored factors are from that, |dW - stored|, cut and rounding to the file's type together.
+    of_bias: whether it is that of the layer's bias."""
 
     path: str
     factors: Factors
     size: float
     error: float
+    of_bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,8 @@ def bake_merge(
     knobs: Mapping[str, Any],
     writing: Writing,
 ) -> Iterator[Baked | None]:
-    """The merge of every adapted layer in the order of `layers`; None where nothing remains.
+    """The merge of every adapted layer in the order of `layers`; None where nothing remains of its
+    weight. What remains of its bias follows.
 
     layers: shapes of at least the adapted layers. Raises CraftError for a rank of 0 with a method
     or a LoRA that has no exact low-rank form.
@@ -82,19 +91,25 @@ def bake_merge(
     for path in bank.layers:
         having = [branch for branch in branches if path in branch.layers]
         _require_low_rank(path, [b for b in having if b.strength], writing)
-        one_each = [
-            combine([_moved(one, writing) for one in b.layers[path]], layers[path][0])
-            for b in having
-        ]
-        updates = Updates.of(path, one_each, [b.strength for b in having])
-        merged = method.function(updates, **knobs) if updates.factors else None
-        yield None if merged is None else _stored(path, merged, layers[path], writing)
+
+        def merged(of_bias: bool, path: str = path, having: Sequence[Branch] = having):
+            own = [
+                (b, [_alone(one, path, b.strength, writing) for one in b.layers[path]
+                     if one.of_bias == of_bias])
+                for b in having
+            ]  # fmt: skip
+            one_each = [combine(updates, layers[path][0]) for _, updates in own if updates]
+            updates = Updates.of(path, one_each, [b.strength for b, updates in own if updates])
+            return method.function(updates, **knobs) if updates.factors else None
+
+        yield from _both(path, merged, layers, writing)
 
 
 def bake_gates(
     bank: Bank, gates: Gates, moment: Moment, layers: LayerShapes, writing: Writing
 ) -> Iterator[Baked | None]:
-    """A run-time method at one moment, in the bank's order; None for a layer that is off.
+    """A run-time method at one moment, in the bank's order; None for a layer that is off, or whose
+    weight is left as it is. What is done to its bias follows.
 
     gates: with the strengths in them (fusion.compose). Raises CraftError for a method that
     averages several predictions, as no weights do that, and for a rank of 0 with a LoRA that has
@@ -109,13 +124,35 @@ def bake_gates(
     for path, row in zip(bank.layers, gates.at(moment)[0].tolist(), strict=True):
         acting_here = [b for b, gate in zip(bank.branches, row, strict=True) if gate]
         _require_low_rank(path, [b for b in acting_here if path in b.layers], writing)
-        parts = [
-            _moved(replace(one, scale=one.scale * gate), writing)
-            for branch, gate in zip(bank.branches, row, strict=True)
-            for one in (branch.layers.get(path, ()) if gate else ())
-        ]
-        whole = combine(parts, layers[path][0]) if parts else None
-        yield None if whole is None else _stored(path, whole, layers[path], writing)
+
+        def summed(of_bias: bool, path: str = path, row: Sequence[float] = row):
+            parts = [
+                (_moved(one, writing), gate)
+                for branch, gate in zip(bank.branches, row, strict=True)
+                for one in (branch.layers.get(path, ()) if gate else ())
+                if one.of_bias == of_bias
+            ]
+            if any(one.on_weight for one, _ in parts):
+                return _in_turn(parts, path, writing)
+            weighted = [replace(one, scale=one.scale * gate) for one, gate in parts]
+            return combine(weighted, layers[path][0]) if parts else None
+
+        yield from _both(path, summed, layers, writing)
+
+
+def _both(
+    path: str,
+    made: Callable[[bool], Tensor | Factors | None],
+    layers: LayerShapes,
+    writing: Writing,
+) -> Iterator[Baked | None]:
+    """The layer's weight, or None; then its bias, where there is something. made: by of_bias."""
+    for of_bias in (False, True):
+        update = made(of_bias)
+        inputs = () if of_bias else tuple(layers[path][1:])
+        found = None if update is None else _stored(path, update, inputs, writing)
+        if not of_bias or found is not None:
+            yield found and replace(found, of_bias=of_bias)
 
 
 def acting(bank: Bank, gates: Gates, moment: Moment) -> tuple[int, ...]:
@@ -151,22 +188,24 @@ def totals(baked: Iterable[Baked]) -> Totals:
     error = math.fsum(one.error**2 for one in found) ** 0.5
     worst = max(found, key=lambda one: one.error / one.size)
     return Totals(
-        len(found), max(one.factors.rank for one in found), error / whole,
+        len({one.path for one in found}), max(one.factors.rank for one in found), error / whole,
         worst.error / worst.size, worst.path,
     )  # fmt: skip
 
 
 def _stored(
-    path: str, update: Tensor | Factors, shape: Sequence[int], writing: Writing
+    path: str, update: Tensor | Factors, inputs: tuple[int, ...], writing: Writing
 ) -> Baked | None:
-    """The update as the file will hold it; None for an update of zeros."""
+    """The update as the file will hold it; None for an update of zeros. A vector is never cut."""
     whole = delta_norm(update)
     if whole == 0.0:
         return None
-    if isinstance(update, Factors) and (not writing.rank or update.rank <= writing.rank):
+    if isinstance(update, Factors) and (
+        not inputs or not writing.rank or update.rank <= writing.rank
+    ):
         factors = update
     else:
-        factors = truncate(update, writing.rank, tuple(shape[1:]))
+        factors = truncate(update, writing.rank, inputs)
     stored = rounded(factors, path, writing.dtype)
     return Baked(path, stored.mapped(Tensor.cpu), whole, distance(update, stored))
 
@@ -181,6 +220,30 @@ def _require_low_rank(path: str, branches: Sequence[Branch], writing: Writing) -
             "to, and the report says what that loses",
             "Set a rank, for example 64",
         )
+
+
+def _alone(update: LayerUpdate, path: str, gate: float, writing: Writing) -> LayerUpdate:
+    """The update as it is on the model's own weight."""
+    update = _moved(update, writing)
+    if not update.on_weight or writing.weights is None:
+        return update
+    return update.on(writing.weights(path).to(writing.device), gate)
+
+
+def _in_turn(
+    updates: Sequence[tuple[LayerUpdate, float]], path: str, writing: Writing
+) -> Tensor | Factors:
+    """What (update, gate) make of the model's weight one after another, less that weight."""
+    if writing.weights is None:
+        return combine([one for one, _ in updates])  # raises: there is no weight
+    weight = writing.weights(path).to(writing.device)
+    whole = torch.zeros_like(weight)
+    for update, gate in updates:
+        start, length = update.rows or (0, len(weight))
+        change = gate * update.on(weight, gate).delta()
+        weight[start : start + length] += change
+        whole[start : start + length] += change
+    return whole.reshape(len(whole), -1)
 
 
 def _moved(update: _Kind, writing: Writing) -> _Kind:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..lora.cost import multiplications
-from ..lora.factors import spread
+from ..lora.factors import of_weights, spread
 from ..lora.statistics import magnitude
 from ..types import Factors, LayerUpdate
 from .truncate import delta_norm
@@ -61,13 +61,13 @@ class UpdateComparison:
 @torch.no_grad()
 def measure(updates: Sequence[LayerUpdate], out: int) -> UpdateSummary:
     """All that a file does to one layer. out: the layer's outputs."""
-    rank = sum(one.rank for one in updates)
+    rank = sum(one.rank for one in of_weights(updates))
     same = spread(updates)
     found = magnitude(same, rank**2)
-    entries = out * math.prod(updates[0].inputs)
+    entries = out * math.prod(of_weights(updates)[0].inputs)
     return UpdateSummary(
         rank, same.scale * rank, delta_norm(same), found.top, found.total, entries,
-        sum(multiplications(one) for one in updates),
+        sum(multiplications(one) for one in of_weights(updates)),
     )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def measure(updates: Sequence[LayerUpdate], out: int) -> UpdateSummary:
 def compare(one: Factors, other: Factors) -> UpdateComparison:
     """Both of a whole layer (rows = None)."""
     ups = [factors.scale * factors.up.double() for factors in (one, other)]
-    downs = [factors.down.double().flatten(1) for factors in (one, other)]
+    downs = [factors.flat_down.double() for factors in (one, other)]
     inner = ((ups[0].T @ ups[1]) * (downs[0] @ downs[1].T)).sum().item()
     up, up_cosine = _overlap(_span(ups[0]), _span(ups[1]))
     down, down_cosine = _overlap(_span(downs[0].T), _span(downs[1].T))
@@ -98,7 +98,7 @@ def _overlap(one: Tensor, other: Tensor) -> tuple[float, float]:
 
 def _signs(one: Factors, other: Factors) -> tuple[int, int, float, float]:
     """(conflicts, both, lost, least) of UpdateComparison."""
-    pairs = [(f.scale * f.up.float(), f.down.float().flatten(1)) for f in (one, other)]
+    pairs = [(f.scale * f.up.float(), f.flat_down.float()) for f in (one, other)]
     rows = max(1, _BLOCK // pairs[0][1].shape[1])
     conflicts, both, lost, least = 0, 0, 0.0, 0.0
     for start in range(0, one.up.shape[0], rows):

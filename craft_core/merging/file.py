@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..errors import listed
 from ..lora import write_lora
+from ..lora.formats import BiasDifference
 from ..lora.text_encoder import TextPart
 from ..registry import Method
 from ..time import Moment
-from ..types import Factors, Role
+from ..types import Factors, LayerUpdate, Role
 from .bake import Baked, Writing, totals
 
 
@@ -67,17 +69,22 @@ class FuseSettings:
 
 @dataclass(frozen=True)
 class Fused:
-    """Ready to be written. report: a few lines for the user."""
+    """Ready to be written. layers: what is done to weights; biases: to biases. report: a few lines
+    for the user."""
 
     layers: Mapping[str, Factors]
     text: TextPart
     metadata: Mapping[str, str]
     report: str
+    biases: Mapping[str, BiasDifference] = field(default_factory=dict)
 
     def write(self, path: Path, stems: Mapping[str, str] | None = None) -> None:
         """stems: as in write_lora. The file appears whole or not at all, and never over another:
         then Taken is raised."""
-        write_lora(path, self.layers, self.text.tensors, self.metadata, stems=stems, exclusive=True)
+        layers: dict[str, list[LayerUpdate]] = {name: [one] for name, one in self.layers.items()}
+        for name, bias in self.biases.items():
+            layers.setdefault(name, []).append(bias)
+        write_lora(path, layers, self.text.tensors, self.metadata, stems=stems, exclusive=True)
 
 
 def fused(
@@ -97,8 +104,10 @@ def fused(
         errors["craft_fused_text_encoder"] = "sum"
         errors["craft_fused_text_encoder_error"] = f"{text.error:.3e}"
     return Fused(
-        {one.path: one.factors for one in found}, text, recipe.settings() | errors,
-        "\n".join([*_report(recipe, str(whole), text), *notes]),
+        {one.path: one.factors for one in found if not one.of_bias}, text,
+        recipe.settings() | errors, "\n".join([*_report(recipe, str(whole), text), *notes]),
+        {one.path: BiasDifference(one.factors.delta().to(one.factors.up.dtype))
+         for one in found if one.of_bias},
     )  # fmt: skip
 
 
@@ -109,6 +118,8 @@ def _report(recipe: FuseSettings, whole: str, text: TextPart) -> Iterator[str]:
     if recipe.layer_sets:
         yield f"Layer sets: {'; '.join(recipe.layer_sets.strip().splitlines())}"
     yield from map(str, recipe.sources)
+    if text.faults:
+        yield f"Text encoder: {len(text.faults)} left out ({listed(text.faults, 3)})"
     if text.matrices:
         of = f"{text.matrices} matri{'x' if text.matrices == 1 else 'ces'}"
         yield f"Text encoder: {of} added up; relative error {text.error:.2e}"

@@ -59,7 +59,7 @@ def aligned(updates: Updates) -> tuple[Tensor, Tensor, Tensor]:
     left, mixed = torch.linalg.qr(ups)  # (out, q), (q, sum of ranks)
     rights, blocks, start = [], [], 0
     for one in updates.factors:
-        right, triangle = torch.linalg.qr(one.down.double().flatten(1).T)  # (n * kernel, r)
+        right, triangle = torch.linalg.qr(one.flat_down.double().T)  # (n * kernel, r)
         blocks.append(mixed[:, start : start + one.rank] @ triangle.T)  # (q, r)
         rights.append(right)
         start += one.rank

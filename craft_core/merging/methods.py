@@ -54,7 +54,7 @@ class Updates:
 
     def dense(self) -> Tensor:
         """(branches, out, n * kernel) float32: every dW of this layer."""
-        return torch.stack([one.delta().flatten(1) for one in self.factors])
+        return torch.stack([one.delta().reshape(one.outputs, -1) for one in self.factors])
 
     def generator(self, seed: int) -> torch.Generator:
         """Random numbers of (seed, layer): they do not depend on which layers came before, nor

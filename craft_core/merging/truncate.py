@@ -35,7 +35,7 @@ def truncate(update: Tensor | Factors, rank: int, shape: tuple[int, ...]) -> Fac
 def delta_norm(update: Tensor | Factors) -> float:
     """The Frobenius norm of dW."""
     if isinstance(update, Factors):
-        return _norm(_wide_up(update), update.down.double().flatten(1))
+        return _norm(_wide_up(update), update.flat_down.double())
     return torch.linalg.vector_norm(update, dtype=torch.float64).item()
 
 
@@ -44,9 +44,9 @@ def distance(update: Tensor | Factors, other: Factors) -> float:
     1e-7 of their size; a dense update is subtracted entry by entry."""
     if isinstance(update, Factors):
         up = torch.cat([_wide_up(update), -_wide_up(other)], dim=1)
-        down = torch.cat([update.down.flatten(1).double(), other.down.flatten(1).double()])
+        down = torch.cat([update.flat_down.double(), other.flat_down.double()])
         return _norm(up, down)
-    return delta_norm(update - other.delta().flatten(1))
+    return delta_norm(update - other.delta().reshape(update.shape))
 
 
 def _wide_up(factors: Factors) -> Tensor:
@@ -60,7 +60,7 @@ def _norm(up: Tensor, down: Tensor) -> float:
 
 def _of_factors(factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
     left, upper = torch.linalg.qr(_wide_up(factors))  # (out, q), (q, r)
-    right, lower = torch.linalg.qr(factors.down.double().flatten(1).T)  # (m, p), (p, r)
+    right, lower = torch.linalg.qr(factors.flat_down.double().T)  # (m, p), (p, r)
     inner_left, values, inner_right = torch.linalg.svd(upper @ lower.T)  # (q, p)
     count = values.numel()
     return left @ inner_left[:, :count], values, inner_right[:count] @ right.T

@@ -33,13 +33,15 @@ class CandidateLora:
 
     branch: with every layer its file adapts. layers: its own layer patterns, one a line; "" for
     its role's set. unmatched: keys of its file that name nothing in the model, nor in the text
-    encoder where the caller has one. meter: measures the branch; None for a new one.
+    encoder where the caller has one. meter: measures the branch; None for a new one. cannot_act:
+    what of its file cannot act, and why.
     """
 
     branch: Branch
     layers: str = ""
     unmatched: tuple[str, ...] = ()
     meter: Meter | None = None
+    cannot_act: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,11 @@ def require_matched(faults: Sequence[str], allowed: bool) -> None:
 def unmatched_keys(name: str, keys: Sequence[str]) -> list[str]:
     """The fault of a file with keys that match nothing; none where there are none."""
     return [f"{name}: {len(keys)} keys ({listed(keys)})"] if keys else []
+
+
+def inactive(name: str, faults: Sequence[str]) -> list[str]:
+    """The fault of a file of which something cannot act; none where all can."""
+    return [f"{name}: {len(faults)} that cannot act ({listed(faults, 3)})"] if faults else []
 
 
 def fault_lines(faults: Sequence[str]) -> list[str]:
@@ -279,6 +286,7 @@ def _faults(given: Sequence[CandidateLora], own: Sequence[_Own]) -> Iterator[str
     """Keys and own patterns that match nothing."""
     for one in given:
         yield from unmatched_keys(one.branch.name, one.unmatched)
+        yield from inactive(one.branch.name, one.cannot_act)
     for one, (_, missed) in zip(given, own, strict=True):
         if missed:
             yield f"layers of {one.branch.name} ({listed(missed)})"

@@ -35,12 +35,12 @@ class Example:
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One call of one linear or convolution layer, as an Edit sees it.
+    """One call of one linear or convolution layer, or of a normalisation, as an Edit sees it.
 
     x: the layer's input. output: what it returned, (B, ..., out) or (B, out, *spatial).
     product: (inputs, weight) -> the layer's own map with another weight (m, n) or
     (m, n, *kernel), without bias: the same strides and padding, so a stored weight and an edit
-    meet the same pixels.
+    meet the same pixels. is_convolution: whether the outputs are on axis 1, as a convolution's are.
     """
 
     x: Tensor
@@ -57,7 +57,10 @@ class LayerCall:
     @property
     def passed(self) -> LayerPass:
         """The call as an update sees it."""
-        return LayerPass(self.x, self.output, self.product)
+        return LayerPass(
+            self.x, self.output, self.product, 1 if self.is_convolution else -1, self.bias,
+            again=lambda inputs: self.product(inputs, self.weight()),
+        )  # fmt: skip
 
     def mix(self, hidden: Tensor, up: Tensor) -> Tensor:
         """`up` (out, rank) over the channels of hidden: (B, ..., rank) or (B, rank, *spatial)."""

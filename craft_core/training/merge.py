@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import CraftError
 from ..lora import combine, write_lora
 from ..lora.factors import rounded
-from ..types import Branch, Factors, Role
+from ..types import Branch, Factors, LayerUpdate, Role
 from .data import Dataset, Moves, batch, choose
 from .denoiser import Condition, Denoiser, Edit, LayerCall
 from .losses import Noised, noised
@@ -188,13 +188,27 @@ MERGE_SLOTS = DataSlots(
 )
 
 
+def weight_updates(branch: Branch) -> dict[str, list[LayerUpdate]]:
+    """What a LoRA does to linear layers and convolutions, by module path."""
+    found = {
+        path: [one for one in updates if one.inputs] for path, updates in branch.layers.items()
+    }
+    return {path: updates for path, updates in found.items() if updates}
+
+
+def beside_weights(branch: Branch) -> int:
+    """How many biases and normalisations a LoRA changes: a learned merge leaves them out."""
+    return sum(not one.inputs for updates in branch.layers.values() for one in updates)
+
+
 def frozen_updates(part: MergePart, denoiser: Denoiser) -> dict[str, Factors]:
     """The part's layers in the model's order, each as one update on the model's device.
 
     The branch's strength goes into the scale; slices of a fused layer become one update of all its
-    rows. float32, out of autograd's sight. CraftError for a layer whose update has full rank.
+    rows. float32, out of autograd's sight. What the LoRA does to biases and normalisations is not
+    among them (`beside_weights`). CraftError for a layer whose update has full rank.
     """
-    layers = part.branch.layers
+    layers = weight_updates(part.branch)
     found = {}
     for path, shape in denoiser.layers.items():
         if path in layers:

@@ -18,7 +18,7 @@ from torch import Tensor
 from ...errors import CraftError
 from ...types import LayerUpdate
 from ..peft_config import Stated
-from .parts import AdaptedLayer, Parts, check_float
+from .parts import AdaptedLayer, Parts, check_float, misfit
 
 _LARGEST = 1 << 30  # numbers of a weight; those of the largest models have a fourth of it
 ALPHA = "alpha"  # the part that every kind may have
@@ -36,7 +36,9 @@ class AdapterKind:
     of parts that make an update, besides alpha. made_of: the parts in words. shape: the tensors of
     a complete form by part -> the weight's shape as far as they tell it, a convolution's kernel
     may be flattened into the inputs. update: the update of a layer; it raises CraftError, naming
-    keys and shapes, where the tensors do not fit.
+    keys and shapes, where the tensors do not fit. axes: how many its tensors have at least; with
+    one, it can change a normalisation, whose weight is (n,). of_bias: whether it changes the bias
+    of its layer, beside a kind that changes the weight.
     """
 
     name: str
@@ -45,6 +47,8 @@ class AdapterKind:
     made_of: str
     shape: Callable[[Mapping[str, Tensor]], tuple[int, ...]]
     update: Callable[[Parts, AdaptedLayer, Stated], LayerUpdate]
+    axes: int = 2
+    of_bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,10 +99,19 @@ class Kinds:
         """The kind that is not carried, read off the key's ending."""
         return next((kind for kind in self._refused if kind.endings.search(key)), None)
 
-    def of(self, parts: Mapping[str, object]) -> AdapterKind | None:
-        """The kind of which a layer's parts are a complete form; None if there is no such kind."""
+    def of(self, parts: Mapping[str, object]) -> tuple[AdapterKind, ...]:
+        """The kinds whose complete forms a layer's parts are: one of the weight, one of the bias,
+        or both; none if something lacks, or is too much."""
         given = frozenset(parts) - {ALPHA}
-        return next((kind for kind in self._carried if given in kind.forms), None)
+        of_bias = [kind for kind in self._carried if kind.of_bias and given & kind.endings.keys()]
+        bias_parts = frozenset(part for kind in of_bias for part in kind.endings) & given
+        own = [(of_bias, bias_parts)] if of_bias else []
+        if given - bias_parts:
+            weight = [kind for kind in self._carried if given - bias_parts in kind.forms]
+            own = [(weight, given - bias_parts), *own]
+        if not all(len(kinds) == 1 and form in kinds[0].forms for kinds, form in own):
+            return ()
+        return tuple(kinds[0] for kinds, _ in own)
 
     @property
     def names(self) -> str:
@@ -121,15 +134,21 @@ def stem_of(key: str) -> str:
 
 
 def shape_of(parts: Parts) -> tuple[int, ...] | None:
-    """The weight's shape, from an update's tensors; None where they are incomplete.
+    """The weight's shape as an update's tensors tell it, of a bias alone (out,); None where they
+    are incomplete.
 
     CraftError for a weight larger than any: small factors can stand for one that no memory holds.
     """
-    kind = KINDS.of(parts)
-    tensors = {part: tensor for part, (_, tensor) in parts.items() if part != ALPHA}
-    if kind is None or any(tensor.ndim < 2 for tensor in tensors.values()):
+    kinds = KINDS.of(parts)
+    if not kinds:
         return None
-    shape = kind.shape(tensors)
+    beside = {part for kind in kinds[1:] for part in kind.endings} | {ALPHA}
+    tensors = {part: tensor for part, (_, tensor) in parts.items() if part not in beside}
+    few = (kind for kind in KINDS if kind.axes == 1)
+    flat = {part for kind in few for part in kind.endings}
+    if any(tensor.ndim < 2 for part, tensor in tensors.items() if part not in flat):
+        return None
+    shape = kinds[0].shape(tensors)
     if math.prod(shape) > _LARGEST:
         raise CraftError(
             f"The update of {next(iter(parts.values()))[0]} is for a weight of the shape {shape}",
@@ -139,18 +158,24 @@ def shape_of(parts: Parts) -> tuple[int, ...] | None:
     return shape
 
 
-def build_update(parts: Parts, layer: AdaptedLayer, stated: Stated) -> tuple[LayerUpdate, str]:
-    """The update of one layer from the file's tensors for it, and the name of its kind.
+def build_updates(
+    parts: Parts, layer: AdaptedLayer, stated: Stated
+) -> list[tuple[LayerUpdate, AdapterKind]]:
+    """The updates of one layer from the file's tensors for it, each with its kind: that of its
+    weight, that of its bias, or both.
 
     stated: what the file's metadata says about its alpha and rank.
     Raises CraftError, naming keys and shapes, if the tensors do not make an update of that shape.
     """
     for key, tensor in parts.values():
         check_float(key, tensor)
-    kind = KINDS.of(parts)
-    if kind is None:
+    kinds = KINDS.of(parts)
+    if not kinds:
         raise incomplete(parts)
-    return kind.update(parts, layer, stated), kind.name
+    for kind in kinds:
+        if not layer.inputs and kind.axes > 1:
+            raise misfit(*next(parts[part] for part in kind.endings if part in parts), layer)
+    return [(kind.update(parts, layer, stated), kind) for kind in kinds]
 
 
 def incomplete(parts: Parts) -> CraftError:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ...types import Factors, LayerPass, LayerUpdate
-from ..factors import wide
+from ..factors import beside_identity, unit_matrix, wide
 from ..peft_config import Stated
 from .kinds import KINDS, AdapterKind, ending
 from .parts import AdaptedLayer, Parts, fits, misfit, ranks_differ, scale_from
@@ -90,6 +90,16 @@ class Kronecker(LayerUpdate):
                 hidden = hidden @ up.T
         return hidden.flatten(1, 2) if is_convolution else hidden.flatten(-2)
 
+    def act(self, layer: LayerPass, amount: float) -> None:
+        """Of a linear layer with w2 as a whole, w1's product goes into the outputs at once."""
+        c, d = self.down.shape[:2]
+        if self.up is not None or self.down.ndim > 2 or d < c or not layer.base.is_contiguous():
+            return super().act(layer, amount)
+        a, b = self.mix.shape
+        hidden = layer.product(layer.x.reshape(-1, d), self.down).view(-1, b, c)
+        mix = self.mix.to(hidden.dtype).expand(len(hidden), a, b)
+        layer.base.view(-1, a, c).baddbmm_(mix, hidden, alpha=amount)
+
     def _mixed(self, x: Tensor) -> Tensor:
         """The groups of x by w1: (B, .., b, m) -> (B, .., a, m), (B, b, m, *spatial) likewise."""
         mix = self.mix.to(x.dtype)
@@ -103,13 +113,13 @@ class Kronecker(LayerUpdate):
         a, b = mix.shape
         if not self.is_low_rank:
             dense = _kron(mix, self._whole())
-            return _beside_identity(dense, self.scale, self.rows)
-        one = _beside_identity(self._whole()) if self.up is None else self
+            return beside_identity(dense, self.scale, self.rows)
+        one = beside_identity(self._whole()) if self.up is None else self
         up, down = wide(one.up), wide(one.down)
         if a <= b:
-            up, down = _kron(_identity(a, up), up), _kron(mix, down)
+            up, down = _kron(unit_matrix(a, up), up), _kron(mix, down)
         else:
-            up, down = _kron(mix, up), _kron(_identity(b, down), down)
+            up, down = _kron(mix, up), _kron(unit_matrix(b, down), down)
         return Factors(down, up, self.scale, self.rows)
 
     def entries(self) -> Factors:
@@ -127,21 +137,6 @@ def _kron(left: Tensor, right: Tensor) -> Tensor:
     """left: (a, b), right: (c, d, *kernel) -> (a c, b d, *kernel)."""
     left = left.reshape(*left.shape, *[1] * (right.ndim - 2))
     return torch.kron(left.contiguous(), right.contiguous())
-
-
-def _identity(size: int, like: Tensor) -> Tensor:
-    return torch.eye(size, dtype=like.dtype, device=like.device)
-
-
-def _beside_identity(
-    dense: Tensor, scale: float = 1.0, rows: tuple[int, int] | None = None
-) -> Factors:
-    """The matrix (out, n, *kernel) as factors, of which the larger is the matrix itself."""
-    out, size = dense.shape[0], dense[0].numel()
-    if out <= size:
-        return Factors(dense, _identity(out, dense), scale, rows)
-    down = _identity(size, dense).reshape(size, *dense.shape[1:])
-    return Factors(down, dense.flatten(1), scale, rows)
 
 
 def _shape(tensors: Mapping[str, Tensor]) -> tuple[int, ...]:

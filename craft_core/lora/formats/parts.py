@@ -21,7 +21,8 @@ _SAVE_AGAIN = "Save the LoRA again with the tool it was made with"
 
 @dataclass(frozen=True)
 class AdaptedLayer:
-    """Where an update goes. shape: the whole weight, (out, n) or (out, n, *kernel).
+    """Where an update goes. shape: the whole weight, (out, n), (out, n, *kernel), or (n,) of a
+    normalisation.
 
     family: the model family the file's names look like, for error messages.
     """
@@ -37,7 +38,7 @@ class AdaptedLayer:
 
     @property
     def inputs(self) -> tuple[int, ...]:
-        """(n, *kernel)."""
+        """(n, *kernel), or () of a normalisation."""
         return self.shape[1:]
 
 
@@ -95,6 +96,14 @@ def ranks_differ(key: str, tensor: Tensor, other_key: str, other: Tensor) -> Cra
         f"{key} {tuple(tensor.shape)} and {other_key} {tuple(other.shape)} do not share a rank",
         "Both factors of one layer have the same rank",
         "The file is damaged: get it again",
+    )
+
+
+def incomplete_pair(key: str) -> CraftError:
+    return CraftError(
+        f"For one layer the file holds {key} without the factors that it belongs to",
+        "The bias of an up factor is scaled as its pair of factors is",
+        "The file is incomplete or damaged: get it again",
     )
 
 

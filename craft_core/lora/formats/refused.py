@@ -10,20 +10,17 @@ def _refused(name: str, pattern: str, reason: str) -> RefusedKind:
 
 
 KINDS.refuse(
-    _refused("DoRA", r"\.dora_scale|\.lora_magnitude_vector(\.[^.]+)*",
-             "scales the weight by its norm"),
-    _refused("OFT or BOFT", r"\.(oft|boft)_\w+(\.[^.]+)*|\.rescale", "rotates the weight"),
-    _refused("GLoRA", r"\.([ab][12]|bm[12]?)\.weight", "multiplies the weight"),
+    _refused("OFT or BOFT of another layout", r"\.(oft|boft)_(?!blocks\Z)\w+(\.[^.]+)*",
+             "the host reads in no layout but LyCORIS'"),
+    _refused("GLoRA with a core", r"\.bm[12]?\.weight", "has a factor that the host does not read"),
     _refused("IA3", r"\.on_input|\.ia3_l(\.[^.]+)*", "multiplies the weight"),
     _refused("AdaLoRA", r"\.lora_E(\.[^.]+)*|\.ranknum(\.[^.]+)*",
              "has a third factor between down and up"),
     _refused("VeRA", r"\.vera_lambda_[bd](\.[^.]+)*",
              "leaves its random factors out of the file"),
-    _refused("full weight difference", r"\.diff", "has no factors"),
-    _refused("bias difference", r"\.diff_b|\.lora_(A|B|up|down)(\.[^.]+)?\.bias",
-             "changes a bias"),
+    _refused("bias of a down factor", r"\.lora_(A|down)(\.[^.]+)?\.bias",
+             "sits inside the product"),
     _refused("replaced weight", r"\.set_weight", "adds nothing, it replaces"),
     _refused("widened weight", r"\.reshape_weight", "changes the weight's shape"),
-    _refused("norm difference", r"\.[wb]_norm", "changes a normalisation"),
     _refused("embedding LoRA", r"\.lora_embedding_[AB](\.[^.]+)*", "changes an embedding"),
 )  # fmt: skip

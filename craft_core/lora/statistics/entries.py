@@ -36,7 +36,7 @@ def magnitude(updates: LayerUpdate | Sequence[LayerUpdate], k: int) -> Magnitude
     layer has fewer. updates: one, or all that a layer holds (their sum is measured)."""
     assert k >= 0, "a number of entries is not negative"
     one = spread(updates)
-    up, down = one.up.float(), one.down.float().flatten(1)  # (out, rank), (rank, n * kernel)
+    up, down = one.up.float(), one.flat_down.float()  # (out, rank), (rank, n * kernel)
     k = min(k, up.shape[0] * down.shape[1])
     down = torch.nn.functional.pad(down, (0, -down.shape[1] % _GROUP))
     kept, total = _sweep(up, down, k, _likely_floor(up, down, k))

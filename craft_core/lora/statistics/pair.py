@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ...errors import CraftError
 from ...types import ROLES, Branch, LayerUpdate, Statistics
+from ..factors import of_weights
 from .registry import STATISTICS
 
 Known = MutableMapping[tuple[str, str, int], Mapping[str, float]]
@@ -110,4 +111,4 @@ class _Pairs(Mapping[str, tuple[float, float]]):
 
 
 def _rank(group: _Group, path: str) -> int:
-    return max(factors.rank for branch, _ in group for factors in branch.layers.get(path, ()))
+    return max(one.rank for branch, _ in group for one in of_weights(branch.layers.get(path, ())))

@@ -33,7 +33,7 @@ def squared_norm(updates: Sequence[LayerUpdate], k: int) -> Mapping[str, float]:
 def _square(updates: LayerUpdate | Sequence[LayerUpdate]) -> tuple[float, float]:
     """(absolute scale, squared norm of up @ down)."""
     one = spread(updates)
-    up, down = one.up, one.down.flatten(1)  # (out, rank), (rank, n * kernel)
+    up, down = one.up, one.flat_down  # (out, rank), (rank, n * kernel)
     if up.device.type == "mps":  # has no float64
         up, down = up.cpu(), down.cpu()
     up, down = up.double(), down.double()

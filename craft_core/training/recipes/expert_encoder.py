@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -350,24 +350,28 @@ def _teaches_nothing(name: str, why: str) -> CraftError:
 
 
 def scaled_branches(pieces: Sequence[tuple[LayerUpdate, Tensor]]) -> Edit:
-    """base(x) + weight * what an update adds, for each (update, weight (B,)), row by row."""
+    """base(x) + weight * what an update adds, for each (update, weight (B,)), row by row.
+
+    One whose dW depends on the weight it meets has that of the layer's own weight here.
+    """
 
     def edit(call: LayerCall) -> Tensor:
         axis = 1 if call.is_convolution else -1
         output = call.output
         for update, weight in pieces:
-            product = update.added(call.passed)
-            added = update.scale * _by_row(weight, product) * product
+            taken = update.taken(lambda: call.weight().float())
+            product = replace(update, **taken).added(call.passed.narrowed(update.rows))
+            added = update.scale * _by_row(weight, call.output) * product
             output = _added(output, added.to(output.dtype), update.rows, axis)
         return output
 
     return edit
 
 
-def _by_row(weight: Tensor, product: Tensor) -> Tensor:
+def _by_row(weight: Tensor, output: Tensor) -> Tensor:
     """(B,) against (B, ...), or (B * frames, ...) where a layer sees frames one by one."""
-    weight = weight.repeat_interleave(len(product) // len(weight))
-    return weight.reshape(-1, *[1] * (product.ndim - 1))
+    weight = weight.repeat_interleave(len(output) // len(weight))
+    return weight.reshape(-1, *[1] * (output.ndim - 1))
 
 
 def _added(output: Tensor, update: Tensor, rows: tuple[int, int] | None, axis: int) -> Tensor:
@@ -404,9 +408,10 @@ def _frozen(branch: Branch, device: torch.device) -> Branch:
 
 
 def _layers(branches: Sequence[Branch], role: Role, order: Mapping[str, object]) -> list[str]:
-    """The layers of a role's branches, in the model's order."""
-    adapted = {path for branch in branches if branch.role == role for path in branch.layers}
-    return [path for path in order if path in adapted]
+    """The layers of a role's branches: linear ones and convolutions in the model's order, then
+    normalisations, which are none of a Denoiser's layers, in the files'."""
+    adapted = dict.fromkeys(path for b in branches if b.role == role for path in b.layers)
+    return [*(path for path in order if path in adapted), *(p for p in adapted if p not in order)]
 
 
 def _text_width(lessons: Lessons) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import comfy.lora
 import comfy.sample
+import comfy.samplers
 import comfy.sd
 import family_loras
 import folder_paths
@@ -15,7 +16,7 @@ import tiny
 import torch
 from adapter_samples import HOST_DROPS, SAMPLES, whole_file
 from craft_lora_pack.comfy_adapter.engine import engine
-from craft_lora_pack.comfy_adapter.engine.modules import host_names, model_layers
+from craft_lora_pack.comfy_adapter.engine.modules import host_names, lora_layers, model_layers
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read_branch_file
 from craft_lora_pack.comfy_adapter.use.fuse_file import FuseRequest, fuse_branches
@@ -31,6 +32,7 @@ from craft_lora_pack.craft_core.types import Bank, Branch, constant_gates
 
 TOLERANCE = 2e-5
 FAMILIES = {"sd15": tiny.sd15, "sdxl": tiny.sdxl}
+DIFFERENT = {**FAMILIES, "flux": tiny.flux, "z_image": tiny.z_image, "qwen_image": tiny.qwen_image}
 POSITIVE, NEGATIVE = tiny.conditioning(1), tiny.conditioning(2)
 KINDS = tuple(SAMPLES)
 STEPS = 3
@@ -55,15 +57,40 @@ def symmetric(model):
     return sample(oracle.guider(model, POSITIVE, NEGATIVE), model)
 
 
-def file_of(kind, layers, without=()):
-    """(state dict, {module path: dW}): all forms of a kind on all layers, in turn."""
-    stems = {kohya_name(path): shape for path, shape in layers.items()}
-    state, deltas = whole_file(kind, stems, seed=3, without=without)
+def file_of(kind, layers, without=(), model=None, gate=1.0):
+    """(state dict, {module path: dW}): all forms of a kind on all layers, in turn.
+
+    model: on whose weights dW is what it is there at a gate, where it depends on them.
+    """
+    stems = {kohya_name(path): path for path in layers}
+
+    def on(stem, made):
+        if model is None:
+            return made.delta
+        return made.on(model.model.diffusion_model.get_submodule(stems[stem]).weight.float(), gate)
+
+    places = {stem: layers[path] for stem, path in stems.items()}
+    state, deltas = whole_file(kind, places, seed=3, without=without, on=on)
     return state, {path: deltas[kohya_name(path)] for path in layers}
 
 
+def differences(model, size=0.1):
+    """(state dict, module paths): a difference of every weight and bias of the model's layers."""
+    generator = torch.Generator().manual_seed(5)
+    state, reached = {}, []
+    for path in lora_layers(model):
+        module = model.model.diffusion_model.get_submodule(path)
+        for name, ending in (("weight", "diff"), ("bias", "diff_b")):
+            value = getattr(module, name, None)
+            if value is not None:
+                change = torch.randn(value.shape, generator=generator) * value.std()
+                state[f"diffusion_model.{path}.{ending}"] = size * change
+        reached.append(path)
+    return state, reached
+
+
 def routed(model, states, strengths):
-    layers = model_layers(model)
+    layers = lora_layers(model)
     branches = [
         Branch(f"file {j}", role, parse_lora(state, {}, layers, host_names(model)).layers, strength)
         for j, (state, role, strength) in enumerate(
@@ -96,14 +123,42 @@ def test_a_file_of_the_kind_is_the_hosts_lora_loader(kind, family):
         assert distance(ours, expected) <= TOLERANCE
 
 
+@pytest.mark.sweep
+@pytest.mark.parametrize("family", ["flux", "z_image", "qwen_image"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_a_transformer_too_it_is_the_hosts_lora_loader(kind, family):
+    model = DIFFERENT[family]()
+    state, _ = file_of(kind, model_layers(model), HOST_DROPS)
+    plain = symmetric(model)
+    for strength in (-1.0, 0.5, 2.0):
+        ours = symmetric(routed(model, [state], [strength]))
+        theirs = symmetric(loaded(model, [state], [strength]))
+        assert distance(theirs, plain) > 0.01, "the file must matter for this to say much"
+        assert distance(ours, theirs) <= TOLERANCE
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_beside_a_file_of_another_kind_it_is_two_lora_loaders(kind):
     model = tiny.sd15()
     layers = model_layers(model)
     states = [file_of(kind, layers, HOST_DROPS)[0], tiny.random_lora(layers, 4, seed=12)]
     strengths = (0.8, 0.6)
-    ours = symmetric(routed(model, states, strengths))
-    assert distance(ours, symmetric(loaded(model, states, strengths))) <= TOLERANCE
+    for order in (1, -1):
+        ours = symmetric(routed(model, states[::order], strengths[::order]))
+        theirs = symmetric(loaded(model, states[::order], strengths[::order]))
+        assert distance(ours, theirs) <= TOLERANCE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_files_on_a_patched_model_are_three_lora_loaders(kind):
+    """What depends on the weight meets the patched one, and what the first file made of it."""
+    model = tiny.sd15()
+    layers = model_layers(model)
+    under = loaded(model, [tiny.random_lora(layers, 2, seed=31)], [0.5])
+    states = [file_of(kind, layers, HOST_DROPS)[0], file_of(kind, layers, HOST_DROPS)[0]]
+    states[1] = {key: 1.1 * tensor for key, tensor in states[1].items()}
+    ours = symmetric(routed(under, states, (0.8, -0.5)))
+    assert distance(ours, symmetric(loaded(under, states, (0.8, -0.5)))) <= TOLERANCE
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -111,7 +166,7 @@ def test_beside_a_file_of_another_kind_it_is_two_lora_loaders(kind):
 def test_asymmetric_is_two_separately_patched_models(kind, family):
     model, other, twin = (FAMILIES[family]() for _ in range(3))
     layers = model_layers(model)
-    state, deltas = file_of(kind, layers)
+    state, deltas = file_of(kind, layers, model=model, gate=0.7)
     ours = acfg_guider(routed(model, [state], [0.7]), POSITIVE, NEGATIVE, 4.0, True)
     reference = oracle.TwoModels(other, twin, [deltas], lambda progress: (0.7,))
     reference.set_conds(POSITIVE, NEGATIVE)
@@ -124,6 +179,62 @@ def test_at_strength_zero_it_is_bitwise_the_plain_model(kind):
     model = tiny.sdxl()
     state, _ = file_of(kind, model_layers(model))
     assert torch.equal(symmetric(routed(model, [state], [0.0])), symmetric(model))
+
+
+@pytest.mark.parametrize("family", DIFFERENT)
+def test_differences_of_weights_biases_and_norms_are_the_hosts_lora_loader(family):
+    """As the host's Extract and Save Lora names them: all that a model of the class has."""
+    model = DIFFERENT[family]()
+    state, reached = differences(model)
+    assert any(state[f"diffusion_model.{path}.diff"].ndim == 1 for path in reached)
+    plain = symmetric(model)
+    for strength in (-1.0, 0.5, 2.0):
+        ours = symmetric(routed(model, [state], [strength]))
+        theirs = symmetric(loaded(model, [state], [strength]))
+        assert distance(theirs, plain) > 0.01, "the file must matter for this to say much"
+        assert distance(ours, theirs) <= TOLERANCE
+
+
+@pytest.mark.parametrize("family", DIFFERENT)
+def test_every_norm_is_reached(family):
+    """Each alone: its hook is called, and its difference does what the host's patch does."""
+    model = DIFFERENT[family]()
+    norms = [path for path, shape in lora_layers(model).items() if len(shape) == 1]
+    network = model.model.diffusion_model
+    called = set()
+    handles = [
+        network.get_submodule(path).register_forward_hook(lambda *_, path=path: called.add(path))
+        for path in norms
+    ]
+    symmetric(model)
+    for handle in handles:
+        handle.remove()
+    assert called == set(norms)
+
+
+def test_asymmetric_differences_are_two_separately_patched_models():
+    """The backbone's rows have the model's own weights, biases and norms."""
+    model, other, twin = tiny.sdxl(), tiny.sdxl(), tiny.sdxl()
+    state, _ = differences(model)
+    ours = acfg_guider(routed(model, [state], [0.7]), POSITIVE, NEGATIVE, 4.0, True)
+    reference = oracle.TwoModels(other, twin, [], lambda progress: ())
+    network = twin.model.diffusion_model
+    for key, change in state.items():
+        path, _, ending = key.removeprefix("diffusion_model.").rpartition(".")
+        name = "bias" if ending == "diff_b" else "weight"
+        getattr(network.get_submodule(path), name).data.add_(change, alpha=0.7)
+    reference.set_conds(POSITIVE, NEGATIVE)
+    reference.set_cfg(4.0)
+    assert distance(sample(ours, model), sample(reference, model)) <= TOLERANCE
+
+
+def test_differences_of_zeros_cost_nothing():
+    """No layer gets a hook."""
+    model = tiny.sd15()
+    state = {key: torch.zeros_like(tensor) for key, tensor in differences(model)[0].items()}
+    layers = lora_layers(model)
+    file = parse_lora(state, {}, layers, host_names(model))
+    assert file.zeros == len(state) and not file.layers
 
 
 SLICED = {  # family -> (model, naming of its fused layers' slices)
@@ -212,6 +323,31 @@ def test_every_weight_merge_takes_it(placed, method):
     result = fuse_branches(model, request, lambda done, total: None)
     assert set(result.layers) == set(model_layers(model))
     assert max(one.rank for one in result.layers.values()) <= 8
+
+
+def test_without_what_cannot_act_the_rest_of_a_file_acts(folder):
+    """A replaced weight, a layer of another model, a norm that the model computes in one step."""
+    model = tiny.z_image()
+    state = tiny.random_lora(model_layers(model), 3, seed=12)
+    gone = next(key.removesuffix(".alpha") for key in state if key.endswith(".alpha"))
+    rest = {key: tensor for key, tensor in state.items() if not key.startswith(f"{gone}.")}
+    broken = rest | {
+        f"{gone}.lora_down.weight": torch.ones(3, 5),
+        f"{gone}.lora_up.weight": torch.ones(7, 3),
+        "diffusion_model.cap_embedder.0.set_weight": torch.ones(4),
+        "diffusion_model.layers.0.attention.q_norm.diff": torch.ones(64),
+    }
+    only = (BranchFile("of a kind.safetensors", "content", 0.7),)
+    safetensors.torch.save_file(broken, folder / only[0].name)
+    with pytest.raises(CraftError, match="replaced weight.*allow_unmatched"):
+        read_branch_file(only[0], model)
+    request = RouterRequest("", only, "all", {"method": "direct"}, allow_unmatched=True)
+    made = planned(model, request, None, [read_branch_file(only[0], model, allow=True)])
+    (line,) = (one for one in made.report if "cannot act" in one)
+    assert "2 that cannot act" in line and "replaced weight" in line and gone in line
+    assert any("attention.q_norm" in fault for fault in made.faults)
+    ours = engine.attach(model, made.bank, compose(made.gates, made.bank))
+    assert distance(symmetric(ours), symmetric(loaded(model, [rest], [0.7]))) <= TOLERANCE
 
 
 def test_a_rank_of_zero_is_refused_where_an_update_has_full_rank(folder):

@@ -249,12 +249,14 @@ def test_names_that_are_no_layers_are_an_error_unless_allowed(files, capsys):
 
 
 @pytest.mark.parametrize("end", ["up", "down"])
-def test_half_a_layer_is_an_error_even_if_unmatched_names_are_allowed(files, capsys, end):
+def test_half_a_layer_is_an_error_unless_allowed(files, capsys, end):
     state = load_file(files[0])
     state |= {f"lora_unet_output_blocks_2_1_proj_in.lora_{end}.weight": torch.zeros(2, 2)}
     save_file(state, files[0])
-    assert main(arguments(files, "--method", "direct", "--allow-unmatched")) == 1
+    assert main(arguments(files, "--method", "direct")) == 1
     assert f"just lora_unet_output_blocks_2_1_proj_in.lora_{end}" in capsys.readouterr().err
+    assert main(arguments(files, "--method", "direct", "--allow-unmatched")) == 0
+    assert "lora_unet_output_blocks_2_1_proj_in" in capsys.readouterr().out
 
 
 def test_a_file_that_is_no_lora_is_refused_without_a_word_on_a_model(files, capsys):

@@ -110,14 +110,38 @@ def test_a_file_against_itself_is_one_direction(files, capsys):
 
 def test_what_cannot_be_carried_is_named_and_the_rest_described(files, capsys):
     state = load_file(files[0])
-    state[f"{STEMS[0]}.dora_scale"] = torch.ones(12, 1)
-    state["lora_unet_middle_block_1_norm.diff"] = torch.ones(12)
+    state[f"{STEMS[0]}.set_weight"] = torch.ones(12, 1)
+    state["lora_unet_middle_block_1_norm.ia3_l"] = torch.ones(12)
     save_file(state, files[0])
     text = inspected(capsys, *files)
-    assert "5 layers" in text and "DoRA: 1, full weight difference: 1" in text
+    assert "5 layers" in text and "replaced weight: 1, IA3: 1" in text
     assert "LoRA in 5 layers" in text
-    report = json.loads(inspected(capsys, files[0], "--json"))["files"][0]
-    assert report["not_described"] == {"DoRA": 1, "full weight difference": 1}
+    told = json.loads(inspected(capsys, files[0], "--json"))["files"][0]
+    assert told["not_described"] == {"replaced weight": 1, "IA3": 1}
+
+
+def test_what_depends_on_the_models_weights_is_counted(files, capsys):
+    state = load_file(files[0])
+    state[f"{STEMS[0]}.dora_scale"] = torch.ones(12, 1)
+    save_file(state, files[0])
+    text = inspected(capsys, *files)
+    assert "LoRA in 4 layers" in text
+    assert "1 layer not measured (DoRA)" in text and "--checkpoint" in text
+    told = json.loads(inspected(capsys, files[0], "--json"))["files"][0]
+    assert told["not_measured"] == 1 and told["layers"] == 5
+
+
+def test_differences_of_biases_and_norms_are_described(files, capsys):
+    state = load_file(files[0])
+    state[f"{STEMS[0]}.diff_b"] = torch.ones(12)
+    state["lora_unet_middle_block_1_norm.diff"] = torch.ones(12)
+    state["lora_unet_middle_block_1_norm.diff_b"] = torch.zeros(12)
+    save_file(state, files[0])
+    text = inspected(capsys, *files)
+    for kind in ("LoRA and bias difference in 1 layer", "LoRA in 4 layers",
+                 "weight difference in 1 layer"):  # fmt: skip
+        assert kind in text
+    assert "all zeros, and left out: 1 differences" in text
 
 
 def test_a_file_of_a_text_encoder_alone_is_described(tmp_path, capsys):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from adapter_samples import SAMPLES, variants
+from adapter_samples import SAMPLES, variants, weight_of
 from raw_lora import noise
 from torch.nn import functional
 
@@ -18,6 +19,17 @@ from craft_core.lora.formats import KINDS, shape_of
 from craft_core.lora.text_encoder import merge_text_encoders
 from craft_core.lora.without_model import read_together
 from craft_core.types import LayerPass, LayerTarget, LoraFile
+
+
+def is_one_kind(state) -> bool:
+    return bool(KINDS.of({KINDS.split(key).part: 0 for key in state}))
+
+
+def told_shape(sample):
+    """A weight's shape as the tensors tell it."""
+    parts = {KINDS.split(f"x.{end}").part: (end, t) for end, t in sample.tensors.items()}
+    return shape_of(parts)
+
 
 SHAPES = {
     "linear": (24, 16),
@@ -37,12 +49,19 @@ every_case = pytest.mark.parametrize(("kind", "name", "shape"), CASES)
 
 
 def read(kind, name, shape, **changes):
-    """(the update of the one layer, its textbook matrix)"""
+    """(the update of the one layer as it is on weight_of(shape), its textbook matrix)"""
+    update, sample = raw(kind, name, shape, **changes)
+    return update.on(weight_of(shape)), sample.delta
+
+
+def raw(kind, name, shape, **changes):
+    """(the update of the one layer, its sample)"""
     sample = SAMPLES[kind][name](shape, 3)
     file = parse_lora(sample.named(STEM) | changes, {}, {"a": shape})
     assert file.kinds == {"a": kind}
     (update,) = file.layers["a"]
-    return update, sample.delta
+    assert update.on_weight == (sample.change is not None)
+    return update, sample
 
 
 def close(left, right, tolerance=2e-5):
@@ -63,7 +82,7 @@ def product(stride=1):
 
 
 def test_every_kind_has_samples():
-    assert list(SAMPLES) == [kind.name for kind in KINDS]
+    assert list(SAMPLES) == [kind.name for kind in KINDS if not kind.of_bias]
 
 
 @pytest.mark.parametrize(
@@ -84,15 +103,28 @@ def test_the_update_is_the_textbooks_matrix(kind, name, shape):
 @every_case
 @pytest.mark.parametrize("stride", [1, 2])
 def test_what_it_adds_is_the_layers_product_with_that_matrix(kind, name, shape, stride):
-    update, delta = read(kind, name, shape)
+    update, sample = raw(kind, name, shape)
+    weight, bias = weight_of(shape), noise(shape[0], seed=9)
+    update = replace(update, **update.taken(lambda: weight))
+    run, axis = product(stride), 1 if len(shape) > 2 else -1
     sizes = {2: [(3, shape[1]), (2, 5, shape[1])]}.get(
         len(shape), [(2, shape[1], *(7,) * (len(shape) - 2))]
     )
     for size in sizes:
         x = noise(*size, seed=5)
-        base = product(stride)(x, delta)
-        added = update.added(LayerPass(x, base, product(stride)))
-        close(update.scale * added, base)
+        plain = run(x, weight)
+        base = plain + bias.reshape(-1, *(1,) * (len(shape) - 2))
+        again = lambda inputs: run(inputs, weight)  # noqa: E731
+        for gate in (1.0, -0.5):
+            added = update.added(LayerPass(x, base, run, axis, bias, gate, again))
+            wanted = run(x, sample.on(weight, gate))
+            close(update.scale * added, wanted)
+            there = base.clone()
+            update.act(LayerPass(x, there, run, axis, bias, gate, again), gate * update.scale)
+            close(there, base + gate * wanted)
+            apart = torch.stack([base, base], dim=-1)[..., 0]  # not in one piece
+            update.act(LayerPass(x, apart, run, axis, bias, gate, again), gate * update.scale)
+            close(apart, base + gate * wanted)
 
 
 @every_case
@@ -128,11 +160,12 @@ def test_sums_over_its_entries_are_the_matrixs(kind, name, shape, k):
 
 @every_case
 def test_its_tensors_are_all_of_its_numbers(kind, name, shape):
-    update, delta = read(kind, name, shape)
+    update, sample = raw(kind, name, shape)
+    weight = weight_of(shape)
     empty = update.mapped(lambda tensor: tensor.to("meta"))
     assert empty.rank == update.rank and (empty.outputs, *empty.inputs) == shape
-    close(empty.with_tensors(update.tensors()).delta(), delta)
-    close(update.mapped(torch.Tensor.double).delta(), delta)
+    close(empty.with_tensors(update.tensors()).on(weight).delta(), sample.delta)
+    close(update.mapped(torch.Tensor.double).on(weight).delta(), sample.delta)
 
 
 @every_case
@@ -143,6 +176,8 @@ def test_slices_of_a_fused_layer_and_another_branch_combine(kind, name, shape):
     stems = {f"x.{part}": LayerTarget("a", (part * shape[0], shape[0])) for part in (0, 2)}
     state = {key: value for stem in stems for key, value in sample.named(stem).items()}
     first, second = parse_lora(state, {}, whole, stems).layers["a"]
+    weight = weight_of(shape).repeat(3, *(1,) * (len(shape) - 1))
+    first, second = (one.on(weight) for one in (first, second))
     assert (first.rows, second.rows) == ((0, shape[0]), (2 * shape[0], shape[0]))
     found = combine([first, second], whole["a"][0]).delta()
     wanted = torch.zeros(whole["a"])
@@ -155,7 +190,9 @@ def test_a_missing_part_is_told(kind, name, shape):
     sample = SAMPLES[kind][name](shape, 3)
     for gone in sample.tensors:
         state = {key: t for key, t in sample.named(STEM).items() if key != f"{STEM}.{gone}"}
-        if gone == "alpha" or KINDS.of({KINDS.split(key).part: 0 for key in state}):
+        if gone == "alpha" or set(state) <= {f"{STEM}.alpha"}:
+            continue
+        if KINDS.of({KINDS.split(key).part: 0 for key in state}):
             continue  # a LoCon without mid is a LoRA
         with pytest.raises(CraftError, match="For one layer the file holds just lora_unet_a"):
             parse_lora(state, {}, {"a": shape})
@@ -166,6 +203,9 @@ def test_a_missing_part_is_told(kind, name, shape):
 def test_another_models_file_is_told_by_its_shape(kind, name, shape, axis):
     """A layer 7 wider in one axis: no size of any sample divides that."""
     sample = SAMPLES[kind][name](shape, 3)
+    if axis == 1 and told_shape(sample) == shape[:1]:
+        assert kind == "OFT", "a rotation of the outputs fits layers of any inputs"
+        return
     other = tuple(size + 7 * (i == axis) for i, size in enumerate(shape))
     with pytest.raises(CraftError, match="which does not fit a of this model"):
         parse_lora(sample.named(STEM), {}, {"a": other})
@@ -177,6 +217,8 @@ def test_two_kinds_in_one_layer_are_refused(kind, name, shape):
     for other in SAMPLES:
         if other != kind:
             both = state | SAMPLES[other][next(iter(SAMPLES[other]))](shape, 3).named(STEM)
+            if is_one_kind(both):
+                continue  # a DoRA is another kind with a magnitude
             with pytest.raises(CraftError, match="holds just"):
                 parse_lora(both, {}, {"a": shape})
 
@@ -185,13 +227,11 @@ def test_two_kinds_in_one_layer_are_refused(kind, name, shape):
 def test_its_tensors_tell_the_shape_without_a_model(kind, name, shape):
     """Up to a kernel flattened into the inputs."""
     sample = SAMPLES[kind][name](shape, 3)
-    parts = {KINDS.split(f"x.{end}").part: (end, t) for end, t in sample.tensors.items()}
-    found = shape_of(parts)
-    assert found == shape or found == (shape[0], sample.delta[0].numel())
+    assert told_shape(sample) in (shape, (shape[0], sample.delta[0].numel()), shape[:1])
     plain = SAMPLES["LoRA"]["plain"](shape, 8).named(STEM)
     both = read_together([("one", sample.named(STEM), {}), ("two", plain, {})])
     assert list(both.shapes.values()) == [shape]
-    close(both.files[0].layers["a"][0].delta(), sample.delta)
+    close(both.files[0].layers["a"][0].on(weight_of(shape)).delta(), sample.delta)
 
 
 @every_case
@@ -211,6 +251,10 @@ def test_in_a_text_encoder_it_is_added_up_by_strength(kind, name):
     sample = SAMPLES[kind][name](shape, 3)
     plain = SAMPLES["LoRA"]["plain"](shape, 8)
     files = [LoraFile({}, one.named(stem)) for one in (sample, plain)]
+    if sample.change is not None:
+        with pytest.raises(CraftError, match=f"{kind} changes a layer by what its weight is"):
+            merge_text_encoders(files, [0.5, 2.0], torch.float32)
+        return
     part = merge_text_encoders(files, [0.5, 2.0], torch.float32)
     (update,) = parse_lora(part.tensors, {}, {"x": shape}, {stem: LayerTarget("x")}).layers["x"]
     close(update.delta(), 0.5 * sample.delta + 2.0 * plain.delta)
@@ -224,4 +268,22 @@ def test_small_types_are_read_as_they_are(kind, name, shape, dtype):
     (update,) = parse_lora(small, {}, {"a": shape}).layers["a"]
     wide = {key: t.float() for key, t in small.items()}
     (wanted,) = parse_lora(wide, {}, {"a": shape}).layers["a"]
-    close(update.delta(), wanted.delta())
+    weight = weight_of(shape)
+    close(update.on(weight).delta(), wanted.on(weight).delta())
+
+
+@every_case
+def test_without_the_weight_it_depends_on_it_has_no_matrix(kind, name, shape, tmp_path):
+    update, sample = raw(kind, name, shape)
+    if sample.change is None:
+        assert update.on(weight_of(shape)) is update
+        return
+    assert not update.is_low_rank
+    told = f"{kind} changes a layer by what its weight is. Without the model.*--checkpoint"
+    for asked in (
+        update.delta, update.factors, update.entries, lambda: magnitude((update,), 3),
+        lambda: frobenius_norm(update), lambda: combine([update, update]),
+        lambda: write_lora(tmp_path / "a.safetensors", {"a": update}),
+    ):  # fmt: skip
+        with pytest.raises(CraftError, match=told):
+            asked()

@@ -9,7 +9,7 @@ from rounding import units
 
 from craft_core.errors import CraftError
 from craft_core.lora.factors import alpha_of, combine, rounded, scale_of
-from craft_core.lora.formats import AdaptedLayer, build_update
+from craft_core.lora.formats import AdaptedLayer, build_updates
 from craft_core.lora.peft_config import Stated
 from craft_core.types import Factors, LayerTarget
 
@@ -19,7 +19,7 @@ OUT, N, RANK = 6, 5, 2
 def build(shape, rows=None, stated=None, **tensors):
     parts = {part: (f"lora_unet_a.{part}", tensor) for part, tensor in tensors.items()}
     layer = AdaptedLayer(LayerTarget("a", rows), shape, "SDXL")
-    return build_update(parts, layer, stated or Stated())[0]
+    return build_updates(parts, layer, stated or Stated())[0][0]
 
 
 def close(left, right):

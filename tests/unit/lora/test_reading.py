@@ -162,13 +162,8 @@ def test_names_of_no_layer_are_listed_once_each():
 
 @pytest.mark.parametrize(
     ("ending", "kind"),
-    [("dora_scale", "DoRA"), ("on_input", "IA3"), ("oft_blocks", "OFT or BOFT"), ("diff_b", "bias")]
-    + [
-        ("a1.weight", "GLoRA"),
-        ("diff", "full weight"),
-        ("set_weight", "replaced"),
-        ("w_norm", "norm"),
-    ],
+    [("on_input", "IA3"), ("oft_R.weight", "OFT or BOFT")]
+    + [("bm.weight", "GLoRA"), ("set_weight", "replaced")],
 )
 @pytest.mark.parametrize("stem", [f"lora_unet_{flat(TO_K)}", "lora_unet_input_blocks_4_1_norm"])
 def test_kinds_that_are_not_carried_are_named_counted_and_refused(ending, kind, stem):

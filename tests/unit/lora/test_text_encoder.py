@@ -129,8 +129,8 @@ def test_a_file_of_strength_zero_is_not_there():
 
 def test_other_kinds_are_refused_by_key():
     stem = kohya("lora_te1_", LAYER)
-    state = pair(stem, (6, 5)) | {f"{stem}.dora_scale": noise(6, 1)}
-    with pytest.raises(CraftError, match="dora_scale"):
+    state = pair(stem, (6, 5)) | {f"{stem}.set_weight": noise(6, 5)}
+    with pytest.raises(CraftError, match="set_weight"):
         merge([file(state)], [1.0])
 
 

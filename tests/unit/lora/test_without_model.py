@@ -155,8 +155,8 @@ def test_files_of_different_models_are_told_apart_by_their_shapes():
 
 def test_a_refused_kind_is_named_with_its_file():
     state = ldm_file()
-    state["lora_unet_x.oft_blocks"] = noise(2, 2)
-    with pytest.raises(CraftError, match="odd: .*OFT"):
+    state["lora_unet_x.set_weight"] = noise(2, 2)
+    with pytest.raises(CraftError, match="odd: .*replaced weight"):
         read_together([("odd", state, {})])
 
 

@@ -20,16 +20,25 @@ ALPHA = 3.0
 
 @dataclass(frozen=True)
 class Sample:
-    """tensors: by the endings of their keys. delta: dW of the whole weight, by the textbook."""
+    """tensors: by the endings of their keys. delta: dW of the whole weight, by the textbook.
+    change: (weight, gate) -> dW, of a kind whose dW depends on the weight it meets."""
 
     tensors: dict[str, Tensor]
     delta: Tensor
+    change: Callable[[Tensor, float], Tensor] | None = None
+
+    def on(self, weight: Tensor, gate: float = 1.0) -> Tensor:
+        """dW on a layer of that weight."""
+        return self.delta if self.change is None else self.change(weight, gate)
 
     def named(self, stem: str) -> dict[str, Tensor]:
         return {f"{stem}.{ending}": tensor for ending, tensor in self.tensors.items()}
 
     def sized(self, size: float) -> Sample:
-        """With dW about `size` times as large as a trained weight of its shape."""
+        """With dW about `size` times as large as a trained weight of its shape; one that depends
+        on the weight is so already."""
+        if self.change is not None:
+            return self
         by = size * self.delta.shape[0] ** 0.5 / self.delta.norm().item()
         first = next(iter(self.tensors))
         return Sample(self.tensors | {first: by * self.tensors[first]}, by * self.delta)
@@ -112,6 +121,122 @@ def _lokr(left: str, right: str, most: tuple[int, int]) -> Callable[[Shape, int]
     return made
 
 
+def _difference(shape: Shape, seed: int) -> Sample:
+    delta = noise(*shape, seed=seed)
+    return Sample({"diff": delta}, delta)
+
+
+def _dora(
+    inner: Callable[[Shape, int], Sample], ending: str, axis: int = 0, flat: bool = False
+) -> Callable[[Shape, int], Sample]:
+    """Over another kind: m about 1, which is the norm of a row of `weight_of`."""
+
+    def made(shape: Shape, seed: int) -> Sample:
+        within = inner(shape, seed).sized(0.2)
+        norm = (shape[0] / shape[1]) ** (axis / 2)
+        magnitude = norm * (1.0 + 0.2 * noise(shape[axis], seed=seed + 11))
+        stored = [1] * len(shape)
+        stored[1 if axis else 0] = -1
+        tensors = within.tensors | {ending: magnitude if flat else magnitude.reshape(stored)}
+
+        def change(weight: Tensor, gate: float) -> Tensor:
+            total = weight + within.delta
+            measured = weight if ending == "dora_scale" and axis == 0 else total
+            others = [i for i in range(len(shape)) if i != axis]
+            norms = measured.square().sum(others, keepdim=True).sqrt()
+            kept = [1] * len(shape)
+            kept[axis] = -1
+            return total * magnitude.reshape(kept) / norms - weight
+
+        return Sample(tensors, change(weight_of(shape), 1.0), change)
+
+    return made
+
+
+def _turned(blocks: Tensor, bound: float) -> Tensor:
+    skew = blocks - blocks.transpose(-1, -2)
+    if 0 < bound < skew.norm():
+        skew = skew * bound / skew.norm()
+    one = torch.eye(skew.shape[-1])
+    return (one + skew) @ torch.linalg.inv(one - skew)
+
+
+def _oft(most: int, bound: float | None = None) -> Callable[[Shape, int], Sample]:
+    """Blocks of at most that size."""
+
+    def made(shape: Shape, seed: int) -> Sample:
+        size = _divisor(shape[0], most)
+        blocks = 0.1 * noise(shape[0] // size, size, size, seed=seed)
+        tensors = {"oft_blocks": blocks}
+        if bound is not None:
+            tensors["alpha"] = torch.tensor(bound)
+        whole = torch.block_diag(*(one.T for one in _turned(blocks, bound or 0.0)))
+
+        def change(weight: Tensor, gate: float) -> Tensor:
+            turned = (whole @ weight.flatten(1)).reshape(weight.shape)
+            return gate * (turned - weight)
+
+        return Sample(tensors, change(weight_of(shape), 1.0), change)
+
+    return made
+
+
+def _boft(rescaled: bool) -> Callable[[Shape, int], Sample]:
+    """Butterflies of blocks of 4, as many stages as the outputs allow, two at most."""
+
+    def made(shape: Shape, seed: int) -> Sample:
+        out, size = shape[0], 4
+        stages = 2 if out % 8 == 0 else 1
+        blocks = 0.1 * noise(stages, out // size, size, size, seed=seed)
+        tensors = {"oft_blocks": blocks, "alpha": torch.tensor(0.0)}
+        by = torch.ones(out)
+        if rescaled:
+            by = 1.0 + 0.1 * noise(out, seed=seed + 5)
+            tensors["rescale"] = by.reshape(out, *(1,) * (len(shape) - 1))
+
+        def change(weight: Tensor, gate: float) -> Tensor:
+            whole = torch.eye(out)
+            for stage, turned in enumerate(_turned(blocks, 0.0)):
+                stride = 2**stage * (size // 2)
+                order = torch.arange(out).reshape(-1, 2, stride).transpose(1, 2).flatten()
+                there = torch.eye(out)[order]
+                mixed = torch.block_diag(*(gate * turned + (1 - gate) * torch.eye(size)))
+                whole = there.T @ mixed @ there @ whole
+            turned = (by[:, None] * whole @ weight.flatten(1)).reshape(weight.shape)
+            return turned - weight
+
+        return Sample(tensors, change(weight_of(shape), 1.0), change)
+
+    return made
+
+
+def _glora(old: bool) -> Callable[[Shape, int], Sample]:
+    def made(shape: Shape, seed: int) -> Sample:
+        (out, n), kernel, rank = shape[:2], shape[2:], 2
+        ones = (1,) * len(kernel)
+        left, right = 0.2 * noise(n, rank, seed=seed), noise(rank, n, seed=seed + 1) / n**0.5
+        up, down = 0.1 * noise(out, rank, seed=seed + 2), noise(rank, *shape[1:], seed=seed + 3)
+        down /= math.prod(shape[1:]) ** 0.5
+        names = ("a2", "a1", "b2", "b1") if old else ("a1", "a2", "b1", "b2")
+        stored = (left.reshape(n, rank, *ones), right.reshape(rank, n, *ones),
+                  up.reshape(out, rank, *ones), down)  # fmt: skip
+        tensors = {f"{name}.weight": t for name, t in zip(names, stored, strict=True)}
+
+        def change(weight: Tensor, gate: float) -> Tensor:
+            mixed = torch.einsum("on...,nm->om...", weight, left @ right)
+            return ALPHA / rank * (mixed + (up @ down.flatten(1)).reshape(weight.shape))
+
+        delta = change(weight_of(shape), 1.0)
+        return Sample({**tensors, "alpha": torch.tensor(ALPHA)}, delta, change)
+
+    return made
+
+
+def weight_of(shape: Shape) -> Tensor:
+    """A layer's weight of a trained size: rows of norm 1."""
+    return noise(*shape, seed=101) / math.prod(shape[1:]) ** 0.5
+
+
 SAMPLES: dict[str, dict[str, Callable[[Shape, int], Sample]]] = {
     "LoRA": {"plain": _plain, "mid": _locon_with_mid},
     "LoHa": {"plain": _loha, "cores": _loha_with_cores},
@@ -125,24 +250,54 @@ SAMPLES: dict[str, dict[str, Callable[[Shape, int], Sample]]] = {
         "w1 in two": _lokr("pair", "whole", (8, 4)),
         "core": _lokr("whole", "core", (4, 4)),
     },
+    "weight difference": {"whole": _difference},
+    "DoRA": {
+        "over LoRA": _dora(_plain, "dora_scale"),
+        "inputs": _dora(_plain, "dora_scale", axis=1),
+        "over mid": _dora(_locon_with_mid, "dora_scale"),
+        "over LoHa": _dora(_loha, "dora_scale"),
+        "over LoKr": _dora(_lokr("whole", "pair", (4, 4)), "dora_scale"),
+        "inputs over LoKr": _dora(_lokr("whole", "whole", (4, 4)), "dora_scale", axis=1),
+        "magnitude": _dora(_plain, "lora_magnitude_vector", flat=True),
+    },
+    "GLoRA": {"new": _glora(False), "old": _glora(True)},
+    "OFT": {
+        "blocks": _oft(4),
+        "large blocks": _oft(16),
+        "bounded": _oft(4, bound=0.1),
+        "butterfly": _boft(False),
+        "butterfly rescaled": _boft(True),
+    },
 }
-_NEEDS_A_KERNEL = {"mid", "cores", "core"}
-HOST_DROPS = ("core",)  # ComfyUI 0.30.0 logs an error for a LoKr's Tucker core, and goes on
+_NEEDS_A_KERNEL = {"mid", "cores", "core", "over mid"}
+# ComfyUI 0.30.0 logs an error for a LoKr's Tucker core, and goes on; it reads no PEFT magnitude.
+HOST_DROPS = ("core", "magnitude")
 
 
 def variants(kind: str, shape: Shape) -> list[str]:
     """The forms of a kind that a layer of this shape can have."""
-    return [name for name in SAMPLES[kind] if len(shape) > 2 or name not in _NEEDS_A_KERNEL]
+    kernel = math.prod(shape[2:])
+    return [
+        name
+        for name in SAMPLES[kind]
+        if (len(shape) > 2 or name not in _NEEDS_A_KERNEL) and not (kernel > 1 and name == "old")
+    ]
 
 
 def whole_file(
-    kind: str, places: dict[str, Shape], seed: int, size: float = 0.2, without: Sequence[str] = ()
+    kind: str,
+    places: dict[str, Shape],
+    seed: int,
+    size: float = 0.2,
+    without: Sequence[str] = (),
+    on: Callable[[str, Sample], Tensor] = lambda stem, made: made.delta,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(state dict, {stem: dW}) of a file with all forms of a kind in turn. places: by stem."""
+    """(state dict, {stem: dW}) of a file with all forms of a kind in turn. places: by stem. on:
+    (stem, sample) -> its dW there."""
     state, deltas = {}, {}
     for number, (stem, shape) in enumerate(places.items()):
         names = [name for name in variants(kind, shape) if name not in without]
         made = SAMPLES[kind][names[number % len(names)]](shape, seed + 7 * number).sized(size)
         state |= made.named(stem)
-        deltas[stem] = made.delta
+        deltas[stem] = on(stem, made)
     return state, deltas

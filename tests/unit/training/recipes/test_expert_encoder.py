@@ -119,7 +119,8 @@ def test_a_scaled_branch_of_any_adapter_kind_is_its_matrix(kind, path):
     for form in variants(kind, shape):
         made = SAMPLES[kind][form](shape, 3).sized(0.3)
         (update,) = parse_lora(made.named("lora_unet_x"), {}, {"x": shape}).layers["x"]
-        whole = Factors(made.delta, torch.eye(shape[0]))
+        weight = denoiser.network.get_submodule(path).weight.detach()
+        whole = Factors(made.on(weight), torch.eye(shape[0]))
         answers = []
         for one in (update, whole):
             with denoiser.edited({path: scaled_branches([(one, torch.tensor([0.3, 1.7]))])}):
