@@ -39,7 +39,9 @@ def bake_without_model(data: FuseData, watch: LayerCallback) -> str:
     )  # fmt: skip
     ingredients = [
         Ingredient(
-            CandidateLora(branch, unmatched=file.unmatched, cannot_act=file.faults),
+            CandidateLora(
+                branch, unmatched=file.unmatched, cannot_act=file.faults, notes=file.notes
+            ),
             file,
             file_hash(expert.file),
         )

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..craft_core.errors import CraftError, listed
 from ..craft_core.lora.factors import combine, of_weights
+from ..craft_core.lora.families import is_embedding
 from ..craft_core.lora.storage import read_tensors
 from ..craft_core.lora.text_encoder import count_matrices
 from ..craft_core.lora.without_model import carried, read_together
@@ -234,9 +235,14 @@ def _summary(
         yield f"   tensors not described, and refused by the other commands: {kinds}"
     if file.faults:
         yield f"   cannot act: {listed(file.faults, 3)}"
-    if file.unmatched:
-        yield f"   match nothing: {len(file.unmatched)} ({listed(file.unmatched, 6)})"
-    elif placed:
+    yield from (f"   {note}" for note in file.notes)
+    embeddings = [key for key in file.unmatched if is_embedding(key)]
+    others = [key for key in file.unmatched if key not in embeddings]
+    if embeddings:
+        yield f"   an embedding, which no LoRA loader applies: {listed(embeddings, 6)}"
+    if others:
+        yield f"   match nothing: {len(others)} ({listed(others, 6)})"
+    elif placed and not embeddings:
         yield "   every key matches the model"
 
 

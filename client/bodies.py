@@ -29,7 +29,7 @@ def read_body(answer: Any, most: int = MOST_FILE) -> bytes:
     if length is not None and length > most:
         raise _too_large(f"{length}", most)
     pieces, size = [], 0
-    while piece := answer.read(_PIECE):
+    for piece in iter(lambda: answer.read(_PIECE), b""):
         pieces.append(piece)
         size += len(piece)
         if size > most:

@@ -26,7 +26,6 @@ from torch import Tensor
 from utils.extra_config import load_extra_path_config
 
 from ..craft_core.errors import CraftError, listed
-from ..craft_core.lora import read_lora
 from ..craft_core.projection import read_basis
 from ..craft_core.requests import (
     Expert,
@@ -43,11 +42,11 @@ from ..craft_core.requests import (
 )
 from ..craft_core.training import DataSlots, training_of
 from ..craft_core.training.slots import NO_FILE, FileSlot
-from .engine.modules import host_names, lora_layers
+from .engine.modules import lora_layers
 from .model.basis import FOLDER as BASES
 from .model.basis import apply_basis, basis_files
 from .model.lora_files import FOLDER as LORAS
-from .model.lora_files import BranchFile
+from .model.lora_files import BranchFile, read_lora_files
 from .model.slot_files import make_known
 from .model.weights import OnModel, patched_weights
 from .train.run import Interrupted, require_name
@@ -127,10 +126,10 @@ def fuse(data: FuseData, watch: LayerCallback) -> SavedFile:
 def read_loras(model: ModelFiles, files: Sequence[str]) -> Read:
     with _fitting(_SMALLER):
         patcher = _model(model)
-    layers, names = lora_layers(patcher), host_names(patcher)
     weights = patched_weights(patcher)
-    read = [read_lora(_file(LORAS, file), layers, names, allow=True) for file in files]
-    return Read(layers, [replace(one, layers=OnModel(one.layers, weights)) for one in read])
+    read = read_lora_files([_file(LORAS, file) for file in files], patcher, allow=True)
+    read = [replace(one, layers=OnModel(one.layers, weights)) for one in read]
+    return Read(lora_layers(patcher), read)
 
 
 def _branches(experts: Sequence[Expert]) -> tuple[BranchFile, ...]:

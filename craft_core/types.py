@@ -34,11 +34,17 @@ class LayerTarget:
 
     module: module path inside the diffusion model, LDM names ("input_blocks.4.1.proj_in").
     rows: (start, length) of the layer's outputs, where a file's layer is a slice of a fused one
-    (q of a fused qkv); None for the whole layer.
+    (q of a fused qkv); None for the whole layer. columns: the same of the inputs. order: where the
+    file has the outputs in another order, its outputs as the layer has them, in runs of (start,
+    length); ((4, 4), (0, 4)) swaps the halves of eight. of: where the file has more outputs than
+    the order takes, as a fused qkv has of which this layer is q, how many it has.
     """
 
     module: str
     rows: tuple[int, int] | None = None
+    columns: tuple[int, int] | None = None
+    order: tuple[tuple[int, int], ...] | None = None
+    of: int | None = None
 
 
 @dataclass(frozen=True)
@@ -336,7 +342,7 @@ class LoraFile:
     own keys, untouched, for the host. unmatched: names in the file that point nowhere in the model.
     kinds: what kind of adapter a layer has, by module path. zeros: how many differences the file
     holds that are all zeros, and are left out. faults: what of the file cannot act, and why, where
-    that was allowed.
+    that was allowed. notes: what a user should know of how the file is read, one sentence each.
     """
 
     layers: Mapping[str, tuple[LayerUpdate, ...]]
@@ -346,6 +352,7 @@ class LoraFile:
     kinds: Mapping[str, str] = field(default_factory=dict)
     zeros: int = 0
     faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def constant_gates(value: Tensor, notes: tuple[str, ...] = ()) -> Gates:

@@ -17,13 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...craft_core.lora.keys import LoraNames, kohya_name, lora_names
+from ...craft_core.lora.keys import LoraNames, lora_names
+from ...craft_core.lora.placing import runs_of
 from ...craft_core.types import LayerTarget
 from .fused_kernels import refuse_fused_kernels
 
 PREFIX = "diffusion_model."
 _QK_NORMS = ("q_norm", "k_norm", "norm_q", "norm_k")
 _FUSED_STEP = "rms_rope"
+_WEIGHT = ".weight"
 _RUN_ORDER = ("attn1", "attn2", "ff")
 _TRANSFORMER_LAYER = re.compile(r"(.*\.transformer_blocks\.\d+)\.(attn1|attn2|ff)\.")
 
@@ -190,21 +192,37 @@ def weight_shape(module: Any) -> tuple[int, ...]:
 def host_names(patcher: Any) -> dict[str, LayerTarget]:
     """Every LoRA name the host itself maps for this model, as targets.
 
-    The host knows the names of each DiT family, fused slices included. Slices along the input
-    and names with a reordering function have no row target and are left out. The trainer's own
-    names of a layer ("diffusion_model.layers.0.attention.to_q" of Z-Image) also count with
-    kohya's prefix, as musubi-tuner writes them; the host's loader misses those.
+    The host knows the names of each DiT family, slices of fused layers included, and where the
+    names are of a model that has a layer's outputs in another order. A name whose function does
+    more than reorder is left out.
     """
-    names: dict[str, LayerTarget] = {}
+    shapes, names = model_layers(patcher), {}
     for name, value in comfy.lora.model_lora_keys_unet(patcher.model, {}).items():
-        key, offset = (value, None) if isinstance(value, str) else (value[0], value[1])
-        reorders = not isinstance(value, str) and len(value) > 2
-        slices_inputs = offset is not None and offset[0] != 0
-        if not key.endswith(".weight") or reorders or slices_inputs:
+        key, offset, function = _taken_apart(value)
+        module = key.removeprefix(PREFIX).removesuffix(_WEIGHT)
+        if not key.endswith(_WEIGHT) or function is not None and module not in shapes:
             continue
-        rows = None if offset is None else (offset[1], offset[2])
-        target = LayerTarget(key.removeprefix(PREFIX).removesuffix(".weight"), rows)
-        names[name] = target
-        if name.startswith(PREFIX):
-            names.setdefault(kohya_name(name.removeprefix(PREFIX)), target)
+        spans = {0: None, 1: None} if offset is None else {offset[0]: (offset[1], offset[2])}
+        rows, columns = spans.get(0), spans.get(1)
+        order = None
+        if function is not None:
+            order = _order(function, rows[1] if rows else shapes[module][0])
+            if order is None:
+                continue
+        names[name] = LayerTarget(module, rows, columns, order)
     return names
+
+
+def _taken_apart(value: Any) -> tuple[str, tuple[int, int, int] | None, Any]:
+    """(key of a weight, (axis, start, length) of a slice, function of the difference)."""
+    if isinstance(value, str):
+        return value, None, None
+    key, offset, function = (*value, None)[:3]
+    return key, offset, function
+
+
+def _order(function: Any, outputs: int) -> tuple[tuple[int, int], ...] | None:
+    """How a function reorders outputs, as LayerTarget has it; None if it does anything else."""
+    numbered = torch.arange(outputs, dtype=torch.float32)[:, None]
+    reordered = function(numbered.clone())
+    return runs_of(reordered.flatten()) if reordered.shape == numbered.shape else None

@@ -7,6 +7,7 @@ the model (modules.py).
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import comfy.model_detection
@@ -21,7 +22,10 @@ from ..engine.modules import PREFIX
 
 KINDS = ("checkpoints", "diffusion_models")
 _WEIGHT = ".weight"
-_MOST_TENSORS = 50_000  # the largest checkpoints have a tenth of it
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])", re.ASCII)  # a whole component of a name
+# The host finds a model's kind by counting its blocks one by one among all names.
+_MOST_TENSORS = 8_000  # the largest checkpoints have half of it
+_MOST_DIGITS = 3  # of a block's number
 _TABLES = ("embed", "embedding", "embedder", "token")  # two axes as well, but no linear layer
 
 
@@ -65,6 +69,8 @@ def _header(path: Path) -> dict[str, Tensor]:
             shapes = read_shapes(path, _MOST_TENSORS)
         except (OSError, BadHeader) as error:
             reason = f" ({error})"
+        if any(len(number) > _MOST_DIGITS for key in shapes for number in _NUMBER.findall(key)):
+            shapes, reason = {}, f" (its blocks have numbers of more than {_MOST_DIGITS} digits)"
     if not shapes:
         raise CraftError(
             f"{path.name} cannot be read without loading it{reason}",

@@ -28,6 +28,7 @@ def given(chosen: BranchFile, file: LoraFile, model: Any, clip: Any = None) -> C
         (*file.unmatched, *unknown),
         _meter(chosen, file, model),
         file.faults,
+        file.notes,
     )
 
 

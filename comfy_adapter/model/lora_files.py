@@ -17,12 +17,14 @@ import comfy.sd
 import comfy.utils
 import folder_paths
 import torch
+from torch import Tensor
 
 from ...craft_core.errors import CraftError
 from ...craft_core.lora import read_lora
+from ...craft_core.lora.stated_scales import stated_scales_note, with_stated_alphas
 from ...craft_core.routing.layer_sets import of_one_role, parse_layer_sets
 from ...craft_core.types import Branch, LoraFile, Role
-from ..engine.modules import model_names
+from ..engine.modules import ModelNames, model_names
 from .stamps import file_stamp, stamp
 
 FOLDER = "loras"
@@ -80,13 +82,24 @@ def read_branch_file(file: str | BranchFile, model: Any, allow: bool = False) ->
 
     allow: go without what of it cannot act; else CraftError.
     """
-    path, known = require(file), model_names(model)
-    key = (*file_stamp(path), known.family)
+    return read_lora_files([require(file)], model, allow)[0]
+
+
+def read_lora_files(paths: Sequence[str], model: Any, allow: bool = False) -> list[LoraFile]:
+    """Files against a MODEL, with what the host renames in some before it reads them. One that a
+    living MODEL uses is not read again."""
+    return [_read_once(path, model_names(model), allow) for path in paths]
+
+
+def _read_once(path: str, model: ModelNames, allow: bool) -> LoraFile:
+    key = (*file_stamp(path), model.family)
     found = _in_use.get(key)
     if found is None or (found.faults and not allow):
         with torch.inference_mode(False):  # trainings take what a Router has read
-            mapped = not comfy.utils.DISABLE_MMAP  # as the host maps what it loads
-            found = read_lora(path, known.layers, known.names, allow, mapped)
+            found = read_lora(
+                path, model.layers, model.names, allow, comfy.lora_convert.convert_lora,
+                mapped=not comfy.utils.DISABLE_MMAP,  # as the host maps what it loads
+            )  # fmt: skip
         _in_use[key] = found
     return found
 
@@ -145,7 +158,8 @@ def patched_text(clip: Any, parts: Sequence[tuple[LoraFile, float]]) -> PatchedT
 def _text_patches(clip: Any, file: LoraFile) -> tuple[dict, dict]:
     """(key of the CLIP's weight by the name in a file, patches by key)."""
     names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
-    return names, comfy.lora.load_lora(dict(file.text_encoder), names, log_missing=False)
+    state = with_stated_alphas(file.text_encoder, file.metadata)
+    return names, comfy.lora.load_lora(state, names, log_missing=False)
 
 
 def check_own_layers(layers: str) -> bool | str:
@@ -160,8 +174,9 @@ def check_own_layers(layers: str) -> bool | str:
 
 
 def apply_stack(model: Any, clip: Any, stack: Sequence) -> tuple[Any, Any, Sequence[str]]:
-    """(model, clip, report lines) with a LORA_STACK applied as the host's own loader does; the
-    same as before while a MODEL with it lives, so that nothing is read or patched again.
+    """(model, clip, report lines) with a LORA_STACK applied as the host's own loader does, but
+    for scales that are in a file's metadata alone: those count as in a branch. While a MODEL with
+    it lives, nothing is read or patched again.
 
     Raises CraftError for an entry that is no safetensors file or matches nothing.
     """
@@ -183,7 +198,7 @@ def _stacked(model: Any, clip: Any, entries: Sequence) -> tuple[Any, Any, list[s
     names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, names)
     lines = []
     for name, model_strength, clip_strength in entries:
-        state = _stack_state(require(name), name)
+        state, note = _stack_state(require(name), name)
         converted = comfy.lora_convert.convert_lora(state)
         matched = len(comfy.lora.load_lora(converted, names, log_missing=False))
         if not matched:
@@ -196,14 +211,19 @@ def _stacked(model: Any, clip: Any, entries: Sequence) -> tuple[Any, Any, list[s
             model, clip, state, model_strength, clip_strength
         )
         lines.append(f"Stack {name}: {matched} layers on the backbone at {model_strength:g}")
+        if note:
+            lines.append(f"Stack {name}: {note}")
     return model, clip, lines
 
 
-def _stack_state(path: str, name: str) -> Any:
+def _stack_state(path: str, name: str) -> tuple[dict[str, Tensor], str]:
+    """(tensors with all scales among them, what that changes)"""
     if not path.lower().endswith((".safetensors", ".sft")):
         raise CraftError(
             f"{name} in the lora_stack is not a safetensors file",
             "Other formats can run code when opened",
             "Convert it to safetensors",
         )
-    return comfy.utils.load_torch_file(path, safe_load=True)
+    state, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
+    metadata = metadata or {}
+    return with_stated_alphas(state, metadata), stated_scales_note(state, metadata)

@@ -106,6 +106,8 @@ def _unused(merge: Merge, files: Sequence[LoraFile], texts: Sequence[Sequence[st
     require_matched(faults, merge.allow_unmatched)
     own = [chosen.name for chosen in merge.files if chosen.layers]
     notes = [f"Own layers of {name}: not used, a merge takes whole LoRAs" for name in own]
+    for chosen, file in zip(merge.files, files, strict=True):
+        notes += [f"{chosen.name}: {note}" for note in file.notes]
     return notes + fault_lines(faults)
 
 

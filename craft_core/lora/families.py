@@ -5,19 +5,36 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from .keys import bare_name
+
 _TEXT_ENCODER = re.compile(
     r"(base_model\.model\.)*"
     r"(lora_(prior_)?te\d*_|lora_text_(encoder|model)|lycoris_te(\d*_|xt_(encoder|model))"
     r"|text_encoders?(_\d+)?[._]|te\d*[._]|text_model\.|cond_stage_model\.|conditioner\."
     r"|clip_[lgh]\.|t5xxl\.)"
 )
-# The first family with a name of its own wins; dots are read as underscores. Those of CLASSES only
-# say what kind of network it is.
+# The first family with a name of its own wins; names are read as keys.bare_name has them. Those
+# of CLASSES only say what kind of network it is.
 CLASSES = ("a UNet (SD1.x, SD2.x or SDXL)", "a diffusion transformer")
 _FAMILIES: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("HunyuanVideo", re.compile(r"(individual_)?token_refiner|(img|txt)_attn_[qkv](_|\Z)")),
+    ("Chroma", re.compile(r"distilled_guidance_layer")),
+    ("Flux.2", re.compile(r"(double|single)_stream_modulation")),
     ("Flux", re.compile(r"(double|single)_blocks_\d|single_transformer_blocks_\d")),
     ("SD3", re.compile(r"joint_blocks_\d|norm1_context")),
-    ("Wan", re.compile(r"(^|_)blocks_\d+_self_attn_")),
+    (
+        "Cosmos Predict 2 or Anima",
+        re.compile(r"adaln_modulation_(self_attn|cross_attn|mlp)|blocks_\d+_self_attn_[qkv]_proj"),
+    ),
+    ("Z-Image or Lumina 2", re.compile(r"(context|noise)_refiner|(^|_)layers_\d+_attention_")),
+    ("Qwen-Image", re.compile(r"transformer_blocks_\d+_(img|txt)_(mlp|mod)")),
+    (
+        "Wan",
+        re.compile(
+            r"(^|_)blocks_\d+_self_attn_[qkvo](?!_proj)(_|\Z)"
+            r"|(?<!transformer_)blocks_\d+_attn[12]_to_"
+        ),
+    ),
     (
         "SD1.x or SD2.x",
         re.compile(
@@ -36,6 +53,22 @@ _FAMILIES: tuple[tuple[str, re.Pattern[str]], ...] = (
     (CLASSES[1], re.compile(r"transformer_blocks_\d|(^|_)(layers|blocks)_\d")),
 )
 
+_BLOCKS_OF = {"Flux": ("Flux.2", "Chroma", "HunyuanVideo")}  # and which others have its blocks
+EMBEDDING_ADVICE = (
+    "Use the embedding as a file of its own in models/embeddings, and its name in the prompt"
+)
+
+
+def share_names(one: str, other: str) -> bool:
+    """Whether names of one family can be those of the other: it is the same, or has its blocks."""
+    pairs = ((one, other), (other, one))
+    return one == other or any(b in _BLOCKS_OF.get(a, ()) for a, b in pairs)
+
+
+def is_embedding(key: str) -> bool:
+    """Whether the key belongs to an embedding that was saved along with a LoRA."""
+    return key.startswith("bundle_emb.")
+
 
 def is_text_encoder(key: str) -> bool:
     """Whether the key belongs to a text encoder, in any naming."""
@@ -44,7 +77,7 @@ def is_text_encoder(key: str) -> bool:
 
 def family_of(names: Iterable[str]) -> str | None:
     """The model family that LoRA names or module paths look like ("SDXL"); None if unclear."""
-    flat = [name.replace(".", "_") for name in names]
+    flat = [bare_name(name) for name in names]
     for family, pattern in _FAMILIES:
         if any(pattern.search(name) for name in flat):
             return family

@@ -1,18 +1,25 @@
 """Every name under which a LoRA file may hold a layer, derived from the model's own module list.
 
-A *stem* is a file's key without its ending (".lora_down.weight"); formats.py knows the endings.
+A *stem* is a file's key without its ending (".lora_down.weight"); formats/ knows the endings.
 The module paths of this library are the LDM ones ("input_blocks.4.1.proj_in"); diffusers counts
 the same blocks per resolution level ("down_blocks.1.attentions.0.proj_in"). Both countings
 follow from which modules exist, so no table of channels or depths is needed, and smaller or
 custom UNets of the same class are covered like SD1.x, SD2.x and SDXL.
+
+Trainers put different prefixes before one name, and write its dots as underscores in some places
+or all. So names are compared without prefix and with underscores only, once no name fits exactly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
 
 from ..errors import CraftError
 from ..types import LayerShapes, LayerTarget
+from .trainer_names import trainer_names
 
 LDM_OUTER = (
     ("time_embedding.linear_1", "time_embed.0"),
@@ -33,6 +40,17 @@ LDM_RESNET = (
     ("conv2", "out_layers.3"),
     ("conv_shortcut", "skip_connection"),
 )
+PREFIX = re.compile(
+    r"(base_model[._]model[._])?(lora_unet_|lycoris_|lora_transformer_|lora_prior_unet_"
+    r"|(model\.)?diffusion_model\.|unet\.|transformer\.|pipe\.dit\.)?(base_model\.model\.)?"
+)
+"""What trainers put before the name of a layer of the diffusion model."""
+FUSED = {
+    "to_qkv": ("to_q", "to_k", "to_v"),
+    "to_kv": ("to_k", "to_v"),
+    "to_added_qkv": ("add_q_proj", "add_k_proj", "add_v_proj"),
+}
+"""Layers of diffusers' fused projections, and what they fuse."""
 _DIFFUSERS_PREFIXES = ("", "unet.", "base_model.model.", "unet.base_model.model.")
 
 
@@ -68,8 +86,70 @@ def unet_diffusers_paths(layers: LayerShapes) -> dict[str, str]:
     return found
 
 
-class LoraNames(dict[str, LayerTarget]):
-    """Stem -> target, all of a model's: from lora_names, to be taken as they are."""
+class LoraNames(Mapping[str, LayerTarget]):
+    """Stem -> target. Listed are the names as they are known; a stem that is none of them is found
+    by its name without prefix, dots as underscores, where that says which layer is meant."""
+
+    def __init__(self, names: Mapping[str, LayerTarget], layers: LayerShapes) -> None:
+        self._names = names
+        found: dict[str, set[LayerTarget]] = {}
+        for stem, target in names.items():
+            found.setdefault(bare_name(stem), set()).add(target)
+        self._bare = {name: next(iter(of)) for name, of in found.items() if len(of) == 1}
+        self._fused = dict(_fused(self._bare, layers))
+
+    def targets(self, stem: str) -> tuple[LayerTarget, ...]:
+        """Where a stem points: to one target, to those of a layer that a trainer has fused and the
+        model has not ("to_qkv" where q, k and v have names), or to none."""
+        if stem in self._names:
+            return (self._names[stem],)
+        bare = bare_name(stem)
+        return (self._bare[bare],) if bare in self._bare else self._fused.get(bare, ())
+
+    def __getitem__(self, stem: str) -> LayerTarget:
+        targets = self.targets(stem)
+        if len(targets) != 1:
+            raise KeyError(stem)
+        return targets[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _fused(
+    bare: Mapping[str, LayerTarget], layers: LayerShapes
+) -> Iterator[tuple[str, tuple[LayerTarget, ...]]]:
+    """(name of a fused layer, its targets) for each group of FUSED whose parts have names."""
+    for name in bare:
+        for whole, parts in FUSED.items():
+            stem = name.removesuffix(parts[0])
+            if name.endswith(f"_{parts[0]}") and all(stem + part in bare for part in parts):
+                targets = [bare[stem + part] for part in parts]
+                yield stem + whole, _side_by_side(targets, layers)
+
+
+def _side_by_side(targets: Sequence[LayerTarget], layers: LayerShapes) -> tuple[LayerTarget, ...]:
+    """Where the parts of a fused layer go: slices that meet in one layer are one slice of it."""
+    spans = [one.rows or (0, layers[one.module][0]) for one in targets]
+    starts = list(accumulate((length for _, length in spans), initial=0))
+    start, total = spans[0][0], starts.pop()
+    meet = all(at == start + before for (at, _), before in zip(spans, starts, strict=True))
+    if meet and len({one.module for one in targets}) == 1:
+        module = targets[0].module
+        whole = (start, total) == (0, layers[module][0])
+        return (LayerTarget(module, None if whole else (start, total)),)
+    return tuple(
+        replace(one, order=((before, length),), of=total)
+        for one, (_, length), before in zip(targets, spans, starts, strict=True)
+    )
+
+
+def bare_name(stem: str) -> str:
+    """The name without what trainers put before it, dots as underscores."""
+    return _flat(PREFIX.sub("", stem, count=1))
 
 
 def lora_names(layers: LayerShapes, extra: Mapping[str, LayerTarget] | None = None) -> LoraNames:
@@ -79,6 +159,7 @@ def lora_names(layers: LayerShapes, extra: Mapping[str, LayerTarget] | None = No
     its diffusers names: kohya "lora_unet_<name>", LyCORIS "lycoris_<name>", diffusers and PEFT
     (with and without "unet." and "base_model.model."), attention with and without ".processor",
     "to_out.0" also as "to_out".
+    For families the host has no names of: those of trainer_names.py.
     extra: names only the host knows (diffusers names of Flux, SD3, ...), with row slices of fused
     layers; those that point to no linear or convolution layer are left out.
     Raises CraftError if one name would mean two different targets.
@@ -93,7 +174,9 @@ def lora_names(layers: LayerShapes, extra: Mapping[str, LayerTarget] | None = No
     for stem, target in (extra or {}).items():
         if target.module in layers:
             _claim(names, stem, target)
-    return LoraNames(names)
+    for name, target in trainer_names(layers):
+        names.setdefault(name, target)
+    return LoraNames(names, layers)
 
 
 def kohya_name(path: str) -> str:

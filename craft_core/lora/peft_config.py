@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import CraftError
+from .families import is_text_encoder
 from .peft_patterns import NotMatched, Patterns
 
 METADATA_KEY = "lora_adapter_metadata"
@@ -80,13 +81,16 @@ def read_peft_configs(metadata: Mapping[str, str]) -> dict[str, PeftConfig]:
 def stated_for(configs: Mapping[str, PeftConfig], stem: str) -> Stated:
     """What the metadata states about the layer a stem names; nothing for kohya's flat names.
 
-    A stem that names no component of the metadata belongs to the denoiser.
+    A stem that names no component of the metadata belongs to the denoiser, unless it is a text
+    encoder's.
     """
     if stem.startswith(_FLAT_STEMS):
         return Stated()
     component, dot, module = stem.partition(".")
     if dot and component in configs:
         return configs[component].stated(module)
+    if is_text_encoder(stem):
+        return Stated()
     denoiser = next((configs[name] for name in _DENOISERS if name in configs), None)
     return denoiser.stated(stem) if denoiser else Stated()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +19,20 @@ from ..errors import CraftError, listed
 from ..tensor_file import Kind, read, save
 from ..types import Factors, LayerShapes, LayerTarget, LayerUpdate, LoraFile
 from .factors import alpha_of, combine, is_plain_float, scale_of
-from .families import family_of, is_text_encoder
+from .families import (
+    CLASSES,
+    EMBEDDING_ADVICE,
+    family_of,
+    is_embedding,
+    is_text_encoder,
+    share_names,
+)
 from .formats import KINDS, AdaptedLayer, Difference, Parts, RefusedKind, build_updates, stem_of
 from .keys import LoraNames, kohya_name, lora_names
 from .peft_config import METADATA_KEY as PEFT_METADATA_KEY
 from .peft_config import read_peft_configs, stated_for
+from .placing import placed
+from .stated_scales import stated_scales_note
 
 KIND = Kind("LoRA file", "If it was downloaded, download it again")
 _EXTENSIONS = (".safetensors", ".sft")
@@ -35,15 +44,18 @@ def read_lora(
     layers: LayerShapes,
     extra: Mapping[str, LayerTarget] | None = None,
     allow: bool = False,
+    convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
     mapped: bool = False,
 ) -> LoraFile:
     """A LoRA file against a model; layers, extra and allow as in parse_lora, mapped as in
     tensor_file.read.
 
+    convert: what renames the tensors of a file before its names are looked up.
     Raises CraftError for anything but a readable safetensors file, and as parse_lora does.
     """
     path = Path(path)
     state, metadata = read_tensors(path, mapped)
+    state = convert(state) if convert else state
     try:
         return parse_lora(state, metadata, layers, extra, allow)
     except CraftError as error:
@@ -73,11 +85,13 @@ def parse_lora(
 
     Layers come in the model's depth order, the slices of a fused one in row order; tensors keep
     their dtype. Differences that are all zeros are left out. Text-encoder tensors are kept apart
-    untouched, and names that point nowhere in the model are listed.
+    untouched, and names that point nowhere in the model are listed. A file of text-encoder tensors
+    alone has no layers.
     allow: leave out what cannot act, and say so in `faults`: a layer whose tensors do not fit, are
     incomplete or there twice, endings of no known kind, and kinds that are not carried (AdaLoRA,
     VeRA, ...). Otherwise CraftError for the first of these, named and counted.
-    Raises CraftError if no layer acts, or if any tensor holds NaN or infinity.
+    Raises CraftError if other names are there and no layer acts, or if any tensor holds NaN or
+    infinity.
     """
     _check_finite(state.items())
     names = extra if isinstance(extra, LoraNames) else lora_names(layers, extra)
@@ -90,11 +104,11 @@ def parse_lora(
     family = family_of(key for key in state if key not in text_encoder)
     if faults and not (allow and updates):
         raise _with_the_way_out(faults, bool(updates))
-    if not updates:
-        raise _nothing_matched(rest, bool(text_encoder), family, layers)
+    if not updates and (rest or not text_encoder):
+        raise _nothing_matched(rest, family, layers)
     read = _Reading(metadata, layers, family)
     depth = {path: index for index, path in enumerate(layers)}
-    for target in sorted(updates, key=lambda t: (depth[t.module], t.rows or (0, 0))):
+    for target in sorted(updates, key=lambda t: (depth[t.module], t.rows or (), t.columns or ())):
         try:
             read.layer(target, updates[target])
         except CraftError as error:
@@ -105,9 +119,10 @@ def parse_lora(
         raise faults[-1]
     unmatched = tuple(dict.fromkeys(map(stem_of, rest)))
     kept = {key: value for key, value in metadata.items() if key != _SCALES_KEY}
+    note = stated_scales_note(state, metadata)
     return LoraFile(
         read.found, text_encoder, unmatched, kept, read.kinds, read.zeros,
-        tuple(fault.given for fault in faults),
+        tuple(fault.given for fault in faults), (note,) if note else (),
     )  # fmt: skip
 
 
@@ -131,7 +146,8 @@ class _Reading:
         acting = [(one, kind) for one, kind in built if not _is_zero(one)]
         self.zeros += len(built) - len(acting)
         if acting:
-            own = (_exact(update, self.exact.get(stem)) for update, _ in acting)
+            exact = (_exact(update, self.exact.get(stem)) for update, _ in acting)
+            own = (placed(update, target, layer.shape) for update in exact)
             self.found[path] = (*self.found.get(path, ()), *own)
             self.kinds[path] = " and ".join(kind.name for _, kind in acting)
 
@@ -224,7 +240,7 @@ def _is_zero(update: LayerUpdate) -> bool:
 
 
 def _by_target(
-    state: Mapping[str, Tensor], names: Mapping[str, LayerTarget]
+    state: Mapping[str, Tensor], names: LoraNames
 ) -> tuple[dict[LayerTarget, Parts], list[str], list[CraftError]]:
     """(the tensors of every layer the file adapts, the keys that adapt none, faults: keys that
     are there for a layer that has such a tensor already)."""
@@ -233,23 +249,24 @@ def _by_target(
     faults: list[CraftError] = []
     for key, tensor in state.items():
         split = KINDS.split(key)
-        if split is None or split.stem not in names:
+        targets = names.targets(split.stem) if split else ()
+        if split is None or not targets:
             rest.append(key)
             continue
-        parts = groups.setdefault(names[split.stem], {})
-        if split.part in parts:
-            faults.append(
-                CraftError(
+        for target in targets:
+            parts = groups.setdefault(target, {})
+            if split.part in parts:
+                fault = CraftError(
                     f"{parts[split.part][0]} and {key} are both there for one layer",
                     "A file holds one LoRA, and each layer once",
                     "Save the LoRAs as separate files",
                 )
-            )
-            continue
-        parts[split.part] = (key, tensor)
+                faults.append(fault)
+                break
+            parts[split.part] = (key, tensor)
     lone = [target for target, parts in groups.items() if set(parts) == {"alpha"}]
-    rest += [groups.pop(target)["alpha"][0] for target in lone]  # an alpha without factors
-    return {**groups}, rest, faults
+    alphas = [groups.pop(target)["alpha"][0] for target in lone]  # an alpha without factors
+    return {**groups}, [*rest, *dict.fromkeys(alphas)], faults
 
 
 def _check_finite(tensors: Iterable[tuple[str, Tensor]]) -> None:
@@ -294,9 +311,7 @@ def _refused_kinds(keys: Iterable[str]) -> tuple[list[CraftError], list[str]]:
     return [fault], others
 
 
-def _strange_endings(
-    keys: Iterable[str], names: Mapping[str, LayerTarget]
-) -> tuple[list[CraftError], list[str]]:
+def _strange_endings(keys: Iterable[str], names: LoraNames) -> tuple[list[CraftError], list[str]]:
     """(the fault of keys that belong to a layer of the model but end in no known way, the other
     keys)."""
     keys = list(keys)
@@ -311,25 +326,39 @@ def _strange_endings(
     return [fault], [key for key in keys if key not in set(strange)]
 
 
-def _starts_with_stem(key: str, names: Mapping[str, LayerTarget]) -> bool:
+def _starts_with_stem(key: str, names: LoraNames) -> bool:
     dots = (index for index, letter in enumerate(key) if letter == ".")
-    return any(key[:index] in names for index in dots)
+    return any(names.targets(key[:index]) for index in dots)
 
 
-def _nothing_matched(
-    keys: Sequence[str], text_encoder: bool, family: str | None, layers: LayerShapes
-) -> CraftError:
+def _nothing_matched(keys: Sequence[str], family: str | None, layers: LayerShapes) -> CraftError:
     if not keys:
-        held = "only text-encoder weights" if text_encoder else "no tensors"
         return CraftError(
-            f"The file holds {held}",
-            "A branch needs a LoRA of the diffusion model",
-            "Choose another LoRA",
+            "The file holds no tensors", "A LoRA changes layers", "Choose another LoRA"
+        )
+    embeddings = [key for key in keys if is_embedding(key)]
+    if len(embeddings) == len(keys):
+        return CraftError(
+            f"The file holds an embedding and no LoRA ({listed(embeddings, 2)})",
+            "An embedding is words for the text encoder; it changes no layer",
+            EMBEDDING_ADVICE,
+        )
+    names = [stem_of(key) for key in keys if key not in embeddings]
+    shown = listed(list(dict.fromkeys(names)), 3)
+    model = family_of(layers)
+    if family and model and share_names(family, model) and family not in CLASSES:
+        so = (
+            "so does the model" if family == model else f"the model like {model}, which is built so"
+        )
+        return CraftError(
+            f"The layers in this LoRA have names of a kind that is not known ({shown})",
+            f"They look like {family}, and {so}: only the naming is in the way",
+            "Save the LoRA under kohya's, diffusers' or ComfyUI's names, or report these names "
+            "and the tool that wrote them",
         )
     looks = f"they look like {family}" if family else "they are of no known family"
-    model = family_of(layers)
     return CraftError(
-        f"No name in this LoRA points to a layer of the model ({listed(keys, 2)}); {looks}",
+        f"No name in this LoRA points to a layer of the model ({shown}); {looks}",
         f"The model looks like {model}"
         if model
         else f"The model has layers like {listed(layers, 2)}",

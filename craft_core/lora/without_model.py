@@ -8,6 +8,7 @@ of another depth is right as long as its files share one naming.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -18,15 +19,12 @@ from torch import Tensor
 
 from ..errors import CraftError, listed
 from ..types import LayerTarget, LoraFile
-from .families import CLASSES, family_of, is_text_encoder
+from .families import CLASSES, family_of, is_text_encoder, share_names
 from .formats import KINDS, incomplete, shape_of, stem_of
-from .keys import LDM_OUTER, LDM_RESNET
+from .keys import LDM_OUTER, LDM_RESNET, bare_name
+from .stated_scales import stated_scales_note
 from .storage import parse_lora
 
-_PREFIX = re.compile(
-    r"(base_model[._]model[._])?(lora_unet_|lycoris_|lora_transformer_"
-    r"|(model\.)?diffusion_model\.|unet\.|transformer\.)?(base_model\.model\.)?"
-)
 _BLOCK = re.compile(r"(down|up)_blocks_(\d+)_(attentions|resnets|downsamplers|upsamplers)_(\d+)_?")
 _MIDDLE = re.compile(r"mid_block_(attentions|resnets)_(\d+)_?")
 _UP_CONV = re.compile(r"(output_blocks_\d+)_[12]_conv\Z")  # its place depends on the attention's
@@ -138,7 +136,8 @@ def _without_layers(one: State) -> LoraFile:
     _, state, metadata = one
     text = {key: tensor for key, tensor in state.items() if is_text_encoder(key)}
     rest = map(stem_of, sorted(key for key in state if key not in text))
-    return LoraFile({}, text, tuple(dict.fromkeys(rest)), metadata)
+    note = stated_scales_note(text, metadata)
+    return LoraFile({}, text, tuple(dict.fromkeys(rest)), metadata, notes=(note,) if note else ())
 
 
 def _check_families(states: Sequence[State]) -> None:
@@ -148,7 +147,7 @@ def _check_families(states: Sequence[State]) -> None:
         family = _family(state)
         if family is not None:
             known.setdefault(family, name)
-    if len(known) > 1:
+    if not all(share_names(*pair) for pair in itertools.combinations(known, 2)):
         raise CraftError(
             "The files are of different models: "
             + ", ".join(f"{name} looks like {family}" for family, name in known.items()),
@@ -180,7 +179,8 @@ def _check_meeting(states: Sequence[State], names: Sequence[Mapping[str, LayerTa
 
 def _meet(one: tuple, other: tuple) -> bool:
     """Whether two (name, layers, family) share a layer or a family."""
-    return bool(one[1] & other[1]) or one[2] is not None and one[2] == other[2]
+    told = one[2] is not None and other[2] is not None and share_names(one[2], other[2])
+    return bool(one[1] & other[1]) or told
 
 
 def _family(state: Mapping[str, Tensor]) -> str | None:
@@ -199,7 +199,7 @@ def carried(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, i
 
 def plain_name(stem: str) -> str:
     """One name for a layer of the diffusion model, however a file calls it."""
-    flat = _PREFIX.sub("", stem, count=1).replace(".", "_").replace("_processor_to_", "_to_")
+    flat = bare_name(stem).replace("_processor_to_", "_to_")
     flat = re.sub(r"_to_out\Z", "_to_out_0", flat)
     for diffusers, ldm in LDM_OUTER:
         if flat == diffusers.replace(".", "_"):

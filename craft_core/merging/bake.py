@@ -66,6 +66,8 @@ class Totals:
     worst_layer: str
 
     def __str__(self) -> str:
+        if not self.layers:
+            return "no layer, the text encoder alone"
         layers = f"{self.layers} layer{'' if self.layers == 1 else 's'}"
         summary = f"{layers}, rank up to {self.rank}; relative error {self.error:.2e}"
         if self.worst == 0.0:
@@ -175,9 +177,11 @@ def require_rank(method: Method, rank: int) -> None:
         )
 
 
-def totals(baked: Iterable[Baked]) -> Totals:
-    """CraftError if nothing remains."""
+def totals(baked: Iterable[Baked], *, may_be_none: bool = False) -> Totals:
+    """CraftError if nothing remains, unless it may be so."""
     found = list(baked)
+    if not found and may_be_none:
+        return Totals(0, 0, 0.0, 0.0, "")
     if not found:
         raise CraftError(
             "The result changes no layer",

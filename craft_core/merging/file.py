@@ -92,10 +92,11 @@ def fused(
 ) -> Fused:
     """Run the bake to its end. notes: further lines for the report.
 
-    Raises CraftError if no layer remains, and whatever the bake raises.
+    Raises CraftError if no layer remains of LoRAs that have some, and whatever the bake raises.
     """
     found = [one for one in baked if one is not None]
-    whole = totals(found)
+    adapted = sum(one.layers[1] for one in recipe.sources)
+    whole = totals(found, may_be_none=text.matrices > 0 and not adapted)
     errors = {
         "craft_fused_error": f"{whole.error:.3e}",
         "craft_fused_worst_error": f"{whole.worst:.3e}",
@@ -124,7 +125,7 @@ def _report(recipe: FuseSettings, whole: str, text: TextPart) -> Iterator[str]:
         of = f"{text.matrices} matri{'x' if text.matrices == 1 else 'ces'}"
         yield f"Text encoder: {of} added up; relative error {text.error:.2e}"
         parts = zip(recipe.sources, text.files, strict=True)
-        idle = [one.name for one, taken in parts if taken and not one.layers[0]]
+        idle = [one.name for one, taken in parts if taken and one.layers[1] and not one.layers[0]]
         if idle:
             yield (
                 f"The text-encoder part of {', '.join(idle)} is in the file too, as the Router has "

@@ -13,6 +13,7 @@ Letter case does not matter (<C> is <c>). A role may have several phrases. Phras
 nor cross, and none is empty. Removing markers touches only the whitespace beside them: none
 stays at the start or end of a line, after an opening bracket, or before punctuation, one space
 stays elsewhere, and a lone marker between two words never joins them. Line breaks stay.
+Chinese and Japanese punctuation counts as its Latin counterpart.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ _KINDS: dict[str, Role] = {"c": "content", "s": "style"}
 _MARKER = re.compile(r"<(?P<close>/?)(?P<kind>[cCsS])>")
 _BLANK = r"[^\S\r\n]*"  # whitespace within a line
 _GAP = re.compile(rf"(?<![^\S\r\n]){_BLANK}(?:</?[cCsS]>{_BLANK})+")
-_WEAK = ",;."  # not part of the phrase that a lone marker ends
+_WEAK = ",;.，；。、．､｡"  # not part of the phrase that a lone marker ends
+_OPENING = "([{（［｛「『【《〈〔"
+_AFTER_WORDS = _WEAK + ":!?)]}：！？）］｝」』】》〉〕"  # no space stays before these
 
 
 @dataclass(frozen=True)
@@ -164,9 +167,9 @@ def _clean(prompt: str, lone: set[int], ends_phrase: set[int]) -> str:
             prompt[max(0, gap.start() - 1) : gap.start()],
             prompt[gap.end() : gap.end() + 1],
         )
-        if before in ("", "\n", "\r", "(", "[", "{") or after in ("", "\n", "\r"):
+        if before in ("", "\n", "\r", *_OPENING) or after in ("", "\n", "\r"):
             return ""
-        if after in ",.;:!?)]}" and starts[-1] in ends_phrase:
+        if after in _AFTER_WORDS and starts[-1] in ends_phrase:
             return ""
         if any(character.isspace() for character in gap[0]):
             return " "

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import CraftError, listed
+from ..lora.families import is_embedding
 from ..lora.statistics import Meter, pair_statistics
 from ..registry import Method
 from ..types import Bank, Branch, Gates, LayerShapes, Routing, Statistics
@@ -34,7 +35,7 @@ class CandidateLora:
     branch: with every layer its file adapts. layers: its own layer patterns, one a line; "" for
     its role's set. unmatched: keys of its file that name nothing in the model, nor in the text
     encoder where the caller has one. meter: measures the branch; None for a new one. cannot_act:
-    what of its file cannot act, and why.
+    what of its file cannot act, and why. notes: on how its file is read, for the report.
     """
 
     branch: Branch
@@ -42,6 +43,7 @@ class CandidateLora:
     unmatched: tuple[str, ...] = ()
     meter: Meter | None = None
     cannot_act: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def plan(given: Sequence[CandidateLora], asked: PlanRequest, layers: LayerShapes
     allowed = _allowed(branches, own, sets)
     active = [sum(path in where for path in branch.layers)
               for branch, where in zip(branches, allowed, strict=True)]  # fmt: skip
-    faults = [*_faults(given, own), *_idle(branches, own, gamma, active)]
+    faults = [*_faults(given, own), *_idle(given, own, gamma, active)]
     if sets.unmatched and sets_text(asked.method, asked.layer_sets) not in PRESETS:
         faults.append(f"layer patterns {listed(sets.unmatched)}")
     require_matched(faults, asked.allow_unmatched)
@@ -109,7 +111,7 @@ def plan(given: Sequence[CandidateLora], asked: PlanRequest, layers: LayerShapes
     bank = Bank.of(reached, list(layers))
     gates = asked.method.function(bank, Routing(gamma, allowed, statistics), **asked.knobs)
     adapted = [len(one.branch.layers) for one in given]
-    notes = [*_own_lines(given, asked.method), *fault_lines(faults)]
+    notes = [*_own_lines(given, asked.method), *_file_lines(given), *fault_lines(faults)]
     report = [
         *_sets_lines(asked),
         *_branch_lines(given, asked, gamma, list(zip(active, adapted, strict=True))),
@@ -136,8 +138,16 @@ def require_matched(faults: Sequence[str], allowed: bool) -> None:
 
 
 def unmatched_keys(name: str, keys: Sequence[str]) -> list[str]:
-    """The fault of a file with keys that match nothing; none where there are none."""
-    return [f"{name}: {len(keys)} keys ({listed(keys)})"] if keys else []
+    """The faults of a file with keys that match nothing; none where there are none."""
+    embeddings = [key for key in keys if is_embedding(key)]
+    others = [key for key in keys if key not in embeddings]
+    faults = [f"{name}: {len(others)} keys ({listed(others)})"] if others else []
+    if embeddings:
+        faults.append(
+            f"{name}: an embedding beside the LoRA ({listed(embeddings)}), which no LoRA loader "
+            "applies"
+        )
+    return faults
 
 
 def inactive(name: str, faults: Sequence[str]) -> list[str]:
@@ -293,11 +303,15 @@ def _faults(given: Sequence[CandidateLora], own: Sequence[_Own]) -> Iterator[str
 
 
 def _idle(
-    branches: Sequence[Branch], own: Sequence[_Own], gamma: Sequence[float], active: Sequence[int]
+    given: Sequence[CandidateLora],
+    own: Sequence[_Own],
+    gamma: Sequence[float],
+    active: Sequence[int],
 ) -> Iterator[str]:
-    """LoRAs that are on and can act nowhere."""
-    for branch, (chosen, _), dial, count in zip(branches, own, gamma, active, strict=True):
-        if dial and not count:
+    """LoRAs that are on and can act nowhere, those of a text encoder alone left out."""
+    for one, (chosen, _), dial, count in zip(given, own, gamma, active, strict=True):
+        branch = one.branch
+        if dial and not count and branch.layers:
             where = f"its {branch.role} set" if chosen is None else "its own layers"
             yield f"{branch.name}: it adapts no layer of {where}"
 
@@ -323,9 +337,10 @@ def _branch_lines(
         b = one.branch
         phrases = getattr(asked.marked, b.role) if asked.marked else ()
         said = ", ".join(repr(phrase.text) for phrase in phrases) or "no marker"
+        acts = f"acts on {active} of {adapted} adapted layers"
         yield (
-            f"{b.role} {b.name}: strength {b.strength:g}, gamma {dial:g} "
-            f"({said}), acts on {active} of {adapted} adapted layers"
+            f"{b.role} {b.name}: strength {b.strength:g}, gamma {dial:g} ({said}), "
+            + (acts if adapted else "acts on the text encoder alone")
         )
     if not given:
         yield "No LoRA chosen: the model passes through unchanged"
@@ -336,6 +351,11 @@ def _unused_lines(method: Method, sets: LayerSets) -> Iterator[str]:
         yield "Markers: not used by this method"
     if sets.unmatched:
         yield f"Layer patterns this model has no layers for: {', '.join(sets.unmatched)}"
+
+
+def _file_lines(given: Sequence[CandidateLora]) -> Iterator[str]:
+    for one in given:
+        yield from (f"{one.branch.name}: {note}" for note in one.notes)
 
 
 def _own_lines(given: Sequence[CandidateLora], method: Method) -> Iterator[str]:

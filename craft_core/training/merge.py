@@ -108,7 +108,7 @@ def require_mergeable(branches: Sequence[Branch]) -> None:
             raise CraftError(
                 f"{branch.name} adapts no layer of this model",
                 "A merge is learned on the layers the LoRAs adapt",
-                "Choose a LoRA made for this model",
+                "Choose a LoRA made for this model, and not one of a text encoder alone",
             )
     require_any_strength([branch.strength for branch in branches])
 

@@ -38,6 +38,7 @@ PROMPTS = (
     "one <c> two <c> three <s>", "<c>a</c><s>b</s>", "line one <c>\n  in ink <s>\r\n end",
     "\u3000<c>猫</c>、<s>墨</s>", "🦊 fox<c>🦊<s>", "x\x85<c>y\x1c</c>\u2003z", "<c>a\u00a0</c>;",
     "<c> ,;. </c>", "<c></c>", "<c>", "</c>", "🦊🦊 a</s>", "<c>a <s>b</s> c</c>",
+    "猫 ，<c>。水墨 、<s>。", "（ <c>猫</c> ）：「 <s>墨</s> 」！", "猫<c>，；。、．､｡<s>",
     "<c>a <s>b</c> c</s>", "<<c>c>a dog</c>", "<c >a</c>", "a <s> <s>", "<c>a</c></c>",
     "a <c> " * 1000, "a <c> " * 1001, "<c>a</c> " + " " * 200_000 + "b",
 )  # fmt: skip

@@ -33,13 +33,16 @@ class AdaptedLayer:
 
     @property
     def out(self) -> int:
-        """Outputs the update covers."""
+        """Outputs of the file's update."""
+        if self.target.of is not None:
+            return self.target.of
         return self.target.rows[1] if self.target.rows else self.shape[0]
 
     @property
     def inputs(self) -> tuple[int, ...]:
-        """(n, *kernel), or () of a normalisation."""
-        return self.shape[1:]
+        """(n, *kernel) that the update covers, or () of a normalisation."""
+        columns = self.target.columns
+        return (columns[1], *self.shape[2:]) if columns else self.shape[1:]
 
 
 def scale_from(parts: Parts, rank: int, stated: Stated) -> float:
@@ -108,8 +111,9 @@ def incomplete_pair(key: str) -> CraftError:
 
 
 def misfit(key: str, tensor: Tensor, layer: AdaptedLayer) -> CraftError:
-    rows = layer.target.rows
+    rows, columns = layer.target.rows, layer.target.columns
     covered = f"outputs {rows[0]} to {sum(rows) - 1} of " if rows else ""
+    covered += f"inputs {columns[0]} to {sum(columns) - 1} of " if columns else ""
     looks = f"; the names in this file look like {layer.family}" if layer.family else ""
     return CraftError(
         f"{key} has shape {tuple(tensor.shape)}, which does not fit {covered}"

@@ -356,6 +356,7 @@ def folders(tmp_path, monkeypatch):
         names[name] = ([str(tmp_path / name)], names[name][1])
         (tmp_path / name).mkdir()
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
     monkeypatch.setattr(folder_paths, "folder_names_and_paths", names)
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     return tmp_path

@@ -123,3 +123,76 @@ Z_IMAGE_AI_TOOLKIT = Naming(
 Z_IMAGE_MUSUBI = Naming("lora_unet_", True, "kohya", r"layers\.", _Z_IMAGE)
 QWEN_DIFFSYNTH = Naming("", False, "PEFT default", r"transformer_blocks\.")
 QWEN_DIFFUSERS = Naming("transformer.", False, "PEFT", r"transformer_blocks\.")
+
+WAN_DIFFUSERS = Naming(
+    "transformer.", False, "PEFT", r"blocks\.|head\.head|text_embedding|time_",
+    (
+        *((rf"blocks\.(\d+)\.{ours}_attn\.{a}", ((rf"blocks.\1.{theirs}.{b}", 1),))
+          for ours, theirs in (("self", "attn1"), ("cross", "attn2"))
+          for a, b in (("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("o", "to_out.0"))),
+        (r"blocks\.(\d+)\.ffn\.0", ((r"blocks.\1.ffn.net.0.proj", 1),)),
+        (r"blocks\.(\d+)\.ffn\.2", ((r"blocks.\1.ffn.net.2", 1),)),
+        (r"head\.head", (("proj_out", 1),)),
+        (r"text_embedding\.0", (("condition_embedder.text_embedder.linear_1", 1),)),
+        (r"text_embedding\.2", (("condition_embedder.text_embedder.linear_2", 1),)),
+        (r"time_embedding\.0", (("condition_embedder.time_embedder.linear_1", 1),)),
+        (r"time_embedding\.2", (("condition_embedder.time_embedder.linear_2", 1),)),
+        (r"time_projection\.1", (("condition_embedder.time_proj", 1),)),
+    ),
+)  # fmt: skip
+"""SimpleTuner and diffusers, on diffusers' Wan."""
+
+_REFINED = r"context_embedder.token_refiner.refiner_blocks.\1."
+HUNYUAN_DIFFUSERS = Naming(
+    "transformer.", False, "PEFT", r"(double|single)_blocks\.|txt_in\.individual",
+    (
+        *FLUX_DIFFUSERS.parts,
+        (r"txt_in\.individual_token_refiner\.blocks\.(\d+)\.self_attn\.qkv",
+         _below(_REFINED + "attn.", _QKV)),
+        (r"txt_in\.individual_token_refiner\.blocks\.(\d+)\.self_attn\.proj",
+         ((_REFINED + "attn.to_out.0", 1),)),
+        (r"txt_in\.individual_token_refiner\.blocks\.(\d+)\.mlp\.0",
+         ((_REFINED + "ff.net.0.proj", 1),)),
+        (r"txt_in\.individual_token_refiner\.blocks\.(\d+)\.mlp\.2",
+         ((_REFINED + "ff.net.2", 1),)),
+        (r"txt_in\.individual_token_refiner\.blocks\.(\d+)\.adaLN_modulation\.1",
+         ((_REFINED + "norm_out.linear", 1),)),
+    ),
+)  # fmt: skip
+
+_PUBLISHED = (
+    (r"(.*)\.(img|txt)_attn\.proj", ((r"\1.\2_attn_proj", 1),)),
+    (r"(.*)mlp\.0", ((r"\1mlp.fc1", 1),)),
+    (r"(.*)mlp\.2", ((r"\1mlp.fc2", 1),)),
+    (r"(.*)_mod\.lin", ((r"\1_mod.linear", 1),)),
+    (r"(.*)\.modulation\.lin", ((r"\1.modulation.linear", 1),)),
+    (r"(.*)self_attn\.(qkv|proj)", ((r"\1self_attn_\2", 1),)),
+    (r"(time|guidance)_in\.in_layer", ((r"\1_in.mlp.0", 1),)),
+    (r"(time|guidance)_in\.out_layer", ((r"\1_in.mlp.2", 1),)),
+)
+HUNYUAN_MUSUBI = Naming(
+    "lora_unet_",
+    True,
+    "kohya",
+    r"(double|single)_blocks\.|txt_in\.individual|(time|guidance)_in",
+    ((r"(.*)\.(img|txt)_attn\.qkv", ((r"\1.\2_attn_qkv", 1),)), *_PUBLISHED),
+)
+"""musubi-tuner, on the published model."""
+
+HUNYUAN_15_MUSUBI = Naming(
+    "lora_unet_", True, "kohya", r"double_blocks\.|txt_in\.individual|time_in",
+    ((r"(.*)\.(img|txt)_attn\.qkv", tuple((rf"\1.\2_attn_{part}", 1) for part in "qkv")),
+     *_PUBLISHED),
+)  # fmt: skip
+"""musubi-tuner, on HunyuanVideo 1.5 and HunyuanImage 2.1 as published: q, k and v apart."""
+
+FLUX_UNDERSCORES = Naming(
+    "diffusion_model.", False, "bare PEFT", r"(double|single)_blocks\.",
+    ((r"(.*)\.(img|txt)_attn\.(qkv|proj)", ((r"\1.\2_attn_\3", 1),)),
+     (r"(.*)\.(img|txt)_mlp\.([02])", ((r"\1.\2_mlp_\3", 1),))),
+)  # fmt: skip
+"""Underscores for some of the dots."""
+
+TRANSFORMER = Naming("transformer.", False, "PEFT")
+LYCORIS = Naming("lycoris_", True, "kohya")
+"""SimpleTuner, where its model calls the layers as the host does."""

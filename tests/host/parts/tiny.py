@@ -64,14 +64,17 @@ def sdxl(dtype: torch.dtype = torch.float32, seed: int = 0, quantised: bool = Fa
     )
 
 
-def flux(seed: int = 0):
-    """MODEL of the Flux class: a DiT whose blocks write into their inputs."""
+def flux(seed: int = 0, **changes):
+    """MODEL of the Flux class: a DiT whose blocks write into their inputs.
+
+    changes: settings to override, for a deeper one.
+    """
     return _dit(comfy.supported_models.Flux, {
         "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": POOLED,
         "context_in_dim": CONTEXT, "hidden_size": 64, "mlp_ratio": 4.0, "num_heads": 4, "depth": 2,
         "depth_single_blocks": 2, "axes_dim": [4, 6, 6], "theta": 10000, "patch_size": 2,
         "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": [],
-    }, seed)  # fmt: skip
+    } | changes, seed)  # fmt: skip
 
 
 def z_image(seed: int = 0):
@@ -94,6 +97,43 @@ def qwen_image(seed: int = 0):
         "image_model": "qwen_image", "in_channels": 64, "out_channels": 16, "num_layers": 2,
         "attention_head_dim": 16, "num_attention_heads": 4, "joint_attention_dim": CONTEXT,
         "axes_dims_rope": [4, 6, 6],
+    }, seed)  # fmt: skip
+
+
+def sd3(seed: int = 0):
+    """MODEL of the SD3 class: joint blocks, 64 wide a block, the last one without a text stream."""
+    made = _dit(comfy.supported_models.SD3, {
+        "in_channels": 16, "out_channels": 16, "patch_size": 2, "depth": 2, "input_size": None,
+        "adm_in_channels": POOLED, "num_patches": 256, "pos_embed_max_size": 16,
+        "pos_embed_scaling_factor": None, "x_block_self_attn_layers": [],
+        "context_embedder_config": {
+            "target": "torch.nn.Linear", "params": {"in_features": CONTEXT, "out_features": 128},
+        },
+    }, seed)  # fmt: skip
+    positions = made.model.diffusion_model.pos_embed  # a buffer, which the class leaves unset
+    positions.copy_(torch.randn(positions.shape, generator=torch.Generator().manual_seed(seed)))
+    return made
+
+
+def wan(seed: int = 0):
+    """MODEL of the Wan 2.1 class, text to video: latents with a frame axis."""
+    return _dit(comfy.supported_models.WAN21_T2V, {
+        "image_model": "wan2.1", "model_type": "t2v", "dim": 64, "out_dim": 16, "num_heads": 2,
+        "ffn_dim": 96, "num_layers": 2, "patch_size": (1, 2, 2), "freq_dim": 32, "in_dim": 16,
+        "window_size": (-1, -1), "qk_norm": True, "cross_attn_norm": True, "eps": 1e-6,
+        "text_dim": CONTEXT,
+    }, seed)  # fmt: skip
+
+
+def hunyuan_video(seed: int = 0):
+    """MODEL of the HunyuanVideo class: Flux's blocks, and text refined by a transformer."""
+    return _dit(comfy.supported_models.HunyuanVideo, {
+        "image_model": "hunyuan_video", "in_channels": 16, "out_channels": 16,
+        "patch_size": [1, 2, 2], "vec_in_dim": POOLED, "context_in_dim": CONTEXT,
+        "hidden_size": 64, "mlp_ratio": 4.0, "num_heads": 4, "depth": 2, "depth_single_blocks": 2,
+        "axes_dim": [4, 6, 6], "theta": 256, "qkv_bias": True, "guidance_embed": True,
+        "meanflow": False, "meanflow_sum": False, "byt5": False, "use_cond_type_embedding": False,
+        "vision_in_dim": None,
     }, seed)  # fmt: skip
 
 

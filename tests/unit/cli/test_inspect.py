@@ -152,6 +152,17 @@ def test_a_file_of_a_text_encoder_alone_is_described(tmp_path, capsys):
     assert json.loads(inspected(capsys, path, "--json"))["layers"] == []
 
 
+def test_an_embedding_and_scales_in_the_metadata_are_told(tmp_path, capsys):
+    file, stem = str(tmp_path / "a.safetensors"), "unet.mid_block.attentions.0.proj_in"
+    state = pair(stem, (12, 10), ending="PEFT") | {"bundle_emb.word.clip_l": torch.zeros(1)}
+    config = json.dumps({"unet.r": 2, "unet.lora_alpha": 4})
+    save_file(state, file, {"lora_adapter_metadata": config})
+    told = inspected(capsys, file)
+    assert "an embedding, which no LoRA loader applies: bundle_emb.word.clip_l" in told
+    assert "1 layer is scaled by the alpha or rsLoRA in the file's metadata, 2 times" in told
+    assert "match nothing" not in told
+
+
 def test_half_a_layer_matches_nothing_and_one_layer_is_one(tmp_path, capsys):
     path = str(tmp_path / "half.safetensors")
     state = pair(STEMS[0], (12, 10)) | {f"{STEMS[1]}.lora_down.weight": torch.zeros(2, 2)}

@@ -14,7 +14,8 @@ from craft_core.encoder import (
     scale_table,
     write_encoder,
 )
-from craft_core.encoder.network import UNKNOWN
+from craft_core.encoder import file as encoder_file
+from craft_core.encoder.network import UNKNOWN, parameter_shapes
 from craft_core.errors import CraftError
 from craft_core.fusion import FUSION, compose
 from craft_core.lora import pair_statistics
@@ -258,3 +259,19 @@ def test_an_encoder_with_broken_numbers_is_not_saved(tmp_path):
     with pytest.raises(CraftError, match="NaN or infinity"):
         write_encoder(tmp_path / "encoder.safetensors", made)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("concepts", [[], [PAIR, OTHER]])
+def test_the_shapes_are_known_before_an_encoder_is_made(concepts):
+    made = ExpertEncoder(LAYERS, WIDTH, concepts)
+    shapes = {name: tuple(value.shape) for name, value in made.state_dict().items()}
+    assert parameter_shapes(5, WIDTH, len(concepts)) == shapes
+
+
+def test_a_file_that_claims_a_larger_encoder_than_it_holds_makes_none(tmp_path, monkeypatch):
+    path = tmp_path / "encoder.safetensors"
+    write_encoder(path, encoder())
+    _rewritten(path, lambda tensors, metadata: metadata.update(text_width=str(1 << 40)))
+    monkeypatch.setattr(encoder_file, "ExpertEncoder", None)
+    with pytest.raises(CraftError, match="its tensors are not"):
+        read_encoder(path)

@@ -158,3 +158,67 @@ def test_a_name_with_two_meanings_is_refused():
         lora_names({"a.b_c": (2, 2), "a_b.c": (2, 2)})
     with pytest.raises(CraftError, match="lora_unet_a"):
         lora_names({"a": (2, 2), "b": (2, 2)}, {"lora_unet_a": LayerTarget("b")})
+
+
+@pytest.mark.parametrize(
+    "stem",
+    [
+        "diffusion_model.double_blocks.0.img_attn_qkv",
+        "transformer.double_blocks.0.img_attn.qkv",
+        "lycoris_double_blocks_0_img_attn_qkv",
+        "lora_transformer_double_blocks_0_img_attn_qkv",
+        "base_model.model.double_blocks.0.img_attn_qkv",
+        "model.diffusion_model.double_blocks.0.img_attn.qkv",
+        "double_blocks.0.img_attn.qkv",
+    ],
+)
+def test_prefix_and_underscores_do_not_hide_a_layer(stem):
+    names = lora_names({"double_blocks.0.img_attn.qkv": (9, 3), "double_blocks.0.img": (1, 1)})
+    assert names[stem] == LayerTarget("double_blocks.0.img_attn.qkv")
+    assert f"{stem}_2" not in names and "lora_te1_double_blocks_0_img" not in names
+
+
+def test_a_name_with_underscores_that_two_layers_share_is_neithers():
+    layers = {"a.b_c": (1, 1), "a_b.c": (1, 1)}
+    names = lora_names({"a.b_c": (1, 1)})
+    assert "diffusion_model.a_b_c" in names
+    with pytest.raises(CraftError, match="would mean both"):
+        lora_names(layers)
+    extra = {"transformer.x.y": LayerTarget("a", (0, 2)), "unet.x_y": LayerTarget("a", (2, 2))}
+    both = lora_names({"a": (4, 1)}, extra)
+    assert "x.y" not in both and both["unet.x_y"].rows == (2, 2)
+
+
+def test_a_fused_projection_is_all_its_parts_where_the_model_has_them_apart():
+    """Krea 2's queries are wider than its keys and values."""
+    layers = {"blocks.0.attn.wq": (8, 8), "blocks.0.attn.wk": (4, 8), "blocks.0.attn.wv": (4, 8)}
+    extra = {
+        f"transformer.transformer_blocks.0.attn.to_{part}": LayerTarget(f"blocks.0.attn.w{part}")
+        for part in "qkv"
+    }
+    names = lora_names(layers, extra)
+    for stem in ("lycoris_transformer_blocks_0_attn_to_qkv",
+                 "transformer.transformer_blocks.0.attn.to_qkv"):  # fmt: skip
+        assert names.targets(stem) == (
+            LayerTarget("blocks.0.attn.wq", order=((0, 8),), of=16),
+            LayerTarget("blocks.0.attn.wk", order=((8, 4),), of=16),
+            LayerTarget("blocks.0.attn.wv", order=((12, 4),), of=16),
+        )
+        assert stem not in names  # it points to no one layer
+    assert [one.module[-2:] for one in names.targets("transformer_blocks.0.attn.to_kv")] == [
+        "wk", "wv",
+    ]  # fmt: skip
+    assert names.targets("transformer_blocks.1.attn.to_qkv") == ()
+
+
+def test_a_fused_projection_is_one_slice_where_the_model_has_fused_it_too():
+    layers = {"double.0.qkv": (12, 4), "single.0.linear1": (28, 4)}
+    extra = {
+        f"transformer.{name}.0.attn.to_{part}": LayerTarget(module, (4 * at, 4))
+        for name, module in (("a", "double.0.qkv"), ("b", "single.0.linear1"))
+        for at, part in enumerate("qkv")
+    }
+    names = lora_names(layers, extra)
+    assert names["lycoris_a_0_attn_to_qkv"] == LayerTarget("double.0.qkv")
+    assert names["lycoris_b_0_attn_to_qkv"] == LayerTarget("single.0.linear1", (0, 12))
+    assert names["transformer.b.0.attn.to_kv"] == LayerTarget("single.0.linear1", (4, 8))

@@ -231,12 +231,57 @@ def test_a_lora_that_matches_nothing_is_refused_and_its_family_told(stem, family
         parse_lora(pair(stem, (4, 4)), {}, LAYERS)
 
 
-def test_a_file_without_layers_says_what_it_holds():
+def test_a_file_of_text_encoder_tensors_alone_is_a_file_without_layers():
     encoder = pair("lora_te_text_model_encoder_layers_0_mlp_fc1", (4, 4))
-    with pytest.raises(CraftError, match="only text-encoder weights"):
-        parse_lora(encoder, {}, LAYERS)
+    file = parse_lora(encoder, {}, LAYERS)
+    assert file.layers == {} and dict(file.text_encoder) == encoder and not file.unmatched
+    with pytest.raises(CraftError, match="No name in this LoRA"):
+        parse_lora(encoder | pair("something.else", (4, 4)), {}, LAYERS)
+
+
+def test_a_file_without_tensors_says_so():
     with pytest.raises(CraftError, match="no tensors"):
         parse_lora({}, {}, LAYERS)
+
+
+def test_a_file_of_an_embedding_alone_says_what_it_is():
+    state = {"bundle_emb.word.string_to_param.*": noise(3)}
+    with pytest.raises(CraftError, match="an embedding and no LoRA.*models/embeddings"):
+        parse_lora(state, {}, LAYERS)
+
+
+FLUX = {f"double_blocks.{i}.img_attn.{name}": (4, 4) for i in (0, 1) for name in ("qkv", "proj")}
+
+
+def test_where_only_the_naming_is_unknown_three_of_the_names_are_shown():
+    stems = [f"strange.double_blocks.{i}.img_attn_x_{name}" for i in (0, 1) for name in "ab"]
+    state = {}
+    for stem in stems:
+        state |= pair(stem, (4, 4))
+    with pytest.raises(CraftError) as caught:
+        parse_lora(state, {}, FLUX)
+    assert all(stem in caught.value.given for stem in stems[:3])
+    assert stems[3] not in str(caught.value) and "and 1 more" in caught.value.given
+    assert "look like Flux, and so does the model" in caught.value.possible
+    assert "made for this model" not in str(caught.value)
+
+
+def test_the_naming_may_be_unknown_of_a_model_with_the_same_blocks():
+    model = FLUX | {"double_stream_modulation_img.lin": (4, 4)}
+    with pytest.raises(CraftError, match="the model like Flux.2.*only the naming"):
+        parse_lora(pair("strange.double_blocks.0.x", (4, 4)), {}, model)
+
+
+def test_tensors_can_be_renamed_before_they_are_looked_up(tmp_path):
+    strange = {f"strange.{key}": tensor for key, tensor in lora().items()}
+    safetensors.torch.save_file(strange, tmp_path / "a.safetensors")
+
+    def convert(state):
+        return {key.removeprefix("strange."): tensor for key, tensor in state.items()}
+
+    assert list(read_lora(tmp_path / "a.safetensors", LAYERS, convert=convert).layers) == [TO_K]
+    with pytest.raises(CraftError, match="names of a kind that is not known"):
+        read_lora(tmp_path / "a.safetensors", LAYERS)
 
 
 def test_only_safetensors_are_opened(tmp_path):

@@ -3,8 +3,8 @@
     python hostile.py FOLDER [BEGINNING OF THEIR NAMES]
 
 Prints a line of JSON before each input, and one behind it with the seconds of CPU time and the
-megabytes of memory it took. Whoever starts it stops what hangs; the last input begun is then at
-fault. Files are made in FOLDER. An input is answered, or refused with a CraftError; any other
+megabytes of memory it took. What hangs ends the process; the last input begun is then at fault.
+Files are made in FOLDER. An input is answered, or refused with a CraftError; any other
 error ends the process.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -47,6 +48,7 @@ from fake_comfyui import OBJECT_INFO, PROMPT  # noqa: E402
 from unet_layers import sdxl_layers  # noqa: E402
 
 SIZE = 16_000_000
+HANGS = 60.0  # seconds of CPU time
 LAYERS = sdxl_layers()
 PATH, (OUT, IN) = next((p, s) for p, s in LAYERS.items() if p.endswith("to_q"))
 STEM = f"diffusion_model.{PATH}"
@@ -200,14 +202,17 @@ def merged(path: Path) -> Any:
     merge_text_encoders([LoraFile({}, state, (), metadata, {})], [1.0], torch.float32)
 
 
+def tensors_once(folder: Path, name: str) -> Path:
+    path = folder / f"{name}.safetensors"
+    return path if path.exists() else with_tensors(path, HEADERS[name]())
+
+
 READERS = {"lora": lora, "basis": read_basis, "encoder": read_encoder, "state": state_metadata,
            "vgg": read_vgg, "text encoders": merged,
            "together": lambda path: read_together([(path.name, *read_tensors(path))])}  # fmt: skip
-for (_door, _reader), (_name, _shapes) in product(READERS.items(), HEADERS.items()):
+for (_door, _reader), _name in product(READERS.items(), HEADERS):
     case(f"{_door}: {_name}")(
-        lambda folder, reader=_reader, shapes=_shapes: partial(
-            reader, with_tensors(folder / "t.safetensors", shapes())
-        )
+        lambda folder, reader=_reader, name=_name: partial(reader, tensors_once(folder, name))
     )
 RAW = {
     "a length of the largest number": (b"{}", (1 << 64) - 1),
@@ -386,6 +391,8 @@ def main(folder: Path) -> None:
             continue
         print(json.dumps({"begun": name}), flush=True)
         run = prepare(folder)
+        if hasattr(signal, "setitimer"):  # the system ends what hangs, whatever holds the lock
+            signal.setitimer(signal.ITIMER_PROF, HANGS)
         before, start = peak(), time.process_time()
         refused = ""
         try:

@@ -93,6 +93,26 @@ def test_a_lone_marker_never_joins_two_words():
         assert parse(f"{left}<c>{right}").clean == f"{left} {right}"
 
 
+@pytest.mark.parametrize("weak", ",;.，；。、．､｡")
+def test_punctuation_of_any_script_is_trimmed_off_the_phrase_of_a_lone_marker(weak):
+    marked = parse(f"一只猫 {weak}<c>{weak} 水墨 {weak} <s>{weak}")
+    assert texts(marked.content) == ["一只猫"] and texts(marked.style) == ["水墨"]
+    with pytest.raises(CraftError, match="marks no words"):
+        parse(f"猫 <c>{weak} <s>")
+
+
+@pytest.mark.parametrize(
+    "prompt, clean",
+    [
+        ("猫 <c>，水墨 <s>。", "猫，水墨。"),
+        ("（ <c>猫</c> ）、「 <s>水墨</s> 」", "（猫）、「水墨」"),
+        ("猫 <c>！<s>水墨</s> ：夜", "猫！水墨：夜"),
+    ],
+)
+def test_no_space_stays_before_full_width_punctuation_or_in_full_width_brackets(prompt, clean):
+    assert parse(prompt).clean == clean
+
+
 def test_letter_case_of_markers_does_not_matter():
     marked = parse("<C>a dog</c> in ink <S>")
     assert marked.clean == "a dog in ink"

@@ -239,3 +239,30 @@ def test_a_file_records_the_layer_sets_that_its_method_goes_by():
 def test_no_lora_is_a_plan_too():
     made = planned([])
     assert not made.bank.layers and "No LoRA chosen" in "\n".join(made.report)
+
+
+@pytest.mark.parametrize("layer_sets", ["all", "auto"])
+@pytest.mark.parametrize("method", FUSION.keys())
+def test_a_lora_of_a_text_encoder_alone_is_a_branch_without_layers(method, layer_sets):
+    """It has no turn to take in layers, and nothing it could match is missing."""
+    texts = Branch("texts", "style", {})
+    for branches in ([PAIR[0], texts], [texts], [texts, Branch("more", "content", {})]):
+        made = planned(branches, method, layer_sets)
+        assert not made.faults
+        assert any("texts" in line and "the text encoder alone" in line for line in made.report)
+        for moment in MOMENTS[::6]:
+            assert torch.isfinite(made.gates.at(moment)).all()
+
+
+def test_an_embedding_beside_a_lora_is_called_one():
+    keys = ("lora_unet_x", "bundle_emb.word.string_to_param.*")
+    with pytest.raises(CraftError, match=r"1 keys \(lora_unet_x\).*an embedding beside the LoRA"):
+        planned([CandidateLora(PAIR[0], unmatched=keys)])
+    made = planned([CandidateLora(PAIR[0], unmatched=keys[1:])], allow_unmatched=True)
+    assert len(made.faults) == 1 and "bundle_emb.word" in made.faults[0]
+
+
+def test_what_a_file_says_of_its_reading_is_in_the_report():
+    made = planned([CandidateLora(PAIR[0], notes=("half as strong",))])
+    line = f"{PAIR[0].name}: half as strong"
+    assert line in made.report and line in made.notes

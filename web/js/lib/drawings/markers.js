@@ -24,7 +24,9 @@ const IS_WORD = /[\p{L}\p{N}]/u;
 const MARKER = /<(\/?)([cs])>/gi;
 const GAP = new RegExp(`(?<![\\t\\v\\f${WIDE}])${BLANK}(?:</?[cs]>${BLANK})+`, "gi");
 const MOST_MARKERS = 1000;
-const WEAK = ",;."; // not part of the phrase that a lone marker ends
+const WEAK = ",;.，；。、．､｡"; // not part of the phrase that a lone marker ends
+const OPENING = "([{（［｛「『【《〈〔";
+const AFTER_WORDS = `${WEAK}:!?)]}：！？）］｝」』】》〉〕`; // no space stays before these
 
 /**
  * Read the markers of a prompt; without any, `clean` is the prompt itself.
@@ -145,10 +147,10 @@ function cleaned(prompt, lone, endsPhrase) {
     const end = offset + gap.length;
     const before = [...prompt.slice(Math.max(0, offset - 2), offset)].at(-1) ?? "";
     const after = [...prompt.slice(end, end + 2)][0] ?? "";
-    if (["", "\n", "\r", "(", "[", "{"].includes(before)) return "";
+    if (["", "\n", "\r", ...OPENING].includes(before)) return "";
     if (["", "\n", "\r"].includes(after)) return "";
     const last = starts[starts.length - 1];
-    if (",.;:!?)]}".includes(after) && endsPhrase.has(last)) return "";
+    if (AFTER_WORDS.includes(after) && endsPhrase.has(last)) return "";
     if (IS_SPACE.test(gap)) return " ";
     const wordsMeet = IS_WORD.test(before) && IS_WORD.test(after);
     return wordsMeet && starts.some((start) => lone.has(start)) ? " " : "";

@@ -1,0 +1,79 @@
+"""Scales that a file states in its metadata alone, for loaders that read tensors only.
+
+PEFT's alpha and rank-stabilised scale are in the metadata (peft_config.py). The host's loader
+reads no metadata, so it takes such an update at a scale of 1, or at alpha / rank of an alpha
+tensor. Written as alpha tensors the scales are the same to every loader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from .factors import scale_of
+from .families import is_text_encoder
+from .formats import KINDS, Parts
+from .formats.parts import scale_from
+from .peft_config import read_peft_configs, stated_for
+
+_Scales = tuple[str, Parts, float, float]
+"""(stem, its parts, its scale, what it is without the metadata)."""
+
+
+def with_stated_alphas(
+    state: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> dict[str, Tensor]:
+    """The tensors, with an alpha for each scale that only the metadata states.
+
+    Raises CraftError as reading a layer does: for metadata that cannot be read or is stale.
+    """
+    tensors = dict(state)
+    for stem, parts, scale, _ in _stated(state, metadata):
+        tensors.pop(parts["alpha"][0] if "alpha" in parts else "", None)
+        rank = parts["down"][1].shape[0]
+        tensors[f"{stem}.alpha"] = torch.tensor(scale * rank, dtype=torch.float64)
+    return tensors
+
+
+def stated_scales_note(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """One line on how these scales differ from what the host's loader makes of the file; "" where
+    they do not."""
+    stated = list(_stated(state, metadata))
+    if not stated:
+        return ""
+    texts = sum(is_text_encoder(stem) for stem, *_ in stated)
+    layers = len(stated) - texts
+    counts = (
+        (layers, "layer" if layers == 1 else "layers"),
+        (texts, "text-encoder matrix" if texts == 1 else "text-encoder matrices"),
+    )
+    what = " and ".join(f"{count} {name}" for count, name in counts if count)
+    are = "is" if len(stated) == 1 else "are"
+    factors = sorted({round(scale / plain, 6) for *_, scale, plain in stated})
+    times = f"{factors[0]:g}" + (f" to {factors[-1]:g}" if len(factors) > 1 else "")
+    return (
+        f"{what} {are} scaled by the alpha or rsLoRA in the file's metadata, {times} times what "
+        "ComfyUI's LoRA loader, which reads no metadata, makes of the file"
+    )
+
+
+def _stated(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[_Scales]:
+    """The updates whose scale the metadata changes."""
+    configs = read_peft_configs(metadata)
+    if not configs:
+        return
+    found: dict[str, dict[str, tuple[str, Tensor]]] = {}
+    for key, tensor in state.items():
+        split = KINDS.split(key)
+        if split is not None:
+            found.setdefault(split.stem, {})[split.part] = (key, tensor)
+    for stem, parts in found.items():
+        if "down" not in parts:  # PEFT's metadata speaks of LoRAs only
+            continue
+        rank = parts["down"][1].shape[0]
+        scale = scale_from(parts, rank, stated_for(configs, stem))
+        plain = scale_of(float(parts["alpha"][1].item()), rank) if "alpha" in parts else 1.0
+        if scale != plain and plain:
+            yield stem, parts, scale, plain
