@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from _sdxl_class import torch
 
 import comfy.ops  # isort: skip
-from craft_lora_pack.comfy_adapter.engine.bank import BankModule
+from craft_lora_pack.comfy_adapter.engine.bank import BranchModule, layer_parts
 from craft_lora_pack.comfy_adapter.engine.hooks import GatedChunks, LayerHook, ModelCall
 from craft_lora_pack.craft_core.lora import parse_lora
-from craft_lora_pack.craft_core.types import Bank, Branch
 
 WIDTH, TOKENS, ROWS = 1280, 1024, 2
 FACTOR = 16  # of the LoKr
@@ -27,7 +26,7 @@ def print_kinds(options: argparse.Namespace) -> None:
     layer.weight.data = torch.randn(WIDTH, WIDTH) / WIDTH**0.5
     layer.bias.data = torch.randn(WIDTH)
     x = torch.randn(ROWS, TOKENS, WIDTH)
-    hooks = {name: hook(name, state) for name, state in files(options.rank)}
+    hooks = {name: hook(state) for name, state in files(options.rank)}
     seconds = {name: [] for name in (LAYER, *hooks)}
     with torch.inference_mode():
         for round_number in range(options.rounds + 1):  # the first takes norms, too
@@ -77,9 +76,9 @@ def pair(rank: int) -> dict[str, torch.Tensor]:
     }
 
 
-def hook(name: str, state: dict[str, torch.Tensor]) -> LayerHook:
+def hook(state: dict[str, torch.Tensor]) -> LayerHook:
     updates = parse_lora(state, {}, {"a": (WIDTH, WIDTH)}).layers
     call = ModelCall()
     call.set(1, [GatedChunks(0, 1, [[0.8]])])
-    bank = Bank.of([Branch(name, "content", updates)], ["a"])
-    return LayerHook(0, "a", BankModule(bank, torch.float32), call)
+    parts = layer_parts("a", [updates], [BranchModule(updates, torch.float32)])
+    return LayerHook(0, "a", parts, call)

@@ -153,12 +153,17 @@ def read_metadata(path: Path, kind: Kind) -> dict[str, str]:
     return metadata
 
 
-def read(path: Path, kind: Kind) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors by key, sorted; metadata), checked. The tensors are copies: the file may change."""
+def read(path: Path, kind: Kind, mapped: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors by key, sorted; metadata), checked. The tensors are copies: the file may change.
+
+    mapped: they are the file itself, mapped into memory, for who reads large files that are
+    replaced and not rewritten. Nothing is copied, and the system drops what it needs room for.
+    """
     with opened(path, kind) as file:
         metadata = dict(file.metadata() or {})
         kind.check(path, metadata)
-        return {key: file.get_tensor(key).clone() for key in sorted(file.keys())}, metadata
+        tensors = {key: file.get_tensor(key) for key in sorted(file.keys())}
+        return tensors if mapped else {k: one.clone() for k, one in tensors.items()}, metadata
 
 
 def file_hash(path: str | os.PathLike[str]) -> str:

@@ -23,13 +23,14 @@ from ...craft_core.fusion.compose import Timed
 from ...craft_core.guidance import GUIDANCE
 from ...craft_core.time import Timeline, model_table
 from ...craft_core.types import Bank, Gates
-from .bank import bank_patcher
+from .bank import BranchPart, branch_patcher, layer_parts
 from .conditionings import ConditioningKind, ConditioningKinds
 from .guiding import Guiding, guide
 from .hooks import GatedChunks, ModelCall, attached
 from .recorder import RECORDERS, SAMPLER, Recorder, add_recorder
 from .weights import KEY, answering
 
+HELD = "craft_held"  # what a MODEL without a bank keeps alive
 GUIDED_BY = "craft_guidance"  # key of the Guiding that a run follows
 ASYMMETRIC = {"acfg": True, "cfg": False}  # the rules that the nodes' switch chooses between
 KINDS = "craft_conditioning_kinds"
@@ -52,16 +53,20 @@ class _Session:
 class RoutedBank:
     """The layers of a bank and its gates on one MODEL: the wrappers the host calls.
 
+    places: by branch, which additional model under the key holds its updates; None where it acts
+    nowhere. held: what the MODEL keeps alive beside them.
     shares: by what each layer's gates are multiplied, (layers, 1), where a node multiplied weights
     of the MODEL.
     """
 
     def __init__(
-        self, bank: Bank, gates: Gates, whole: Sequence[float] | None, factors_key: str
-    ) -> None:
+        self, bank: Bank, gates: Gates, whole: Sequence[float] | None, factors_key: str,
+        places: Sequence[int | None], held: Any = None,
+    ) -> None:  # fmt: skip
         self.layers, self.gates, self.whole = bank.layers, gates, whole
         self.roles = tuple(branch.role for branch in bank.branches)
-        self.factors_key = factors_key
+        self.where = tuple(frozenset(branch.layers) for branch in bank.branches)
+        self.factors_key, self.places, self.held = factors_key, places, held
         self.shares: Tensor | None = None
         self._session: _Session | None = None
 
@@ -128,14 +133,19 @@ class RoutedBank:
         with ExitStack() as stack:
             for patcher in _patchers(guider):
                 call = session.calls[id(patcher.model)] = ModelCall()
-                factors = patcher.get_additional_models_with_key(self.factors_key)[0].model
-                model = patcher.model.diffusion_model
-                stack.enter_context(attached(model, self.layers, factors, call))
+                model, parts = patcher.model.diffusion_model, self.parts(patcher, self.layers)
+                stack.enter_context(attached(model, parts, call))
             outer, self._session = self._session, session
             try:
                 yield
             finally:
                 self._session = outer
+
+    def parts(self, patcher: Any, layers: Sequence[str]) -> dict[str, list[BranchPart]]:
+        """What the branches add to each of the layers, on the patcher's device."""
+        loaded = patcher.get_additional_models_with_key(self.factors_key)
+        modules = [None if at is None else loaded[at].model for at in self.places]
+        return {path: layer_parts(path, self.where, modules) for path in layers}
 
     def apply(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """APPLY_MODEL: set the gates of this call, and clear them whatever happens."""
@@ -265,20 +275,32 @@ def attach(
     bank: Bank,
     gates: Gates,
     whole: Sequence[float] | None = None,
-    factors: Any = None,
+    patchers: Sequence[Any] | None = None,
+    held: Any = None,
 ) -> Any:
     """A clone of MODEL that carries the bank; nothing of the given MODEL changes. Nodes that ask
     for its weights find the branches in them (weights.py).
 
     whole: the sigmas that a sampler's run is a part of, where several make one picture.
-    factors: the bank's patcher, where several MODELs share one.
+    patchers: of the branches, for those that act (engine.bank), where MODELs share them; they may
+    hold more layers than the bank. held: an object that lives as long as the clone and its clones.
     """
     routed = model.clone()
     if not bank.layers:
+        if held is not None:
+            routed.set_attachments(HELD, held)
         return routed
+    if patchers is None:
+        patchers = [one.layers and branch_patcher(one.layers, routed) for one in bank.branches]
+    loaded: list[Any] = []  # each once, where branches share a file
+    places: list[int | None] = []
+    for branch, patcher in zip(bank.branches, patchers, strict=True):
+        if branch.layers and patcher not in loaded:
+            loaded.append(patcher)
+        places.append(loaded.index(patcher) if branch.layers else None)
     key = f"{KEY}_{sum(1 for name in routed.additional_models if name.startswith(KEY))}"
-    routed.set_additional_models(key, [factors or bank_patcher(bank, routed)])
-    RoutedBank(bank, gates, whole, key).put_on(routed)
+    routed.set_additional_models(key, loaded)
+    RoutedBank(bank, gates, whole, key, places, held).put_on(routed)
     return answering(routed)
 
 

@@ -9,7 +9,7 @@ Hooks live on the model only while a sampling run lasts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from ...craft_core.errors import CraftError
-from ...craft_core.types import LayerPass, add_product
-from .bank import BankModule, Group, Single
+from ...craft_core.types import LayerPass
+from .bank import BranchPart
 from .in_turn import InTurn
 from .modules import output_axis, project
 
@@ -62,13 +62,16 @@ class ModelCall:
 
 @contextmanager
 def attached(
-    diffusion_model: nn.Module, layers: Sequence[str], bank: BankModule, call: ModelCall
+    diffusion_model: nn.Module, layers: Mapping[str, Sequence[BranchPart]], call: ModelCall
 ) -> Iterator[None]:
-    """Hooks on all adapted layers while the block runs; they are removed however it ends."""
+    """Hooks on all adapted layers while the block runs; they are removed however it ends.
+
+    layers: what the branches add to each, in the order of the gates.
+    """
     handles = []
     try:
-        for index, path in enumerate(layers):
-            hook = LayerHook(index, path, bank, call)
+        for index, (path, parts) in enumerate(layers.items()):
+            hook = LayerHook(index, path, parts, call)
             module = diffusion_model.get_submodule(path)
             handles.append(module.register_forward_hook(hook, with_kwargs=True))
         yield
@@ -80,11 +83,10 @@ def attached(
 class LayerHook:
     """The branches of one layer."""
 
-    def __init__(self, index: int, path: str, bank: BankModule, call: ModelCall) -> None:
-        self.index, self.path, self.bank, self.call = index, path, bank, call
-        self.groups, self.singles = bank.groups[index], bank.singles[index]
-        ordered = any(single.update.on_weight for single in self.singles)
-        self.in_turn = InTurn(self.singles, bank) if ordered else None
+    def __init__(self, index: int, path: str, parts: Sequence[BranchPart], call: ModelCall) -> None:
+        self.index, self.path, self.parts, self.call = index, path, parts, call
+        ordered = any(part.update.on_weight for part in parts)
+        self.in_turn = InTurn(parts) if ordered else None
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Any:
         for run in self.call.runs:
@@ -124,48 +126,15 @@ class LayerHook:
         if self.in_turn is not None:
             self.in_turn.add(module, x[rows], y[rows], gates)
             return y
-        for group in self.groups:
-            _add_group(module, x[rows], y[rows], group, self.bank, gates)
-        for single in self.singles:
-            if gates[single.branch]:
-                _add_single(module, x[rows], y[rows], single, self.bank, gates[single.branch])
+        for part in self.parts:
+            amount = gates[part.branch] * part.update.scale
+            if amount:
+                _act(module, x[rows], y[rows], part, amount)
         return y
 
 
-def _add_single(
-    module: Any, x: Tensor, y: Tensor, single: Single, bank: BankModule, gate: float
-) -> None:
-    update = bank.update(single, x)
+def _act(module: Any, x: Tensor, y: Tensor, part: BranchPart, amount: float) -> None:
+    """Add one part to y, in place. The amount is a plain number: nothing waits for a device."""
+    update = part.at(x)
     layer = LayerPass(x, y, partial(project, module), output_axis(module))
-    update.act(layer.narrowed(update.rows), gate * update.scale)
-
-
-def _add_group(
-    module: Any, x: Tensor, y: Tensor, group: Group, bank: BankModule, gates: Sequence[float]
-) -> None:
-    """Add one group to y, in place. Gates enter as plain numbers: nothing waits for a device."""
-    pieces = _pieces(group, gates)
-    if not pieces:
-        return
-    down, up = bank.factors(group, x)
-    first, last = pieces[0][0], pieces[-1][1]
-    hidden = project(module, x, down[first:last])
-    axis = 1 if down.ndim > 2 else -1
-    rows = y if group.rows is None else y.narrow(axis, *group.rows)
-    for start, stop, weight in pieces:
-        part = hidden.narrow(axis, start - first, stop - start)
-        add_product(rows, part, up[:, start:stop], weight, down.ndim > 2)
-
-
-def _pieces(group: Group, gates: Sequence[float]) -> list[tuple[int, int, float]]:
-    """The ranks with a weight, as (start, stop, weight); neighbours of equal weight are joined."""
-    pieces: list[tuple[int, int, float]] = []
-    for slot in group.slots:
-        weight, stop = gates[slot.branch] * slot.scale, slot.start + slot.rank
-        if weight == 0.0:
-            continue
-        if pieces and pieces[-1][1:] == (slot.start, weight):
-            pieces[-1] = (pieces[-1][0], stop, weight)
-        else:
-            pieces.append((slot.start, stop, weight))
-    return pieces
+    update.act(layer.narrowed(update.rows), amount)

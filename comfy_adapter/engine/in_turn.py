@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from ...craft_core.types import LayerPass, LayerUpdate
-from .bank import BankModule, Single
+from .bank import BranchPart
 from .modules import bias_now, output_axis, project, weight_now
 
 
@@ -27,32 +27,31 @@ class InTurn:
     What one takes of the weight is taken anew only where the gates of those before it have changed.
     """
 
-    def __init__(self, singles: Sequence[Single], bank: BankModule) -> None:
-        self.bank = bank
-        self.singles = [one for one in singles if not one.update.of_bias]
-        self.of_bias = [one for one in singles if one.update.of_bias]
-        self._taken: dict[str, tuple[tuple, Mapping[str, Tensor]]] = {}
+    def __init__(self, parts: Sequence[BranchPart]) -> None:
+        self.parts = [one for one in parts if not one.update.of_bias]
+        self.of_bias = [one for one in parts if one.update.of_bias]
+        self._taken: dict[BranchPart, tuple[tuple, Mapping[str, Tensor]]] = {}
 
     def add(self, module: Any, x: Tensor, y: Tensor, gates: Sequence[float]) -> None:
         """Add all to y, what the layer made of x, in place."""
-        turn = _Turn(self, module, [one for one in self.singles if gates[one.branch]], gates)
+        turn = _Turn(self, module, [one for one in self.parts if gates[one.branch]], gates)
         turn.apply(x, y, len(turn.acting), bias_now(module, x) if turn.acting else None)
-        for single in self.of_bias:
-            gate = gates[single.branch]
+        for part in self.of_bias:
+            gate = gates[part.branch]
             if gate:
-                update = self.bank.update(single, x)
+                update = part.at(x)
                 layer = LayerPass(x, y, partial(project, module), output_axis(module))
                 _add(layer.narrowed(update.rows), update, gate)
 
     def update(
-        self, single: Single, before: Sequence[tuple], x: Tensor, weight: Callable[[], Tensor]
+        self, part: BranchPart, before: Sequence[tuple], x: Tensor, weight: Callable[[], Tensor]
     ) -> LayerUpdate:
         """An update with what it takes of the weight. before: what acts before it, and how much."""
-        key, update = tuple(before), self.bank.update(single, x)
-        known, fields = self._taken.get(single.name, (None, {}))
+        key, update = tuple(before), part.at(x)
+        known, fields = self._taken.get(part, (None, {}))
         if known != key:
             fields = update.taken(weight)
-            self._taken[single.name] = key, fields
+            self._taken[part] = key, fields
         return replace(update, **fields)
 
 
@@ -60,7 +59,7 @@ class _Turn:
     """One pass of a run of rows. acting: the updates whose gate is not zero, in order."""
 
     def __init__(
-        self, layer: InTurn, module: Any, acting: Sequence[Single], gates: Sequence[float]
+        self, layer: InTurn, module: Any, acting: Sequence[BranchPart], gates: Sequence[float]
     ) -> None:
         self.layer, self.module, self.acting, self.gates = layer, module, acting, gates
         self.product = partial(project, module)
@@ -68,8 +67,8 @@ class _Turn:
     def apply(self, x: Tensor, y: Tensor, count: int, bias: Tensor | None = None) -> None:
         """The first `count` updates, on what the layer made of x; bias: in y already."""
         for index in range(count):
-            single = self.acting[index]
-            gate = self.gates[single.branch]
+            part = self.acting[index]
+            gate = self.gates[part.branch]
             update = self._update(index, x)
             layer = LayerPass(
                 x, y, self.product, output_axis(self.module), bias, gate,
@@ -87,15 +86,15 @@ class _Turn:
         return y
 
     def _update(self, index: int, x: Tensor) -> LayerUpdate:
-        before = [(one.name, self.gates[one.branch]) for one in self.acting[:index]]
+        before = [(one, self.gates[one.branch]) for one in self.acting[:index]]
         weight = partial(self._weight, index, x)
         return self.layer.update(self.acting[index], before, x, weight)
 
     def _weight(self, index: int, x: Tensor) -> Tensor:
         """The layer's weight with the updates before this one, in float32."""
         weight = weight_now(self.module, x)
-        for single in self.acting[:index]:
-            gate, update = self.gates[single.branch], self.layer.bank.update(single, x)
+        for part in self.acting[:index]:
+            gate, update = self.gates[part.branch], part.at(x)
             start, length = update.rows or (0, len(weight))
             weight[start : start + length] += gate * update.on(weight, gate).delta()
         return weight

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import comfy.lora
 import comfy.ops
@@ -14,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...craft_core.lora.keys import LoraNames, lora_names
 from ...craft_core.lora.placing import runs_of
 from ...craft_core.types import LayerTarget
 from .fused_kernels import refuse_fused_kernels
@@ -24,6 +28,32 @@ _FUSED_STEP = "rms_rope"
 _WEIGHT = ".weight"
 _RUN_ORDER = ("attn1", "attn2", "ff")
 _TRANSFORMER_LAYER = re.compile(r"(.*\.transformer_blocks\.\d+)\.(attn1|attn2|ff)\.")
+
+
+@dataclass(frozen=True)
+class ModelNames:
+    """A model as LoRA files are read against it. layers: lora_layers of it. names: every name of
+    a layer, those of the host among them. family: the same text for models that differ in neither.
+    """
+
+    layers: Mapping[str, tuple[int, ...]]
+    names: LoraNames
+    family: str
+
+
+_known: WeakKeyDictionary[nn.Module, ModelNames] = WeakKeyDictionary()  # while the model lives
+
+
+def model_names(patcher: Any) -> ModelNames:
+    """The names of a MODEL, gathered once for the weights that its clones share."""
+    found = _known.get(patcher.model)
+    if found is None:
+        layers = lora_layers(patcher)
+        names = lora_names(layers, host_names(patcher))
+        text = repr((list(layers.items()), sorted(names.items(), key=lambda one: one[0])))
+        found = ModelNames(layers, names, hashlib.sha256(text.encode()).hexdigest())
+        _known[patcher.model] = found
+    return found
 
 
 def model_layers(patcher: Any) -> dict[str, tuple[int, ...]]:

@@ -10,8 +10,8 @@ under any gates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Protocol
 
 import comfy.model_management
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from ...craft_core.errors import CraftError
-from ...craft_core.types import Factors, LayerUpdate
-from .bank import BankModule, BranchColumns, Group, Single
+from ...craft_core.types import LayerUpdate
+from .bank import BranchPart
 from .modules import PREFIX
 
 KEY = "craft_lora_bank"  # what the names of a bank's parts on a MODEL begin with
@@ -35,6 +35,9 @@ class Carrier(Protocol):
 
     def constant_gates(self, options: Mapping[str, Any]) -> Tensor | None:
         """(layers, branches); None where they change. options: the transformer options."""
+
+    def parts(self, patcher: Any, layers: Sequence[str]) -> Mapping[str, Sequence[BranchPart]]:
+        """What the branches add to each of the layers."""
 
     def multiplied(self, path: str, factor: float) -> Carrier:
         """The same with the gates of a layer times the factor."""
@@ -171,9 +174,9 @@ def _put_into_weights(patcher: Any) -> None:
         gates = carrier.constant_gates(options)
         if gates is None:
             raise _refusal()
-        (factors,) = patcher.get_additional_models_with_key(carrier.factors_key)
+        parts = carrier.parts(patcher, carrier.layers)
         carrier.take_off(patcher)
-        patcher.add_patches(_patches(carrier.layers, factors.model, gates.tolist()))
+        patcher.add_patches(_patches(parts, gates.tolist()))
 
 
 def _loaded(patcher: Any) -> Any:
@@ -184,34 +187,17 @@ def _loaded(patcher: Any) -> Any:
 
 
 def _patches(
-    layers: tuple[str, ...], bank: BankModule, gates: list[list[float]]
-) -> dict[str, BranchPatch]:
+    layers: Mapping[str, Sequence[BranchPart]], gates: list[list[float]]
+) -> dict[Any, BranchPatch]:
     """What the branches add, by the host's key of a weight or a bias."""
-    gated: dict[str, list[_Gated]] = {}
-    for index, path in enumerate(layers):
-        for branch, of_bias, read in _updates(bank, index):
-            if gates[index][branch]:
-                key = f"{PREFIX}{path}.{'bias' if of_bias else 'weight'}"
-                gated.setdefault(key, []).append((read, gates[index][branch]))
-    return {key: BranchPatch({key}, tuple(updates)) for key, updates in gated.items()}
-
-
-def _updates(
-    bank: BankModule, index: int
-) -> Iterator[tuple[int, bool, Callable[[Tensor], LayerUpdate]]]:
-    """(branch, whether it is the bias's, how to read it) of every update of a layer."""
-    for group in bank.groups[index]:
-        for columns in group.slots:
-            yield columns.branch, False, partial(_factors, bank, group, columns)
-    for single in bank.singles[index]:
-        yield single.branch, single.update.of_bias, partial(bank.update, single)
-
-
-def _factors(bank: BankModule, group: Group, columns: BranchColumns, like: Tensor) -> Factors:
-    """One branch's factors of a stacked group."""
-    down, up = bank.factors(group, like)
-    ranks = slice(columns.start, columns.start + columns.rank)
-    return Factors(down[ranks], up[:, ranks], columns.scale, group.rows)
+    by_key: dict[str, list[_Gated]] = {}
+    for (path, parts), own_gates in zip(layers.items(), gates, strict=True):
+        for part in parts:
+            if own_gates[part.branch]:
+                name = "bias" if part.update.of_bias else "weight"
+                gated = by_key.setdefault(f"{PREFIX}{path}.{name}", [])
+                gated.append((part.at, own_gates[part.branch]))
+    return {key: BranchPatch({key}, tuple(gated)) for key, gated in by_key.items()}
 
 
 def _multiply(patcher: Any, key: Any, factor: float) -> None:
@@ -221,7 +207,7 @@ def _multiply(patcher: Any, key: Any, factor: float) -> None:
     name, offset = (key, None) if isinstance(key, str) else (key[0], key[1])
     path, _, kind = name.removeprefix(PREFIX).rpartition(".")
     concerned = [c for c in carriers(patcher) if path in c.layers]
-    own = [one.update for c in concerned for one in _singles(patcher, c, path)]
+    own = [part.update for c in concerned for part in c.parts(patcher, [path])[path]]
     apart = any(update.on_weight or update.of_bias for update in own)
     if not concerned or kind not in ("weight", "bias") or (kind == "bias" and not apart):
         return
@@ -230,11 +216,6 @@ def _multiply(patcher: Any, key: Any, factor: float) -> None:
         return
     for carrier in concerned:
         carrier.multiplied(path, factor).put_on(patcher)
-
-
-def _singles(patcher: Any, carrier: Carrier, path: str) -> list[Single]:
-    (factors,) = patcher.get_additional_models_with_key(carrier.factors_key)
-    return factors.model.singles[carrier.layers.index(path)]
 
 
 def _refusal() -> CraftError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from typing import Any
 
@@ -10,8 +9,9 @@ from ...craft_core.lora import Meter
 from ...craft_core.lora.statistics.pair import Known
 from ...craft_core.routing.plan import CandidateLora
 from ...craft_core.types import LoraFile
-from ..engine.modules import lora_layers
+from ..engine.modules import model_names
 from .lora_files import BranchFile, branch, require, unknown_text_keys
+from .stamps import file_stamp
 from .weights import OnModel, depends_on_weights, patched_weights
 
 _KEPT = 32
@@ -39,15 +39,9 @@ def _meter(chosen: BranchFile, file: LoraFile, model: Any) -> Meter:
     layers = OnModel(file.layers, patched_weights(model, device), device)
     if depends_on_weights(file.layers):
         return Meter(chosen.name, layers)
-    key = (*_stamp(chosen), tuple(lora_layers(model)))
+    key = (*file_stamp(require(chosen)), tuple(model_names(model).layers))
     known = _known.setdefault(key, {})
     _known.move_to_end(key)
     while len(_known) > _KEPT:
         _known.popitem(last=False)
     return Meter(chosen.name, layers, known)
-
-
-def _stamp(file: BranchFile) -> tuple[str, int, int]:
-    path = require(file)
-    status = os.stat(path)
-    return path, status.st_mtime_ns, status.st_size

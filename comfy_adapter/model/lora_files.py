@@ -1,16 +1,22 @@
-"""LoRA files of the host's folders as branches of a model."""
+"""LoRA files of the host's folders as branches of a model.
+
+A file that a living MODEL uses is not read again: prompts, strengths, schedules, methods and layer
+sets say how it is used, and change nothing of what is read.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import comfy.lora
 import comfy.lora_convert
 import comfy.sd
 import comfy.utils
 import folder_paths
+import torch
 from torch import Tensor
 
 from ...craft_core.errors import CraftError
@@ -18,11 +24,17 @@ from ...craft_core.lora import read_lora
 from ...craft_core.lora.stated_scales import stated_scales_note, with_stated_alphas
 from ...craft_core.routing.layer_sets import of_one_role, parse_layer_sets
 from ...craft_core.types import Branch, LoraFile, Role
-from ..engine.modules import host_names, lora_layers
-from .stamps import stamp
+from ..engine.modules import ModelNames, model_names
+from .stamps import file_stamp, stamp
 
 FOLDER = "loras"
 NONE = "none"
+
+# What living MODELs use; none of these keeps it alive.
+_in_use: WeakValueDictionary[tuple, LoraFile] = WeakValueDictionary()
+_texts_in_use: WeakValueDictionary[tuple, PatchedText] = WeakValueDictionary()
+_stacked_in_use: WeakValueDictionary[tuple, Any] = WeakValueDictionary()  # MODELs
+_STACKED = "craft_lora_stack"  # a stacked MODEL's CLIP and report lines
 
 
 @dataclass(frozen=True)
@@ -74,10 +86,22 @@ def read_branch_file(file: str | BranchFile, model: Any, allow: bool = False) ->
 
 
 def read_lora_files(paths: Sequence[str], model: Any, allow: bool = False) -> list[LoraFile]:
-    """Files against a MODEL, with what the host renames in some before it reads them."""
-    layers, names = lora_layers(model), host_names(model)
-    convert = comfy.lora_convert.convert_lora
-    return [read_lora(path, layers, names, allow, convert) for path in paths]
+    """Files against a MODEL, with what the host renames in some before it reads them. One that a
+    living MODEL uses is not read again."""
+    return [_read_once(path, model_names(model), allow) for path in paths]
+
+
+def _read_once(path: str, model: ModelNames, allow: bool) -> LoraFile:
+    key = (*file_stamp(path), model.family)
+    found = _in_use.get(key)
+    if found is None or (found.faults and not allow):
+        with torch.inference_mode(False):  # trainings take what a Router has read
+            found = read_lora(
+                path, model.layers, model.names, allow, comfy.lora_convert.convert_lora,
+                mapped=not comfy.utils.DISABLE_MMAP,  # as the host maps what it loads
+            )  # fmt: skip
+        _in_use[key] = found
+    return found
 
 
 def branch(chosen: BranchFile, file: LoraFile) -> Branch:
@@ -106,6 +130,31 @@ def patch_text_encoder(clip: Any, file: LoraFile, strength: float) -> Any:
     return patched
 
 
+@dataclass(frozen=True, eq=False)
+class PatchedText:
+    """A CLIP with the text-encoder parts of files; they live as long as it does."""
+
+    clip: Any
+    files: tuple[LoraFile, ...] = ()
+
+
+def patched_text(clip: Any, parts: Sequence[tuple[LoraFile, float]]) -> PatchedText:
+    """patch_text_encoder for each (file, strength); shared while it is in use, so that the host
+    patches the text encoder's weights once."""
+    acting = [(file, strength) for file, strength in parts if file.text_encoder and strength]
+    if not acting:
+        return PatchedText(clip)
+    key = (id(clip.patcher), *((id(file), strength) for file, strength in acting))
+    found = _texts_in_use.get(key)
+    if found is None:
+        patched = clip
+        for file, strength in acting:
+            patched = patch_text_encoder(patched, file, strength)
+        found = PatchedText(patched, tuple(file for file, _ in acting))
+        _texts_in_use[key] = found
+    return found
+
+
 def _text_patches(clip: Any, file: LoraFile) -> tuple[dict, dict]:
     """(key of the CLIP's weight by the name in a file, patches by key)."""
     names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
@@ -124,20 +173,32 @@ def check_own_layers(layers: str) -> bool | str:
     return True
 
 
-def apply_stack(model: Any, clip: Any, stack: list) -> tuple[Any, Any, list[str]]:
+def apply_stack(model: Any, clip: Any, stack: Sequence) -> tuple[Any, Any, Sequence[str]]:
     """(model, clip, report lines) with a LORA_STACK applied as the host's own loader does, but
-    for scales that are in a file's metadata alone: those count as in a branch.
+    for scales that are in a file's metadata alone: those count as in a branch. While a MODEL with
+    it lives, nothing is read or patched again.
 
     Raises CraftError for an entry that is no safetensors file or matches nothing.
     """
+    entries = [one for one in stack if one[0] not in (NONE, "None")]  # how a slot is left empty
+    if not entries:
+        return model, clip, ()
+    stamps = tuple((*file_stamp(require(name)), *strengths) for name, *strengths in entries)
+    key = (id(model), id(clip.patcher), stamps)
+    found = _stacked_in_use.get(key)
+    if found is None:
+        found, *beside = _stacked(model, clip, entries)
+        found.set_attachments(_STACKED, beside)
+        _stacked_in_use[key] = found
+    return (found, *found.get_attachment(_STACKED))
+
+
+def _stacked(model: Any, clip: Any, entries: Sequence) -> tuple[Any, Any, list[str]]:
     names = comfy.lora.model_lora_keys_unet(model.model, {})
     names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, names)
     lines = []
-    for name, model_strength, clip_strength in stack:
-        if name in (NONE, "None"):  # how stack nodes leave a slot empty
-            continue
-        path = require(name)
-        state, note = _stack_state(path, name)
+    for name, model_strength, clip_strength in entries:
+        state, note = _stack_state(require(name), name)
         converted = comfy.lora_convert.convert_lora(state)
         matched = len(comfy.lora.load_lora(converted, names, log_missing=False))
         if not matched:

@@ -19,12 +19,12 @@ from ...craft_core.routing.plan import Plan, PlanRequest, plan
 from ...craft_core.routing.presets import PRESETS
 from ...craft_core.schedule.schedule import Schedule
 from ...craft_core.types import Bank, Gates, LoraFile, Role
-from ..engine.bank import bank_patcher
 from ..engine.engine import attach
-from ..engine.modules import lora_layers
+from ..engine.modules import model_names
 from ..model.expert_encoder import Applied, apply_encoder
 from ..model.given import given
-from ..model.lora_files import NONE, BranchFile, apply_stack, patch_text_encoder, read_branch_file
+from ..model.in_use import shared_patchers
+from ..model.lora_files import NONE, BranchFile, apply_stack, patched_text, read_branch_file
 from ..page.widgets import CUSTOM, PATTERNS, chosen
 
 
@@ -100,25 +100,17 @@ def check_request(prompt: str | None, layer_sets: Any, method: Any) -> bool | st
     return True
 
 
-@dataclass
-class Shared:
-    """What several routes of the same branches have in common.
-
-    files: of the branches. factors: their patcher, made by the first route.
-    """
-
-    files: Sequence[LoraFile]
-    factors: Any = None
-
-
 def route(
     model: Any,
     clip: Any,
     request: RouterRequest,
     stack: Sequence = (),
-    shared: Shared | None = None,
+    whole: bool = False,
 ) -> Routed:
-    """Attach the branches to a clone of MODEL and encode the clean prompt."""
+    """Attach the branches to a clone of MODEL and encode the clean prompt. whole: as in planned.
+
+    Of the branches' files nothing is read, stored or moved that another MODEL uses already.
+    """
     if clip is None:
         raise CraftError(
             "The Router's clip is empty: this checkpoint has no text encoder",
@@ -126,21 +118,18 @@ def route(
             "Load one with a CLIP loader and connect it",
         )
     marked, connected = parse(request.prompt), clip
-    model, clip, stacked = apply_stack(model, clip, list(stack))
-    allow = request.allow_unmatched
-    files = (
-        shared.files
-        if shared
-        else [read_branch_file(b.name, model, allow) for b in request.branches]
-    )
-    made = planned(model, request, marked, files, clip, whole=shared is not None)
+    model, clip, stacked = apply_stack(model, clip, stack)
+    files = [read_branch_file(b.name, model, request.allow_unmatched) for b in request.branches]
+    made = planned(model, request, marked, files, clip, whole)
     expert = _expert(request, connected, marked, made.bank)
     gates = compose(made.gates, made.bank, request.schedule, expert.table)
-    for chosen_file, file, gamma in zip(request.branches, files, made.gammas, strict=True):
-        clip = patch_text_encoder(clip, file, chosen_file.strength * gamma)
+    strengths = [b.strength * gamma for b, gamma in zip(request.branches, made.gammas, strict=True)]
+    text = patched_text(clip, list(zip(files, strengths, strict=True)))
+    patchers = shared_patchers(made.bank, files, model)
+    held = (files, patchers, text)  # for the MODEL of the next edit
     return Routed(
-        attach(model, made.bank, gates, request.whole_sigmas, _factors(shared, made.bank, model)),
-        clip.encode_from_tokens_scheduled(clip.tokenize(marked.clean)),
+        attach(model, made.bank, gates, request.whole_sigmas, patchers, held),
+        text.clip.encode_from_tokens_scheduled(text.clip.tokenize(marked.clean)),
         marked.clean,
         "\n".join([*made.report, _time(request), *expert.lines, *stacked]),
         [*stack, *_active(request.branches, made.gammas)],
@@ -168,16 +157,8 @@ def planned(
         method, knobs, request.layer_sets, marked, request.allow_unmatched, whole=whole
     )  # fmt: skip
     pairs = zip(request.branches, files, strict=True)
-    return plan([given(one, file, model, clip) for one, file in pairs], asked, lora_layers(model))
-
-
-def _factors(shared: Shared | None, bank: Bank, model: Any) -> Any:
-    """The patcher of the bank's factors; None for one of its own."""
-    if shared is None or not bank.layers:
-        return None
-    if shared.factors is None:
-        shared.factors = bank_patcher(bank, model)
-    return shared.factors
+    candidates = [given(one, file, model, clip) for one, file in pairs]
+    return plan(candidates, asked, model_names(model).layers)
 
 
 def _expert(request: RouterRequest, clip: Any, marked: MarkedPrompt, bank: Bank) -> Applied:

@@ -19,8 +19,8 @@ from ...craft_core.time import Moment, Timeline, progress
 from ..draw.activity import Activity, activity_sheet
 from ..engine.engine import ASYMMETRIC, noise_levels
 from ..engine.modules import model_layers
-from ..model.lora_files import apply_stack, read_branch_file
-from .router import Routed, RouterRequest, Shared, route
+from ..model.lora_files import apply_stack
+from .router import Routed, RouterRequest, route
 
 _SCHEDULER = "normal"
 
@@ -57,10 +57,7 @@ def sweep(
             "Methods differ in how they combine a content and a style LoRA",
             "Choose both, or connect extra branches",
         )
-    model, clip, stacked = apply_stack(model, clip, list(stack))
-    shared = Shared(
-        [read_branch_file(b.name, model, request.allow_unmatched) for b in request.branches]
-    )
+    model, clip, stacked = apply_stack(model, clip, stack)
     bar = comfy.utils.ProgressBar(len(lines))
     routed = []
     for line in lines:
@@ -69,7 +66,7 @@ def sweep(
             method={"method": line.method.key, **line.knobs},
             layer_sets=line.layer_sets or request.layer_sets,
         )
-        routed.append(route(model, clip, own, (), shared))
+        routed.append(route(model, clip, own, (), whole=True))
         bar.update(1)
     run, moments = _planned(model, steps, request.whole_sigmas)
     activities = [Activity.of(one.bank, one.gates, moments) for one in routed]

@@ -45,14 +45,16 @@ def read_lora(
     extra: Mapping[str, LayerTarget] | None = None,
     allow: bool = False,
     convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
+    mapped: bool = False,
 ) -> LoraFile:
-    """A LoRA file against a model; layers, extra and allow as in parse_lora.
+    """A LoRA file against a model; layers, extra and allow as in parse_lora, mapped as in
+    tensor_file.read.
 
     convert: what renames the tensors of a file before its names are looked up.
     Raises CraftError for anything but a readable safetensors file, and as parse_lora does.
     """
     path = Path(path)
-    state, metadata = read_tensors(path)
+    state, metadata = read_tensors(path, mapped)
     state = convert(state) if convert else state
     try:
         return parse_lora(state, metadata, layers, extra, allow)
@@ -60,7 +62,7 @@ def read_lora(
         raise CraftError(f"{path.name}: {error.given}", error.possible, error.action) from error
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path, mapped: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(tensors, metadata) of a LoRA file; CraftError for anything but readable safetensors."""
     if path.suffix.lower() not in _EXTENSIONS:
         raise CraftError(
@@ -68,7 +70,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             "LoRA files are read as .safetensors only: other formats can run code when opened",
             "Convert it to safetensors",
         )
-    return read(path, KIND)
+    return read(path, KIND, mapped)
 
 
 def parse_lora(
@@ -78,7 +80,8 @@ def parse_lora(
     extra: Mapping[str, LayerTarget] | None = None,
     allow: bool = False,
 ) -> LoraFile:
-    """The tensors of a LoRA file against a model; layers and extra as in keys.lora_names.
+    """The tensors of a LoRA file against a model; layers and extra as in keys.lora_names, or extra
+    all names that it gave.
 
     Layers come in the model's depth order, the slices of a fused one in row order; tensors keep
     their dtype. Differences that are all zeros are left out. Text-encoder tensors are kept apart
@@ -91,7 +94,7 @@ def parse_lora(
     infinity.
     """
     _check_finite(state.items())
-    names = lora_names(layers, extra)
+    names = extra if isinstance(extra, LoraNames) else lora_names(layers, extra)
     updates, rest, faults = _by_target(state, names)
     text_encoder = {key: state[key] for key in rest if is_text_encoder(key)}
     rest = [key for key in rest if key not in text_encoder]
@@ -284,7 +287,8 @@ def _finite(tensor: Tensor) -> bool:
     if not is_plain_float(tensor):
         return True
     wide = tensor.float() if tensor.element_size() == 1 else tensor  # float8 has no isfinite
-    return bool(torch.isfinite(wide).all())
+    # NaN and infinity reach a sum, which is many times as fast; one of large numbers may overflow.
+    return math.isfinite(wide.sum().item()) or bool(torch.isfinite(wide).all())
 
 
 def _refused_kinds(keys: Iterable[str]) -> tuple[list[CraftError], list[str]]:

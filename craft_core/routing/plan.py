@@ -285,7 +285,7 @@ def _statistics(
 def _reachable(
     branches: Sequence[Branch], gamma: Sequence[float], allowed: Sequence[frozenset[str]]
 ) -> list[Branch]:
-    """The LoRAs without what no gate of the method can ever reach: it need not be loaded."""
+    """The LoRAs without what no gate of the method can ever reach."""
     return [
         replace(b, layers={p: f for p, f in b.layers.items() if dial and p in where})
         for b, dial, where in zip(branches, gamma, allowed, strict=True)

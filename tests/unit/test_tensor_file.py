@@ -50,6 +50,15 @@ def test_what_is_written_is_read_and_stays_when_the_file_changes(kind, tmp_path)
         assert torch.equal(tensors[key], expected) and tensors[key].dtype == expected.dtype
 
 
+def test_a_mapped_file_outlives_its_name_and_is_what_a_copy_is(tmp_path):
+    path = written(tmp_path / "a.safetensors", **tags(TAGGED))
+    copied, metadata = read(path, TAGGED)
+    mapped, again = read(path, TAGGED, mapped=True)
+    path.rename(tmp_path / "b.safetensors")
+    assert list(mapped) == list(copied) and again == metadata
+    assert all(torch.equal(mapped[key], copied[key]) for key in copied)
+
+
 @pytest.mark.parametrize("look", [read, read_metadata])
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_what_cannot_be_read_is_told_by_name_with_what_to_do(kind, look, tmp_path):

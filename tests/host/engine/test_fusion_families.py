@@ -20,7 +20,7 @@ import safetensors.torch
 import tiny
 import torch
 from craft_lora_pack.comfy_adapter.engine import engine
-from craft_lora_pack.comfy_adapter.engine.bank import BankModule
+from craft_lora_pack.comfy_adapter.engine.bank import BranchModule, layer_parts
 from craft_lora_pack.comfy_adapter.engine.hooks import GatedChunks, LayerHook, ModelCall
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile
@@ -370,9 +370,10 @@ def test_experts_whose_rows_nobody_can_tell_apart_are_an_error():
         ModelCall(2, [GatedChunks(0, 2, [[1.0]])]),
         ModelCall(2, [GatedChunks(0, 1, [[1.0]])]),
     )
-    module = BankModule(bank, torch.float32)
+    (path,), layers = bank.layers, bank.branches[0].layers
+    parts = layer_parts(path, [layers], [BranchModule(layers, torch.float32)])
     with torch.no_grad():
-        y = LayerHook(0, bank.layers[0], module, symmetric)(layer, (x,), {}, layer(x))
+        y = LayerHook(0, path, parts, symmetric)(layer, (x,), {}, layer(x))
         assert distance(y, layer(x) + x @ factors.delta().T) <= TOLERANCE
         with pytest.raises(CraftError, match="experts"):
-            LayerHook(0, bank.layers[0], module, asymmetric)(layer, (x,), {}, layer(x))
+            LayerHook(0, path, parts, asymmetric)(layer, (x,), {}, layer(x))

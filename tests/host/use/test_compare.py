@@ -87,7 +87,7 @@ def test_a_line_can_name_its_own_guidance_and_layer_sets(world):
 
 def test_the_models_of_a_sweep_share_the_loras(world):
     models, *_ = sweep(world, "\n".join(FUSION.keys()))
-    assert len({id(one.model) for m in models for one in m.get_nested_additional_models()}) == 1
+    assert len({id(one.model) for m in models for one in m.get_nested_additional_models()}) == 2
 
 
 def test_a_sweep_says_once_what_a_router_would_warn_of(world, caplog):

@@ -291,13 +291,15 @@ def test_own_layers_that_match_nothing_are_an_error(world):
         route(world, style="none", extra_branches=extra)
 
 
-def test_only_layers_a_gate_can_reach_are_loaded(world):
-    two_blocks, *_ = route(world, method={"method": "b_lora"})
-    everything, *_ = route(world)
-    sizes = [m.get_nested_additional_models()[0].model_size() for m in (two_blocks, everything)]
-    assert sizes[0] < sizes[1] / 4
+def test_a_lora_that_is_off_is_not_loaded(world):
     off, *_ = route(world, prompt=CLEAN)
     assert not off.additional_models
+    content_only, *_ = route(world, prompt="<c>a sks animal</c>")
+    both, *_ = route(world)
+    first, (of_content, of_style) = (
+        [one.model for one in m.get_nested_additional_models()] for m in (content_only, both)
+    )
+    assert first == [of_content] and of_style is not of_content
 
 
 def test_a_checkpoint_without_a_text_encoder_is_told(world):

@@ -177,6 +177,16 @@ def test_an_unknown_part_of_a_known_layer_is_refused():
         parse_lora(lora() | {f"lora_unet_{flat(TO_K)}.lora_up.weight_scale": noise(1)}, {}, LAYERS)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_numbers_whose_sum_is_too_large_for_their_type_are_finite(dtype):
+    state = lora(dtype=dtype)
+    key = next(iter(state))
+    large = torch.full_like(state[key], torch.finfo(dtype).max)
+    assert not large.sum().isfinite()
+    ((factors,),) = parse_lora(state | {key: large}, {}, LAYERS).layers.values()
+    assert torch.equal(factors.down, large)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float8_e5m2])
 def test_nan_and_infinity_are_refused_by_name(value, dtype):
