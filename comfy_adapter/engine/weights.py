@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ...craft_core.errors import CraftError
 from ...craft_core.types import Factors, LayerUpdate
-from .bank import BankModule, BranchColumns, Group
+from .bank import BankModule, BranchColumns, Group, Single
 from .modules import PREFIX
 
 KEY = "craft_lora_bank"  # what the names of a bank's parts on a MODEL begin with
@@ -77,9 +77,9 @@ class BranchPatch(comfy.weight_adapter.WeightAdapterBase):
         like = torch.empty(0, dtype=torch.float32, device=weight.device)
         for read, gate in self.weights:
             update = read(like)
-            covered = weight if update.rows is None else weight.narrow(0, *update.rows)
-            change = update.on(weight, gate).delta()
-            covered.add_(change.reshape(covered.shape), alpha=strength * gate)
+            rows = weight if update.rows is None else weight.narrow(0, *update.rows)
+            delta = update.on(weight, strength * gate).delta()
+            rows.add_(delta.reshape(rows.shape), alpha=strength * gate)
         return weight
 
 
@@ -161,15 +161,19 @@ def in_weights(patcher: Any) -> Any:
     """A clone whose branches are weight patches, behind all others. CraftError where their gates
     change with time or between rows."""
     clone = patcher.clone()
-    options = clone.model_options["transformer_options"]
-    for carrier in carriers(clone):
+    _put_into_weights(clone)
+    return clone
+
+
+def _put_into_weights(patcher: Any) -> None:
+    options = patcher.model_options["transformer_options"]
+    for carrier in carriers(patcher):
         gates = carrier.constant_gates(options)
         if gates is None:
             raise _refusal()
-        (factors,) = clone.get_additional_models_with_key(carrier.factors_key)
-        carrier.take_off(clone)
-        clone.add_patches(_patches(carrier.layers, factors.model, gates.tolist()))
-    return clone
+        (factors,) = patcher.get_additional_models_with_key(carrier.factors_key)
+        carrier.take_off(patcher)
+        patcher.add_patches(_patches(carrier.layers, factors.model, gates.tolist()))
 
 
 def _loaded(patcher: Any) -> Any:
@@ -181,25 +185,26 @@ def _loaded(patcher: Any) -> Any:
 
 def _patches(
     layers: tuple[str, ...], bank: BankModule, gates: list[list[float]]
-) -> dict[Any, BranchPatch]:
+) -> dict[str, BranchPatch]:
     """What the branches add, by the host's key of a weight or a bias."""
-    by_key: dict[str, list[_Gated]] = {}
+    gated: dict[str, list[_Gated]] = {}
     for index, path in enumerate(layers):
-        for branch, name, read in _updates(bank, index):
+        for branch, of_bias, read in _updates(bank, index):
             if gates[index][branch]:
-                gated = by_key.setdefault(f"{PREFIX}{path}.{name}", [])
-                gated.append((read, gates[index][branch]))
-    return {key: BranchPatch({key}, tuple(gated)) for key, gated in by_key.items()}
+                key = f"{PREFIX}{path}.{'bias' if of_bias else 'weight'}"
+                gated.setdefault(key, []).append((read, gates[index][branch]))
+    return {key: BranchPatch({key}, tuple(updates)) for key, updates in gated.items()}
 
 
-def _updates(bank: BankModule, index: int) -> Iterator[tuple[int, str, Any]]:
-    """(branch, "weight" or "bias", how to read it) of every update of a layer, in their order."""
+def _updates(
+    bank: BankModule, index: int
+) -> Iterator[tuple[int, bool, Callable[[Tensor], LayerUpdate]]]:
+    """(branch, whether it is the bias's, how to read it) of every update of a layer."""
     for group in bank.groups[index]:
         for columns in group.slots:
-            yield columns.branch, "weight", partial(_factors, bank, group, columns)
+            yield columns.branch, False, partial(_factors, bank, group, columns)
     for single in bank.singles[index]:
-        name = "bias" if single.update.of_bias else "weight"
-        yield single.branch, name, partial(bank.update, single)
+        yield single.branch, single.update.of_bias, partial(bank.update, single)
 
 
 def _factors(bank: BankModule, group: Group, columns: BranchColumns, like: Tensor) -> Factors:
@@ -210,29 +215,26 @@ def _factors(bank: BankModule, group: Group, columns: BranchColumns, like: Tenso
 
 
 def _multiply(patcher: Any, key: Any, factor: float) -> None:
-    """The gates of the layer whose weight a patch multiplies, times the factor too."""
+    """The gates of the layer whose weight a patch multiplies, times the factor too. The branches
+    join the weights before where that is not the same: where it multiplies some rows alone, where
+    an update depends on the weight that it meets, and where one changes the bias."""
     name, offset = (key, None) if isinstance(key, str) else (key[0], key[1])
-    path = name.removeprefix(PREFIX).removesuffix(".weight")
-    if name != f"{PREFIX}{path}.weight":
+    path, _, kind = name.removeprefix(PREFIX).rpartition(".")
+    concerned = [c for c in carriers(patcher) if path in c.layers]
+    own = [one.update for c in concerned for one in _singles(patcher, c, path)]
+    apart = any(update.on_weight or update.of_bias for update in own)
+    if not concerned or kind not in ("weight", "bias") or (kind == "bias" and not apart):
         return
-    for carrier in carriers(patcher):
-        if path in carrier.layers:
-            (factors,) = patcher.get_additional_models_with_key(carrier.factors_key)
-            singles = factors.model.singles[carrier.layers.index(path)]
-            if any(single.update.on_weight for single in singles):
-                raise CraftError(
-                    f"A node multiplies the weight of {path}, on which a LoRA acts whose effect "
-                    "depends on that weight (DoRA, OFT, BOFT or GLoRA)",
-                    "Such a LoRA's effect on a part of a weight is not that part of its effect",
-                    "Connect that node before the Router",
-                )
-            if offset is not None:
-                raise CraftError(
-                    f"A node multiplies a part of the weight of {path}",
-                    "The routed LoRAs of a layer can be multiplied as a whole",
-                    "Connect that node before the Router",
-                )
-            carrier.multiplied(path, factor).put_on(patcher)
+    if offset is not None or apart:
+        _put_into_weights(patcher)
+        return
+    for carrier in concerned:
+        carrier.multiplied(path, factor).put_on(patcher)
+
+
+def _singles(patcher: Any, carrier: Carrier, path: str) -> list[Single]:
+    (factors,) = patcher.get_additional_models_with_key(carrier.factors_key)
+    return factors.model.singles[carrier.layers.index(path)]
 
 
 def _refusal() -> CraftError:
