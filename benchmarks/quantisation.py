@@ -11,11 +11,14 @@ formats round their inputs too.
 
 from __future__ import annotations
 
+import argparse
+
 import _sdxl_class  # noqa: F401 (enters the host)
 from quantised import FORMATS, errors
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.split("\n", 1)[0]).parse_args()
     print("| format | no LoRA | ours | host LoraLoader | what the LoRAs change |")
     print("|---|---|---|---|---|")
     for name in FORMATS:

@@ -32,6 +32,7 @@ LONGEST_FIRST = (
     "test_engine_surroundings.py",
     "test_routed_weights.py",
     "test_quantised.py",
+    "test_benchmarks.py",
     "test_expert_encoder.py",
     "test_recorder.py",
     "test_merge_training.py",

@@ -80,9 +80,9 @@ class BranchPatch(comfy.weight_adapter.WeightAdapterBase):
         like = torch.empty(0, dtype=torch.float32, device=weight.device)
         for read, gate in self.weights:
             update = read(like)
-            covered = weight if update.rows is None else weight.narrow(0, *update.rows)
-            change = update.on(weight, gate).delta()
-            covered.add_(change.reshape(covered.shape), alpha=strength * gate)
+            rows = weight if update.rows is None else weight.narrow(0, *update.rows)
+            delta = update.on(weight, strength * gate).delta()
+            rows.add_(delta.reshape(rows.shape), alpha=strength * gate)
         return weight
 
 
@@ -164,15 +164,19 @@ def in_weights(patcher: Any) -> Any:
     """A clone whose branches are weight patches, behind all others. CraftError where their gates
     change with time or between rows."""
     clone = patcher.clone()
-    options = clone.model_options["transformer_options"]
-    for carrier in carriers(clone):
+    _put_into_weights(clone)
+    return clone
+
+
+def _put_into_weights(patcher: Any) -> None:
+    options = patcher.model_options["transformer_options"]
+    for carrier in carriers(patcher):
         gates = carrier.constant_gates(options)
         if gates is None:
             raise _refusal()
-        parts = carrier.parts(clone, carrier.layers)
-        carrier.take_off(clone)
-        clone.add_patches(_patches(parts, gates.tolist()))
-    return clone
+        parts = carrier.parts(patcher, carrier.layers)
+        carrier.take_off(patcher)
+        patcher.add_patches(_patches(parts, gates.tolist()))
 
 
 def _loaded(patcher: Any) -> Any:
@@ -197,28 +201,21 @@ def _patches(
 
 
 def _multiply(patcher: Any, key: Any, factor: float) -> None:
-    """The gates of the layer whose weight a patch multiplies, times the factor too."""
+    """The gates of the layer whose weight a patch multiplies, times the factor too. The branches
+    join the weights before where that is not the same: where it multiplies some rows alone, where
+    an update depends on the weight that it meets, and where one changes the bias."""
     name, offset = (key, None) if isinstance(key, str) else (key[0], key[1])
-    path = name.removeprefix(PREFIX).removesuffix(".weight")
-    if name != f"{PREFIX}{path}.weight":
+    path, _, kind = name.removeprefix(PREFIX).rpartition(".")
+    concerned = [c for c in carriers(patcher) if path in c.layers]
+    own = [part.update for c in concerned for part in c.parts(patcher, [path])[path]]
+    apart = any(update.on_weight or update.of_bias for update in own)
+    if not concerned or kind not in ("weight", "bias") or (kind == "bias" and not apart):
         return
-    for carrier in carriers(patcher):
-        if path in carrier.layers:
-            parts = carrier.parts(patcher, [path])[path]
-            if any(part.update.on_weight for part in parts):
-                raise CraftError(
-                    f"A node multiplies the weight of {path}, on which a LoRA acts whose effect "
-                    "depends on that weight (DoRA, OFT, BOFT or GLoRA)",
-                    "Such a LoRA's effect on a part of a weight is not that part of its effect",
-                    "Connect that node before the Router",
-                )
-            if offset is not None:
-                raise CraftError(
-                    f"A node multiplies a part of the weight of {path}",
-                    "The routed LoRAs of a layer can be multiplied as a whole",
-                    "Connect that node before the Router",
-                )
-            carrier.multiplied(path, factor).put_on(patcher)
+    if offset is not None or apart:
+        _put_into_weights(patcher)
+        return
+    for carrier in concerned:
+        carrier.multiplied(path, factor).put_on(patcher)
 
 
 def _refusal() -> CraftError:

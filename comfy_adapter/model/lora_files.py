@@ -158,7 +158,7 @@ def patched_text(clip: Any, parts: Sequence[tuple[LoraFile, float]]) -> PatchedT
 def _text_patches(clip: Any, file: LoraFile) -> tuple[dict, dict]:
     """(key of the CLIP's weight by the name in a file, patches by key)."""
     names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
-    state = with_stated_alphas(file.text_encoder, file.metadata)
+    state = with_stated_alphas(file.text_encoder, file.metadata, allow=True)  # checked on reading
     return names, comfy.lora.load_lora(state, names, log_missing=False)
 
 

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from ..errors import CraftError
 from ..types import Factors, LayerPass, LayerTarget, LayerUpdate
+from .formats.difference import Difference
+from .formats.dora import Dora
 
 Runs = tuple[tuple[int, int], ...]
 
@@ -23,20 +25,26 @@ Runs = tuple[tuple[int, int], ...]
 def placed(update: LayerUpdate, target: LayerTarget, shape: tuple[int, ...]) -> LayerUpdate:
     """The update where the target says. shape: of the whole weight, (out, n, *kernel).
 
-    Raises CraftError for an update that depends on the weight: the weight's rows have another
-    order than the update knows.
+    Raises CraftError for an update that depends on the weight, where that cannot be divided or
+    reordered with it.
     """
     if target.order is None and target.columns is None:
         return update
-    if update.on_weight:
-        raise CraftError(
-            f"{target.module} has its outputs or inputs in another order than this file",
-            "Updates that depend on the layer's weight (DoRA, OFT, BOFT, GLoRA) do not act there",
-            "Convert it to a plain LoRA",
-        )
     columns = (target.columns[0], shape[1]) if target.columns and update.inputs else None
     if isinstance(update, Factors):
         return _placed_factors(update, target.order, columns)
+    if isinstance(update, Difference):
+        whole = _widened(update.difference, columns) if columns else update.difference
+        return replace(update, difference=_ordered(whole, target.order, 0))
+    if isinstance(update, Dora) and columns is None and not (update.axis and target.of):
+        return _placed_dora(update, target, shape)
+    if update.on_weight:
+        raise CraftError(
+            f"{target.module} is a part of the layer that the file changes, or has its outputs in "
+            "another order",
+            "What changes the weight it finds cannot be divided or reordered",
+            "Use a LoRA of another kind, or one trained on this model's own layers",
+        )
     inner = replace(update, scale=1.0, rows=None)
     return Placed(inner, target.order, columns, update.scale, update.rows)
 
@@ -108,6 +116,15 @@ class Placed(LayerUpdate):
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> Placed:
         return replace(self, inner=self.inner.with_tensors(tensors))
+
+
+def _placed_dora(update: Dora, target: LayerTarget, shape: tuple[int, ...]) -> Dora:
+    """Magnitudes go with their outputs. Those of a dora_scale in another order do not, as in the
+    host, which reorders dW alone."""
+    magnitude = update.magnitude
+    if update.axis == 0 and (target.of or update.of_sum):
+        magnitude = _ordered(magnitude, target.order, 0)
+    return replace(update, inner=placed(update.inner, target, shape), magnitude=magnitude)
 
 
 def runs_of(order: Tensor) -> Runs | None:

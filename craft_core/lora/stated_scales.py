@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from ..errors import CraftError
 from .factors import scale_of
 from .families import is_text_encoder
 from .formats import KINDS, Parts
@@ -22,14 +23,25 @@ _Scales = tuple[str, Parts, float, float]
 """(stem, its parts, its scale, what it is without the metadata)."""
 
 
+def stale_scales(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[CraftError]:
+    """What is wrong with each scale that the metadata states for another rank."""
+    return [fault for *_, fault in _read(state, metadata) if fault]
+
+
 def with_stated_alphas(
-    state: Mapping[str, Tensor], metadata: Mapping[str, str]
+    state: Mapping[str, Tensor], metadata: Mapping[str, str], allow: bool = False
 ) -> dict[str, Tensor]:
     """The tensors, with an alpha for each scale that only the metadata states.
 
-    Raises CraftError as reading a layer does: for metadata that cannot be read or is stale.
+    allow: leave out updates whose metadata is stale; else CraftError, as for a layer. Raises
+    CraftError for metadata that cannot be read.
     """
     tensors = dict(state)
+    for _, parts, fault in _read(state, metadata):
+        if fault and not allow:
+            raise fault
+        for key, _ in parts.values() if fault else ():
+            del tensors[key]
     for stem, parts, scale, _ in _stated(state, metadata):
         tensors.pop(parts["alpha"][0] if "alpha" in parts else "", None)
         rank = parts["down"][1].shape[0]
@@ -62,18 +74,32 @@ def stated_scales_note(state: Mapping[str, Tensor], metadata: Mapping[str, str])
 def _stated(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[_Scales]:
     """The updates whose scale the metadata changes."""
     configs = read_peft_configs(metadata)
-    if not configs:
-        return
-    found: dict[str, dict[str, tuple[str, Tensor]]] = {}
-    for key, tensor in state.items():
-        split = KINDS.split(key)
-        if split is not None:
-            found.setdefault(split.stem, {})[split.part] = (key, tensor)
-    for stem, parts in found.items():
-        if "down" not in parts:  # PEFT's metadata speaks of LoRAs only
+    for stem, parts, fault in _read(state, metadata):
+        if fault:
             continue
         rank = parts["down"][1].shape[0]
         scale = scale_from(parts, rank, stated_for(configs, stem))
         plain = scale_of(float(parts["alpha"][1].item()), rank) if "alpha" in parts else 1.0
         if scale != plain and plain:
             yield stem, parts, scale, plain
+
+
+def _read(
+    state: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> Iterator[tuple[str, Parts, CraftError | None]]:
+    """(stem, its parts, why its scale cannot be told) of the LoRAs that the metadata speaks of."""
+    configs = read_peft_configs(metadata)
+    found: dict[str, dict[str, tuple[str, Tensor]]] = {}
+    for key, tensor in state.items() if configs else ():
+        split = KINDS.split(key)
+        if split is not None:
+            found.setdefault(split.stem, {})[split.part] = (key, tensor)
+    for stem, parts in found.items():
+        if "down" not in parts:  # PEFT's metadata speaks of LoRAs only
+            continue
+        try:
+            scale_from(parts, parts["down"][1].shape[0], stated_for(configs, stem))
+        except CraftError as error:
+            yield stem, parts, error
+        else:
+            yield stem, parts, None

@@ -32,7 +32,7 @@ from .keys import LoraNames, kohya_name, lora_names
 from .peft_config import METADATA_KEY as PEFT_METADATA_KEY
 from .peft_config import read_peft_configs, stated_for
 from .placing import placed
-from .stated_scales import stated_scales_note
+from .stated_scales import stale_scales, stated_scales_note
 
 KIND = Kind("LoRA file", "If it was downloaded, download it again")
 _EXTENSIONS = (".safetensors", ".sft")
@@ -117,6 +117,10 @@ def parse_lora(
                 raise _with_the_way_out(faults, True) from error
     if faults and not read.found and not read.zeros:
         raise faults[-1]
+    stale = stale_scales(text_encoder, metadata)
+    if stale and not allow:
+        raise _with_the_way_out(stale, True)
+    faults += stale
     unmatched = tuple(dict.fromkeys(map(stem_of, rest)))
     kept = {key: value for key, value in metadata.items() if key != _SCALES_KEY}
     note = stated_scales_note(state, metadata)
@@ -262,7 +266,7 @@ def _by_target(
                     "Save the LoRAs as separate files",
                 )
                 faults.append(fault)
-                break
+                continue
             parts[split.part] = (key, tensor)
     lone = [target for target, parts in groups.items() if set(parts) == {"alpha"}]
     alphas = [groups.pop(target)["alpha"][0] for target in lone]  # an alpha without factors

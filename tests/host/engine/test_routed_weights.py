@@ -29,12 +29,18 @@ from comfy_extras.nodes_model_merging import (
 )
 from craft_lora_pack.comfy_adapter.engine import engine
 from craft_lora_pack.comfy_adapter.engine.engine import is_routed, set_asymmetric
-from craft_lora_pack.comfy_adapter.engine.modules import PREFIX, model_layers
+from craft_lora_pack.comfy_adapter.engine.modules import (
+    PREFIX,
+    host_names,
+    lora_layers,
+    model_layers,
+)
 from craft_lora_pack.comfy_adapter.engine.weights import in_weights
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.fusion.compose import compose
+from craft_lora_pack.craft_core.lora import parse_lora
 from craft_lora_pack.craft_core.lora.keys import kohya_name
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.types import Bank, Branch, Factors, constant_gates
@@ -143,12 +149,34 @@ def test_saving_writes_the_branches_and_leaves_the_model_as_it_was():
 
 
 @pytest.mark.parametrize("kind", SAMPLES)
-def test_every_adapter_kind_is_saved_as_the_hosts_loader_patches_it(kind):
-    model = tiny.sdxl()
+def test_every_adapter_kind_is_in_the_weights_as_the_hosts_loader_patches_it(kind):
+    """Saved, and as the first model of a merge."""
+    model, other = tiny.sdxl(), tiny.sdxl(seed=1)
     stems = {kohya_name(path): shape for path, shape in model_layers(model).items()}
     state, _ = whole_file(kind, stems, seed=3, without=HOST_DROPS)
     ours, theirs = routed(model, [state, state]), two_loaders(model, [state, state])
     assert_equal_files(saved(ours), saved(theirs))
+    merged, reference = (MERGES["simple"](m, other) for m in (ours, theirs))
+    assert distance(sample(merged), sample(reference)) <= LAW
+
+
+def test_differences_of_biases_and_norms_are_in_the_weights_too():
+    model, other = tiny.sdxl(), tiny.sdxl(seed=1)
+    generator = torch.Generator().manual_seed(5)
+    state = {}
+    for name, value in model.model.diffusion_model.named_parameters():
+        path, _, part = name.rpartition(".")
+        if path in lora_layers(model):
+            change = 0.1 * value.std() * torch.randn(value.shape, generator=generator)
+            state[f"diffusion_model.{path}.{'diff' if part == 'weight' else 'diff_b'}"] = change
+    parsed = parse_lora(state, {}, lora_layers(model), host_names(model))
+    bank = Bank.of([Branch("a", "content", parsed.layers, 0.7)], list(lora_layers(model)))
+    ones = constant_gates(torch.ones(len(bank.layers), 1))
+    ours = engine.attach(model, bank, compose(ones, bank))
+    theirs = comfy.sd.load_lora_for_models(model, None, state, 0.7, 0.0)[0]
+    assert_equal_files(saved(ours), saved(theirs))
+    merged, reference = (MERGES["simple"](m, other) for m in (ours, theirs))
+    assert distance(sample(merged), sample(reference)) <= LAW
 
 
 def test_slices_of_a_fused_layer_are_saved_in_their_rows():
@@ -313,6 +341,33 @@ def test_a_loaders_own_kind_of_patcher_keeps_its_ways():
     ours = routed(own, loras(model_layers(model))).clone()
     assert isinstance(ours, Own)
     assert_equal_files(saved(ours), saved(theirs))
+
+
+def test_a_node_that_multiplies_some_rows_of_a_weight_finds_the_branches_in_them():
+    model, ours, theirs = trio()
+    path = next(path for path in model_layers(model) if path.endswith("attn1.to_q"))
+    rows = (f"{PREFIX}{path}.weight", (0, 3, 7))
+    for made in (ours, theirs):
+        made.add_patches({rows: (None,)}, 0.0, 0.5)
+    assert distance(sample(ours), sample(theirs)) <= LAW
+    _, moving, _ = trio(schedule=Schedule("cosine"))
+    with pytest.raises(CraftError, match="Fuse LoRAs to File"):
+        moving.add_patches({rows: (None,)}, 0.0, 0.5)
+
+
+def test_the_branches_survive_the_staging_of_dynamic_vram():
+    """Dynamic VRAM copies each patch's tensors into a buffer and rebuilds the patch around them."""
+    _, ours, theirs = trio()
+    patches = in_weights(ours).patches
+    assert patches.keys() == theirs.patches.keys()
+    for key in patches:
+        weight = comfy.utils.get_attr(ours.model, key)
+        results = []
+        for given in (patches, theirs.patches):
+            staged = comfy.model_patcher.LowVramPatch(key, given)
+            staged.prepare(torch.zeros(staged.memory_required(), dtype=torch.uint8), None)
+            results.append(staged(weight.clone()))
+        assert distance(*results) <= LAW, key
 
 
 def test_the_hosts_hooks_go_on_beside_branches_that_change():

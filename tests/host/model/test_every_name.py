@@ -16,7 +16,7 @@ import pytest
 import safetensors.torch
 import tiny
 import torch
-from adapter_samples import whole_file
+from adapter_samples import SAMPLES, whole_file
 from craft_lora_pack.comfy_adapter.engine import engine
 from craft_lora_pack.comfy_adapter.engine.modules import host_names, model_layers
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, branch, read_branch_file
@@ -27,7 +27,7 @@ from craft_lora_pack.craft_core.fusion.compose import compose
 from craft_lora_pack.craft_core.lora import lora_names, parse_lora
 from craft_lora_pack.craft_core.lora.keys import kohya_name
 from craft_lora_pack.craft_core.types import Bank, LayerTarget, constant_gates
-from raw_lora import pair
+from raw_lora import noise, pair
 
 LOADERS = {
     "sdxl": tiny.sdxl,
@@ -54,10 +54,10 @@ def saved(folder, state, metadata=None):
     return folder / "a.safetensors"
 
 
-def routed(model, path, strength=0.8):
+def routed(model, path, strength=0.8, allow=False):
     """(MODEL with the file as a branch, the file as read)"""
     chosen = BranchFile("a", "content", strength, path=str(path))
-    file = read_branch_file(chosen, model)
+    file = read_branch_file(chosen, model, allow)
     bank = Bank.of([branch(chosen, file)], list(model_layers(model)))
     ones = constant_gates(torch.ones(len(bank.layers), 1))
     return engine.attach(model, bank, compose(ones, bank)), file
@@ -195,6 +195,35 @@ def test_a_file_whose_names_the_host_drops_acts_as_its_matrices_do(kind, tmp_pat
     assert oracle.distance(sampled(ours), theirs) <= oracle.LAW
 
 
+DORAS = {
+    "wan": ("transformer.blocks.1.attn1.to_qkv",
+            [f"blocks.1.self_attn.{part}" for part in "qkv"], (192, 64)),
+    "flux": ("transformer.norm_out.linear", ["final_layer.adaLN_modulation.1"], (128, 64)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", DORAS)
+def test_a_dora_of_a_fused_or_reordered_layer_is_the_hosts(family, tmp_path, monkeypatch):
+    """Of a fused one the host is given what its newer loaders divide it into."""
+    model = LOADERS[family]()
+    stem, paths, shape = DORAS[family]
+    state = SAMPLES["DoRA"]["over LoRA"](shape, 3).named(stem)
+    ours, file = routed(model, saved(tmp_path, state))
+    assert list(file.layers) == paths
+    if len(paths) > 1:
+        divided = {}
+        for number, path in enumerate(paths):
+            rows = slice(64 * number, 64 * (number + 1))
+            for ending in ("lora_up.weight", "dora_scale"):
+                divided[f"{kohya_name(path)}.{ending}"] = state[f"{stem}.{ending}"][rows]
+            for ending in ("lora_down.weight", "alpha"):
+                divided[f"{kohya_name(path)}.{ending}"] = state[f"{stem}.{ending}"]
+        state = divided
+    theirs = sampled(loaded(model, saved(tmp_path, state), monkeypatch))
+    assert oracle.distance(theirs, sampled(model)) > 0.005
+    assert oracle.distance(sampled(ours), theirs) <= oracle.LAW
+
+
 APART = {  # a fused layer in the file -> the host's layers, from top to bottom
     "wan": ("transformer.blocks.1.attn1.to_qkv",
             [f"blocks.1.self_attn.{part}" for part in "qkv"]),
@@ -275,26 +304,26 @@ def control_lora(model):
     for stem in ("img_in", "double_blocks.0.img_attn.qkv", "single_blocks.1.linear2"):
         down, up = pair(stem, shapes[stem], 3, "PEFT").values()
         state |= {f"{stem}.lora_A.weight": down / shapes[stem][1] ** 0.5,
-                  f"{stem}.lora_B.weight": 0.1 * up}  # fmt: skip
+                  f"{stem}.lora_B.weight": 0.1 * up,
+                  f"{stem}.lora_B.bias": 0.1 * noise(len(up), seed=4)}  # fmt: skip
     return state
 
 
-def test_what_a_control_lora_of_bfl_can_add_is_the_hosts(tmp_path, monkeypatch):
-    """The host renames it first; what it replaces and widens is no branch, and left out here."""
+def test_a_control_lora_of_bfl_is_the_hosts_but_for_what_no_branch_can_do(tmp_path, monkeypatch):
+    """It replaces norms and widens the first layer: refused by name, or left out where allowed."""
     model = tiny.flux()
     converted = comfy.lora_convert.convert_lora(control_lora(model))
     kept = {key: t for key, t in converted.items()
             if not key.endswith((".set_weight", ".reshape_weight"))}  # fmt: skip
     assert len(kept) == len(converted) - 2
-    file = assert_the_hosts(model, saved(tmp_path, kept), monkeypatch)
-    assert len(file.layers) == 3
-
-
-def test_a_control_lora_of_bfl_is_told_by_what_no_branch_can_do(tmp_path):
-    model = tiny.flux()
+    theirs = sampled(loaded(model, saved(tmp_path, kept), monkeypatch))
     path = saved(tmp_path, control_lora(model))
     with pytest.raises(CraftError, match="replaced weight.*key_norm.set_weight"):
         routed(model, path)
+    ours, file = routed(model, path, allow=True)
+    assert len(file.layers) == 3 and len(file.faults) == 1
+    assert oracle.distance(theirs, sampled(model)) > 0.005
+    assert oracle.distance(sampled(ours), theirs) <= oracle.LAW
 
 
 WIDE = {"fc1": (64, 48), "fc2": (48, 64)}

@@ -29,6 +29,7 @@ CASES = [
     for kind in SAMPLES
     for label in SHAPES
     for name in variants(kind, SHAPES[label])
+    if SAMPLES[kind][name](SHAPES[label], 3).change is None
     for place, target in PLACES.items()
 ]
 every_case = pytest.mark.parametrize(("kind", "name", "shape", "target"), CASES)
@@ -70,7 +71,8 @@ def test_every_kind_changes_its_part_of_the_weight(kind, name, shape, target):
 def test_what_it_adds_is_the_layers_product_with_that_part(kind, name, shape, target):
     update, delta = read(kind, name, shape, target)
     x = noise(2, 5, shape[1]) if len(shape) == 2 else noise(2, shape[1], 7, 7)
-    close(update.scale * update.added(LayerPass(x, x, product)), product(x, delta))
+    layer = LayerPass(x, x, product, 1 if len(shape) > 2 else -1)
+    close(update.scale * update.added(layer), product(x, delta))
 
 
 @every_case
@@ -84,6 +86,46 @@ def test_sums_over_its_entries_and_its_tensors_are_the_parts(kind, name, shape, 
     whole = combine([update, Factors(torch.zeros(1, *shape[1:]), torch.zeros(shape[0], 1))])
     start, length = target.rows or (0, shape[0])
     close(whole.delta()[start : start + length], delta)
+
+
+DORAS = [
+    (name, place)
+    for name in variants("DoRA", SHAPES["linear"])
+    for place, target in PLACES.items()
+    if target.columns is None and not ("inputs" in name and target.of)
+]
+
+
+@pytest.mark.parametrize(("name", "place"), DORAS)
+def test_a_doras_magnitudes_go_with_its_outputs(name, place):
+    """But those of a dora_scale in another order of all outputs do not, as in the host."""
+    shape, target = (16, 12), PLACES[place]
+    outputs = target.rows[1] if target.rows else shape[0]
+    sample = SAMPLES["DoRA"][name]((target.of or outputs, shape[1]), 3)
+    file = parse_lora(sample.named("name"), {}, {"layer": shape}, {"name": target})
+    (update,) = file.layers["layer"]
+    weight = noise(*shape, seed=9)
+    start, length = target.rows or (0, shape[0])
+    order = torch.cat([torch.arange(a, a + n) for a, n in target.order])
+    own = weight[start : start + length]
+    whole = noise(target.of or outputs, shape[1], seed=10)
+    whole[order] = own  # the weight as the file's model has it
+    expected = sample.on(whole)[order]
+    if target.of is None and "magnitude" not in name and "inputs" not in name:
+        magnitude = sample.tensors["dora_scale"].reshape(-1, 1)
+        inner = (sample.on(whole) + whole) * whole.norm(dim=1, keepdim=True) / magnitude - whole
+        expected = (own + inner[order]) * magnitude / own.norm(dim=1, keepdim=True) - own
+    found = update.on(weight).delta()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("OFT", "blocks"), ("GLoRA", "new"),
+                                            ("DoRA", "over LoRA")])  # fmt: skip
+def test_what_changes_the_weight_it_finds_cannot_be_divided_at_the_inputs(kind, name):
+    sample = SAMPLES[kind][name]((16, 8), 3)
+    with pytest.raises(CraftError, match="cannot be divided"):
+        parse_lora(sample.named("name"), {}, {"layer": (16, 12)},
+                   {"name": LayerTarget("layer", columns=(4, 8))})  # fmt: skip
 
 
 def test_low_rank_factors_stay_plain_factors_of_the_files_precision():

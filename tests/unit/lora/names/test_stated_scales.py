@@ -106,3 +106,14 @@ def test_stale_metadata_is_refused_in_the_text_part_as_in_a_layer():
 def test_other_kinds_have_no_part_in_it():
     state = {f"{LAYER}.diff": noise(5, 4), f"{LAYER}.lokr_w1": noise(2, 2)}
     assert with_stated_alphas(state, metadata(r=2, lora_alpha=8)).keys() == state.keys()
+
+
+def test_stale_metadata_leaves_its_updates_out_where_that_is_allowed():
+    config = metadata(r=64, lora_alpha=64)
+    state = pair(TEXT, (5, 4), ending="PEFT") | pair("unet.b", (5, 4), rank=64, ending="PEFT")
+    layers = {"b": (5, 4)}
+    with pytest.raises(CraftError, match="metadata says 64.*allow_unmatched"):
+        parse_lora(state, config, layers)
+    file = parse_lora(state, config, layers, allow=True)
+    assert list(file.layers) == ["b"] and len(file.faults) == 1
+    assert with_stated_alphas(file.text_encoder, file.metadata, allow=True) == {}
