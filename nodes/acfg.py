@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 
 from ..comfy_adapter.draw.run_map import map_output, view_under, viewer_of
 from ..comfy_adapter.engine.engine import ASYMMETRIC
-from ..comfy_adapter.guide.acfg import Rule, acfg_guider, acfg_sample, objections
+from ..comfy_adapter.guide.acfg import ChosenRule, acfg_guider, acfg_sample, objections
 from ..comfy_adapter.page.choices import SAMPLERS, SCHEDULERS
 from ..comfy_adapter.page.notice import tell, warn
 from ..comfy_adapter.page.sockets import CATEGORY, ScheduleSocket
@@ -53,13 +53,13 @@ def _guidance() -> list[io.Input]:
     return [menu, course]
 
 
-def _rule(node: type[io.ComfyNode], menu: dict[str, Any] | None, course: Any) -> Rule | None:
+def _rule(node: type[io.ComfyNode], menu: dict[str, Any] | None, course: Any) -> ChosenRule | None:
     """What the menu says; None where the `asymmetric` switch decides."""
     if menu is None or menu["guidance"] == _BY_SWITCH:
         refuse_unknown(node, "guidance", [_BY_SWITCH, *(rule.key for rule in _OTHERS)])
         return None
     rule, settings = chosen(menu, "guidance", GUIDANCE)
-    return Rule(rule.key, settings, course)
+    return ChosenRule(rule.key, settings, course)
 
 
 class ACFGGuider(io.ComfyNode):

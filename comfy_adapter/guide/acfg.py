@@ -20,7 +20,7 @@ from ..engine.recorder import Recorder
 
 
 @dataclass(frozen=True)
-class Rule:
+class ChosenRule:
     """A guidance rule that a user chose instead of the `asymmetric` switch.
 
     settings: its knobs. course: the schedule that the weights of content and style follow.
@@ -31,7 +31,9 @@ class Rule:
     course: Timed | None = None
 
 
-def objections(model: Any, cfg: float, asymmetric: bool, rule: Rule | None = None) -> list[str]:
+def objections(
+    model: Any, cfg: float, asymmetric: bool, rule: ChosenRule | None = None
+) -> list[str]:
     """What a user should know before sampling."""
     found = [] if is_routed(model) else [NOT_ROUTED]
     unguided = rule is None and asymmetric and math.isclose(cfg, 1.0)
@@ -39,7 +41,12 @@ def objections(model: Any, cfg: float, asymmetric: bool, rule: Rule | None = Non
 
 
 def acfg_guider(
-    model: Any, positive: Any, negative: Any, cfg: float, asymmetric: bool, rule: Rule | None = None
+    model: Any,
+    positive: Any,
+    negative: Any,
+    cfg: float,
+    asymmetric: bool,
+    rule: ChosenRule | None = None,
 ) -> comfy.samplers.CFGGuider:
     """The host's guider on a clone of MODEL that says which rows the LoRAs act on."""
     guider = comfy.samplers.CFGGuider(_under(model, asymmetric, rule))
@@ -63,7 +70,7 @@ def acfg_sample(
     seed: int,
     steps: int,
     *arguments: Any,
-    rule: Rule | None = None,
+    rule: ChosenRule | None = None,
 ) -> Sampled:
     """The host's KSampler on that clone; arguments as its `common_ksampler` takes them from cfg on.
 
@@ -74,7 +81,7 @@ def acfg_sample(
     return Sampled(latent, recorded_sheet(recorder, steps), _cost(recorder, steps))
 
 
-def _under(model: Any, asymmetric: bool, rule: Rule | None) -> Any:
+def _under(model: Any, asymmetric: bool, rule: ChosenRule | None) -> Any:
     if rule is None:
         return set_asymmetric(model, asymmetric)
     return set_guidance(model, rule.key, dict(rule.settings), rule.course)

@@ -10,7 +10,12 @@ import tiny
 import torch
 from craft_lora_pack.comfy_adapter.engine.engine import set_guidance
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
-from craft_lora_pack.comfy_adapter.guide.acfg import Rule, acfg_guider, acfg_sample, objections
+from craft_lora_pack.comfy_adapter.guide.acfg import (
+    ChosenRule,
+    acfg_guider,
+    acfg_sample,
+    objections,
+)
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.guidance import GUIDANCE
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
@@ -79,16 +84,18 @@ def test_both_nodes_sample_under_the_rule_with_the_settings_of_the_menu(ours):
 
 def test_cfg_1_is_no_objection_to_a_rule_with_weights(ours):
     assert len(objections(ours, 1.0, True)) == 1
-    assert objections(ours, 1.0, True, Rule("role")) == []
-    assert "no routed LoRAs" in objections(tiny.sdxl(), 1.0, True, Rule("role"))[0]
+    assert objections(ours, 1.0, True, ChosenRule("role")) == []
+    assert "no routed LoRAs" in objections(tiny.sdxl(), 1.0, True, ChosenRule("role"))[0]
 
 
 def test_the_cost_of_a_run_is_said_where_a_rule_has_more_evaluated(ours):
     arguments = (1.0, "euler", "normal", POSITIVE, NEGATIVE, tiny.latent(), 1.0)
     with torch.inference_mode():
         plain = acfg_sample(ours, True, 3, 4, *arguments)
-        neutral = acfg_sample(ours, True, 3, 4, *arguments, rule=Rule("role"))
-        early = acfg_sample(ours, True, 3, 4, *arguments, rule=Rule("role", {"weight": 2.0}, EARLY))
+        neutral = acfg_sample(ours, True, 3, 4, *arguments, rule=ChosenRule("role"))
+        early = acfg_sample(
+            ours, True, 3, 4, *arguments, rule=ChosenRule("role", {"weight": 2.0}, EARLY)
+        )
     assert plain.cost == neutral.cost == ""
     assert torch.equal(plain.activity, neutral.activity)
     assert early.cost == "4 steps took 6 evaluations of the model: 4 cond, 2 backbone."
