@@ -101,8 +101,9 @@ def test_on_packed_bytes_the_adapter_stays_a_float_and_the_sum_exact(stated):
     states = loras(model_layers(model))
     model.model.get_dtype_inference = lambda: stated
     ours = routed(model, states)
-    (factors,) = ours.get_nested_additional_models()
-    assert {p.dtype for p in factors.model.parameters()} == {torch.float32}
+    modules = [one.model for one in ours.get_nested_additional_models()]
+    assert len(modules) == len(states)
+    assert {p.dtype for one in modules for p in one.parameters()} == {torch.float32}
     del model.model.get_dtype_inference
     assert distance(sample(ours), sample(two_loaders(true, states))) <= LAW
 
