@@ -245,7 +245,7 @@ def spoken(folder, **parts):
 @pytest.mark.parametrize(
     "parts, message",
     [
-        ({"oft_blocks": torch.ones(2, 2, 2)}, "oft_blocks"),
+        ({"oft_blocks": torch.ones(2, 2, 2)}, "OFT changes a layer"),
         ({"lora_down.weight": torch.full((1, 64), 1e6), "lora_up.weight": torch.ones(256, 1)},
          "Save as bf16 or fp32"),
     ],
