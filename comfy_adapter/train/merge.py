@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...craft_core.errors import CraftError
 from ...craft_core.lora import unet_diffusers_paths
-from ...craft_core.lora.text_encoder import merge_text_encoders
+from ...craft_core.lora.text_encoder import TextPart, merge_text_encoders
 from ...craft_core.registry import Method
 from ...craft_core.routing.markers import parse
 from ...craft_core.routing.plan import fault_lines, inactive, require_matched, unmatched_keys
@@ -66,7 +66,8 @@ def read_merging(
     merge.method.traits.loras(branches, [file.metadata for file in files])
     texts = _Texts(source, merge.files, files, merge.allow_unmatched)
     notes = _unused(merge, files, texts.missing)
-    texts.merged([1.0] * len(files), DTYPES[merge.knobs["save_as"]])  # a CraftError now, not later
+    # Merged once before the training: a CraftError now, not at its end.
+    notes += texts.part([1.0] * len(files), DTYPES[merge.knobs["save_as"]]).notes()
     data = texts.pictures(merge.pictures)
     parts = tuple(
         MergePart(own, data[j], lora_hash(merge.files[j]), file.metadata)
@@ -170,11 +171,15 @@ class _Texts:
             for line, j in zip(lines, contents, strict=True)
         )
 
-    def merged(self, shares: Sequence[float], dtype: torch.dtype) -> Mapping[str, Tensor]:
+    def part(self, shares: Sequence[float], dtype: torch.dtype) -> TextPart:
         """The text-encoder part of the merged file."""
         pairs = zip(self.chosen, shares, strict=True)
         strengths = [chosen.strength * share for chosen, share in pairs]
-        return merge_text_encoders(self.files, strengths, dtype, self.allow).tensors
+        return merge_text_encoders(self.files, strengths, dtype, self.allow)
+
+    def merged(self, shares: Sequence[float], dtype: torch.dtype) -> Mapping[str, Tensor]:
+        """The tensors of `part`."""
+        return self.part(shares, dtype).tensors
 
     def _of(self, role: Role) -> list[int]:
         return [j for j, chosen in enumerate(self.chosen) if chosen.role == role]

@@ -44,6 +44,12 @@ class TextPart:
     files: tuple[bool, ...] = ()
     faults: tuple[str, ...] = ()
 
+    def notes(self) -> list[str]:
+        """A report line on what was left out, if anything was."""
+        if not self.faults:
+            return []
+        return [f"Text encoder: {len(self.faults)} left out ({listed(self.faults, 3)})"]
+
 
 def merge_text_encoders(
     files: Sequence[LoraFile],
@@ -114,7 +120,13 @@ def _built(stem: str, parts: Parts, stated: Stated) -> list[LayerUpdate]:
     built = [update for update, _ in build_updates(parts, layer, stated)]
     for update in built:
         if update.on_weight:
-            update.factors()  # a CraftError that names the kind: there is no weight
+            raise CraftError(
+                f"{stem} is a text-encoder update of {update.kind}, which depends on the weight "
+                "that it changes",
+                "Text-encoder parts are added up from the files alone, without any weight",
+                "Leave such parts out (allow_unmatched, --allow-unmatched), or load the file with "
+                "ComfyUI's own LoRA loader",
+            )
     return built
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import listed
 from ..lora import write_lora
 from ..lora.formats import BiasDifference
 from ..lora.text_encoder import TextPart
@@ -119,8 +118,7 @@ def _report(recipe: FuseSettings, whole: str, text: TextPart) -> Iterator[str]:
     if recipe.layer_sets:
         yield f"Layer sets: {'; '.join(recipe.layer_sets.strip().splitlines())}"
     yield from map(str, recipe.sources)
-    if text.faults:
-        yield f"Text encoder: {len(text.faults)} left out ({listed(text.faults, 3)})"
+    yield from text.notes()
     if text.matrices:
         of = f"{text.matrices} matri{'x' if text.matrices == 1 else 'ces'}"
         yield f"Text encoder: {of} added up; relative error {text.error:.2e}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import comfy.model_management
 import oracle
 import pytest
@@ -15,7 +17,7 @@ from oracle import LAW, distance
 from quantised import FORMATS, QUANTISED, ROUND_INPUTS, errors, quantised
 from torch import Tensor, nn
 from torch.nn import functional
-from two_loras import NEGATIVE, POSITIVE, loras, routed, two_loaders
+from two_loras import NEGATIVE, POSITIVE, STRENGTHS, loras, routed, two_loaders
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -24,10 +26,42 @@ def test_on_a_quantised_model_ours_is_the_exact_sum_where_layers_do_not_round_th
     assert found.effect > 0.5  # the LoRAs do something
     if name in ROUND_INPUTS:
         # The host's own layers are no exact sum then, and how far they are off differs with the
-        # processor's integer products: neither way is always the nearer one.
+        # processor's integer products, so neither way is always the nearer one. What ours adds to
+        # such a layer is held by the next test.
         assert found.base > LAW and found.ours < found.effect
     else:
         assert found.ours <= LAW and found.ours < found.host
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_ours_adds_to_a_quantised_layer_is_the_exact_sum(name):
+    """Layer by layer in a sampling run, and so also where the layer itself rounds its inputs."""
+    model = quantised(name)
+    states = loras(model_layers(model))
+    network = model.model.diffusion_model
+    before, after = {}, {}
+
+    def keep_after(path, _layer, inputs, output):
+        after[path] = (inputs[0].clone(), output.clone())
+
+    def keep_before(path, layer, _inputs, output):
+        """Its first call places `keep_after` behind the hook of the engine, for the second."""
+        if path not in before:
+            layer.register_forward_hook(partial(keep_after, path))
+        before[path] = output.clone()
+
+    deltas = [oracle.dense_deltas(state, model_layers(model)) for state in states]
+    linears = {path for path in deltas[0] if isinstance(network.get_submodule(path), nn.Linear)}
+    for path in linears:
+        network.get_submodule(path).register_forward_hook(partial(keep_before, path))
+    sample(routed(model, states))
+    assert after.keys() == linears
+    for path, (x, found) in after.items():
+        delta = sum(w * delta[path] for w, delta in zip(STRENGTHS, deltas, strict=True))
+        wanted = before[path].double() + x.double() @ delta.double().T
+        assert distance(found.double(), wanted) <= LAW, path
+        assert distance(before[path], found) > LAW, path
 
 
 def test_every_format_of_the_host_is_compared():
