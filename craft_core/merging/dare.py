@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..papers import DARE
 from ..registry import Knob
-from .methods import MERGES, MergeTraits, Updates
+from .methods import MERGES, MergeTraits, Updates, block_of
 from .ties import Scaling, elect
 
 
@@ -35,6 +35,7 @@ def dare(
 ) -> Tensor:  # fmt: skip
     """Drops entries of each LoRA at random, rescales the others, and adds the LoRAs up."""
     dense, generator = updates.dense(), updates.generator(seed)
-    stays = torch.rand(dense.shape, generator=generator).to(dense.device) >= drop_rate
-    dropped = torch.where(stays, dense, 0.0) / (1.0 - drop_rate)
-    return scaling * (dropped.sum(dim=0) if then == "sum" else elect(dropped, "mean"))
+    for part in dense.flatten().split(block_of(dense)):  # the first branch first
+        drawn = torch.rand(part.shape, generator=generator).to(part.device)
+        part.mul_(drawn >= drop_rate).div_(1.0 - drop_rate)
+    return scaling * (dense.sum(dim=0) if then == "sum" else elect(dense, "mean"))

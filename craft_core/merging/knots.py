@@ -20,7 +20,7 @@ from ..papers import KNOTS
 from ..registry import Knob
 from ..types import Factors
 from .methods import MERGES, MergeTraits, Updates
-from .ties import Combine, Density, Scaling, elect, trim
+from .ties import Combine, Density, Scaling, elect, threshold
 
 _NOTHING = 1e-12  # singular values below this share of the first are rounding
 
@@ -46,9 +46,10 @@ def knots(
     if merge == "plain":
         merged = weight * (parts.mean(dim=0) if combine == "mean" else parts.sum(dim=0))
     elif coordinates == "paper":
-        merged = weight * elect(torch.stack([trim(one, density) for one in parts]), combine)
+        merged = weight * elect(parts, combine, [threshold(one, density) for one in parts])
     else:
-        merged = elect(torch.stack([trim(weight * one, density) for one in parts]), combine)
+        parts = weight * parts
+        merged = elect(parts, combine, [threshold(one, density) for one in parts])
     down = merged.reshape(-1, *updates.factors[0].down.shape[1:])
     return Factors(down.float(), basis.float(), scaling)
 

@@ -21,6 +21,8 @@ from ..registry import Registry
 from ..types import Factors
 
 MERGES = Registry("weight merge")
+_BLOCK = {"cpu": 1 << 16}  # entries of dW looked at together: on a CPU what its cache holds
+_LARGE_BLOCK = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,20 @@ class Updates:
 
     def dense(self) -> Tensor:
         """(branches, out, n * kernel) float32: every dW of this layer."""
-        return torch.stack([one.delta().reshape(one.outputs, -1) for one in self.factors])
+        first = self.factors[0]
+        shape = (len(self.factors), first.outputs, first.flat_down.shape[1])
+        made = first.up.new_empty(shape, dtype=torch.float32)
+        for one, out in zip(self.factors, made, strict=True):
+            torch.mm(one.up.float(), one.flat_down.float(), out=out).mul_(one.scale)
+        return made
 
     def generator(self, seed: int) -> torch.Generator:
         """Random numbers of (seed, layer): they do not depend on which layers came before, nor
         on how files name the layer."""
         digest = hashlib.sha256(f"{seed} {plain_name(self.path)}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
+
+
+def block_of(tensor: Tensor) -> int:
+    """How many of its entries are best looked at together, where each is passed over often."""
+    return _BLOCK.get(tensor.device.type, _LARGE_BLOCK)

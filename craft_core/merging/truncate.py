@@ -8,10 +8,13 @@ randomised range finder of Halko, Martinsson and Tropp 2011 (arXiv:0909.4061), A
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from ..types import Factors
+from .methods import block_of
 
 _OVERSAMPLE, _POWERS = 16, 4
 _EXACT = 4  # an exact SVD up to this many times the sampled directions
@@ -46,7 +49,10 @@ def distance(update: Tensor | Factors, other: Factors) -> float:
         up = torch.cat([_wide_up(update), -_wide_up(other)], dim=1)
         down = torch.cat([update.flat_down.double(), other.flat_down.double()])
         return _norm(up, down)
-    return delta_norm(update - other.delta().reshape(update.shape))
+    up, down = other.up.float(), other.flat_down.float()
+    rows = max(1, block_of(update) // down.shape[1])
+    parts = zip(update.split(rows), up.split(rows), strict=True)
+    return math.hypot(*(delta_norm(part - other.scale * (own @ down)) for part, own in parts))
 
 
 def _wide_up(factors: Factors) -> Tensor:

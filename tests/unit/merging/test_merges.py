@@ -10,7 +10,7 @@ import torch
 from raw_lora import noise
 
 from craft_core.merging import MERGES, Updates
-from craft_core.merging.ties import trim
+from craft_core.merging.ties import threshold
 from craft_core.types import Factors
 
 SHAPES = {"linear": (6, 5), "conv": (6, 3, 2, 2), "wide": (4, 9)}
@@ -93,8 +93,24 @@ def test_ties_is_the_papers_algorithm(density, combine, shape):
 @pytest.mark.parametrize("density", [0.07, 0.14, 0.28, 0.29, 0.55, 0.56, 0.57, 0.58])
 def test_a_share_of_a_hundred_entries_is_its_percentage(density):
     """0.07 * 100 is 7.000000000000001 in floating point."""
-    kept = trim(torch.arange(1.0, 101.0).reshape(10, 10), density)
-    assert int((kept != 0).sum()) == round(100 * density)
+    entries = torch.arange(1.0, 101.0).reshape(10, 10)
+    assert int((entries >= threshold(entries, density)).sum()) == round(100 * density)
+
+
+@pytest.mark.parametrize("density", [0.001, 0.2, 0.5, 0.999, 1.0])
+@pytest.mark.parametrize("of", ["noise", "ties", "zeros", "ordered"])
+def test_the_threshold_of_a_large_update_is_that_of_all_entries_sorted(of, density):
+    """It is looked for between two magnitudes of a sample, which may mislead (ordered)."""
+    entries = noise(600, 700, seed=1)
+    entries = {
+        "noise": entries,
+        "ties": entries.round(decimals=1),
+        "zeros": torch.where(entries > 1.0, entries, 0.0),
+        "ordered": entries.flatten().sort().values.reshape(600, 700),
+    }[of]
+    sizes = entries.abs().flatten().sort().values
+    kept = math.ceil(density * entries.numel() - 1e-6)
+    assert threshold(entries, density) == sizes[-kept].item()
 
 
 def test_entries_that_cancel_exactly_have_no_sign():
