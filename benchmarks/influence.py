@@ -14,7 +14,9 @@ Router and ACFG. The judge of the small world gives cosines to the two reference
 - fused: cosines of the fused pictures; `product` is their product and `relative_drop` the mean
   loss against the LoRAs alone: two ways to read CRAFT-LoRA's (2602.18936) "cross-influence".
 
-Intervals are 95 % bootstraps over contents and styles. Files are kept in --out and used again.
+Every pair, and every prompt of a LoRA alone, has noise of its own, the same for every backbone: with
+one noise for all, its luck decides. Intervals are 95 % bootstraps over contents and styles. Files
+are kept in --out and used again.
 
     python run.py bench influence --shipped
 
@@ -41,7 +43,6 @@ _BASE = temporary_base()
 enter_host(Path(os.environ["COMFYUI_PATH"]), Path(_BASE.name), cpu=True)
 load_pack()
 
-import comfy.sample  # noqa: E402
 import comfy.samplers  # noqa: E402
 import folder_paths  # noqa: E402
 import numpy as np  # noqa: E402
@@ -75,6 +76,7 @@ from small_world.judge import (  # noqa: E402
     nearest,
     style_prototypes,
 )
+from small_world.train.measuring.loras import own_noise  # noqa: E402
 from small_world.train.references import CONTENT, STYLE  # noqa: E402
 from small_world.world import captions  # noqa: E402
 from small_world.world.objects import CORE_OBJECTS, DRAWN, OBJECTS, TRAINED_OBJECTS  # noqa: E402
@@ -182,8 +184,10 @@ class Bench:
 
     # -- pictures ----------------------------------------------------------------------------
 
-    def sample(self, model: Any, files: list[BranchFile], prompt: str, asymmetric: bool):
-        """(seeds, 3, 64, 64) in [-1, 1]."""
+    def sample(
+        self, model: Any, files: list[BranchFile], prompt: str, asymmetric: bool, key: tuple
+    ) -> torch.Tensor:
+        """(seeds, 3, 64, 64) in [-1, 1], from the noise that belongs to the key."""
         layer_sets = "all" if self.options.shipped else LAYER_SETS
         request = RouterRequest(prompt, tuple(files), layer_sets, {"method": "craft"})
         routed = route(model, self.world.clip, request)
@@ -194,7 +198,7 @@ class Bench:
         sigmas = comfy.samplers.calculate_sigmas(
             model.get_model_object("model_sampling"), "normal", SAMPLING_STEPS
         )
-        noise = comfy.sample.prepare_noise(latent, 1)
+        noise = own_noise(*key, count=self.options.seeds)
         sampled = guider.sample(noise, latent, comfy.samplers.sampler_object("euler"), sigmas,
                                 seed=1, disable_pbar=True)  # fmt: skip
         images = self.world.vae.decode(sampled)  # (B, 64, 64, 3)
@@ -209,7 +213,10 @@ class Bench:
             asked = [f"a {name} in <s>zwx style</s>" for name in CORE_OBJECTS if name != OBJECT]
         asked = asked[:: max(1, len(asked) // self.options.prompts)][: self.options.prompts]
         pictures = torch.cat(
-            [self.sample(model, [BranchFile(one.file, role, 1.0)], p, False) for p in asked]  # type: ignore
+            [
+                self.sample(model, [BranchFile(one.file, role, 1.0)], p, False, (one.name, p))  # type: ignore
+                for p in asked
+            ]
         )
         content, style = self._cosines(pictures, one.reference, one.reference)
         own, leak = (content, style) if role == "content" else (style, content)
@@ -221,7 +228,7 @@ class Bench:
         files = [BranchFile(content.file, "content", STRENGTHS[0]),
                  BranchFile(style.file, "style", STRENGTHS[1])]  # fmt: skip
         prompt = f"<c>a sks {OBJECTS[content.name].family}</c> in <s>zwx style</s>"
-        pictures = self.sample(model, files, prompt, True)
+        pictures = self.sample(model, files, prompt, True, (content.name, style.name))
         c, s = self._cosines(pictures, content.reference, style.reference)
         return {"content": c, "style": s}
 
