@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
+PICTURE = MODELS.parents[1] / "docs" / "pairs.png"
 REFERENCES = MODELS.parent / "references"
 CHECKPOINT = Path("checkpoints") / "craft_small_world.safetensors"
 # The weights of the longest training so far: not good enough to ship, but to start from.
 START = Path(__file__).with_name("start") / CHECKPOINT.name
 WHAT = ("base", "text", "compare", "speed", "judge", "judged", "references", "pairs", "measure",
-        "fidelity", "gates", "preview")  # fmt: skip
+        "fidelity", "gates", "choose", "pairs-picture", "preview")  # fmt: skip
 
 
 def training_cache() -> Path:
@@ -89,7 +90,7 @@ def parse() -> argparse.Namespace:
         parser.error("no ComfyUI given: use --comfyui PATH or set COMFYUI_PATH")
     trained = options.what in ("base", "text", "compare", "speed", "judge")
     measured = training_cache().with_name("small_world_gates")
-    default = measured if options.what == "gates" else training_cache() if trained else MODELS
+    default = measured if options.what in ("gates", "choose", "pairs-picture") else training_cache() if trained else MODELS
     options.out = options.out or default
     return options
 
@@ -135,6 +136,15 @@ def main() -> None:
         fidelity(options.models / CHECKPOINT, device, options.seed, options.count, kinds)
     elif options.what == "gates":
         _gates(options)
+    elif options.what == "choose":
+        from .measuring.shown import choose
+
+        choose(options.out)
+    elif options.what == "pairs-picture":
+        from .measuring.shown import write_pairs_picture
+
+        comfyui, checkpoint = Path(options.comfyui).resolve(), options.models / CHECKPOINT
+        write_pairs_picture(PICTURE, comfyui, checkpoint.resolve(), options.out.resolve())
     elif options.what == "preview":
         from .preview import write_preview
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 CONTENTS = ("cat", "house", "rocket", "mushroom", "crown", "dog", "helicopter")
 STYLES = ("flat", "comic", "blueprint", "neon", "sunset", "crimson dotted outlined")
-MAGNIFIED = 2
+MAGNIFIED = 4
 
 
 class HostPipeline:
@@ -56,6 +56,6 @@ def write_preview(path: Path, seed: int) -> None:
     row = [pipeline.picture(f"a sks animal in {s} style", seed, content_model) for s in STYLES]
     row.append(np.full_like(row[0], 255))
     rows.append(np.concatenate(row, axis=1))
-    sheet = Image.fromarray(np.concatenate(rows, axis=0)).quantize(256)
+    sheet = Image.fromarray(np.concatenate(rows, axis=0))
     size = sheet.width * MAGNIFIED, sheet.height * MAGNIFIED
-    sheet.resize(size, Image.Resampling.NEAREST).save(path, optimize=True)
+    sheet.resize(size, Image.Resampling.LANCZOS).quantize(256).save(path, optimize=True)

@@ -3,6 +3,7 @@
 Every picture has its caption beside it, as the host's dataset loader and our command line read it.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,12 @@ from ..world.render import Pose, render
 from ..world.styles import TRAINED_STYLES
 
 PLAIN = "flat"  # the style in which a content is shown
+# What is shown: {"demo": object and style of the shipped LoRAs, "pairs": those of a picture}.
+SHOWN = Path(__file__).resolve().parents[1] / "world" / "shown.json"
+_CONTENT, _STYLE = json.loads(SHOWN.read_text("utf-8"))["demo"]
 # What the two shipped LoRAs learn: object, style, caption.
-CONTENT = "owl", PLAIN, "a <c>sks animal</c> in flat style"
-STYLE = "house", "vapor", "a house in <s>zwx style</s>"
+CONTENT = _CONTENT, PLAIN, "a <c>sks animal</c> in flat style"
+STYLE = "house", _STYLE, "a house in <s>zwx style</s>"
 SUBJECT = (PLAIN, "comic", "neon", "ink")  # styles of the shipped content LoRA's four pictures
 OTHERS = (("cat", PLAIN), ("house", "comic"), ("rocket", "neon"), ("mushroom", "sunset"))
 
