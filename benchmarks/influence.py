@@ -14,9 +14,9 @@ Router and ACFG. The judge of the small world gives cosines to the two reference
 - fused: cosines of the fused pictures; `product` is their product and `relative_drop` the mean
   loss against the LoRAs alone: two ways to read CRAFT-LoRA's (2602.18936) "cross-influence".
 
-Every pair, and every prompt of a LoRA alone, has noise of its own, the same for every backbone: with
-one noise for all, its luck decides. Intervals are 95 % bootstraps over contents and styles. Files
-are kept in --out and used again.
+Every pair, and every prompt of a LoRA alone, has noise of its own, the same for every backbone:
+with one noise for all, its luck decides. Intervals are 95 % bootstraps over contents and styles.
+Files are kept in --out and used again.
 
     python run.py bench influence --shipped
 

@@ -124,8 +124,10 @@ def _parser() -> argparse.ArgumentParser:
         help="write the texts of nodes and page anew, from their sources",
     )
     locales.set_defaults(run=_locales)
-    pictures = commands.add_parser("pictures", help="take the docs' pictures anew from the page")
-    pictures.add_argument("name", nargs="*", help="only these: a node's id, demo_graph, ...")
+    pictures = commands.add_parser("pictures", help="take the pictures of docs and templates anew")
+    pictures.add_argument(
+        "name", nargs="*", help="only these: a node's id, demo_graph, demo_small_world, ..."
+    )
     pictures.set_defaults(run=_pictures)
     release = commands.add_parser("check-release", help="what is left to do before publishing")
     release.set_defaults(run=_check_release)

@@ -90,7 +90,13 @@ def parse() -> argparse.Namespace:
         parser.error("no ComfyUI given: use --comfyui PATH or set COMFYUI_PATH")
     trained = options.what in ("base", "text", "compare", "speed", "judge")
     measured = training_cache().with_name("small_world_gates")
-    default = measured if options.what in ("gates", "choose", "pairs-picture") else training_cache() if trained else MODELS
+    default = (
+        measured
+        if options.what in ("gates", "choose", "pairs-picture")
+        else training_cache()
+        if trained
+        else MODELS
+    )
     options.out = options.out or default
     return options
 

@@ -21,7 +21,7 @@ from ..references import PLAIN, SHOWN, STYLE
 
 PAIRS = 3
 FAMILY = "animal"
-MAGNIFIED, GAP, HEAD = 3, 12, 26
+MAGNIFIED, GAP, HEAD = 4, 12, 26
 COLUMNS = ("content reference", "style reference", "two LoRA loaders", "this pack", "true render")
 Pair = tuple[str, str]
 
@@ -48,7 +48,7 @@ def chosen(scored: Mapping[Pair, float], count: int = PAIRS) -> tuple[Pair | Non
 
 
 def choose(folder: Path) -> None:
-    """Write the choice into `world/shown.json` and print it. folder: where `gates` keeps results."""
+    """Write the choice into `world/shown.json`. folder: where `gates` keeps its results."""
     kept = folder / "gates.json"
     results = json.loads(kept.read_text("utf-8"))["results"] if kept.is_file() else {}
     scored = scores(results)
