@@ -12,6 +12,7 @@ from launcher.publish import registry
 FILES = sorted((ROOT / "subgraphs").glob("*.json"))
 INPUTS, OUTPUTS = -10, -20  # the page's ids of a subgraph's own inputs and outputs
 MAY_BE_NULL = {"link", "links"}
+WITH_STARTS = ("CRAFTACFGKSampler", "CRAFTRouter", "CRAFTTimestepSchedule")
 
 
 @pytest.fixture(params=FILES, ids=lambda file: file.stem)
@@ -129,6 +130,19 @@ def test_its_schedule_never_turns_a_lora_off(subgraph):
         if node["type"] == "CRAFTTimestepSchedule":
             values = widget_values(node)
             assert values["content_floor"] == values["style_floor"] == FLOOR
+
+
+@pytest.mark.parametrize("name", ["fusion_sdxl", "demo_small_world"])
+def test_a_template_starts_with_strengths_of_the_same_reach(name):
+    """ACFG multiplies a strength by cfg: 0.5 at cfg 3, 0.3 at cfg 5."""
+    nodes = json.loads((ROOT / "workflows" / f"{name}.json").read_text("utf-8"))["nodes"]
+    values = {node["type"]: widget_values(node) for node in nodes if node["type"] in WITH_STARTS}
+    sampler, router, schedule = (values[kind] for kind in WITH_STARTS)
+    assert sampler["asymmetric"] is True
+    reach = max(GUIDED_STRENGTHS) * 3
+    assert router["content_strength"] * sampler["cfg"] == pytest.approx(reach)
+    assert router["style_strength"] * sampler["cfg"] == pytest.approx(reach)
+    assert schedule["content_floor"] == schedule["style_floor"] == FLOOR
 
 
 def widget_values(node: dict[str, Any]) -> dict[str, Any]:

@@ -95,5 +95,5 @@ export const wrongPoints = (values) =>
   );
 
 export const FULL_STRENGTH = 1.0;
-export const GUIDED_STRENGTHS = [0.3, 0.6];
-export const FLOOR = 0.4;
+export const GUIDED_STRENGTHS = [0.3, 0.5];
+export const FLOOR = 0.5;
