@@ -8,7 +8,7 @@ from __future__ import annotations
 
 FULL_STRENGTH = 1.0
 GUIDED_STRENGTHS = (0.3, 0.5)
-"""The range to start in where ACFG multiplies the LoRAs by cfg: 1.5 / cfg at cfg 5 and at cfg 3; what
+"""Where to start if ACFG multiplies the LoRAs by cfg: 1.5 / cfg at cfg 5 and at cfg 3; what
 is inserted has the upper."""
 FLOOR = 0.5
 """Of a schedule that comes with the Router; a schedule added alone has none."""

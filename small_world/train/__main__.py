@@ -166,9 +166,9 @@ def main() -> None:
 
 
 def _gates(options: argparse.Namespace) -> None:
-    from .measuring.gates import Plan, gates
+    from .measuring.gates import GatePlan, gates
 
-    plan = Plan(
+    plan = GatePlan(
         (options.models / CHECKPOINT).resolve(), Path(options.comfyui).resolve(),
         options.out.resolve(), options.held_out, options.limit, options.each,
         options.pictures_each, options.count, options.shots, options.parts, options.divide_steps,

@@ -43,7 +43,7 @@ Result = dict[str, list]
 
 
 @dataclass(frozen=True)
-class Job:
+class GateJob:
     """One thing to measure. names: of the object, the style, both, or a kind of pair."""
 
     part: str
@@ -56,7 +56,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Plan:
+class GatePlan:
     """What to measure. limit: objects, and styles, of the half; None for all of them. each: styles
     that an object is fused with. pictures: of a pair. shots: pictures of a content LoRA. divider:
     of a LoRA's steps, for a rehearsal."""
@@ -89,25 +89,25 @@ class Plan:
             for k, content in enumerate(contents)
         ]
 
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[GateJob]:
         """In the order in which they are worth most, contents and styles in turn."""
-        jobs: list[Job] = []
+        jobs: list[GateJob] = []
         if "alone" in self.parts:
             for content, style in zip(self.contents(), self.styles(), strict=True):
-                jobs += [Job("content", (content,), self.shots), Job("style", (style,))]
+                jobs += [GateJob("content", (content,), self.shots), GateJob("style", (style,))]
         if "fused" in self.parts:
-            jobs += [Job("fused", pair, self.shots) for pair in self.pairs()]
+            jobs += [GateJob("fused", pair, self.shots) for pair in self.pairs()]
         if "base" in self.parts:
-            jobs += [Job("base", (kind, str(self.count))) for kind in BASE]
+            jobs += [GateJob("base", (kind, str(self.count))) for kind in BASE]
         if "one" in self.parts and self.shots != 1:
-            jobs += [Job("content", (content,), 1) for content in self.contents()]
+            jobs += [GateJob("content", (content,), 1) for content in self.contents()]
         return jobs
 
 
 class Bench:
     """What a process needs for its jobs, made when first needed."""
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: GatePlan):
         from launcher.run.inside_host import enter_host, load_pack
 
         enter_host(plan.comfyui, plan.out / "host", cpu=True)
@@ -122,7 +122,7 @@ class Bench:
         self.studio = Studio(plan.checkpoint)
 
     @torch.inference_mode()
-    def do(self, job: Job) -> Result:
+    def do(self, job: GateJob) -> Result:
         if job.part == "base":
             return self._base(job.names[0])
         if job.part == "fused":
@@ -216,7 +216,7 @@ def _excess(images: torch.Tensor, asked: Sequence[Pair]) -> list[float]:
 _BENCHES: list[Bench] = []  # of this process: one, if it is a worker
 
 
-def _begin(plan: Plan, threads: int) -> None:
+def _begin(plan: GatePlan, threads: int) -> None:
     torch.set_num_threads(threads)
     _BENCHES.append(Bench(plan))
 
@@ -225,14 +225,14 @@ def _train(role: str, name: str, shots: int) -> None:
     _BENCHES[0].train(role, name, shots)
 
 
-def _do(job: Job) -> Result:
+def _do(job: GateJob) -> Result:
     return _BENCHES[0].do(job)
 
 
 class Kept:
     """The results of a checkpoint in a file of a folder: a job's key -> its result."""
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: GatePlan):
         self.path = plan.out / "gates.json"
         digest = hashlib.sha256(plan.checkpoint.read_bytes()).hexdigest()[:16]
         self.made_for = {
@@ -256,7 +256,7 @@ class Kept:
         partial.replace(self.path)
 
 
-def gates(plan: Plan, workers: int, threads: int, minutes: float | None) -> None:
+def gates(plan: GatePlan, workers: int, threads: int, minutes: float | None) -> None:
     """Do what is left of the plan, begin nothing after the deadline, and print the table.
 
     workers: processes of `threads` threads each.
@@ -305,7 +305,7 @@ def _work(pool: ProcessPoolExecutor, tasks: Iterable, kept: Kept, deadline: floa
         result, done = future.result(), done + 1
         if result is not None:
             kept.add(given[0].key, result)
-        label = given[0].key if isinstance(given[0], Job) else " ".join(map(str, given))
+        label = given[0].key if isinstance(given[0], GateJob) else " ".join(map(str, given))
         spent = time.monotonic() - begun
         print(f"[{spent:.0f} s] {done} of {total}: {label}", file=sys.stderr, flush=True)
 
@@ -313,7 +313,7 @@ def _work(pool: ProcessPoolExecutor, tasks: Iterable, kept: Kept, deadline: floa
 # -- the table ---------------------------------------------------------------------------------
 
 
-def table(plan: Plan, results: dict[str, Result]) -> str:
+def table(plan: GatePlan, results: dict[str, Result]) -> str:
     """Markdown: what was measured, how much of it, both judges, the gate."""
     rows = ["| | n | first judge | second judge | gate |", "|---|---|---|---|---|"]
     for label, n, first, second, gate in _rows(plan, results):
@@ -321,9 +321,9 @@ def table(plan: Plan, results: dict[str, Result]) -> str:
     return "\n".join(rows)
 
 
-def _rows(plan: Plan, results: dict[str, Result]) -> Iterator[tuple]:
+def _rows(plan: GatePlan, results: dict[str, Result]) -> Iterator[tuple]:
     chosen: dict[str, list[Result]] = {}
-    for job in [*plan.jobs(), *(Job("content", (name,), 1) for name in plan.contents())]:
+    for job in [*plan.jobs(), *(GateJob("content", (name,), 1) for name in plan.contents())]:
         if job.key in results:
             name = f"base {job.names[0]}" if job.part == "base" else f"{job.part} {job.shots}"
             chosen.setdefault(name, []).append(results[job.key])

@@ -18,12 +18,12 @@ from PIL import Image, ImageDraw, ImageFont
 from ...world.objects import OBJECTS
 from ...world.render import Pose, render
 from ..references import PLAIN, SHOWN, STYLE
+from .measure import Pair
 
 PAIRS = 3
 FAMILY = "animal"
 MAGNIFIED, GAP, HEAD = 4, 12, 26
 COLUMNS = ("content reference", "style reference", "two LoRA loaders", "this pack", "true render")
-Pair = tuple[str, str]
 
 
 def scores(results: Mapping[str, Any]) -> dict[Pair, float]:

@@ -81,7 +81,8 @@ def test_the_readme_shows_the_graphs(name):
 
 def test_the_scenes_hold_every_picture_and_no_other():
     graphs = [name.removesuffix(".png") for name in README_PICTURES]
-    assert known_pictures() == sorted([*NODES, *graphs])
+    thumbnails = [path.stem for path in (ROOT / "workflows").glob("*_small_world.jpg")]
+    assert known_pictures() == sorted([*NODES, *graphs, *thumbnails])
     scenes = json.loads((ROOT / "docs" / "pictures" / "scenes.json").read_text("utf-8"))
     assert all((ROOT / scene["workflow"]).is_file() for scene in scenes)
 

@@ -11,9 +11,9 @@ from small_world.world import held_out
 from small_world.world.objects import OBJECTS
 
 
-def plan(out: Path = Path(), **settings) -> gates.Plan:
+def plan(out: Path = Path(), **settings) -> gates.GatePlan:
     checkpoint = out / "checkpoint.safetensors"
-    return gates.Plan(checkpoint, out, out, **settings)
+    return gates.GatePlan(checkpoint, out, out, **settings)
 
 
 def fused(pair, geo: float) -> dict:
