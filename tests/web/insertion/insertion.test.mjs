@@ -405,7 +405,8 @@ test("in a subgraph, samplers of the same outer model that are left plain are na
 
 test("the message fits the guidance, and leaves out the least important when there is much to say", () => {
   const steps = (one) => nextSteps([only([one])]);
-  const acfg = /multiplies the LoRAs by cfg: start with strengths of 0\.3 to 0\.6\./;
+  const [least, most] = GUIDED_STRENGTHS;
+  const acfg = new RegExp(`multiplies the LoRAs by cfg: start with strengths of ${least} to ${most}\\.`);
   const without = /guide as they did, without ACFG\./;
   assert.match(steps(simple().one), acfg);
   assert.doesNotMatch(steps(simple().one), without);
