@@ -27,15 +27,15 @@ MOST_FILES = 512
 MOST_NUMBERS = 1 << 16
 MOST_BYTES = 1 << 24
 
-Key = tuple[str, str, int]  # measure, module path, K
+_Key = tuple[str, str, int]  # measure, module path, K
 
 
-class FileNumbers(MutableMapping[Key, Mapping[str, float]]):
+class FileNumbers(MutableMapping[_Key, Mapping[str, float]]):
     """The numbers of one LoRA file. What was stored is read when the first number is asked for."""
 
     def __init__(self, path: str, layers: Sequence[str], device: str) -> None:
         self._file, self._layers, self._device = path, layers, device
-        self._numbers: dict[Key, Mapping[str, float]] | None = None
+        self._numbers: dict[_Key, Mapping[str, float]] | None = None
         self._place: Path | None = None
         self._new = False
 
@@ -49,27 +49,27 @@ class FileNumbers(MutableMapping[Key, Mapping[str, float]]):
         except OSError as error:
             logging.info("Measured LoRA statistics could not be stored: %s", error)
 
-    def _known(self) -> dict[Key, Mapping[str, float]]:
+    def _known(self) -> dict[_Key, Mapping[str, float]]:
         if self._numbers is None:
             self._place = _place(hash_of(self._file), self._layers, self._device)
             self._numbers = _read(self._place, frozenset(self._layers))
         return self._numbers
 
-    def __getitem__(self, key: Key) -> Mapping[str, float]:
+    def __getitem__(self, key: _Key) -> Mapping[str, float]:
         return self._known()[key]
 
-    def __setitem__(self, key: Key, numbers: Mapping[str, float]) -> None:
+    def __setitem__(self, key: _Key, numbers: Mapping[str, float]) -> None:
         known = self._known()
         if len(known) >= MOST_NUMBERS:
             known.clear()
         known[key] = numbers
         self._new = True
 
-    def __delitem__(self, key: Key) -> None:
+    def __delitem__(self, key: _Key) -> None:
         del self._known()[key]
         self._new = True
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[_Key]:
         return iter(self._known())
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ def _place(content: str, layers: Sequence[str], device: str) -> Path:
     return folder() / f"{name.hexdigest()}.json"
 
 
-def _read(place: Path, layers: frozenset[str]) -> dict[Key, Mapping[str, float]]:
+def _read(place: Path, layers: frozenset[str]) -> dict[_Key, Mapping[str, float]]:
     """What is stored there; nothing where that is not wholly what _write stores."""
     try:
         with open(place, "rb") as file:
@@ -102,7 +102,7 @@ def _read(place: Path, layers: frozenset[str]) -> dict[Key, Mapping[str, float]]
     return found
 
 
-def _sound(key: Key, numbers: Mapping[str, Any], layers: frozenset[str]) -> bool:
+def _sound(key: _Key, numbers: Mapping[str, Any], layers: frozenset[str]) -> bool:
     measure, path, k = key
     names = _measures().get(measure)
     return (
@@ -122,7 +122,7 @@ def _measures() -> dict[str, set[str]]:
     return out
 
 
-def _write(place: Path, numbers: Mapping[Key, Mapping[str, float]]) -> None:
+def _write(place: Path, numbers: Mapping[_Key, Mapping[str, float]]) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     beside = place.with_name(f".{secrets.token_hex(8)}.tmp")
     rows = [[*key, {name: float(n) for name, n in found.items()}] for key, found in numbers.items()]
