@@ -10,7 +10,7 @@ from ...craft_core.lora.statistics.pair import Known
 from ...craft_core.routing.plan import CandidateLora
 from ...craft_core.types import LoraFile
 from ..engine.modules import model_names
-from .lora_files import BranchFile, branch, require, unknown_text_keys
+from .lora_files import BranchFile, TextFit, branch, require, text_fit
 from .stamps import file_stamp
 from .weights import OnModel, depends_on_weights, patched_weights
 
@@ -20,14 +20,14 @@ _known: OrderedDict[tuple, Known] = OrderedDict()
 
 
 def given(chosen: BranchFile, file: LoraFile, model: Any, clip: Any = None) -> CandidateLora:
-    """clip: where there is one, to know the keys that it does not have."""
-    unknown = unknown_text_keys(clip, file) if clip else ()
+    """clip: where there is one, to know what of the file it cannot take."""
+    text = text_fit(clip, file) if clip else TextFit({})
     return CandidateLora(
         branch(chosen, file),
         chosen.layers,
-        (*file.unmatched, *unknown),
+        (*file.unmatched, *text.unknown),
         _meter(chosen, file, model),
-        file.faults,
+        (*file.faults, *text.faults),
         file.notes,
     )
 
