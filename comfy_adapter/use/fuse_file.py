@@ -20,7 +20,7 @@ from ...craft_core.time import Moment
 from ...craft_core.training.registry import DTYPES
 from ..engine.modules import lora_layers
 from ..model.expert_encoder import lora_hash
-from ..model.given import given
+from ..model.given import given, kept
 from ..model.lora_files import BranchFile, read_branch_file
 from ..model.weights import patched_weights
 from ..page.widgets import chosen
@@ -95,7 +95,8 @@ def fuse_branches(model: Any, request: FuseRequest, watch: LayerCallback) -> Fus
     )  # fmt: skip
     allow = request.allow_unmatched
     ingredients = [_ingredient(one, model, allow) for one in request.branches]
-    return bake_file(wanted, ingredients, lora_layers(model), watch)
+    with kept():
+        return bake_file(wanted, ingredients, lora_layers(model), watch)
 
 
 def save_fused(result: Fused, place: SavePlace) -> SavePlace:
