@@ -373,7 +373,13 @@ def _share(label: str, held: Sequence[Result]) -> tuple:
 
 def _fidelity(label: str, held: Sequence[Result]) -> tuple:
     values, asked = _joined(held, "excess")
-    return label, _count(values, asked), _cell(values, asked), "(no judge)", "half the excess over 1"
+    return (
+        label,
+        _count(values, asked),
+        _cell(values, asked),
+        "(no judge)",
+        "half the excess over 1",
+    )
 
 
 def _count(values: np.ndarray, asked: Sequence[Pair]) -> str:
