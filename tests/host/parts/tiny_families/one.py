@@ -48,7 +48,7 @@ class Tiny:
         generator = torch.Generator().manual_seed(0)
         for name in self.unset:
             buffer = model.diffusion_model.get_buffer(name)
-            buffer.copy_(torch.rand(buffer.shape, generator=generator))
+            buffer.data.copy_(torch.rand(buffer.shape, generator=generator))
 
     def conditioning(self, seed: int) -> list:
         made = tiny.conditioning(seed, self.tokens, self.context)
