@@ -43,6 +43,7 @@ LEVELS = {
     "papers": 0,
     "tensor_file": 0,
     "registry": 0,
+    "families": 0,
     "lora": 1,
     "projection": 2,
     "routing": 2,

@@ -43,7 +43,8 @@ def _t5_ids(generator: torch.Generator) -> dict:
 
 def _mt5(generator: torch.Generator) -> dict:
     return {"conditioning_mt5xl": torch.randn(1, 7, 40, generator=generator),
-            "attention_mask": torch.ones(1, 7), "attention_mask_mt5xl": torch.ones(1, 7)}  # fmt: skip
+            "attention_mask": torch.ones(1, 7),
+            "attention_mask_mt5xl": torch.ones(1, 7)}  # fmt: skip
 
 
 def _mask(generator: torch.Generator) -> dict:
