@@ -44,6 +44,7 @@ LEVELS = {
     "tensor_file": 0,
     "writing": 0,
     "registry": 0,
+    "families": 0,
     "lora": 1,
     "projection": 2,
     "routing": 2,
