@@ -248,9 +248,14 @@ class Kept:
                     "one set of options. Name another with --out."
                 )
             self.results = held["results"]
+        else:
+            self._write()
 
     def add(self, key: str, result: Result) -> None:
         self.results[key] = result
+        self._write()
+
+    def _write(self) -> None:
         partial = self.path.with_suffix(".partial")
         partial.write_text(json.dumps({"made for": self.made_for, "results": self.results}))
         partial.replace(self.path)
@@ -279,20 +284,26 @@ def gates(plan: GatePlan, workers: int, threads: int, minutes: float | None) -> 
             workers, get_context("spawn"), _begin, (plan, threads)
         ) as pool:  # fmt: skip
             first = [(_train, one) for one in needed if one not in measured]
-            _work(pool, [*first, *((_do, (job,)) for job in others if job.part != "base")],
+            _work(pool, workers, [*first, *((_do, (job,)) for job in others if job.part != "base")],
                   kept, deadline)  # fmt: skip
             rest = [*fused, *(job for job in others if job.part == "base")]
-            _work(pool, [(_do, (job,)) for job in rest], kept, deadline)
+            _work(pool, workers, [(_do, (job,)) for job in rest], kept, deadline)
     print(table(plan, kept.results))
 
 
-def _work(pool: ProcessPoolExecutor, tasks: Iterable, kept: Kept, deadline: float | None) -> None:
+def _work(
+    pool: ProcessPoolExecutor,
+    at_a_time: int,
+    tasks: Iterable,
+    kept: Kept,
+    deadline: float | None,
+) -> None:
     """Run tasks until the deadline, each result kept as it comes."""
     waiting, begun = list(tasks), time.monotonic()
     total, running = len(waiting), {}
     done = 0
     while waiting or running:
-        while waiting and len(running) < pool._max_workers:
+        while waiting and len(running) < at_a_time:
             if deadline is not None and time.monotonic() > deadline:
                 waiting.clear()
                 break
