@@ -105,6 +105,11 @@ def _as_a_helper() -> None:
     """Set the lowest priority, and end when the training ends, also if it is killed."""
     if hasattr(os, "nice"):
         os.nice(19)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Let this process end when the one that started it ends, also if that is killed."""
 
     def watch():
         parent = parent_process()

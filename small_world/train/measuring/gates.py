@@ -26,6 +26,7 @@ from ...world.objects import CORE_OBJECTS, OBJECTS
 from ...world.render import Pose, render
 from ...world.styles import CORE_STYLES
 from .. import mixture
+from ..data import end_with_parent
 from ..references import PLAIN, STYLE
 from .measure import Drawer, Pair, Scorer, bootstrapped
 
@@ -217,6 +218,7 @@ _BENCHES: list[Bench] = []  # of this process: one, if it is a worker
 
 
 def _begin(plan: GatePlan, threads: int) -> None:
+    end_with_parent()
     torch.set_num_threads(threads)
     _BENCHES.append(Bench(plan))
 
