@@ -21,7 +21,7 @@ from ..comfy_adapter.page.sockets import (
 from ..comfy_adapter.page.whole_sigmas import given_sigmas, whole_sigmas_input
 from ..comfy_adapter.page.widgets import layer_set_menu, one
 from ..comfy_adapter.use.router import RouterRequest, check_request, layer_set_text, with_own_loras
-from ..comfy_adapter.use.sweep import guidance_scales, guided, method_lines, sweep
+from ..comfy_adapter.use.sweep import guidance_scales, method_lines, sweep, under_line
 from ..craft_core.errors import CraftError
 from ..craft_core.fusion import FUSION
 
@@ -149,7 +149,8 @@ class MethodSweep(io.ComfyNode):
             warn(cls, text)
         cells = []
         for line, routed in zip(found.lines, found.routed, strict=True):
-            model, switch = guided(routed.model, line, asymmetric)  # for samplers that do not ask
+            # The rule is on the MODEL too, for samplers that do not ask.
+            model, switch = under_line(routed.model, line, asymmetric)
             model = logged(model, line.label, cls.hidden and cls.hidden.unique_id)
             for scale, column in product(scales, range(seeds)):
                 seed = (first_seed + column) % (1 << 64)

@@ -291,7 +291,7 @@ def attach(
     patchers: of the branches, for those that act (engine.bank), where MODELs share them; they may
     hold more layers than the bank. held: an object that lives as long as the clone and its clones.
     """
-    routed = model.clone()
+    routed, bank = model.clone(), gates.bank or bank
     if not bank.layers:
         if held is not None:
             routed.set_attachments(HELD, held)

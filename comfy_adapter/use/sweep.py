@@ -43,7 +43,7 @@ def method_lines(text: str) -> tuple[Line, ...]:
     return parse_lines(text, ("auto", *OF_MODEL), GUIDANCE)
 
 
-def guided(model: Any, line: Line, asymmetric: bool) -> tuple[Any, bool]:
+def under_line(model: Any, line: Line, asymmetric: bool) -> tuple[Any, bool]:
     """(a clone under the line's guidance, what a sampling node's `asymmetric` should be). A rule
     that this switch does not choose stays with the MODEL."""
     switch = ASYMMETRIC.get(line.guidance, asymmetric)
