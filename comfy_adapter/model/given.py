@@ -11,7 +11,7 @@ from ...craft_core.lora import Meter
 from ...craft_core.routing.plan import CandidateLora
 from ...craft_core.types import LoraFile
 from ..engine.modules import model_names
-from .lora_files import BranchFile, branch, require, unknown_text_keys
+from .lora_files import BranchFile, TextFit, branch, require, text_fit
 from .measured import FileNumbers
 from .stamps import file_stamp
 from .weights import OnModel, depends_on_weights, patched_weights
@@ -32,14 +32,14 @@ def kept() -> Iterator[None]:
 
 
 def given(chosen: BranchFile, file: LoraFile, model: Any, clip: Any = None) -> CandidateLora:
-    """clip: where there is one, to know the keys that it does not have."""
-    unknown = unknown_text_keys(clip, file) if clip else ()
+    """clip: where there is one, to know what of the file it cannot take."""
+    text = text_fit(clip, file) if clip else TextFit({})
     return CandidateLora(
         branch(chosen, file),
         chosen.layers,
-        (*file.unmatched, *unknown),
+        (*file.unmatched, *text.unknown),
         _meter(chosen, file, model),
-        file.faults,
+        (*file.faults, *text.faults),
         file.notes,
     )
 

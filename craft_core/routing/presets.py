@@ -1,8 +1,8 @@
-"""The published ways of splitting a model into content and style layers, a record each.
+"""The ways of splitting a model into content and style layers, a record each, with its source.
 
-CRAFT-LoRA (2026), arXiv:2602.18936, Sec. 3.4.1 and Table 4; B-LoRA (Frenkel et al. 2024),
-arXiv:2403.14572; DuoLoRA (2025), arXiv:2504.13206; K-LoRA (Ouyang et al. 2025), arXiv:2502.18461.
-To add one: a record with its source. Its patterns are those a user would type (layer_sets.py).
+Those of one family of models are in its data file (craft_core/families); these two are for all:
+K-LoRA (Ouyang et al. 2025), arXiv:2502.18461, and no restriction. Patterns are those a user would
+type (layer_sets.py).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from ..families import PRESETS as OF_FAMILIES
 from ..types import ROLES
 
 PresetRule = Literal["patterns", "all", "resolution", "auto"]
@@ -35,44 +36,9 @@ class Preset:
 
 
 _TABLE = (
-    Preset(
-        "craft-paper",
-        "CRAFT (paper)",
-        "CRAFT-LoRA, arXiv:2602.18936, Table 4. SDXL lacks two of its blocks, SD1.x one",
-        content=(
-            "down_blocks.2.attentions.0",
-            "mid_block.attentions.0",
-            "up_blocks.0.attentions.1",
-            "up_blocks.1.attentions.0",
-            "up_blocks.2.attentions.0",
-        ),
-        style=(
-            "down_blocks.0.attentions.0",
-            "down_blocks.1.resnets.0",
-            "mid_block.resnets.1",
-            "down_blocks.0.resnets.1",
-            "down_blocks.1.attentions.1",
-        ),
-    ),
-    Preset(
-        "craft-release",
-        "CRAFT (authors' release)",
-        "The default blocks in CRAFT-LoRA's released code, which differ from its Table 4",
-        content=("up_blocks.0.attentions.0", "down_blocks.0", "down_blocks.1", "mid_block"),
-        style=("up_blocks.0.attentions.1", "up_blocks.1", "up_blocks.2"),
-    ),
-    Preset(
-        "b-lora",
-        "B-LoRA's two blocks",
-        "B-LoRA, arXiv:2403.14572: blocks W4 (content) and W5 (style) of SDXL",
-        content=("up_blocks.0.attentions.0",),
-        style=("up_blocks.0.attentions.1",),
-    ),
-    Preset(
-        "duolora-prior",
-        "By resolution (DuoLoRA)",
-        "DuoLoRA, arXiv:2504.13206, layer prior: below 32 content, from 32 on style, at 512 px",
-        rule="resolution",
+    *(
+        Preset(one.key, one.label, one.source, one.content, one.style, one.rule)
+        for one in OF_FAMILIES
     ),
     Preset(
         "auto",

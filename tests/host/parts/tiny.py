@@ -72,7 +72,7 @@ def flux(seed: int = 0, **changes):
 
     changes: settings to override, for a deeper one.
     """
-    return _dit(comfy.supported_models.Flux, {
+    return dit(comfy.supported_models.Flux, {
         "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": POOLED,
         "context_in_dim": CONTEXT, "hidden_size": 64, "mlp_ratio": 4.0, "num_heads": 4, "depth": 2,
         "depth_single_blocks": 2, "axes_dim": [4, 6, 6], "theta": 10000, "patch_size": 2,
@@ -85,7 +85,7 @@ def z_image(seed: int = 0):
 
     256 wide, because its modulation takes exactly 256 numbers.
     """
-    return _dit(comfy.supported_models.ZImage, {
+    return dit(comfy.supported_models.ZImage, {
         "image_model": "lumina2", "in_channels": 16, "patch_size": 2, "dim": 256,
         "cap_feat_dim": CONTEXT, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 4,
         "n_kv_heads": 4, "qk_norm": True, "axes_dims": [16, 24, 24], "axes_lens": [64, 64, 64],
@@ -96,7 +96,7 @@ def z_image(seed: int = 0):
 
 def qwen_image(seed: int = 0):
     """MODEL of the Qwen-Image class: image and text streams, latents with a frame axis."""
-    return _dit(comfy.supported_models.QwenImage, {
+    return dit(comfy.supported_models.QwenImage, {
         "image_model": "qwen_image", "in_channels": 64, "out_channels": 16, "num_layers": 2,
         "attention_head_dim": 16, "num_attention_heads": 4, "joint_attention_dim": CONTEXT,
         "axes_dims_rope": [4, 6, 6],
@@ -105,7 +105,7 @@ def qwen_image(seed: int = 0):
 
 def sd3(seed: int = 0):
     """MODEL of the SD3 class: joint blocks, 64 wide a block, the last one without a text stream."""
-    made = _dit(comfy.supported_models.SD3, {
+    made = dit(comfy.supported_models.SD3, {
         "in_channels": 16, "out_channels": 16, "patch_size": 2, "depth": 2, "input_size": None,
         "adm_in_channels": POOLED, "num_patches": 256, "pos_embed_max_size": 16,
         "pos_embed_scaling_factor": None, "x_block_self_attn_layers": [],
@@ -120,7 +120,7 @@ def sd3(seed: int = 0):
 
 def wan(seed: int = 0):
     """MODEL of the Wan 2.1 class, text to video: latents with a frame axis."""
-    return _dit(comfy.supported_models.WAN21_T2V, {
+    return dit(comfy.supported_models.WAN21_T2V, {
         "image_model": "wan2.1", "model_type": "t2v", "dim": 64, "out_dim": 16, "num_heads": 2,
         "ffn_dim": 96, "num_layers": 2, "patch_size": (1, 2, 2), "freq_dim": 32, "in_dim": 16,
         "window_size": (-1, -1), "qk_norm": True, "cross_attn_norm": True, "eps": 1e-6,
@@ -130,7 +130,7 @@ def wan(seed: int = 0):
 
 def hunyuan_video(seed: int = 0):
     """MODEL of the HunyuanVideo class: Flux's blocks, and text refined by a transformer."""
-    return _dit(comfy.supported_models.HunyuanVideo, {
+    return dit(comfy.supported_models.HunyuanVideo, {
         "image_model": "hunyuan_video", "in_channels": 16, "out_channels": 16,
         "patch_size": [1, 2, 2], "vec_in_dim": POOLED, "context_in_dim": CONTEXT,
         "hidden_size": 64, "mlp_ratio": 4.0, "num_heads": 4, "depth": 2, "depth_single_blocks": 2,
@@ -140,16 +140,28 @@ def hunyuan_video(seed: int = 0):
     }, seed)  # fmt: skip
 
 
-def _dit(kind, config: dict, seed: int):
-    """The family's own way from its configuration to a MODEL, seeded random weights, float32."""
+def dit(kind, config: dict, seed: int, finish=None, state=None):
+    """The family's own way from its configuration to a MODEL, seeded random weights, float32.
+
+    finish: called with the model before its weights are drawn. state: a checkpoint's own keys.
+    """
     made = kind(config)
+    made.unet_config.update(config)  # over what the class sets for models of its own size
     made.set_inference_dtype(torch.float32, None)
-    model = made.get_model({}, device=CPU)
+    model = made.get_model(state or {}, device=CPU)
+    if finish is not None:
+        finish(model)
     randomise_all(model.diffusion_model, seed)
     return comfy.model_patcher.CoreModelPatcher(model, load_device=CPU, offload_device=CPU)
 
 
-def _patcher(kind, model_class, unet_config: dict, dtype, seed: int, quantised: bool = False):
+def unet(kind, model_class, changes: dict, given: dict):
+    """MODEL of a UNet class: SD1.x's settings with changes. given: to the constructor besides."""
+    config = _unet_config(**changes)
+    return _patcher(kind, model_class, config, torch.float32, 0, given=given)
+
+
+def _patcher(kind, model_class, unet_config: dict, dtype, seed: int, quantised=False, given=None):
     """v-prediction, so that a random network's samples come out as tame as its outputs."""
     config = kind(unet_config)
     for key, value in unet_config.items():  # the class's extra config must not override ours
@@ -158,7 +170,9 @@ def _patcher(kind, model_class, unet_config: dict, dtype, seed: int, quantised: 
         config.quant_config = {"mixed_ops": True}
     manual_cast = None if dtype == torch.float32 and not quantised else torch.float32
     config.set_inference_dtype(dtype, manual_cast)
-    model = model_class(config, model_type=comfy.model_base.ModelType.V_PREDICTION, device=CPU)
+    model = model_class(
+        config, model_type=comfy.model_base.ModelType.V_PREDICTION, device=CPU, **given or {}
+    )
     randomise_all(model.diffusion_model, seed)
     last = model.diffusion_model.out[2].weight
     last.data = (last.data.float() * 0.01).to(last.dtype)  # samples of about unit size

@@ -23,6 +23,11 @@ DIT = {
     for name in ("img_attn.qkv", "mlp.0")
 }
 PATTERN_PRESETS = [key for key, preset in PRESETS.items() if preset.rule == "patterns"]
+OF_UNETS = ("craft-paper", "craft-release", "b-lora")
+SOUND = {
+    f"transformer_blocks.0.{part}.to_q": (8, 8)
+    for part in ("attn1", "audio_attn1", "audio_to_video_attn", "video_to_audio_attn")
+} | {"proj_out": (8, 8), "audio_proj_out": (8, 8)}
 
 
 def below(layers, *prefixes):
@@ -66,7 +71,7 @@ def test_the_releases_blocks_on_sdxl():
 
 
 @pytest.mark.parametrize("layers", [SD1, SDXL], ids=["sd1", "sdxl"])
-@pytest.mark.parametrize("key", [*PATTERN_PRESETS, "duolora-prior"])
+@pytest.mark.parametrize("key", [*OF_UNETS, "duolora-prior"])
 def test_every_preset_splits_into_disjoint_layers_of_the_model_or_says_why_not(key, layers):
     if key == "b-lora" and layers is SD1:
         with pytest.raises(CraftError, match="No content pattern.* up_blocks.1.attentions.0 to"):
@@ -103,8 +108,9 @@ def test_a_presets_text_edited_by_nobody_is_the_preset(key):
 
 @pytest.mark.parametrize(
     ("key", "layers"),
-    [(key, SDXL) for key in OF_MODEL] + [("craft-paper", SD1), ("duolora-prior", SD1)],
-    ids=[*OF_MODEL, "craft-paper sd1", "duolora-prior sd1"],
+    [(key, SDXL) for key in (*OF_UNETS, "duolora-prior", "all")]
+    + [("craft-paper", SD1), ("duolora-prior", SD1)]
+    + [("splitflux", DIT), ("b-lora-flux", DIT), ("video-audio", SOUND)],
 )
 def test_a_roles_part_of_a_preset_as_patterns_claims_the_same_layers_and_nothing_in_vain(
     key, layers
@@ -113,6 +119,21 @@ def test_a_roles_part_of_a_preset_as_patterns_claims_the_same_layers_and_nothing
     for role, claimed in zip(ROLES, whole.of(ROLES), strict=True):
         alone = resolve(of_one_role(patterns_of_role(key, role, layers), role), layers)
         assert alone.of([role])[0] == claimed and alone.unmatched == ()
+
+
+def test_fluxs_presets_are_the_published_ranges():
+    split, early_late = resolve("splitflux", DIT), resolve("b-lora-flux", DIT)
+    single = [f"single_blocks.{i}" for i in range(38)]
+    assert split.content == below(DIT, *single[:10]) and split.style == below(DIT, *single[10:])
+    assert early_late.content == below(DIT, *(f"double_blocks.{i}" for i in range(6)))
+    assert early_late.style == below(DIT, *single[30:])
+    assert split.unmatched == early_late.unmatched == ()
+
+
+def test_sound_and_picture_are_layer_sets_of_their_own():
+    sets = resolve("video-audio", SOUND)
+    assert sets.content | sets.style == set(SOUND) and len(sets.content) == len(sets.style)
+    assert all("audio_attn1" in p or "to_audio" in p or "audio_proj" in p for p in sets.style)
 
 
 def test_a_roles_part_of_written_patterns_is_its_lines():
@@ -293,7 +314,7 @@ def test_a_pattern_that_matches_nothing_is_reported_and_a_role_without_any_match
         resolve("content: mid_block\nstyle: up_blok", SDXL)
 
 
-@pytest.mark.parametrize("key", [*PATTERN_PRESETS, "duolora-prior"])
+@pytest.mark.parametrize("key", [*OF_UNETS, "duolora-prior"])
 def test_a_unet_preset_on_another_architecture_is_an_error_with_a_way_out(key):
     with pytest.raises(CraftError, match="auto"):
         resolve(key, DIT)

@@ -1,0 +1,80 @@
+"""Reads the data files of the families."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Literal
+
+_FOLDER = Path(__file__).parent
+_ORDER = ("unet", "picture", "video", "rare", "other")
+
+
+@dataclass(frozen=True)
+class FamilyPreset:
+    """A split of a family's layers into content and style, as routing.presets has them.
+
+    source: the paper or release it is from, or "Ours".
+    """
+
+    key: str
+    label: str
+    source: str
+    content: tuple[str, ...] = ()
+    style: tuple[str, ...] = ()
+    rule: Literal["patterns", "resolution"] = "patterns"
+
+
+@dataclass(frozen=True)
+class Family:
+    """key: the file's name. label: what people call it. classes: of comfy/supported_models.py, the
+    one that stands for it first. looks_like: what its layers' names alone can tell, the same for
+    families whose layers have the same names. told_by: pattern of such names, in one of these
+    families; those of asked_after are asked before it. blocks_of: the looks_like of a family whose
+    blocks it has. names: those that its LoRA files come in. special: what a user should know.
+    untested: class -> why it cannot be made small for the tests.
+    """
+
+    key: str
+    label: str
+    classes: tuple[str, ...]
+    looks_like: str
+    told_by: str = ""
+    asked_after: tuple[str, ...] = ()
+    blocks_of: str = ""
+    names: tuple[str, ...] = ()
+    special: str = ""
+    presets: tuple[FamilyPreset, ...] = ()
+    untested: Mapping[str, str] = field(default_factory=dict)
+
+
+def _read(file: Path) -> Family:
+    entries = json.loads(file.read_text("utf-8"))
+    presets = tuple(FamilyPreset(**_tuples(one)) for one in entries.pop("presets", ()))
+    return Family(key=file.stem, presets=presets, **_tuples(entries))
+
+
+def _tuples(entries: dict) -> dict:
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in entries.items()}
+
+
+def _all() -> dict[str, Family]:
+    files = [file for room in _ORDER for file in sorted((_FOLDER / room).glob("*.json"))]
+    return {file.stem: _read(file) for file in files}
+
+
+def _asked(families: Mapping[str, Family]) -> tuple[Family, ...]:
+    """Those with a pattern, in the order in which names are compared with them."""
+    before = {key: one.asked_after for key, one in families.items()}
+    order = TopologicalSorter(before).static_order()
+    return tuple(families[key] for key in order if families[key].told_by)
+
+
+FAMILIES: Mapping[str, Family] = _all()
+ASKED = _asked(FAMILIES)
+PRESETS = tuple(preset for family in FAMILIES.values() for preset in family.presets)
+NO_DENOISER: Mapping[str, str] = json.loads((_FOLDER / "no_denoiser.json").read_text("utf-8"))
+"""Classes of the host that sample nothing, and what they do."""
