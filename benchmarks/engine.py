@@ -1,16 +1,20 @@
 """Seconds per sampling step of six ways to run two LoRAs, interleaved in one process.
 
-    python run.py bench engine [--size wide|small] [--rank 64] [--latent 32] [--rounds 7] [--kinds]
+    python run.py bench engine [--size wide|small] [--rank 64] [--latent 32] [--rounds 7]
+                               [--kinds | --rules]
 
 Every way samples the same random model of the host's SDXL class with the host's own euler; one
 round runs each once, in turn, so that a change of the machine's speed affects all of them. Ratios
 are to the host's LoraLoader (LoRAs merged into the weights) in the same round. With --kinds, what
-each adapter kind costs on one layer instead.
+each adapter kind costs on one layer instead. With --rules, what each guidance rule costs: the
+evaluations of the model that a step took, counted in the runs, and the time of a step as a multiple
+of a step at cfg 1 without weights, which is one evaluation.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 
 from _kinds import print_kinds
 from _sdxl_class import SCALE, STRENGTHS, World, add_flags, oracle, print_table, torch
@@ -30,12 +34,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     add_flags(parser)
     parser.add_argument("--kinds", action="store_true", help="each adapter kind on one layer")
+    parser.add_argument("--rules", action="store_true", help="each guidance rule")
     options = parser.parse_args()
     if options.kinds:
         print_kinds(options)
         return
     world = World(options)
     print(world.title)
+    if options.rules:
+        print_rules(world)
+        return
     print_table(world.interleaved(guiders(world)), MERGED, "merged")
 
 
@@ -50,6 +58,39 @@ def guiders(world: World) -> dict[str, object]:
         "host hooks with keyframes": hooked(world),
         "two separate models": two_models(world),
     }
+
+
+BOTH, APART = {"weight": 2.0}, {"content_weight": 2.0, "style_weight": 2.0}
+RULES = {  # (cfg, rule, settings)
+    "cfg 1": (1.0, "acfg", {}),
+    "cfg 1, role, weight": (1.0, "role", BOTH),
+    "cfg 1, role, both apart": (1.0, "role", APART),
+    "cfg 1, weak, weight": (1.0, "weak", BOTH),
+    "cfg 5, standard": (SCALE, "cfg", {}),
+    "cfg 5, ACFG": (SCALE, "acfg", {}),
+    "cfg 5, role, weight = cfg": (SCALE, "role", {"weight": SCALE}),
+    "cfg 5, role, weight": (SCALE, "role", BOTH),
+    "cfg 5, role, both apart": (SCALE, "role", APART),
+    "cfg 5, weak, weight": (SCALE, "weak", BOTH),
+    "cfg 5, weak, both apart": (SCALE, "weak", APART),
+}
+
+
+def print_rules(world: World) -> None:
+    """Evaluations a step, and the median multiple of a step that is one evaluation."""
+    model, ways, recorders = routed(world, None), {}, {}
+    for name, (scale, rule, settings) in RULES.items():
+        watched, recorders[name] = engine.recorded(engine.set_guidance(model, rule, settings))
+        ways[name] = oracle.guider(watched, world.positive, world.negative, scale)
+    seconds = world.interleaved(ways)
+    (one, *_) = seconds.values()
+    steps = world.options.steps * (world.options.rounds + 1)
+    print(f"{'':28}{'evaluations':>13}{'x one':>8}{'x one / evaluations':>22}")
+    for name, values in seconds.items():
+        (record,) = recorders[name].records.values()
+        count = record.evaluations.total() / steps
+        times = statistics.median(a / b for a, b in zip(values, one, strict=True))
+        print(f"{name:28}{count:13g}{times:8.2f}{times / count:22.2f}")
 
 
 def merged(world: World, model):

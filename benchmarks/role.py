@@ -141,6 +141,7 @@ class Kept:
                     )
                 if path == self.path:
                     self.results = held["results"]
+        self.add({})  # from here on the folder is this checkpoint's
 
     def add(self, found: dict[str, Any]) -> None:
         self.results |= found
@@ -333,7 +334,10 @@ def measure(
                 f"[{spent:.0f} s] pair {number} of {len(pairs)}: {content} in {style}",
                 file=sys.stderr, flush=True,
             )  # fmt: skip
+            began_pair = time.process_time()
             kept.add(bench.pair(content, style, missing))
+            took = time.process_time() - began_pair
+            print(f"    {took:.0f} processor seconds", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

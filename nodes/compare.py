@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from comfy_api.latest import io
 
 from ..comfy_adapter.draw.comparison import comparison_grid, labelled
 from ..comfy_adapter.draw.runs import logged, runs_sheet
-from ..comfy_adapter.engine.engine import ASYMMETRIC, set_asymmetric
 from ..comfy_adapter.model.lora_files import lora_stamps
 from ..comfy_adapter.page.notice import warn
 from ..comfy_adapter.page.pair import pair_inputs
@@ -20,7 +21,7 @@ from ..comfy_adapter.page.sockets import (
 from ..comfy_adapter.page.whole_sigmas import given_sigmas, whole_sigmas_input
 from ..comfy_adapter.page.widgets import layer_set_menu, one
 from ..comfy_adapter.use.router import RouterRequest, check_request, layer_set_text, with_own_loras
-from ..comfy_adapter.use.sweep import method_lines, sweep
+from ..comfy_adapter.use.sweep import guidance_scales, method_lines, sweep, under_line
 from ..craft_core.errors import CraftError
 from ..craft_core.fusion import FUSION
 
@@ -58,7 +59,8 @@ class MethodSweep(io.ComfyNode):
                     "methods", multiline=True, default=_METHODS, dynamic_prompts=False,
                     tooltip="\n".join([
                         "One method a line, its settings after a colon: 'k_lora: pattern = s*'. "
-                        "Every method has layer_sets (a preset) and guidance (acfg, cfg) too.",
+                        "Every method has guidance (acfg, cfg, or a rule with its settings: "
+                        "'direct: guidance = role, weight = 1.5') and most layer_sets (a preset).",
                         *lines,
                     ]),
                 ),
@@ -87,6 +89,11 @@ class MethodSweep(io.ComfyNode):
                     "expert_encoder", optional=True, tooltip="From Load Expert Encoder."
                 ),
                 whole_sigmas_input(),
+                io.String.Input(
+                    "cfgs", default="4", optional=True,
+                    tooltip="For the output cfg: guidance scales with commas between them, a "
+                    "column for each with each seed. Connect cfg to ACFG KSampler's cfg.",
+                ),
             ],
             outputs=[
                 io.Model.Output("models", display_name="model", is_output_list=True,
@@ -102,16 +109,20 @@ class MethodSweep(io.ComfyNode):
                 io.Image.Output("activity", tooltip="Who is to act in which layer at which step, "
                                 "made before sampling. Comparison Grid shows who acted."),
                 io.String.Output("report", tooltip="The Router's report of every method."),
+                io.Float.Output("scale", display_name="cfg", is_output_list=True,
+                                tooltip="For ACFG KSampler's cfg, from cfgs."),
             ],
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, prompt=None, methods=None, *, layer_sets=None):
-        if methods is not None:
-            try:
+    def validate_inputs(cls, prompt=None, methods=None, cfgs=None, *, layer_sets=None):
+        try:
+            if methods is not None:
                 method_lines(methods)
-            except CraftError as error:
-                return str(error)
+            if cfgs is not None:
+                guidance_scales(cfgs)
+        except CraftError as error:
+            return str(error)
         return check_request(prompt, layer_sets, {})
 
     @classmethod
@@ -123,8 +134,9 @@ class MethodSweep(io.ComfyNode):
         cls, model, clip, prompt, content_lora, style_lora, content_strength, style_strength,
         layer_sets, methods, first_seed, seeds, steps, asymmetric, schedule=None,
         extra_branches=(), lora_stack=(), allow_unmatched=False, expert_encoder="",
-        whole_sigmas=None,
+        whole_sigmas=None, cfgs="4",
     ) -> io.NodeOutput:  # fmt: skip
+        scales = guidance_scales(cfgs)
         branches = with_own_loras(
             (content_lora, style_lora), (content_strength, style_strength), extra_branches
         )
@@ -137,19 +149,21 @@ class MethodSweep(io.ComfyNode):
             warn(cls, text)
         cells = []
         for line, routed in zip(found.lines, found.routed, strict=True):
-            guidance = ASYMMETRIC.get(line.guidance, asymmetric)
-            model = set_asymmetric(routed.model, guidance)  # for samplers that do not ask
+            # The rule is on the MODEL too, for samplers that do not ask.
+            model, switch = under_line(routed.model, line, asymmetric)
             model = logged(model, line.label, cls.hidden and cls.hidden.unique_id)
-            for column in range(seeds):
+            for scale, column in product(scales, range(seeds)):
                 seed = (first_seed + column) % (1 << 64)
-                cells.append((model, routed.conditioning, seed, guidance, line.label))
-        models, positives, numbers, guidance, rows = (
+                said = f"cfg {scale:g}, " if len(scales) > 1 else ""
+                cells.append((model, routed.conditioning, seed, switch, line.label,
+                              f"{said}seed {seed}", scale))  # fmt: skip
+        models, positives, numbers, switches, rows, columns, each_scale = (
             list(each) for each in zip(*cells, strict=True)
         )
-        columns = [f"seed {number}" for number in numbers]
         return io.NodeOutput(
-            models, positives, numbers, guidance, rows, columns, found.sheet, found.report
-        )
+            models, positives, numbers, switches, rows, columns, found.sheet, found.report,
+            each_scale,
+        )  # fmt: skip
 
 
 class ComparisonGrid(io.ComfyNode):

@@ -18,6 +18,7 @@ from .pictures import CONTENT, INK, PAPER, STYLE, to_image
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM, _GAP = 720, 84, 14, 34, 34, 12
 _STEP, _SHORT, _TALL = 10, 120, 300  # height of a step; of a map with few, and with many
+_CURVES, _FAINT = 140, (190, 190, 190)  # width of the weights' curves beside a map
 _SMALL, _LARGE = 20, 22  # a node shows the sheet at half its size or less
 HEADING = "who acted where and when"
 
@@ -27,12 +28,14 @@ class Activity:
     """How much each role acts on the conditional rows.
 
     amounts: (steps, layers, roles), absolute gates summed over a role's branches and averaged
-    over views. layers: module paths in depth order. row: what a row is called.
+    over views. layers: module paths in depth order. row: what a row is called. weights: (steps,
+    roles), w(t) of a guidance rule; None where it has none or all are 1.
     """
 
     amounts: Tensor
     layers: tuple[str, ...]
     row: str = "step"
+    weights: Tensor | None = None
 
     @classmethod
     def of(cls, bank: Bank, gates: Gates, moments: Sequence[Moment]) -> Activity:
@@ -47,7 +50,9 @@ class Activity:
         steps: of the sampler; one that calls the model more often has more rows.
         """
         row = "step" if len(record.tables) == steps else "call"
-        return cls(_amounts(record.tables, record.roles), record.layers, row)
+        weights = torch.tensor([one or (1.0, 1.0) for one in record.weights])
+        weights = weights if bool((weights != 1.0).any()) else None
+        return cls(_amounts(record.tables, record.roles), record.layers, row, weights)
 
 
 def _amounts(tables: Sequence[Tensor], roles: Sequence[Role]) -> Tensor:
@@ -110,6 +115,8 @@ def _map(label: str, activity: Activity | None, full: float) -> Image.Image:
     steps, layers = activity.amounts.shape[:2] if activity else (0, 0)
     tall = min(_TALL, max(_SHORT, steps * _STEP))
     wide = _WIDTH - _LEFT - _RIGHT
+    if activity and activity.weights is not None:
+        wide -= _CURVES
     picture = Image.new("RGB", (_WIDTH, _TOP + tall + _BOTTOM), PAPER)
     draw = ImageDraw.Draw(picture)
     draw.text((_LEFT, 4), ", ".join(label.split("\n")), fill=INK, font=_font(_LARGE))
@@ -125,6 +132,8 @@ def _map(label: str, activity: Activity | None, full: float) -> Image.Image:
     draw.rectangle((_LEFT - 1, _TOP - 1, _LEFT + wide, _TOP + tall), outline=INK)
     for text, y in ((f"{activity.row} 1", _TOP + 9), (str(steps), _TOP + tall - 9)):
         draw.text((_LEFT - 6, y), text, fill=INK, font=small, anchor="rm")
+    if activity.weights is not None:
+        _curves(draw, activity.weights, (_LEFT + wide, _TOP, _WIDTH - _RIGHT, _TOP + tall))
     at = 0
     for part, paths in groupby(activity.layers, key=lambda path: path.split(".")[0]):
         count = len(list(paths))
@@ -134,6 +143,30 @@ def _map(label: str, activity: Activity | None, full: float) -> Image.Image:
             draw.text((x + 6, _TOP + tall + 3), part, fill=INK, font=small)
         at += count
     return picture
+
+
+def _curves(draw: ImageDraw.ImageDraw, weights: Tensor, box: tuple[int, int, int, int]) -> None:
+    """w(t) of both roles beside a map, a line each down its rows; 1 and the largest are marked."""
+    left, top, right, bottom = box[0] + 26, box[1], box[2] - 10, box[3]
+    low, high = min(1.0, float(weights.min())), max(1.0, float(weights.max()))
+    high = max(high, low + 1e-6)
+
+    def across(value: float) -> float:
+        return left + (right - left) * (value - low) / (high - low)
+
+    draw.line([(across(1.0), top), (across(1.0), bottom)], fill=_FAINT, width=1)
+    rows = len(weights)
+    for role, colour, aside in ((0, CONTENT, 0), (1, STYLE, 3)):  # beside each other where equal
+        points = []
+        for row, value in enumerate(weights[:, role].tolist()):
+            x = across(value) + aside
+            points += [(x, top + (bottom - top) * row / rows)]
+            points += [(x, top + (bottom - top) * (row + 1) / rows)]
+        draw.line(points, fill=colour, width=3)
+    small = _font(_SMALL)
+    for value in {low, high} if high - low > 1e-5 else {low}:
+        draw.text((across(value), bottom + 3), f"{value:.3g}", fill=INK, font=small, anchor="ma")
+    draw.text(((left + right) / 2, top - 4), "w(t)", fill=INK, font=small, anchor="mb")
 
 
 def _colours(amounts: Tensor, full: float) -> np.ndarray:

@@ -139,6 +139,10 @@ class RunLog:
 
 def _same(one: Activity, other: Activity) -> bool:
     alike = (one.layers, one.row) == (other.layers, other.row)
+    if (one.weights is None) != (other.weights is None):
+        return False
+    if one.weights is not None and not torch.equal(one.weights, other.weights):
+        return False
     return alike and torch.equal(one.amounts, other.amounts)
 
 

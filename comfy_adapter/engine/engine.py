@@ -192,7 +192,8 @@ class RoutedBank:
         kinds = [session.kinds.of(key) for key in uuids]
         for recorder in session.recorders:
             names = [kind.evaluation for kind in kinds]
-            recorder.note(self.factors_key, self.layers, self.roles, sigma, table, names)
+            weights = session.guiding.weights(session.time.at(sigma))
+            recorder.note(self.factors_key, self.layers, self.roles, sigma, table, names, weights)
         runs, at = [], 0
         for kind, members in groupby(kinds):
             size = len(list(members))
@@ -290,7 +291,7 @@ def attach(
     patchers: of the branches, for those that act (engine.bank), where MODELs share them; they may
     hold more layers than the bank. held: an object that lives as long as the clone and its clones.
     """
-    routed = model.clone()
+    routed, bank = model.clone(), gates.bank or bank
     if not bank.layers:
         if held is not None:
             routed.set_attachments(HELD, held)
@@ -314,17 +315,28 @@ def is_routed(model: Any) -> bool:
 
 
 def set_guidance(
-    model: Any, rule: str, settings: dict[str, Any] | None = None, course: Timed | None = None
+    model: Any,
+    rule: str,
+    settings: dict[str, Any] | None = None,
+    course: Timed | None = None,
+    stays: bool = False,
 ) -> Any:
     """A clone that samples under the guidance rule of that key.
 
     settings: knobs of the rule; those left out keep their defaults. course: a schedule that the
-    weights of content and style follow.
+    weights of content and style follow. stays: whether sampling nodes of ours keep it where their
+    menu names no rule.
     """
     clone, chosen = model.clone(), GUIDANCE[rule]
-    guiding = Guiding(chosen, chosen.knobs(settings or {}), course)
+    guiding = Guiding(chosen, chosen.knobs(settings or {}), course, stays)
     clone.model_options["transformer_options"][GUIDED_BY] = guiding
     return clone
+
+
+def rule_that_stays(model: Any) -> Guiding | None:
+    """The rule of a MODEL that a sampling node keeps; None where the node's own switch decides."""
+    guiding = model.model_options["transformer_options"].get(GUIDED_BY)
+    return guiding if guiding is not None and guiding.stays else None
 
 
 def set_asymmetric(model: Any, asymmetric: bool) -> Any:

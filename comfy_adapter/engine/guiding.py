@@ -25,6 +25,7 @@ from ...craft_core.guidance import (
     needed,
     row_gates,
     sampled,
+    weights_now,
 )
 from ...craft_core.registry import Method
 from ...craft_core.time import Moment, Timeline
@@ -40,12 +41,18 @@ class Guiding:
     """A guidance rule with its settings, as a MODEL carries it.
 
     knobs: all of the rule's, checked. course: the shares of content and style over time that their
-    weights follow; None for 1 throughout.
+    weights follow; None for 1 throughout. stays: whether a sampling node keeps it where its own
+    menu names no rule.
     """
 
     rule: Method = field(default_factory=lambda: GUIDANCE[DEFAULT_RULE])
     knobs: Mapping[str, Any] = field(default_factory=dict)
     course: Timed | None = None
+    stays: bool = False
+
+    def weights(self, moment: Moment) -> tuple[float, float] | None:
+        """w(t) of content and of style; None where the rule has no weights."""
+        return weights_now(self.step(1.0, moment), self.knobs)
 
     def step(self, scale: float, moment: Moment) -> Step:
         if self.course is None:

@@ -20,13 +20,15 @@ SAMPLER = "sampler"  # a sampling node of ours, which shows the map of its run i
 @dataclass
 class Record:
     """One bank's run: its layers in depth order, its branches' roles, and a gate table for each
-    noise level in the order of the calls, (views, layers, branches). evaluations: how many the
+    noise level in the order of the calls, (views, layers, branches). weights: beside each table,
+    the guidance rule's w of content and style; None where it has none. evaluations: how many the
     model computed of each image, by the names that guidance rules give them."""
 
     layers: tuple[str, ...]
     roles: tuple[Role, ...]
     sigmas: list[float] = field(default_factory=list)
     tables: list[Tensor] = field(default_factory=list)
+    weights: list[tuple[float, float] | None] = field(default_factory=list)
     evaluations: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -49,6 +51,7 @@ class Recorder:
         sigma: float,
         table: Tensor,
         evaluations: Iterable[str] = (),
+        weights: tuple[float, float] | None = None,
     ) -> None:
         """Add a model call at this noise level; calls in a row at one level count as one row."""
         record = self.records.setdefault(bank, Record(layers, tuple(roles)))
@@ -56,6 +59,7 @@ class Recorder:
         if not record.sigmas or record.sigmas[-1] != sigma:
             record.sigmas.append(sigma)
             record.tables.append(table)
+            record.weights.append(weights)
 
 
 def add_recorder(options: dict[str, Any], reader: str, recorder: Recorder) -> None:

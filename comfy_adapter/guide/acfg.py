@@ -15,7 +15,13 @@ from torch import Tensor
 from ...craft_core.fusion.compose import Timed
 from ...craft_core.messages import NO_GUIDANCE, NOT_ROUTED
 from ..draw.activity import recorded_sheet
-from ..engine.engine import is_routed, recorded, set_asymmetric, set_guidance
+from ..engine.engine import (
+    is_routed,
+    recorded,
+    rule_that_stays,
+    set_asymmetric,
+    set_guidance,
+)
 from ..engine.recorder import Recorder
 
 
@@ -36,7 +42,8 @@ def objections(
 ) -> list[str]:
     """What a user should know before sampling."""
     found = [] if is_routed(model) else [NOT_ROUTED]
-    unguided = rule is None and asymmetric and math.isclose(cfg, 1.0)
+    by_switch = rule is None and rule_that_stays(model) is None
+    unguided = by_switch and asymmetric and math.isclose(cfg, 1.0)
     return [*found, NO_GUIDANCE] if unguided else found
 
 
@@ -83,7 +90,8 @@ def acfg_sample(
 
 def _under(model: Any, asymmetric: bool, rule: ChosenRule | None) -> Any:
     if rule is None:
-        return set_asymmetric(model, asymmetric)
+        kept = rule_that_stays(model)
+        return model.clone() if kept else set_asymmetric(model, asymmetric)
     return set_guidance(model, rule.key, dict(rule.settings), rule.course)
 
 

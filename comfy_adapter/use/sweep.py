@@ -13,15 +13,17 @@ from torch import Tensor
 from ...craft_core.errors import CraftError
 from ...craft_core.fusion import FUSION
 from ...craft_core.fusion.lines import Line, parse_lines
+from ...craft_core.guidance import GUIDANCE
 from ...craft_core.routing.plan import lacks_blocks
 from ...craft_core.routing.presets import OF_MODEL
 from ...craft_core.time import Moment, Timeline, progress
 from ..draw.activity import Activity, activity_sheet
-from ..engine.engine import ASYMMETRIC, noise_levels
+from ..engine.engine import ASYMMETRIC, noise_levels, set_asymmetric, set_guidance
 from ..engine.modules import model_layers
 from ..model.lora_files import apply_stack
 from .router import Routed, RouterRequest, route
 
+MOST_SCALES = 16
 _SCHEDULER = "normal"
 
 
@@ -38,7 +40,36 @@ class Sweep:
 
 
 def method_lines(text: str) -> tuple[Line, ...]:
-    return parse_lines(text, ("auto", *OF_MODEL), tuple(ASYMMETRIC))
+    return parse_lines(text, ("auto", *OF_MODEL), GUIDANCE)
+
+
+def under_line(model: Any, line: Line, asymmetric: bool) -> tuple[Any, bool]:
+    """(a clone under the line's guidance, what a sampling node's `asymmetric` should be). A rule
+    that this switch does not choose stays with the MODEL."""
+    switch = ASYMMETRIC.get(line.guidance, asymmetric)
+    if line.guidance and line.guidance not in ASYMMETRIC:
+        return set_guidance(model, line.guidance, line.weights, stays=True), switch
+    return set_asymmetric(model, switch), switch
+
+
+def guidance_scales(text: str) -> tuple[float, ...]:
+    """The cfg of each column from a text of numbers and commas; CraftError where it is no such."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        scales = tuple(map(float, parts))
+    except ValueError:
+        scales = ()
+    if not 0 < len(scales) <= MOST_SCALES or not all(0.0 <= one <= 100.0 for one in scales):
+        raise CraftError(
+            f"cfgs is {text[:200]!r}",
+            f"It is one to {MOST_SCALES} numbers from 0 to 100, with commas between them",
+            "Write for example: 1, 2, 4",
+        )
+    if len(set(scales)) < len(scales):
+        raise CraftError(
+            f"cfgs is {text[:200]!r}", "Each is a column of its own", "Write each number once"
+        )
+    return scales
 
 
 def sweep(

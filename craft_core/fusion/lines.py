@@ -3,6 +3,7 @@
 k_lora
 k_lora: pattern = s*, gamma = released
 craft: layer_sets = b-lora, guidance = cfg    # besides a method's own settings
+direct: guidance = role, weight = 1.5         # and those of its guidance rule
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import CraftError
-from ..registry import Method
+from ..registry import Method, Parameter, Registry
 from .methods import FUSION
 
 MOST_LINES = 200
@@ -21,19 +22,21 @@ _FORM = "A line is a method, or a method, a colon and its settings: k_lora: patt
 @dataclass(frozen=True)
 class Line:
     """label: for the picture. knobs: only those that are written. layer_sets: a preset's key,
-    guidance: a guidance rule's; each "" for the common choice."""
+    guidance: a guidance rule's; each "" for the common choice. weights: settings of that rule, only
+    those that are written."""
 
     label: str
     method: Method
     knobs: dict[str, Any] = field(default_factory=dict)
     layer_sets: str = ""
     guidance: str = ""
+    weights: dict[str, Any] = field(default_factory=dict)
 
 
-def parse_lines(text: str, presets: tuple[str, ...], rules: tuple[str, ...]) -> tuple[Line, ...]:
+def parse_lines(text: str, presets: tuple[str, ...], rules: Registry) -> tuple[Line, ...]:
     """What to compare, in order; blank lines and what follows a # are skipped.
 
-    presets: keys that layer_sets can be. rules: keys that guidance can be. Raises CraftError naming
+    presets: keys that layer_sets can be. rules: what guidance can be. Raises CraftError naming
     the line for what is unknown, out of range or written twice, and where there is no line.
     """
     lines: list[Line] = []
@@ -53,7 +56,7 @@ def parse_lines(text: str, presets: tuple[str, ...], rules: tuple[str, ...]) -> 
             raise CraftError(
                 f"Line {number}: {error.given}", error.possible, error.action
             ) from None
-        if any(_same(line, other) for other in lines):
+        if any(_same(line, other, rules) for other in lines):
             raise CraftError(
                 f"Line {number}: {written!r} is there already",
                 "Each row of a comparison is another method or setting",
@@ -67,7 +70,7 @@ def parse_lines(text: str, presets: tuple[str, ...], rules: tuple[str, ...]) -> 
     return tuple(lines)
 
 
-def _line(written: str, presets: tuple[str, ...], rules: tuple[str, ...]) -> Line:
+def _line(written: str, presets: tuple[str, ...], rules: Registry) -> Line:
     key, _, rest = written.partition(":")
     method = FUSION[key.strip()]
     settings = _settings(rest)
@@ -81,22 +84,38 @@ def _line(written: str, presets: tuple[str, ...], rules: tuple[str, ...]) -> Lin
             f"These do: {', '.join(one.key for one in FUSION if one.traits.layer_sets)}",
             "Take layer_sets out of this line",
         )
-    _require(guidance, "guidance", rules)
-    known = {parameter.name: parameter for parameter in method.parameters}
+    _require(guidance, "guidance", rules.keys())
+    own = {parameter.name: parameter for parameter in method.parameters}
+    of_rule = _of_rule(guidance, rules)
     for name in settings:
-        if name not in known:
-            possible = ", ".join([*known, "layer_sets", "guidance"])
-            raise CraftError(
-                f"{method.key} has no setting {name!r}", f"It has {possible}", "Use one of these"
-            )
-    knobs = {name: known[name].read(value, method.key) for name, value in settings.items()}
-    return Line(label, method, knobs, layer_sets, guidance)
+        if name in own or name in of_rule:
+            continue
+        owners = [rule for rule in rules.keys() if name in _of_rule(rule, rules)]
+        possible = ", ".join([*own, "layer_sets", "guidance", *of_rule])
+        raise CraftError(
+            f"{method.key} has no setting {name!r}"
+            + (f", which the guidance rules {', '.join(owners)} have" if owners else ""),
+            f"It has {possible}",
+            f"Write guidance = {owners[0]} beside it" if owners else "Use one of these",
+        )
+    knobs, weights = (
+        {name: known[name].read(value, key) for name, value in settings.items() if name in known}
+        for known, key in ((own, method.key), (of_rule, guidance))
+    )
+    return Line(label, method, knobs, layer_sets, guidance, weights)
 
 
-def _same(line: Line, other: Line) -> bool:
+def _of_rule(key: str, rules: Registry) -> dict[str, Parameter]:
+    return {one.name: one for one in rules[key].parameters} if key else {}
+
+
+def _same(line: Line, other: Line, rules: Registry) -> bool:
     """Whether two lines are one method with one setting, however it is written."""
     alike = line.method.key == other.method.key and line.layer_sets == other.layer_sets
     alike = alike and line.guidance == other.guidance
+    if alike and line.guidance:
+        rule = rules[line.guidance]
+        alike = rule.knobs(line.weights) == rule.knobs(other.weights)
     return alike and line.method.knobs(line.knobs) == other.method.knobs(other.knobs)
 
 

@@ -12,6 +12,7 @@ from .rules import (
     row_gates,
     sampled,
 )
+from .weights import weights_now
 
 __all__ = [
     "GUIDANCE",
@@ -26,4 +27,5 @@ __all__ = [
     "row_gates",
     "sampled",
     "weak",
+    "weights_now",
 ]

@@ -10,7 +10,7 @@ of 1 the sum is empty. At cfg 1 the rest is D_cs alone, so the rule needs no unc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -60,6 +60,19 @@ def above_one(step: Step, weight: float, content: float, style: float) -> dict[s
         "content": of_content * (content - 1.0),
         "style": of_style * (style - 1.0),
     }
+
+
+def weights_now(step: Step, knobs: Mapping[str, Any]) -> tuple[float, float] | None:
+    """w(t) of content and of style, a weight of both together and the role's own on top; None where
+    a rule has no weights. knobs: all of the rule's."""
+    if "weight" not in knobs:
+        return None
+    names = ("weight", "content_weight", "style_weight")
+    amounts = above_one(step, *(knobs[name] for name in names))
+    return (
+        1.0 + amounts["cond"] + amounts["content"],
+        1.0 + amounts["cond"] + amounts["style"],
+    )
 
 
 def weighted(

@@ -31,6 +31,7 @@ SCHEDULES = {
 METHODS = {
     **{key: (key, {}) for key in FUSION.keys()},
     "switch": ("switch", {"every": 2}),  # the cut is in the middle of a turn
+    "np_lora-rising": ("np_lora", {"course": "rising", "mu": 4.0}),
     "k_lora-random": ("k_lora", {"selection": "random", "content_share": 0.5}),
 }
 
@@ -76,6 +77,18 @@ def test_two_samplers_make_the_picture_of_one(method, schedule, scheduler):
     whole = at_once(method, schedule, scheduler)
     assert torch.equal(sampled(known, scheduler), whole)
     assert distance(sampled(known, scheduler, [CUT]), whole) <= LAW
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun"])
+@pytest.mark.parametrize("rule", ["role", "weak"])
+def test_weights_of_guidance_go_on_in_the_second_sampler(rule, sampler):
+    settings = {"weight": 1.8, "content_weight": 1.4, "style_weight": 0.6}
+    model = routed("direct", "none", whole_run("karras"))
+    guided = engine.set_guidance(model, rule, settings, Schedule("linear"))
+    whole, parts = (sampled(guided, "karras", cuts, sampler) for cuts in ((), [CUT]))
+    assert distance(parts, whole) <= LAW
+    apart = engine.set_guidance(routed("direct", "none"), rule, settings, Schedule("linear"))
+    assert distance(sampled(apart, "karras", [CUT], sampler), whole) > 100 * LAW
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,14 @@ import torch
 from craft_lora_pack.comfy_adapter.draw.activity import HEADING, Activity, activity_sheet
 from craft_lora_pack.comfy_adapter.draw.pictures import CONTENT, STYLE
 from craft_lora_pack.comfy_adapter.draw.runs import log_of, runs_sheet
+from craft_lora_pack.comfy_adapter.engine.engine import set_guidance
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.time import Moment
 from craft_lora_pack.craft_core.types import Bank, Branch, Factors, Gates
+from craft_lora_pack.nodes.acfg import ACFGKSampler
 from craft_lora_pack.nodes.compare import ComparisonGrid, MethodSweep
 from craft_lora_pack.nodes.router import Router
 
@@ -36,10 +38,10 @@ def world():
     return small.load()
 
 
-def sample(model, positive, negative, steps=2, denoise=1.0):
+def sample(model, positive, negative, steps=2, denoise=1.0, cfg=3.0):
     latent = nodes.EmptyLatentImage().generate(64, 64)[0]
     with torch.inference_mode():
-        arguments = (1, steps, 3.0, "euler", "normal", positive, negative, latent, denoise)
+        arguments = (1, steps, cfg, "euler", "normal", positive, negative, latent, denoise)
         return nodes.common_ksampler(model, *arguments)[0]["samples"]
 
 
@@ -52,9 +54,10 @@ def sweep(world, methods, seeds=1, first_seed=5, asymmetric=True, steps=6, **oth
 
 
 def test_a_sweep_is_a_router_for_each_method_and_a_cell_for_each_seed(world):
-    models, positives, seeds, guidance, rows, columns, activity, report = sweep(
+    models, positives, seeds, guidance, rows, columns, activity, report, scales = sweep(
         world, "\n".join(FUSION.keys()), seeds=3
     )
+    assert scales == [4.0] * len(rows)
     assert rows == [key for key in FUSION.keys() for _ in range(3)]
     assert seeds == [5, 6, 7] * len(FUSION.keys())
     assert columns == [f"seed {seed}" for seed in seeds]
@@ -78,7 +81,7 @@ def test_each_model_of_a_sweep_samples_as_the_routers(world):
 
 
 def test_a_line_can_name_its_own_guidance_and_layer_sets(world):
-    *_, guidance, _, _, _, report = sweep(
+    *_, guidance, _, _, _, report, _ = sweep(
         world, "craft: guidance = cfg\ncraft: layer_sets = b-lora\nk_lora: pattern = s*"
     )
     assert guidance == [False, True, True]
@@ -86,13 +89,16 @@ def test_a_line_can_name_its_own_guidance_and_layer_sets(world):
 
 
 def test_the_models_of_a_sweep_share_the_loras(world):
-    models, *_ = sweep(world, "\n".join(FUSION.keys()))
-    assert len({id(one.model) for m in models for one in m.get_nested_additional_models()}) == 2
+    """But for a method that changes a LoRA's updates: NP-LoRA's content is a third module."""
+    for methods, modules in ((set(FUSION.keys()) - {"np_lora"}, 2), (FUSION.keys(), 3)):
+        models, *_ = sweep(world, "\n".join(methods))
+        held = {id(one.model) for m in models for one in m.get_nested_additional_models()}
+        assert len(held) == modules
 
 
 def test_a_sweep_says_once_what_a_router_would_warn_of(world, caplog):
     with torch.inference_mode():
-        *_, report = MethodSweep.execute(
+        *_, report, _ = MethodSweep.execute(
             world.model, world.clip, "an animal", small.CONTENT, small.STYLE, 0.7, 0.3, ALL,
             "direct\ncraft\nk_lora", 0, 1, 4, True,
         ).result  # fmt: skip
@@ -107,7 +113,7 @@ def test_a_method_whose_blocks_the_model_lacks_is_left_out_and_the_others_run(wo
     state = tiny.random_lora(model_layers(flux), 2, 1)
     safetensors.torch.save_file(state, folder / lora)
     default = next(i for i in MethodSweep.GET_SCHEMA().inputs if i.id == "methods").default
-    *_, rows, _, _, report = MethodSweep.execute(
+    *_, rows, _, _, report, _ = MethodSweep.execute(
         flux, pair_parts.tiny_clip(), PROMPT, lora, lora, 1.0, 1.0, ALL, default, 0, 1, 4, True
     ).result
     assert rows == [key for key in FUSION.keys() if key != "b_lora"]
@@ -125,6 +131,75 @@ def test_a_sampler_that_does_not_ask_keeps_a_lines_guidance(world):
         for model, positive in zip(models, positives, strict=True)
     )
     assert not torch.equal(asymmetric, symmetric)
+
+
+LINES = "\n".join(
+    ["direct", "direct: guidance = role, weight = 2.5", "direct: guidance = weak, weight = 2"]
+)
+
+
+def ksampled(world, model, positive, cfg, **menu):
+    latent = nodes.EmptyLatentImage().generate(64, 64)[0]
+    with torch.inference_mode():
+        return ACFGKSampler.execute(
+            model, 1, 2, cfg, "euler", "normal", positive, world.encode(""), latent, 1.0, True,
+            **menu,
+        ).result[0]["samples"]  # fmt: skip
+
+
+def test_a_sampler_keeps_the_rule_that_a_line_names_unless_its_own_menu_names_one(world):
+    models, positives, *_, guidance, _, _, _, _, _ = sweep(world, LINES)
+    assert guidance == [True] * 3
+    rules = [None, ("role", {"weight": 2.5}), ("weak", {"weight": 2.0})]
+    for model, positive, rule in zip(models, positives, rules, strict=True):
+        expected = set_guidance(models[0], *(rule or ("acfg",)))
+        found = ksampled(world, model, positive, 1.0)
+        assert torch.equal(found, sample(expected, positive, world.encode(""), cfg=1.0))
+        assert torch.equal(found, sample(model, positive, world.encode(""), cfg=1.0))
+        chosen = ksampled(world, model, positive, 1.0, guidance={
+            "guidance": "role", "weight": 1.0, "content_weight": 1.0, "style_weight": 1.0,
+            "norm": "off",
+        })  # fmt: skip
+        assert torch.equal(chosen, ksampled(world, models[0], positive, 1.0))
+
+
+def test_each_cfg_is_a_column_with_each_seed(world):
+    *_, seeds, _, rows, columns, _, _, scales = sweep(world, "direct", seeds=2, cfgs="1, 2.5")
+    assert rows == ["direct"] * 4 and seeds == [5, 6, 5, 6] and scales == [1.0, 1.0, 2.5, 2.5]
+    assert columns == ["cfg 1, seed 5", "cfg 1, seed 6", "cfg 2.5, seed 5", "cfg 2.5, seed 6"]
+
+
+@pytest.mark.parametrize("text", ["", "a", "1,,b", "nan", "-1", "101", "1, 1", "1," * 17 + "2"])
+def test_cfgs_that_cannot_be_are_answered_before_queueing(text):
+    assert "cfgs is" in MethodSweep.validate_inputs(PROMPT, "direct", text, layer_sets=ALL)
+
+
+def test_the_map_shows_the_weights_of_the_rule_that_acted(world):
+    """Beside the map of a run with weights stand their curves; those of another course differ."""
+    models, positives, *_ = sweep(world, LINES)
+    plain = runs_sheet([sampled_model(world, models[0], positives[0])])
+    role = runs_sheet([sampled_model(world, models[1], positives[1])])
+    assert plain.shape == role.shape and not torch.equal(plain, role)
+    ((_, activity),) = log_of(models[1]).maps()
+    assert torch.equal(activity.weights, torch.full((2, 2), 2.5))
+    assert log_of(models[0]).maps()[0][1].weights is None
+
+
+def sampled_model(world, model, positive):
+    sample(model, positive, world.encode(""), cfg=1.0)
+    return model
+
+
+def test_weights_with_a_course_are_drawn_row_by_row():
+    amounts = torch.ones(4, 3, 2) / 2
+    rising = torch.tensor([[1.0, 3.0], [1.5, 2.5], [2.0, 2.0], [3.0, 1.0]])
+    sheets = [
+        activity_sheet(["a"], [Activity(amounts, ("a", "b", "c"), weights=one)])
+        for one in (None, rising, rising.flip(0))
+    ]
+    assert not any(torch.equal(sheets[i], sheets[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    left = sheets[1][:, :, :540], sheets[2][:, :, :540]
+    assert torch.equal(*left)  # the map itself is the same
 
 
 def test_static_mistakes_are_answered_before_queueing():
@@ -306,8 +381,8 @@ def test_a_grid_without_models_and_one_with_other_models(world):
 
 def test_the_planned_map_is_of_the_whole_run_where_its_sigmas_are_given(world):
     sigmas = torch.tensor([14.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.0])
-    *_, planned, _ = sweep(world, "switch: every = 2", whole_sigmas=sigmas)
-    *_, other, _ = sweep(world, "switch: every = 2", steps=20)
+    *_, planned, _, _ = sweep(world, "switch: every = 2", whole_sigmas=sigmas)
+    *_, other, _, _ = sweep(world, "switch: every = 2", steps=20)
     assert planned.shape != other.shape or not torch.equal(planned, other)
     with pytest.raises(CraftError, match="whole_sigmas is empty"):
         sweep(world, "switch", whole_sigmas=sigmas[:0])

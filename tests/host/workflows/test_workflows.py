@@ -33,6 +33,7 @@ COMPARISON = FOLDER / "method_comparison_small_world.json"
 FILES = FOLDER / "fuse_to_file_small_world.json"
 MERGES = FOLDER / "learned_merge_small_world.json"
 ROLE = FOLDER / "role_guidance_small_world.json"
+WEIGHTS = FOLDER / "role_weights_small_world.json"
 SAVED = {
     DEMO: 5,
     FUSION: 1,
@@ -44,6 +45,7 @@ SAVED = {
     FILES: 16,
     MERGES: 12,
     ROLE: 1,
+    WEIGHTS: 2,
 }  # pictures that each one saves
 TWINS = {FILES: 4}  # pictures that may come out the same: at run time, and from an exact file
 MAIN_NODES = {

@@ -11,7 +11,7 @@ PRESETS = ("auto", "b-lora", "all")
 
 
 def parsed(text):
-    return parse_lines(text, PRESETS, GUIDANCE.keys())
+    return parse_lines(text, PRESETS, GUIDANCE)
 
 
 def test_every_method_can_be_listed_by_its_key_alone():
@@ -31,6 +31,21 @@ def test_layer_sets_and_guidance_are_settings_of_every_method():
     first, second = parsed("craft: layer_sets = b-lora, guidance = cfg\ncraft: guidance = acfg")
     assert (first.layer_sets, first.guidance, first.knobs) == ("b-lora", "cfg", {})
     assert (second.layer_sets, second.guidance) == ("", "acfg")
+
+
+def test_a_line_has_the_settings_of_its_guidance_rule_beside_its_own():
+    first, second = parsed(
+        "k_lora: guidance = weak, alpha = 2, weight = 1.5, fraction = 0.25\ndirect: guidance=role"
+    )
+    assert (first.guidance, first.knobs) == ("weak", {"alpha": 2.0})
+    assert first.weights == {"weight": 1.5, "fraction": 0.25}
+    assert (second.guidance, second.knobs, second.weights) == ("role", {}, {})
+
+
+def test_no_method_and_no_rule_call_a_setting_alike():
+    of_methods = {one.name for method in FUSION for one in method.parameters}
+    of_rules = {one.name for rule in GUIDANCE for one in rule.parameters}
+    assert not of_methods & (of_rules | {"layer_sets", "guidance"})
 
 
 def test_blank_lines_and_comments_are_skipped():
@@ -56,6 +71,10 @@ def test_blank_lines_and_comments_are_skipped():
         ("craft: guidance = none", "guidance = none.*acfg"),
         ("direct\ndirect", "Line 2: 'direct' is there already"),
         ("k_lora\nk_lora: alpha = 1.50, pattern = s", "Line 2: .* is there already"),
+        ("direct: weight = 2", "has no setting 'weight', which the guidance rules role.*have"),
+        ("direct: guidance = acfg, weight = 2", "no setting 'weight'.*guidance = role"),
+        ("direct: guidance = role, weight = 99", "role: weight = 99.0.*0.0 to 20.0"),
+        ("direct: guidance = role\ndirect: weight = 1, guidance = role", "Line 2: .* already"),
         ("k_lora: layer_sets = all", "k_lora does not use layer_sets.*craft"),
     ],
 )

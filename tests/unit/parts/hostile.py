@@ -33,6 +33,7 @@ from craft_lora_pack.client.address import Inputs  # noqa: E402
 from craft_lora_pack.craft_core.encoder.file import read_encoder  # noqa: E402
 from craft_lora_pack.craft_core.errors import CraftError  # noqa: E402
 from craft_lora_pack.craft_core.fusion.lines import parse_lines  # noqa: E402
+from craft_lora_pack.craft_core.guidance import GUIDANCE  # noqa: E402
 from craft_lora_pack.craft_core.lora import read_lora  # noqa: E402
 from craft_lora_pack.craft_core.lora.storage import read_tensors  # noqa: E402
 from craft_lora_pack.craft_core.lora.text_encoder import merge_text_encoders  # noqa: E402
@@ -349,7 +350,7 @@ METHODS = {
     "commas": "k_lora: " + "," * SIZE,
 }
 for _name, _text in METHODS.items():
-    case(f"methods: {_name}")(lambda folder, text=_text: partial(parse_lines, text, (), ()))
+    case(f"methods: {_name}")(lambda folder, text=_text: partial(parse_lines, text, (), GUIDANCE))
 
 MATRICES = {
     "a huge range": ["seed=0..999999999999999999"],
