@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ...craft_core.errors import CraftError
+from ...craft_core.families import mixes_rows
 from ...craft_core.types import LayerPass
 from .bank import BranchPart
 from .in_turn import InTurn
@@ -107,6 +108,12 @@ class LayerHook:
                 "In a mixture of experts, asymmetric guidance cannot know which rows are whose",
                 "Turn asymmetric off, or keep the LoRAs off the experts with layer patterns",
             )
+        if mixes_rows(self.path):
+            raise CraftError(
+                f"{self.path} sees its rows in another order than the conditionings",
+                "There asymmetric guidance cannot know which rows are whose",
+                "Turn asymmetric off, or keep the LoRAs off this layer with layer patterns",
+            )
         copies = 2 if output.ndim == 2 and rows == self.call.doubled else 1
         each, rest = divmod(rows, copies * chunks)
         if rest:
@@ -136,5 +143,17 @@ class LayerHook:
 def _act(module: Any, x: Tensor, y: Tensor, part: BranchPart, amount: float) -> None:
     """Add one part to y, in place. The amount is a plain number: nothing waits for a device."""
     update = part.at(x)
+    if getattr(module, "groups", 1) > 1 and update.is_low_rank:
+        return _act_in_groups(module, x, y, update, amount / update.scale)
     layer = LayerPass(x, y, partial(project, module), output_axis(module))
     update.act(layer.narrowed(update.rows), amount)
+
+
+def _act_in_groups(module: Any, x: Tensor, y: Tensor, update: Any, amount: float) -> None:
+    """Add an update to a convolution in groups: as a whole weight, which is small there, since the
+    rows of `up` belong to different groups and each sees other inputs."""
+    delta = update.delta()
+    whole = delta.new_zeros(y.shape[output_axis(module)], *delta.shape[1:])
+    start, count = update.rows or (0, len(whole))
+    whole[start : start + count] = delta
+    y.add_(module._conv_forward(x, whole.to(x.dtype), None), alpha=amount)
