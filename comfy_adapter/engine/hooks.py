@@ -70,6 +70,8 @@ def attached(
     layers: what the branches add to each, in the order of the gates.
     """
     handles = []
+    forget = getattr(diffusion_model, "clear_kv_cache", lambda: None)
+    forget()  # HiDream-O1 keeps keys of the text from run to run, made with other strengths
     try:
         for index, (path, parts) in enumerate(layers.items()):
             hook = LayerHook(index, path, parts, call)
@@ -79,6 +81,7 @@ def attached(
     finally:
         for handle in handles:
             handle.remove()
+        forget()
 
 
 class LayerHook:

@@ -38,7 +38,7 @@ class Family:
     blocks it has. names: those that its LoRA files come in. special: what a user should know.
     mixed_rows: patterns of layers whose rows are not one conditioning after the other, where
     asymmetric guidance is refused. before_sampling: beginnings of layers that the host runs once
-    before it samples, where a LoRA does not act. untested: class -> why it cannot be made small for the tests.
+    before it samples, where a LoRA does not act. untested: class -> why it is not in the tests.
     """
 
     key: str

@@ -119,10 +119,10 @@ def loaded(model, states, strengths=STRENGTHS):
 
 def test_every_class_of_the_host_is_of_a_family_or_says_why_not():
     classes = {kind.__name__ for kind in comfy.supported_models.models}
-    untested = {kind for family in FAMILIES.values() for kind in family.untested}
+    reasons = {kind: why for family in FAMILIES.values() for kind, why in family.untested.items()}
     assert set(FAMILY_OF) | set(NO_DENOISER) == classes
     assert sum(len(family.classes) for family in FAMILIES.values()) == len(FAMILY_OF)
-    assert set(TINY) == set(FAMILY_OF) - untested
+    assert set(TINY) == set(FAMILY_OF) - set(reasons)
     assert all(
         [*NO_DENOISER.values(), *(r for f in FAMILIES.values() for r in f.untested.values())]
     )
@@ -151,7 +151,10 @@ def test_all_layers_with_standard_guidance_are_the_hosts_lora_loader(kind, made)
     assert distance(ours, theirs) <= tolerance(kind)
 
 
-@pytest.mark.parametrize("kind", swept(TINY))
+ONE_BRANCH = {"SeedVR2"}  # orders the two conditionings itself, so one at a time is another sum
+
+
+@pytest.mark.parametrize("kind", swept(set(TINY) - ONE_BRANCH))
 def test_asymmetric_guidance_is_two_separately_patched_models(kind, made):
     model, layers, states = made(kind)
     kept = {path: shape for path, shape in layers.items() if not mixes_rows(path)}
@@ -174,7 +177,7 @@ REFUSED = [kind for kind, family in FAMILY_OF.items() if kind in FIRST and famil
 def test_layers_whose_rows_are_mixed_are_refused_with_asymmetric_guidance(kind, made):
     model, layers, states = made(kind)
     if not any(map(mixes_rows, layers)):
-        assert kind == "HunyuanVideo15"  # its distilled upscaler has such a layer
+        assert kind in ("HunyuanVideo15", "Hunyuan3Dv2")  # other classes of the family have such
         return
     with pytest.raises(CraftError, match="Turn asymmetric off"):
         asymmetric(kind, routed(kind, model))
