@@ -16,8 +16,8 @@ from ..craft_core.merging import MERGES, require_rank
 from ..craft_core.registry import Method
 from ..craft_core.requests import FuseData, ModelFiles
 from ..craft_core.routing.plan import require_unnamed_sets
-from ..craft_core.tensor_file import Taken, is_writable
 from ..craft_core.training.registry import DTYPES
+from ..craft_core.writing import Taken, is_writable
 from .bake import bake_without_model
 from .command import PROGRAM, Command
 from .host import add_host_flags, enter

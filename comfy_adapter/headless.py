@@ -152,7 +152,8 @@ def _run(job: TrainingOptions, started: Callable[[How], Trained]) -> SavedFile:
         with _fitting(_BATCH), torch.inference_mode():
             trained = started(how)
     except Interrupted as stopped:
-        raise Stopped(stopped.place.path, stopped.place.state) from None
+        state = stopped.place.state
+        raise Stopped(stopped.place.path, state if state.is_file() else None) from None
     return SavedFile(trained.path, trained.report)
 
 

@@ -94,7 +94,7 @@ def bake_file(
     recipe = FuseSettings(
         request.method, request.knobs,
         [_source(one, own) for one, own in zip(ingredients, counts, strict=True)], writing,
-        moment if moves(gates.at, moment.steps) else None,
+        moment if moves(gates, moment.steps) else None,
         "" if merges else used_sets(request.method, request.layer_sets),
     )  # fmt: skip
     watched = _watched(baked, len(made.bank.layers), watch)

@@ -48,6 +48,12 @@ EST_LORA = Paper(
     year=2025,
     arxiv="2508.02165",
 )
+NP_LORA = Paper(
+    title="NP-LoRA: Null Space Projection Unifies Subject and Style in LoRA Fusion",
+    authors="Chuheng Chen, Xiaofei Zhou, Geyuan Zhang, Yong Huang",
+    year=2025,
+    arxiv="2511.11051",
+)
 LORA_COMPOSITION = Paper(
     title="Multi-LoRA Composition for Image Generation",
     authors="Ming Zhong, Yelong Shen, Shuohang Wang, Yadong Lu, Yizhu Jiao, Siru Ouyang, "

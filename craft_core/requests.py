@@ -116,13 +116,14 @@ class Read:
 
 
 class Stopped(Exception):
-    """Ctrl-C stopped a training after it had saved what it learned so far."""
+    """Ctrl-C stopped a training after it had saved what it learned so far. state: what it goes on
+    from; None where that could not be saved."""
 
-    def __init__(self, path: Path, state: Path) -> None:
+    def __init__(self, path: Path, state: Path | None) -> None:
+        on = f"What it goes on from: {state}\nRun the same command with --resume to go on."
         super().__init__(
             f"Stopped. The partial result, which loads like a whole one: {path}\n"
-            f"What it goes on from: {state}\n"
-            "Run the same command with --resume to go on."
+            + (on if state else "It cannot be resumed: its state was not saved.")
         )
         self.path, self.state = path, state
 

@@ -3,13 +3,10 @@ not at all, and a file of another kind is refused with the name of the kind that
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
 import os
-import secrets
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,12 +19,12 @@ import torch
 from torch import Tensor
 
 from .errors import CraftError
+from .writing import write_whole
 
 MOST_HEADER = 1 << 25  # bytes; training tools write some hundred kilobytes of metadata
 MOST_TENSORS = 20_000  # the largest LoRA files have a tenth of it
 LONGEST_NAME = 500  # characters of a tensor's name
 _LARGEST = 1 << 40  # numbers in a tensor, its empty axes taken for 1
-_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EINVAL}
 
 
 _CHUNK = 1 << 24
@@ -175,17 +172,6 @@ def file_hash(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-class Taken(CraftError):
-    """There is a file already, at a path where none may be replaced."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(
-            f"{path} is there already",
-            "It is never written over another file",
-            "Choose another name",
-        )
-
-
 def save(
     path: Path,
     tensors: Mapping[str, Tensor],
@@ -194,58 +180,19 @@ def save(
     *,
     exclusive: bool = False,
 ) -> None:
-    """Store tensors and metadata, keys sorted, dtypes kept: a file beside `path`, then a rename.
+    """Store tensors and metadata, keys sorted, dtypes kept, whole or not at all.
 
     noun: what the file is, for the message ("A LoRA"). Raises CraftError if it cannot be written,
     and Taken if it is exclusive and there is a file by then.
     """
-    beside = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    pieces = _serialised(tensors, metadata)
     try:
-        with open(beside, "xb") as file:
-            file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())
-        if exclusive:
-            _place(beside, path)
-        else:
-            os.replace(beside, path)
-    except FileExistsError as error:
-        raise Taken(path) from error
-    except OSError as error:
+        write_whole(path, _serialised(tensors, metadata), exclusive=exclusive)
+    except (OSError, MemoryError) as error:
         raise CraftError(
-            f"{path.name} cannot be written ({error})",
+            f"{path.name} cannot be written ({str(error) or 'memory'})",
             f"{noun} is saved into an existing folder with room and write permission",
             "Check the folder and the disk, then try again",
         ) from error
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def is_writable(folder: Path) -> bool:
-    """Whether a file can be made in the folder; one is made and removed to find out."""
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
-        return False
-    return True
-
-
-def _place(beside: Path, path: Path) -> None:
-    """Move the file to its path; FileExistsError if there is one. A hard link does both in one
-    step; on a file system without links an empty file takes the path and is then replaced."""
-    try:
-        os.link(beside, path)
-        return
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-    path.open("xb").close()
-    try:
-        os.replace(beside, path)
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
 
 
 def _serialised(
@@ -261,6 +208,6 @@ def _serialised(
     header = json.loads(bytes(data[8:start]))
     if metadata:
         header = {"__metadata__": dict(sorted(metadata.items())), **header}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
     text += b" " * (-len(text) % 8)  # the format aligns the tensors to 8 bytes
     return [len(text).to_bytes(8, "little"), text, data[start:]]

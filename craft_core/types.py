@@ -157,6 +157,10 @@ class LayerUpdate(ABC):
         """
         return self
 
+    def settled(self, share: float) -> LayerUpdate:
+        """As it acts where a method takes out that share of what it may take out (Gates.share)."""
+        return self
+
     def taken(self, weight: Callable[[], Tensor]) -> Mapping[str, Tensor]:
         """What `added` needs of the layer's weight, as fields of the update: taken once.
 
@@ -295,12 +299,16 @@ class Gates:
     notes: lines for the user's report (e.g. switch points).
     constant: (layers, branches), what `at` gives at every moment, where there is one view and time
     changes nothing; else None.
+    bank: the bank, where the method changes updates in it; else None. share: how much of what it
+    can take out of these they lose at a moment, in [0, 1] (LayerUpdate.settled).
     """
 
     at: Callable[[Moment], Tensor]
     views: int = 1
     notes: tuple[str, ...] = ()
     constant: Tensor | None = None
+    bank: Bank | None = None
+    share: Callable[[Moment], float] = lambda moment: 0.0
 
 
 @dataclass(frozen=True)

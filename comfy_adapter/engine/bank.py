@@ -61,10 +61,12 @@ class BranchPart:
         dtype = torch.float32 if field in self.update.precise else like.dtype
         return getattr(self.module, f"{self.name}_{field}").to(like.device, dtype)
 
-    def at(self, like: Tensor) -> LayerUpdate:
-        """The update on `like`'s device and dtype; read anew at each call, likewise."""
+    def at(self, like: Tensor, share: float) -> LayerUpdate:
+        """The update on `like`'s device and dtype; read anew at each call, likewise. share: of what
+        its method can take out of it, how much it loses."""
         names = self.update.tensors()
-        return self.update.with_tensors({field: self.tensor(field, like) for field in names})
+        here = self.update.with_tensors({field: self.tensor(field, like) for field in names})
+        return here.settled(share)
 
 
 def layer_parts(

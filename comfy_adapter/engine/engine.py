@@ -21,7 +21,7 @@ from torch import Tensor
 from ...craft_core.errors import CraftError
 from ...craft_core.fusion.compose import Timed
 from ...craft_core.guidance import GUIDANCE
-from ...craft_core.time import Timeline, model_table
+from ...craft_core.time import Moment, Timeline, model_table
 from ...craft_core.types import Bank, Gates
 from .bank import BranchPart, branch_patcher, layer_parts
 from .conditionings import ConditioningKind, ConditioningKinds
@@ -107,6 +107,10 @@ class RoutedBank:
             return None
         return self._shared(self.gates.constant)
 
+    def constant_share(self) -> float:
+        """Of what a method can take out of updates, how much they lose where gates are constant."""
+        return self.gates.share(Moment(0.0, 1))
+
     def _shared(self, table: Tensor) -> Tensor:
         return table if self.shares is None else table * self.shares
 
@@ -156,6 +160,7 @@ class RoutedBank:
         options = args[5] if len(args) > 5 else kwargs["transformer_options"]
         rows = args[0].shape[0]
         call.set(*self._runs(session, options, rows))
+        call.share = self.gates.share(session.time.at(float(options["sigmas"][0])))
         call.doubled = 2 * rows if kwargs.get("ref_latents") else None
         try:
             with _eager() if call.runs and session.compiled else nullcontext():

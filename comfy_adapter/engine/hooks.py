@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ...craft_core.errors import CraftError
 from ...craft_core.families import mixes_rows
-from ...craft_core.types import LayerPass
+from ...craft_core.types import LayerPass, LayerUpdate
 from .bank import BranchPart
 from .in_turn import InTurn
 from .modules import output_axis, project
@@ -44,6 +44,7 @@ class ModelCall:
 
     chunks: number of conditionings stacked along the batch; chunk j owns the rows
     [j * b, (j + 1) * b), b = rows / chunks, in every layer.
+    share: of what a method can take out of updates, how much they lose now.
     doubled: twice the call's rows, where models embed reference images at timestep 0: layers
     that see one vector for each row then get twice the rows: those of the call, and below them
     as many for the reference images.
@@ -51,6 +52,7 @@ class ModelCall:
 
     chunks: int = 1
     runs: list[GatedChunks] = field(default_factory=list)
+    share: float = 0.0
     doubled: int | None = None
 
     def set(self, chunks: int, runs: list[GatedChunks]) -> None:
@@ -58,7 +60,7 @@ class ModelCall:
 
     def clear(self) -> None:
         self.set(1, [])
-        self.doubled = None
+        self.share, self.doubled = 0.0, None
 
 
 @contextmanager
@@ -134,18 +136,17 @@ class LayerHook:
         if torch.is_grad_enabled() and y.requires_grad:
             y = y.clone()
         if self.in_turn is not None:
-            self.in_turn.add(module, x[rows], y[rows], gates)
+            self.in_turn.add(module, x[rows], y[rows], gates, self.call.share)
             return y
         for part in self.parts:
             amount = gates[part.branch] * part.update.scale
             if amount:
-                _act(module, x[rows], y[rows], part, amount)
+                _act(module, x[rows], y[rows], part.at(x, self.call.share), amount)
         return y
 
 
-def _act(module: Any, x: Tensor, y: Tensor, part: BranchPart, amount: float) -> None:
-    """Add one part to y, in place. The amount is a plain number: nothing waits for a device."""
-    update = part.at(x)
+def _act(module: Any, x: Tensor, y: Tensor, update: LayerUpdate, amount: float) -> None:
+    """Add one update to y, in place. The amount is a plain number: nothing waits for a device."""
     if getattr(module, "groups", 1) > 1 and update.is_low_rank:
         return _act_in_groups(module, x, y, update, amount / update.scale)
     layer = LayerPass(x, y, partial(project, module), output_axis(module))

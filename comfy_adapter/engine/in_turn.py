@@ -32,22 +32,25 @@ class InTurn:
         self.of_bias = [one for one in parts if one.update.of_bias]
         self._taken: dict[BranchPart, tuple[tuple, Mapping[str, Tensor]]] = {}
 
-    def add(self, module: Any, x: Tensor, y: Tensor, gates: Sequence[float]) -> None:
-        """Add all to y, what the layer made of x, in place."""
-        turn = _Turn(self, module, [one for one in self.parts if gates[one.branch]], gates)
+    def add(
+        self, module: Any, x: Tensor, y: Tensor, gates: Sequence[float], share: float = 0.0
+    ) -> None:
+        """Add all to y, what the layer made of x, in place. share: as in BranchPart.at."""
+        turn = _Turn(self, module, [one for one in self.parts if gates[one.branch]], gates, share)
         turn.apply(x, y, len(turn.acting), bias_now(module, x) if turn.acting else None)
         for part in self.of_bias:
             gate = gates[part.branch]
             if gate:
-                update = part.at(x)
+                update = part.at(x, share)
                 layer = LayerPass(x, y, partial(project, module), output_axis(module))
                 _add(layer.narrowed(update.rows), update, gate)
 
     def update(
-        self, part: BranchPart, before: Sequence[tuple], x: Tensor, weight: Callable[[], Tensor]
-    ) -> LayerUpdate:
+        self, part: BranchPart, before: Sequence[tuple], x: Tensor, share: float,
+        weight: Callable[[], Tensor],
+    ) -> LayerUpdate:  # fmt: skip
         """An update with what it takes of the weight. before: what acts before it, and how much."""
-        key, update = tuple(before), part.at(x)
+        key, update = (share, *before), part.at(x, share)
         known, fields = self._taken.get(part, (None, {}))
         if known != key:
             fields = update.taken(weight)
@@ -59,9 +62,11 @@ class _Turn:
     """One pass of a run of rows. acting: the updates whose gate is not zero, in order."""
 
     def __init__(
-        self, layer: InTurn, module: Any, acting: Sequence[BranchPart], gates: Sequence[float]
-    ) -> None:
+        self, layer: InTurn, module: Any, acting: Sequence[BranchPart], gates: Sequence[float],
+        share: float,
+    ) -> None:  # fmt: skip
         self.layer, self.module, self.acting, self.gates = layer, module, acting, gates
+        self.share = share
         self.product = partial(project, module)
 
     def apply(self, x: Tensor, y: Tensor, count: int, bias: Tensor | None = None) -> None:
@@ -88,13 +93,13 @@ class _Turn:
     def _update(self, index: int, x: Tensor) -> LayerUpdate:
         before = [(one, self.gates[one.branch]) for one in self.acting[:index]]
         weight = partial(self._weight, index, x)
-        return self.layer.update(self.acting[index], before, x, weight)
+        return self.layer.update(self.acting[index], before, x, self.share, weight)
 
     def _weight(self, index: int, x: Tensor) -> Tensor:
         """The layer's weight with the updates before this one, in float32."""
         weight = weight_now(self.module, x)
         for part in self.acting[:index]:
-            gate, update = self.gates[part.branch], part.at(x)
+            gate, update = self.gates[part.branch], part.at(x, self.share)
             start, length = update.rows or (0, len(weight))
             weight[start : start + length] += gate * update.on(weight, gate).delta()
         return weight

@@ -11,7 +11,7 @@ under any gates.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, Protocol
 
 import comfy.model_management
@@ -35,6 +35,9 @@ class Carrier(Protocol):
 
     def constant_gates(self, options: Mapping[str, Any]) -> Tensor | None:
         """(layers, branches); None where they change. options: the transformer options."""
+
+    def constant_share(self) -> float:
+        """What BranchPart.at needs beside constant gates."""
 
     def parts(self, patcher: Any, layers: Sequence[str]) -> Mapping[str, Sequence[BranchPart]]:
         """What the branches add to each of the layers."""
@@ -176,7 +179,7 @@ def _put_into_weights(patcher: Any) -> None:
             raise _refusal()
         parts = carrier.parts(patcher, carrier.layers)
         carrier.take_off(patcher)
-        patcher.add_patches(_patches(parts, gates.tolist()))
+        patcher.add_patches(_patches(parts, gates.tolist(), carrier.constant_share()))
 
 
 def _loaded(patcher: Any) -> Any:
@@ -187,7 +190,7 @@ def _loaded(patcher: Any) -> Any:
 
 
 def _patches(
-    layers: Mapping[str, Sequence[BranchPart]], gates: list[list[float]]
+    layers: Mapping[str, Sequence[BranchPart]], gates: list[list[float]], share: float
 ) -> dict[Any, BranchPatch]:
     """What the branches add, by the host's key of a weight or a bias."""
     by_key: dict[str, list[_Gated]] = {}
@@ -196,7 +199,7 @@ def _patches(
             if own_gates[part.branch]:
                 name = "bias" if part.update.of_bias else "weight"
                 gated = by_key.setdefault(f"{PREFIX}{path}.{name}", [])
-                gated.append((part.at, own_gates[part.branch]))
+                gated.append((partial(part.at, share=share), own_gates[part.branch]))
     return {key: BranchPatch({key}, tuple(gated)) for key, gated in by_key.items()}
 
 

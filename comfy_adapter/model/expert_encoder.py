@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import folder_paths
@@ -26,8 +25,8 @@ from ...craft_core.encoder.network import (
 )
 from ...craft_core.errors import CraftError
 from ...craft_core.routing.markers import MarkedPrompt, phrase_text
-from ...craft_core.tensor_file import file_hash
 from ...craft_core.types import ROLES, Bank
+from .file_hash import hash_of
 from .lora_files import BranchFile, require
 
 FOLDER = "craft_encoders"
@@ -86,14 +85,7 @@ def concept(files: Sequence[BranchFile]) -> Concept:
 
 def lora_hash(file: str | BranchFile) -> str:
     """SHA-256 of a LoRA file, read again only when the file has changed."""
-    path = require(file)
-    status = os.stat(path)
-    return _hash(path, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=64)
-def _hash(path: str, _modified: int, _size: int) -> str:
-    return file_hash(path)
+    return hash_of(require(file))
 
 
 def phrases(clip: Any, marked: MarkedPrompt) -> PhraseEmbeddings:

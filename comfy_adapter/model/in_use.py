@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
-from ...craft_core.types import Bank, LoraFile
+from ...craft_core.types import Bank, Branch, LoraFile
 from ..engine.bank import branch_patcher, run_dtype
 
 _FILE = "craft_lora_file"  # a patcher keeps its file alive, so that no other takes the file's id
@@ -20,11 +20,18 @@ _patchers: WeakValueDictionary[tuple, Any] = WeakValueDictionary()
 
 def shared_patchers(bank: Bank, files: Sequence[LoraFile], model: Any) -> list[Any]:
     """By branch, the patcher of its whole file, of which the bank may use few layers; of a branch
-    that acts nowhere None, unless some MODEL has one. files: of the bank's branches."""
+    that acts nowhere None, unless some MODEL has one. files: of the bank's branches. A branch whose
+    updates a method has changed has a patcher of its own."""
     return [
-        _patcher(file, model, make=bool(branch.layers))
+        branch_patcher(branch.layers, model)
+        if _is_changed(branch, file)
+        else _patcher(file, model, make=bool(branch.layers))
         for branch, file in zip(bank.branches, files, strict=True)
     ]
+
+
+def _is_changed(branch: Branch, file: LoraFile) -> bool:
+    return any(own is not file.layers[path] for path, own in branch.layers.items())
 
 
 def _patcher(file: LoraFile, model: Any, make: bool) -> Any:

@@ -21,14 +21,18 @@ from torch import Tensor
 
 from ...craft_core.errors import CraftError
 from ...craft_core.lora import read_lora
+from ...craft_core.lora.formats import KINDS, AdaptedLayer, build_updates
+from ...craft_core.lora.peft_config import read_peft_configs, stated_for
 from ...craft_core.lora.stated_scales import stated_scales_note, with_stated_alphas
+from ...craft_core.lora.without_model import stems_of
 from ...craft_core.routing.layer_sets import of_one_role, parse_layer_sets
-from ...craft_core.types import Branch, LoraFile, Role
+from ...craft_core.types import Branch, LayerTarget, LoraFile, Role
 from ..engine.modules import ModelNames, model_names
 from .stamps import file_stamp, stamp
 
 FOLDER = "loras"
 NONE = "none"
+_FACTORS = (".weight", ".bias")  # how the keys end that the host reads as factors
 
 # What living MODELs use; none of these keeps it alive.
 _in_use: WeakValueDictionary[tuple, LoraFile] = WeakValueDictionary()
@@ -108,25 +112,72 @@ def branch(chosen: BranchFile, file: LoraFile) -> Branch:
     return Branch(chosen.name, chosen.role, file.layers, chosen.strength)
 
 
-def unknown_text_keys(clip: Any, file: LoraFile) -> tuple[str, ...]:
-    """Keys of the file's text-encoder part that a CLIP does not have, at whatever strength."""
+@dataclass(frozen=True)
+class TextFit:
+    """How a file's text-encoder part meets a CLIP.
+
+    state: the tensors that act. unknown: the keys that the CLIP does not have. faults: what of the
+    others cannot act, and why.
+    """
+
+    state: dict[str, Tensor]
+    unknown: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+
+
+def text_fit(clip: Any, file: LoraFile) -> TextFit:
+    """What of the file acts on a CLIP, at whatever strength.
+
+    The host itself drops what does not fit while it samples, and says so in its log alone.
+    """
     if not file.text_encoder:
-        return ()
-    names, patches = _text_patches(clip, file)
+        return TextFit({})
+    names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
+    faults, lost = _misfits(file, names, clip.cond_stage_model.state_dict())
+    state = {key: tensor for key, tensor in file.text_encoder.items() if key not in lost}
+    patches = _text_patches(names, file, state)
     taken = set(clip.clone().add_patches(patches))
     known = tuple(name for name, key in names.items() if key in taken)
-    return tuple(key for key in file.text_encoder if not key.startswith(known))
+    loaded = {key for patch in patches.values() for key in getattr(patch, "loaded_keys", ())}
+    unknown = [
+        key for key in state
+        if not key.startswith(known) or (loaded and key.endswith(_FACTORS) and key not in loaded)
+    ]  # fmt: skip
+    return TextFit({k: t for k, t in state.items() if k not in unknown}, (*unknown,), (*faults,))
+
+
+def _misfits(
+    file: LoraFile, names: dict[str, str], weights: dict[str, Tensor]
+) -> tuple[list[str], set[str]]:
+    """(why, their keys) of updates that do not fit their weight, or are of a kind that no branch
+    carries. A weight that is packed tells no shape, and is the host's to judge."""
+    refused = {key: kind for key in file.text_encoder if (kind := KINDS.refused(key))}
+    faults = [f"{key} is of a kind that is not carried ({kind.name})"
+              for key, kind in refused.items()]  # fmt: skip
+    lost, configs = set(refused), read_peft_configs(file.metadata)
+    for stem, parts in stems_of(file.text_encoder, text_encoder=True).items():
+        weight = weights.get(names.get(stem, ""))
+        if weight is None or not weight.is_floating_point() or set(parts) == {"alpha"}:
+            continue
+        layer = AdaptedLayer(LayerTarget(stem), tuple(weight.shape))
+        try:
+            build_updates(parts, layer, stated_for(configs, stem))
+        except CraftError as error:
+            faults.append(error.given)
+            lost |= {key for key, _ in parts.values()}
+    return faults, lost
 
 
 def patch_text_encoder(clip: Any, file: LoraFile, strength: float) -> Any:
     """CLIP with the file's text-encoder part, on a clone; strength 0 or no such part: CLIP itself.
 
-    The host's own maps and patches do it; keys that they do not know are left out.
+    The host's own maps and patches do it; what cannot act (text_fit) is left out.
     """
     if not file.text_encoder or strength == 0.0:
         return clip
+    names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
     patched = clip.clone()
-    patched.add_patches(_text_patches(clip, file)[1], strength)
+    patched.add_patches(_text_patches(names, file, text_fit(clip, file).state), strength)
     return patched
 
 
@@ -155,11 +206,11 @@ def patched_text(clip: Any, parts: Sequence[tuple[LoraFile, float]]) -> PatchedT
     return found
 
 
-def _text_patches(clip: Any, file: LoraFile) -> tuple[dict, dict]:
-    """(key of the CLIP's weight by the name in a file, patches by key)."""
-    names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
-    state = with_stated_alphas(file.text_encoder, file.metadata, allow=True)  # checked on reading
-    return names, comfy.lora.load_lora(state, names, log_missing=False)
+def _text_patches(names: dict[str, str], file: LoraFile, state: dict[str, Tensor]) -> dict:
+    """Patches by the CLIP's keys. names: a weight's key by what files call it. state: of the file's
+    text-encoder part."""
+    state = with_stated_alphas(state, file.metadata, allow=True)  # checked on reading
+    return comfy.lora.load_lora(state, names, log_missing=False)
 
 
 def check_own_layers(layers: str) -> bool | str:

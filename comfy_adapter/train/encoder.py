@@ -20,7 +20,7 @@ from ...craft_core.training.slots import LAYERS, UNMATCHED, PictureSlot
 from ...craft_core.types import Branch, LoraFile
 from ..engine.modules import lora_layers
 from ..model.expert_encoder import concept, phrases
-from ..model.given import given
+from ..model.given import given, kept
 from ..model.lora_files import BranchFile, patch_text_encoder, read_branch_file
 from .data import ExampleEncoder, dataset, marked_captions
 from .train import CANCEL, Captioned, FilledSlots, ModelParts, Prepared, identity
@@ -74,9 +74,9 @@ def _branches(
     )  # fmt: skip
     model = source.model
     pairs = zip(experts.files, files, strict=True)
-    made = plan(
-        [given(one, file, model, source.clip) for one, file in pairs], asked, lora_layers(model)
-    )
+    candidates = [given(one, file, model, source.clip) for one, file in pairs]
+    with kept():
+        made = plan(candidates, asked, lora_layers(model))
     branches = [
         replace(one, layers={path: f for path, f in one.layers.items() if path in where})
         for one, where in zip(made.bank.branches, made.layer_sets, strict=True)

@@ -25,10 +25,11 @@ from ..engine.modules import model_layers
 from ..model.expert_encoder import lora_hash
 from ..model.lora_files import (
     BranchFile,
+    TextFit,
     branch,
     patch_text_encoder,
     read_branch_file,
-    unknown_text_keys,
+    text_fit,
 )
 from .data import ExampleEncoder, dataset, marked_captions, training_images
 from .train import CANCEL, Captioned, FilledSlots, ModelParts, Prepared, identity
@@ -65,7 +66,7 @@ def read_merging(
     require_mergeable(branches)
     merge.method.traits.loras(branches, [file.metadata for file in files])
     texts = _Texts(source, merge.files, files, merge.allow_unmatched)
-    notes = _unused(merge, files, texts.missing)
+    notes = _unused(merge, files, texts.fits)
     # Merged once before the training: a CraftError now, not at its end.
     notes += texts.part([1.0] * len(files), DTYPES[merge.knobs["save_as"]]).notes()
     data = texts.pictures(merge.pictures)
@@ -90,17 +91,17 @@ def dominated(layers: Mapping[str, tuple[int, ...]]) -> tuple[frozenset[str], fr
     return content, frozenset(sides) - content
 
 
-def _unused(merge: Merge, files: Sequence[LoraFile], texts: Sequence[Sequence[str]]) -> list[str]:
+def _unused(merge: Merge, files: Sequence[LoraFile], fits: Sequence[TextFit]) -> list[str]:
     """Report lines on what is not used; CraftError for keys that match nothing, unless allowed.
 
-    texts: for each file, its keys that the text encoder does not have.
+    fits: how each file's text-encoder part meets the text encoder.
     """
     faults = [
         fault
-        for chosen, file, missing in zip(merge.files, files, texts, strict=True)
+        for chosen, file, text in zip(merge.files, files, fits, strict=True)
         for fault in [
-            *unmatched_keys(chosen.name, (*file.unmatched, *missing)),
-            *inactive(chosen.name, file.faults),
+            *unmatched_keys(chosen.name, (*file.unmatched, *text.unknown)),
+            *inactive(chosen.name, (*file.faults, *text.faults)),
             *_beside_weights(chosen, file),
         ]
     ]
@@ -121,9 +122,9 @@ def _beside_weights(chosen: BranchFile, file: LoraFile) -> list[str]:
 class _Texts:
     """Captions as each LoRA learnt them: with its own text-encoder part on the CLIP, if it has one.
 
-    A fused prompt is read with those of its content LoRA and of the style. missing: for each
-    file, the keys that the text encoder does not have; they are left out. allow: leave out what
-    else cannot be merged, too.
+    A fused prompt is read with those of its content LoRA and of the style. fits: how each file's
+    part meets the text encoder; what cannot act is left out. allow: leave out what else cannot be
+    merged, too.
     """
 
     def __init__(
@@ -136,10 +137,10 @@ class _Texts:
         self.allow = allow
         ExampleEncoder(source.model, source.clip, source.vae)  # or a CraftError: there are both
         self.source, self.chosen = source, chosen
-        self.missing = [unknown_text_keys(source.clip, file) for file in files]
+        self.fits = [text_fit(source.clip, file) for file in files]
         self.files = [
-            replace(f, text_encoder={k: t for k, t in f.text_encoder.items() if k not in lost})
-            for f, lost in zip(files, self.missing, strict=True)
+            replace(file, text_encoder=fit.state)
+            for file, fit in zip(files, self.fits, strict=True)
         ]
 
     def pictures(self, given: Mapping[Role, Captioned]) -> dict[int, Dataset]:

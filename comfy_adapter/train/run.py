@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +15,29 @@ import folder_paths
 
 from ...craft_core.errors import CraftError
 from ...craft_core.training import StepCallback, Training
+from ...craft_core.writing import Taken
 from ..draw.pictures import loss_picture
 from .precision import Precision
+from .state import FAILURES, StateFile
 
 STATES = "craft_training"  # in the output folder: what a stopped training goes on from
 PLOT_SECONDS = 2.0
 SAVE_SECONDS = 300.0
+_LONGEST = 200  # bytes of a name; file systems take 255, and number and ending come behind it
 
 log = logging.getLogger("craft")
 
 
 @dataclass(frozen=True)
 class SavePlace:
-    """Where a training saves. name: as the host lists the file in its folder kind."""
+    """Where a training saves. name: as the host lists the file in its folder kind. part: tells
+    states apart whose trainings may share a name."""
 
     path: Path
     name: str
     state: Path
     again: Callable[[], SavePlace]
+    part: str = ""
 
     def free(self) -> SavePlace:
         """This place, or the next one where another training took it meanwhile."""
@@ -43,29 +48,58 @@ def save_place(prefix: str, folder: str, part: str = "") -> SavePlace:
     """A new file output/<folder>/<prefix>_00001_.safetensors, and its state's place.
 
     As the host's own save nodes do: counted up, never over an existing file, never outside.
-    part: tells states apart whose trainings may share a name.
+    part: as in SavePlace. CraftError for a name that cannot be one.
     """
     root = Path(folder_paths.get_output_directory()) / folder
     folder_paths.add_model_folder_path(folder, str(root))  # the host itself does, for its own
     require_name(prefix)
-    found = folder_paths.get_save_image_path(prefix, str(root))
+    try:
+        found = folder_paths.get_save_image_path(prefix, str(root))
+    except (OSError, ValueError) as error:
+        raise _no_place(root, error) from error
     directory, filename, counter, subfolder, _ = found
     path = Path(directory) / f"{filename}_{counter:05}_.safetensors"
     state = Path(folder_paths.get_output_directory()) / STATES / folder / subfolder
     name = str(Path(subfolder) / path.name)
     stem = f"{filename}.{part}" if part else filename
     return SavePlace(
-        path, name, state / f"{stem}.safetensors", lambda: save_place(prefix, folder, part)
+        path, name, state / f"{stem}.safetensors", lambda: save_place(prefix, folder, part), part
+    )
+
+
+def write_new(place: SavePlace, write: Callable[[Path], None]) -> SavePlace:
+    """`write` to the place, or to the next one that is free; where it went. write: never replaces
+    a file, but raises Taken."""
+    while True:
+        place = place.free()
+        try:
+            place.path.parent.mkdir(parents=True, exist_ok=True)
+            write(place.path)
+        except Taken:  # another run was faster
+            continue
+        except OSError as error:
+            raise _no_place(place.path.parent, error) from error
+        return place
+
+
+def _no_place(folder: Path, error: Exception) -> CraftError:
+    return CraftError(
+        f"Nothing can be saved in {folder} ({getattr(error, 'strerror', None) or error})",
+        "Results are saved into a folder of the output directory with room and write permission",
+        "Check the folder and the disk, or choose another name",
     )
 
 
 def require_name(prefix: str) -> None:
+    """CraftError for a name that no file inside the output folder can have."""
     parts = Path(prefix.strip()).parts
-    if not prefix.strip() or Path(prefix).is_absolute() or ".." in parts:
+    plain = prefix.isprintable() and all(len(part.encode()) <= _LONGEST for part in parts)
+    if not plain or not prefix.strip() or Path(prefix).is_absolute() or ".." in parts:
         raise CraftError(
-            f"save_as = {prefix!r}",
+            f"save_as = {prefix[:100]!r}",
             "Results are saved inside the output folder, under a name such as craft/dog",
-            "Write a name without '..' that does not begin with a slash",
+            "Write a name without '..' that does not begin with a slash, of plain characters and "
+            f"of up to {_LONGEST} bytes between two slashes",
         )
 
 
@@ -86,20 +120,27 @@ class Interrupted(KeyboardInterrupt):
 
 
 def run_training(
-    training: Training, place: SavePlace, resume: bool, precision: Precision, watch: StepCallback
+    training: Training,
+    place: SavePlace,
+    resume: bool,
+    precision: Precision,
+    watch: StepCallback,
+    warn: Callable[[str], None] = log.warning,
 ) -> TrainingOutcome:
-    """Train to the end and save.
+    """Train to the end and save: the result first, then the state to go on from.
 
-    An interrupt saves the partial result and the state first, then goes on up as it is if it is the
-    host's own, and as Interrupted if it is Ctrl-C.
+    An interrupt saves both first, then goes on up as it is if it is the host's own, and as
+    Interrupted if it is Ctrl-C.
     The state is also saved every few minutes; that of an earlier training of the name, where it
-    is not resumed, is kept as .previous. CraftError: no result was written.
+    is not resumed, is kept as .previous. A state that cannot be saved is a warning (warn, and a
+    line of the report). CraftError: no result was written.
     """
+    state, told = StateFile(place.state, place.part, warn), {"precision": precision.name}
     resumed = resume and place.state.is_file()
     if resumed:
-        training.resume(place.state)
-    elif place.state.is_file():
-        place.state.replace(place.state.with_suffix(f".previous{place.state.suffix}"))
+        state.resume(training)
+    else:
+        state.set_aside()
     began, first = time.monotonic(), training.step
     saved = began
 
@@ -107,38 +148,40 @@ def run_training(
         nonlocal saved
         watch(under_way)
         if time.monotonic() - saved > SAVE_SECONDS:
-            _save_state(under_way, place, precision)
+            state.save(under_way, told)
             saved = time.monotonic()
 
     try:
         training.run(after_step)
     except (comfy.model_management.InterruptProcessingException, KeyboardInterrupt) as interrupt:
         if training.step > 0:
-            _save_state(training, place, precision)
-            place = _write(training, place, precision)
+            place = _keep(training, place, state, told)
             if isinstance(interrupt, KeyboardInterrupt):
                 raise Interrupted(place) from interrupt
         raise
-    _save_state(training, place, precision)
-    place = _write(training, place, precision)
+    place = _keep(training, place, state, told)
     seconds = time.monotonic() - began
     lines = _report(training, place, first, seconds)
     lines.append(f"Precision: {precision.name}, {precision.why}")
     if resume and not resumed:
         lines.append("There was nothing to resume; it began afresh.")
-    return TrainingOutcome(place, "\n".join(lines))
+    return TrainingOutcome(place, "\n".join([*lines, *state.notes]))
 
 
-def _save_state(training: Training, place: SavePlace, precision: Precision) -> None:
-    place.state.parent.mkdir(parents=True, exist_ok=True)
-    training.save(place.state, {"precision": precision.name})
-
-
-def _write(training: Training, place: SavePlace, precision: Precision) -> SavePlace:
-    place = place.free()
-    place.path.parent.mkdir(parents=True, exist_ok=True)
-    training.write(place.path, {"precision": precision.name})
-    return place
+def _keep(
+    training: Training, place: SavePlace, state: StateFile, told: Mapping[str, str]
+) -> SavePlace:
+    """Save the result, then the state; where they are. A result that cannot be written is an error,
+    once the state is saved."""
+    try:
+        place = write_new(place, lambda path: training.write(path, told))
+    except FAILURES as error:
+        if not (state.save(training, told) and isinstance(error, CraftError)):
+            raise
+        action = f"{error.action.rstrip('.')}; what was learned is in {state.path.name}: resume it"
+        raise CraftError(error.given, error.possible, action) from error
+    state.save(training, told)
+    return replace(place, state=state.path)
 
 
 def _report(training: Training, place: SavePlace, first: int, seconds: float) -> list[str]:

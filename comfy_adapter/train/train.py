@@ -135,7 +135,7 @@ def trained(
     prepared: Prepared,
 ) -> Trained:
     """Run to the end, saved; the report has the notes that are not empty, and the settings."""
-    done = run_training(training, place, how.resume, precision, watch)
+    done = run_training(training, place, how.resume, precision, watch, how.warn)
     lines = [done.report, *filter(None, prepared.notes), *[_in_words(training)] * prepared.tells]
     return Trained(done.place.name, done.place.path, training.losses, "\n".join(lines))
 

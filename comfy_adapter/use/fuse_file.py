@@ -15,16 +15,15 @@ from ...craft_core.fusion import FUSION
 from ...craft_core.merging import MERGES, Fused, Writing, require_rank
 from ...craft_core.registry import Method
 from ...craft_core.requests import LayerCallback
-from ...craft_core.tensor_file import Taken
 from ...craft_core.time import Moment
 from ...craft_core.training.registry import DTYPES
 from ..engine.modules import lora_layers
 from ..model.expert_encoder import lora_hash
-from ..model.given import given
+from ..model.given import given, kept
 from ..model.lora_files import BranchFile, read_branch_file
 from ..model.weights import patched_weights
 from ..page.widgets import chosen
-from ..train.run import SavePlace, require_name
+from ..train.run import SavePlace, require_name, write_new
 
 METHODS: tuple[Method, ...] = (*(one for one in FUSION if not one.traits.averages), *MERGES)
 SAVED_AS = tuple(DTYPES)
@@ -95,19 +94,13 @@ def fuse_branches(model: Any, request: FuseRequest, watch: LayerCallback) -> Fus
     )  # fmt: skip
     allow = request.allow_unmatched
     ingredients = [_ingredient(one, model, allow) for one in request.branches]
-    return bake_file(wanted, ingredients, lora_layers(model), watch)
+    with kept():
+        return bake_file(wanted, ingredients, lora_layers(model), watch)
 
 
 def save_fused(result: Fused, place: SavePlace) -> SavePlace:
     """Write the file to its place, or to the next free one."""
-    while True:
-        place = place.free()
-        place.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            result.write(place.path)
-        except Taken:  # another run was faster: the next place
-            continue
-        return place
+    return write_new(place, result.write)
 
 
 def _chosen(request: FuseRequest) -> tuple[Method, dict[str, Any]]:

@@ -23,7 +23,7 @@ from ...craft_core.types import Bank, Gates, LoraFile, Role
 from ..engine.engine import attach
 from ..engine.modules import model_names
 from ..model.expert_encoder import Applied, apply_encoder
-from ..model.given import given
+from ..model.given import given, kept
 from ..model.in_use import shared_patchers
 from ..model.lora_files import NONE, BranchFile, apply_stack, patched_text, read_branch_file
 from ..page.widgets import CUSTOM, PATTERNS, chosen
@@ -159,7 +159,8 @@ def planned(
     )  # fmt: skip
     pairs = zip(request.branches, files, strict=True)
     candidates = [given(one, file, model, clip) for one, file in pairs]
-    return plan(candidates, asked, model_names(model).layers)
+    with kept():
+        return plan(candidates, asked, model_names(model).layers)
 
 
 def _expert(request: RouterRequest, clip: Any, marked: MarkedPrompt, bank: Bank) -> Applied:

@@ -36,8 +36,10 @@ def write_encoder(
     path: str | Path,
     encoder: ExpertEncoder,
     metadata: Mapping[str, str] = MappingProxyType({}),
+    exclusive: bool = False,
 ) -> None:
-    """Save atomically; same encoder and metadata, same bytes.
+    """Save whole or not at all; same encoder and metadata, same bytes. exclusive: Taken where there
+    is a file.
 
     CraftError if the encoder holds NaN or infinity or the file cannot be written.
     """
@@ -52,7 +54,7 @@ def write_encoder(
         "text_width": str(encoder.text_width),
         "concepts": json.dumps([asdict(concept) for concept in encoder.concepts]),
     }
-    save(Path(path), tensors, {**metadata, **own}, "An expert encoder")
+    save(Path(path), tensors, {**metadata, **own}, "An expert encoder", exclusive=exclusive)
 
 
 def read_encoder(path: str | Path) -> tuple[ExpertEncoder, dict[str, str]]:

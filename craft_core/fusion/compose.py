@@ -6,6 +6,7 @@ CRAFT-LoRA (2026), arXiv:2602.18936, Eqs. 8-9 together, and the scales of App. B
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -30,7 +31,7 @@ class Timed(Protocol):
 def compose(
     gates: Gates, bank: Bank, schedule: Timed | None = None, layer_scales: Tensor | None = None
 ) -> Gates:
-    """gate[view, layer, j](t) * strength_j * a_role(j)(t) * scale[layer, j], views and notes kept.
+    """gate[view, layer, j](t) * strength_j * a_role(j)(t) * scale[layer, j]; all else is kept.
     Constant gates stay constant unless the schedule moves.
 
     layer_scales: (layers, branches), of an expert encoder; None for 1 everywhere.
@@ -54,4 +55,4 @@ def compose(
     constant = gates.constant if schedule is None or schedule.steady else None
     if constant is not None:
         constant = scaled(constant, Moment(0.0, 1, 0.0))
-    return Gates(at, gates.views, gates.notes, constant)
+    return replace(gates, at=at, constant=constant)

@@ -123,13 +123,14 @@ def bake_gates(
             "A file holds one set of weights, and no weights give the mean of predictions",
             "Use it in the Router, or choose another method for a file",
         )
+    share = gates.share(moment)
     for path, row in zip(bank.layers, gates.at(moment)[0].tolist(), strict=True):
         acting_here = [b for b, gate in zip(bank.branches, row, strict=True) if gate]
         _require_low_rank(path, [b for b in acting_here if path in b.layers], writing)
 
         def summed(of_bias: bool, path: str = path, row: Sequence[float] = row):
             parts = [
-                (_moved(one, writing), gate)
+                (_moved(one.settled(share), writing), gate)
                 for branch, gate in zip(bank.branches, row, strict=True)
                 for one in (branch.layers.get(path, ()) if gate else ())
                 if one.of_bias == of_bias

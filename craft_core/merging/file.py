@@ -13,7 +13,7 @@ from ..lora.formats import BiasDifference
 from ..lora.text_encoder import TextPart
 from ..registry import Method
 from ..time import Moment
-from ..types import Factors, LayerUpdate, Role
+from ..types import Factors, Gates, LayerUpdate, Role
 from .bake import Baked, Writing, totals
 
 
@@ -131,7 +131,8 @@ def _report(recipe: FuseSettings, whole: str, text: TextPart) -> Iterator[str]:
             )
 
 
-def moves(at: Any, steps: int) -> bool:
-    """Whether gates change during a run of so many steps. at: Gates.at."""
-    first = at(Moment(0.0, steps))
-    return any(not first.equal(at(Moment(i / (steps - 1), steps))) for i in range(1, steps))
+def moves(gates: Gates, steps: int) -> bool:
+    """Whether gates change during a run of so many steps."""
+    start, *later = (Moment(i / max(1, steps - 1), steps) for i in range(steps))
+    table, share = gates.at(start), gates.share(start)
+    return any(not table.equal(gates.at(one)) or share != gates.share(one) for one in later)

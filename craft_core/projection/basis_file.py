@@ -105,8 +105,8 @@ class Header:
         return {"content": content, "style": style, "both": content or style}[which]
 
 
-def write_basis(path: str | Path, basis: Basis) -> None:
-    """Save atomically: a partial file beside `path`, then a rename. Same basis, same bytes.
+def write_basis(path: str | Path, basis: Basis, exclusive: bool = False) -> None:
+    """Save whole or not at all; same basis, same bytes. exclusive: Taken where there is a file.
 
     CraftError if the basis is empty or would not be accepted by `read_basis`, or if the file
     cannot be written.
@@ -117,7 +117,7 @@ def write_basis(path: str | Path, basis: Basis) -> None:
         for layer, pair in basis.layers.items()
         for role, q in _present(pair)
     }
-    save(Path(path), tensors, _metadata(basis), "A basis")
+    save(Path(path), tensors, _metadata(basis), "A basis", exclusive=exclusive)
 
 
 def read_basis(path: str | Path) -> Basis:

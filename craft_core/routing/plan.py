@@ -110,6 +110,7 @@ def plan(given: Sequence[CandidateLora], asked: PlanRequest, layers: LayerShapes
     reached = branches if asked.whole else _reachable(branches, gamma, allowed)
     bank = Bank.of(reached, list(layers))
     gates = asked.method.function(bank, Routing(gamma, allowed, statistics), **asked.knobs)
+    bank = gates.bank or bank
     adapted = [len(one.branch.layers) for one in given]
     notes = [*_own_lines(given, asked.method), *_file_lines(given), *fault_lines(faults)]
     report = [

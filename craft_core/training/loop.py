@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..errors import CraftError
+from ..errors import CraftError, listed
 from ..tensor_file import Kind, read, read_metadata, save
 from .losses import Draw
 
@@ -161,30 +161,43 @@ class Training:
         own |= {"steps_done": str(self.step), "steps_asked": str(self.pace.steps)}
         self.recipe.write(path, {**own, **metadata})
 
-    def save(self, path: Path, metadata: Mapping[str, str] = MappingProxyType({})) -> None:
-        """Everything needed to go on, as one safetensors file. metadata: see state_metadata."""
+    def save(
+        self,
+        path: Path,
+        metadata: Mapping[str, str] = MappingProxyType({}),
+        *,
+        exclusive: bool = False,
+    ) -> None:
+        """Everything needed to go on, as one safetensors file. metadata: see state_metadata.
+
+        CraftError, and an earlier file as it was, if it cannot be written or holds NaN or infinity;
+        Taken if it is exclusive and there is a file.
+        """
         tensors = {f"parameter.{name}": value for name, value in self.parameters.items()}
         for name, value in self.parameters.items():
             moments = self.optimiser.state.get(value, {})
             tensors |= {f"{kind}.{name}": moments[kind] for kind in _MOMENTS if kind in moments}
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
+        _require_finite(path, tensors)
         recipe = json.dumps(self.settings(), sort_keys=True)
         own = {"format": STATE_FORMAT, "recipe": recipe}
-        save(path, tensors, {**metadata, **own}, "A training state")
+        save(path, tensors, {**metadata, **own}, "A training state", exclusive=exclusive)
 
     def resume(self, path: Path) -> None:
-        """Go on where `save` left off. CraftError if the file is of another training."""
+        """Go on where `save` left off. CraftError, and nothing changed, if the file is of another
+        training, damaged, or holds NaN or infinity."""
         tensors, metadata = read(path, STATE)
-        stored = {"optimiser": "adamw", **json.loads(metadata["recipe"])}  # the only one once
+        stored = {"optimiser": "adamw", **_recipe(path, metadata)}  # the only one once
         own = self.settings()
         differing = sorted(k for k in {*stored, *own} if stored.get(k) != own.get(k))
         if differing:
-            changes = ", ".join(f"{k}: {stored.get(k)} then, {own.get(k)} now" for k in differing)
+            changes = (f"{k}: {stored.get(k)} then, {own.get(k)} now" for k in differing)
             raise CraftError(
-                f"{path.name} is the state of another training ({changes})",
+                f"{path.name} is the state of another training ({listed(changes)})",
                 "A training is resumed with the settings it was started with",
                 "Set them back, or start afresh under another name",
             )
+        self._require_mine(path, tensors)
         count = len(tensors["losses"])
         if count > self.pace.steps:
             raise CraftError(
@@ -192,6 +205,7 @@ class Training:
                 "A training can be resumed towards as many steps or more",
                 "Ask for more steps, or start afresh under another name",
             )
+        _require_finite(path, tensors)
         with torch.no_grad():
             for name, value in self.parameters.items():
                 value.copy_(tensors[f"parameter.{name}"])
@@ -200,10 +214,42 @@ class Training:
                     self.optimiser.state[value] = {"step": torch.tensor(float(count)), **moments}
         self.losses = tensors["losses"].tolist()
 
+    def _require_mine(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
+        """CraftError unless the tensors are the parameters', their moments' and the losses'."""
+        shapes = {f"parameter.{name}": one.shape for name, one in self.parameters.items()}
+        moments = {f"{kind}.{name}": one.shape for name, one in self.parameters.items()
+                   for kind in _MOMENTS}  # fmt: skip
+        if moments.keys() & tensors.keys():
+            shapes |= moments
+        losses = tensors.get("losses")
+        found = {key: one.shape for key, one in tensors.items() if key != "losses"}
+        numbers = all(one.is_floating_point() for one in tensors.values())
+        if found != shapes or losses is None or losses.ndim != 1 or not numbers:
+            raise STATE.damaged(path, "its tensors are not those of this training")
+
     def settings(self) -> dict[str, str]:
         """The pace's, all but its steps, and the recipe's: a training resumes with the same."""
         pace = {name: str(value) for name, value in asdict(self.pace).items() if name != "steps"}
         return {**pace, **self.recipe.settings()}
+
+
+def _recipe(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
+    """The settings that a state was saved with."""
+    try:
+        stored = json.loads(metadata["recipe"])
+        return {str(name): str(value) for name, value in stored.items()}
+    except (KeyError, ValueError, AttributeError, RecursionError) as error:
+        raise STATE.damaged(path, "its settings are not readable") from error
+
+
+def _require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    broken = [name for name, one in tensors.items() if not bool(torch.isfinite(one).all())]
+    if broken:
+        raise CraftError(
+            f"{path.name}: {listed(broken, 2)} holds NaN or infinity",
+            "A training goes on from finite numbers",
+            "Start afresh with a lower learning rate, or resume the state kept as .previous",
+        )
 
 
 def _thinned(losses: list[float]) -> list[float]:

@@ -287,7 +287,7 @@ def write_merged(
     """An ordinary LoRA: the updates of a layer side by side, in kohya's names.
 
     shares: how much of each part's text encoder there is, all of it by default. CraftError for
-    numbers that `dtype` cannot hold.
+    numbers that `dtype` cannot hold; Taken where there is a file.
     """
     text_encoder = merging.text_encoder(shares or [1.0] * len(merging.parts), dtype)
     stored = {}
@@ -296,4 +296,4 @@ def write_merged(
         learned = Factors(one.down.detach().cpu(), one.up.detach().cpu(), one.scale)
         stored[name] = rounded(learned, name, dtype)
     own = {"ss_network_module": "networks.lora", "craft_role": "content"}
-    write_lora(path, stored, text_encoder, {**own, **metadata})
+    write_lora(path, stored, text_encoder, {**own, **metadata}, exclusive=True)

@@ -11,7 +11,7 @@ CHECKPOINT = Path("checkpoints") / "craft_small_world.safetensors"
 # The weights of the longest training so far: not good enough to ship, but to start from.
 START = Path(__file__).with_name("start") / CHECKPOINT.name
 WHAT = ("base", "text", "compare", "speed", "judge", "judged", "references", "pairs", "measure",
-        "fidelity", "preview")  # fmt: skip
+        "fidelity", "gates", "preview")  # fmt: skip
 
 
 def training_cache() -> Path:
@@ -47,6 +47,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--kinds", nargs="+", help="kinds of pairs to measure, see mixture.py")
     parser.add_argument("--threads", type=int, help="default: every core")
     parser.add_argument("--seed", type=int, default=0)
+    gates = parser.add_argument_group("gates")
+    gates.add_argument("--held-out", choices=("tuning", "report", "both"), default="report",
+                       help="held-out objects and styles that LoRAs learn")  # fmt: skip
+    gates.add_argument("--limit", type=int, help="objects, and styles, of it; default: all")
+    gates.add_argument("--each", type=int, default=3, help="styles an object is fused with")
+    gates.add_argument("--pictures-each", type=int, default=4, help="pictures of a fused pair")
+    gates.add_argument("--shots", type=int, default=4, help="pictures a content LoRA learns from")
+    gates.add_argument("--parts", nargs="+", default=["base", "alone", "fused"],
+                       choices=("base", "alone", "one", "fused"),
+                       help="one: content LoRAs from one picture as well")  # fmt: skip
+    gates.add_argument("--divide-steps", type=int, default=1, help="of the LoRAs, to rehearse")
     training = parser.add_argument_group("training")
     training.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     training.add_argument("--steps", type=int, help="of a training; its rate ends there at nothing")
@@ -77,7 +88,9 @@ def parse() -> argparse.Namespace:
     if options.comfyui is None:
         parser.error("no ComfyUI given: use --comfyui PATH or set COMFYUI_PATH")
     trained = options.what in ("base", "text", "compare", "speed", "judge")
-    options.out = options.out or (training_cache() if trained else MODELS)
+    measured = training_cache().with_name("small_world_gates")
+    default = measured if options.what == "gates" else training_cache() if trained else MODELS
+    options.out = options.out or default
     return options
 
 
@@ -120,6 +133,8 @@ def main() -> None:
 
         kinds = options.kinds or KINDS
         fidelity(options.models / CHECKPOINT, device, options.seed, options.count, kinds)
+    elif options.what == "gates":
+        _gates(options)
     elif options.what == "preview":
         from .preview import write_preview
 
@@ -132,6 +147,19 @@ def main() -> None:
         from .references import write_pairs
 
         write_pairs(options.out, options.count, options.seed)
+
+
+def _gates(options: argparse.Namespace) -> None:
+    from .measuring.gates import Plan, gates
+
+    plan = Plan(
+        (options.models / CHECKPOINT).resolve(), Path(options.comfyui).resolve(),
+        options.out.resolve(), options.held_out, options.limit, options.each,
+        options.pictures_each, options.count, options.shots, options.parts, options.divide_steps,
+    )  # fmt: skip
+    cores, workers = os.cpu_count() or 1, options.workers or 1
+    threads = max(1, (options.threads or cores) // workers)
+    gates(plan, workers, threads, options.minutes)
 
 
 def _base(options: argparse.Namespace, workers: int) -> None:

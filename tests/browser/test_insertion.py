@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ COLOURS = 16  # a picture has more
 CLIPPED = 0.4  # of a picture's channel values; burnt pictures have more
 PLACE = [900, 400]  # of the mouse, where nothing lies over the graph
 BELOW = [500, 1000]  # the same, with a graph that is fitted into the page
-FREE = [960, 120]  # where no node is
+FREE = [[960, 120], [1040, 120]]  # where no node is
 
 # A loader, two texts, a latent, a KSampler with its own title and colour, a decode, a preview.
 GRAPH = """() => {
@@ -306,6 +307,11 @@ class Graph:
     def drop(self, text: str = "", files: Any = (), place: Any = PLACE) -> bool:
         return self.comfy.evaluate(DROP, [text, list(files), place])
 
+    def click_beside_nodes(self, times: int) -> None:
+        """Click where no node is, each time in another place: a double click opens the search."""
+        for place in islice(cycle(FREE), times):
+            self.page.mouse.click(*place)
+
     def press(self, keys: str) -> None:
         """Press the keys of an undo or a redo, and wait until the page has done it."""
         steps = self.steps()
@@ -517,10 +523,10 @@ def test_what_the_page_finds_out_later_is_no_step_whenever_the_user_clicks(graph
     moved = moved_by_the_user(graph)
     steps = graph.steps() + 1
     graph.comfy.evaluate(COMMAND, INSERT)
-    for _ in range(6):
-        graph.page.mouse.click(*FREE)
+    graph.click_beside_nodes(6)
     graph.is_measured()
-    graph.page.mouse.click(*FREE)
+    graph.click_beside_nodes(1)
+    assert graph.page.evaluate("() => document.activeElement.tagName") != "INPUT"
     assert graph.steps() == steps + 1
     goes_back_to(graph, moved, steps)
 
@@ -536,7 +542,7 @@ def test_a_size_that_the_user_changes_is_a_step_of_its_own(graph):
     graph.page.mouse.down()
     graph.page.mouse.move(x + 60, y + 60, steps=4)
     graph.page.mouse.up()
-    graph.page.mouse.click(*FREE)  # the page looks for changes
+    graph.click_beside_nodes(1)  # the page looks for changes
     assert graph.comfy.evaluate(ROUTER_SIZE) != size
     assert graph.steps() == steps + 1
     graph.press("Control+z")

@@ -291,7 +291,7 @@ class HalfRecipe:
             BASIS: self.basis_id,
             SHARE: repr(self.basis.share),
         }
-        write_lora(path, layers, metadata={**kohya, **own, **metadata})
+        write_lora(path, layers, metadata={**kohya, **own, **metadata}, exclusive=True)
 
     def _stored(self, one: Plp) -> Factors:
         found = one.alone(self.place.role).factors()

@@ -303,7 +303,8 @@ class BasisRecipe:
         q = self.learned()
         layers = {p: LayerBasis(q["content"][p], q["style"][p]) for p in q["content"]}
         figures = {"overlap": f"{float(overlap(q['content'], q['style'])):.6g}"}
-        write_basis(path, Basis(layers, self.side, self.base_model, {**figures, **metadata}))
+        basis = Basis(layers, self.side, self.base_model, {**figures, **metadata})
+        write_basis(path, basis, exclusive=True)
 
 
 def _orthonormal_all(

@@ -329,7 +329,7 @@ class EncoderRecipe:
     def write(self, path: Path, metadata: Mapping[str, str]) -> None:
         """An expert encoder file; the LoRAs are named in it by their hashes, not stored."""
         own = {"craft_layer_set": self.layer_set}
-        write_encoder(path, self.encoder, {**own, **metadata})
+        write_encoder(path, self.encoder, {**own, **metadata}, exclusive=True)
 
 
 def _require_acting(data: Phrased, branches: Sequence[Branch]) -> None:

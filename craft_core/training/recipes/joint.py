@@ -189,4 +189,4 @@ class JointRecipe:
         kohya["ss_network_module"] = "networks.lora"
         place = self.halves["content"].place
         own = {"craft_role": " ".join(self.halves), "craft_layer_set": place.layer_set}
-        write_lora(path, layers, metadata={**kohya, **own, **metadata})
+        write_lora(path, layers, metadata={**kohya, **own, **metadata}, exclusive=True)

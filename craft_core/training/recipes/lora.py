@@ -235,7 +235,7 @@ class LoraRecipe:
         kohya = {"ss_network_dim": str(self.rank), "ss_network_alpha": f"{self.alpha:g}"}
         kohya["ss_network_module"] = "networks.lora"
         own = {"craft_role": self.place.role, "craft_layer_set": self.place.layer_set}
-        write_lora(path, layers, metadata={**kohya, **own, **metadata})
+        write_lora(path, layers, metadata={**kohya, **own, **metadata}, exclusive=True)
 
     def stored(self, path: str) -> Factors:
         now = self.factors(path)

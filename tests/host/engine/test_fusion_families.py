@@ -38,6 +38,7 @@ TOLERANCE = 5e-5
 STEPS = 3
 METHODS = FUSION.keys()
 SETTINGS = {"switch": {"every": 1}}  # other knobs as they come
+MU = {"np_lora": lambda progress: 0.5}  # its default
 PROMPT = "<c>a cat</c> in <s>ink</s>"
 
 
@@ -57,13 +58,14 @@ class MergedByHand(oracle.TwoModels):
     once for every view, and the views' predictions are averaged. With asymmetric guidance the
     unconditional prediction is the untouched model's."""
 
-    def __init__(self, made: Case, branches, table, views, asymmetric):
+    def __init__(self, made: Case, branches, table, views, asymmetric, mu=None):
         """branches: indices of the case's files. table: (progress, steps) -> (views, layers,
-        branches) over all of the model's layers."""
+        branches) over all of the model's layers. projects: whether content yields to style."""
         deltas = [made.deltas[j] for j in branches]
         super().__init__(made.model, made.family.make(), deltas, None)
         self.table, self.views, self.asymmetric = table, views, asymmetric
         self.rows = {path: i for i, path in enumerate(made.layers)}
+        self.mu, self.whole, self.roles = mu, deltas, [ROLES[j] for j in branches]
 
     def merge(self, gates) -> None:
         """gates: (layers, branches) of one view."""
@@ -76,7 +78,10 @@ class MergedByHand(oracle.TwoModels):
 
     def predict_noise(self, x, timestep, model_options, seed=None):
         sigmas = model_options["transformer_options"]["sample_sigmas"]
-        table = self.table(oracle.step_position(float(timestep[0]), sigmas), len(sigmas) - 1)
+        progress = oracle.step_position(float(timestep[0]), sigmas)
+        table = self.table(progress, len(sigmas) - 1)
+        if self.mu is not None:
+            self.deltas = null_space(self.whole, self.roles, self.mu(progress))
         positive, negative = self.conds["positive"], self.conds["negative"]
         predictions = []
         for view in range(self.views):
@@ -98,8 +103,29 @@ class MergedByHand(oracle.TwoModels):
         )  # fmt: skip
 
 
-def method_gates(made, method, bank, order):
-    knobs = FUSION[method].knobs(SETTINGS.get(method, {}))
+def null_space(deltas, roles, mu):
+    """NP-LoRA on whole matrices: each content loses mu / (1 + mu) of what it does on the inputs
+    that the sum of the styles reads."""
+    out = []
+    for own, role in zip(deltas, roles, strict=True):
+        made = dict(own)
+        for path in own if role == "content" else ():
+            styles = [d[path] for d, r in zip(deltas, roles, strict=True)
+                      if r == "style" and path in d]  # fmt: skip
+            if styles:
+                flat = own[path].double().flatten(1)
+                _, values, rights = torch.linalg.svd(
+                    sum(styles).double().flatten(1), full_matrices=False
+                )
+                rights = rights[values > 1e-5 * values[0]]
+                flat = flat - mu / (1 + mu) * flat @ rights.T @ rights
+                made[path] = flat.float().reshape(own[path].shape)
+        out.append(made)
+    return out
+
+
+def method_gates(made, method, bank, order, **settings):
+    knobs = FUSION[method].knobs({**SETTINGS.get(method, {}), **settings})
     return FUSION[method].function(bank, made.routing(bank, order), **knobs)
 
 
@@ -119,7 +145,7 @@ def reference(made, method, schedule, asymmetric, order=(0, 1, 2), cfg=4.0):
             found[..., j] *= STRENGTHS[index] * (content if ROLES[index] == "content" else style)
         return found
 
-    guider = MergedByHand(made, order, table, gates.views, asymmetric)
+    guider = MergedByHand(made, order, table, gates.views, asymmetric, MU.get(method))
     guider.set_conds(POSITIVE, NEGATIVE)
     guider.set_cfg(cfg)
     return guider
@@ -129,7 +155,7 @@ def attached(made, method, schedule="none", order=(0, 1, 2), model=None):
     """MODEL, by default the case's, with the method's gates on it, as the Router attaches them."""
     bank = made.bank(order=order)
     gates = compose(method_gates(made, method, bank, order), bank, SCHEDULES[schedule][0])
-    return engine.attach(model or made.model, bank, gates)
+    return engine.attach(model or made.model, gates.bank or bank, gates)
 
 
 def sample(made, guider, batch=1):
@@ -172,6 +198,32 @@ def test_a_method_is_its_gates_times_the_matrices_added_to_the_weights(
     expected = sample(made, by_hand, batch=2)
     assert distance(expected, plain(family, batch=2)) > 0.005, "the LoRAs must matter"
     assert distance(found, expected) <= TOLERANCE
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun"])
+@pytest.mark.parametrize(
+    "course, mu", [("falling", lambda p: 2 - 2 * p), ("rising", lambda p: 2 * p)]
+)
+def test_a_mu_with_a_course_is_read_at_each_evaluation_of_a_sampler(course, mu, sampler):
+    made = case("sdxl")
+    bank = made.bank((1.0,) * 3)
+    gates = method_gates(made, "np_lora", bank, (0, 1, 2), mu=2.0, course=course)
+
+    def table(progress, steps):
+        found = torch.zeros(1, len(made.layers), 3)
+        found[0, [list(made.layers).index(path) for path in bank.layers]] = 1.0
+        return found
+
+    by_hand = MergedByHand(made, (0, 1, 2), table, 1, True, mu)
+    by_hand.set_conds(POSITIVE, NEGATIVE)
+    by_hand.set_cfg(4.0)
+    model = engine.attach(made.model, gates.bank, gates)
+    guiders = (acfg_guider(model, POSITIVE, NEGATIVE, 4.0, True), by_hand)
+    a, b = (oracle.sample(guider, made.latent(), sampler=sampler, steps=STEPS)
+            for guider in guiders)  # fmt: skip
+    assert distance(a, b) <= TOLERANCE
+    direct = sample(made, reference(made, "direct", "none", True))
+    assert distance(b, direct) > 0.005
 
 
 @pytest.fixture(scope="module")

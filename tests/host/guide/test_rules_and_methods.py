@@ -4,6 +4,7 @@ the samples under a rule are the same combination of the samples of its evaluati
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import nodes
 import pytest
@@ -16,7 +17,6 @@ from craft_lora_pack.craft_core.fusion.compose import compose
 from craft_lora_pack.craft_core.guidance import GUIDANCE, Step, needed
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.time import whole_sigmas
-from craft_lora_pack.craft_core.types import Gates
 from oracle import LAW, distance
 from three_loras import case
 from two_loras import NEGATIVE, POSITIVE
@@ -43,7 +43,7 @@ def gates_of(method, clock):
     bank = made.bank(order=ORDER)
     chosen = FUSION[method]
     gates = chosen.function(bank, made.routing(bank, ORDER), **chosen.knobs({}))
-    return bank, compose(gates, bank, CLOCKS[clock])
+    return gates.bank or bank, compose(gates, bank, CLOCKS[clock])
 
 
 def routed(bank, gates):
@@ -54,7 +54,7 @@ def only(bank, gates, asked, fraction):
     """The gates with those of an evaluation's roles alone, at its part of their strength."""
     part = fraction if asked.fraction else 1.0
     on = [part if asked.branches and b.role in asked.roles else 0.0 for b in bank.branches]
-    return Gates(lambda moment: gates.at(moment) * torch.tensor(on), gates.views)
+    return replace(gates, at=lambda moment: gates.at(moment) * torch.tensor(on), constant=None)
 
 
 def one_step(model, positive, cfg):

@@ -245,8 +245,8 @@ def spoken(folder, **parts):
 @pytest.mark.parametrize(
     "parts, message",
     [
-        ({"oft_blocks": torch.ones(2, 2, 2)}, "text-encoder update of OFT"),
-        ({"lora_down.weight": torch.full((1, 64), 1e6), "lora_up.weight": torch.ones(256, 1)},
+        ({"oft_blocks": torch.ones(256, 2, 2)}, "text-encoder update of OFT"),
+        ({"lora_down.weight": torch.full((1, 128), 1e6), "lora_up.weight": torch.ones(512, 1)},
          "Save as bf16 or fp32"),
     ],
 )  # fmt: skip
@@ -259,7 +259,7 @@ def test_a_text_encoder_part_that_cannot_be_saved_is_told_before_anything_else(
 
 
 def test_a_text_encoder_part_that_needs_the_weight_is_left_out_where_allowed(world, folder):
-    files = spoken(folder, oft_blocks=torch.ones(2, 2, 2))
+    files = spoken(folder, oft_blocks=torch.ones(256, 2, 2))
     trained = learn(world, "merge/silent", "zip_lora", files=files, steps=1, allow_unmatched=True)
     assert "text-encoder update of OFT" in trained.report
     assert not read_branch_file(trained.name, world.model).text_encoder

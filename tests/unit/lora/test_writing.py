@@ -12,8 +12,8 @@ from unet_layers import sd1_layers, unet_layers
 
 from craft_core.errors import CraftError
 from craft_core.lora import parse_lora, read_lora, write_lora
-from craft_core.tensor_file import Taken
 from craft_core.types import Factors, LayerTarget
+from craft_core.writing import Taken
 
 LAYERS = unet_layers((8, 16), (0, 1), 12, middle=1, linear=False)
 TO_K, CONV = "input_blocks.4.1.transformer_blocks.0.attn2.to_k", "input_blocks.4.0.in_layers.2"

@@ -218,8 +218,12 @@ def test_gates_that_change_at_any_step_move(values, expected):
     def at(moment):
         return torch.tensor([[[values[round(3 * moment.progress)]]]])
 
-    assert moves(at, 4) is expected
-    assert moves(at, 1) is False
+    assert moves(Gates(at), 4) is expected
+    assert moves(Gates(at), 1) is False
+
+    steady = torch.ones(1, 1, 1)
+    shares = Gates(lambda moment: steady, share=lambda moment: at(moment).item())
+    assert moves(shares, 4) is expected
 
 
 def test_a_branch_acts_where_it_has_a_layer_and_a_gate():

@@ -230,3 +230,82 @@ def test_a_stopped_training_can_be_written_at_once(tmp_path):
     assert written(training, tmp_path, "nothing learned yet")
     training.advance()
     assert written(training, tmp_path, "one step")
+
+
+def saved_state(folder, steps=2):
+    training = make()
+    for _ in range(steps):
+        training.advance()
+    training.save(folder / "state.safetensors")
+    return training, folder / "state.safetensors"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("which", ["parameter.", "exp_avg.", "exp_avg_sq.", "losses"])
+def test_a_state_with_nan_or_infinity_is_refused_and_changes_nothing(tmp_path, which, bad):
+    _, path = saved_state(tmp_path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    key = next(one for one in tensors if one.startswith(which))
+    tensors[key].view(-1)[0] = bad
+    save_file(tensors, path, metadata)
+    resumed = make()
+    before = {name: one.detach().clone() for name, one in resumed.parameters.items()}
+    with pytest.raises(CraftError, match="holds NaN or infinity"):
+        resumed.resume(path)
+    assert resumed.step == 0 and not resumed.optimiser.state
+    assert all(torch.equal(before[name], one) for name, one in resumed.parameters.items())
+
+
+def test_numbers_that_are_not_finite_never_take_the_place_of_a_good_state(tmp_path):
+    training, path = saved_state(tmp_path)
+    good = path.read_bytes()
+    with torch.no_grad():
+        next(iter(training.parameters.values())).fill_(float("nan"))
+    with pytest.raises(CraftError, match="holds NaN or infinity"):
+        training.save(path)
+    assert path.read_bytes() == good
+
+
+BROKEN_STATES = {
+    "no settings": lambda tensors, metadata: metadata.pop("recipe"),
+    "settings that are no JSON": lambda tensors, metadata: metadata.update(recipe="{"),
+    "settings that are no table": lambda tensors, metadata: metadata.update(recipe="[1]"),
+    "deep settings": lambda tensors, metadata: metadata.update(recipe="[" * 100_000),
+    "no losses": lambda tensors, metadata: tensors.pop("losses"),
+    "a table of losses": lambda tensors, metadata: tensors.update(losses=torch.ones(2, 2)),
+    "whole losses": lambda tensors, metadata: tensors.update(losses=torch.ones(2, dtype=int)),
+    "one tensor less": lambda tensors, metadata: tensors.pop(min(tensors)),
+    "one more": lambda tensors, metadata: tensors.update(x=torch.ones(1)),
+    "another shape": lambda tensors, metadata: tensors.update({min(tensors): torch.ones(1)}),
+}
+
+
+@pytest.mark.parametrize("spoil", BROKEN_STATES.values(), ids=BROKEN_STATES)
+def test_a_broken_state_is_refused_as_damaged(tmp_path, spoil):
+    _, path = saved_state(tmp_path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    spoil(tensors, metadata)
+    save_file(tensors, path, metadata)
+    with pytest.raises(CraftError, match="is damaged"):
+        make().resume(path)
+
+
+def test_a_state_is_saved_exclusively_where_that_is_asked_for(tmp_path):
+    training, path = saved_state(tmp_path)
+    before = path.read_bytes()
+    training.advance()
+    with pytest.raises(CraftError, match="is there already"):
+        training.save(path, exclusive=True)
+    assert path.read_bytes() == before
+
+
+def test_a_result_never_takes_the_place_of_another(tmp_path):
+    training = make()
+    before = written(training, tmp_path, "a")
+    with pytest.raises(CraftError, match="is there already"):
+        training.write(tmp_path / "a.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == before

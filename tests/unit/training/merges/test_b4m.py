@@ -44,6 +44,7 @@ def saved(folder, role="content", name="", **settings):
     training = half(role, **settings)
     training.run()
     path = folder / f"{name or role}.safetensors"
+    path.unlink(missing_ok=True)
     training.write(path)
     return path
 

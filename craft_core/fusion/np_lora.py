@@ -1,0 +1,177 @@
+"""NP-LoRA: content keeps out of the inputs that style reads.
+
+NP-LoRA (Chen et al. 2025), arXiv:2511.11051:
+
+    dW = dW_s + dW_c (I - mu / (1 + mu) V V^T)
+
+V (n, k) holds style's principal directions, the right singular vectors of dW_s. mu = 0 is the
+direct merge; as mu grows, nothing of content remains in the span of V (the paper's hard
+projection). Content's down factor alone changes, by down - mu / (1 + mu) (down V) V^T, so its rank
+stays what it was. The paper keeps as many directions as style has ranks, and has mu = 0.5.
+
+Departures: `directions` can protect fewer. mu may fade in or out over the run; the paper's is one
+number, as it merges weights. Several styles of a layer count as their sum, and a convolution's
+inputs are those of its weight as a matrix (out, n * kernel). Where dW of either has no small
+factors, or depends on the weight it is added to, content is left as it is, and the report says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from ..lora.factors import combine
+from ..papers import NP_LORA
+from ..registry import Knob
+from ..time import Moment
+from ..types import Bank, Factors, Gates, LayerUpdate, Routing, constant_gates
+from .methods import FUSION, FusionTraits, gammas_everywhere
+
+_NOTHING = 1e-6  # singular values below this share of the first are rounding
+_COURSES = {
+    "constant": lambda moment: 1.0,
+    "falling": lambda moment: 1.0 - moment.progress,
+    "rising": lambda moment: moment.progress,
+}
+
+
+@dataclass(frozen=True)
+class SoftFactors(Factors):
+    """Factors that can lose what style reads. inside: of down, the part in the span of V; of its
+    shape. They are dW whole until `settled` takes a share of that part out."""
+
+    inside: Tensor = field(kw_only=True)
+
+    def settled(self, share: float) -> Factors:
+        """down - share * inside, of the same rank."""
+        down = torch.sub(self.down, self.inside.to(self.down.dtype), alpha=share)
+        return Factors(down, self.up, self.scale, self.rows)
+
+
+@FUSION.register("NP-LoRA", paper=NP_LORA, traits=FusionTraits(markers=True, layer_sets=False))
+def np_lora(
+    bank: Bank,
+    routing: Routing,
+    *,
+    mu: Annotated[
+        float, Knob("How much content yields where style reads: the part mu / (1 + mu) of it. 0: "
+                    "not at all, the direct merge. 1000: wholly. The paper: 0.5.",
+                    0.0, 1000.0, 0.05),
+    ] = 0.5,
+    course: Annotated[
+        str, Knob("mu over the steps. constant: the paper's. falling: from mu to 0. rising: from 0 "
+                  "to mu.", choices=tuple(_COURSES)),
+    ] = "constant",
+    directions: Annotated[
+        int, Knob("How many of style's directions are protected in a layer, the strongest first. "
+                  "0: all, as in the paper.", 0, 4096, 1, advanced=True),
+    ] = 0,
+) -> Gates:  # fmt: skip
+    """Both LoRAs in full, but content yields where it would act on the inputs that style reads."""
+    table = gammas_everywhere(bank, routing)  # (layers, branches)
+    yielding = _Yielding(bank, [bool(gamma) for gamma in routing.gammas], directions)
+
+    def share(moment: Moment) -> float:
+        now = mu * _COURSES[course](moment)
+        return now / (1.0 + now)
+
+    if course == "constant":
+        made = yielding.bank(share(Moment(0.0, 1)))
+        return replace(constant_gates(table, yielding.notes()), bank=made)
+    made = yielding.bank(None)
+    return Gates(lambda moment: table[None], notes=yielding.notes(), bank=made, share=share)
+
+
+class _Yielding:
+    """The contents that are on made to yield to the styles that are."""
+
+    def __init__(self, bank: Bank, on: Sequence[bool], directions: int) -> None:
+        self.given, self.on, self.directions = bank, on, directions
+        of_style = [b for b, acts in zip(bank.branches, on, strict=True) if acts]
+        self.styles = [branch for branch in of_style if branch.role == "style"]
+        self.energies: list[tuple[float, float]] = []  # (inside, whole) of each update
+        self.left = 0  # updates beside a style that stay as they are
+
+    def bank(self, share: float | None) -> Bank:
+        """share: what content loses; None where that changes with time."""
+        contents = [
+            acts and branch.role == "content"
+            for branch, acts in zip(self.given.branches, self.on, strict=True)
+        ]
+        layers: list[dict[str, tuple[LayerUpdate, ...]]] = [
+            dict(branch.layers) for branch in self.given.branches
+        ]
+        for path in self.given.layers:
+            beside = [one for style in self.styles for one in style.layers.get(path, ())]
+            having = [own for own, is_on in zip(layers, contents, strict=True)
+                      if is_on and path in own]  # fmt: skip
+            if beside and having:
+                found = _directions([one for one in beside if not one.of_bias], self.directions)
+                for own in having:
+                    own[path] = self._yielded(own[path], found, share)
+        branches = zip(self.given.branches, layers, strict=True)
+        return Bank(tuple(replace(b, layers=own) for b, own in branches), self.given.layers)
+
+    def _yielded(
+        self, updates: tuple[LayerUpdate, ...], directions: Tensor | None, share: float | None
+    ) -> tuple[LayerUpdate, ...]:
+        made: list[LayerUpdate] = []
+        for one in updates:
+            if one.of_bias or not one.inputs:
+                made.append(one)
+            elif directions is None or not _has_factors(one):
+                self.left += 1
+                made.append(one)
+            else:
+                soft, energies = _soft(one.factors(), directions)
+                self.energies.append(energies)
+                made.append(soft if share is None else soft.settled(share))
+        same = all(new is old for new, old in zip(made, updates, strict=True))
+        return updates if same else tuple(made)
+
+    def notes(self) -> tuple[str, ...]:
+        """For the report; after `bank`."""
+        inside, whole = (math.fsum(pair[side] for pair in self.energies) for side in (0, 1))
+        said = "NP-LoRA: content and style share no layer, so nothing yields"
+        if whole:
+            said = (
+                f"NP-LoRA: in the layers that both adapt, {100 * inside / whole:.1f} % of "
+                "content's energy is on inputs that style reads"
+            )
+        if not self.left:
+            return (said,)
+        left = f"NP-LoRA: {self.left} updates of content have no small factors, or meet a style's"
+        return (said, f"{left} that has none, and yield nothing")
+
+
+def _has_factors(update: LayerUpdate) -> bool:
+    return update.is_low_rank and not update.on_weight
+
+
+def _directions(styles: Sequence[LayerUpdate], most: int) -> Tensor | None:
+    """V (n * kernel, k) in float64: the right singular vectors of the styles' sum, at most `most`
+    of them unless that is 0; None where a style has no small factors."""
+    if not styles or not all(_has_factors(one) and one.inputs for one in styles):
+        return None
+    both = combine(styles)
+    _, upper = torch.linalg.qr(both.up.double())  # (q, r)
+    right, lower = torch.linalg.qr(both.flat_down.double().T)  # (n * kernel, p), (p, r)
+    _, values, inner = torch.linalg.svd(upper @ lower.T, full_matrices=False)  # (q, p)
+    count = int((values > _NOTHING * values[0]).sum()) if values[0] > 0 else 0
+    return right @ inner[: min(count, most) if most else count].T
+
+
+def _soft(content: Factors, directions: Tensor) -> tuple[SoftFactors, tuple[float, float]]:
+    """(the factors with their part inside, the energies |dW_c V|^2 and |dW_c|^2)."""
+    flat, up = content.flat_down.double(), content.scale * content.up.double()
+    seen = flat @ directions  # (rank, k)
+    inside = (seen @ directions.T).float().reshape(content.down.shape)
+    gram = up.T @ up  # (rank, rank)
+    energies = tuple(((gram @ part) * part).sum().item() for part in (seen, flat))
+    soft = SoftFactors(content.down, content.up, content.scale, content.rows, inside=inside)
+    return soft, (energies[0], energies[1])

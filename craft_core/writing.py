@@ -1,0 +1,140 @@
+"""A file appears whole or not at all, under a name that no other file loses; what a killed program
+left half-written is removed at the next save into the folder."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .errors import CraftError
+
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EINVAL}
+_PARTIAL = re.compile(r"\.[0-9a-f]{16}\.tmp")
+_ABANDONED = 3600.0  # seconds: what no program can have kept empty, where there are no locks
+
+
+def _locks() -> ModuleType | None:
+    """The locks of POSIX; None on Windows, where a file that is open cannot be removed."""
+    try:
+        return importlib.import_module("fcntl")
+    except ImportError:
+        return None
+
+
+_LOCKS = _locks()
+
+
+class Taken(CraftError):
+    """There is a file already, at a path where none may be replaced."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} is there already",
+            "It is never written over another file",
+            "Choose another name",
+        )
+
+
+def write_whole(
+    path: Path, pieces: Iterable[bytes | memoryview], *, exclusive: bool = False
+) -> None:
+    """Write a file beside `path`, then move it there. OSError if it cannot be written; Taken if it
+    is exclusive and there is a file by then."""
+    _remove_abandoned(path.parent)
+    beside = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with open(beside, "xb") as file:
+            _lock(file)
+            file.writelines(pieces)
+            file.flush()
+            os.fsync(file.fileno())
+            if _LOCKS:  # in its place before the lock is given up
+                _move(beside, path, exclusive)
+        if not _LOCKS:
+            _move(beside, path, exclusive)
+    except FileExistsError as error:
+        raise Taken(path) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether a file can be made in the folder; one is made and removed to find out."""
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _move(beside: Path, path: Path, exclusive: bool) -> None:
+    if exclusive:
+        _place(beside, path)
+    else:
+        os.replace(beside, path)
+
+
+def _place(beside: Path, path: Path) -> None:
+    """Move the file to its path; FileExistsError if there is one. A hard link does both in one
+    step; on a file system without links an empty file takes the path and is then replaced."""
+    try:
+        os.link(beside, path)
+        return
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    path.open("xb").close()
+    try:
+        os.replace(beside, path)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _lock(file: Any) -> bool:
+    """Hold the file until it is closed; whether nobody else does. The system lets go of what a
+    killed program held."""
+    if _LOCKS is None:
+        return True
+    try:
+        _LOCKS.flock(file.fileno(), _LOCKS.LOCK_EX | _LOCKS.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the partial files of programs that were killed, and none that is being written."""
+    try:
+        left = [one for one in os.scandir(folder) if _PARTIAL.fullmatch(one.name)]
+    except OSError:
+        return
+    for one in left:
+        try:
+            with open(one.path, "rb") as file:
+                here = os.fstat(file.fileno())
+                # An empty one may be another program's that has yet to lock it.
+                gone = here.st_size > 0 or _age(folder, here.st_mtime) > _ABANDONED
+                if _LOCKS and gone and _lock(file):
+                    os.unlink(one.path)
+            if not _LOCKS and gone:
+                os.unlink(one.path)
+        except OSError:
+            continue  # another program's, or removed by one
+
+
+def _age(folder: Path, modified: float) -> float:
+    """Seconds since, by the clock of the folder's file system."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as now:
+            return os.fstat(now.fileno()).st_mtime - modified
+    except OSError:
+        return 0.0

@@ -1,0 +1,116 @@
+"""LoRAs of held-out objects and styles by the pack's own recipe, and pictures made with them.
+
+Import it only where `launcher.run.inside_host` has entered the host and loaded the pack, and work
+with it in `torch.inference_mode`, as the host runs nodes.
+"""
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import comfy.sample
+import comfy.samplers
+import comfy.sd
+import folder_paths
+import numpy as np
+import torch
+from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
+from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile
+from craft_lora_pack.comfy_adapter.train.run import save_place
+from craft_lora_pack.comfy_adapter.train.start import start_training
+from craft_lora_pack.comfy_adapter.train.train import Captioned, FilledSlots, How, ModelParts
+from craft_lora_pack.comfy_adapter.use.router import RouterRequest, route
+from craft_lora_pack.craft_core.training import TRAINING
+
+from ...register import register
+from ...world.objects import OBJECTS
+from ...world.render import Pose, render
+from ..references import STYLE, SUBJECT
+
+# The recipe of the shipped LoRAs, see "The basis, the LoRAs and the encoder" in the README.
+RECIPE = {"rank": 8, "batch_size": 6, "learning_rate": 0.002, "shift": 3, "mirror": True}
+STEPS = {"content": 300, "style": 250}
+SHOTS = {"content": len(SUBJECT), "style": 1}  # pictures a LoRA learns from, where not said
+LAYER_SETS = "all"
+SAMPLING_STEPS, CFG = 20, 3.0
+
+
+def shown(role: str, name: str, count: int) -> list[tuple[str, str, str]]:
+    """Object, style and caption of each of the `count` pictures that a LoRA learns from."""
+    if role == "style":
+        return [(STYLE[0], name, f"a {STYLE[0]} in zwx style")][:count]
+    family = OBJECTS[name].family
+    return [(name, style, f"a sks {family} in {style} style") for style in SUBJECT[:count]]
+
+
+def own_noise(*key: object, count: int) -> torch.Tensor:
+    """(count, 3, 64, 64): the noise that belongs to a key, such as a pair; whatever the method.
+
+    One noise for all pairs would let the luck of that noise decide between methods.
+    """
+    latent = torch.zeros(1, 3, 64, 64)
+    seeds = (zlib.crc32("|".join(map(str, (*key, k))).encode()) for k in range(count))
+    return torch.cat([comfy.sample.prepare_noise(latent, seed) for seed in seeds])
+
+
+class Studio:
+    """A checkpoint, the LoRAs trained on it (kept in the host's output folder) and pictures."""
+
+    def __init__(self, checkpoint: Path):
+        register()
+        self.model, self.clip, self.vae = comfy.sd.load_checkpoint_guess_config(str(checkpoint))[:3]
+        self.negative = self._encoded("")
+
+    def lora(self, role: str, name: str, shots: int, divider: int = 1) -> str:
+        """The file of a LoRA as the host lists it; trained only if no earlier run has made it.
+
+        divider: of the recipe's steps, for a rehearsal.
+        """
+        pace = "" if divider == 1 else f"_steps_{divider}th"
+        prefix = f"small_world/{role}_{name}_{shots}{pace}"
+        first = save_place(prefix, "loras").path
+        first = first.with_name(f"{first.stem[:-7]}_00001_.safetensors")
+        if first.is_file():
+            root = Path(folder_paths.get_output_directory()) / "loras"
+            return str(first.relative_to(root))
+        learned = shown(role, name, shots)
+        pictures = [render(content, style, seed=0, pose=Pose()) for content, style, _ in learned]
+        images = [torch.from_numpy(one.astype(np.float32) / 255)[None] for one in pictures]
+        filled = FilledSlots(
+            {"images": Captioned(images, [caption for *_, caption in learned])}, (),
+            {"role": role, "layer_sets": LAYER_SETS},
+        )  # fmt: skip
+        knobs = {**RECIPE, "steps": max(1, STEPS[role] // divider)}
+        parts = ModelParts(self.model, self.clip, self.vae)
+        how = How(prefix, checkpointing=False)
+        return start_training(parts, TRAINING["lora"], filled, knobs, how, lambda _: None).name
+
+    def pictures(
+        self,
+        files: Sequence[tuple[str, str, float]],
+        prompt: str,
+        noise: torch.Tensor,
+        *,
+        method: str = "direct",
+        asymmetric: bool = False,
+        schedule: Any = None,
+        cfg: float = CFG,
+    ) -> torch.Tensor:
+        """(B, 3, 64, 64) in [-1, 1] from noise (B, 3, 64, 64), through Router and ACFG.
+
+        files: LoRA file, role and strength.
+        """
+        branches = tuple(BranchFile(*one) for one in files)
+        request = RouterRequest(prompt, branches, LAYER_SETS, {"method": method}, schedule)
+        routed = route(self.model, self.clip, request)
+        guider = acfg_guider(routed.model, routed.conditioning, self.negative, cfg, asymmetric)
+        sampling = self.model.get_model_object("model_sampling")
+        sigmas = comfy.samplers.calculate_sigmas(sampling, "normal", SAMPLING_STEPS)
+        euler = comfy.samplers.sampler_object("euler")
+        latent = torch.zeros_like(noise)  # its latents are pictures
+        sampled = guider.sample(noise, latent, euler, sigmas, seed=1, disable_pbar=True)
+        return self.vae.decode(sampled).movedim(-1, 1) * 2 - 1
+
+    def _encoded(self, text: str) -> Any:
+        return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))

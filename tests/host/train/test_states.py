@@ -1,0 +1,190 @@
+"""A training's result is never lost to its state, and no training takes another's files."""
+
+from __future__ import annotations
+
+import resource
+from contextlib import contextmanager
+from pathlib import Path
+
+import comfy.model_management
+import pytest
+import torch
+from craft_lora_pack.comfy_adapter.train import run
+from craft_lora_pack.comfy_adapter.train.run import save_place
+from craft_lora_pack.comfy_adapter.train.train import Captioned, How, ModelParts
+from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.training import Training
+from safetensors import safe_open
+from small_world_models import load
+from trainings import train_lora
+
+KNOBS = {"rank": 2, "steps": 3, "batch_size": 1, "learning_rate": 1e-2, "warmup": 0}
+
+
+@pytest.fixture(scope="module")
+def world():
+    with torch.inference_mode():
+        return load()
+
+
+def learn(world, name, watch=lambda training: None, resume=False, warn=None, **knobs):
+    source = ModelParts(world.model, world.clip, world.vae)
+    image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    how = How(name, resume, "fp32", warn=warn or (lambda text: None))
+    with torch.inference_mode():
+        return train_lora(
+            source, Captioned([image], ["a cat"]), None, "content", "content: middle_block",
+            {**KNOBS, **knobs}, how, watch,
+        )  # fmt: skip
+
+
+def place_of(name):
+    return save_place(name, "loras", "content")
+
+
+def steps_in(path: Path) -> str:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()["steps_done"]
+
+
+@contextmanager
+def no_file_larger_than(size: int):
+    """A disk with so much room, and no more, for each file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture(scope="module")
+def room(world):
+    """More than a result takes, and less than a state."""
+    done = learn(world, "states/sizes")
+    state = place_of("states/sizes").state
+    size = done.path.stat().st_size
+    assert 2 * size < state.stat().st_size
+    return size + 1000
+
+
+def test_a_finished_training_is_kept_where_the_disk_lacks_room_for_its_state(world, room):
+    said: list[str] = []
+    with no_file_larger_than(room):
+        done = learn(world, "states/full", warn=said.append)
+    assert steps_in(done.path) == "3"
+    assert not place_of("states/full").state.exists()
+    (line,) = [line for line in done.report.splitlines() if "was not saved" in line]
+    assert said == [line] and "cannot be resumed" in line
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, "host's"])
+def test_an_interrupted_training_keeps_its_result_where_the_state_finds_no_room(world, room, stop):
+    kind = comfy.model_management.InterruptProcessingException if stop == "host's" else stop
+    name = f"states/stopped_{kind.__name__}"
+    place = place_of(name)
+
+    def watch(training):
+        if training.step == 2:
+            raise kind
+
+    with no_file_larger_than(room), pytest.raises(kind):
+        learn(world, name, watch)
+    assert steps_in(place.path) == "2" and not place.state.exists()
+
+
+def test_a_save_while_it_runs_never_ends_a_training(world, room, monkeypatch):
+    monkeypatch.setattr(run, "SAVE_SECONDS", -1.0)
+    said: list[str] = []
+    with no_file_larger_than(room):
+        done = learn(world, "states/every_step", warn=said.append, steps=4)
+    assert steps_in(done.path) == "4" and len(said) == 5
+
+
+@pytest.mark.parametrize("error", [OSError(5, "I/O error"), MemoryError(), RuntimeError("alloc")])
+def test_no_failure_of_a_state_ends_a_training(world, monkeypatch, error):
+    monkeypatch.setattr(run, "SAVE_SECONDS", -1.0)
+
+    def fails(*_given, **_more):
+        raise error
+
+    monkeypatch.setattr(Training, "save", fails)
+    name = f"states/{type(error).__name__}"
+    done = learn(world, name)
+    assert steps_in(done.path) == "3" and "was not saved" in done.report
+
+
+def test_a_state_that_failed_once_and_is_saved_later_is_not_reported(world, monkeypatch):
+    monkeypatch.setattr(run, "SAVE_SECONDS", -1.0)
+    save, failed = Training.save, []
+
+    def fails_once(training, *given, **more):
+        if not failed:
+            failed.append(True)
+            raise CraftError("No room", "Room", "Make some")
+        save(training, *given, **more)
+
+    monkeypatch.setattr(Training, "save", fails_once)
+    done = learn(world, "states/once")
+    assert failed and "was not saved" not in done.report
+    assert place_of("states/once").state.is_file()
+
+
+def test_a_result_without_room_leaves_the_state_and_says_so(world, monkeypatch):
+    def full(*_given):
+        raise CraftError("No room", "Room", "Make some")
+
+    monkeypatch.setattr(Training, "write", full)
+    with pytest.raises(CraftError, match="what was learned is in .*: resume it"):
+        learn(world, "states/no_result")
+    monkeypatch.undo()
+    done = learn(world, "states/no_result", resume=True)
+    assert "3 of them resumed" in done.report and steps_in(done.path) == "3"
+
+
+def test_trainings_of_one_name_that_run_together_lose_no_result_and_no_state(world, monkeypatch):
+    """The second runs and ends inside the first, which has saved its state before."""
+    monkeypatch.setattr(run, "SAVE_SECONDS", -1.0)
+    name, inner = "states/together", []
+
+    def watch(training):
+        if training.step == 2 and not inner:
+            inner.append(learn(world, name, steps=5))
+
+    outer = learn(world, name, watch)
+    assert outer.path != inner[0].path
+    assert (steps_in(outer.path), steps_in(inner[0].path)) == ("3", "5")
+    assert "resume it under the name together_2" in outer.report
+    for own, steps in ((f"{name}_2", 3), (name, 5)):
+        again = learn(world, own, resume=True, steps=steps)
+        assert f"{steps} of them resumed" in again.report
+
+
+def test_two_that_end_at_once_take_different_names(world, monkeypatch):
+    """Another file comes between the look and the write."""
+    name, write = "states/at_once", Training.write
+    place, came = place_of(name), []
+
+    def late(training, path, metadata):
+        if not came:
+            came.append(path)
+            path.write_bytes(b"another's")
+        write(training, path, metadata)
+
+    monkeypatch.setattr(Training, "write", late)
+    done = learn(world, name)
+    assert came == [place.path] and place.path.read_bytes() == b"another's"
+    assert done.path != place.path and steps_in(done.path) == "3"
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300, "a/" + "é" * 150, "a\nb", " ", "/a", "../a"])
+def test_a_name_that_no_file_can_have_is_refused(name):
+    with pytest.raises(CraftError, match="save_as"):
+        save_place(name, "loras")
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_sentence():
+    place = place_of("states/file_in_the_way")
+    place.path.parent.joinpath("in_the_way").write_bytes(b"")
+    with pytest.raises(CraftError, match="Nothing can be saved in"):
+        save_place("states/in_the_way/a", "loras")
