@@ -76,7 +76,7 @@ def attached(
     forget()  # HiDream-O1 keeps keys of the text from run to run, made with other strengths
     try:
         for index, (path, parts) in enumerate(layers.items()):
-            hook = LayerHook(index, path, parts, call)
+            hook = LayerHook(index, path, parts, call, type(diffusion_model).__name__)
             module = diffusion_model.get_submodule(path)
             handles.append(module.register_forward_hook(hook, with_kwargs=True))
         yield
@@ -89,7 +89,10 @@ def attached(
 class LayerHook:
     """The branches of one layer."""
 
-    def __init__(self, index: int, path: str, parts: Sequence[BranchPart], call: ModelCall) -> None:
+    def __init__(
+        self, index: int, path: str, parts: Sequence[BranchPart], call: ModelCall, network: str = ""
+    ) -> None:
+        self.mixes_rows = mixes_rows(path, network)
         self.index, self.path, self.parts, self.call = index, path, parts, call
         ordered = any(part.update.on_weight for part in parts)
         self.in_turn = InTurn(parts) if ordered else None
@@ -113,7 +116,7 @@ class LayerHook:
                 "In a mixture of experts, asymmetric guidance cannot know which rows are whose",
                 "Turn asymmetric off, or keep the LoRAs off the experts with layer patterns",
             )
-        if mixes_rows(self.path):
+        if self.mixes_rows:
             raise CraftError(
                 f"{self.path} sees its rows in another order than the conditionings",
                 "There asymmetric guidance cannot know which rows are whose",

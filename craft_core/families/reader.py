@@ -37,7 +37,8 @@ class Family:
     families; those of asked_after are asked before it. blocks_of: the looks_like of a family whose
     blocks it has. names: those that its LoRA files come in. special: what a user should know.
     mixed_rows: patterns of layers whose rows are not one conditioning after the other, where
-    asymmetric guidance is refused. before_sampling: beginnings of layers that the host runs once
+    asymmetric guidance is refused. mixed_in: network classes where that holds of every layer.
+    before_sampling: beginnings of layers that the host runs once
     before it samples, where a LoRA does not act. untested: class -> why it is not in the tests.
     """
 
@@ -52,6 +53,7 @@ class Family:
     special: str = ""
     presets: tuple[FamilyPreset, ...] = ()
     mixed_rows: tuple[str, ...] = ()
+    mixed_in: tuple[str, ...] = ()
     before_sampling: tuple[str, ...] = ()
     untested: Mapping[str, str] = field(default_factory=dict)
 
@@ -88,12 +90,14 @@ _MIXED = re.compile(
         for one in family.mixed_rows
     )
 )
+_MIXED_IN = frozenset(one for family in FAMILIES.values() for one in family.mixed_in)
 _EARLY = tuple(one for family in FAMILIES.values() for one in family.before_sampling)
 
 
-def mixes_rows(path: str) -> bool:
-    """Whether the rows of that layer are not one conditioning after the other."""
-    return _MIXED.match(path) is not None
+def mixes_rows(path: str, network: str = "") -> bool:
+    """Whether the rows of that layer are not one conditioning after the other. network: the class
+    of the diffusion model."""
+    return network in _MIXED_IN or _MIXED.match(path) is not None
 
 
 def runs_early(path: str) -> bool:
