@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from ..craft_core.errors import CraftError
 from ..craft_core.requests import Stopped
-from . import fuse, inspect, methods, queue
+from . import families, fuse, inspect, methods, queue
 from .command import parser_of
 from .train import commands as trainings
 
 COMMANDS = (
     *trainings.COMMANDS,
+    families.COMMAND,
     fuse.COMMAND,
     inspect.COMMAND,
     methods.COMMAND,

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ...craft_core.errors import CraftError
+from ...craft_core.families import mixes_rows
 from ...craft_core.types import LayerPass, LayerUpdate
 from .bank import BranchPart
 from .in_turn import InTurn
@@ -71,21 +72,27 @@ def attached(
     layers: what the branches add to each, in the order of the gates.
     """
     handles = []
+    forget = getattr(diffusion_model, "clear_kv_cache", lambda: None)
+    forget()  # HiDream-O1 keeps keys of the text from run to run, made with other strengths
     try:
         for index, (path, parts) in enumerate(layers.items()):
-            hook = LayerHook(index, path, parts, call)
+            hook = LayerHook(index, path, parts, call, type(diffusion_model).__name__)
             module = diffusion_model.get_submodule(path)
             handles.append(module.register_forward_hook(hook, with_kwargs=True))
         yield
     finally:
         for handle in handles:
             handle.remove()
+        forget()
 
 
 class LayerHook:
     """The branches of one layer."""
 
-    def __init__(self, index: int, path: str, parts: Sequence[BranchPart], call: ModelCall) -> None:
+    def __init__(
+        self, index: int, path: str, parts: Sequence[BranchPart], call: ModelCall, network: str = ""
+    ) -> None:
+        self.mixes_rows = mixes_rows(path, network)
         self.index, self.path, self.parts, self.call = index, path, parts, call
         ordered = any(part.update.on_weight for part in parts)
         self.in_turn = InTurn(parts) if ordered else None
@@ -108,6 +115,12 @@ class LayerHook:
                 f"{self.path} sees the tokens of all conditionings mixed",
                 "In a mixture of experts, asymmetric guidance cannot know which rows are whose",
                 "Turn asymmetric off, or keep the LoRAs off the experts with layer patterns",
+            )
+        if self.mixes_rows:
+            raise CraftError(
+                f"{self.path} sees its rows in another order than the conditionings",
+                "There asymmetric guidance cannot know which rows are whose",
+                "Turn asymmetric off, or keep the LoRAs off this layer with layer patterns",
             )
         copies = 2 if output.ndim == 2 and rows == self.call.doubled else 1
         each, rest = divmod(rows, copies * chunks)
@@ -137,5 +150,17 @@ class LayerHook:
 
 def _act(module: Any, x: Tensor, y: Tensor, update: LayerUpdate, amount: float) -> None:
     """Add one update to y, in place. The amount is a plain number: nothing waits for a device."""
+    if getattr(module, "groups", 1) > 1 and update.is_low_rank:
+        return _act_in_groups(module, x, y, update, amount / update.scale)
     layer = LayerPass(x, y, partial(project, module), output_axis(module))
     update.act(layer.narrowed(update.rows), amount)
+
+
+def _act_in_groups(module: Any, x: Tensor, y: Tensor, update: Any, amount: float) -> None:
+    """Add an update to a convolution in groups: as a whole weight, which is small there, since the
+    rows of `up` belong to different groups and each sees other inputs."""
+    delta = update.delta()
+    whole = delta.new_zeros(y.shape[output_axis(module)], *delta.shape[1:])
+    start, count = update.rows or (0, len(whole))
+    whole[start : start + count] = delta
+    y.add_(module._conv_forward(x, whole.to(x.dtype), None), alpha=amount)

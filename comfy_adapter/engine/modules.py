@@ -176,8 +176,10 @@ def _block(path: str) -> tuple[str, int]:
 def _layers(diffusion_model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for path, module in diffusion_model.named_modules():
         # The host's quantised layers are no torch.nn.Linear; what they all have is their sizes.
-        if hasattr(module, "weight") and (
-            hasattr(module, "in_features") or hasattr(module, "kernel_size")
+        if (
+            hasattr(module, "weight")
+            and (hasattr(module, "in_features") or hasattr(module, "kernel_size"))
+            and not getattr(module, "transposed", False)
         ):
             yield path, module
 

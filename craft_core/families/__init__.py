@@ -5,6 +5,22 @@ To add one: a file (unet/, picture/, video/, ...), a tiny model of its class in 
 Its entries are those of `Family`.
 """
 
-from .reader import FAMILIES, NO_DENOISER, PRESETS, Family, FamilyPreset
+from .reader import (
+    FAMILIES,
+    NO_DENOISER,
+    PRESETS,
+    Family,
+    FamilyPreset,
+    mixes_rows,
+    runs_early,
+)
 
-__all__ = ["FAMILIES", "NO_DENOISER", "PRESETS", "Family", "FamilyPreset"]
+__all__ = [
+    "FAMILIES",
+    "NO_DENOISER",
+    "PRESETS",
+    "Family",
+    "FamilyPreset",
+    "mixes_rows",
+    "runs_early",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
@@ -35,7 +36,10 @@ class Family:
     families whose layers have the same names. told_by: pattern of such names, in one of these
     families; those of asked_after are asked before it. blocks_of: the looks_like of a family whose
     blocks it has. names: those that its LoRA files come in. special: what a user should know.
-    untested: class -> why it cannot be made small for the tests.
+    mixed_rows: patterns of layers whose rows are not one conditioning after the other, where
+    asymmetric guidance is refused. mixed_in: network classes where that holds of every layer.
+    before_sampling: beginnings of layers that the host runs once
+    before it samples, where a LoRA does not act. untested: class -> why it is not in the tests.
     """
 
     key: str
@@ -48,6 +52,9 @@ class Family:
     names: tuple[str, ...] = ()
     special: str = ""
     presets: tuple[FamilyPreset, ...] = ()
+    mixed_rows: tuple[str, ...] = ()
+    mixed_in: tuple[str, ...] = ()
+    before_sampling: tuple[str, ...] = ()
     untested: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -76,5 +83,27 @@ def _asked(families: Mapping[str, Family]) -> tuple[Family, ...]:
 FAMILIES: Mapping[str, Family] = _all()
 ASKED = _asked(FAMILIES)
 PRESETS = tuple(preset for family in FAMILIES.values() for preset in family.presets)
+_MIXED = re.compile(
+    "|".join(
+        re.escape(one).replace(r"\*", "[^.]*") + r"(\.|\Z)"
+        for family in FAMILIES.values()
+        for one in family.mixed_rows
+    )
+)
+_MIXED_IN = frozenset(one for family in FAMILIES.values() for one in family.mixed_in)
+_EARLY = tuple(one for family in FAMILIES.values() for one in family.before_sampling)
+
+
+def mixes_rows(path: str, network: str = "") -> bool:
+    """Whether the rows of that layer are not one conditioning after the other. network: the class
+    of the diffusion model."""
+    return network in _MIXED_IN or _MIXED.match(path) is not None
+
+
+def runs_early(path: str) -> bool:
+    """Whether the host runs that layer once, before it samples."""
+    return path.startswith(tuple(f"{one}." for one in _EARLY)) or path in _EARLY
+
+
 NO_DENOISER: Mapping[str, str] = json.loads((_FOLDER / "no_denoiser.json").read_text("utf-8"))
 """Classes of the host that sample nothing, and what they do."""

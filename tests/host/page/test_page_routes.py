@@ -40,8 +40,10 @@ def test_the_counts_are_those_of_the_loaded_model(world, path):
     layers = model_layers(world.model)
     assert answer["layers"] == len(layers)
     assert set(answer["sets"]) == {key for key in PRESETS if key != "auto"}
-    for key, counted in answer["sets"].items():
-        sets = resolve(key, layers)
+    elsewhere = {key for key, counted in answer["sets"].items() if "error" in counted}
+    assert elsewhere == {"splitflux", "b-lora-flux", "video-audio"}  # of other families of models
+    for key in answer["sets"].keys() - elsewhere:
+        counted, sets = answer["sets"][key], resolve(key, layers)
         assert (counted["content"], counted["style"]) == (len(sets.content), len(sets.style))
         assert counted["unmatched"] == list(sets.unmatched)
 

@@ -1,0 +1,224 @@
+"""Every family of the registry, on a tiny model of each of its classes: the host's LoRA loader, two
+separately patched models, every method, a schedule, K-LoRA and `auto`."""
+
+from __future__ import annotations
+
+import functools
+
+import comfy.sd
+import comfy.supported_models
+import folder_paths
+import oracle
+import pair_parts
+import pytest
+import safetensors.torch
+import tiny
+import torch
+from craft_lora_pack.comfy_adapter.engine import engine
+from craft_lora_pack.comfy_adapter.engine.modules import model_layers
+from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
+from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile
+from craft_lora_pack.comfy_adapter.use.router import RouterRequest, route
+from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.families import FAMILIES, NO_DENOISER, mixes_rows, runs_early
+from craft_lora_pack.craft_core.fusion import FUSION
+from craft_lora_pack.craft_core.fusion.compose import compose
+from craft_lora_pack.craft_core.lora.families import CLASSES, family_of
+from craft_lora_pack.craft_core.schedule.schedule import Schedule
+from craft_lora_pack.craft_core.types import constant_gates
+from oracle import distance
+from tiny_families import TINY
+from two_loras import bank_of
+
+FAMILY_OF = {kind: family for family in FAMILIES.values() for kind in family.classes}
+FIRST = [f.classes[0] for f in FAMILIES.values() if f.classes[0] in TINY]
+OTHERS = [kind for kind in TINY if kind not in FIRST]
+STRENGTHS = (0.6, -0.4)
+PROMPT = "<c>a cat</c> in <s>ink</s>"
+LAW = 2e-5
+NAMED = (  # the families in use this year: more of them is in CI
+    "SD15", "SDXL", "SD3", "Flux", "Flux2", "Chroma", "Krea2", "QwenImage", "ZImage", "Anima",
+    "HiDream", "WAN21_T2V", "HunyuanVideo15", "LTXV", "LTXAV",
+)  # fmt: skip
+STEPS = 2
+
+
+def swept(kinds):
+    """The class that stands for its family in CI, its other classes with --all."""
+    rest = [pytest.param(kind, marks=pytest.mark.sweep) for kind in OTHERS if kind in kinds]
+    return [*(kind for kind in FIRST if kind in kinds), *rest]
+
+
+@functools.cache
+def clip():
+    return pair_parts.tiny_clip()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A LoRA folder of the host."""
+    folder = tmp_path_factory.mktemp("loras")
+    folder_paths.add_model_folder_path("loras", str(folder))
+    yield folder
+    folder_paths.folder_names_and_paths["loras"][0].remove(str(folder))
+    folder_paths.filename_list_cache.clear()
+
+
+@pytest.fixture(scope="module")
+def made(folder):
+    """kind -> (MODEL, its layers, two files on all of them), each written once."""
+
+    @functools.cache
+    def make(kind: str):
+        model = TINY[kind].make(kind)
+        layers = {p: one for p, one in model_layers(model).items() if not runs_early(p)}
+        states = tuple(tiny.random_lora(layers, rank, seed=rank) for rank in (2, 3))
+        for state, role in zip(states, "cs", strict=True):
+            safetensors.torch.save_file(state, folder / f"{kind}_{role}.safetensors")
+        return model, layers, states
+
+    return make
+
+
+def flat(samples):
+    return (
+        torch.cat([one.flatten(1) for one in samples.unbind()], 1) if samples.is_nested else samples
+    )
+
+
+def sample(kind, guider, steps=STEPS):
+    return flat(oracle.sample(guider, TINY[kind].latent(), scheduler="simple", steps=steps))
+
+
+def conditionings(kind):
+    return TINY[kind].conditioning(1), TINY[kind].conditioning(2)
+
+
+def symmetric(kind, model):
+    return sample(kind, oracle.guider(model, *conditionings(kind)))
+
+
+def asymmetric(kind, model):
+    return sample(kind, acfg_guider(model, *conditionings(kind), 4.0, True))
+
+
+def routed(kind, model, method="direct", sets="all", schedule=None, strengths=STRENGTHS):
+    branches = tuple(
+        BranchFile(f"{kind}_{role[0]}.safetensors", role, strength)
+        for role, strength in zip(("content", "style"), strengths, strict=True)
+    )
+    request = RouterRequest(PROMPT, branches, sets, {"method": method}, schedule)
+    return route(model, clip(), request).model
+
+
+def loaded(model, states, strengths=STRENGTHS):
+    for state, strength in zip(states, strengths, strict=True):
+        model, _ = comfy.sd.load_lora_for_models(model, None, state, strength, 0.0)
+    return model
+
+
+def test_every_class_of_the_host_is_of_a_family_or_says_why_not():
+    classes = {kind.__name__ for kind in comfy.supported_models.models}
+    reasons = {kind: why for family in FAMILIES.values() for kind, why in family.untested.items()}
+    assert set(FAMILY_OF) | set(NO_DENOISER) == classes
+    assert sum(len(family.classes) for family in FAMILIES.values()) == len(FAMILY_OF)
+    assert set(TINY) == set(FAMILY_OF) - set(reasons)
+    assert all(
+        [*NO_DENOISER.values(), *(r for f in FAMILIES.values() for r in f.untested.values())]
+    )
+
+
+@pytest.mark.parametrize("kind", TINY)
+def test_the_layers_of_a_model_tell_its_family(kind, made):
+    told = family_of(made(kind)[1])
+    assert told == FAMILY_OF[kind].looks_like and told not in CLASSES
+
+
+def ones(bank):
+    return constant_gates(torch.ones(len(bank.layers), len(bank.branches)))
+
+
+def tolerance(kind) -> float:
+    """CogVideoX at its largest noise divides by nearly nothing: rounding alone moves a sample."""
+    return 2e-4 if kind.startswith("CogVideoX") else LAW
+
+
+@pytest.mark.parametrize("kind", swept(TINY))
+def test_all_layers_with_standard_guidance_are_the_hosts_lora_loader(kind, made):
+    model, _, states = made(kind)
+    ours, theirs = symmetric(kind, routed(kind, model)), symmetric(kind, loaded(model, states))
+    assert distance(theirs, symmetric(kind, model)) > 0.005, "the files must matter"
+    assert distance(ours, theirs) <= tolerance(kind)
+
+
+MIXED = {"SeedVR2", "Hunyuan3Dv2_1"}
+"""Classes that exchange the two conditionings within: asymmetric guidance is refused."""
+NOT_ONE_BY_ONE = {"ACEStep", "ACEStep15"}
+"""Classes that make something else of two conditionings at once than of one after the other, also
+without LoRAs."""
+
+
+@pytest.mark.parametrize("kind", swept(set(TINY) - NOT_ONE_BY_ONE - MIXED))
+def test_asymmetric_guidance_is_two_separately_patched_models(kind, made):
+    model, layers, states = made(kind)
+    kept = {path: shape for path, shape in layers.items() if not mixes_rows(path)}
+    if len(kept) < len(layers):
+        states = tuple(tiny.random_lora(kept, rank, seed=rank) for rank in (2, 3))
+    other, twin = TINY[kind].make(kind), TINY[kind].make(kind)
+    deltas = [oracle.dense_deltas(state, layers) for state in states]
+    reference = oracle.TwoModels(other, twin, deltas, lambda progress: STRENGTHS)
+    reference.set_conds(*conditionings(kind))
+    reference.set_cfg(4.0)
+    bank = bank_of(model, states, STRENGTHS)
+    ours = engine.attach(model, bank, compose(ones(bank), bank))
+    assert distance(asymmetric(kind, ours), sample(kind, reference)) <= tolerance(kind)
+
+
+REFUSED = [
+    *(kind for kind, family in FAMILY_OF.items() if kind in FIRST and family.mixed_rows),
+    *sorted(MIXED),
+]
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_layers_whose_rows_are_mixed_are_refused_with_asymmetric_guidance(kind, made):
+    model, layers, states = made(kind)
+    if kind not in MIXED and not any(map(mixes_rows, layers)):
+        assert kind == "HunyuanVideo15"  # its distilled upscaler has such a layer
+        return
+    with pytest.raises(CraftError, match="Turn asymmetric off"):
+        asymmetric(kind, routed(kind, model))
+
+
+def test_layers_that_run_before_sampling_are_named(folder):
+    """In Anima's adapter of the text a LoRA cannot act: the Router says so."""
+    model = TINY["Anima"].make("Anima")
+    state = tiny.random_lora(model_layers(model), 2, seed=5)
+    safetensors.torch.save_file(state, folder / "early.safetensors")
+    branches = (BranchFile("early.safetensors", "content", 0.5),)
+    request = RouterRequest(PROMPT, branches, "all", {"method": "direct"})
+    (text,) = (one for one in route(model, clip(), request).warnings if "do not act" in one)
+    assert "llm_adapter" in text
+
+
+def swept_methods():
+    """A few in every family, the others with --all; at one step each does something of its own."""
+    for kind in FIRST:
+        for method in FUSION:
+            if method.traits.pinned_layer_set is None:
+                some = method.key in ("k_lora", "craft")
+                marks = () if some and kind in NAMED else pytest.mark.sweep
+                yield pytest.param(kind, method.key, marks=marks, id=f"{kind}-{method.key}")
+
+
+@pytest.mark.parametrize(("kind", "method"), [*swept_methods()])
+def test_every_method_and_auto_with_a_schedule_run_in_every_family(kind, method, made):
+    model = made(kind)[0]
+    sets = "auto" if FUSION[method].traits.layer_sets else "all"
+    plain = symmetric(kind, model)
+    steady = symmetric(kind, routed(kind, model, method, sets))
+    timed = symmetric(kind, routed(kind, model, method, sets, Schedule("cosine")))
+    off = symmetric(kind, routed(kind, model, method, sets, strengths=(0.0, 0.0)))
+    assert torch.isfinite(steady).all() and torch.isfinite(timed).all()
+    assert distance(steady, plain) > 1e-4 and distance(timed, steady) > 1e-4
+    assert torch.equal(off, plain)
