@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import islice
 
 from ..families.reader import ASKED
 from .keys import bare_name
@@ -23,6 +24,7 @@ _LOOKS = (
     (CLASSES[1], re.compile(r"transformer_blocks_\d|(^|_)(layers|blocks)_\d")),
 )
 _BLOCKS_OF = {(one.looks_like, one.blocks_of) for one in ASKED if one.blocks_of}
+_MOST_NAMES, _MOST_LETTERS = 4096, 192  # that are looked at
 EMBEDDING_ADVICE = (
     "Use the embedding as a file of its own in models/embeddings, and its name in the prompt"
 )
@@ -44,8 +46,11 @@ def is_text_encoder(key: str) -> bool:
 
 
 def family_of(names: Iterable[str]) -> str | None:
-    """The model family that LoRA names or module paths look like ("SDXL"); None if unclear."""
-    flat = [bare_name(name) for name in names]
+    """The model family that LoRA names or module paths look like ("SDXL"); None if unclear.
+
+    A family is told by its first names: what a file writes there does not choose how long it takes.
+    """
+    flat = {bare_name(name[:_MOST_LETTERS]) for name in islice(names, _MOST_NAMES)}
     for looks, pattern in _LOOKS:
         if any(pattern.search(name) for name in flat):
             return looks
