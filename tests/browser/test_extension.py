@@ -290,7 +290,8 @@ def test_saving_and_reloading_keeps_every_value(drawn):
     drawn.set(ROUTER, "style_strength", 0.35)
     saved = json.loads(json.dumps(drawn.comfy.saved()))
     values = widget_values(saved)
-    assert values[SCHEDULE] == ["window", 0, 0.75, 0.5, 1, 0.3, 0.3, "steps"]
+    floors = widget_values(demo())[SCHEDULE][1:3]
+    assert values[SCHEDULE] == ["window", 0, 0.75, 0.5, 1, *floors, "steps"]
     assert values[ROUTER][:6] == [PROMPT, *widget_values(demo())[ROUTER][1:4], 0.35,
                                   "custom"]  # fmt: skip
     assert None not in values[ROUTER] + values[SCHEDULE] + values[SAMPLER]
@@ -380,7 +381,8 @@ def test_what_a_run_reports_on_the_node_is_shown_as_it_is_written(drawn, nodes):
 
     drawn.set(ROUTER, "prompt", PROMPT)
     assert drawn.comfy.run() == ["execution_success", ""]
-    said = "\nLayer sets: all\ncontent craft_small_world_content.safetensors: strength 0.8"
+    _, content, _, strength, *_ = widget_values(demo())[ROUTER]
+    said = f"\nLayer sets: all\ncontent {content}: strength {strength:g}"
     drawn.page.wait_for_function(f"(said) => ({REPORTED})().includes(said)", arg=said)
 
 
