@@ -199,7 +199,7 @@ def test_the_router_shows_the_map_beside_its_report_until_another_node_shows_one
 ):
     comfy.open_workflow(demo, "map and report")
     comfy.evaluate(
-        ROUTE, 0.3 if drawing == "vue" else 0.5
+        ROUTE, 0.3 if drawing == "vue" else 0.4
     )  # a new value: only a Router that runs again reports
     sample(comfy, "KSampler")
     shows(comfy, drawing, {"CRAFTRouter": [WIDTH]}, "and_report")
