@@ -75,6 +75,11 @@ class _Bounds(NamedTuple):
     of_rows: Tensor
     of_columns: Tensor
 
+    @property
+    def finite(self) -> bool:
+        """False where a factor has numbers that are not; such an entry may have been skipped."""
+        return math.isfinite((self.of_rows.sum() + self.of_columns.sum()).item())
+
     def width(self, row: int, floor: float) -> int:
         """How many columns have an entry of at least floor in this row or one after it, at most."""
         least = _SAFE * floor
@@ -97,15 +102,14 @@ def top_sum(updates: LayerUpdate | Sequence[LayerUpdate], k: int) -> tuple[float
     basis = _basis(sides, floor)
     if basis is not None:
         ordered, bounds = _in_order(sides, *basis)
-        kept, _ = _sweep(ordered, k, floor, bounds)
-        if len(kept) >= k:
+        kept, _ = _sweep(ordered, k, _likely_floor(ordered, k), bounds)  # spread over the bounds
+        if len(kept) >= k and bounds.finite:
             return sides.scale * _sum_of_largest(kept, k), None
     found = _all(sides, k, floor)
     return found.top, found.total
 
 
 def _all(sides: _Sides, k: int, floor: float) -> Magnitude:
-    assert k >= 0, "a number of entries is not negative"
     k = min(k, sides.entries)
     kept, total = _sweep(sides, k, floor)
     if len(kept) < k:  # the floor was too high; with none, no entry is skipped
@@ -120,6 +124,7 @@ def _sum_of_largest(kept: Tensor, k: int) -> float:
 
 def _likely_floor(sides: _Sides, k: int) -> float:
     """A size that somewhat more than k entries reach, estimated from rows spread over all."""
+    assert k >= 0, "a number of entries is not negative"
     step = max(1, sides.entries // _SAMPLE)
     rows = sides.rows[step // 2 % len(sides.rows) :: step]
     rows = torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % _GROUP))
