@@ -7,9 +7,10 @@ Selection: the sums that K-LoRA and the layer set `auto` compare, of a pair on a
 feed-forward layers of the real SDXL UNet, which a Router measures once for each choice of files.
 The k-th singular value of each layer falls as 1 / k^power: 0 are random factors, the worst case;
 those of trained LoRAs fall, in the small world's faster than with power 1.
-Files: one layer of each shape of these is baked by every weight merge, and its time multiplied by
-how often the shape occurs. Steps: every run-time method on a random model of the host's SDXL class,
-taking turns; ratios are to the direct merge in the same round.
+Files: a pair is baked by every weight merge. For both, one layer of each shape is timed, and its
+time multiplied by how often the shape occurs.
+Steps: every run-time method on a random model of the host's SDXL class, taking turns; ratios are to
+the direct merge in the same round.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from craft_lora_pack.craft_core.registry import Method
 from craft_lora_pack.craft_core.types import ROLES, Branch, Factors, Routing
 
 PARTS = ("selection", "files", "steps")
+COMPARED = {"auto": ["top_k"], "K-LoRA": ["abs_sum", "top_k"]}
 
 
 def main() -> None:
@@ -43,7 +45,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if "selection" in options.parts:
         for rank, power in itertools.product(options.ranks, options.powers):
-            print(selection(rank, power), flush=True)
+            print(selection(rank, power, options.rounds), flush=True)
     if "files" in options.parts:
         for method in MERGES:
             print(baking(method, options.ranks[0]), flush=True)
@@ -53,21 +55,25 @@ def main() -> None:
         print_table(world.interleaved(guiders(world)), "direct", "direct")
 
 
-def selection(rank: int, power: float) -> str:
-    """Processor time to choose between content and style in every layer of an SDXL pair."""
-    layers = adapted_layers()
+def selection(rank: int, power: float, rounds: int) -> str:
+    """Processor time to choose between content and style in every layer of an SDXL pair, from the
+    shortest of some rounds on one layer of each shape."""
+    shapes = Counter(adapted_layers().values())
+    layers = {str(i): shape for i, shape in enumerate(shapes)}
     pair = random_pair(layers, rank, power)
-    seconds = []
-    for names in (("top_k",), ("abs_sum", "top_k")):  # what `auto` asks for, and what K-LoRA does
-        statistics, start = pair_statistics(pair, layers), time.process_time()
-        for name in names:
-            assert len(dict(statistics.shared(name))) == len(layers)
-        seconds.append(time.process_time() - start)
-    entries = 2 * sum(math.prod(shape) for shape in layers.values())
-    return (
-        f"selection, rank {rank}, power {power}: auto {seconds[0]:.1f} s, K-LoRA {seconds[1]:.1f} s "
-        f"of processor time for {len(layers)} layers of both LoRAs ({entries / 1e9:.1f} G entries)"
+    seconds = dict.fromkeys(itertools.product(COMPARED, layers), math.inf)
+    for _ in range(rounds):
+        for name, path in seconds:
+            statistics, start = pair_statistics(pair, layers), time.process_time()
+            for statistic in COMPARED[name]:
+                assert statistics.shared(statistic)[path]
+            seconds[name, path] = min(seconds[name, path], time.process_time() - start)
+    counts = dict(zip(layers, shapes.values(), strict=True))
+    totals = (
+        f"{name} {sum(seconds[name, path] * counts[path] for path in layers):.1f} s"
+        for name in COMPARED
     )
+    return f"selection, rank {rank}, power {power:g}: {', '.join(totals)} of processor time"
 
 
 def baking(method: Method, rank: int) -> str:
@@ -83,8 +89,8 @@ def baking(method: Method, rank: int) -> str:
         seconds.append(time.process_time() - start)
     total = sum(one * count for one, count in zip(seconds, shapes.values(), strict=True))
     return (
-        f"file by {method.key}, rank {rank} + {rank} to {2 * rank}: {total:.0f} s of processor time, from one "
-        f"layer of each of {len(shapes)} shapes (the slowest {max(seconds):.2f} s)"
+        f"file by {method.key}, rank {rank} + {rank} to {2 * rank}: {total:.0f} s of processor "
+        f"time, from one layer of each of {len(shapes)} shapes (the slowest {max(seconds):.2f} s)"
     )
 
 
