@@ -6,7 +6,7 @@
 Selection: the sums that K-LoRA and the layer set `auto` compare, of a pair on all attention and
 feed-forward layers of the real SDXL UNet, which a Router measures once for each choice of files.
 The k-th singular value of each layer falls as 1 / k^power: 0 are random factors, the worst case;
-those of trained LoRAs fall, in the small world's faster than with power 1.
+those of trained LoRAs fall, in most layers of the small world's as with power 1 or faster.
 Files: a pair is baked by every weight merge. For both, one layer of each shape is timed, and its
 time multiplied by how often the shape occurs.
 Steps: every run-time method on a random model of the host's SDXL class, taking turns; ratios are to
