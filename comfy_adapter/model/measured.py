@@ -13,7 +13,6 @@ import math
 import os
 import secrets
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +21,20 @@ import folder_paths
 from ...craft_core.lora import STATISTICS
 from .file_hash import hash_of
 
-FORMAT = 1  # one more when a measure gives other numbers for the same weights
+FORMAT = 2  # one more when the same weights give other numbers, or they are stored otherwise
 MOST_FILES = 512
 MOST_NUMBERS = 1 << 16
 MOST_BYTES = 1 << 24
 
-_Key = tuple[str, str, int]  # measure, module path, K
+_Key = tuple[str, str, int]  # statistic, module path, K
 
 
-class FileNumbers(MutableMapping[_Key, Mapping[str, float]]):
+class FileNumbers(MutableMapping[_Key, float]):
     """The numbers of one LoRA file. What was stored is read when the first number is asked for."""
 
     def __init__(self, path: str, layers: Sequence[str], device: str) -> None:
         self._file, self._layers, self._device = path, layers, device
-        self._numbers: dict[_Key, Mapping[str, float]] | None = None
+        self._numbers: dict[_Key, float] | None = None
         self._place: Path | None = None
         self._new = False
 
@@ -49,20 +48,20 @@ class FileNumbers(MutableMapping[_Key, Mapping[str, float]]):
         except OSError as error:
             logging.info("Measured LoRA statistics could not be stored: %s", error)
 
-    def _known(self) -> dict[_Key, Mapping[str, float]]:
+    def _known(self) -> dict[_Key, float]:
         if self._numbers is None:
             self._place = _place(hash_of(self._file), self._layers, self._device)
             self._numbers = _read(self._place, frozenset(self._layers))
         return self._numbers
 
-    def __getitem__(self, key: _Key) -> Mapping[str, float]:
+    def __getitem__(self, key: _Key) -> float:
         return self._known()[key]
 
-    def __setitem__(self, key: _Key, numbers: Mapping[str, float]) -> None:
+    def __setitem__(self, key: _Key, number: float) -> None:
         known = self._known()
         if len(known) >= MOST_NUMBERS:
             known.clear()
-        known[key] = numbers
+        known[key] = number
         self._new = True
 
     def __delitem__(self, key: _Key) -> None:
@@ -86,7 +85,7 @@ def _place(content: str, layers: Sequence[str], device: str) -> Path:
     return folder() / f"{name.hexdigest()}.json"
 
 
-def _read(place: Path, layers: frozenset[str]) -> dict[_Key, Mapping[str, float]]:
+def _read(place: Path, layers: frozenset[str]) -> dict[_Key, float]:
     """What is stored there; nothing where that is not wholly what _write stores."""
     try:
         with open(place, "rb") as file:
@@ -94,38 +93,24 @@ def _read(place: Path, layers: frozenset[str]) -> dict[_Key, Mapping[str, float]
         if len(text) > MOST_BYTES:
             return {}
         rows = json.loads(text)
-        found = {(str(m), str(path), int(k)): dict(numbers) for m, path, k, numbers in rows}
+        found = {(str(name), str(path), int(k)): number for name, path, k, number in rows}
     except (OSError, ValueError, TypeError, RecursionError):
         return {}
-    if not all(_sound(key, numbers, layers) for key, numbers in found.items()):
+    if not all(_sound(key, number, layers) for key, number in found.items()):
         return {}
     return found
 
 
-def _sound(key: _Key, numbers: Mapping[str, Any], layers: frozenset[str]) -> bool:
-    measure, path, k = key
-    names = _measures().get(measure)
-    return (
-        path in layers
-        and k >= 0
-        and names == numbers.keys()
-        and all(type(n) is float and math.isfinite(n) and n >= 0 for n in numbers.values())
-    )
+def _sound(key: _Key, number: Any, layers: frozenset[str]) -> bool:
+    name, path, k = key
+    known = name in STATISTICS and path in layers and k >= 0
+    return known and type(number) is float and math.isfinite(number) and number >= 0
 
 
-@cache
-def _measures() -> dict[str, set[str]]:
-    """Measure -> the names of its numbers."""
-    out: dict[str, set[str]] = {}
-    for name, one in STATISTICS.items():
-        out.setdefault(one.measure.__name__, set()).add(name)
-    return out
-
-
-def _write(place: Path, numbers: Mapping[_Key, Mapping[str, float]]) -> None:
+def _write(place: Path, numbers: Mapping[_Key, float]) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     beside = place.with_name(f".{secrets.token_hex(8)}.tmp")
-    rows = [[*key, {name: float(n) for name, n in found.items()}] for key, found in numbers.items()]
+    rows = [[*key, float(number)] for key, number in numbers.items()]
     try:
         beside.write_text(json.dumps(rows), encoding="utf-8")
         os.replace(beside, place)

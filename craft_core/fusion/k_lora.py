@@ -102,7 +102,8 @@ def _limits(
     balance = cache(lambda: _balance(statistics, gamma) if compare else 1.0)
 
     def limit(path: str) -> float:
-        found = ratio(*top[path], balance())
+        even = balance()  # first: what sums all entries finds the largest in the same pass
+        found = ratio(*top[path], even)
         return found if compare or math.isinf(found) else 1.0
 
     return limits(bank, roles, limit)

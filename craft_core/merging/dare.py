@@ -36,6 +36,7 @@ def dare(
     """Drops entries of each LoRA at random, rescales the others, and adds the LoRAs up."""
     dense, generator = updates.dense(), updates.generator(seed)
     for part in dense.flatten().split(block_of(dense)):  # the first branch first
-        drawn = torch.rand(part.shape, generator=generator).to(part.device)
-        part.mul_(drawn >= drop_rate).div_(1.0 - drop_rate)
-    return scaling * (dense.sum(dim=0) if then == "sum" else elect(dense, "mean"))
+        drawn = torch.rand(part.shape, generator=generator).ge_(drop_rate)  # 1.0 or 0.0
+        part.mul_(drawn.to(part.device))
+    merged = dense.sum(dim=0) if then == "sum" else elect(dense, "mean")
+    return merged.mul_(scaling / (1.0 - drop_rate))

@@ -21,7 +21,7 @@ from ..registry import Registry
 from ..types import Factors
 
 MERGES = Registry("weight merge")
-_BLOCK = {"cpu": 1 << 16}  # entries of dW looked at together: on a CPU what its cache holds
+_BLOCK = {"cpu": 1 << 17}  # entries of dW looked at together: on a CPU what its cache holds
 _LARGE_BLOCK = 1 << 24
 
 

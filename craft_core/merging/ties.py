@@ -23,7 +23,8 @@ from .methods import MERGES, MergeTraits, Updates, block_of
 
 COMBINE = ("mean", "sum")
 _ROUNDING = 1e-12  # 0.07 * 100 is a little above 7
-_SAMPLE = 1 << 16
+_SAMPLE = 1 << 14
+_DEVIATIONS = 4
 Density = Annotated[
     float, Knob("Share of each update's entries, the largest, that are kept.", 0.0, 1.0, 0.01)
 ]
@@ -53,47 +54,63 @@ def threshold(update: Tensor, density: float) -> float:
     keep = math.ceil(density * entries.numel() * (1.0 - _ROUNDING))
     if keep == 0:
         return math.inf
-    low, high = _bracket(entries, keep)
-    above, within = 0, []
+    middle, half = _bracket(entries, keep)
+    signs, near = [], []
     for part in entries.split(block_of(entries)):
-        part = part.abs()
-        larger = part > high
-        above = above + larger.sum()
-        within.append(part[(part >= low) & ~larger])
-    between = torch.cat(within)
-    rank = between.numel() - (keep - int(above)) + 1  # from below, counted from 1
+        sizes = part.abs()
+        offset = sizes - middle
+        signs.append(offset.sign().sum())
+        near.append(sizes[offset.abs_() <= half])
+    between = torch.cat(near)
+    # signs of the entries that are not near add up to (larger ones) - (smaller ones)
+    balance = _total(signs) - int((between - middle).sign().sum())
+    larger = (balance + entries.numel() - between.numel()) // 2
+    rank = between.numel() - (keep - larger) + 1  # from below, counted from 1
     if not 1 <= rank <= between.numel():  # the sample misled
         between, rank = entries.abs(), entries.numel() - keep + 1
     return between.kthvalue(rank).values.item()
 
 
+def _total(counts: list[Tensor]) -> int:
+    return int(torch.stack(counts).cpu().double().sum())
+
+
 def _bracket(entries: Tensor, keep: int) -> tuple[float, float]:
-    """Two magnitudes with the keep-th largest between them most likely, from a sample."""
-    sample = entries[:: max(1, entries.numel() // _SAMPLE)].abs().sort().values
-    place = round((1.0 - keep / entries.numel()) * len(sample))
-    margin = 4 * math.isqrt(len(sample))
-    low, high = place - margin, place + margin
-    return (
-        sample[low].item() if low > 0 else 0.0,
-        sample[high].item() if high < len(sample) else math.inf,
-    )
+    """(middle, half the width) of where the keep-th largest magnitude most likely is, from a
+    sample."""
+    sample = entries[:: max(1, entries.numel() // _SAMPLE)].abs()
+    count, share = sample.numel(), keep / entries.numel()
+    place = round((1.0 - share) * count)
+    margin = 8 + math.ceil(_DEVIATIONS * math.sqrt(share * (1.0 - share) * count))
+    low = sample.kthvalue(place - margin).values.item() if place > margin else 0.0
+    inside = place + margin <= count
+    high = sample.kthvalue(place + margin).values if inside else entries.abs().amax()
+    return (low + high.item()) / 2, (high.item() - low) / 2
 
 
 def elect(updates: Tensor, combine: str, floors: Sequence[float] | None = None) -> Tensor:
     """(branches, ...) -> (...): the mean or sum of the entries that have the sign of their sum.
 
     floors: one for each branch; its entries of a smaller magnitude count as 0 (`threshold`). Made
-    a block of entries at a time, as what a processor's cache holds is passed over several times.
+    a block of entries at a time, as what a processor's cache holds is passed over several times;
+    in numbers, not in truth values, which processors are slower with.
     """
     flat = updates.flatten(1)  # (branches, entries)
-    least = None if floors is None else flat.new_tensor(floors)[:, None]
     merged = flat.new_empty(flat.shape[1])
     size = block_of(flat)
     for part, out in zip(flat.split(size, dim=1), merged.split(size), strict=True):
-        if least is not None:
-            part = torch.where(part.abs() >= least, part, 0.0)
-        agrees = part * part.sum(dim=0).sign() > 0
-        torch.sum(torch.where(agrees, part, 0.0), dim=0, out=out)
+        if floors is not None:
+            part = torch.stack([_trimmed(*one) for one in zip(part, floors, strict=True)])
+        signs = part.sum(dim=0).sign_()
+        agreeing = (part * signs).clamp_(min=0.0)  # magnitudes, 0 for the others
+        torch.sum(agreeing, dim=0, out=out).mul_(signs)
         if combine == "mean":
-            out.div_(agrees.sum(dim=0).clamp_(min=1))
+            out.div_(agreeing.sign_().sum(dim=0).clamp_(min=1.0))
     return merged.reshape(updates.shape[1:])
+
+
+def _trimmed(entries: Tensor, floor: float) -> Tensor:
+    """0 for entries of a magnitude below the floor."""
+    least = entries.new_tensor(floor)
+    below = torch.nextafter(least, -torch.ones_like(least)).item()
+    return torch.nn.functional.hardshrink(entries, below)  # keeps what is strictly larger

@@ -39,7 +39,9 @@ def delta_norm(update: Tensor | Factors) -> float:
     """The Frobenius norm of dW."""
     if isinstance(update, Factors):
         return _norm(_wide_up(update), update.flat_down.double())
-    return torch.linalg.vector_norm(update, dtype=torch.float64).item()
+    blocks = update.flatten().split(block_of(update))
+    norms = [torch.linalg.vector_norm(block, dtype=torch.float64) for block in blocks]
+    return torch.linalg.vector_norm(torch.stack(norms)).item()
 
 
 def distance(update: Tensor | Factors, other: Factors) -> float:

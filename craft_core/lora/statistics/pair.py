@@ -11,8 +11,8 @@ from ...types import ROLES, Branch, LayerUpdate, Statistics
 from ..factors import of_weights
 from .registry import STATISTICS
 
-Known = MutableMapping[tuple[str, str, int], Mapping[str, float]]
-"""(measure, module path, K) -> the numbers it gave."""
+Known = MutableMapping[tuple[str, str, int], float]
+"""(statistic, module path, K; 0 where it does not depend on it) -> its number."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,22 @@ class Meter:
 
     def number(self, statistic: str, path: str, k: int) -> float:
         """Raises CraftError for weights that are not finite."""
-        found = STATISTICS[statistic]
-        key = (found.measure.__name__, path, k if found.ranked else 0)
-        if key not in self.known:
-            numbers = found.measure(self.layers[path], k)
-            if not all(map(math.isfinite, numbers.values())):
-                raise CraftError(
-                    f"{self.name} has weights that are not finite numbers in {path}",
-                    "Layers can be compared only where all weights are finite",
-                    "Use another copy of the file; this one is broken",
-                )
-            self.known[key] = numbers
-        return self.known[key][statistic]
+        key = _key(statistic, path, k)
+        if key in self.known:
+            return self.known[key]
+        numbers = STATISTICS[statistic].measure(self.layers[path], k)
+        if not all(map(math.isfinite, numbers.values())):
+            raise CraftError(
+                f"{self.name} has weights that are not finite numbers in {path}",
+                "Layers can be compared only where all weights are finite",
+                "Use another copy of the file; this one is broken",
+            )
+        self.known.update({_key(name, path, k): number for name, number in numbers.items()})
+        return numbers[statistic]
+
+
+def _key(statistic: str, path: str, k: int) -> tuple[str, str, int]:
+    return statistic, path, k if STATISTICS[statistic].ranked else 0
 
 
 def pair_statistics(

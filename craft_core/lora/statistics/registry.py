@@ -1,6 +1,7 @@
 """Statistics of an update by name: a number is computed only when it is asked for by name.
 
-A statistic is a function (factors of a layer, K) -> its numbers by name. To add one: a file with
+A statistic is a function (factors of a layer, K) -> its number by name, and by their names those
+of other statistics that it found on the way. To add one: a file with
 one function, and its import in __init__.py. A fusion method names those it needs in its traits.
 """
 
@@ -16,25 +17,22 @@ StatisticFunction = Callable[[Sequence[LayerUpdate], int], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Statistic:
-    """measure: gives the numbers of one pass. ranked: whether they depend on K = r_c r_s."""
+    """measure: gives at least its number. ranked: whether that depends on K = r_c r_s."""
 
     measure: StatisticFunction
     ranked: bool
 
 
 STATISTICS: dict[str, Statistic] = {}
-"""By the name of each number."""
+"""By name."""
 
 
-def statistic(
-    *names: str, ranked: bool = False
-) -> Callable[[StatisticFunction], StatisticFunction]:
-    """Decorator: register a measure under the names of the numbers it gives."""
+def statistic(name: str, ranked: bool = False) -> Callable[[StatisticFunction], StatisticFunction]:
+    """Decorator: register a measure under the name of its number."""
 
     def add(measure: StatisticFunction) -> StatisticFunction:
-        for name in names:
-            assert name not in STATISTICS, f"two statistics are called {name}"
-            STATISTICS[name] = Statistic(measure, ranked)
+        assert name not in STATISTICS, f"two statistics are called {name}"
+        STATISTICS[name] = Statistic(measure, ranked)
         return measure
 
     return add

@@ -9,6 +9,7 @@ from raw_lora import noise
 from craft_core.errors import CraftError
 from craft_core.fusion import FUSION
 from craft_core.lora import STATISTICS, Meter, frobenius_norm, magnitude, pair_statistics
+from craft_core.lora.statistics import entries
 from craft_core.types import Branch, Factors
 
 CASES = {
@@ -63,6 +64,69 @@ def test_the_shortcut_finds_the_same_largest_entries_as_sorting(shape, k):
         found = magnitude(one, k)
         assert found.top == pytest.approx(float(entries[:k].sum()), rel=1e-6)
         assert found.total == pytest.approx(float(entries.sum()), rel=1e-5)
+
+
+def spectrum(out, n, rank, power, kind="plain"):
+    """Factors whose singular values fall as 1 / place^power, mixed among the ranks."""
+    random = torch.Generator().manual_seed(out + n + rank)
+    values = torch.arange(1.0, rank + 1) ** -power
+    turn = torch.linalg.qr(torch.randn(rank, rank, generator=random)).Q
+    up = (torch.randn(out, rank, generator=random) * values) @ turn
+    down = turn.T @ torch.randn(rank, n, generator=random)
+    if kind == "sparse rows":
+        up[torch.rand(out, generator=random) < 0.9] = 0.0
+    if kind == "loud columns":
+        down *= torch.randn(n, generator=random).exp()
+    if kind == "ties":
+        up, down = up.mul(4).round(), down.round()
+    if kind == "lost ranks":
+        up[:, 1:] = 0.0
+    if kind == "one entry":
+        up, down = up * 1e-6, down * 1e-6
+        up[7, 3], down[3, 5] = 1e3, 1e3
+    return Factors(down, up, -0.5)
+
+
+@pytest.mark.parametrize("shape", [(1024, 1024), (600, 2051)])
+@pytest.mark.parametrize(
+    ("power", "kind"),
+    [(0.0, "plain"), (0.5, "plain"), (1.0, "plain"), (2.0, "plain"), (1.0, "sparse rows"),
+     (1.0, "loud columns"), (1.0, "ties"), (1.0, "lost ranks"), (1.0, "one entry"),
+     (60.0, "plain")],
+)  # fmt: skip
+def test_skipping_what_cannot_be_among_the_largest_changes_no_sum(shape, power, kind):
+    """Also where the sum of the largest comes with the sum of all, as nothing could be skipped."""
+    one = spectrum(*shape, 16, power, kind)
+    sizes = one.delta().abs().double().flatten().sort(descending=True).values
+    totals = {}
+    for k in (0, 1, 64, 4096):
+        top, totals[k] = entries.top_sum(one, k)
+        assert top == pytest.approx(float(sizes[:k].sum()), rel=1e-6)
+    found = [total for total in totals.values() if total is not None]
+    assert found == pytest.approx([float(sizes.sum())] * len(found), rel=1e-5)
+    if (power, kind) in {(2.0, "plain"), (1.0, "sparse rows")}:
+        assert totals[64] is None  # it did skip
+    if power == 0.0:
+        assert totals[4096] is not None
+
+
+@pytest.mark.parametrize("side", ["up", "down"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_none_is_found_where_entries_are_skipped(side, value):
+    one = spectrum(1024, 1024, 16, 2.0)
+    getattr(one, side)[11, 13] = value
+    with pytest.raises(CraftError, match="not finite"):
+        number("top_k", (one,), 64)
+
+
+def test_sums_found_on_the_way_are_not_measured_again():
+    """All entries: the largest are found in the same pass, for any K, and the other way about where
+    nothing was skipped; their sum is that of a LoRA alone, whatever K it was found with."""
+    meter = Meter("one", {"a": (CASES["linear"],)})
+    meter.number("abs_sum", "a", 4)
+    assert set(meter.known) == {("abs_sum", "a", 0), ("top_k", "a", 4)}
+    again = replace(meter, layers={})
+    assert again.number("top_k", "a", 4) <= again.number("abs_sum", "a", 9)
 
 
 def test_totals_of_the_layers_that_one_role_alone_adapts():
