@@ -25,6 +25,7 @@ from comfy_extras import (
     nodes_preview_any,
     nodes_video,
 )
+from craft_lora_pack.client.workflow import read_workflow, to_prompt
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.nodes import NODES
 from tiny_families import TINY
@@ -77,14 +78,20 @@ def loras(tmp_path_factory):
 
 
 @pytest.fixture
-def run(monkeypatch, loras):
-    """Run a prompt here; what its nodes show."""
-    known = {}
+def known(monkeypatch) -> dict[str, Any]:
+    """The workflow's nodes beside those of the host's `nodes`, by their ids."""
+    found = {}
     for kind in [*HOST, *NODES]:
         schema = getattr(kind, "GET_SCHEMA", None)
-        known[schema().node_id if schema else kind.__name__] = kind
-    for name, kind in known.items():
+        found[schema().node_id if schema else kind.__name__] = kind
+    for name, kind in found.items():
         monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, name, kind)
+    return found
+
+
+@pytest.fixture
+def run(monkeypatch, known, loras):
+    """Run a prompt here; what its nodes show."""
     monkeypatch.setattr(
         nodes.UNETLoader, "load_unet", lambda self, unet_name, weight_dtype: (expert(unet_name),)
     )
@@ -107,9 +114,15 @@ def run(monkeypatch, loras):
 
 
 @pytest.fixture
-def prompt(live_server) -> dict[str, Any]:
+def prompt(known) -> dict[str, Any]:
     """The workflow's prompt for a tiny clip of few steps."""
-    prompt = in_few_steps(live_server.prompt_of(WORKFLOW))
+    workflow, info = read_workflow(WORKFLOW), {}
+    for node in workflow["nodes"]:
+        kind = nodes.NODE_CLASS_MAPPINGS.get(node["type"])
+        if kind is not None:
+            v3 = getattr(kind, "GET_NODE_INFO_V1", None)
+            info[node["type"]] = v3() if v3 else {"input": kind.INPUT_TYPES()}
+    prompt = in_few_steps(to_prompt(workflow, info))
     inputs(prompt, "SplitSigmas")["step"] = 1
     inputs(prompt, "EmptyHunyuanLatentVideo").update(width=SIDE, height=SIDE, length=FRAMES)
     return prompt
