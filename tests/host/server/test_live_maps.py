@@ -195,18 +195,6 @@ def test_two_samplers_that_acted_otherwise_show_a_map_each(run):
     assert ran.sent[1][1][0] == ran.sent[0][1][0]
 
 
-def test_the_samplers_of_two_models_show_a_map_each_under_their_router(run):
-    second = sampler(["router", 5], latent_image=["sampler", 0], steps=2 * STEPS, denoise=0.5)
-    both = {"router": router(second_model=MODEL), "sampler": sampler(seed=40), "second": second}
-    ran = run(prompt(ends=["second"], **both))
-    assert [(name, len(pictures)) for name, pictures in ran.sent] == [("router", 1), ("router", 2)]
-
-
-def test_the_second_output_without_a_second_model_says_what_to_connect(run):
-    ran = run(prompt(router=router(), sampler=sampler(["router", 5])))
-    assert "Connect the second MODEL" in ran.error and ran.sent == []
-
-
 def titled(node: dict[str, Any], title: str) -> dict[str, Any]:
     return {**node, "_meta": {"title": title}}
 
