@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..comfy_adapter.model.lora_files import BranchFile, check_own_layers, lora_choices, lora_stamps
+from ..comfy_adapter.model.lora_files import (
+    SAME,
+    BranchFile,
+    check_own_layers,
+    lora_choices,
+    lora_stamps,
+)
+from ..comfy_adapter.page.pair import second_file_input
 from ..comfy_adapter.page.sockets import CATEGORY, BranchesSocket
 from ..craft_core.types import ROLES
 
@@ -42,6 +49,10 @@ class LoadLoRABranch(io.ComfyNode):
                 BranchesSocket.Input(
                     "branches", optional=True, tooltip="Branches to add this one to."
                 ),
+                second_file_input(
+                    "second_lora", "The file in its place for the Router's second_model, where "
+                    "files come in pairs (high and low noise). same: this one.",
+                ),
             ],
             outputs=[
                 BranchesSocket.Output("branches_out", display_name="branches",
@@ -54,9 +65,12 @@ class LoadLoRABranch(io.ComfyNode):
         return check_own_layers(layers or "")
 
     @classmethod
-    def fingerprint_inputs(cls, lora=None, **others) -> str:
-        return lora_stamps(lora)
+    def fingerprint_inputs(cls, lora=None, second_lora=None, **others) -> str:
+        return lora_stamps(lora, second_lora)
 
     @classmethod
-    def execute(cls, lora, role, strength, layers="", branches=()) -> io.NodeOutput:
-        return io.NodeOutput((*branches, BranchFile(lora, role, strength, layers)))
+    def execute(
+        cls, lora, role, strength, layers="", branches=(), second_lora=SAME
+    ) -> io.NodeOutput:
+        added = BranchFile(lora, role, strength, layers, second=second_lora)
+        return io.NodeOutput((*branches, added))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..comfy_adapter.draw.run_map import view_under
-from ..comfy_adapter.model.lora_files import lora_stamps
+from ..comfy_adapter.model.lora_files import SAME, for_second_model, lora_stamps
 from ..comfy_adapter.page.notice import tell, warn
-from ..comfy_adapter.page.pair import pair_inputs
+from ..comfy_adapter.page.pair import pair_inputs, second_file_input
 from ..comfy_adapter.page.sockets import (
     CATEGORY,
     BranchesSocket,
@@ -19,6 +20,7 @@ from ..comfy_adapter.page.whole_sigmas import given_sigmas, whole_sigmas_input
 from ..comfy_adapter.page.widgets import layer_set_menu, method_menu
 from ..comfy_adapter.use.router import (
     RouterRequest,
+    SecondModel,
     check_request,
     layer_set_text,
     route,
@@ -27,6 +29,14 @@ from ..comfy_adapter.use.router import (
 from ..craft_core.fusion import FUSION
 
 _PROMPT = "A photo of sks dog <c> in watercolor style <s>"
+_NO_SECOND = (
+    "The Router's output second_model is used and its input second_model is empty. Connect the "
+    "second MODEL there."
+)
+_UNUSED_FILES = (
+    "second_content_lora and second_style_lora do not count without a second_model. Connect one, "
+    f"or set them to {SAME}."
+)
 
 
 class Router(io.ComfyNode):
@@ -81,6 +91,20 @@ class Router(io.ComfyNode):
                     "from Load Expert Encoder or Train Expert Encoder. None: markers alone.",
                 ),
                 whole_sigmas_input(),
+                io.Model.Input(
+                    "second_model", optional=True,
+                    tooltip="A MODEL that samples after the first: Wan 2.2's low-noise expert, a "
+                    "refiner, or the same model for a hi-res pass. Routed in the same way, for "
+                    "the output second_model; the schedule goes on in it.",
+                ),
+                second_file_input(
+                    "second_content_lora", "The content LoRA of second_model, where files come in "
+                    "pairs (high and low noise). same: content_lora's file.",
+                ),
+                second_file_input(
+                    "second_style_lora", "The style LoRA of second_model, where files come in "
+                    "pairs (high and low noise). same: style_lora's file.",
+                ),
             ],
             outputs=[
                 io.Model.Output("routed_model", display_name="model",
@@ -90,6 +114,9 @@ class Router(io.ComfyNode):
                 io.String.Output("report", tooltip="Layers, patterns, gammas: what was matched."),
                 LoraStackSocket.Output("lora_stack_out", display_name="lora_stack",
                                        tooltip="The given stack plus this content and style LoRA."),
+                io.Model.Output("routed_second_model", display_name="second_model",
+                                tooltip="second_model with the branches, for the sampler after "
+                                "the first's."),
             ],
         )  # fmt: skip
 
@@ -100,28 +127,39 @@ class Router(io.ComfyNode):
         return check_request(prompt, layer_sets, method)
 
     @classmethod
-    def fingerprint_inputs(cls, content_lora=None, style_lora=None, **others) -> str:
-        return lora_stamps(content_lora, style_lora)
+    def fingerprint_inputs(
+        cls, content_lora=None, style_lora=None, second_content_lora=None, second_style_lora=None,
+        **others,
+    ) -> str:  # fmt: skip
+        return lora_stamps(content_lora, style_lora, second_content_lora, second_style_lora)
 
     @classmethod
     def execute(
         cls, model, clip, prompt, content_lora, style_lora, content_strength, style_strength,
         layer_sets, method, schedule=None, extra_branches=(), lora_stack=(),
-        allow_unmatched=False, expert_encoder="", whole_sigmas=None,
+        allow_unmatched=False, expert_encoder="", whole_sigmas=None, second_model=None,
+        second_content_lora=SAME, second_style_lora=SAME,
     ) -> io.NodeOutput:  # fmt: skip
-        branches = with_own_loras(
-            (content_lora, style_lora), (content_strength, style_strength), extra_branches
-        )
+        names, strengths = (content_lora, style_lora), (content_strength, style_strength)
         request = RouterRequest(
-            prompt, branches, layer_set_text(layer_sets), method, schedule, allow_unmatched,
-            expert_encoder or "", given_sigmas(whole_sigmas),
+            prompt, with_own_loras(names, strengths, extra_branches), layer_set_text(layer_sets),
+            method, schedule, allow_unmatched, expert_encoder or "", given_sigmas(whole_sigmas),
         )  # fmt: skip
-        routed = route(model, clip, request, lora_stack or ())
+        seconds, second = (second_content_lora, second_style_lora), None
+        if second_model is not None:
+            files = [name if own == SAME else own for name, own in zip(names, seconds, strict=True)]
+            branches = with_own_loras(files, strengths, for_second_model(extra_branches))
+            second = SecondModel(second_model, branches)
+        elif seconds != (SAME, SAME):
+            warn(cls, _UNUSED_FILES)
+        routed = route(model, clip, request, lora_stack or (), second=second)
         for text in routed.warnings:
             warn(cls, text)
         if not routed.warnings:
             tell(cls, routed.report)
+        shown, after = view_under(cls, routed.model), ExecutionBlocker(_NO_SECOND)
+        if routed.second is not None:
+            after = view_under(cls, routed.second, beside=shown)
         return io.NodeOutput(
-            view_under(cls, routed.model), routed.conditioning, routed.clean_prompt, routed.report,
-            routed.stack,
-        )  # fmt: skip
+            shown, routed.conditioning, routed.clean_prompt, routed.report, routed.stack, after
+        )

@@ -27,17 +27,17 @@ VIEWER = "craft_viewer"  # its key in a MODEL's transformer options, and its wra
 _OUTER = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
 
 
-@dataclass
+@dataclass(eq=False)
 class Viewer:
-    """The node that shows the maps of a MODEL's runs: of each sampler, those of its last prompt.
+    """The node that shows the maps of its MODELs' runs: of each sampler, those of its last prompt.
 
-    node: its id in the prompt; None where no prompt runs. before: the MODEL's viewer before it.
+    node: its id in the prompt; None where no prompt runs. before: the MODELs' viewers before it.
     runs: the pictures of each sampler, as the host saved them, by what they show. sent: what was
     sent to the page in the running prompt; None before the first.
     """
 
     node: str | None
-    before: Viewer | None = None
+    before: list[Viewer] = field(default_factory=list)
     runs: RunsBySampler = field(init=False)
     sent: list[Any] | None = None
 
@@ -73,8 +73,8 @@ class Viewer:
         self._withdraw_before()
 
     def _withdraw_before(self) -> None:
-        if self.before is not None:
-            self.before.withdraw()
+        for viewer in self.before:
+            viewer.withdraw()
 
     def _begin(self) -> Sampler:
         """The sampler that runs; what an earlier prompt sent to the page counts no more."""
@@ -117,11 +117,17 @@ def map_output(pictures: list[Any]) -> dict[str, Any]:
     return {"images": pictures, "animated": (False,)}
 
 
-def view_under(node: type[io.ComfyNode], model: Any) -> Any:
-    """A clone of MODEL whose runs are shown under the running node."""
+def view_under(node: type[io.ComfyNode], model: Any, beside: Any = None) -> Any:
+    """A clone of MODEL whose runs are shown under the running node; beside: another MODEL of that
+    node, whose runs it shows too."""
     clone = model.clone()
     options = clone.model_options["transformer_options"]
-    options[VIEWER] = Viewer(node.hidden and node.hidden.unique_id, options.get(VIEWER))
+    viewer = viewer_of(beside) if beside is not None else None
+    viewer = viewer or Viewer(node.hidden and node.hidden.unique_id)
+    before = options.get(VIEWER)
+    if before is not None and before not in viewer.before:
+        viewer.before.append(before)
+    options[VIEWER] = viewer
     clone.remove_wrappers_with_key(_OUTER, VIEWER)
     clone.add_wrapper_with_key(_OUTER, VIEWER, _watched)
     return clone

@@ -7,7 +7,7 @@ sets say how it is used, and change nothing of what is read.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -32,6 +32,7 @@ from .stamps import file_stamp, stamp
 
 FOLDER = "loras"
 NONE = "none"
+SAME = "same"  # for a second MODEL the file that the first has
 _FACTORS = (".weight", ".bias")  # how the keys end that the host reads as factors
 
 # What living MODELs use; none of these keeps it alive.
@@ -47,7 +48,8 @@ class BranchFile:
 
     name: as the host lists it. strength: the user's dial. layers: own layer patterns, one a line,
     in place of the role's layer set; "" for the role's. path: of the file, where it need not be
-    one the host lists; "" for the one it lists under the name.
+    one the host lists; "" for the one it lists under the name. second: the name of the file in its
+    place for a second MODEL; SAME for this one, NONE for no LoRA there.
     """
 
     name: str
@@ -55,6 +57,16 @@ class BranchFile:
     strength: float
     layers: str = ""
     path: str = ""
+    second: str = SAME
+
+
+def for_second_model(branches: Sequence[BranchFile]) -> tuple[BranchFile, ...]:
+    """The branches with their files for a second MODEL, without those that have none there."""
+    return tuple(
+        branch if branch.second == SAME else replace(branch, name=branch.second, path="")
+        for branch in branches
+        if branch.second != NONE
+    )
 
 
 def lora_choices() -> list[str]:

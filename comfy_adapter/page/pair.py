@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...craft_core.starting import FULL_STRENGTH
-from ..model.lora_files import NONE, lora_choices
+from ..model.lora_files import NONE, SAME, lora_choices
 
 
 def pair_inputs(content_dial: str, style_dial: str) -> list[io.Input]:
@@ -22,3 +22,11 @@ def pair_inputs(content_dial: str, style_dial: str) -> list[io.Input]:
         io.Float.Input("content_strength", tooltip=content_dial, **strength),
         io.Float.Input("style_strength", tooltip=style_dial, **strength),
     ]
+
+
+def second_file_input(name: str, tooltip: str) -> io.Input:
+    """A LoRA file for a second MODEL."""
+    return io.Combo.Input(
+        name, options=[SAME, NONE, *lora_choices()], default=SAME, optional=True, advanced=True,
+        tooltip=tooltip,
+    )  # fmt: skip

@@ -25,7 +25,14 @@ from ..engine.modules import model_names
 from ..model.expert_encoder import Applied, apply_encoder
 from ..model.given import given, kept
 from ..model.in_use import shared_patchers
-from ..model.lora_files import NONE, BranchFile, apply_stack, patched_text, read_branch_file
+from ..model.lora_files import (
+    NONE,
+    BranchFile,
+    apply_stack,
+    patched_text,
+    read_branch_file,
+    require,
+)
 from ..page.widgets import CUSTOM, PATTERNS, chosen
 
 
@@ -47,6 +54,8 @@ class RouterRequest:
 
 @dataclass(frozen=True)
 class Routed:
+    """second: the second MODEL with its branches; None where none was given."""
+
     model: Any
     conditioning: Any
     clean_prompt: str
@@ -55,6 +64,35 @@ class Routed:
     warnings: tuple[str, ...]
     bank: Bank
     gates: Gates
+    second: Any = None
+
+
+@dataclass(frozen=True)
+class SecondModel:
+    """A MODEL that samples after the first under the same prompt, method and schedule. branches:
+    the LoRA files for it, their strengths and roles."""
+
+    model: Any
+    branches: tuple[BranchFile, ...]
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A MODEL with its lora_stack, and the branches planned on it."""
+
+    model: Any
+    clip: Any
+    files: list[LoraFile]
+    plan: Plan
+    gates: Gates
+    expert: Applied
+    lines: tuple[str, ...]
+
+    def attached(self, whole: Sequence[float] | None, *held: Any) -> Any:
+        """The MODEL that carries the branches. held: what the MODEL of the next edit uses too."""
+        patchers = shared_patchers(self.plan.bank, self.files, self.model)
+        held = (self.files, patchers, *held)
+        return attach(self.model, self.plan.bank, self.gates, whole, patchers, held)
 
 
 def with_own_loras(
@@ -107,8 +145,10 @@ def route(
     request: RouterRequest,
     stack: Sequence = (),
     whole: bool = False,
+    second: SecondModel | None = None,
 ) -> Routed:
     """Attach the branches to a clone of MODEL and encode the clean prompt. whole: as in planned.
+    second: a MODEL to route beside it; then a schedule goes by the model's clock.
 
     Of the branches' files nothing is read, stored or moved that another MODEL uses already.
     """
@@ -118,26 +158,82 @@ def route(
             "The prompt is encoded by a CLIP",
             "Load one with a CLIP loader and connect it",
         )
-    marked, connected = parse(request.prompt), clip
-    model, clip, stacked = apply_stack(model, clip, stack)
-    files = [read_branch_file(b.name, model, request.allow_unmatched) for b in request.branches]
-    made = planned(model, request, marked, files, clip, whole)
-    expert = _expert(request, connected, marked, made.bank)
-    gates = compose(made.gates, made.bank, request.schedule, expert.table)
+    if second is not None:
+        request = _on_one_clock(request)
+    marked = parse(request.prompt)
+    placed = _place(model, clip, request, marked, stack, whole)
+    made = placed.plan
     strengths = [b.strength * gamma for b, gamma in zip(request.branches, made.gammas, strict=True)]
-    text = patched_text(clip, list(zip(files, strengths, strict=True)))
-    patchers = shared_patchers(made.bank, files, model)
-    held = (files, patchers, text)  # for the MODEL of the next edit
-    return Routed(
-        attach(model, made.bank, gates, request.whole_sigmas, patchers, held),
+    text = patched_text(placed.clip, list(zip(placed.files, strengths, strict=True)))
+    routed = Routed(
+        placed.attached(request.whole_sigmas, text),
         text.clip.encode_from_tokens_scheduled(text.clip.tokenize(marked.clean)),
         marked.clean,
-        "\n".join([*made.report, _time(request), *expert.lines, *stacked]),
+        "\n".join([*made.report, _time(request), *placed.lines]),
         [*stack, *_active(request.branches, made.gammas)],
-        (*_warnings(request, marked, made.faults, made.bank.layers), *expert.warnings),
+        (*_marker_warnings(request, marked), *_warnings(placed)),
         made.bank,
-        gates,
+        placed.gates,
     )
+    return routed if second is None else _with_second(routed, second, clip, request, stack)
+
+
+def _on_one_clock(request: RouterRequest) -> RouterRequest:
+    """The request for two MODELs that sample one after the other: a schedule that would begin anew
+    in each sampler goes by the model's noise level instead, so that it goes on in the second."""
+    if request.schedule is None or request.whole_sigmas is not None:
+        return request
+    return replace(request, schedule=replace(request.schedule, clock="model"))
+
+
+def _with_second(
+    routed: Routed, second: SecondModel, clip: Any, request: RouterRequest, stack: Sequence
+) -> Routed:
+    """With branches on the second MODEL as `route` attaches the request's to the first.
+
+    The prompt is encoded once, for the first: text-encoder parts of other files do not act.
+    A CraftError names the second model.
+    """
+    asked, marked = replace(request, branches=second.branches), parse(request.prompt)
+    try:
+        placed = _place(second.model, clip, asked, marked, stack, text=False)
+    except CraftError as error:
+        raise CraftError(
+            f"second_model: {error.given}",
+            error.possible,
+            f"{error.action}. second_content_lora and second_style_lora choose the files of this "
+            f"model, or {NONE}",
+        ) from error
+    silent = _silent_text(request, asked, placed.files)
+    lines = [*placed.plan.report, *silent, _time_of_both(request), *placed.lines]
+    known = _marker_warnings(request, marked)
+    markers = [text for text in _marker_warnings(asked, marked) if text not in known]
+    warnings = [f"Second model: {text}" for text in [*markers, *_warnings(placed)]]
+    return replace(
+        routed,
+        report="\n".join([routed.report, "", "Second model:", *lines]),
+        warnings=(*routed.warnings, *warnings),
+        second=placed.attached(request.whole_sigmas),
+    )
+
+
+def _place(
+    model: Any,
+    clip: Any,
+    request: RouterRequest,
+    marked: MarkedPrompt,
+    stack: Sequence,
+    whole: bool = False,
+    text: bool = True,
+) -> _Placed:
+    """text: whether the files' text-encoder parts act on the CLIP."""
+    connected = clip
+    model, clip, stacked = apply_stack(model, clip, stack)
+    files = [read_branch_file(b.name, model, request.allow_unmatched) for b in request.branches]
+    made = planned(model, request, marked, files, clip if text else None, whole)
+    expert = _expert(request, connected, marked, made.bank)
+    gates = compose(made.gates, made.bank, request.schedule, expert.table)
+    return _Placed(model, clip, files, made, gates, expert, (*expert.lines, *stacked))
 
 
 def planned(
@@ -175,25 +271,44 @@ def _active(files: Sequence[BranchFile], gamma: Sequence[float]) -> list[tuple[s
     return [(b.name, b.strength, b.strength) for b, g in zip(files, gamma, strict=True) if g]
 
 
-def _warnings(
-    request: RouterRequest, marked: MarkedPrompt, faults: Sequence[str], layers: Sequence[str]
-) -> tuple[str, ...]:
-    """What the user should see without opening the report."""
-    out = []
+def _silent_text(
+    request: RouterRequest, second: RouterRequest, files: Sequence[LoraFile]
+) -> list[str]:
+    """Report lines of text-encoder parts that only the second model's files have."""
+    first = {require(branch) for branch in request.branches}
+    return [
+        f"{branch.name}: its text-encoder part does not act, as the prompt is encoded once, with "
+        "the first model's files"
+        for branch, file in zip(second.branches, files, strict=True)
+        if file.text_encoder and require(branch) not in first
+    ]
+
+
+def _marker_warnings(request: RouterRequest, marked: MarkedPrompt) -> list[str]:
+    """The roles whose LoRAs are off for want of a marker."""
+    if not FUSION[request.method["method"]].traits.markers:
+        return []
     present = {"content": marked.has_content, "style": marked.has_style}
-    if FUSION[request.method["method"]].traits.markers:
-        for role in ("content", "style"):
-            if not present[role] and any(b.role == role for b in request.branches):
-                out.append(NO_MARKER.format(marker=f"<{role[0]}>", role=role))
-    early = [path for path in layers if runs_early(path)]
+    return [
+        NO_MARKER.format(marker=f"<{role[0]}>", role=role)
+        for role in ("content", "style")
+        if not present[role] and any(b.role == role for b in request.branches)
+    ]
+
+
+def _warnings(placed: _Placed) -> tuple[str, ...]:
+    """What the user should see of a model without opening the report."""
+    out = []
+    early = [path for path in placed.plan.bank.layers if runs_early(path)]
     if early:
         out.append(
             f"{len(early)} of the LoRAs' layers do not act, since ComfyUI runs them once, before "
             f"it samples: {listed(early, 2)}."
         )
-    if faults:
-        out.append("Ignored, as allow_unmatched is on: " + "; ".join(faults) + ".")
-    return tuple(out)
+    if placed.plan.faults:
+        ignored = "; ".join(placed.plan.faults)
+        out.append(f"Ignored, as allow_unmatched is on: {ignored}.")
+    return (*out, *placed.expert.warnings)
 
 
 def _time(request: RouterRequest) -> str:
@@ -202,3 +317,13 @@ def _time(request: RouterRequest) -> str:
     steps = f"the {len(whole) - 1} steps of whole_sigmas" if whole else "each sampler's own steps"
     by_model = request.schedule is not None and request.schedule.clock == "model"
     return f"Time: {steps}" + ("; the schedule: the model's noise range" if by_model else "")
+
+
+def _time_of_both(request: RouterRequest) -> str:
+    """What time runs over where a second model samples after the first."""
+    if request.whole_sigmas is not None:
+        return _time(request)
+    return (
+        "Time: a schedule goes by the noise level in both models, whatever its clock; a method "
+        "that counts steps begins anew in each sampler, unless whole_sigmas is connected"
+    )

@@ -51,7 +51,7 @@ def report(world, content=small.CONTENT, style=small.STYLE) -> str:
     return Router.execute(
         world.model, world.clip, PROMPT, content, style, content_strength=1.0, style_strength=1.0,
         **settings,
-    ).result[-2]  # fmt: skip
+    ).result[3]  # fmt: skip
 
 
 def files() -> list[Path]:

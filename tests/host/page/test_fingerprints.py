@@ -53,6 +53,7 @@ def test_every_node_that_offers_files_notices_a_replaced_one(files):
     chosen = offers()
     assert {name for _, name, _ in chosen} == {
         "content_lora", "style_lora", "lora", "encoder", "basis", "unet_name", "ckpt_name", "vgg",
+        "second_content_lora", "second_style_lora", "second_lora",
     }  # fmt: skip
     first = [node.fingerprint_inputs(**given) for node, _, given in chosen]
     assert first == [node.fingerprint_inputs(**given) for node, _, given in chosen]

@@ -131,7 +131,7 @@ def test_a_router_with_an_encoder_is_one_whose_factors_are_scaled_by_hand(world,
 
 def test_the_report_says_whether_the_pair_is_known_and_what_the_scales_are(world, folder):
     encoder(world, folder / "random.safetensors")
-    *_, report, _ = route(world, expert_encoder="random.safetensors", layer_sets=BLOCKS)
+    *_, report, _, _ = route(world, expert_encoder="random.safetensors", layer_sets=BLOCKS)
     assert "random.safetensors: these LoRAs are its own" in report
     for role in ("content", "style"):
         line = re.search(rf"{role} \S+: expert scales (\S+) to (\S+), mean (\S+), on (\d+)", report)
@@ -142,7 +142,7 @@ def test_the_report_says_whether_the_pair_is_known_and_what_the_scales_are(world
 def test_a_role_that_is_off_is_reported_off_and_needs_no_scales(world, folder):
     layers = {"content": layers_of(world)["content"]}
     encoder(world, folder / "content.safetensors", layers=layers)
-    *_, report, _ = route(
+    *_, report, _, _ = route(
         world, prompt="<c>a sks animal</c> in zwx style", expert_encoder="content.safetensors"
     )
     assert re.search(r"style \S+: expert scales off", report)
@@ -152,7 +152,7 @@ def test_other_loras_than_it_was_trained_with_are_a_warning(world, folder, monke
     encoder(world, folder / "other_loras.safetensors", concepts=[])
     warnings = []
     monkeypatch.setattr(router, "warn", lambda _, text: warnings.append(text))
-    *_, report, _ = route(world, expert_encoder="other_loras.safetensors")
+    *_, report, _, _ = route(world, expert_encoder="other_loras.safetensors")
     assert "it was trained with other LoRAs" in report
     assert any("other LoRA files than these" in text for text in warnings)
 
@@ -251,7 +251,7 @@ def test_a_trained_encoder_is_a_file_that_the_router_takes(world):
     made, metadata = read_encoder(adapter.encoder_path(name))
     assert made.concepts == (adapter.concept(FILES),)
     assert metadata["steps_done"] == "2" and metadata["craft_layer_set"] == "b-lora"
-    *_, routed, _ = route(world, expert_encoder=name, layer_sets=BLOCKS)
+    *_, routed, _, _ = route(world, expert_encoder=name, layer_sets=BLOCKS)
     assert "these LoRAs are its own" in routed
     with pytest.raises(CraftError, match="layer set: b-lora"):
         route(world, expert_encoder=name)  # all layers
@@ -284,7 +284,7 @@ def test_a_lora_of_strength_0_moves_no_layer_set_in_training_as_in_use(world):
     *_, beside = train(world, branches=(*pair, off), layer_sets="auto", steps=1)
     assert acting(beside)[:2] == acting(alone)
     menu = {"layer_sets": "auto"}
-    *_, routed, _ = route(world, extra_branches=(off,), layer_sets=menu)
+    *_, routed, _, _ = route(world, extra_branches=(off,), layer_sets=menu)
     assert acting(routed)[:2] == acting(alone)
 
 
@@ -363,7 +363,10 @@ def test_a_node_that_tells_knows_its_place_in_the_page():
 
 def test_new_sockets_come_after_the_routers_own(world):
     inputs = Router.INPUT_TYPES()
-    assert list(inputs["optional"])[-2:] == ["expert_encoder", "whole_sigmas"]
+    assert list(inputs["optional"])[-5:] == [
+        "expert_encoder", "whole_sigmas", "second_model", "second_content_lora",
+        "second_style_lora",
+    ]  # fmt: skip
     assert inputs["optional"]["expert_encoder"][0] == "CRAFT_ENCODER"
 
 

@@ -107,7 +107,7 @@ def test_an_extra_branch_is_the_router_slot_it_stands_for(world):
 
 def test_an_extra_branch_may_have_its_own_layers(world):
     (extra,) = LoadLoRABranch.execute(small.STYLE, "style", 0.6, "output_blocks.1.1").result
-    *_, report, _ = route(world, style="none", extra_branches=extra)
+    *_, report, _, _ = route(world, style="none", extra_branches=extra)
     active, adapted = acts_on(report, "style")
     assert 0 < active < adapted
 
@@ -126,7 +126,7 @@ def test_own_layers_are_as_a_file_that_has_no_others(world, lora_folder, method)
     safetensors.torch.save_file(cut, lora_folder / "cut.safetensors")
     chosen = {"style": "none", "method": {"method": method}}
     (extra,) = LoadLoRABranch.execute(small.STYLE, "style", 0.6, "output_blocks.1.1").result
-    own, positive, _, report, _ = route(world, extra_branches=extra, **chosen)
+    own, positive, _, report, *_ = route(world, extra_branches=extra, **chosen)
     (extra,) = LoadLoRABranch.execute("cut.safetensors", "style", 0.6).result
     other, *_ = route(world, extra_branches=extra, **chosen)
     active, adapted = acts_on(report, "style")
@@ -137,7 +137,7 @@ def test_own_layers_are_as_a_file_that_has_no_others(world, lora_folder, method)
 
 def test_a_lora_stack_goes_to_the_backbone_and_comes_out_with_the_routers_own(world):
     stack = [(small.STYLE, 0.6, 0.6)]
-    model, positive, _, _, out = route(world, style="none", lora_stack=stack)
+    model, positive, _, _, out, _ = route(world, style="none", lora_stack=stack)
     patched, _ = nodes.LoraLoader().load_lora(world.model, world.clip, small.STYLE, 0.6, 0.6)
     expected, *_ = Router.execute(
         patched, world.clip, PROMPT, small.CONTENT, "none", 0.9, 0.0, **CRAFT_ALL
@@ -190,7 +190,7 @@ def test_keys_that_match_nothing_are_an_error_unless_allowed(world, lora_folder)
     safetensors.torch.save_file(lora, lora_folder / "odd.safetensors")
     with pytest.raises(CraftError, match="output_blocks_99"):
         route(world, content="odd.safetensors")
-    *_, report, _ = route(world, content="odd.safetensors", allow_unmatched=True)
+    *_, report, _, _ = route(world, content="odd.safetensors", allow_unmatched=True)
     assert "output_blocks_99" in report
 
 
@@ -209,7 +209,7 @@ def test_text_encoder_keys_that_match_nothing_are_an_error_whatever_the_prompt_s
     for prompt in (PROMPT, CLEAN):
         with pytest.raises(CraftError, match="text.safetensors: 2 keys .*encoder_layers_99"):
             route(world, prompt=prompt, content="text.safetensors")
-    *_, report, _ = route(world, content="text.safetensors", allow_unmatched=True)
+    *_, report, _, _ = route(world, content="text.safetensors", allow_unmatched=True)
     assert "encoder_layers_99" in report
 
 
@@ -225,7 +225,7 @@ def test_custom_patterns_that_match_nothing_are_an_error_and_a_presets_are_repor
     custom = "content: middle_block\ncontent: input_blocks.77\nstyle: output_blocks.1.1"
     with pytest.raises(CraftError, match="input_blocks.77"):
         route(world, layer_sets={"layer_sets": "custom", "patterns": custom})
-    *_, report, _ = route(world, layer_sets={"layer_sets": "craft-paper"})
+    *_, report, _, _ = route(world, layer_sets={"layer_sets": "craft-paper"})
     assert "down_blocks.0.attentions.0" in report
 
 
@@ -248,27 +248,27 @@ def test_good_inputs_pass_validation():
 
 def test_auto_gives_every_layer_to_one_role_and_asks_only_once(world, monkeypatch):
     auto = {"layer_sets": {"layer_sets": "auto"}}
-    *_, report, _ = route(world, **auto)
+    *_, report, _, _ = route(world, **auto)
     counts = [int(n) for n in re.findall(r"acts on (\d+) of \d+", report)]
     adapted = [int(n) for n in re.findall(r"acts on \d+ of (\d+)", report)]
     assert sum(counts) == max(adapted) and min(counts) > 0
     monkeypatch.setattr(entries, "magnitude", None)
-    *_, again, _ = route(world, content_strength=0.1, prompt=PROMPT + " photo", **auto)
+    *_, again, _, _ = route(world, content_strength=0.1, prompt=PROMPT + " photo", **auto)
     assert [int(n) for n in re.findall(r"acts on (\d+) of \d+", again)] == counts
 
 
 def test_k_lora_measures_a_pair_once_and_its_report_tells_the_switch_points(world, monkeypatch):
-    *_, report, _ = route(world, method={"method": "k_lora"})
+    *_, report, _, _ = route(world, method={"method": "k_lora"})
     assert re.search(r"K-LoRA: content keeps \d+ layers, style \d+; \d+ switch after", report)
     monkeypatch.setattr(entries, "magnitude", None)
     changed = {"content_strength": 0.1, "prompt": PROMPT + " photo"}
-    *_, later, _ = route(world, method={"method": "k_lora", "beta": 0.6}, **changed)
+    *_, later, _, _ = route(world, method={"method": "k_lora", "beta": 0.6}, **changed)
     assert "K-LoRA: content keeps" in later
     monkeypatch.undo()
     by_the_paper = {"method": "k_lora", "gamma": "paper"}  # asks for the layers of one LoRA too
-    *_, report, _ = route(world, method=by_the_paper)
+    *_, report, _, _ = route(world, method=by_the_paper)
     monkeypatch.setattr(entries, "magnitude", None)
-    assert route(world, method=by_the_paper)[-2] == report
+    assert route(world, method=by_the_paper)[3] == report
 
 
 @pytest.mark.parametrize("method", FUSION.keys())
@@ -316,7 +316,7 @@ def test_a_stack_file_that_matches_nothing_is_an_error(world, lora_folder):
 
 
 def test_a_role_that_is_off_is_not_in_the_stack_that_comes_out(world):
-    *_, stack = route(world, prompt="<c>a sks animal</c> in zwx style")
+    *_, stack, _ = route(world, prompt="<c>a sks animal</c> in zwx style")
     assert stack == [(small.CONTENT, 0.9, 0.9)]
 
 

@@ -61,6 +61,21 @@ test("nothing linked, a muted node and an unknown source are not guessed", () =>
   }
 });
 
+test("of a node that passes two models on, each output leads to its own", () => {
+  const router = through(3, "CRAFTRouter");
+  router.inputs.push({ name: "second_model", type: "MODEL", link: null });
+  router.outputs = ["model", "conditioning", "second_model"].map((name) => ({ name }));
+  const [first, second] = [through(4), through(5)];
+  const loaders = [loader(1, "high.safetensors"), loader(2, "low.safetensors")];
+  const links = [[1, 0, 3, 0], [2, 0, 3, 1], [3, 0, 4, 0], [3, 2, 5, 0]];
+  graph([...loaders, router, first, second], links);
+  const [high, low] = [first, second].map((node) => modelSource(node, "model", []));
+  assert.equal(high.file?.name, "high.safetensors");
+  assert.equal(low.file?.name, "low.safetensors");
+  assert.deepEqual(low.passed.map((node) => node.id), [3, 2]);
+  assert.equal(modelSource(router, "second_model", []).file?.name, "low.safetensors");
+});
+
 test("a loop ends", () => {
   const [one, other] = [through(1), through(2)];
   graph([one, other], [[1, 0, 2, 0], [2, 0, 1, 0]]);

@@ -16,20 +16,25 @@ const BRANCH = "CRAFTLoadLoRABranch";
 
 /** @returns {import("./panel.js").Drawing} */
 export function routerDrawing() {
-  const question = new LayerQuestion();
+  const [question, ofSecond] = [new LayerQuestion(), new LayerQuestion()];
   let open = false;
   return {
     name: "craft_routing",
     after: "prompt",
     read: (node, hosts) => {
       const words = readWords(node, hosts);
-      const layers = readLayers(node, hosts, question);
-      return { words, layers, warnings: [...words.warnings, ...layers.warnings] };
+      const layers = readLayers(node, hosts, question, "model");
+      const second = readLayers(node, hosts, ofSecond, "second_model");
+      const other = second.file && second.file !== layers.file ? second : null;
+      const found = other?.warnings.filter((warning) => !layers.warnings.includes(warning)) ?? [];
+      const warnings = [...words.warnings, ...layers.warnings, ...found];
+      return { words, layers, second: other, warnings };
     },
     draw: (content, state) => {
       drawWords(content, state.words);
       for (const warning of state.warnings) content.append(make("div", "craft-warning", warning));
       content.append(drawLayers(state.layers, open, (now) => (open = now)));
+      if (state.second) content.append(make("div", "craft-quiet", secondLine(state.second)));
     },
   };
 }
@@ -62,13 +67,14 @@ function extraRoles(node, hosts) {
     .map((one) => valueOf(one, "role", hosts));
 }
 
-/** @param {any} node @param {any[] | null} hosts @param {LayerQuestion} question */
-function readLayers(node, hosts, question) {
+/** @param {any} node @param {any[] | null} hosts @param {LayerQuestion} question
+ * @param {string} input the MODEL whose layers are counted */
+function readLayers(node, hosts, question, input) {
   const chosen = valueOf(node, "layer_sets", hosts);
   const typed = chosen === CUSTOM ? valueOf(node, "layer_sets.patterns", hosts) : "";
   const method = valueOf(node, "method", hosts);
   const { used, why } = usedSet(chosen, method, traitsOf(method));
-  const { file, linked } = modelSource(node, "model", hosts);
+  const { file, linked } = modelSource(node, input, hosts);
   const answer = file && question.ask(file, typeof typed === "string" ? typed : "");
   if (!file || !answer?.sets)
     return { quiet: whyNoLayers(linked, file, answer?.error), warnings: [] };
@@ -118,6 +124,11 @@ function headline({ used, why, sets }) {
   if (set.error) return say("Layers: {name} does not fit this model", { name });
   const { content, style } = set;
   return say("Layers: {content} content, {style} style ({name})", { content, style, name });
+}
+
+/** @param {any} layers of a second model with a file of its own */
+function secondLine(layers) {
+  return say("second_model: {file}. {line}", { file: layers.file, line: headline(layers) });
 }
 
 /** @param {any} layers */

@@ -109,7 +109,7 @@ export function modelSource(node, name, hosts) {
   while (at && "slot" in at && passed.length < LIMIT) {
     passed.push(at.node);
     if (at.node.mode === NEVER) break;
-    const next = modelInput(at.node);
+    const next = modelInput(at.node, at.slot);
     if (next < 0) return { file: fileOf(at.node, at.hosts), passed, linked };
     at = origin(at.node, next, at.hosts);
   }
@@ -152,13 +152,16 @@ function inputIndex(node, name) {
   return (node.inputs ?? []).findIndex((/** @type {any} */ input) => input.name === name);
 }
 
-/** The input through which a node passes a MODEL on; -1 for one that loads it.
- * @param {GraphNode} node */
-function modelInput(node) {
+/** The input through which a node passes a MODEL on to an output: the one of the output's name, as
+ * a node with several has, else the first that is linked; -1 for a node that loads it.
+ * @param {GraphNode} node @param {number} slot of the output */
+function modelInput(node, slot) {
   if (node.type === "Reroute") return 0;
-  return (node.inputs ?? []).findIndex(
-    (/** @type {any} */ input) => input.type === "MODEL" && input.link != null,
-  );
+  /** @type {any[]} */
+  const inputs = node.inputs ?? [];
+  const models = inputs.filter((input) => input.type === "MODEL" && input.link != null);
+  const named = models.find((input) => input.name === node.outputs?.[slot]?.name);
+  return inputs.indexOf(named ?? models[0]);
 }
 
 /** @param {GraphNode} node @param {GraphNode[]} hosts */
