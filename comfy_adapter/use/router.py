@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...craft_core.errors import CraftError, listed
-from ...craft_core.families import runs_early
+from ...craft_core.errors import CraftError
 from ...craft_core.fusion import FUSION
 from ...craft_core.fusion.compose import compose
 from ...craft_core.messages import NO_MARKER
@@ -134,7 +133,7 @@ def route(
         marked.clean,
         "\n".join([*made.report, _time(request), *expert.lines, *stacked]),
         [*stack, *_active(request.branches, made.gammas)],
-        (*_warnings(request, marked, made.faults, made.bank.layers), *expert.warnings),
+        (*_warnings(request, marked, made), *expert.warnings),
         made.bank,
         gates,
     )
@@ -175,9 +174,7 @@ def _active(files: Sequence[BranchFile], gamma: Sequence[float]) -> list[tuple[s
     return [(b.name, b.strength, b.strength) for b, g in zip(files, gamma, strict=True) if g]
 
 
-def _warnings(
-    request: RouterRequest, marked: MarkedPrompt, faults: Sequence[str], layers: Sequence[str]
-) -> tuple[str, ...]:
+def _warnings(request: RouterRequest, marked: MarkedPrompt, made: Plan) -> tuple[str, ...]:
     """What the user should see without opening the report."""
     out = []
     present = {"content": marked.has_content, "style": marked.has_style}
@@ -185,14 +182,10 @@ def _warnings(
         for role in ("content", "style"):
             if not present[role] and any(b.role == role for b in request.branches):
                 out.append(NO_MARKER.format(marker=f"<{role[0]}>", role=role))
-    early = [path for path in layers if runs_early(path)]
-    if early:
-        out.append(
-            f"{len(early)} of the LoRAs' layers do not act, since ComfyUI runs them once, before "
-            f"it samples: {listed(early, 2)}."
-        )
-    if faults:
-        out.append("Ignored, as allow_unmatched is on: " + "; ".join(faults) + ".")
+    if made.early:
+        out.append(made.early)
+    if made.faults:
+        out.append("Ignored, as allow_unmatched is on: " + "; ".join(made.faults) + ".")
     return tuple(out)
 
 

@@ -18,13 +18,16 @@ from craft_lora_pack.comfy_adapter.engine import engine
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile
+from craft_lora_pack.comfy_adapter.use.fuse_file import FuseRequest, fuse_branches
 from craft_lora_pack.comfy_adapter.use.router import RouterRequest, route
+from craft_lora_pack.comfy_adapter.use.sweep import sweep
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.families import FAMILIES, NO_DENOISER, mixes_rows, runs_early
 from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.fusion.compose import compose
 from craft_lora_pack.craft_core.lora.families import CLASSES, family_of
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
+from craft_lora_pack.craft_core.training.targets import trainable
 from craft_lora_pack.craft_core.types import constant_gates
 from oracle import distance
 from tiny_families import TINY
@@ -191,15 +194,40 @@ def test_layers_whose_rows_are_mixed_are_refused_with_asymmetric_guidance(kind, 
         asymmetric(kind, routed(kind, model))
 
 
-def test_layers_that_run_before_sampling_are_named(folder):
-    """In Anima's adapter of the text a LoRA cannot act: the Router says so."""
+EARLY = "are run once, before sampling"
+
+
+@pytest.fixture(scope="module")
+def early(folder):
+    """(Anima's MODEL, a LoRA on its adapter of the text, the file's name)"""
     model = TINY["Anima"].make("Anima")
-    state = tiny.random_lora(model_layers(model), 2, seed=5)
+    layers = {path: one for path, one in model_layers(model).items() if runs_early(path)}
+    state = tiny.random_lora(layers, 2, seed=5)
     safetensors.torch.save_file(state, folder / "early.safetensors")
-    branches = (BranchFile("early.safetensors", "content", 0.5),)
-    request = RouterRequest(PROMPT, branches, "all", {"method": "direct"})
-    (text,) = (one for one in route(model, clip(), request).warnings if "do not act" in one)
-    assert "llm_adapter" in text
+    return model, state, "early.safetensors"
+
+
+def test_where_layers_run_before_sampling_the_router_and_method_sweep_say_so(early):
+    model, _, name = early
+    request = RouterRequest(PROMPT, (BranchFile(name, "content", 0.5),), "all", {"method": "craft"})
+    for told in (route(model, clip(), request), sweep(model, clip(), "craft", request, STEPS)):
+        (text,) = (one for one in told.warnings if EARLY in one)
+        assert "llm_adapter" in text and text in told.report
+
+
+def test_a_loader_acts_there_so_they_are_in_a_fused_file_and_its_report_says_so(early):
+    model, state, name = early
+    plain = symmetric("Anima", model)
+    assert distance(symmetric("Anima", loaded(model, [state], [1.0])), plain) > 1e-3
+    request = FuseRequest((BranchFile(name, "content", 0.5),), "all", {"method": "direct"})
+    made = fuse_branches(model, request, lambda done, total: None)
+    assert made.layers and all(map(runs_early, made.layers))
+    assert [line for line in made.report.splitlines() if EARLY in line]
+
+
+def test_no_training_takes_layers_that_run_before_sampling(early):
+    layers = model_layers(early[0])
+    assert any(map(runs_early, layers)) and not any(map(runs_early, trainable(layers)))
 
 
 def swept_methods():
