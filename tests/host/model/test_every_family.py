@@ -89,8 +89,19 @@ def flat(samples):
     )
 
 
-def sample(kind, guider, steps=STEPS):
-    return flat(oracle.sample(guider, TINY[kind].latent(), scheduler="simple", steps=steps))
+def share_of_noise(kind) -> float:
+    """CogVideoX takes its latents unscaled, so that at its largest noise a latent's last digit is
+    worth more than the law allows (see its own test); half of the noise is enough."""
+    return 0.5 if kind.startswith("CogVideoX") else 1.0
+
+
+def sample(kind, guider, steps=STEPS, noise=None):
+    return flat(
+        oracle.sample(
+            guider, TINY[kind].latent(), scheduler="simple", steps=steps,
+            denoise=noise or share_of_noise(kind),
+        )
+    )  # fmt: skip
 
 
 def conditionings(kind):
@@ -142,17 +153,29 @@ def ones(bank):
     return constant_gates(torch.ones(len(bank.layers), len(bank.branches)))
 
 
-def tolerance(kind) -> float:
-    """CogVideoX at its largest noise divides by nearly nothing: rounding alone moves a sample."""
-    return 2e-4 if kind.startswith("CogVideoX") else LAW
-
-
 @pytest.mark.parametrize("kind", swept(TINY))
 def test_all_layers_with_standard_guidance_are_the_hosts_lora_loader(kind, made):
     model, _, states = made(kind)
     ours, theirs = symmetric(kind, routed(kind, model)), symmetric(kind, loaded(model, states))
     assert distance(theirs, symmetric(kind, model)) > 0.005, "the files must matter"
-    assert distance(ours, theirs) <= tolerance(kind)
+    assert distance(ours, theirs) <= LAW
+
+
+def test_at_cogvideoxs_largest_noise_we_are_as_near_to_the_host_as_rounding_lets_it_be(made):
+    """Sigma 4519, where float32 counts in steps of 5e-4. Measured, in units of `distance`: ours to
+    the host's 5e-5; the host's own rows one by one, and in float64, to themselves 1e-4. From half
+    of the noise on, where the other tests begin: 1e-6, 1e-6."""
+    kind = "CogVideoX_T2V"
+    model, _, states = made(kind)
+    other = TINY[kind].make(kind)  # never patched: its weights alone may go to float64
+    steps = torch.finfo(torch.float32).eps * model.get_model_object("model_sampling").sigma_max
+    assert steps > 20 * LAW
+
+    def whole(patcher):
+        return sample(kind, oracle.guider(patcher, *conditionings(kind)), noise=1.0)
+
+    ours, theirs = whole(routed(kind, model)), whole(loaded(model, states))
+    assert distance(ours, theirs) <= oracle.rounding_of(other, whole)
 
 
 MIXED = {"SeedVR2", "Hunyuan3Dv2_1"}
@@ -175,7 +198,7 @@ def test_asymmetric_guidance_is_two_separately_patched_models(kind, made):
     reference.set_cfg(4.0)
     bank = bank_of(model, states, STRENGTHS)
     ours = engine.attach(model, bank, compose(ones(bank), bank))
-    assert distance(asymmetric(kind, ours), sample(kind, reference)) <= tolerance(kind)
+    assert distance(asymmetric(kind, ours), sample(kind, reference)) <= LAW
 
 
 REFUSED = [
