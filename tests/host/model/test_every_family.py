@@ -43,6 +43,7 @@ NAMED = (  # the families in use this year: more of them is in CI
     "SD15", "SDXL", "SD3", "Flux", "Flux2", "Chroma", "Krea2", "QwenImage", "ZImage", "Anima",
     "HiDream", "WAN21_T2V", "HunyuanVideo15", "LTXV", "LTXAV",
 )  # fmt: skip
+ALL_METHODS = ("WAN21_T2V",)  # beside the five of test_fusion_families.py
 STEPS = 2
 
 
@@ -254,12 +255,14 @@ def test_no_training_takes_layers_that_run_before_sampling(early):
 
 
 def swept_methods():
-    """A few in every family, the others with --all; at one step each does something of its own."""
+    """In CI all in a video family and two in those of this year, the others with --all; at
+    one step each does something of its own."""
     for kind in FIRST:
         for method in FUSION:
             if method.traits.pinned_layer_set is None:
                 some = method.key in ("k_lora", "craft")
-                marks = () if some and kind in NAMED else pytest.mark.sweep
+                in_ci = kind in ALL_METHODS or (some and kind in NAMED)
+                marks = () if in_ci else pytest.mark.sweep
                 yield pytest.param(kind, method.key, marks=marks, id=f"{kind}-{method.key}")
 
 
