@@ -6,8 +6,9 @@ sets say how it is used, and change nothing of what is read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -21,13 +22,14 @@ from torch import Tensor
 
 from ...craft_core.errors import CraftError
 from ...craft_core.lora import read_lora
-from ...craft_core.lora.formats import KINDS, AdaptedLayer, build_updates
+from ...craft_core.lora.formats import KINDS, AdaptedLayer, Parts, build_updates
 from ...craft_core.lora.peft_config import read_peft_configs, stated_for
 from ...craft_core.lora.stated_scales import stated_scales_note, with_stated_alphas
 from ...craft_core.lora.without_model import stems_of
 from ...craft_core.routing.layer_sets import of_one_role, parse_layer_sets
-from ...craft_core.types import Branch, LayerTarget, LoraFile, Role
+from ...craft_core.types import Branch, LayerTarget, LayerUpdate, LoraFile, Role
 from ..engine.modules import ModelNames, model_names
+from ..engine.weights import BranchPatch
 from .stamps import file_stamp, stamp
 
 FOLDER = "loras"
@@ -145,9 +147,10 @@ def text_fit(clip: Any, file: LoraFile) -> TextFit:
     if not file.text_encoder:
         return TextFit({})
     names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
-    faults, lost = _misfits(file, names, clip.cond_stage_model.state_dict())
+    weights = clip.cond_stage_model.state_dict()
+    faults, lost = _misfits(file, names, weights)
     state = {key: tensor for key, tensor in file.text_encoder.items() if key not in lost}
-    patches = _text_patches(names, file, state)
+    patches = _text_patches(names, weights, file, state)
     taken = set(clip.clone().add_patches(patches))
     known = tuple(name for name, key in names.items() if key in taken)
     loaded = {key for patch in patches.values() for key in getattr(patch, "loaded_keys", ())}
@@ -166,18 +169,29 @@ def _misfits(
     refused = {key: kind for key in file.text_encoder if (kind := KINDS.refused(key))}
     faults = [f"{key} is of a kind that is not carried ({kind.name})"
               for key, kind in refused.items()]  # fmt: skip
-    lost, configs = set(refused), read_peft_configs(file.metadata)
-    for stem, parts in stems_of(file.text_encoder, text_encoder=True).items():
-        weight = weights.get(names.get(stem, ""))
-        if weight is None or not weight.is_floating_point() or set(parts) == {"alpha"}:
-            continue
-        layer = AdaptedLayer(LayerTarget(stem), tuple(weight.shape))
+    lost = set(refused)
+    for _, parts, built in _text_updates(names, weights, file, file.text_encoder):
         try:
-            build_updates(parts, layer, stated_for(configs, stem))
+            built()
         except CraftError as error:
             faults.append(error.given)
             lost |= {key for key, _ in parts.values()}
     return faults, lost
+
+
+def _text_updates(
+    names: dict[str, str], weights: dict[str, Tensor], file: LoraFile, state: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Parts, Callable[[], list]]]:
+    """(key, the file's tensors, what builds their updates) of each weight of the text encoder that
+    the file changes and that tells its shape."""
+    configs = read_peft_configs(file.metadata)
+    for stem, parts in stems_of(state, text_encoder=True).items():
+        key = names.get(stem, "")
+        weight = weights.get(key)
+        if weight is None or not weight.is_floating_point() or set(parts) == {"alpha"}:
+            continue
+        layer = AdaptedLayer(LayerTarget(stem), tuple(weight.shape))
+        yield key, parts, partial(build_updates, parts, layer, stated_for(configs, stem))
 
 
 def patch_text_encoder(clip: Any, file: LoraFile, strength: float) -> Any:
@@ -188,8 +202,9 @@ def patch_text_encoder(clip: Any, file: LoraFile, strength: float) -> Any:
     if not file.text_encoder or strength == 0.0:
         return clip
     names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
+    weights, state = clip.cond_stage_model.state_dict(), text_fit(clip, file).state
     patched = clip.clone()
-    patched.add_patches(_text_patches(names, file, text_fit(clip, file).state), strength)
+    patched.add_patches(_text_patches(names, weights, file, state), strength)
     return patched
 
 
@@ -218,11 +233,25 @@ def patched_text(clip: Any, parts: Sequence[tuple[LoraFile, float]]) -> PatchedT
     return found
 
 
-def _text_patches(names: dict[str, str], file: LoraFile, state: dict[str, Tensor]) -> dict:
-    """Patches by the CLIP's keys. names: a weight's key by what files call it. state: of the file's
-    text-encoder part."""
+def _text_patches(
+    names: dict[str, str], weights: dict[str, Tensor], file: LoraFile, state: dict[str, Tensor]
+) -> dict:
+    """Patches by the CLIP's keys: the host's, and for a kind that it does not have (IA3) ours.
+
+    names: a weight's key by what files call it. state: of the file's text-encoder part.
+    """
     state = with_stated_alphas(state, file.metadata, allow=True)  # checked on reading
-    return comfy.lora.load_lora(state, names, log_missing=False)
+    patches = comfy.lora.load_lora(state, names, log_missing=False)
+    for key, parts, built in _text_updates(names, weights, file, state):
+        own = [] if key in patches else [one for one, _ in built() if one.on_weight]
+        if own:
+            read = partial(_moved, own[0])
+            patches[key] = BranchPatch({name for name, _ in parts.values()}, ((read, 1.0),))
+    return patches
+
+
+def _moved(update: LayerUpdate, like: Tensor) -> LayerUpdate:
+    return update.mapped(lambda tensor: tensor.to(like.device))
 
 
 def check_own_layers(layers: str) -> bool | str:

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...craft_core.errors import CraftError, listed
-from ...craft_core.families import runs_early
+from ...craft_core.errors import CraftError
 from ...craft_core.fusion import FUSION
 from ...craft_core.fusion.compose import compose
 from ...craft_core.messages import NO_MARKER
@@ -299,12 +298,8 @@ def _marker_warnings(request: RouterRequest, marked: MarkedPrompt) -> list[str]:
 def _warnings(placed: _Placed) -> tuple[str, ...]:
     """What the user should see of a model without opening the report."""
     out = []
-    early = [path for path in placed.plan.bank.layers if runs_early(path)]
-    if early:
-        out.append(
-            f"{len(early)} of the LoRAs' layers do not act, since ComfyUI runs them once, before "
-            f"it samples: {listed(early, 2)}."
-        )
+    if placed.plan.early:
+        out.append(placed.plan.early)
     if placed.plan.faults:
         ignored = "; ".join(placed.plan.faults)
         out.append(f"Ignored, as allow_unmatched is on: {ignored}.")

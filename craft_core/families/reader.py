@@ -39,7 +39,7 @@ class Family:
     mixed_rows: patterns of layers whose rows are not one conditioning after the other, where
     asymmetric guidance is refused. mixed_in: network classes where that holds of every layer.
     before_sampling: beginnings of layers that the host runs once
-    before it samples, where a LoRA does not act. untested: class -> why it is not in the tests.
+    before it samples, where no branch acts. untested: class -> why it is not in the tests.
     """
 
     key: str
@@ -91,7 +91,13 @@ _MIXED = re.compile(
     )
 )
 _MIXED_IN = frozenset(one for family in FAMILIES.values() for one in family.mixed_in)
-_EARLY = tuple(one for family in FAMILIES.values() for one in family.before_sampling)
+_EARLY = re.compile(
+    "|".join(
+        rf"{re.escape(one)}([._]|\Z)"
+        for family in FAMILIES.values()
+        for one in family.before_sampling
+    )
+)
 
 
 def mixes_rows(path: str, network: str = "") -> bool:
@@ -101,8 +107,9 @@ def mixes_rows(path: str, network: str = "") -> bool:
 
 
 def runs_early(path: str) -> bool:
-    """Whether the host runs that layer once, before it samples."""
-    return path.startswith(tuple(f"{one}." for one in _EARLY)) or path in _EARLY
+    """Whether the host runs that layer once, before it samples. path: or its plain name
+    (lora/without_model.py)."""
+    return _EARLY.match(path) is not None
 
 
 NO_DENOISER: Mapping[str, str] = json.loads((_FOLDER / "no_denoiser.json").read_text("utf-8"))

@@ -116,18 +116,24 @@ def count_matrices(file: LoraFile) -> int:
 
 
 def _built(stem: str, parts: Parts, stated: Stated) -> list[LayerUpdate]:
-    layer = AdaptedLayer(LayerTarget(stem), shape_of(parts) or (0, 0))
+    shape = shape_of(parts)
+    if shape == ():  # only a kind that needs the weight tells nothing of it
+        raise _needs_weight(stem, KINDS.of(parts)[0].name)
+    layer = AdaptedLayer(LayerTarget(stem), shape or (0, 0))
     built = [update for update, _ in build_updates(parts, layer, stated)]
     for update in built:
         if update.on_weight:
-            raise CraftError(
-                f"{stem} is a text-encoder update of {update.kind}, which depends on the weight "
-                "that it changes",
-                "Text-encoder parts are added up from the files alone, without any weight",
-                "Leave such parts out (allow_unmatched, --allow-unmatched), or load the file with "
-                "ComfyUI's own LoRA loader",
-            )
+            raise _needs_weight(stem, update.kind)
     return built
+
+
+def _needs_weight(stem: str, kind: str) -> CraftError:
+    return CraftError(
+        f"{stem} is a text-encoder update of {kind}, which depends on the weight that it changes",
+        "Text-encoder parts are added up from the files alone, without any weight",
+        "Leave such parts out (allow_unmatched, --allow-unmatched), or load the file with "
+        "ComfyUI's own LoRA loader",
+    )
 
 
 def _joined(stem: str, parts: Sequence[LayerUpdate]) -> Factors:

@@ -73,7 +73,8 @@ def read_together(states: Sequence[State], *, whole: bool = True, allow: bool = 
         for stem, parts in stems_of(state, text_encoder=False).items():
             shape = shape_of(parts)
             plain = plain_name(stem)
-            if shape and len(shape) == 1 and "diff" not in parts:  # a bias's, or all that it tells
+            if shape is not None and len(shape) < 2 and "diff" not in parts:
+                # of a bias, or all that its tensors tell
                 own[stem] = LayerTarget(plain)
                 biases.setdefault(plain, (shape, stem, name))
                 continue
@@ -96,6 +97,12 @@ def read_together(states: Sequence[State], *, whole: bool = True, allow: bool = 
             owner.setdefault(plain, name)
         names.append(own)
     for plain, (shape, stem, name) in biases.items():  # where no file changes the weight, too
+        if not shape and plain not in shapes:
+            raise CraftError(
+                f"{name} does not tell the size of {plain}",
+                "An IA3 on a layer's inputs has no number of its outputs",
+                "Give the model with --checkpoint or --unet",
+            )
         shapes.setdefault(plain, shape)
         stems.setdefault(plain, stem)
         owner.setdefault(plain, name)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import CraftError, listed
+from ..families import runs_early
 from ..lora.families import is_embedding
 from ..lora.statistics import Meter, pair_statistics
 from ..registry import Method
@@ -72,8 +73,9 @@ class Plan:
     bank: the LoRAs on the layers they can act on. gates: the method's own, before strengths,
     schedule and expert encoder. By branch: gammas; layer_sets, where it may act; adapted, in how
     many layers its file has an update; active, in how many of them it may act. faults: what
-    matched nothing and was allowed to. notes: report lines on own layers and faults. report: all
-    lines for the user.
+    matched nothing and was allowed to. early: a sentence on layers where no branch acts, since the
+    host runs them once, before it samples; "" without such. notes: report lines on own layers,
+    faults and early ones. report: all lines for the user.
     """
 
     bank: Bank
@@ -83,6 +85,7 @@ class Plan:
     adapted: tuple[int, ...]
     active: tuple[int, ...]
     faults: tuple[str, ...]
+    early: str
     notes: tuple[str, ...]
     report: tuple[str, ...]
 
@@ -112,7 +115,11 @@ def plan(given: Sequence[CandidateLora], asked: PlanRequest, layers: LayerShapes
     gates = asked.method.function(bank, Routing(gamma, allowed, statistics), **asked.knobs)
     bank = gates.bank or bank
     adapted = [len(one.branch.layers) for one in given]
-    notes = [*_own_lines(given, asked.method), *_file_lines(given), *fault_lines(faults)]
+    early = _early(bank)
+    notes = [
+        *_own_lines(given, asked.method), *_file_lines(given), *fault_lines(faults),
+        *filter(None, [early]),
+    ]  # fmt: skip
     report = [
         *_sets_lines(asked),
         *_branch_lines(given, asked, gamma, list(zip(active, adapted, strict=True))),
@@ -122,8 +129,8 @@ def plan(given: Sequence[CandidateLora], asked: PlanRequest, layers: LayerShapes
         *gates.notes,
     ]
     return Plan(
-        bank, gates, gamma, allowed, tuple(adapted), tuple(active), tuple(faults), tuple(notes),
-        tuple(report),
+        bank, gates, gamma, allowed, tuple(adapted), tuple(active), tuple(faults), early,
+        tuple(notes), tuple(report),
     )  # fmt: skip
 
 
@@ -315,6 +322,16 @@ def _idle(
         if dial and not count and branch.layers:
             where = f"its {branch.role} set" if chosen is None else "its own layers"
             yield f"{branch.name}: it adapts no layer of {where}"
+
+
+def _early(bank: Bank) -> str:
+    paths = [path for path in bank.layers if runs_early(path)]
+    if not paths:
+        return ""
+    return (
+        f"{len(paths)} of the LoRAs' layers are run once, before sampling ({listed(paths, 2)}): "
+        "the Router's LoRAs do not act there, those of a LoRA loader do."
+    )
 
 
 def _sets_lines(asked: PlanRequest) -> Iterator[str]:

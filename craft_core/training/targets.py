@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from ..families import runs_early
 from ..types import LayerShapes
 
 # A UNet's transformer blocks with the projections around them; the numbered blocks of a DiT. Not
@@ -14,11 +15,12 @@ _ATTENTION = re.compile(
 
 
 def attention_linears(layers: LayerShapes) -> dict[str, tuple[int, ...]]:
-    """The linears (and 1x1 projections) of the attention blocks."""
+    """The linears (and 1x1 projections) of the attention blocks, but for those that the host runs
+    before it samples, where nothing would be learned."""
     return {
         path: shape
         for path, shape in layers.items()
-        if _ATTENTION.search(path) and all(size == 1 for size in shape[2:])
+        if _ATTENTION.search(path) and not runs_early(path) and all(size == 1 for size in shape[2:])
     }
 
 

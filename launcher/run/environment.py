@@ -38,12 +38,21 @@ class PinnedHost:
 
     @property
     def home(self) -> Path:
-        """Holds ComfyUI/, venv/, manager/, the stamps and the set-up log."""
+        """Holds ComfyUI/, venv/, manager/, peers/, the stamps and the set-up log."""
         return shared_cache() / f"comfyui-{self.version}"
+
+    @property
+    def peers(self) -> Path:
+        """PEER_LIBRARIES; no Python finds them there unless this folder is put on its path."""
+        return self.home / "peers"
 
 
 PINNED = PinnedHost()
 TEST_TOOLS = ("pytest==9.2.0", "pytest-xdist==3.8.0", "playwright==1.65.2", "ruff==0.17.6")
+PEER_LIBRARIES = ("lycoris-lora==4.1.3", "toml==0.10.2", "peft==0.21.2", "accelerate==1.15.0")
+"""What writes most adapter files; the host tests read files that these have written. They are
+installed without their dependencies, which the host has all, and outside its environment: a
+transformers that finds peft behaves otherwise."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,7 @@ def recipe_digests(pinned: PinnedHost = PINNED) -> dict[str, str]:
     return {
         "host": _digest(pinned.sha256, *pinned.requirements),
         "tools": _digest(*TEST_TOOLS),
+        "peers": _digest("peers", *PEER_LIBRARIES),
         "manager": _digest("manager", pinned.sha256, *pinned.requirements),
     }
 
@@ -71,12 +81,12 @@ def recipe_digests(pinned: PinnedHost = PINNED) -> dict[str, str]:
 def ensure_environment(*, tools: bool = False, pinned: PinnedHost = PINNED) -> Environment:
     """The pinned host; sets up what is missing, and is quick where nothing is.
 
-    tools: with what the tests need, the test tools and the node manager.
+    tools: with what the tests need, the test tools, the node manager and the peers' libraries.
 
     An interrupted set-up continues: finished parts have a stamp, a half unpacked folder is
     deleted, and pip goes on where it stopped.
     """
-    wanted = ("host", "tools", "manager") if tools else ("host",)
+    wanted = ("host", "tools", "manager", "peers") if tools else ("host",)
     pythons = (venv_python(pinned.home / name) for name in ("venv", "manager"))
     environment = Environment(pinned.home / "ComfyUI", *pythons)
     if not _missing(environment, wanted, pinned):
@@ -140,11 +150,13 @@ def _set_up(environment: Environment, missing: list[str], pinned: PinnedHost) ->
         "host": ["-r", str(environment.comfyui / "requirements.txt"), *pinned.requirements],
         "tools": list(TEST_TOOLS),
         "manager": ["-r", str(environment.comfyui / "manager_requirements.txt")],
+        "peers": ["--no-deps", "--upgrade", "--target", str(pinned.peers), *PEER_LIBRARIES],
     }
     titles = {
         "host": "installing what ComfyUI needs",
         "tools": "installing the test tools",
         "manager": "installing the node manager",
+        "peers": "installing LyCORIS and PEFT for the tests",
     }
     for name in missing:
         with Spinner(titles[name]) as step:

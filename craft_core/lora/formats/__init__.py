@@ -1,6 +1,6 @@
 """Adapter kinds, one a file. The order of the imports is that in which they are named."""
 
-from . import lora, loha, lokr, difference, dora, glora, oft, refused  # isort: skip
+from . import lora, loha, lokr, difference, dora, glora, oft, ia3, refused  # isort: skip
 from .difference import BiasDifference, Difference
 from .kinds import (
     KINDS,
@@ -27,6 +27,7 @@ __all__ = [
     "difference",
     "dora",
     "glora",
+    "ia3",
     "incomplete",
     "loha",
     "lokr",

@@ -32,13 +32,14 @@ def ending(pattern: str) -> re.Pattern[str]:
 class AdapterKind:
     """A kind that is carried.
 
-    name: in `inspect`, and in messages. endings: part -> the endings of its keys. forms: the sets
-    of parts that make an update, besides alpha. made_of: the parts in words. shape: the tensors of
-    a complete form by part -> the weight's shape as far as they tell it, a convolution's kernel
-    may be flattened into the inputs. update: the update of a layer; it raises CraftError, naming
-    keys and shapes, where the tensors do not fit. axes: how many its tensors have at least; with
-    one, it can change a normalisation, whose weight is (n,). of_bias: whether it changes the bias
-    of its layer, beside a kind that changes the weight.
+    name: in `inspect`, and in messages. endings: part -> the endings of its keys; of a pattern with
+    a group, the group is the ending. forms: the sets of parts that make an update, besides alpha.
+    made_of: the parts in words. shape: the tensors of a complete form by part -> the weight's shape
+    as far as they tell it, from the outputs on; a convolution's kernel may be flattened into the
+    inputs. update: the update of a layer; it raises CraftError, naming keys and shapes, where the
+    tensors do not fit. axes: how many its tensors have at least; with one, it can change a
+    normalisation, whose weight is (n,). of_bias: whether it changes the bias of its layer, beside a
+    kind that changes the weight.
     """
 
     name: str
@@ -92,7 +93,7 @@ class Kinds:
         for part, pattern in self._endings.items():
             found = pattern.search(key)
             if found:
-                return Key(key[: found.start()], part)
+                return Key(key[: found.start(pattern.groups)], part)
         return None
 
     def refused(self, key: str) -> RefusedKind | None:
@@ -134,8 +135,8 @@ def stem_of(key: str) -> str:
 
 
 def shape_of(parts: Parts) -> tuple[int, ...] | None:
-    """The weight's shape as an update's tensors tell it, of a bias alone (out,); None where they
-    are incomplete.
+    """The weight's shape as an update's tensors tell it, of a bias alone (out,), () where they
+    tell nothing of it; None where they are incomplete.
 
     CraftError for a weight larger than any: small factors can stand for one that no memory holds.
     """

@@ -4,7 +4,7 @@ w1 (a, b) is small; w2 (c, d, *kernel) may be given as two factors up @ down, an
 with a Tucker core t2 between them. dW itself is never formed where the update runs: with the n =
 b d inputs seen as b groups of d,
 
-    y = w1 (x w2^T)                    group by group w2, then w1 across the groups
+    y = w1 (x w2^T) = (w1 x) w2^T      group by group w2, and w1 across the groups
 
 The scale is the host's: alpha / rank of the last pair of factors, w2's before w1's; where both
 are given whole there is no rank, and alpha says nothing. w1_a w1_b is folded into w1, and w2's
@@ -74,7 +74,7 @@ class Kronecker(LayerUpdate):
 
     def added(self, layer: LayerPass) -> Tensor:
         is_convolution, groups = self.down.ndim > 2, self.mix.shape[1]
-        mixes_first = self.up is None and self.down.shape[1] < self.down.shape[0]
+        mixes_first = self._mixes_first
         x = layer.x.unflatten(1 if is_convolution else -1, (groups, -1))
         x = self._mixed(x) if mixes_first else x  # (B, .., groups, d) or (B, groups, d, *spatial)
         if is_convolution:
@@ -91,14 +91,28 @@ class Kronecker(LayerUpdate):
         return hidden.flatten(1, 2) if is_convolution else hidden.flatten(-2)
 
     def act(self, layer: LayerPass, amount: float) -> None:
-        """Of a linear layer with w2 as a whole, w1's product goes into the outputs at once."""
-        c, d = self.down.shape[:2]
-        if self.up is not None or self.down.ndim > 2 or d < c or not layer.base.is_contiguous():
+        """Of a linear layer with w2 as a whole, the last product goes into the outputs at once."""
+        if self.up is not None or self.down.ndim > 2 or not layer.base.is_contiguous():
             return super().act(layer, amount)
-        a, b = self.mix.shape
-        hidden = layer.product(layer.x.reshape(-1, d), self.down).view(-1, b, c)
-        mix = self.mix.to(hidden.dtype).expand(len(hidden), a, b)
-        layer.base.view(-1, a, c).baddbmm_(mix, hidden, alpha=amount)
+        (a, b), (c, d) = self.mix.shape, self.down.shape
+        if self._mixes_first:
+            mixed = self._mixed(layer.x.reshape(-1, b, d)).flatten(0, 1)  # (.. a, d)
+            layer.base.view(-1, c).addmm_(mixed, self.down.to(mixed.dtype).T, alpha=amount)
+        else:
+            hidden = layer.product(layer.x.reshape(-1, d), self.down).view(-1, b, c)
+            mix = self.mix.to(hidden.dtype).expand(len(hidden), a, b)
+            layer.base.view(-1, a, c).baddbmm_(mix, hidden, alpha=amount)
+
+    @property
+    def _mixes_first(self) -> bool:
+        """Whether w1 before w2 takes fewer multiplications than w1 after it; a linear layer, whose
+        last product is then the larger, also takes it first where they are as many."""
+        if self.up is not None:
+            return False
+        (a, b), (c, d, *kernel) = self.mix.shape, self.down.shape
+        before = a * d * (b + math.prod(kernel) * c)
+        after = b * c * (math.prod(kernel) * d + a)
+        return before < after or (before == after and not kernel)
 
     def _mixed(self, x: Tensor) -> Tensor:
         """The groups of x by w1: (B, .., b, m) -> (B, .., a, m), (B, b, m, *spatial) likewise."""

@@ -1,4 +1,4 @@
-"""What the kinds share whose dW depends on the weight they change: DoRA, OFT, BOFT, GLoRA.
+"""What the kinds share whose dW depends on the weight they change: DoRA, OFT, BOFT, GLoRA, IA3.
 
 They change the weight they find, so the order of the LoRAs matters: as the host's loaders one after
 another, each acts on what those before it made. A branch carries them without touching a weight; a

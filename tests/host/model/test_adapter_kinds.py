@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import tiny
 import torch
-from adapter_samples import HOST_DROPS, SAMPLES, whole_file
+from adapter_samples import HOST_DROPS, HOST_KINDS, SAMPLES, whole_file
 from craft_lora_pack.comfy_adapter.engine import engine
 from craft_lora_pack.comfy_adapter.engine.modules import host_names, lora_layers, model_layers
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
@@ -110,7 +110,7 @@ def loaded(model, states, strengths):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HOST_KINDS)
 def test_a_file_of_the_kind_is_the_hosts_lora_loader(kind, family):
     """On linear layers and convolutions, at four strengths."""
     model = FAMILIES[family]()
@@ -125,7 +125,7 @@ def test_a_file_of_the_kind_is_the_hosts_lora_loader(kind, family):
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("family", ["flux", "z_image", "qwen_image"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HOST_KINDS)
 def test_on_a_transformer_too_it_is_the_hosts_lora_loader(kind, family):
     model = DIFFERENT[family]()
     state, _ = file_of(kind, model_layers(model), HOST_DROPS)
@@ -137,7 +137,7 @@ def test_on_a_transformer_too_it_is_the_hosts_lora_loader(kind, family):
         assert distance(ours, theirs) <= TOLERANCE
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HOST_KINDS)
 def test_beside_a_file_of_another_kind_it_is_two_lora_loaders(kind):
     model = tiny.sd15()
     layers = model_layers(model)
@@ -149,7 +149,7 @@ def test_beside_a_file_of_another_kind_it_is_two_lora_loaders(kind):
         assert distance(ours, theirs) <= TOLERANCE
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HOST_KINDS)
 def test_two_files_on_a_patched_model_are_three_lora_loaders(kind):
     """What depends on the weight meets the patched one, and what the first file made of it."""
     model = tiny.sd15()
@@ -244,7 +244,7 @@ SLICED = {  # family -> (model, naming of its fused layers' slices)
 
 
 @pytest.mark.parametrize("family", SLICED)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HOST_KINDS)
 def test_slices_of_a_fused_layer_are_the_hosts(kind, family):
     make, naming = SLICED[family]
     model = make()

@@ -18,13 +18,16 @@ from craft_lora_pack.comfy_adapter.engine import engine
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile
+from craft_lora_pack.comfy_adapter.use.fuse_file import FuseRequest, fuse_branches
 from craft_lora_pack.comfy_adapter.use.router import RouterRequest, route
+from craft_lora_pack.comfy_adapter.use.sweep import sweep
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.families import FAMILIES, NO_DENOISER, mixes_rows, runs_early
 from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.fusion.compose import compose
 from craft_lora_pack.craft_core.lora.families import CLASSES, family_of
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
+from craft_lora_pack.craft_core.training.targets import trainable
 from craft_lora_pack.craft_core.types import constant_gates
 from oracle import distance
 from tiny_families import TINY
@@ -40,6 +43,7 @@ NAMED = (  # the families in use this year: more of them is in CI
     "SD15", "SDXL", "SD3", "Flux", "Flux2", "Chroma", "Krea2", "QwenImage", "ZImage", "Anima",
     "HiDream", "WAN21_T2V", "HunyuanVideo15", "LTXV", "LTXAV",
 )  # fmt: skip
+ALL_METHODS = ("WAN21_T2V",)  # beside the five of test_fusion_families.py
 STEPS = 2
 
 
@@ -86,8 +90,19 @@ def flat(samples):
     )
 
 
-def sample(kind, guider, steps=STEPS):
-    return flat(oracle.sample(guider, TINY[kind].latent(), scheduler="simple", steps=steps))
+def share_of_noise(kind) -> float:
+    """CogVideoX takes its latents unscaled, so that at its largest noise a latent's last digit is
+    worth more than the law allows (see its own test); half of the noise is enough."""
+    return 0.5 if kind.startswith("CogVideoX") else 1.0
+
+
+def sample(kind, guider, steps=STEPS, noise=None):
+    return flat(
+        oracle.sample(
+            guider, TINY[kind].latent(), scheduler="simple", steps=steps,
+            denoise=noise or share_of_noise(kind),
+        )
+    )  # fmt: skip
 
 
 def conditionings(kind):
@@ -139,17 +154,29 @@ def ones(bank):
     return constant_gates(torch.ones(len(bank.layers), len(bank.branches)))
 
 
-def tolerance(kind) -> float:
-    """CogVideoX at its largest noise divides by nearly nothing: rounding alone moves a sample."""
-    return 2e-4 if kind.startswith("CogVideoX") else LAW
-
-
 @pytest.mark.parametrize("kind", swept(TINY))
 def test_all_layers_with_standard_guidance_are_the_hosts_lora_loader(kind, made):
     model, _, states = made(kind)
     ours, theirs = symmetric(kind, routed(kind, model)), symmetric(kind, loaded(model, states))
     assert distance(theirs, symmetric(kind, model)) > 0.005, "the files must matter"
-    assert distance(ours, theirs) <= tolerance(kind)
+    assert distance(ours, theirs) <= LAW
+
+
+def test_at_cogvideoxs_largest_noise_we_are_as_near_to_the_host_as_rounding_lets_it_be(made):
+    """Sigma 4519, where float32 counts in steps of 5e-4. Measured, in units of `distance`: ours to
+    the host's 5e-5; the host's own rows one by one, and in float64, to themselves 1e-4. From half
+    of the noise on, where the other tests begin: 1e-6, 1e-6."""
+    kind = "CogVideoX_T2V"
+    model, _, states = made(kind)
+    other = TINY[kind].make(kind)  # never patched: its weights alone may go to float64
+    steps = torch.finfo(torch.float32).eps * model.get_model_object("model_sampling").sigma_max
+    assert steps > 20 * LAW
+
+    def whole(patcher):
+        return sample(kind, oracle.guider(patcher, *conditionings(kind)), noise=1.0)
+
+    ours, theirs = whole(routed(kind, model)), whole(loaded(model, states))
+    assert distance(ours, theirs) <= oracle.rounding_of(other, whole)
 
 
 MIXED = {"SeedVR2", "Hunyuan3Dv2_1"}
@@ -172,7 +199,7 @@ def test_asymmetric_guidance_is_two_separately_patched_models(kind, made):
     reference.set_cfg(4.0)
     bank = bank_of(model, states, STRENGTHS)
     ours = engine.attach(model, bank, compose(ones(bank), bank))
-    assert distance(asymmetric(kind, ours), sample(kind, reference)) <= tolerance(kind)
+    assert distance(asymmetric(kind, ours), sample(kind, reference)) <= LAW
 
 
 REFUSED = [
@@ -191,24 +218,51 @@ def test_layers_whose_rows_are_mixed_are_refused_with_asymmetric_guidance(kind, 
         asymmetric(kind, routed(kind, model))
 
 
-def test_layers_that_run_before_sampling_are_named(folder):
-    """In Anima's adapter of the text a LoRA cannot act: the Router says so."""
+EARLY = "are run once, before sampling"
+
+
+@pytest.fixture(scope="module")
+def early(folder):
+    """(Anima's MODEL, a LoRA on its adapter of the text, the file's name)"""
     model = TINY["Anima"].make("Anima")
-    state = tiny.random_lora(model_layers(model), 2, seed=5)
+    layers = {path: one for path, one in model_layers(model).items() if runs_early(path)}
+    state = tiny.random_lora(layers, 2, seed=5)
     safetensors.torch.save_file(state, folder / "early.safetensors")
-    branches = (BranchFile("early.safetensors", "content", 0.5),)
-    request = RouterRequest(PROMPT, branches, "all", {"method": "direct"})
-    (text,) = (one for one in route(model, clip(), request).warnings if "do not act" in one)
-    assert "llm_adapter" in text
+    return model, state, "early.safetensors"
+
+
+def test_where_layers_run_before_sampling_the_router_and_method_sweep_say_so(early):
+    model, _, name = early
+    request = RouterRequest(PROMPT, (BranchFile(name, "content", 0.5),), "all", {"method": "craft"})
+    for told in (route(model, clip(), request), sweep(model, clip(), "craft", request, STEPS)):
+        (text,) = (one for one in told.warnings if EARLY in one)
+        assert "llm_adapter" in text and text in told.report
+
+
+def test_a_loader_acts_there_so_they_are_in_a_fused_file_and_its_report_says_so(early):
+    model, state, name = early
+    plain = symmetric("Anima", model)
+    assert distance(symmetric("Anima", loaded(model, [state], [1.0])), plain) > 1e-3
+    request = FuseRequest((BranchFile(name, "content", 0.5),), "all", {"method": "direct"})
+    made = fuse_branches(model, request, lambda done, total: None)
+    assert made.layers and all(map(runs_early, made.layers))
+    assert [line for line in made.report.splitlines() if EARLY in line]
+
+
+def test_no_training_takes_layers_that_run_before_sampling(early):
+    layers = model_layers(early[0])
+    assert any(map(runs_early, layers)) and not any(map(runs_early, trainable(layers)))
 
 
 def swept_methods():
-    """A few in every family, the others with --all; at one step each does something of its own."""
+    """In CI all in a video family and two in those of this year, the others with --all; at
+    one step each does something of its own."""
     for kind in FIRST:
         for method in FUSION:
             if method.traits.pinned_layer_set is None:
                 some = method.key in ("k_lora", "craft")
-                marks = () if some and kind in NAMED else pytest.mark.sweep
+                in_ci = kind in ALL_METHODS or (some and kind in NAMED)
+                marks = () if in_ci else pytest.mark.sweep
                 yield pytest.param(kind, method.key, marks=marks, id=f"{kind}-{method.key}")
 
 

@@ -8,12 +8,19 @@ import logging
 import comfy.lora
 import comfy.utils
 import folder_paths
+import oracle
+import pair_parts
 import pytest
 import safetensors.torch
 import small_world_models as small
 import torch
-from craft_lora_pack.comfy_adapter.model.lora_files import read_lora_files, text_fit
+from craft_lora_pack.comfy_adapter.model.lora_files import (
+    patch_text_encoder,
+    read_lora_files,
+    text_fit,
+)
 from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.types import LoraFile
 from craft_lora_pack.nodes.router import Router
 
 PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
@@ -44,6 +51,11 @@ def pair(out, inputs, stem=STEM, rank=2):
             f"{stem}.lora_up.weight": torch.ones(out, rank)}  # fmt: skip
 
 
+def ia3(channels, on_input):
+    return {f"{STEM}.weight": torch.linspace(-1, 1, channels),
+            f"{STEM}.on_input": torch.tensor(int(on_input))}  # fmt: skip
+
+
 def cases(out, inputs):
     good = pair(out, inputs)
     return {
@@ -55,7 +67,8 @@ def cases(out, inputs):
         "two alphas": ({**good, f"{STEM}.alpha": torch.ones(2)}, "An alpha|has shape"),
         "a difference": ({f"{STEM}.diff": torch.ones(out, inputs + 1)}, "does not fit"),
         "a bias": ({f"{STEM}.diff_b": torch.ones(out + 1)}, "does not fit"),
-        "IA3": ({**good, f"{STEM}.ia3_l": torch.ones(inputs)}, "IA3"),
+        "IA3": (ia3(out, on_input=True), "does not fit"),
+        "IA3 of PEFT": ({**good, f"{STEM}.ia3_l": torch.ones(inputs)}, "IA3 of PEFT"),
         "bias of down": ({**good, f"{STEM}.lora_down.bias": torch.ones(2)}, "bias of a down"),
         "whole numbers": ({k: t.to(torch.int8) for k, t in good.items()}, "int8"),
     }  # fmt: skip
@@ -100,6 +113,26 @@ def test_a_text_encoder_part_that_is_left_out_changes_nothing(world, folder):
     assert not torch.equal(route(world)[1][0][0], plain)
     write(folder, pair(out, inputs + 1))
     assert torch.equal(route(world, allow_unmatched=True)[1][0][0], plain)
+
+
+def encoded(clip):
+    return clip.encode_from_tokens_scheduled(clip.tokenize(PROMPT))[0][0]
+
+
+@pytest.mark.parametrize("on_input", [False, True])
+def test_an_ia3_of_the_text_encoder_acts_though_the_host_has_none(on_input):
+    """As the change of the weight that it stands for, which the host is given."""
+    clip = pair_parts.tiny_clip()
+    key = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})[STEM]
+    weight = clip.cond_stage_model.state_dict()[key].clone()
+    factors = ia3(weight.shape[on_input], on_input)
+    along = factors[f"{STEM}.weight"].reshape((1, -1) if on_input else (-1, 1))
+    ours, theirs = (
+        encoded(patch_text_encoder(clip, LoraFile({}, text), 0.7))
+        for text in (factors, {f"{STEM}.diff": along * weight})
+    )
+    assert oracle.distance(theirs, encoded(clip)) > 1e-3
+    assert oracle.distance(ours, theirs) <= oracle.LAW
 
 
 def test_what_fits_acts_beside_what_does_not(world, folder):

@@ -114,10 +114,10 @@ def test_what_cannot_be_carried_is_named_and_the_rest_described(files, capsys):
     state["lora_unet_middle_block_1_norm.ia3_l"] = torch.ones(12)
     save_file(state, files[0])
     text = inspected(capsys, *files)
-    assert "5 layers" in text and "replaced weight: 1, IA3: 1" in text
+    assert "5 layers" in text and "replaced weight: 1, IA3 of PEFT: 1" in text
     assert "LoRA in 5 layers" in text
     told = json.loads(inspected(capsys, files[0], "--json"))["files"][0]
-    assert told["not_described"] == {"replaced weight": 1, "IA3": 1}
+    assert told["not_described"] == {"replaced weight": 1, "IA3 of PEFT": 1}
 
 
 def test_what_depends_on_the_models_weights_is_counted(files, capsys):

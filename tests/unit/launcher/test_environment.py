@@ -25,3 +25,10 @@ def test_a_new_host_voids_the_managers_stamp_and_other_test_tools_do_not(monkeyp
     assert environment.recipe_digests()["manager"] == before
     other = environment.PinnedHost(sha256="0")
     assert environment.recipe_digests(other)["manager"] != before
+
+
+def test_other_peers_libraries_void_their_own_stamp_alone(monkeypatch):
+    before = environment.recipe_digests()
+    monkeypatch.setattr(environment, "PEER_LIBRARIES", ("peft==0",))
+    after = environment.recipe_digests()
+    assert {name for name in after if after[name] != before[name]} == {"peers"}

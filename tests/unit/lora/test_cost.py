@@ -28,9 +28,11 @@ def test_a_kronecker_product_costs_its_second_side_in_every_group_and_the_mixing
     assert multiplications(update) == 2 * (4 * 5 * last) + (3 * 2) * 4
 
 
-def test_a_side_with_fewer_inputs_is_mixed_first():
-    """w2 (5, 4): the two groups of 4 inputs are mixed into three, then each becomes 5."""
-    assert multiplications(Kronecker(zeros(3, 2), zeros(5, 4))) == (3 * 2) * 4 + 3 * (5 * 4)
+def test_the_side_that_then_costs_less_comes_first():
+    """w1 (2, 3), w2 (5, 4): three groups of 4 inputs are mixed into two, then each becomes 5. The
+    other way round with w1 (3, 2): each of two becomes 5, then they are mixed into three."""
+    assert multiplications(Kronecker(zeros(2, 3), zeros(5, 4))) == (2 * 3) * 4 + 2 * (5 * 4)
+    assert multiplications(Kronecker(zeros(3, 2), zeros(5, 4))) == 2 * (5 * 4) + (3 * 2) * 5
 
 
 def test_a_second_side_of_two_factors_costs_both():

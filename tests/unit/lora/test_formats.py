@@ -35,6 +35,8 @@ from craft_core.lora.keys import kohya_name, unet_diffusers_paths
         ("a.dora_scale", "a", "dora_scale"),
         ("a.oft_blocks", "a", "oft_blocks"),
         ("a.rescale", "a", "rescale"),
+        ("lora_unet_a.weight", "lora_unet_a", "channels"),
+        ("lycoris_a.on_input", "lycoris_a", "on_input"),
         ("a.a1.weight", "a", "a1"),
         ("a.b2.weight", "a", "b2"),
         ("a.lora_magnitude_vector", "a", "magnitude"),
@@ -48,7 +50,9 @@ def test_a_key_is_split_into_layer_and_part(key, stem, part):
     assert KINDS.refused(key) is None
 
 
-@pytest.mark.parametrize("key", ["a", "a.weight", "a.lora_down.weight_scale", "a.alpha.b", ""])
+@pytest.mark.parametrize(
+    "key", ["a", "a.weight", "lora_a.b.weight", "a.lora_down.weight_scale", "a.alpha.b", ""]
+)
 def test_an_unknown_ending_is_not_guessed(key):
     assert KINDS.split(key) is None
 
@@ -60,7 +64,9 @@ def test_an_unknown_ending_is_not_guessed(key):
         ("oft_R.default.weight", "OFT or BOFT of another layout"),
         ("boft_R", "OFT or BOFT of another layout"),
         ("bm.weight", "GLoRA with a core"),
-        ("on_input", "IA3"),
+        ("ia3_l", "IA3 of PEFT"),
+        ("lambda_layer", "T-LoRA"),
+        ("q_layer.weight", "T-LoRA"),
         ("lora_A.default.bias", "bias of a down factor"),
         ("set_weight", "replaced weight"),
         ("reshape_weight", "widened weight"),

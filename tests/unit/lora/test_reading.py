@@ -162,7 +162,7 @@ def test_names_of_no_layer_are_listed_once_each():
 
 @pytest.mark.parametrize(
     ("ending", "kind"),
-    [("on_input", "IA3"), ("oft_R.weight", "OFT or BOFT")]
+    [("ia3_l", "IA3 of PEFT"), ("oft_R.weight", "OFT or BOFT")]
     + [("bm.weight", "GLoRA"), ("set_weight", "replaced")],
 )
 @pytest.mark.parametrize("stem", [f"lora_unet_{flat(TO_K)}", "lora_unet_input_blocks_4_1_norm"])

@@ -232,6 +232,24 @@ def _glora(old: bool) -> Callable[[Shape, int], Sample]:
     return made
 
 
+def _ia3(on_input: bool) -> Callable[[Shape, int], Sample]:
+    """As LyCORIS has it: of a linear layer (channels,), of a convolution (1, channels, 1, ..)."""
+
+    def made(shape: Shape, seed: int) -> Sample:
+        axis = 1 if on_input else 0
+        factor = 0.2 * noise(shape[axis], seed=seed)
+        stored = factor if len(shape) == 2 else factor.reshape(1, -1, *(1,) * (len(shape) - 2))
+        along = factor.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+
+        def change(weight: Tensor, gate: float) -> Tensor:
+            return along * weight
+
+        tensors = {"weight": stored, "on_input": torch.tensor(int(on_input))}
+        return Sample(tensors, change(weight_of(shape), 1.0), change)
+
+    return made
+
+
 def weight_of(shape: Shape) -> Tensor:
     """A layer's weight of a trained size: rows of norm 1."""
     return noise(*shape, seed=101) / math.prod(shape[1:]) ** 0.5
@@ -268,10 +286,12 @@ SAMPLES: dict[str, dict[str, Callable[[Shape, int], Sample]]] = {
         "butterfly": _boft(False),
         "butterfly rescaled": _boft(True),
     },
+    "IA3": {"outputs": _ia3(False), "inputs": _ia3(True)},
 }
 _NEEDS_A_KERNEL = {"mid", "cores", "core", "over mid"}
 # ComfyUI 0.30.0 logs an error for a LoKr's Tucker core, and goes on; it reads no PEFT magnitude.
 HOST_DROPS = ("core", "magnitude")
+HOST_KINDS = tuple(kind for kind in SAMPLES if kind != "IA3")  # it has no IA3
 
 
 def variants(kind: str, shape: Shape) -> list[str]:

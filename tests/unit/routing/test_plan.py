@@ -266,3 +266,14 @@ def test_what_a_file_says_of_its_reading_is_in_the_report():
     made = planned([CandidateLora(PAIR[0], notes=("half as strong",))])
     line = f"{PAIR[0].name}: half as strong"
     assert line in made.report and line in made.notes
+
+
+@pytest.mark.parametrize("path", ["llm_adapter.blocks.0.q", "llm_adapter_blocks_0_q"])
+def test_layers_that_the_host_runs_before_it_samples_are_named_under_either_name(path):
+    layers = {path: (5, 6), "blocks.0.q": (5, 6), "llm_adapters.0.q": (5, 6)}
+    given = [CandidateLora(lora("content", 1, list(layers)))]
+    made = plan(given, asked(), layers)
+    assert made.early.startswith(f"1 of the LoRAs' layers are run once, before sampling ({path})")
+    assert made.early in made.notes and made.early in made.report
+    later = {other: shape for other, shape in layers.items() if other != path}
+    assert not plan([CandidateLora(lora("content", 1, list(later)))], asked(), later).early
