@@ -88,6 +88,26 @@ class Judge(nn.Module):
 
 
 @dataclass(frozen=True)
+class JudgeEncoder:
+    """One half of a judge as an encoder of pictures, with the name that a score says it by."""
+
+    judge: Judge
+    role: str  # content or style
+    label: str = "first"
+    preprocessing: str = "[-1, 1], size as it is"
+
+    @property
+    def name(self) -> str:
+        return f"small world's {self.label} judge, {self.role}"
+
+    def features(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Pictures (B, h, w, 3) in [0, 1] -> unit vectors (B, WIDTH)."""
+        images = pictures.movedim(-1, 1) * 2 - 1
+        embed = {"content": self.judge.content_embedding, "style": self.judge.style_embedding}
+        return embed[self.role](images)
+
+
+@dataclass(frozen=True)
 class Prototypes:
     """Names, and for each the mean direction (n, WIDTH) of the embeddings of its renders."""
 
