@@ -19,21 +19,24 @@ HARMONIC = "harmonic mean"
 class RoleFeatures:
     """What one role's encoder makes of pictures and references.
 
-    pictures: (B, width). references: (n, width), of this role. other: (m, width), the other role's
-    references by this role's encoder; None where both roles have the same encoder, or where the
-    other role has no reference.
+    pictures: (B, width). references: (n, width), of this role, if it has any. other: (m, width),
+    the other role's references by this role's encoder; None where both roles have the same
+    encoder, or where the other role has no reference.
     """
 
     pictures: Tensor
-    references: Tensor
+    references: Tensor | None = None
     other: Tensor | None = None
 
 
 def pair_columns(roles: Mapping[Role, RoleFeatures]) -> dict[str, Tensor]:
-    """{measure: (B,)}: `content`, `style` as far as given; with both their harmonic mean; and
-    `content leak`, `style leak` where a role's encoder has seen the other role's references."""
+    """{measure: (B,)}: `content` and `style`, each with references; with both their harmonic mean;
+    `content leak` and `style leak`, each where its encoder has seen the other role's references.
+    """
     columns: dict[str, Tensor] = {
-        role: similarity(one.pictures, one.references) for role, one in roles.items()
+        role: similarity(one.pictures, one.references)
+        for role, one in roles.items()
+        if one.references is not None
     }
     if len(columns) > 1:
         columns[HARMONIC] = harmonic_mean(tuple(columns.values()))

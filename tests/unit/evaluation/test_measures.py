@@ -149,3 +149,5 @@ def test_the_columns_of_a_pair_are_its_measures():
     both = (columns["content"], columns["style"])
     assert torch.equal(columns["harmonic mean"], harmonic_mean(both))
     assert list(pair_columns({"style": roles["style"]})) == ["style"]
+    alone = {"content": RoleFeatures(content, None, other), "style": roles["style"]}
+    assert list(pair_columns(alone)) == ["style", "content leak"]
