@@ -6,9 +6,9 @@ from comfy_api.latest import io
 
 from ..comfy_adapter.draw.score_table import ScoreRow, score_table
 from ..comfy_adapter.page.sockets import CATEGORY
-from ..comfy_adapter.page.widgets import one
+from ..comfy_adapter.page.widgets import encoder_input, one
 from ..comfy_adapter.score.scoring import mean_text, report_text, score_pictures, scores_json
-from ..comfy_adapter.score.vision import CROPS, VisionEncoder
+from ..comfy_adapter.score.vision import CROPS, encoders_by_role
 
 
 class ContentStyleScore(io.ComfyNode):
@@ -26,10 +26,11 @@ class ContentStyleScore(io.ComfyNode):
                             "evaluate lora"],
             inputs=[
                 io.Image.Input("images", tooltip="The pictures to score, in their order."),
-                io.ClipVision.Input(
+                encoder_input(
                     "clip_vision",
-                    tooltip="From Load CLIP Vision: CLIP, SigLIP or DINO. Scores of different "
+                    "From Load CLIP Vision: CLIP, SigLIP or DINO. Scores of different "
                     "encoders cannot be compared.",
+                    optional=False,
                 ),
                 io.Image.Input("content_reference", optional=True,
                                tooltip="What content was learned from; several pictures count "
@@ -37,9 +38,9 @@ class ContentStyleScore(io.ComfyNode):
                 io.Image.Input("style_reference", optional=True,
                                tooltip="What style was learned from; several pictures count "
                                "equally."),
-                io.ClipVision.Input(
-                    "style_clip_vision", optional=True,
-                    tooltip="Looks at style instead of clip_vision. Then the scores also say what "
+                encoder_input(
+                    "style_clip_vision",
+                    "Looks at style instead of clip_vision. Then the scores also say what "
                     "leaked: content of the style reference, style of the content reference.",
                 ),
                 io.String.Input("names", optional=True, force_input=True,
@@ -63,21 +64,17 @@ class ContentStyleScore(io.ComfyNode):
         cls, images, clip_vision, content_reference=(), style_reference=(), style_clip_vision=(),
         names=(), crop=(CROPS[0],),
     ) -> io.NodeOutput:  # fmt: skip
-        how = one(crop, "crop")
-        encoder = VisionEncoder(one(clip_vision, "clip_vision"), how)
-        second = [found for found in style_clip_vision if found is not None]
-        other = VisionEncoder(one(second, "style_clip_vision"), how) if second else encoder
         scores = score_pictures(
             images,
             {"content": content_reference, "style": style_reference},
-            {"content": encoder, "style": other},
-            [name for name in names if name is not None],
+            encoders_by_role(clip_vision, style_clip_vision, one(crop, "crop")),
+            names,
         )
         pictures = [batch[place : place + 1] for batch in images for place in range(len(batch))]
         measures = list(scores.columns)
         rows = [
-            ScoreRow(name, picture, [f"{scores.columns[one][place]:.3f}" for one in measures])
-            for place, (name, picture) in enumerate(zip(scores.names, pictures, strict=True))
+            ScoreRow(title, picture, [f"{scores.columns[name][place]:.3f}" for name in measures])
+            for place, (title, picture) in enumerate(zip(scores.names, pictures, strict=True))
         ]
         means = [
             ScoreRow(name, None, [mean_text(score) for score in found])

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from .world.objects import OBJECTS
-from .world.render import render, to_tensor_range
+from .world.render import SIZE, render, to_tensor_range
 from .world.styles import STYLES
 
 FOLDER = Path(__file__).parent / "models" / "judge"
@@ -94,7 +94,7 @@ class JudgeEncoder:
     judge: Judge
     role: str  # content or style
     label: str = "first"
-    preprocessing: str = "[-1, 1], size as it is"
+    preprocessing: str = "64 x 64, squeezed"
 
     @property
     def name(self) -> str:
@@ -102,7 +102,9 @@ class JudgeEncoder:
 
     def features(self, pictures: torch.Tensor) -> torch.Tensor:
         """Pictures (B, h, w, 3) in [0, 1] -> unit vectors (B, WIDTH)."""
-        images = pictures.movedim(-1, 1) * 2 - 1
+        images = pictures[..., :3].float().cpu().movedim(-1, 1) * 2 - 1
+        if images.shape[2:] != (SIZE, SIZE):
+            images = functional.interpolate(images, (SIZE, SIZE), mode="bilinear", antialias=True)
         embed = {"content": self.judge.content_embedding, "style": self.judge.style_embedding}
         return embed[self.role](images)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,12 +48,15 @@ def labelled(pictures: Sequence[Tensor], rows: Sequence[str], columns: Sequence[
 
 
 def comparison_grid(
-    cells: Sequence[Cell], edge: int, heads: Sequence[tuple[str, Tensor]]
+    cells: Sequence[Cell],
+    edge: int,
+    heads: Sequence[tuple[str, Tensor]],
+    texts: Mapping[tuple[str, str], str] | None = None,
 ) -> Tensor:
     """IMAGE (1, h, w, 3): rows and columns in order of appearance, empty where nothing is.
 
     edge: longest edge of a picture, 0 for as it is. heads: named pictures above the grid, such as
-    the references.
+    the references. texts: what stands below the pictures of a (row, column).
     """
     rows = list(dict.fromkeys(cell.row for cell in cells))
     columns = list(dict.fromkeys(cell.column for cell in cells))
@@ -63,6 +66,8 @@ def comparison_grid(
     table = {place: found for place, found in table.items() if found}
     strips = {place: _beside(found) for place, found in table.items()}
     font = ImageFont.load_default(max(13, max(one.height for one in strips.values()) // 18))
+    for place, text in (texts or {}).items():
+        strips[place] = _above(strips[place], _text_picture(text, font))
     body = labelled_table(rows, columns, strips, font)
     top = [
         _captioned(name, _beside(shown_pictures(picture, edge)), font) for name, picture in heads
@@ -104,6 +109,13 @@ def labelled_table(
                 sheet.paste(strips[row, column], (x, y))
             x += wide + _GAP
         y += tall + _GAP
+    return sheet
+
+
+def _text_picture(text: str, font: Font) -> Image.Image:
+    wide, tall = text_size(text, font)
+    sheet = Image.new("RGB", (wide + _PAD, tall + _PAD), PAPER)
+    write_centred(ImageDraw.Draw(sheet), (sheet.width / 2, sheet.height / 2), text, font)
     return sheet
 
 

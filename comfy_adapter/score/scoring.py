@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -43,12 +43,14 @@ def picture_names(names: Sequence[str], counts: Sequence[int]) -> tuple[str, ...
     """One name a picture. counts: pictures of each batch.
 
     names: none (the pictures are numbered), one for each picture, one for each batch, or one for
-    all; a single text is read line by line. CraftError for another number of names.
+    all; a single text for several pictures is read line by line. CraftError for another number.
     """
     total = sum(counts)
-    given = [one.strip() for one in (names[0].strip().split("\n") if len(names) == 1 else names)]
-    if not any(given):
+    if not any(name.strip() for name in names):
         return tuple(str(index + 1) for index in range(total))
+    if len(names) == total:
+        return tuple(names)
+    given = names[0].strip().split("\n") if len(names) == 1 else names
     if len(given) == total:
         return tuple(given)
     if len(given) == len(counts):
@@ -77,7 +79,9 @@ def score_pictures(
     if not sum(counts):
         raise CraftError("There is no picture", "Scores are of pictures", "Connect images")
     given: dict[Role, Sequence[Tensor]] = {
-        role: found for role in ROLES if (found := [b for b in references.get(role, ()) if len(b)])
+        role: found
+        for role in ROLES
+        if (found := [one for one in references.get(role, ()) if one is not None and len(one)])
     }
     if not given:
         raise CraftError(
@@ -144,6 +148,20 @@ def mean_text(score: Score) -> str:
     """ "0.512 [0.490, 0.534]", or the mean alone where there is no interval."""
     between = "" if score.low is None else f" [{score.low:.3f}, {score.high:.3f}]"
     return f"{score.mean:.3f}{between}"
+
+
+def lines_by_group(scores: PictureScores, groups: Sequence[Hashable]) -> dict[Hashable, str]:
+    """For each group of pictures a line "measure mean" for every measure. groups: one a picture."""
+    found: dict[Hashable, list[int]] = {}
+    for place, group in enumerate(groups):
+        found.setdefault(group, []).append(place)
+    return {
+        group: "\n".join(
+            f"{measure} {sum(column[place] for place in places) / len(places):.3f}"
+            for measure, column in scores.columns.items()
+        )
+        for group, places in found.items()
+    }
 
 
 def scores_json(scores: PictureScores) -> str:

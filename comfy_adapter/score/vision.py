@@ -1,13 +1,22 @@
-"""The host's CLIP_VISION (CLIP, SigLIP, DINO) as an encoder that says which one it is."""
+"""The host's CLIP_VISION (CLIP, SigLIP, DINO) as an encoder that says which one it is.
+
+CSD (Somepalli 2024, arXiv 2404.01292), an encoder of style alone, is not among them: the host has
+no class for it, and its release is a pickle. Another pack can give it as a CRAFT_PICTURE_ENCODER.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ...craft_core.errors import CraftError
+from ...craft_core.evaluation import PictureEncoder
+from ...craft_core.types import Role
 
 FAMILIES = {
     "clip_vision_model": "CLIP",
@@ -19,6 +28,34 @@ FAMILIES = {
 CROPS = ("center", "none")
 _AT_ONCE = 16  # pictures
 _FIRST = 64  # numbers of a tensor, for telling files apart
+
+
+def encoders_by_role(
+    given: Sequence[Any], for_style: Sequence[Any], crop: str = CROPS[0]
+) -> dict[Role, PictureEncoder]:
+    """The encoders of content and style. given: one CLIP_VISION or PictureEncoder; for_style:
+    another that looks at style instead, or none.
+
+    CraftError for several of them, and for none that looks at content.
+    """
+    given, for_style = ([one for one in some if one is not None] for some in (given, for_style))
+    if not given:
+        raise CraftError(
+            "There is no clip_vision", "It looks at content, style_clip_vision at style alone",
+            "Connect clip_vision",
+        )  # fmt: skip
+    for name, some in (("clip_vision", given), ("style_clip_vision", for_style)):
+        if len(some) > 1:
+            raise CraftError(
+                f"{name} got {len(some)} encoders",
+                "One encoder looks at all pictures, since scores of two cannot be compared",
+                f"Connect a single encoder to {name}",
+            )
+    content, style = (
+        one if hasattr(one, "features") else VisionEncoder(one, crop)
+        for one in (given[0], (for_style or given)[0])
+    )
+    return {"content": content, "style": style}
 
 
 @dataclass(frozen=True)

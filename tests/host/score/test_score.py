@@ -4,18 +4,47 @@ from __future__ import annotations
 
 import json
 
+import comfy.clip_vision
 import pytest
 import torch
 from craft_lora_pack.comfy_adapter.draw.score_table import MOST_ROWS
-from craft_lora_pack.comfy_adapter.score.scoring import picture_names, score_pictures
-from craft_lora_pack.comfy_adapter.score.vision import VisionEncoder
+from craft_lora_pack.comfy_adapter.score.scoring import (
+    lines_by_group,
+    picture_names,
+    score_pictures,
+)
+from craft_lora_pack.comfy_adapter.score.vision import VisionEncoder, encoders_by_role
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.evaluation import crossed_interval, harmonic_mean
+from craft_lora_pack.nodes.compare import ComparisonGrid
 from craft_lora_pack.nodes.score import ContentStyleScore
-from tiny_vision import CONFIGS, tiny_vision
+from pair_parts import random_weights
 
-from small_world.judge import JudgeEncoder, as_images, load_judge
+from small_world.judge import JUDGES, as_images, load_judge
+from small_world.judge_node import SmallWorldJudge
 from small_world.world.render import render
+
+_COMMON = {
+    "hidden_size": 32, "image_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2,
+    "num_channels": 3, "patch_size": 4,
+}  # fmt: skip
+_CLIP = {"intermediate_size": 64, "hidden_act": "quick_gelu"}
+CONFIGS = {
+    "CLIP": {**_COMMON, **_CLIP, "model_type": "clip_vision_model", "projection_dim": 24},
+    "SigLIP": {**_COMMON, **_CLIP, "model_type": "siglip_vision_model"},
+    "DINOv2": {
+        **_COMMON, "model_type": "dinov2", "layer_norm_eps": 1e-6, "use_swiglu_ffn": False,
+        "mlp_ratio": 4,
+    },
+}  # fmt: skip
+
+
+def tiny_vision(family: str = "CLIP", seed: int = 7) -> comfy.clip_vision.ClipVisionModel:
+    """What Load CLIP Vision gives for a small file of that family."""
+    made = comfy.clip_vision.ClipVisionModel(CONFIGS[family])
+    missing, unexpected = made.load_sd(random_weights(made.get_sd(), seed))
+    assert not missing and not unexpected
+    return made
 
 
 def pictures(count: int, seed: int, height: int = 16, width: int = 16) -> torch.Tensor:
@@ -166,6 +195,8 @@ def test_names_are_for_pictures_batches_or_all():
     assert picture_names(["a", "b", "c"], [2, 1]) == ("a", "b", "c")
     assert picture_names(["a\nb\nc"], [3]) == ("a", "b", "c")
     assert picture_names(["one"], [2, 1]) == ("one",) * 3
+    assert picture_names(["of two\nlines"], [1]) == ("of two\nlines",)
+    assert picture_names([" "], [2]) == picture_names([], [2]) == ("1", "2")
 
 
 @pytest.mark.parametrize(
@@ -186,22 +217,62 @@ def test_what_cannot_be_scored_is_said_in_three_parts(given, why):
 def test_no_picture_and_two_encoders_for_one_role_are_refused():
     with pytest.raises(CraftError, match="There is no picture"):
         run([pictures(0, 0)], content_reference=pictures(1, 0))
-    with pytest.raises(CraftError, match="clip_vision got 2 values"):
+    with pytest.raises(CraftError, match="clip_vision got 2 encoders"):
         ContentStyleScore.execute([pictures(1, 0)], [tiny_vision()] * 2)
 
 
 def test_the_small_worlds_judges_score_as_any_other_encoder():
-    judge = load_judge()
-    encoders = {role: JudgeEncoder(judge, role) for role in ("content", "style")}
-    content, style = ("house", "flat"), ("tree", "neon")
-    shown = [(content[0], style[1]), content, style]
-    renders = [torch.from_numpy(render(*pair, seed=k)).float()[None] / 255
-               for k, pair in enumerate(shown)]  # fmt: skip
-    scores = score_pictures(renders, {"content": [renders[1]], "style": [renders[2]]}, encoders)
-    asked, copy_of_content, copy_of_style = range(3)
-    assert scores.columns["content"][copy_of_content] == pytest.approx(1, abs=1e-4)
-    assert scores.columns["style"][copy_of_style] == pytest.approx(1, abs=1e-4)
-    both = scores.columns["harmonic mean"]
-    assert both[asked] > max(both[copy_of_content], both[copy_of_style])
+    with torch.inference_mode():
+        content_judge, style_judge = SmallWorldJudge.execute("second").result
+        content, style = ("house", "flat"), ("tree", "neon")
+        shown = [(content[0], style[1]), content, style]
+        renders = [torch.from_numpy(render(*pair, seed=k)).float()[None] / 255
+                   for k, pair in enumerate(shown)]  # fmt: skip
+        _, _, data = ContentStyleScore.execute(
+            renders, [content_judge], content_reference=[renders[1]], style_reference=[renders[2]],
+            style_clip_vision=[style_judge],
+        ).result  # fmt: skip
+    found = json.loads(data)
+    name = "small world's second judge, content"
+    assert found["encoders"]["content"] == {"name": name, "preprocessing": "64 x 64, squeezed"}
+    asked, copy_of_content, copy_of_style = found["pictures"]
+    assert copy_of_content["content"] == pytest.approx(1, abs=1e-4)
+    assert copy_of_style["style"] == pytest.approx(1, abs=1e-4)
+    others = max(one["harmonic mean"] for one in (copy_of_content, copy_of_style))
+    assert asked["harmonic mean"] > others
+    assert asked["content leak"] < 0.5 < copy_of_style["content leak"]
+    judge = load_judge(JUDGES[1])
     same = judge.content_similarity(*(as_images([render(*shown[k], seed=k)]) for k in (0, 1)))
-    assert scores.columns["content"][asked] == pytest.approx(float(same), abs=1e-3)
+    assert asked["content"] == pytest.approx(float(same), abs=1e-3)
+
+
+def grid(images, rows, columns, **others):
+    with torch.inference_mode():
+        return ComparisonGrid.execute(images, rows, columns, [64], **others).result
+
+
+def test_a_grid_prints_the_scores_of_each_cell():
+    images = [pictures(n, n) for n in (1, 2, 1)]
+    rows, columns = ["craft", "craft", "direct"], ["seed 1", "seed 2", "seed 1"]
+    reference = pictures(1, 9)
+    plain, _, none = grid(images, rows, columns, content_reference=[reference])
+    shown, _, report = grid(images, rows, columns, content_reference=[reference],
+                            clip_vision=[tiny_vision()])  # fmt: skip
+    named = [row for row, batch in zip(rows, images, strict=True) for _ in batch]
+    expected, _, data = run(images, content_reference=reference, names=named)
+    assert (none, report) == ("", expected)
+    assert shown.shape[1] > plain.shape[1]
+    scores = score_pictures(images, {"content": [reference]}, encoders_by_role([tiny_vision()], []))
+    lines = lines_by_group(scores, ["a", "b", "b", "c"])
+    values = column(data, "content")
+    means = {"a": values[0], "b": (values[1] + values[2]) / 2, "c": values[3]}
+    assert lines == {name: f"content {mean:.3f}" for name, mean in means.items()}
+
+
+def test_a_grid_scores_only_with_an_encoder_and_a_reference():
+    for given, why in (
+        ({"clip_vision": [tiny_vision()]}, "There is no reference"),
+        ({"style_clip_vision": [tiny_vision()]}, "There is no clip_vision"),
+    ):
+        with pytest.raises(CraftError, match=why):
+            grid([pictures(1, 0)], ["a"], ["b"], **given)
