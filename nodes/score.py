@@ -77,7 +77,7 @@ class ContentStyleScore(io.ComfyNode):
             for place, (title, picture) in enumerate(zip(scores.names, pictures, strict=True))
         ]
         means = [
-            ScoreRow(name, None, [mean_text(score) for score in found])
+            ScoreRow(name, None, [mean_text(score).replace(" [", "\n[") for score in found])
             for name, found in scores.means.items()
         ]
         table = score_table(measures, rows, means)

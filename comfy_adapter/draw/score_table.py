@@ -32,29 +32,32 @@ def score_table(
     font = ImageFont.load_default(_SIZE)
     shown = [*pictures[:MOST_ROWS], *means]
     left_out = len(pictures) - MOST_ROWS
+    wide = {
+        measure: 2 * _PAD + max(text_size(text, font)[0] for text in (measure, *column))
+        for measure, *column in zip(measures, *(row.cells for row in shown), strict=True)
+    }
     table: dict[tuple[str, str], Image.Image] = {}
     labels = []
     for place, row in enumerate(shown):
         of_picture = row.picture is not None
         label = f"{place + 1}. {row.name}" if of_picture else f"mean of {row.name}"
         labels.append(label)
-        tall = _EDGE if of_picture else 2 * _SIZE
+        tall = _EDGE if of_picture else 3 * _SIZE
         if row.picture is not None:
             table[label, _PICTURE] = shown_pictures(row.picture, _EDGE)[0]
             tall = table[label, _PICTURE].height
         for measure, text in zip(measures, row.cells, strict=True):
-            table[label, measure] = _cell(text, measure, tall, font)
+            table[label, measure] = _cell(text, (wide[measure], tall), font)
     if left_out > 0:
         labels.insert(MOST_ROWS, f"and {left_out} more")
-        table[labels[MOST_ROWS], measures[0]] = _cell("", measures[0], _SIZE, font)
+        table[labels[MOST_ROWS], measures[0]] = _cell("", (wide[measures[0]], _SIZE), font)
     return to_image(labelled_table(labels, [_PICTURE, *measures], table, font))
 
 
-def _cell(text: str, measure: str, tall: int, font: Font) -> Image.Image:
-    """The text in a cell as tall as its row, wide enough for the heading too."""
-    wide = max(text_size(text, font)[0], text_size(measure, font)[0]) + 2 * _PAD
-    cell = Image.new("RGB", (wide, max(tall, 1)), PAPER)
+def _cell(text: str, size: tuple[int, int], font: Font) -> Image.Image:
+    """The text in the middle of a cell of (width, height), with a line below it."""
+    cell = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(cell)
-    draw.line([(0, cell.height - 1), (wide, cell.height - 1)], fill=FAINT)
-    write_centred(draw, (wide / 2, cell.height / 2), text, font)
+    draw.line([(0, cell.height - 1), (cell.width, cell.height - 1)], fill=FAINT)
+    write_centred(draw, (cell.width / 2, cell.height / 2), text, font)
     return cell
