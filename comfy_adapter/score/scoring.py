@@ -133,15 +133,19 @@ def report_text(scores: PictureScores) -> str:
     measures = list(scores.columns)
     rows = [["picture", *measures]]
     for place, name in enumerate(scores.names):
-        rows.append([name, *(f"{scores.columns[one][place]:.3f}" for one in measures)])
+        rows.append([_in_a_line(name), *(f"{scores.columns[one][place]:.3f}" for one in measures)])
     lines += ["", *_aligned(rows), ""]
     table = [["mean of", "n", *measures]]
     for name, found in scores.means.items():
-        table.append([name, str(found[0].n), *map(mean_text, found)])
+        table.append([_in_a_line(name), str(found[0].n), *map(mean_text, found)])
     lines += _aligned(table)
     if any(score.low is not None for found in scores.means.values() for score in found):
         lines.append(f"In brackets: {INTERVAL}")
     return "\n".join(lines)
+
+
+def _in_a_line(name: str) -> str:
+    return ", ".join(name.split("\n"))
 
 
 def mean_text(score: Score) -> str:

@@ -183,6 +183,13 @@ def test_the_report_has_every_picture_and_every_encoder():
     assert table.shape[0] == 1 and table.shape[-1] == 3 and table.min() < 0.5
 
 
+def test_a_name_of_two_lines_is_one_line_of_the_report():
+    names = ["direct\nguidance = cfg"]
+    report, _, data = run([pictures(1, 0)], content_reference=pictures(1, 1), names=names)
+    value = column(data, "content")[0]
+    assert f"direct, guidance = cfg    {value:.3f}" in report
+
+
 def test_a_table_shows_only_as_many_pictures_as_fit():
     tall = [run([pictures(n, 0)], content_reference=pictures(1, 1))[1].shape[1] for n in (2, 4, 90)]
     row = (tall[1] - tall[0]) // 2
