@@ -11,8 +11,12 @@ Router and ACFG. The judge of the small world gives cosines to the two reference
   own role, content or style, and how often the judge's nearest name is right;
 - leak: the cosine of the same pictures in the *other* role, to the LoRA's reference picture: what
   the LoRA brought along that was not asked for (lower is better);
-- fused: cosines of the fused pictures; `product` is their product and `relative_drop` the mean
-  loss against the LoRAs alone: two ways to read CRAFT-LoRA's (2602.18936) "cross-influence".
+- fused: cosines of the fused pictures, and how much of the way they are from the pictures of the
+  same prompt and noise without LoRAs to a true render; `product` is their product and
+  `relative_drop` the mean loss against the LoRAs alone: two ways to read CRAFT-LoRA's (2602.18936)
+  "cross-influence".
+
+The measures are those of `craft_core/evaluation`, the features the judge's.
 
 Every pair, and every prompt of a LoRA alone, has noise of its own, the same for every backbone:
 with one noise for all, its luck decides. Intervals are 95 % bootstraps over contents and styles.
@@ -61,6 +65,15 @@ from craft_lora_pack.comfy_adapter.train.train import (  # noqa: E402
     ModelParts,
 )
 from craft_lora_pack.comfy_adapter.use.router import RouterRequest, route  # noqa: E402
+from craft_lora_pack.craft_core.evaluation import (  # noqa: E402
+    Score,
+    leakage,
+    mean_score,
+    product_influence,
+    relative_drop,
+    share_of_way,
+    similarity,
+)
 from craft_lora_pack.craft_core.projection import (  # noqa: E402
     Basis,
     LayerBasis,
@@ -71,6 +84,7 @@ from craft_lora_pack.craft_core.training import TRAINING  # noqa: E402
 from craft_lora_pack.craft_core.training.targets import trainable  # noqa: E402
 
 from small_world.judge import (  # noqa: E402
+    JudgeEncoder,
     content_prototypes,
     load_judge,
     nearest,
@@ -105,6 +119,7 @@ class Bench:
         self.options = options
         self.world = small_world_models.load()
         self.judge = load_judge()
+        self.look = {role: JudgeEncoder(self.judge, role) for role in ("content", "style")}
         self.names = {"content": content_prototypes(self.judge),
                       "style": style_prototypes(self.judge)}  # fmt: skip
         held_out = [name for name in DRAWN if name not in TRAINED_OBJECTS]
@@ -187,7 +202,7 @@ class Bench:
     def sample(
         self, model: Any, files: list[BranchFile], prompt: str, asymmetric: bool, key: tuple
     ) -> torch.Tensor:
-        """(seeds, 3, 64, 64) in [-1, 1], from the noise that belongs to the key."""
+        """(seeds, 64, 64, 3) in [0, 1], from the noise that belongs to the key."""
         layer_sets = "all" if self.options.shipped else LAYER_SETS
         request = RouterRequest(prompt, tuple(files), layer_sets, {"method": "craft"})
         routed = route(model, self.world.clip, request)
@@ -201,8 +216,7 @@ class Bench:
         noise = own_noise(*key, count=self.options.seeds)
         sampled = guider.sample(noise, latent, comfy.samplers.sampler_object("euler"), sigmas,
                                 seed=1, disable_pbar=True)  # fmt: skip
-        images = self.world.vae.decode(sampled)  # (B, 64, 64, 3)
-        return images.movedim(-1, 1) * 2 - 1
+        return self.world.vae.decode(sampled)
 
     def alone(self, model: Any, one: Learned, role: str) -> dict[str, float]:
         """The LoRA by itself, standard guidance at strength 1: own role, right names, leak."""
@@ -218,33 +232,35 @@ class Bench:
                 for p in asked
             ]
         )
-        content, style = self._cosines(pictures, one.reference, one.reference)
-        own, leak = (content, style) if role == "content" else (style, content)
-        found = nearest(self._embedding(role)(pictures), self.names[role])
-        right = sum(name == one.name for name in found) / len(found)
-        return {"alone": own, "right": right, "leak": leak}
+        other = "style" if role == "content" else "content"
+        own, besides = self.look[role].features, self.look[other].features
+        found = nearest(own(pictures), self.names[role])
+        return {
+            "alone": float(similarity(own(pictures), own(one.reference)).mean()),
+            "right": sum(name == one.name for name in found) / len(found),
+            "leak": float(leakage(besides(pictures), besides(one.reference)).mean()),
+        }
 
     def fused(self, model: Any, content: Learned, style: Learned) -> dict[str, float]:
-        files = [BranchFile(content.file, "content", STRENGTHS[0]),
-                 BranchFile(style.file, "style", STRENGTHS[1])]  # fmt: skip
+        """The pair's cosines, and the same without LoRAs and of a true render."""
         prompt = f"<c>a sks {OBJECTS[content.name].family}</c> in <s>zwx style</s>"
-        pictures = self.sample(model, files, prompt, True, (content.name, style.name))
-        c, s = self._cosines(pictures, content.reference, style.reference)
-        return {"content": c, "style": s}
-
-    def _embedding(self, role: str):
-        return self.judge.content_embedding if role == "content" else self.judge.style_embedding
-
-    def _cosines(self, pictures, content_reference, style_reference) -> tuple[float, float]:
-        def as_judged(reference):
-            return reference.movedim(-1, 1) * 2 - 1
-
-        content = self.judge.content_embedding(as_judged(content_reference))
-        style = self.judge.style_embedding(as_judged(style_reference))
-        return (
-            float((self.judge.content_embedding(pictures) @ content.T).mean()),
-            float((self.judge.style_embedding(pictures) @ style.T).mean()),
-        )
+        truth = _picture(render(content.name, style.name, seed=0, pose=Pose()))
+        shown = {"fused": STRENGTHS, "without": (0.0, 0.0)}
+        pictures = {
+            name: self.sample(
+                model,
+                [BranchFile(content.file, "content", strengths[0]),
+                 BranchFile(style.file, "style", strengths[1])],
+                prompt, True, (content.name, style.name),
+            )
+            for name, strengths in shown.items()
+        } | {"truth": truth}  # fmt: skip
+        return {
+            f"{name} {role}": float(similarity(look(images), look(one.reference)).mean())
+            for name, images in pictures.items()
+            for role, one in (("content", content), ("style", style))
+            for look in [self.look[role].features]
+        }
 
     def shipped(self) -> None:
         for role, file, pair in (
@@ -258,7 +274,7 @@ class Bench:
 
     # -- the table ---------------------------------------------------------------------------
 
-    def row(self, kind: str) -> dict[str, tuple[float, float, float]]:
+    def row(self, kind: str) -> dict[str, Score]:
         model = self.backbone(kind)
         contents = [self.lora(model, kind, "content", name) for name in self.contents]
         styles = [self.lora(model, kind, "style", name) for name in self.styles]
@@ -268,27 +284,31 @@ class Bench:
         figures = {}
         for role, rows in (("content", by_content), ("style", by_style)):
             for name in ("alone", "right", "leak"):
-                values = np.array([row[name] for row in rows])
+                values = torch.tensor([row[name] for row in rows])
                 figures[f"{role} {name}"] = values[:, None] if role == "content" else values[None]
-        c = np.array([[cell["content"] for cell in row] for row in cells])
-        s = np.array([[cell["style"] for cell in row] for row in cells])
-        drop_c = 1 - c / figures["content alone"]
-        drop_s = 1 - s / figures["style alone"]
-        figures |= {"fused content": c, "fused style": s, "product": c * s,
-                    "relative_drop": (drop_c + drop_s) / 2}  # fmt: skip
-        return {name: interval(values) for name, values in figures.items()}
+        found = {
+            name: torch.tensor([[cell[name] for cell in row] for row in cells])
+            for name in cells[0][0]
+        }
+        c, s = found["fused content"], found["fused style"]
+        figures |= {"fused content": c, "fused style": s, "product": product_influence(c, s)}
+        figures["relative_drop"] = relative_drop(
+            c, s, figures["content alone"], figures["style alone"]
+        )
+        scored = {name: self._score(name, values) for name, values in figures.items()}
+        for role in ("content", "style"):
+            means = [found[f"{name} {role}"].mean() for name in ("fused", "without", "truth")]
+            name = f"{role} share of the way"
+            scored[name] = self._score(name, share_of_way(*means)[None, None])
+        return scored
 
-
-def interval(values: np.ndarray, count: int = 2000) -> tuple[float, float, float]:
-    """The mean and its 95 % bootstrap interval over the axes of the array (contents, styles)."""
-    rng = np.random.default_rng(0)
-    means = []
-    for _ in range(count):
-        rows = rng.integers(values.shape[0], size=values.shape[0])
-        columns = rng.integers(values.shape[1], size=values.shape[1])
-        means.append(values[np.ix_(rows, columns)].mean())
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(values.mean()), float(low), float(high)
+    def _score(self, name: str, values: torch.Tensor) -> Score:
+        """Of an array (contents, styles), or with 1 for the axis that it does not have."""
+        contents, styles = np.indices(values.shape).reshape(2, -1)
+        factors = {"contents": contents.tolist(), "styles": styles.tolist()}
+        encoder = "; ".join(look.name for look in self.look.values())
+        preprocessing = self.look["content"].preprocessing
+        return mean_score(name, values.flatten().tolist(), factors, encoder, preprocessing)
 
 
 def _captioned(pairs: list[tuple[str, str]]) -> Captioned:
@@ -327,9 +347,12 @@ def main() -> None:
     print("|", " | ".join(["", *rows]), "|")
     print("|---" * (len(rows) + 1) + "|")
     for name in next(iter(rows.values())):
-        cells = [f"{m:.3f} [{low:.3f}, {high:.3f}]" for m, low, high in
-                 (row[name] for row in rows.values())]  # fmt: skip
-        print("|", " | ".join([name, *cells]), "|")
+        print("|", " | ".join([name, *(_cell(row[name]) for row in rows.values())]), "|")
+
+
+def _cell(score: Score) -> str:
+    interval = "" if score.low is None else f" [{score.low:.3f}, {score.high:.3f}]"
+    return f"{score.mean:.3f}{interval}"
 
 
 if __name__ == "__main__":

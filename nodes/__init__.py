@@ -15,6 +15,7 @@ from .pair_builder import PairBuilder
 from .rank_limited import LoadRankLimitedUNet
 from .router import Router
 from .schedule import TimestepSchedule
+from .score import ContentStyleScore
 from .training import TRAINING_NODES
 
 NODES: list[type[io.ComfyNode]] = [
@@ -26,6 +27,7 @@ NODES: list[type[io.ComfyNode]] = [
     ACFGKSampler,
     MethodSweep,
     ComparisonGrid,
+    ContentStyleScore,
     FuseToFile,
     PairBuilder,
     LoadExpertEncoder,

@@ -19,7 +19,9 @@ from ..comfy_adapter.page.sockets import (
     ScheduleSocket,
 )
 from ..comfy_adapter.page.whole_sigmas import given_sigmas, whole_sigmas_input
-from ..comfy_adapter.page.widgets import layer_set_menu, one
+from ..comfy_adapter.page.widgets import encoder_input, layer_set_menu, one
+from ..comfy_adapter.score.scoring import lines_by_group, report_text, score_pictures
+from ..comfy_adapter.score.vision import encoders_by_role
 from ..comfy_adapter.use.router import RouterRequest, check_request, layer_set_text, with_own_loras
 from ..comfy_adapter.use.sweep import guidance_scales, method_lines, sweep, under_line
 from ..craft_core.errors import CraftError
@@ -190,19 +192,28 @@ class ComparisonGrid(io.ComfyNode):
                                tooltip="What style was trained on, shown above the grid."),
                 io.Model.Input("models", optional=True,
                                tooltip="Method Sweep's model, for the map of who acted."),
+                encoder_input(
+                    "clip_vision",
+                    "From Load CLIP Vision: scores every picture against the references, as "
+                    "Content/Style Score does.",
+                ),
+                encoder_input("style_clip_vision", "Looks at style instead of clip_vision."),
             ],
             outputs=[
                 io.Image.Output("grid", tooltip="For Preview Image or Save Image."),
                 io.Image.Output("acted", display_name="activity",
                                 tooltip="Who acted in which layer at which step, drawn from the "
                                 "runs of the models. Without models: empty."),
+                io.String.Output("scores", tooltip="Every picture's scores and a mean for each "
+                                 "row. Without clip_vision: empty."),
             ],
         )  # fmt: skip
 
     @classmethod
     def execute(
-        cls, images, rows, columns, cell, content_reference=(), style_reference=(), models=()
-    ) -> io.NodeOutput:
+        cls, images, rows, columns, cell, content_reference=(), style_reference=(), models=(),
+        clip_vision=(), style_clip_vision=(),
+    ) -> io.NodeOutput:  # fmt: skip
         references = {"content": content_reference, "style": style_reference}
         heads = [
             (name, picture)
@@ -211,4 +222,11 @@ class ComparisonGrid(io.ComfyNode):
             if picture is not None
         ]
         cells = labelled(images, rows, columns)
-        return io.NodeOutput(comparison_grid(cells, one(cell, "cell"), heads), runs_sheet(models))
+        texts, report = {}, ""
+        if any(one is not None for one in (*clip_vision, *style_clip_vision)):
+            places = [(spot.row, spot.column) for spot in cells for _ in spot.picture]
+            encoders = encoders_by_role(clip_vision, style_clip_vision)
+            scores = score_pictures(images, references, encoders, [row for row, _ in places])
+            texts, report = lines_by_group(scores, places), report_text(scores)
+        grid = comparison_grid(cells, one(cell, "cell"), heads, texts)
+        return io.NodeOutput(grid, runs_sheet(models), report)

@@ -1,7 +1,8 @@
-"""The host's side of loading: an extension without nodes that registers the small world."""
+"""The host's side of loading: an extension that registers the small world and has one node."""
 
 from comfy_api.latest import ComfyExtension
 
+from .judge_node import SmallWorldJudge
 from .register import register
 
 
@@ -12,4 +13,4 @@ class SmallWorldExtension(ComfyExtension):
         register()
 
     async def get_node_list(self) -> list:
-        return []
+        return [SmallWorldJudge]

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from .world.objects import OBJECTS
-from .world.render import render, to_tensor_range
+from .world.render import SIZE, render, to_tensor_range
 from .world.styles import STYLES
 
 FOLDER = Path(__file__).parent / "models" / "judge"
@@ -85,6 +85,28 @@ class Judge(nn.Module):
     def style_similarity(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """(B,) cosines between the styles of two batches, picture by picture."""
         return (self.style_embedding(first) * self.style_embedding(second)).sum(1)
+
+
+@dataclass(frozen=True)
+class JudgeEncoder:
+    """One half of a judge as an encoder of pictures, with the name that a score says it by."""
+
+    judge: Judge
+    role: str  # content or style
+    label: str = "first"
+    preprocessing: str = "64 x 64, squeezed"
+
+    @property
+    def name(self) -> str:
+        return f"small world's {self.label} judge, {self.role}"
+
+    def features(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Pictures (B, h, w, 3) in [0, 1] -> unit vectors (B, WIDTH)."""
+        images = pictures[..., :3].float().cpu().movedim(-1, 1) * 2 - 1
+        if images.shape[2:] != (SIZE, SIZE):
+            images = functional.interpolate(images, (SIZE, SIZE), mode="bilinear", antialias=True)
+        embed = {"content": self.judge.content_embedding, "style": self.judge.style_embedding}
+        return embed[self.role](images)
 
 
 @dataclass(frozen=True)

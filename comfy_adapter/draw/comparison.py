@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,36 +48,44 @@ def labelled(pictures: Sequence[Tensor], rows: Sequence[str], columns: Sequence[
 
 
 def comparison_grid(
-    cells: Sequence[Cell], edge: int, heads: Sequence[tuple[str, Tensor]]
+    cells: Sequence[Cell],
+    edge: int,
+    heads: Sequence[tuple[str, Tensor]],
+    texts: Mapping[tuple[str, str], str] | None = None,
 ) -> Tensor:
     """IMAGE (1, h, w, 3): rows and columns in order of appearance, empty where nothing is.
 
     edge: longest edge of a picture, 0 for as it is. heads: named pictures above the grid, such as
-    the references.
+    the references. texts: what stands below the pictures of a (row, column).
     """
     rows = list(dict.fromkeys(cell.row for cell in cells))
     columns = list(dict.fromkeys(cell.column for cell in cells))
     table: dict[tuple[str, str], list[Image.Image]] = {}
     for cell in cells:
-        table.setdefault((cell.row, cell.column), []).extend(_pictures(cell.picture, edge))
+        table.setdefault((cell.row, cell.column), []).extend(shown_pictures(cell.picture, edge))
     table = {place: found for place, found in table.items() if found}
     strips = {place: _beside(found) for place, found in table.items()}
     font = ImageFont.load_default(max(13, max(one.height for one in strips.values()) // 18))
-    body = _table(rows, columns, strips, font)
-    top = [_captioned(name, _beside(_pictures(picture, edge)), font) for name, picture in heads]
+    for place, text in (texts or {}).items():
+        strips[place] = _above(strips[place], _text_picture(text, font))
+    body = labelled_table(rows, columns, strips, font)
+    top = [
+        _captioned(name, _beside(shown_pictures(picture, edge)), font) for name, picture in heads
+    ]
     return to_image(_above(_beside(top), body) if top else body)
 
 
-def _table(
+def labelled_table(
     rows: Sequence[str],
     columns: Sequence[str],
     strips: dict[tuple[str, str], Image.Image],
     font: Font,
 ) -> Image.Image:
+    """A sheet with a picture at each (row, column) that has one, and the labels beside them."""
     widths = [max(s.width for (_, c), s in strips.items() if c == name) for name in columns]
     heights = [max(s.height for (r, _), s in strips.items() if r == name) for name in rows]
-    left = max(_size(name, font)[0] for name in rows) + 2 * _PAD
-    top = max(_size(name, font)[1] for name in columns) + 2 * _PAD
+    left = max(text_size(name, font)[0] for name in rows) + 2 * _PAD
+    top = max(text_size(name, font)[1] for name in columns) + 2 * _PAD
     width = left + sum(widths) + _GAP * len(widths)
     height = top + sum(heights) + _GAP * len(heights)
     if max(width, height) > LARGEST:
@@ -90,11 +98,11 @@ def _table(
     draw = ImageDraw.Draw(sheet)
     x = left
     for name, wide in zip(columns, widths, strict=True):
-        _write(draw, (x + wide / 2, top / 2), name, font)
+        write_centred(draw, (x + wide / 2, top / 2), name, font)
         x += wide + _GAP
     y = top
     for row, tall in zip(rows, heights, strict=True):
-        _write(draw, (left / 2, y + tall / 2), row, font)
+        write_centred(draw, (left / 2, y + tall / 2), row, font)
         x = left
         for column, wide in zip(columns, widths, strict=True):
             if (row, column) in strips:
@@ -104,17 +112,24 @@ def _table(
     return sheet
 
 
+def _text_picture(text: str, font: Font) -> Image.Image:
+    wide, tall = text_size(text, font)
+    sheet = Image.new("RGB", (wide + _PAD, tall + _PAD), PAPER)
+    write_centred(ImageDraw.Draw(sheet), (sheet.width / 2, sheet.height / 2), text, font)
+    return sheet
+
+
 def _captioned(name: str, picture: Image.Image, font: Font) -> Image.Image:
-    wide, tall = _size(name, font)
+    wide, tall = text_size(name, font)
     sheet = Image.new(
         "RGB", (max(picture.width, wide + _PAD), picture.height + tall + 2 * _PAD), PAPER
     )
     sheet.paste(picture, ((sheet.width - picture.width) // 2, tall + 2 * _PAD))
-    _write(ImageDraw.Draw(sheet), (sheet.width / 2, tall / 2 + _PAD), name, font)
+    write_centred(ImageDraw.Draw(sheet), (sheet.width / 2, tall / 2 + _PAD), name, font)
     return sheet
 
 
-def _pictures(images: Tensor, edge: int) -> list[Image.Image]:
+def shown_pictures(images: Tensor, edge: int) -> list[Image.Image]:
     """Each picture of an IMAGE batch, no side longer than edge; small ones enlarged by whole
     numbers, so that their pixels stay."""
     found = []
@@ -154,12 +169,14 @@ def _above(first: Image.Image, second: Image.Image) -> Image.Image:
     return sheet
 
 
-def _size(text: str, font: Font) -> tuple[int, int]:
+def text_size(text: str, font: Font) -> tuple[int, int]:
     left, top, right, bottom = ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox(
         (0, 0), text, font=font
     )
     return round(right - left), round(bottom - top)
 
 
-def _write(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, font: Font) -> None:
+def write_centred(
+    draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, font: Font
+) -> None:
     draw.multiline_text(at, text, fill=INK, font=font, anchor="mm", align="center")

@@ -12,6 +12,7 @@ from ...craft_core.errors import CraftError
 from ...craft_core.messages import UNKNOWN
 from ...craft_core.registry import Method, Parameter, Registry
 from ...craft_core.routing.presets import OF_MODEL, PRESETS
+from .sockets import PictureEncoderSocket
 
 CUSTOM = "custom"
 PATTERNS = "patterns"
@@ -116,6 +117,12 @@ def layer_set_menu(
     lines = [f"{key}: {PRESETS[key].source}" for key in first]
     tooltip = "\n".join(["Which layers each role may act on.", *lines, "custom: your own patterns"])
     return io.DynamicCombo.Input(name, options=options, tooltip=tooltip)
+
+
+def encoder_input(name: str, tooltip: str, optional: bool = True) -> io.Input:
+    """A socket for what makes features of pictures: the host's CLIP_VISION, or a pack's own."""
+    types = [io.ClipVision, PictureEncoderSocket]
+    return io.MultiType.Input(name, types, optional=optional, tooltip=tooltip)
 
 
 def one(values: list, name: str) -> Any:

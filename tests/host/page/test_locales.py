@@ -33,6 +33,7 @@ VERBATIM = re.compile(
 )
 LINE_OF_A_MENU = re.compile(r"^[\w-]+(?: mix)?: ")
 HOST_NODES = {
+    "加载CLIP视觉",
     "UNet加载器",
     "VAE解码",
     "预览图像",

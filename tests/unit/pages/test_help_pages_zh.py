@@ -14,6 +14,7 @@ DOCS = ROOT / "web" / "docs"
 NODES = sorted(page.stem for page in DOCS.glob("*.md"))
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 HOST_NODES = {
+    "加载CLIP视觉",
     "Checkpoint加载器（简易）",
     "CLIP文本编码",
     "K采样器（高级）",

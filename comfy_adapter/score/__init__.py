@@ -1,0 +1,1 @@
+"""Scores of pictures by the encoders that the host loads."""

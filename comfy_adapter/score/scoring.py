@@ -1,0 +1,251 @@
+"""Pictures scored against one content's and one style's references, and what a reader needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from ...craft_core.errors import CraftError
+from ...craft_core.evaluation import (
+    PictureEncoder,
+    RoleFeatures,
+    Score,
+    mean_score,
+    pair_columns,
+    similarity,
+)
+from ...craft_core.types import Role
+
+ROLES: tuple[Role, Role] = ("content", "style")
+OTHER: dict[Role, Role] = {"content": "style", "style": "content"}
+ALL = "all pictures"
+INTERVAL = "95 % intervals over these pictures, which say nothing of other contents and styles."
+
+
+@dataclass(frozen=True)
+class PictureScores:
+    """names: of the n pictures. columns: {measure: n scores}. means: for each name that several
+    pictures share, or for all pictures, its Scores. likeness: for each encoder the cosine between
+    the content's and the style's references, where there are both."""
+
+    names: tuple[str, ...]
+    columns: dict[str, list[float]]
+    means: dict[str, list[Score]]
+    encoders: dict[Role, PictureEncoder]
+    likeness: dict[Role, float]
+
+
+def picture_names(names: Sequence[str], counts: Sequence[int]) -> tuple[str, ...]:
+    """One name a picture. counts: pictures of each batch.
+
+    names: none (the pictures are numbered), one for each picture, one for each batch, or one for
+    all; a single text for several pictures is read line by line. CraftError for another number.
+    """
+    total = sum(counts)
+    if not any(name.strip() for name in names):
+        return tuple(str(index + 1) for index in range(total))
+    if len(names) == total:
+        return tuple(names)
+    given = names[0].strip().split("\n") if len(names) == 1 else names
+    if len(given) == total:
+        return tuple(given)
+    if len(given) == len(counts):
+        return tuple(name for name, count in zip(given, counts, strict=True) for _ in range(count))
+    if len(given) == 1:
+        return tuple(given * total)
+    raise CraftError(
+        f"There are {len(given)} names for {total} pictures in {len(counts)} batches",
+        "Each picture has a name, or each batch, or all have the same",
+        "Connect names from the node that the pictures come from, or disconnect them",
+    )
+
+
+def score_pictures(
+    batches: Sequence[Tensor],
+    references: Mapping[Role, Sequence[Tensor]],
+    encoders: Mapping[Role, PictureEncoder],
+    names: Sequence[str] = (),
+) -> PictureScores:
+    """Batches (b, h, w, 3) of any sizes, in their order. references: batches by role; a role
+    without any is not scored. encoders: of both roles; one for both may stand twice.
+
+    CraftError without pictures, without references, or for pictures that are not finite.
+    """
+    counts = [len(batch) for batch in batches]
+    if not sum(counts):
+        raise CraftError("There is no picture", "Scores are of pictures", "Connect images")
+    given: dict[Role, Sequence[Tensor]] = {
+        role: found
+        for role in ROLES
+        if (found := [one for one in references.get(role, ()) if one is not None and len(one)])
+    }
+    if not given:
+        raise CraftError(
+            "There is no reference",
+            "Pictures are compared with those that the content or the style was learned from",
+            "Connect content_reference, style_reference or both",
+        )
+    titles = picture_names(names, counts)
+    looks = {
+        encoder: _Look(
+            _features(encoder, batches, "images"),
+            {role: _features(encoder, given[role], f"{role}_reference") for role in given},
+        )
+        for encoder in dict.fromkeys(encoders.values())
+    }
+    apart = len(looks) > 1
+    roles = [role for role in ROLES if apart or role in given]
+    seen = {role: looks[encoders[role]] for role in roles}
+    columns = pair_columns(
+        {
+            role: RoleFeatures(
+                look.pictures,
+                look.references.get(role),
+                look.references.get(OTHER[role]) if apart else None,
+            )
+            for role, look in seen.items()
+        }
+    )
+    used = {role: encoders[role] for role in roles}
+    values = {measure: column.tolist() for measure, column in columns.items()}
+    likeness = {
+        role: float(similarity(look.references[role], look.references[OTHER[role]]).mean())
+        for role, look in seen.items()
+        if len(look.references) == len(ROLES)
+    }
+    return PictureScores(titles, values, _means(titles, values, used), used, likeness)
+
+
+def report_text(scores: PictureScores) -> str:
+    """Who looked and how, a line for each picture, and the means with their intervals."""
+    lines = [
+        f"{role}: {encoder.name}, {encoder.preprocessing}"
+        for role, encoder in scores.encoders.items()
+    ]
+    lines += [
+        f"A copy of the {OTHER[role]} reference would have {role} {value:.3f}"
+        for role, value in scores.likeness.items()
+    ]
+    measures = list(scores.columns)
+    rows = [["picture", *measures]]
+    for place, name in enumerate(scores.names):
+        rows.append([_in_a_line(name), *(f"{scores.columns[one][place]:.3f}" for one in measures)])
+    lines += ["", *_aligned(rows), ""]
+    table = [["mean of", "n", *measures]]
+    for name, found in scores.means.items():
+        table.append([_in_a_line(name), str(found[0].n), *map(mean_text, found)])
+    lines += _aligned(table)
+    if any(score.low is not None for found in scores.means.values() for score in found):
+        lines.append(f"In brackets: {INTERVAL}")
+    return "\n".join(lines)
+
+
+def _in_a_line(name: str) -> str:
+    return ", ".join(name.split("\n"))
+
+
+def mean_text(score: Score) -> str:
+    """ "0.512 [0.490, 0.534]", or the mean alone where there is no interval."""
+    between = "" if score.low is None else f" [{score.low:.3f}, {score.high:.3f}]"
+    return f"{score.mean:.3f}{between}"
+
+
+def lines_by_group(scores: PictureScores, groups: Sequence[Hashable]) -> dict[Hashable, str]:
+    """For each group of pictures a line "measure mean" for every measure. groups: one a picture."""
+    found: dict[Hashable, list[int]] = {}
+    for place, group in enumerate(groups):
+        found.setdefault(group, []).append(place)
+    return {
+        group: "\n".join(
+            f"{measure} {sum(column[place] for place in places) / len(places):.3f}"
+            for measure, column in scores.columns.items()
+        )
+        for group, places in found.items()
+    }
+
+
+def scores_json(scores: PictureScores) -> str:
+    """All of it: encoders and likeness by role, a list of pictures and a list of means."""
+    pictures = [
+        {"name": name, **{one: column[place] for one, column in scores.columns.items()}}
+        for place, name in enumerate(scores.names)
+    ]
+    encoders = {
+        role: {"name": one.name, "preprocessing": one.preprocessing}
+        for role, one in scores.encoders.items()
+    }
+    means = [{"name": name, **asdict(one)} for name, found in scores.means.items() for one in found]
+    whole = {
+        "encoders": encoders, "likeness_of_references": scores.likeness, "pictures": pictures,
+        "means": means,
+    }  # fmt: skip
+    return json.dumps(whole, indent=2, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one encoder sees. pictures: (B, width). references: (n, width) by role."""
+
+    pictures: Tensor
+    references: dict[Role, Tensor]
+
+
+def _features(encoder: PictureEncoder, batches: Sequence[Tensor], name: str) -> Tensor:
+    """(B, width) of all batches in their order; CraftError where one is not finite."""
+    found = torch.cat([encoder.features(batch) for batch in batches if len(batch)])
+    broken = (~found.isfinite().all(1)).nonzero().flatten().tolist()
+    if broken:
+        raise CraftError(
+            f"Picture {broken[0] + 1} of {name} has no finite features",
+            "Pictures hold numbers from 0 to 1, and an encoder makes numbers of them",
+            "Look at the picture: a VAE in half precision can give such ones",
+        )
+    return found
+
+
+def _means(
+    names: Sequence[str],
+    columns: Mapping[str, Sequence[float]],
+    encoders: Mapping[Role, PictureEncoder],
+) -> dict[str, list[Score]]:
+    """For each name that pictures share, or for all, the mean of every measure."""
+    groups: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        groups.setdefault(name, []).append(place)
+    if len(groups) == len(names):
+        groups = {ALL: list(range(len(names)))}
+    return {
+        group: [
+            mean_score(
+                measure,
+                [column[place] for place in places],
+                {"pictures": places},
+                *_made_by(measure, encoders),
+            )
+            for measure, column in columns.items()
+        ]
+        for group, places in groups.items()
+    }
+
+
+def _made_by(measure: str, encoders: Mapping[Role, PictureEncoder]) -> tuple[str, str]:
+    """Name and preprocessing of the encoders that a measure comes from."""
+    own = [one for role, one in encoders.items() if measure.startswith(role)]
+    made = list(dict.fromkeys(own or encoders.values()))
+    return "; ".join(one.name for one in made), "; ".join(one.preprocessing for one in made)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            text.ljust(width) if place == 0 else text.rjust(width)
+            for place, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

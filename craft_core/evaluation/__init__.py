@@ -1,0 +1,30 @@
+"""Scores of pictures from the features of any encoder, with intervals."""
+
+from .cross_influence import product_influence, relative_drop
+from .crossed_bootstrap import crossed_interval
+from .harmonic_mean import harmonic_mean
+from .holm import holm
+from .leakage import leakage
+from .pair_columns import RoleFeatures, pair_columns
+from .picture_encoder import PictureEncoder
+from .score import Score, mean_score
+from .share_of_way import share_of_way
+from .similarity import similarity
+from .text_similarity import text_similarity
+
+__all__ = [
+    "PictureEncoder",
+    "RoleFeatures",
+    "Score",
+    "crossed_interval",
+    "harmonic_mean",
+    "holm",
+    "leakage",
+    "mean_score",
+    "pair_columns",
+    "product_influence",
+    "relative_drop",
+    "share_of_way",
+    "similarity",
+    "text_similarity",
+]

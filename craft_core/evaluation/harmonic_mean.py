@@ -1,0 +1,23 @@
+"""One number for content and style together: their harmonic mean, which the worse one decides.
+
+NP-LoRA (Chen 2025, arXiv 2511.11051v1), Sec. V-C: S_harm = 4 / sum_i (1 / S_i) over the content
+and style similarities of CLIP and of DINO. Here over any number of scores, picture by picture.
+The paper has no rule for a cosine of zero or less: the mean is 0 there, its limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def harmonic_mean(scores: Sequence[Tensor]) -> Tensor:
+    """Scores of one shape -> their harmonic mean, of that shape; 0 where any score is <= 0.
+
+    It lies between the smallest score and the arithmetic mean. No score: AssertionError.
+    """
+    assert len(scores) > 0
+    each = torch.stack(tuple(scores))
+    return torch.where((each > 0).all(0), len(scores) / (1 / each).sum(0), 0.0)
