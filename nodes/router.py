@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
-from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..comfy_adapter.draw.run_map import view_under
 from ..comfy_adapter.model.lora_files import SAME, for_second_model, lora_stamps
-from ..comfy_adapter.page.notice import tell, warn
+from ..comfy_adapter.page.notice import blocked, tell, warn
 from ..comfy_adapter.page.pair import pair_inputs, second_file_input
 from ..comfy_adapter.page.sockets import (
     CATEGORY,
@@ -157,7 +156,7 @@ class Router(io.ComfyNode):
             warn(cls, text)
         if not routed.warnings:
             tell(cls, routed.report)
-        shown, after = view_under(cls, routed.model), ExecutionBlocker(_NO_SECOND)
+        shown, after = view_under(cls, routed.model), blocked(_NO_SECOND)
         if routed.second is not None:
             after = view_under(cls, routed.second, beside=shown)
         return io.NodeOutput(

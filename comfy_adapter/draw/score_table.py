@@ -49,7 +49,7 @@ def score_table(
         for measure, text in zip(measures, row.cells, strict=True):
             table[label, measure] = _cell(text, (wide[measure], tall), font)
     if left_out > 0:
-        labels.insert(MOST_ROWS, f"and {left_out} more")
+        labels.insert(MOST_ROWS, f"{left_out} further pictures")
         table[labels[MOST_ROWS], measures[0]] = _cell("", (wide[measures[0]], _SIZE), font)
     return to_image(labelled_table(labels, [_PICTURE, *measures], table, font))
 

@@ -6,6 +6,7 @@ import logging
 import re
 
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 from server import PromptServer
 
 LOG = logging.getLogger("craft")
@@ -23,6 +24,11 @@ def tell(node: type[io.ComfyNode], text: str) -> None:
     server = getattr(PromptServer, "instance", None)
     if server is not None and node.hidden is not None:
         server.send_progress_text(as_shown(text), node.hidden.unique_id)
+
+
+def blocked(text: str) -> ExecutionBlocker:
+    """In place of an output: whatever uses it does not run, and the page shows `text`."""
+    return ExecutionBlocker(text)
 
 
 def as_shown(text: str) -> str:
