@@ -21,7 +21,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from ...types import Factors, LayerPass, LayerUpdate
+from ...types import Factors, LayerPass, LayerUpdate, times
 from ..factors import beside_identity, unit_matrix, wide
 from ..peft_config import Stated
 from .kinds import KINDS, AdapterKind, ending
@@ -90,15 +90,15 @@ class Kronecker(LayerUpdate):
                 hidden = hidden @ up.T
         return hidden.flatten(1, 2) if is_convolution else hidden.flatten(-2)
 
-    def act(self, layer: LayerPass, amount: float) -> None:
+    def act(self, layer: LayerPass, amount: float | Tensor) -> None:
         """Of a linear layer with w2 as a whole, w1's product goes into the outputs at once."""
         c, d = self.down.shape[:2]
         if self.up is not None or self.down.ndim > 2 or d < c or not layer.base.is_contiguous():
             return super().act(layer, amount)
         a, b = self.mix.shape
         hidden = layer.product(layer.x.reshape(-1, d), self.down).view(-1, b, c)
-        mix = self.mix.to(hidden.dtype).expand(len(hidden), a, b)
-        layer.base.view(-1, a, c).baddbmm_(mix, hidden, alpha=amount)
+        mix, alpha = times(self.mix.to(hidden.dtype), amount)
+        layer.base.view(-1, a, c).baddbmm_(mix.expand(len(hidden), a, b), hidden, alpha=alpha)
 
     def _mixed(self, x: Tensor) -> Tensor:
         """The groups of x by w1: (B, .., b, m) -> (B, .., a, m), (B, b, m, *spatial) likewise."""
