@@ -142,7 +142,7 @@ class RoutedBank:
         kinds.join(guider.conds, self.gates.views, copy_all=copy_all)
         recorders = tuple(options.get(RECORDERS, {}).values())
         session = _Session(time, kinds, guiding, recorders)
-        compiled = is_compiled(guider)
+        compiled = is_compiled(guider.model_patcher, guider.model_options)
         with ExitStack() as stack:
             for patcher in _patchers(guider):
                 call, model = ModelCall(), patcher.model.diffusion_model
