@@ -168,9 +168,7 @@ class LayerHook:
         return y
 
 
-def act(
-    module: Any, x: Tensor, y: Tensor, update: LayerUpdate, amount: float | Tensor
-) -> None:
+def act(module: Any, x: Tensor, y: Tensor, update: LayerUpdate, amount: float | Tensor) -> None:
     """Add one update to y, in place. The amount is a plain number, or a tensor () of one on y's
     device: nothing waits for a device."""
     if getattr(module, "groups", 1) > 1 and update.is_low_rank:
@@ -179,9 +177,7 @@ def act(
     update.act(layer.narrowed(update.rows), amount)
 
 
-def _act_in_groups(
-    module: Any, x: Tensor, y: Tensor, update: Any, amount: float | Tensor
-) -> None:
+def _act_in_groups(module: Any, x: Tensor, y: Tensor, update: Any, amount: float | Tensor) -> None:
     """Add an update to a convolution in groups: as a whole weight, which is small there, since the
     rows of `up` belong to different groups and each sees other inputs."""
     delta = update.delta()
