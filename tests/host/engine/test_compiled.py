@@ -168,12 +168,13 @@ def test_rows_areas_and_batches_are_told_apart_in_graphs():
         {"positive": [*POSITIVE, *tiny.conditioning(7)]},
         {"positive": [*left, *right]},
     ]
-    for case in cases:
-        assert distance(acfg(compiled(ours, backend), **case), acfg(ours, **case)) <= LAW
-    assert backend.new() > 1
-    for case in cases:
-        acfg(compiled(ours, backend), **case)
-    assert backend.new() == 0
+    with torch._dynamo.config.patch(recompile_limit=64):  # a block of this model has many shapes
+        for case in cases:
+            assert distance(acfg(compiled(ours, backend), **case), acfg(ours, **case)) <= LAW
+        assert backend.new() > 1
+        for case in cases:
+            acfg(compiled(ours, backend), **case)
+        assert backend.new() == 0
 
 
 def test_two_models_one_compiled_and_one_not_and_two_routers_in_a_row():
