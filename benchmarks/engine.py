@@ -1,14 +1,15 @@
 """Seconds per sampling step of six ways to run two LoRAs, interleaved in one process.
 
     python run.py bench engine [--size wide|small] [--rank 64] [--latent 32] [--rounds 7]
-                               [--kinds | --rules]
+                               [--kinds | --rules | --compiled]
 
 Every way samples the same random model of the host's SDXL class with the host's own euler; one
 round runs each once, in turn, so that a change of the machine's speed affects all of them. Ratios
 are to the host's LoraLoader (LoRAs merged into the weights) in the same round. With --kinds, what
 each adapter kind costs on one layer instead. With --rules, what each guidance rule costs: the
 evaluations of the model that a step took, counted in the runs, and the time of a step as a multiple
-of a step at cfg 1 without weights, which is one evaluation.
+of a step at cfg 1 without weights, which is one evaluation. With --compiled, ways under the host's
+Torch Compile Model with inductor; the warm-up round compiles.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from _kinds import print_kinds
 from _sdxl_class import SCALE, STRENGTHS, World, add_flags, oracle, print_table, torch
 
 import comfy.hooks  # isort: skip
+import comfy.model_management  # isort: skip
 import comfy.sd  # isort: skip
+from comfy_extras.nodes_torch_compile import TorchCompileModel  # isort: skip
 from craft_lora_pack.comfy_adapter.engine import engine
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
 from craft_lora_pack.craft_core.fusion.compose import compose
@@ -35,6 +38,7 @@ def main() -> None:
     add_flags(parser)
     parser.add_argument("--kinds", action="store_true", help="each adapter kind on one layer")
     parser.add_argument("--rules", action="store_true", help="each guidance rule")
+    parser.add_argument("--compiled", action="store_true", help="under torch.compile")
     options = parser.parse_args()
     if options.kinds:
         print_kinds(options)
@@ -44,7 +48,8 @@ def main() -> None:
     if options.rules:
         print_rules(world)
         return
-    print_table(world.interleaved(guiders(world)), MERGED, "merged")
+    ways = compiled_guiders(world) if options.compiled else guiders(world)
+    print_table(world.interleaved(ways), MERGED, "merged")
 
 
 def guiders(world: World) -> dict[str, object]:
@@ -58,6 +63,28 @@ def guiders(world: World) -> dict[str, object]:
         "host hooks with keyframes": hooked(world),
         "two separate models": two_models(world),
     }
+
+
+def compiled_guiders(world: World) -> dict[str, object]:
+    """LoRAs merged and routed, both compiled; each on a model of its own."""
+    # A CPU's attention reads how much memory is free, and a graph would end there.
+    free = comfy.model_management.get_free_memory()
+    comfy.model_management.get_free_memory = lambda device=None, torch_free_too=False: (
+        (free, free) if torch_free_too else free
+    )
+    other = routed(world, Schedule("cosine"))
+    return {
+        MERGED: world.cfg(compiled(merged(world, world.another_model()))),
+        "ours, direct": world.cfg(compiled(routed(world, None))),
+        "ours, ACFG cosine": acfg_guider(
+            compiled(other), world.positive, world.negative, SCALE, True
+        ),
+    }
+
+
+def compiled(model):
+    (clone,) = TorchCompileModel.execute(model, "inductor").args
+    return clone
 
 
 BOTH, APART = {"weight": 2.0}, {"content_weight": 2.0, "style_weight": 2.0}

@@ -137,9 +137,11 @@ class LayerUpdate(ABC):
     def added(self, layer: LayerPass) -> Tensor:
         """What it adds to the covered outputs at a scale of 1, or what broadcasts to that."""
 
-    def act(self, layer: LayerPass, amount: float) -> None:
-        """Add amount times that to `layer.base`, in place."""
-        layer.base.add_(self.added(layer), alpha=amount)
+    def act(self, layer: LayerPass, amount: float | Tensor) -> None:
+        """Add amount times that to `layer.base`, in place. amount: a number, or a tensor () of
+        one, which a compiled graph needs for one that changes."""
+        added, alpha = times(self.added(layer), amount)
+        layer.base.add_(added, alpha=alpha)
 
     @abstractmethod
     def factors(self) -> Factors:
@@ -157,8 +159,9 @@ class LayerUpdate(ABC):
         """
         return self
 
-    def settled(self, share: float) -> LayerUpdate:
-        """As it acts where a method takes out that share of what it may take out (Gates.share)."""
+    def settled(self, share: float | Tensor) -> LayerUpdate:
+        """As it acts where a method takes out that share of what it may take out (Gates.share);
+        a number, or a tensor () of one."""
         return self
 
     def taken(self, weight: Callable[[], Tensor]) -> Mapping[str, Tensor]:
@@ -228,7 +231,7 @@ class Factors(LayerUpdate):
             return (up @ hidden.flatten(2)).unflatten(2, hidden.shape[2:])
         return hidden @ up.T
 
-    def act(self, layer: LayerPass, amount: float) -> None:
+    def act(self, layer: LayerPass, amount: float | Tensor) -> None:
         hidden = layer.product(layer.x, self.down)
         add_product(layer.base, hidden, self.up.to(hidden.dtype), amount, self.down.ndim > 2)
 
@@ -239,21 +242,30 @@ class Factors(LayerUpdate):
         return self
 
 
-def add_product(y: Tensor, hidden: Tensor, up: Tensor, amount: float, is_convolution: bool) -> None:
+def times(tensor: Tensor, amount: float | Tensor) -> tuple[Tensor, float]:
+    """(what to add, alpha): amount times a tensor as torch's accumulating operations take it. They
+    multiply by a number while they add, and by no tensor."""
+    return (tensor * amount, 1.0) if isinstance(amount, Tensor) else (tensor, amount)
+
+
+def add_product(
+    y: Tensor, hidden: Tensor, up: Tensor, amount: float | Tensor, is_convolution: bool
+) -> None:
     """y += amount * up hidden, in place and without a copy of y where it lies in one piece.
 
     hidden: (B, ..., rank), of a convolution (B, rank, *spatial). up: (out, rank).
     """
+    hidden, alpha = times(hidden, amount)
     if is_convolution:
         up = up.expand(y.shape[0], *up.shape)  # (B, out, rank)
         if y.is_contiguous():
-            y.view(*y.shape[:2], -1).baddbmm_(up, hidden.flatten(2), alpha=amount)
+            y.view(*y.shape[:2], -1).baddbmm_(up, hidden.flatten(2), alpha=alpha)
         else:
-            y.add_((up @ hidden.flatten(2)).view_as(y), alpha=amount)
+            y.add_((up @ hidden.flatten(2)).view_as(y), alpha=alpha)
     elif y.is_contiguous():
-        y.view(-1, y.shape[-1]).addmm_(hidden.reshape(-1, hidden.shape[-1]), up.T, alpha=amount)
+        y.view(-1, y.shape[-1]).addmm_(hidden.reshape(-1, hidden.shape[-1]), up.T, alpha=alpha)
     else:
-        y.add_(hidden @ up.T, alpha=amount)
+        y.add_(hidden @ up.T, alpha=alpha)
 
 
 @dataclass(frozen=True)

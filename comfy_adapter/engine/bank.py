@@ -48,25 +48,29 @@ class BranchModule(nn.Module):
 @dataclass(frozen=True, eq=False)
 class BranchPart:
     """One update of one branch in one layer. update: without its numbers, which are the module's
-    parameters `name_field`."""
+    parameters `name_field` for each of its fields."""
 
     branch: int
     module: BranchModule
     name: str
     update: LayerUpdate
+    fields: tuple[str, ...]
 
     def tensor(self, field: str, like: Tensor) -> Tensor:
         """One of its tensors on `like`'s device and dtype; read anew at each call, because the
         host may have moved them."""
         dtype = torch.float32 if field in self.update.precise else like.dtype
-        return getattr(self.module, f"{self.name}_{field}").to(like.device, dtype)
+        return self.held(field).to(like.device, dtype)
 
-    def at(self, like: Tensor, share: float) -> LayerUpdate:
+    def held(self, field: str) -> Tensor:
+        """One of its tensors as the module has it now."""
+        return getattr(self.module, f"{self.name}_{field}")
+
+    def at(self, like: Tensor, share: float | Tensor) -> LayerUpdate:
         """The update on `like`'s device and dtype; read anew at each call, likewise. share: of what
         its method can take out of it, how much it loses."""
-        names = self.update.tensors()
-        here = self.update.with_tensors({field: self.tensor(field, like) for field in names})
-        return here.settled(share)
+        here = {field: self.tensor(field, like) for field in self.fields}
+        return self.update.with_tensors(here).settled(share)
 
 
 def layer_parts(
@@ -75,7 +79,7 @@ def layer_parts(
     """What the branches add to a layer, in their order. where: by branch, the layers it acts on;
     modules: by branch, None for one that acts nowhere."""
     return [
-        BranchPart(j, module, name, update)
+        BranchPart(j, module, name, update, tuple(update.tensors()))
         for j, (acts, module) in enumerate(zip(where, modules, strict=True))
         if module is not None and path in acts
         for name, update in module.shapes[path]

@@ -24,9 +24,10 @@ from ...craft_core.guidance import GUIDANCE
 from ...craft_core.time import Moment, Timeline, model_table
 from ...craft_core.types import Bank, Gates
 from .bank import BranchPart, branch_patcher, layer_parts
+from .compiled import branches_in_compiled, is_compiled, looking_for_hooks
 from .conditionings import ConditioningKind, ConditioningKinds
 from .guiding import Guiding, guide
-from .hooks import GatedChunks, ModelCall, attached
+from .hooks import GatedChunks, ModelCall, attached, layer_hooks, without_kept_keys
 from .recorder import RECORDERS, SAMPLER, Recorder, add_recorder
 from .weights import KEY, answering
 
@@ -37,17 +38,25 @@ KINDS = "craft_conditioning_kinds"
 _WRAPPERS = comfy.patcher_extension.WrappersMP
 
 
+@dataclass(frozen=True)
+class _Running:
+    """A model of a run. call: the one now running. acting: what a call in which branches act runs
+    in, by the device of its inputs."""
+
+    call: ModelCall
+    acting: Callable[[torch.device], AbstractContextManager]
+
+
 @dataclass
 class _Session:
-    """A sampling run: its time, its conditionings and, for each device, the call now running."""
+    """A sampling run: its time, its conditionings and its models, one for each device."""
 
     time: Timeline
     kinds: ConditioningKinds
     guiding: Guiding
     recorders: Sequence[Recorder] = ()
-    calls: dict[int, ModelCall] = field(default_factory=dict)
+    models: dict[int, _Running] = field(default_factory=dict)
     batch: int | None = None  # images a conditioning evaluates, as the host says it
-    compiled: bool = False
 
 
 class RoutedBank:
@@ -133,12 +142,15 @@ class RoutedBank:
         kinds.join(guider.conds, self.gates.views, copy_all=copy_all)
         recorders = tuple(options.get(RECORDERS, {}).values())
         session = _Session(time, kinds, guiding, recorders)
-        session.compiled = _is_compiled(guider)
+        compiled = is_compiled(guider.model_patcher, guider.model_options)
         with ExitStack() as stack:
             for patcher in _patchers(guider):
-                call = session.calls[id(patcher.model)] = ModelCall()
-                model, parts = patcher.model.diffusion_model, self.parts(patcher, self.layers)
-                stack.enter_context(attached(model, parts, call))
+                call, model = ModelCall(), patcher.model.diffusion_model
+                hooks = layer_hooks(model, self.parts(patcher, self.layers), call)
+                stack.enter_context(without_kept_keys(model))
+                stack.enter_context(looking_for_hooks() if compiled else attached(hooks))
+                acting = branches_in_compiled(hooks, call) if compiled else nullcontext
+                session.models[id(patcher.model)] = _Running(call, acting)
             outer, self._session = self._session, session
             try:
                 yield
@@ -154,16 +166,17 @@ class RoutedBank:
     def apply(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """APPLY_MODEL: set the gates of this call, and clear them whatever happens."""
         session = self._session
-        call = session and session.calls.get(id(executor.class_obj))
-        if session is None or call is None:  # a call from outside the sampling run
+        running = session and session.models.get(id(executor.class_obj))
+        if session is None or running is None:  # a call from outside the sampling run
             return executor(*args, **kwargs)
+        call = running.call
         options = args[5] if len(args) > 5 else kwargs["transformer_options"]
         rows = args[0].shape[0]
         call.set(*self._runs(session, options, rows))
         call.share = self.gates.share(session.time.at(float(options["sigmas"][0])))
         call.doubled = 2 * rows if kwargs.get("ref_latents") else None
         try:
-            with _eager() if call.runs and session.compiled else nullcontext():
+            with running.acting(args[0].device) if call.runs else nullcontext():
                 return executor(*args, **kwargs)
         finally:
             call.clear()
@@ -233,30 +246,6 @@ def _tiled(
         for tile in range(tiles)
         for run in runs
     ]
-
-
-def _is_compiled(guider: Any) -> bool:
-    """Whether torch.compile runs any part of this model: by the host's node, or in place."""
-    options = guider.model_options.get("transformer_options", {})
-    by_host = options.get("wrappers", {}).get(_WRAPPERS.APPLY_MODEL, {}).get("torch.compile")
-    modules = guider.model_patcher.model.diffusion_model.modules()
-    return bool(by_host) or any(
-        type(m).__name__ == "OptimizedModule" or getattr(m, "_compiled_call_impl", None)
-        for m in modules
-    )
-
-
-def _eager() -> AbstractContextManager:
-    """Compiled models run eagerly while branches act: torch.compile reuses graphs it traced
-    before the hooks came, without looking, and those would drop the branches silently."""
-    set_stance = getattr(torch.compiler, "set_stance", None)
-    if set_stance is None:
-        raise CraftError(
-            f"The model is compiled and torch is {torch.__version__}",
-            "Routed LoRAs can switch compiling off for their steps from torch 2.6 on",
-            "Update torch, or take out the node that compiles the model",
-        )
-    return set_stance("force_eager")
 
 
 def _joined(runs: list[GatedChunks]) -> list[GatedChunks]:

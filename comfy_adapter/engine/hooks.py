@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ...craft_core.errors import CraftError
 from ...craft_core.families import mixes_rows
-from ...craft_core.types import LayerPass, LayerUpdate
+from ...craft_core.types import LayerPass, LayerUpdate, times
 from .bank import BranchPart
 from .in_turn import InTurn
 from .modules import output_axis, project
@@ -48,41 +48,61 @@ class ModelCall:
     doubled: twice the call's rows, where models embed reference images at timestep 0: layers
     that see one vector for each row then get twice the rows: those of the call, and below them
     as many for the reference images.
+    numbers: what a compiled graph reads instead of gates and share, on the model's device
+    (compiled.py).
     """
 
     chunks: int = 1
     runs: list[GatedChunks] = field(default_factory=list)
     share: float = 0.0
     doubled: int | None = None
+    numbers: Tensor | None = None
 
     def set(self, chunks: int, runs: list[GatedChunks]) -> None:
         self.chunks, self.runs = chunks, runs
 
     def clear(self) -> None:
         self.set(1, [])
-        self.share, self.doubled = 0.0, None
+        self.share, self.doubled, self.numbers = 0.0, None, None
+
+
+Hooks = Sequence[tuple[nn.Module, "LayerHook"]]
+
+
+def layer_hooks(
+    diffusion_model: nn.Module, layers: Mapping[str, Sequence[BranchPart]], call: ModelCall
+) -> Hooks:
+    """A hook for each adapted layer. layers: what the branches add to each, in the order of the
+    gates."""
+    network = type(diffusion_model).__name__
+    return [
+        (diffusion_model.get_submodule(path), LayerHook(index, path, parts, call, network))
+        for index, (path, parts) in enumerate(layers.items())
+    ]
 
 
 @contextmanager
-def attached(
-    diffusion_model: nn.Module, layers: Mapping[str, Sequence[BranchPart]], call: ModelCall
-) -> Iterator[None]:
-    """Hooks on all adapted layers while the block runs; they are removed however it ends.
-
-    layers: what the branches add to each, in the order of the gates.
-    """
+def attached(hooks: Hooks) -> Iterator[None]:
+    """Hooks on their layers while the block runs; they are removed however it ends."""
     handles = []
-    forget = getattr(diffusion_model, "clear_kv_cache", lambda: None)
-    forget()  # HiDream-O1 keeps keys of the text from run to run, made with other strengths
     try:
-        for index, (path, parts) in enumerate(layers.items()):
-            hook = LayerHook(index, path, parts, call, type(diffusion_model).__name__)
-            module = diffusion_model.get_submodule(path)
+        for module, hook in hooks:
             handles.append(module.register_forward_hook(hook, with_kwargs=True))
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def without_kept_keys(diffusion_model: nn.Module) -> Iterator[None]:
+    """HiDream-O1 keeps keys of the text from run to run, made with other strengths: none before
+    the block and after it."""
+    forget = getattr(diffusion_model, "clear_kv_cache", lambda: None)
+    forget()
+    try:
+        yield
+    finally:
         forget()
 
 
@@ -144,23 +164,25 @@ class LayerHook:
         for part in self.parts:
             amount = gates[part.branch] * part.update.scale
             if amount:
-                _act(module, x[rows], y[rows], part.at(x, self.call.share), amount)
+                act(module, x[rows], y[rows], part.at(x, self.call.share), amount)
         return y
 
 
-def _act(module: Any, x: Tensor, y: Tensor, update: LayerUpdate, amount: float) -> None:
-    """Add one update to y, in place. The amount is a plain number: nothing waits for a device."""
+def act(module: Any, x: Tensor, y: Tensor, update: LayerUpdate, amount: float | Tensor) -> None:
+    """Add one update to y, in place. The amount is a plain number, or a tensor () of one on y's
+    device: nothing waits for a device."""
     if getattr(module, "groups", 1) > 1 and update.is_low_rank:
         return _act_in_groups(module, x, y, update, amount / update.scale)
     layer = LayerPass(x, y, partial(project, module), output_axis(module))
     update.act(layer.narrowed(update.rows), amount)
 
 
-def _act_in_groups(module: Any, x: Tensor, y: Tensor, update: Any, amount: float) -> None:
+def _act_in_groups(module: Any, x: Tensor, y: Tensor, update: Any, amount: float | Tensor) -> None:
     """Add an update to a convolution in groups: as a whole weight, which is small there, since the
     rows of `up` belong to different groups and each sees other inputs."""
     delta = update.delta()
     whole = delta.new_zeros(y.shape[output_axis(module)], *delta.shape[1:])
     start, count = update.rows or (0, len(whole))
     whole[start : start + count] = delta
-    y.add_(module._conv_forward(x, whole.to(x.dtype), None), alpha=amount)
+    added, alpha = times(module._conv_forward(x, whole.to(x.dtype), None), amount)
+    y.add_(added, alpha=alpha)

@@ -19,6 +19,7 @@ from ...craft_core.routing.plan import Plan, PlanRequest, plan
 from ...craft_core.routing.presets import PRESETS
 from ...craft_core.schedule.schedule import Schedule
 from ...craft_core.types import Bank, Gates, LoraFile, Role
+from ..engine.compiled import is_compiled, uncompiled_line, why_uncompiled
 from ..engine.engine import attach
 from ..engine.modules import model_names
 from ..model.expert_encoder import Applied, apply_encoder
@@ -232,7 +233,8 @@ def _place(
     made = planned(model, request, marked, files, clip if text else None, whole)
     expert = _expert(request, connected, marked, made.bank)
     gates = compose(made.gates, made.bank, request.schedule, expert.table)
-    return _Placed(model, clip, files, made, gates, expert, (*expert.lines, *stacked))
+    lines = (*expert.lines, *stacked, *_compiled(model, made))
+    return _Placed(model, clip, files, made, gates, expert, lines)
 
 
 def planned(
@@ -268,6 +270,13 @@ def _expert(request: RouterRequest, clip: Any, marked: MarkedPrompt, bank: Bank)
 def _active(files: Sequence[BranchFile], gamma: Sequence[float]) -> list[tuple[str, float, float]]:
     """LORA_STACK entries of the branches that are on."""
     return [(b.name, b.strength, b.strength) for b, g in zip(files, gamma, strict=True) if g]
+
+
+def _compiled(model: Any, made: Plan) -> list[str]:
+    """Why a MODEL that came compiled will not run so."""
+    updates = (one for b in made.bank.branches for every in b.layers.values() for one in every)
+    why = is_compiled(model, model.model_options) and why_uncompiled(updates)
+    return [uncompiled_line(why)] if why else []
 
 
 def _silent_text(

@@ -29,7 +29,7 @@ from ..lora.factors import combine
 from ..papers import NP_LORA
 from ..registry import Knob
 from ..time import Moment
-from ..types import Bank, Factors, Gates, LayerUpdate, Routing, constant_gates
+from ..types import Bank, Factors, Gates, LayerUpdate, Routing, constant_gates, times
 from .methods import FUSION, FusionTraits, gammas_everywhere
 
 _NOTHING = 1e-6  # singular values below this share of the first are rounding
@@ -47,9 +47,10 @@ class SoftFactors(Factors):
 
     inside: Tensor = field(kw_only=True)
 
-    def settled(self, share: float) -> Factors:
+    def settled(self, share: float | Tensor) -> Factors:
         """down - share * inside, of the same rank."""
-        down = torch.sub(self.down, self.inside.to(self.down.dtype), alpha=share)
+        inside, alpha = times(self.inside.to(self.down.dtype), share)
+        down = torch.sub(self.down, inside, alpha=alpha)
         return Factors(down, self.up, self.scale, self.rows)
 
 

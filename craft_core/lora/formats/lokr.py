@@ -21,7 +21,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from ...types import Factors, LayerPass, LayerUpdate
+from ...types import Factors, LayerPass, LayerUpdate, times
 from ..factors import beside_identity, unit_matrix, wide
 from ..peft_config import Stated
 from .kinds import KINDS, AdapterKind, ending
@@ -90,18 +90,19 @@ class Kronecker(LayerUpdate):
                 hidden = hidden @ up.T
         return hidden.flatten(1, 2) if is_convolution else hidden.flatten(-2)
 
-    def act(self, layer: LayerPass, amount: float) -> None:
+    def act(self, layer: LayerPass, amount: float | Tensor) -> None:
         """Of a linear layer with w2 as a whole, the last product goes into the outputs at once."""
         if self.up is not None or self.down.ndim > 2 or not layer.base.is_contiguous():
             return super().act(layer, amount)
         (a, b), (c, d) = self.mix.shape, self.down.shape
         if self._mixes_first:
             mixed = self._mixed(layer.x.reshape(-1, b, d)).flatten(0, 1)  # (.. a, d)
-            layer.base.view(-1, c).addmm_(mixed, self.down.to(mixed.dtype).T, alpha=amount)
+            mixed, alpha = times(mixed, amount)
+            layer.base.view(-1, c).addmm_(mixed, self.down.to(mixed.dtype).T, alpha=alpha)
         else:
             hidden = layer.product(layer.x.reshape(-1, d), self.down).view(-1, b, c)
-            mix = self.mix.to(hidden.dtype).expand(len(hidden), a, b)
-            layer.base.view(-1, a, c).baddbmm_(mix, hidden, alpha=amount)
+            mix, alpha = times(self.mix.to(hidden.dtype), amount)
+            layer.base.view(-1, a, c).baddbmm_(mix.expand(len(hidden), a, b), hidden, alpha=alpha)
 
     @property
     def _mixes_first(self) -> bool:

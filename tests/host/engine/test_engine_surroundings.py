@@ -9,7 +9,6 @@ import oracle
 import pytest
 import tiny
 import torch
-from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comfy_extras.nodes_custom_sampler import Guider_DualCFG
 from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_hypertile import HyperTile
@@ -239,26 +238,6 @@ def test_perp_negs_two_negatives_stay_on_the_backbone():
     )
     assert distance(results[0], merged) > 0.01  # guided away from the backbone's rows
     assert distance(results[1], merged) <= LAW  # cfg 1: the conditional rows alone
-
-
-def test_a_compiled_model_never_drops_the_branches():
-    """torch.compile reuses graphs traced before our hooks came; the engine must not."""
-    model = tiny.sdxl()
-    states = loras(model_layers(model))
-
-    def compiled(m):
-        clone = m.clone()
-        set_torch_compile_wrapper(model=clone, backend="eager")
-        return clone
-
-    plain = compiled(model)
-    oracle.sample(oracle.guider(plain, POSITIVE, NEGATIVE), tiny.latent())
-    ours = routed(model, states)
-    a, b = (
-        oracle.sample(oracle.guider(m, POSITIVE, NEGATIVE), tiny.latent())
-        for m in (compiled(ours), ours)
-    )
-    assert distance(a, b) <= LAW
 
 
 def test_the_factors_are_counted_and_loaded_by_the_host():
