@@ -16,7 +16,7 @@ from .publish.pictures import take_pictures
 from .publish.release import check_release
 from .run.bench import run_benchmark
 from .run.generate import generate, open_server
-from .run.server import require_port
+from .run.server import require_port, usual_port
 from .run.small_world import add_small_world, own_folder, remove_small_world
 from .run.tiers import TIERS, Choice, default_workers, run_tiers
 from .run.world_training import train_world
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     _end_on_signals()
     arguments, passed_on = _split(arguments)
-    chosen = _parser().parse_args(arguments)
+    chosen = _parser().parse_args(arguments or ["--help"])
     try:
         return chosen.run(chosen, passed_on)
     except (LaunchError, CraftError, RemoteError) as error:
@@ -89,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="make pictures with the shipped model and LoRAs")
     demo.set_defaults(run=_demo)
     host = commands.add_parser("host", help="start ComfyUI with the packs and leave it open")
-    host.add_argument("--port", type=int, help="default: any free port")
+    host.add_argument(
+        "--port", type=int, help="default: 8288, or any free port while that is in use"
+    )
     host.add_argument("--no-browser", action="store_true", help="only print the address")
     host.set_defaults(run=_host)
     flow = commands.add_parser("workflow", help="run a workflow file and save its pictures")
@@ -146,11 +148,13 @@ def _workflow(chosen: argparse.Namespace, _passed_on: list[str]) -> int:
 
 
 def _host(chosen: argparse.Namespace, _passed_on: list[str]) -> int:
-    port = None if chosen.port is None else require_port(chosen.port)
+    port = usual_port() if chosen.port is None else require_port(chosen.port)
     with open_server(port) as server:
         page = f"{server.url}/?template={DEMO.stem}&source=comfyui-craft-lora"
         say(f"ComfyUI is open at {page}")
         say("The shipped workflows are in its template browser. Ctrl-C ends it.")
+        say(f"Models of your own go into {server.folder / 'models'}")
+        say(f"Pictures are saved in {server.folder / 'output'}")
         if not chosen.no_browser:
             webbrowser.open(page)
         try:

@@ -20,6 +20,7 @@ from .pip import clean_environment
 from .workspace import PACKS, USER_MODELS
 
 LOOPBACK = "127.0.0.1"
+USUAL_PORT = 8288  # not ComfyUI's own 8188, which yours may have
 START_LIMIT = 300.0  # seconds; a cold start on a slow disk imports two gigabytes
 TAIL_LINES = 15
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -30,6 +31,15 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return probe.getsockname()[1]
+
+
+def usual_port() -> int:
+    """The same port each time, so that the page keeps its settings; any free one while it is in
+    use."""
+    try:
+        return require_port(USUAL_PORT)
+    except LaunchError:
+        return free_port()
 
 
 def require_port(port: int) -> int:
@@ -68,6 +78,11 @@ class Server:
     def url(self) -> str:
         """The address of the page."""
         return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def folder(self) -> Path:
+        """Where its models, pictures and settings are."""
+        return self._folder
 
     def __enter__(self) -> "Server":
         try:

@@ -38,6 +38,9 @@ from lycoris.config import PRESET  # noqa: E402
 
 sys.path.remove(str(PINNED.peers))
 
+# pytest-xdist would hand a warning of theirs to a process that has not the libraries.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
 BOTH, LIBRARY, HOST = ("library", "host"), ("library",), ("host",)
 
 

@@ -356,6 +356,15 @@ def test_a_port_in_use_is_one_sentence():
     assert server.require_port(port := server.free_port()) == port
 
 
+def test_the_page_keeps_its_port_while_nobody_else_has_it(monkeypatch):
+    with socket.socket() as other:
+        other.bind((server.LOOPBACK, 0))
+        monkeypatch.setattr(server, "USUAL_PORT", other.getsockname()[1])
+        other.listen()
+        assert server.usual_port() != server.USUAL_PORT
+    assert server.usual_port() == server.USUAL_PORT == server.usual_port()
+
+
 def test_a_host_that_dies_while_starting_shows_its_last_lines(tmp_path):
     (tmp_path / "main.py").write_text(
         "print('\\x1b[31mno such device\\x1b[0m'); raise SystemExit(3)"
@@ -595,6 +604,13 @@ def test_a_users_mistake_is_one_line_and_status_one(capsys):
     assert main(["bench", "no-such"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and all(line.startswith("error: ") for line in lines)
+
+
+def test_without_a_command_the_commands_are_listed(capsys):
+    with pytest.raises(SystemExit) as left:
+        main([])
+    assert left.value.code == 0
+    assert all(name in capsys.readouterr().out for name in ("demo", "host", "small-world", "test"))
 
 
 def test_an_old_python_is_told_so_by_run_py_itself(monkeypatch):
