@@ -609,8 +609,9 @@ def test_a_users_mistake_is_one_line_and_status_one(capsys):
 def test_without_a_command_the_commands_are_listed(capsys):
     with pytest.raises(SystemExit) as left:
         main([])
+    said = capsys.readouterr().out
     assert left.value.code == 0
-    assert all(name in capsys.readouterr().out for name in ("demo", "host", "small-world", "test"))
+    assert all(name in said for name in ("demo", "host", "small-world", "test"))
 
 
 def test_an_old_python_is_told_so_by_run_py_itself(monkeypatch):
