@@ -16,7 +16,7 @@ import pytest
 import small_world_models as small
 import tiny
 import torch
-from adapter_samples import HOST_DROPS, SAMPLES, whole_file
+from adapter_samples import HOST_DROPS, HOST_KINDS, SAMPLES, whole_file
 from comfy_extras.nodes_attention_multiply import UNetSelfAttentionMultiply
 from comfy_extras.nodes_lora_extract import LoraSave
 from comfy_extras.nodes_model_merging import (
@@ -148,7 +148,19 @@ def test_saving_writes_the_branches_and_leaves_the_model_as_it_was():
     assert torch.equal(sample(model), before[0])
 
 
-@pytest.mark.parametrize("kind", SAMPLES)
+@pytest.mark.parametrize("kind", [kind for kind in SAMPLES if kind not in HOST_KINDS])
+def test_a_kind_that_the_host_has_not_is_in_the_weights_as_it_acts(kind):
+    model, other = tiny.sdxl(), tiny.sdxl(seed=1)
+    stems = {kohya_name(path): shape for path, shape in model_layers(model).items()}
+    state, _ = whole_file(kind, stems, seed=3)
+    ours, prefix = routed(model, [state, state]), "model.diffusion_model."
+    file = {key.removeprefix(prefix): one for key, one in saved(ours).items() if prefix in key}
+    other.model.diffusion_model.load_state_dict(file)
+    assert distance(sample(ours), sample(model)) > 1e-3
+    assert distance(sample(other), sample(ours)) <= LAW
+
+
+@pytest.mark.parametrize("kind", HOST_KINDS)
 def test_every_adapter_kind_is_in_the_weights_as_the_hosts_loader_patches_it(kind):
     """Saved, and as the first model of a merge."""
     model, other = tiny.sdxl(), tiny.sdxl(seed=1)
