@@ -212,7 +212,7 @@ def test_the_router_shows_the_map_beside_its_report_until_another_node_shows_one
 def test_each_sampler_of_a_router_has_a_map_of_its_own(comfy, demo, drawing):
     """A sampler that does not run again keeps its map."""
     comfy.open_workflow(demo, "two samplers")
-    # Of two lists of maps that it loads at once the page keeps the one that ends last: not too fast.
+    # Of two lists that load at once the page keeps the one that ends last: not too fast.
     comfy.evaluate(RESAMPLE, ["KSampler", next(fresh), 4 * STEPS])
     comfy.evaluate(BESIDE, ["Beside", next(fresh)])
     comfy.evaluate(KEEP_SEEDS)
