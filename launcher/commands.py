@@ -21,6 +21,8 @@ from .run.small_world import add_small_world, own_folder, remove_small_world
 from .run.tiers import TIERS, Choice, default_workers, run_tiers
 from .run.world_training import train_world
 from .terminal import say
+from .versions.host_symbols import write_page
+from .versions.matrix import OLDER, run_matrix, trees
 
 DEMO = ROOT / "workflows" / "demo_small_world.json"
 INTERRUPTED = 130
@@ -118,6 +120,11 @@ def _parser() -> argparse.ArgumentParser:
         help="test files at a time; default: one a processor, 4 at most (here %(default)s)",
     )
     test.set_defaults(run=_test)
+    matrix = commands.add_parser("matrix", help="run the host tests on older ComfyUI versions")
+    matrix.add_argument(
+        "version", nargs="*", help=f"default: all, {', '.join(host.version for host in OLDER)}"
+    )
+    matrix.set_defaults(run=_matrix)
     bench = commands.add_parser("bench", help="run a benchmark in the host's environment")
     bench.add_argument("name", help="a file of benchmarks/, for example: engine")
     bench.set_defaults(run=_bench)
@@ -126,6 +133,10 @@ def _parser() -> argparse.ArgumentParser:
         help="write the texts of nodes and page anew, from their sources",
     )
     locales.set_defaults(run=_locales)
+    symbols = commands.add_parser(
+        "host-symbols", help="write docs/host_symbols.md: what the pack uses of ComfyUI"
+    )
+    symbols.set_defaults(run=_host_symbols)
     pictures = commands.add_parser("pictures", help="take the pictures of docs and templates anew")
     pictures.add_argument(
         "name", nargs="*", help="only these: a node's id, demo_graph, demo_small_world, ..."
@@ -180,6 +191,10 @@ def _test(chosen: argparse.Namespace, passed_on: list[str]) -> int:
     return run_tiers([chosen.tier] if chosen.tier else list(TIERS), choice)
 
 
+def _matrix(chosen: argparse.Namespace, passed_on: list[str]) -> int:
+    return run_matrix(chosen.version, Choice(passed_on, workers=default_workers()))
+
+
 def _count(text: str) -> int:
     """A whole number from 1 on, of an option."""
     if text.isdecimal() and int(text) > 0:
@@ -194,6 +209,11 @@ def _bench(chosen: argparse.Namespace, passed_on: list[str]) -> int:
 def _locales(_chosen: argparse.Namespace, _passed_on: list[str]) -> int:
     with open_server() as server:
         write_locales(server.client.object_info())
+    return 0
+
+
+def _host_symbols(_chosen: argparse.Namespace, _passed_on: list[str]) -> int:
+    write_page(trees())
     return 0
 
 

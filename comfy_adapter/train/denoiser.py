@@ -159,7 +159,7 @@ def _private_copy(model: Any) -> Any:
             "Under dynamic VRAM a training loads its own copy of the model",
             "Load it with the host's own loaders, or start ComfyUI with --disable-dynamic-vram",
         )
-    comfy.model_management.unload_model_and_clones(model)  # puts the weights back as loaded
+    _unload(model)  # puts the weights back as loaded
     private = model.clone()
     network = model.model
     shared = (network.model_config, getattr(network, "current_patcher", None))
@@ -173,6 +173,14 @@ def _private_copy(model: Any) -> Any:
     private.backup, private.backup_buffers, private.object_patches_backup = {}, {}, {}
     private.pinned = set()
     return private
+
+
+def _unload(model: Any) -> None:
+    """Unload the model and its clones; ComfyUI before 0.24 can only unload all models."""
+    if hasattr(comfy.model_management, "unload_model_and_clones"):
+        comfy.model_management.unload_model_and_clones(model)
+    else:
+        comfy.model_management.unload_all_models()
 
 
 def _decoder_of(vae: Any) -> nn.Module:

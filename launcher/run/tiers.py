@@ -87,18 +87,20 @@ def _unit(host: Host, choice: Choice) -> bool:
     return _pytest(host, "unit", choice) and tidy and formatted
 
 
-def _host(host: Host, choice: Choice) -> bool:
+def host_tests(host: Host, choice: Choice) -> bool:
+    """The host tier on one ComfyUI; whether all passed."""
     return _pytest(host, "host", choice)
 
 
-def _browser(host: Host, choice: Choice) -> bool:
+def page_tests(host: Host, choice: Choice) -> bool:
+    """The browser tier on one ComfyUI; whether all passed."""
     return _pytest(host, "browser", choice, CHROMIUM_PATH=find_chromium())
 
 
 TIERS: dict[str, Callable[[Host, Choice], bool]] = {
     "unit": _unit,
-    "host": _host,
-    "browser": _browser,
+    "host": host_tests,
+    "browser": page_tests,
 }
 
 

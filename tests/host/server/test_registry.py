@@ -11,7 +11,7 @@ def test_the_host_understands_what_we_say_of_ourselves():
     assert facts.project.name == "comfyui-craft-lora" and facts.project.version
     assert facts.project.license.file == "LICENSE"
     assert facts.project.supported_os == ["OS Independent"]
-    assert facts.project.supported_comfyui_version == ">=0.30.0"
+    assert facts.project.supported_comfyui_version == ">=0.20.1"
     assert facts.project.supported_accelerators == []  # the page reads no entry as: all systems
     assert facts.project.dependencies == []
     assert facts.tool_comfy.publisher_id and facts.tool_comfy.display_name

@@ -10,8 +10,7 @@ from launcher.run import environment
 
 def test_a_layer_sees_what_is_below_and_keeps_its_own_apart(tmp_path):
     python = paths.venv_python(tmp_path / "manager")
-    below = environment.Environment(tmp_path, Path(sys.executable), python)
-    assert environment._make_layer(below) == python
+    assert environment.make_layer(Path(sys.executable), tmp_path / "manager") == python
     script = "import sysconfig, pip, pytest; print(sysconfig.get_path('purelib'), pytest.__file__)"
     done = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True)
     own, seen = done.stdout.split()

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from launcher.run.environment import PINNED
+from launcher.versions.matrix import OLDEST
 
 PYPROJECT = f"""
 [project]
@@ -26,7 +26,7 @@ PublisherId = "someone"
 DisplayName = "Small"
 Icon = "https://raw.githubusercontent.com/a/b/main/docs/icon.svg"
 Banner = "https://raw.githubusercontent.com/a/b/main/docs/banner.svg"
-requires-comfyui = ">={PINNED.version}"
+requires-comfyui = ">={OLDEST.version}"
 """
 CHANGELOG = """# Changelog
 
