@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ...client.client import Client, PromptResult
 from ...client.errors import RemoteError, ServerGone
 from ...client.progress import RunProgress
+from ..progress import bar
 from .journal import Journal
 from .matrix import Job
 from .saving import save_output, stems
@@ -116,7 +115,7 @@ class Display:
     def __init__(self, jobs: int) -> None:
         pause = 0.1 if sys.stderr.isatty() else 10.0
         self._jobs, self._number = jobs, 0
-        self._bar = tqdm(total=jobs, bar_format=_FORMAT, mininterval=pause, file=sys.stderr)
+        self._bar = bar(total=jobs, bar_format=_FORMAT, mininterval=pause, file=sys.stderr)
 
     def __enter__(self) -> Display:
         return self

@@ -11,8 +11,7 @@ from ...client.client import Client, server_url
 from ...client.errors import RemoteError, ServerGone
 from ...client.workflow import read_prompt
 from ...craft_core.errors import CraftError
-from ..command import PROGRAM, Command
-from ..train.common import epilog
+from ..command import PROGRAM, Command, epilog
 from .batch import Batch, BatchCounts
 from .journal import Journal
 from .matrix import Job, jobs_of
@@ -130,16 +129,19 @@ def _no_folder(folder: Path, error: OSError) -> CraftError:
     )
 
 
-COMMAND = Command(
-    ("queue",),
-    "Run a workflow with many settings on a running ComfyUI and fetch what it makes.",
-    "FILE [--set NODE.INPUT=VALUE] [--matrix NAME=VALUES ...] [flags]",
-    _add_flags,
-    _run,
-    epilog(
-        (
-            f"{PROGRAM} queue workflow.json --set KSampler.steps=20",
-            "--matrix content=dog,cat style=ink,oil seed=1..10",
+COMMANDS = (
+    Command(
+        ("queue",),
+        "Run a workflow with many settings on a running ComfyUI and fetch what it makes.",
+        "FILE [--set NODE.INPUT=VALUE] [--matrix NAME=VALUES ...] [flags]",
+        _add_flags,
+        _run,
+        epilog(
+            (
+                f"{PROGRAM} queue workflow.json --set KSampler.steps=20",
+                "--matrix content=dog,cat style=ink,oil seed=1..10",
+            ),
         ),
+        computes=False,
     ),
 )
