@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 PROGRAM = "python -m craft_core"
-TITLE = "CRAFT-LoRA without the page. Run it from the pack's folder with ComfyUI's own Python."
+TITLE = (
+    "CRAFT-LoRA without the page, run from the pack's folder. train and fuse need the Python that "
+    "runs ComfyUI; the other commands run on any from 3.10."
+)
 GROUPS = {"train": "Learn LoRAs, and what takes them apart or together; train --help lists what."}
 
 
 @dataclass(frozen=True)
 class Command:
     """words: what is typed after the program, such as ("train", "lora"). usage: the least that
-    must follow them. epilog: shown below the flags. run: raises CraftError for a mistake."""
+    must follow them. epilog: shown below the flags. run: raises CraftError for a mistake.
+    computes: whether it needs torch."""
 
     words: tuple[str, ...]
     summary: str
@@ -23,6 +27,7 @@ class Command:
     add_flags: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], None]
     epilog: str = ""
+    computes: bool = True
 
 
 def parser_of(commands: Sequence[Command]) -> ArgumentParser:
@@ -49,3 +54,9 @@ def parser_of(commands: Sequence[Command]) -> ArgumentParser:
         command.add_flags(own)
         own.set_defaults(command=command)
     return top
+
+
+def epilog(*examples: Sequence[str]) -> str:
+    """Examples below the flags, one flag a line."""
+    shown = (" \\\n      ".join(example) for example in examples)
+    return "examples:\n" + "\n\n".join(f"  {text}" for text in shown)

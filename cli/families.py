@@ -49,7 +49,9 @@ def _run(options: Namespace) -> None:
         print(f"  {kind}: {why}")
 
 
-COMMAND = Command(
-    ("families",), "The model families, their layer sets and where each is from.", "[--markdown]",
-    _add_flags, _run,
+COMMANDS = (
+    Command(
+        ("families",), "The model families, their layer sets and where each is from.",
+        "[--markdown]", _add_flags, _run, computes=False,
+    ),
 )  # fmt: skip

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ..craft_core.errors import CraftError
 from ..craft_core.fusion import FUSION
 from ..craft_core.merging import MERGES, require_rank
 from ..craft_core.registry import Method
-from ..craft_core.requests import FuseData, ModelFiles
+from ..craft_core.requests import FuseData
 from ..craft_core.routing.plan import require_unnamed_sets
 from ..craft_core.training.registry import DTYPES
 from ..craft_core.writing import Taken, is_writable
 from .bake import bake_without_model
-from .command import PROGRAM, Command
-from .host import add_host_flags, enter
+from .command import PROGRAM, Command, epilog
+from .host import enter
 from .knob_flags import add_method_flags, chosen_method
-from .train.common import TRAINED, add_layer_sets_flag, epilog, layer_sets
+from .model_flags import add_unet_flags, model_of
+from .progress import LayerProgressBar
+from .train.common import TRAINED, add_layer_sets_flag, layer_sets
 from .train.loras import add_lora_flags, experts
 
 METHODS = (*(one for one in FUSION if not one.traits.averages), *MERGES)
-MODEL_FLAGS = ("comfyui", "base_directory", "out", "custom_node", "cpu")  # only with a model
-MODEL_TEXT = """\
-optional: without one the files' own names match the layers, and the ComfyUI flags below
-are refused; each FILE is a path, or a name as ComfyUI lists it"""
 OUT_TEXT = (
     "An output directory: files that trainings saved under it are found by name. Where the "
     "result goes is told by --save."
@@ -84,48 +79,6 @@ def _ranged(kind: type, low: float, high: float) -> Callable[[str], Any]:
         return value
 
     return read
-
-
-def add_unet_flags(parser: ArgumentParser, out: str) -> None:
-    """--checkpoint or --unet, and the host's flags. out: help for --out."""
-    group = parser.add_argument_group("model", MODEL_TEXT)
-    group.add_argument("--checkpoint", metavar="FILE", default="", help="A checkpoint.")
-    group.add_argument("--unet", metavar="FILE", default="", help="A diffusion model alone.")
-    add_host_flags(parser, out)
-
-
-def model_of(options: Namespace) -> ModelFiles | None:
-    """The model the user named, if any; CraftError for the host's flags without one."""
-    if not (options.checkpoint or options.unet):
-        given = [f"--{name.replace('_', '-')}" for name in MODEL_FLAGS if getattr(options, name)]
-        if given:
-            raise CraftError(
-                f"{' and '.join(given)} without a model",
-                "Without --checkpoint or --unet nothing of ComfyUI is started",
-                "Name the model, or leave these out",
-            )
-        return None
-    return ModelFiles(checkpoint=options.checkpoint, unet=options.unet)
-
-
-class LayerProgressBar:
-    """A progress bar over layers, on stderr; closed when the block ends, by an error too."""
-
-    def __init__(self) -> None:
-        self._bar: tqdm | None = None
-
-    def __enter__(self) -> LayerProgressBar:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def __call__(self, done: int, total: int) -> None:
-        if self._bar is None:
-            pause = 0.1 if sys.stderr.isatty() else 10.0
-            self._bar = tqdm(total=total, unit="layer", mininterval=pause)
-        self._bar.update(done - self._bar.n)
 
 
 def data_of(options: Namespace) -> FuseData:
@@ -192,20 +145,22 @@ def _run(options: Namespace) -> None:
     print(f"{report}\n{data.path.absolute()}")
 
 
-COMMAND = Command(
-    ("fuse",),
-    "Bake LoRAs into one file that loads everywhere.",
-    "--content-lora FILE --style-lora FILE --method WHICH --save FILE [flags]",
-    _add_flags,
-    _run,
-    epilog(
-        (
-            f"{PROGRAM} fuse --content-lora dog.safetensors --style-lora ink.safetensors 0.8",
-            "--method direct --save dog_in_ink.safetensors",
-        ),
-        (
-            f"{PROGRAM} fuse --content-lora dog.safetensors --style-lora ink.safetensors",
-            "--method ties --density 0.3 --rank 32 --save dog_in_ink.safetensors",
+COMMANDS = (
+    Command(
+        ("fuse",),
+        "Bake LoRAs into one file that loads everywhere.",
+        "--content-lora FILE --style-lora FILE --method WHICH --save FILE [flags]",
+        _add_flags,
+        _run,
+        epilog(
+            (
+                f"{PROGRAM} fuse --content-lora dog.safetensors --style-lora ink.safetensors 0.8",
+                "--method direct --save dog_in_ink.safetensors",
+            ),
+            (
+                f"{PROGRAM} fuse --content-lora dog.safetensors --style-lora ink.safetensors",
+                "--method ties --density 0.3 --rank 32 --save dog_in_ink.safetensors",
+            ),
         ),
     ),
 )

@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from ..craft_core.errors import CraftError
 from ..craft_core.requests import Stopped
-from . import families, fuse, inspect, methods, queue
-from .command import parser_of
-from .train import commands as trainings
+from .command import Command, parser_of
+from .stand_in import declarations, require_torch
 
-COMMANDS = (
-    *trainings.COMMANDS,
-    families.COMMAND,
-    fuse.COMMAND,
-    inspect.COMMAND,
-    methods.COMMAND,
-    queue.COMMAND,
-)
+# The module of each first word. One command is parsed without importing the others.
+MODULES = {
+    "train": ".train.commands",
+    "families": ".families",
+    "fuse": ".fuse",
+    "inspect": ".inspect",
+    "methods": ".methods",
+    "queue": ".queue",
+}
 FAILED, INTERRUPTED = 1, 130  # argparse itself leaves with 2
+
+
+def commands(word: str = "") -> tuple[Command, ...]:
+    """The commands that begin with this word; all where none does."""
+    words = [word] if word in MODULES else MODULES
+    found: list[Command] = []
+    with declarations():
+        for one in words:
+            found += import_module(MODULES[one], __package__).COMMANDS
+    return tuple(found)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0 when the command did its work, 1 for a user's mistake, 130 after Ctrl-C."""
-    options = parser_of(COMMANDS).parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    options = parser_of(commands(given[0] if given else "")).parse_args(given)
     try:
+        if options.command.computes:
+            require_torch()
         options.command.run(options)
     except CraftError as error:
         print(f"Error: {error}", file=sys.stderr)

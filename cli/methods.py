@@ -75,7 +75,9 @@ def _run(options: Namespace) -> None:
         print()
 
 
-COMMAND = Command(
-    ("methods",), "Every fusion method with its settings and defaults.", "[--markdown]",
-    _add_flags, _run,
+COMMANDS = (
+    Command(
+        ("methods",), "Every fusion method with its settings and defaults.", "[--markdown]",
+        _add_flags, _run, computes=False,
+    ),
 )  # fmt: skip

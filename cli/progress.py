@@ -1,20 +1,82 @@
-"""A training's progress on the terminal, and a Ctrl-C that lets the present step end first."""
+"""Progress on the terminal, and a Ctrl-C that lets a training's present step end first."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import time
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
-from ..craft_core.training import Training
+if TYPE_CHECKING:
+    from ..craft_core.training import Training
 
 WAITING = b"\nStopping after this step. Ctrl-C again ends at once and saves nothing.\n"
 _RECENT = 20  # steps whose mean loss is shown
 _SECONDS = 10.0  # between two lines where the output is no terminal
+
+
+class PlainBar:
+    """What is used of tqdm, for a Python without it: a line on stderr now and then."""
+
+    def __init__(
+        self, total: float, initial: float = 0, mininterval: float = _SECONDS, **_: Any
+    ) -> None:
+        self.n, self._total, self._pause = initial, total, max(mininterval, 1.0)
+        self._name, self._state, self._shown = "", "", time.monotonic()
+
+    def set_description_str(self, text: str, refresh: bool = True) -> None:
+        self._name = text
+
+    def set_postfix_str(self, text: str, refresh: bool = True) -> None:
+        self._state = text
+
+    def update(self, by: float) -> None:
+        self.n += by
+        if time.monotonic() - self._shown >= self._pause:
+            self._show()
+
+    def write(self, line: str, file: Any) -> None:
+        print(line, file=file, flush=True)
+
+    def close(self) -> None:
+        self._show()
+
+    def _show(self) -> None:
+        share = f"{100 * self.n / self._total:.0f}%" if self._total else ""
+        said = " ".join(filter(None, (self._name, share, self._state)))
+        print(said, file=sys.stderr, flush=True)
+        self._shown = time.monotonic()
+
+
+def bar(**how: Any) -> Any:
+    """A bar of tqdm, where that is installed."""
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError:
+        return PlainBar(**how)
+    return tqdm(**how)
+
+
+class LayerProgressBar:
+    """A progress bar over layers, on stderr; closed when the block ends, by an error too."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def __enter__(self) -> LayerProgressBar:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._bar is None:
+            pause = 0.1 if sys.stderr.isatty() else _SECONDS
+            self._bar = bar(total=total, unit="layer", mininterval=pause)
+        self._bar.update(done - self._bar.n)
 
 
 class Progress:
@@ -22,7 +84,7 @@ class Progress:
     two steps, so that what is saved is whole; a second ends the process at once."""
 
     def __init__(self) -> None:
-        self._bar: tqdm | None = None
+        self._bar: Any = None
         self._asked = False
         self._before: Any = signal.SIG_DFL
 
@@ -45,10 +107,10 @@ class Progress:
         if self._asked and training.step < training.pace.steps:
             raise KeyboardInterrupt
 
-    def _opened(self, training: Training) -> tqdm:
+    def _opened(self, training: Training) -> Any:
         pause = 0.1 if sys.stderr.isatty() else _SECONDS
         done = training.step - 1  # before this run's first step
-        return tqdm(total=training.pace.steps, initial=done, unit="step", mininterval=pause)
+        return bar(total=training.pace.steps, initial=done, unit="step", mininterval=pause)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True

@@ -6,14 +6,13 @@ further inputs of a list's chosen entry are written with a dot (`method.alpha`).
 
 from __future__ import annotations
 
-import copy
-import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ..craft_core.errors import CraftError, listed
+from .answers import NoJson, parse_json
 from .progress import title_of
 from .widgets import (
     DYNAMIC_COMBO,
@@ -29,6 +28,7 @@ from .widgets import (
 from .workflow import boxed
 
 _SHOWN = 12  # names in a message
+_LONGEST_NUMBER = 300  # characters
 NUMBERS = {"INT": "a whole number", "FLOAT": "a number"}
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -152,8 +152,15 @@ class Inputs:
         return f"{node} ({self._title(node)})"
 
     def with_values(self, values: dict[NodeInput, str]) -> Json:
-        """The prompt with these values; entries of lists are set before the inputs they bring."""
-        prompt = copy.deepcopy(self.prompt)
+        """The prompt with these values; entries of lists are set before the inputs they bring.
+
+        What is not set is shared with the prompt: of many jobs, each takes what differs.
+        """
+        touched = {target.node for target in values}
+        prompt = {
+            node: one | {"inputs": dict(one["inputs"])} if node in touched else one
+            for node, one in self.prompt.items()
+        }
         for target in sorted(values, key=lambda one: one.input.count(".")):
             inputs = prompt[target.node]["inputs"]
             spec = self.spec(target)
@@ -226,17 +233,17 @@ def typed(name: str, spec: Any, text: str) -> Any:
     if kind in ("STRING", "MARKDOWN", "TEXTAREA", "COLOR"):
         return text
     try:
-        return boxed(json.loads(text))
-    except json.JSONDecodeError:
+        return boxed(parse_json(text))
+    except NoJson:
         return text
 
 
 def _number(name: str, kind: str, text: str) -> int | float:
     try:
-        value = int(text) if kind == "INT" else float(text)
+        value = int(text[:_LONGEST_NUMBER]) if kind == "INT" else float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
+    if len(text) > _LONGEST_NUMBER or not math.isfinite(value):
         raise CraftError(f"{name} = {text!r}", f"It takes {NUMBERS[kind]}", "Give one")
     return value
 

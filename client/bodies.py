@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import time
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -10,6 +11,7 @@ from .errors import RemoteError
 
 MOST_JSON = 1 << 27  # bytes; the node list of a host with many packs takes some ten million
 MOST_FILE = 1 << 31  # bytes of a picture or a video
+LONGEST = 1800.0  # seconds in which a body must have come
 _PIECE = 1 << 20
 _PICTURES = {
     ".png": (b"\x89PNG\r\n\x1a\n",),
@@ -23,13 +25,15 @@ _PAGES = (".html", ".htm", ".xhtml")
 
 def read_body(answer: Any, most: int = MOST_FILE) -> bytes:
     """The body of an HTTP answer. RemoteError for more than `most` bytes, IncompleteRead for fewer
-    than the answer announces."""
+    than the answer announces, TimeoutError for one that takes too long."""
     announced = answer.headers.get("Content-Length")
     length = int(announced) if announced and announced.isdecimal() else None
     if length is not None and length > most:
         raise _too_large(f"{length}", most)
-    pieces, size = [], 0
-    for piece in iter(lambda: answer.read(_PIECE), b""):
+    pieces, size, end = [], 0, time.monotonic() + LONGEST
+    for piece in iter(lambda: answer.read1(_PIECE), b""):
+        if time.monotonic() > end:
+            raise TimeoutError(f"an answer took more than {LONGEST:.0f} seconds")
         pieces.append(piece)
         size += len(piece)
         if size > most:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import time
 import urllib.error
 import urllib.parse
@@ -12,16 +13,34 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ..craft_core.errors import CraftError
+from .answers import (
+    NoJson,
+    Record,
+    event_of,
+    files_of,
+    known_nodes,
+    other_answer,
+    parse_json,
+    record_of,
+    waiting_ids,
+)
 from .bodies import MOST_JSON, read_body, require_file
-from .errors import RemoteError, ServerGone
+from .errors import Forgotten, RemoteError, ServerGone
+from .events import Events
 from .progress import title_of
 from .websocket import WebSocket
 
 RECEIVE = 1.0  # seconds without an event after which the history is asked
+BUSY = 5.0  # the same while events keep coming
+FORGETS = 10.0  # seconds without an event after which the queue is asked, too
 QUIET = 0.2  # seconds between questions where there are no events to wait for
+PATIENCE = 15.0  # seconds in which a server with a job may break connections
+_GATEWAYS = (502, 503, 504)  # what a proxy answers for a server that is gone
+Answer = TypeVar("Answer")
+_ID = re.compile(r"[\w.-]{1,100}", re.ASCII)
 ENDINGS = {"execution_success", "execution_error", "execution_interrupted"}
 
 
@@ -34,13 +53,11 @@ class PromptResult:
 
     def files(self, kind: str = "images") -> list[dict[str, str]]:
         """The saved pictures in node order; the temporary previews where nothing was saved."""
-        return _saved([item for output in self.outputs.values() for item in output.get(kind, [])])
+        return _saved([one for output in self.outputs.values() for one in files_of(output, kind)])
 
     def all_files(self) -> list[dict[str, str]]:
         """The same for files of every kind: pictures, sound, video, ..."""
-        lists = [items for output in self.outputs.values() for items in output.values()]
-        found = [item for items in lists if isinstance(items, list) for item in items]
-        return _saved([item for item in found if isinstance(item, dict) and "filename" in item])
+        return _saved([one for output in self.outputs.values() for one in files_of(output)])
 
 
 def _saved(found: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -69,8 +86,8 @@ class Client:
             return read_body(answer, MOST_JSON)
 
     def get_json(self, path: str, timeout: float = 60.0) -> Any:
-        """The JSON of a GET."""
-        return json.loads(self.get(path, timeout))
+        """The JSON of a GET; NoJson for another answer."""
+        return parse_json(self.get(path, timeout))
 
     def post_json(self, path: str, body: Any, timeout: float = 60.0) -> Any:
         """The JSON answer of a POST, None for an empty one; HTTPError for a refusal."""
@@ -78,12 +95,12 @@ class Client:
         request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
         with self._opener.open(request, timeout=timeout) as answer:
             text = read_body(answer, MOST_JSON)
-        return json.loads(text) if text.strip() else None
+        return parse_json(text) if text.strip() else None
 
     def object_info(self) -> dict[str, Any]:
         """Every node the server knows: id -> its inputs and outputs."""
         with self._asking():
-            return self.get_json("/object_info")
+            return known_nodes(self.get_json("/object_info"))
 
     def fetch(self, item: dict[str, str]) -> bytes:
         """The bytes of one file of a PromptResult; RemoteError where they are no such file."""
@@ -117,30 +134,46 @@ class Client:
         the server chooses one where it is None.
         """
         body: dict[str, Any] = {"prompt": prompt, "client_id": self.id}
-        if prompt_id is not None:
-            body["prompt_id"] = prompt_id
         if workflow is not None:
             body["extra_data"] = {"extra_pnginfo": {"workflow": workflow}}
+        if prompt_id is None:
+            return self._queue(body)
+        body["prompt_id"] = prompt_id
+        tried = False
+
+        def ask() -> str:
+            """An answer may be lost where the prompt was not."""
+            nonlocal tried
+            if tried and self.will_finish(prompt_id):
+                return prompt_id
+            tried = True
+            return self._queue(body)
+
+        return self._patiently(ask)
+
+    def _queue(self, body: dict[str, Any]) -> str:
         try:
-            answer = self.post_json("/prompt", body)
+            with self._asking(refusing=True):
+                answer = self.post_json("/prompt", body)
         except urllib.error.HTTPError as error:
-            refusal = read_body(error, MOST_JSON).decode("utf-8", errors="replace")
-            raise RemoteError(explain_refusal(refusal, prompt)) from error
+            with self._asking():
+                refusal = read_body(error, MOST_JSON).decode("utf-8", errors="replace")
+            raise RemoteError(explain_refusal(refusal, body["prompt"])) from error
+        prompt_id = answer.get("prompt_id") if isinstance(answer, dict) else None
+        if not (isinstance(prompt_id, str) and is_id(prompt_id)):
+            raise other_answer("/prompt", "it has no prompt_id")
         if answer.get("node_errors"):  # the server would run the other nodes, saying nothing more
-            self.cancel(answer["prompt_id"])
-            raise RemoteError(explain_refusal(json.dumps(answer), prompt))
-        return answer["prompt_id"]
+            self.cancel(prompt_id)
+            raise RemoteError(explain_refusal(json.dumps(answer), body["prompt"]))
+        return prompt_id
 
     def will_finish(self, prompt_id: str) -> bool:
         """Whether the server has this prompt in its queue, or has finished it without an error."""
         with self._asking():
             # The queue is asked first: a prompt that ends in between is then in the history.
-            waiting = self.get_json("/queue")
-            record = self._history(prompt_id)
-        if record is not None:
-            return _succeeded(record)
-        lists = (waiting.get("queue_running") or [], waiting.get("queue_pending") or [])
-        return any(item[1] == prompt_id for items in lists for item in items)
+            waiting = waiting_ids(self.get_json("/queue"))
+        record = self._history(prompt_id)
+        return prompt_id in waiting if record is None else record.succeeded
 
     def run(
         self,
@@ -159,37 +192,39 @@ class Client:
             return self.follow(events, self.queue(prompt, workflow), show, limit)
 
     @contextmanager
-    def listening(self) -> Iterator[WebSocket]:
+    def listening(self) -> Iterator[Events]:
         """The server's events for this client; begin before queueing, so that none is missed."""
         place = urllib.parse.urlsplit(self.url)
         secure = place.scheme == "https"
         port = place.port or (443 if secure else 80)
-        path = f"{place.path}/ws?clientId={self.id}"
-        with self._asking(), WebSocket(place.hostname or "", port, path, secure=secure) as events:
+        path = f"{place.path}/ws?clientId={urllib.parse.quote(self.id)}"
+        with Events(lambda: WebSocket(place.hostname or "", port, path, secure=secure)) as events:
             yield events
 
     def follow(
         self,
-        events: WebSocket,
+        events: Events,
         prompt_id: str,
         show: Callable[[str, dict[str, Any]], None],
         limit: float,
     ) -> PromptResult:
-        """Wait for a queued prompt as `run` does."""
+        """Wait for a queued prompt as `run` does; Forgotten where the server no longer has it."""
         deadline = time.monotonic() + limit
         self._follow(events, prompt_id, show, deadline)
         return self._result(prompt_id, deadline)
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Turns what goes wrong inside the block into a RemoteError."""
+    def _asking(self, *, refusing: bool = False) -> Iterator[None]:
+        """Turns what goes wrong inside the block into a RemoteError. refusing: but for an answer
+        that refuses, whose body has yet to be read."""
         try:
             yield
         except urllib.error.HTTPError as error:
-            raise RemoteError(
-                f"{error.url} was answered by {error.code} {error.reason}."
-            ) from error
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            if refusing and error.code not in _GATEWAYS:
+                raise
+            kind = ServerGone if error.code in _GATEWAYS else RemoteError
+            raise kind(f"{error.url} was answered by {error.code} {error.reason}.") from error
+        except NoJson as error:
             raise ServerGone(f"{self.url} is not a ComfyUI server.") from error
         except (OSError, http.client.HTTPException) as error:
             if not self._alive():
@@ -197,9 +232,21 @@ class Client:
             reason = getattr(error, "reason", error)
             raise ServerGone(f"the connection to {self.url} broke ({reason}).") from error
 
+    def _patiently(self, ask: Callable[[], Answer]) -> Answer:
+        """What `ask` gives, asked again for a while where the server does not answer."""
+        end, pause = time.monotonic() + PATIENCE, QUIET
+        while True:
+            try:
+                return ask()
+            except ServerGone:
+                if not self._alive() or time.monotonic() + pause > end:
+                    raise
+            time.sleep(pause)
+            pause *= 2
+
     def _follow(
         self,
-        events: WebSocket,
+        events: Events,
         prompt_id: str,
         show: Callable[[str, dict[str, Any]], None],
         deadline: float,
@@ -209,22 +256,36 @@ class Client:
         A prompt that is already in the history may still have events to be read. Then its last
         event ends the wait too, or RECEIVE seconds without any.
         """
-        ended = self._history(prompt_id) is not None
+        ended = self._has_ended(prompt_id)
+        asked = heard = time.monotonic()
         while True:
             message = events.receive(RECEIVE)
-            if message is None:
-                if ended:
+            now = time.monotonic()
+            event = None if message is None else event_of(message)
+            if event is not None and event[1].get("prompt_id") == prompt_id:
+                heard = now
+                show(*event)
+                if event[0] in ENDINGS:
                     return
-                ended = self._history(prompt_id) is not None
-                self._check_running(deadline)
+            if message is not None and now - asked < BUSY:
                 continue
-            event = json.loads(message)
-            kind, data = event.get("type", ""), event.get("data") or {}
-            if data.get("prompt_id") != prompt_id:
-                continue
-            show(kind, data)
-            if kind in ENDINGS:
+            if ended:
                 return
+            self._check_running(deadline)
+            ended, asked = self._has_ended(prompt_id), now
+            if not ended and now - heard >= FORGETS:
+                heard = now
+                self._require_known(prompt_id)
+
+    def _has_ended(self, prompt_id: str) -> bool:
+        return self._patiently(lambda: self._history(prompt_id)) is not None
+
+    def _require_known(self, prompt_id: str) -> None:
+        """Forgotten for a prompt that is in neither the queue nor the history."""
+        with self._asking():
+            waiting = waiting_ids(self.get_json("/queue"))
+        if prompt_id not in waiting and not self._has_ended(prompt_id):
+            raise Forgotten
 
     def _check_running(self, deadline: float) -> None:
         if not self._alive():
@@ -232,35 +293,41 @@ class Client:
         if time.monotonic() > deadline:
             raise RemoteError("the workflow took longer than the time limit.")
 
-    def _history(self, prompt_id: str) -> dict[str, Any] | None:
+    def _history(self, prompt_id: str) -> Record | None:
         """The record of a finished prompt; None while it is queued or running."""
-        return self.get_json(f"/history/{prompt_id}").get(prompt_id)
+        with self._asking():
+            return record_of(self.get_json(f"/history/{urllib.parse.quote(prompt_id)}"), prompt_id)
 
     def _result(self, prompt_id: str, deadline: float) -> PromptResult:
         """The finished prompt's outputs (the record comes a moment after the last event)."""
-        record = self._history(prompt_id)
+        record, asked = self._patiently(lambda: self._history(prompt_id)), time.monotonic()
         while record is None:
             self._check_running(deadline)
             time.sleep(QUIET)
-            record = self._history(prompt_id)
-        if not _succeeded(record):
-            messages = (record.get("status") or {}).get("messages") or []
-            raise RemoteError(explain_failure(messages))
-        return PromptResult(prompt_id, record.get("outputs") or {})
+            if time.monotonic() - asked >= FORGETS:
+                self._require_known(prompt_id)
+                asked = time.monotonic()
+            record = self._patiently(lambda: self._history(prompt_id))
+        if not record.succeeded:
+            raise RemoteError(explain_failure(record.messages))
+        return PromptResult(prompt_id, record.outputs)
 
 
-def _succeeded(record: dict[str, Any]) -> bool:
-    return (record.get("status") or {}).get("status_str") == "success"
+def is_id(text: str) -> bool:
+    """Whether a text is an id of a prompt or a client: one that may stand in an address."""
+    return _ID.fullmatch(text) is not None
 
 
 def server_url(given: str) -> str:
     """A server as users write it (`host:8188`, `https://host/path`) as a URL."""
     url = given if "://" in given else f"http://{given}"
-    place = urllib.parse.urlsplit(url)
     try:
-        sound = place.scheme in ("http", "https") and place.hostname and (place.port or True)
-    except ValueError:  # a port that is no number
+        place = urllib.parse.urlsplit(url)
+        host = (place.hostname or "").encode("idna")
+        sound = place.scheme in ("http", "https") and host and (place.port or True)
+    except ValueError:  # a port that is no number, a name that no network knows
         sound = False
+    sound = sound and url.isprintable() and " " not in url
     if not sound:
         raise CraftError(
             f"{given!r} is no server's address",
@@ -273,30 +340,38 @@ def server_url(given: str) -> str:
 def explain_refusal(refusal: str, prompt: dict[str, Any]) -> str:
     """What the host said when it refused a prompt: one line for each node at fault."""
     try:
-        answer = json.loads(refusal)
-    except json.JSONDecodeError:
+        answer = parse_json(refusal)
+    except NoJson:
+        answer = None
+    if not isinstance(answer, dict):
         return f"ComfyUI refused the workflow: {refusal.strip()[:300]}"
-    lines = []
-    for node_id, report in (answer.get("node_errors") or {}).items():
-        title = _title(prompt, node_id, report.get("class_type", ""))
-        for error in report.get("errors", []):
-            lines.append(f"{title}: {_sentence(error)}")
-    if not lines:
-        error = answer.get("error") or {}
-        lines = [_sentence(error) if isinstance(error, dict) else str(error)]
-    return "ComfyUI refused the workflow: " + "\n  ".join(lines)
+    reports = answer.get("node_errors")
+    lines = [
+        f"{_title(prompt, node_id, report)}: {_sentence(error)}"
+        for node_id, report in (reports.items() if isinstance(reports, dict) else ())
+        for error in _listed(report, "errors")
+    ]
+    return "ComfyUI refused the workflow: " + "\n  ".join(lines or [_sentence(answer.get("error"))])
 
 
-def _sentence(error: dict[str, Any]) -> str:
+def _listed(table: Any, name: str) -> list[Any]:
+    found = table.get(name) if isinstance(table, dict) else None
+    return found if isinstance(found, list) else []
+
+
+def _sentence(error: Any) -> str:
+    if not isinstance(error, dict):
+        return str(error or "it did not say why.")
     message, details = str(error.get("message", "")), str(error.get("details", "")).strip()
     return f"{message}: {details}" if details else message
 
 
-def _title(prompt: dict[str, Any], node_id: str, kind: str) -> str:
+def _title(prompt: dict[str, Any], node_id: str, report: Any) -> str:
+    kind = str(report.get("class_type", "")) if isinstance(report, dict) else ""
     return f"node {node_id} ({title_of(prompt.get(node_id) or {}) or kind})"
 
 
-def explain_failure(messages: list[Any]) -> str:
+def explain_failure(messages: list[tuple[str, dict[str, Any]]]) -> str:
     """Why a prompt that was running did not finish, in the failing node's own words."""
     for kind, data in messages:
         if kind == "execution_error":

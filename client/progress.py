@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..craft_core.errors import plain
+from .answers import number
+
+_LONGEST = 100  # characters of a title
+
 
 class RunProgress:
     """Takes events one by one. `done` of `total` nodes have run; the running one is at `step` of
@@ -16,20 +21,26 @@ class RunProgress:
         self.step, self.steps = 0.0, 0.0
 
     def event(self, kind: str, data: dict[str, Any]) -> None:
-        """Take one event of the websocket."""
+        """Take one event of the websocket; what it lacks is passed over."""
+        node = data.get("node")
         if kind == "execution_cached":
-            self._through.update(self._titles.keys() & data.get("nodes", []))
-        elif kind == "executing" and data.get("node"):
+            nodes = data.get("nodes")
+            known = (
+                [one for one in nodes if isinstance(one, str)] if isinstance(nodes, list) else []
+            )
+            self._through.update(self._titles.keys() & known)
+        elif kind == "executing" and isinstance(node, str):
             self._through.update({self._running} & self._titles.keys())
-            self._running = data["node"]
+            self._running = node
             self.step, self.steps = 0.0, 0.0
-        elif kind == "progress" and data.get("max"):
-            self.step, self.steps = data["value"], data["max"]
+        elif kind == "progress" and number(data.get("max")) > 0:
+            self.steps = number(data["max"])
+            self.step = min(max(number(data.get("value")), 0.0), self.steps)
 
     @property
     def title(self) -> str:
         """What the page calls the running node; empty between nodes."""
-        return self._titles.get(self._running, "")
+        return plain(self._titles.get(self._running, ""), _LONGEST)
 
     @property
     def done(self) -> int:
@@ -48,4 +59,6 @@ class RunProgress:
 
 def title_of(node: dict[str, Any]) -> str:
     """The title that the page gives a prompt's node, where the prompt has it; else its type."""
-    return (node.get("_meta") or {}).get("title") or node.get("class_type", "")
+    about = node.get("_meta")
+    title = about.get("title") if isinstance(about, dict) else None
+    return str(title or node.get("class_type", ""))

@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 import struct
+import time
 
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
@@ -29,6 +30,7 @@ class WebSocket:
         self._buffer = bytearray()
         self._text = bytearray()
         self._kind = 0
+        self._end = time.monotonic() + timeout
         try:
             if secure:
                 context = ssl.create_default_context()
@@ -48,6 +50,7 @@ class WebSocket:
     def close(self) -> None:
         """Send a closing frame where possible, and close the socket."""
         try:
+            self._socket.settimeout(1.0)
             self._send(CLOSE, b"")
         except OSError:
             pass  # the other side has gone already
@@ -55,7 +58,7 @@ class WebSocket:
 
     def receive(self, timeout: float) -> str | None:
         """The next text message, or None when none came in time; WebSocketClosed at the end."""
-        self._socket.settimeout(timeout)
+        self._end = time.monotonic() + timeout
         try:
             while True:
                 message = self._step()
@@ -106,8 +109,12 @@ class WebSocket:
         return bool(first & FINAL), kind, payload
 
     def _fill(self, size: int) -> None:
-        """Read until the buffer holds `size` bytes."""
+        """Read until the buffer holds `size` bytes; TimeoutError where that takes too long."""
         while len(self._buffer) < size:
+            left = self._end - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self._socket.settimeout(left)
             chunk = self._socket.recv(65536)
             if not chunk:
                 raise WebSocketClosed("the server ended the connection")

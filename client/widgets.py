@@ -93,10 +93,14 @@ def _take_input(name: str, spec: Any, values: _Values, shown: set[str], result: 
     if kind == DYNAMIC_COMBO:
         for sub_name, sub_spec in chosen_inputs(options, result[name]):
             _take_input(f"{name}.{sub_name}", sub_spec, values, shown, result)
-    elif _has_control(name, kind, options) and values.peek() in CONTROLS:
+    elif _has_control(name, kind, options) and _is_control(values.peek()):
         values.take()
         if kind == "COMBO" and isinstance(values.peek(), str):
             values.take()  # the filter that the page draws below a controlled list
+
+
+def _is_control(value: Any) -> bool:
+    return isinstance(value, str) and value in CONTROLS
 
 
 def _has_control(name: str, kind: str, options: Json) -> bool:

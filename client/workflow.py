@@ -7,13 +7,14 @@ primitives dissolved, notes left out, subgraphs flattened to ids like `12:3`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..craft_core.errors import CraftError
+from .answers import NoJson, parse_json
 from .widgets import Json, widget_values
 
 MUTED, BYPASSED = 2, 4
@@ -21,6 +22,9 @@ INPUT_NODE, OUTPUT_NODE = -10, -20  # the two ends of a subgraph
 PASS_THROUGH = {"Reroute"}
 NOTES = {"Note", "MarkdownNote"}
 PRIMITIVE = "PrimitiveNode"
+MOST_BYTES = 1 << 24  # of a workflow file
+MOST_PARTS = 100_000  # nodes and links, with those of subgraphs in each place where they stand
+_BROKEN = (KeyError, IndexError, TypeError, AttributeError, RecursionError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,16 @@ def read_prompt(path: Path, object_info: Json) -> Json:
     """The API prompt of a workflow file in either format, for a server with these nodes."""
     content = _read(path)
     if _is_of_page(content):
-        return to_prompt(content, object_info)
+        try:
+            return to_prompt(content, object_info)
+        except CraftError:
+            raise
+        except _BROKEN as error:  # what is read by name and place is not there, or not of its kind
+            raise CraftError(
+                f"{path} is a damaged workflow ({type(error).__name__}: {error})",
+                "It is the JSON file of the page's File > Save or Export",
+                "Open it in the page, which mends what it can, and save it again",
+            ) from error
     if not _is_prompt(content):
         raise CraftError(
             f"{path} is no workflow",
@@ -62,8 +75,12 @@ def read_prompt(path: Path, object_info: Json) -> Json:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise NoJson(f"it has more than {MOST_BYTES} bytes")
+        return parse_json(content)
+    except (OSError, ValueError) as error:  # ValueError also for a path with a NUL
         missing = isinstance(error, FileNotFoundError)
         wrong = f"{path} is not a JSON file ({error})"
         raise CraftError(
@@ -82,7 +99,9 @@ def _is_prompt(content: Any) -> bool:
         isinstance(content, dict)
         and bool(content)
         and all(
-            isinstance(node, dict) and "class_type" in node and isinstance(node.get("inputs"), dict)
+            isinstance(node, dict)
+            and isinstance(node.get("class_type"), str)
+            and isinstance(node.get("inputs"), dict)
             for node in content.values()
         )
     )
@@ -101,6 +120,7 @@ def require_known(kind: str, node_id: str, object_info: Json) -> None:
 def to_prompt(workflow: Json, object_info: Json) -> Json:
     """The API prompt of a UI workflow: node id -> {class_type, inputs, _meta}."""
     subgraphs = {item["id"]: item for item in _subgraph_definitions(workflow)}
+    _require_small(workflow, subgraphs)
     root = Graph(workflow, subgraphs, object_info)
     prompt: Json = {}
     for graph, node in root.walk():
@@ -114,6 +134,22 @@ def to_prompt(workflow: Json, object_info: Json) -> Json:
 
 def _subgraph_definitions(workflow: Json) -> list[Json]:
     return (workflow.get("definitions") or {}).get("subgraphs") or []
+
+
+def _require_small(workflow: Json, subgraphs: dict[str, Json]) -> None:
+    """CraftError where subgraphs in subgraphs make more than any page shows."""
+    to_count, count = [workflow], 0
+    while to_count:
+        graph = to_count.pop()
+        nodes = graph["nodes"]
+        count += 1 + len(nodes) + len(graph.get("links") or [])
+        if count > MOST_PARTS:
+            raise CraftError(
+                f"The workflow has more than {MOST_PARTS} nodes and links, subgraphs included",
+                f"Up to {MOST_PARTS} are read",
+                "Look for a subgraph that holds itself, or make the workflow smaller",
+            )
+        to_count += [subgraphs[node["type"]] for node in nodes if node["type"] in subgraphs]
 
 
 def drop_dangling_links(prompt: Json) -> Json:
@@ -188,7 +224,8 @@ class Graph:
             return None
         if link["origin_id"] != INPUT_NODE:
             return self.resolve_output(self.nodes[link["origin_id"]], link["origin_slot"], kind)
-        assert self.parent is not None and self.instance is not None
+        if self.parent is None or self.instance is None:
+            return None  # the input of a subgraph, outside of any
         name = self.content["inputs"][link["origin_slot"]]["name"]
         return self.parent.instance_input(self.instance, name, kind)
 
@@ -204,15 +241,19 @@ class Graph:
 
         Where the instance has saved none, the value of the inner widget that it shows.
         """
-        assert self.instance is not None
-        shown = {entry["name"]: self._shown_widget(entry) for entry in self.content["inputs"]}
-        shown = {name: widget for name, widget in shown.items() if widget is not None}
-        values = self.instance.get("widgets_values")
+        shown = self._shown
+        values = self.instance.get("widgets_values") if self.instance else None
         if isinstance(values, list):
             values = dict(zip(shown, values, strict=True)) if len(shown) == len(values) else {}
         if values and name in values:
             return InputSource(None, value=values[name])
         return self._own_value(*shown[name]) if name in shown else None
+
+    @cached_property
+    def _shown(self) -> dict[str, tuple[Json, Json]]:
+        """The inputs of this subgraph that its instance shows as widgets: what they lead to."""
+        found = {entry["name"]: self._shown_widget(entry) for entry in self.content["inputs"]}
+        return {name: widget for name, widget in found.items() if widget is not None}
 
     def _shown_widget(self, subgraph_input: Json) -> tuple[Json, Json] | None:
         """The first (node, input entry) that an input of this subgraph leads to as a widget."""
@@ -253,14 +294,21 @@ class Graph:
 
     def resolve_exit(self, slot: int, kind: str) -> InputSource | None:
         """What a subgraph hands out of its output `slot`."""
-        for link in self.links.values():
-            if link["target_id"] == OUTPUT_NODE and link["target_slot"] == slot:
-                if link["origin_id"] == INPUT_NODE:
-                    assert self.parent is not None and self.instance is not None
-                    name = self.content["inputs"][link["origin_slot"]]["name"]
-                    return self.parent.instance_input(self.instance, name, kind)
-                return self.resolve_output(self.nodes[link["origin_id"]], link["origin_slot"], kind)
-        return None
+        link = self._exits.get(slot)
+        if link is None:
+            return None
+        if link["origin_id"] != INPUT_NODE:
+            return self.resolve_output(self.nodes[link["origin_id"]], link["origin_slot"], kind)
+        if self.parent is None or self.instance is None:
+            return None
+        name = self.content["inputs"][link["origin_slot"]]["name"]
+        return self.parent.instance_input(self.instance, name, kind)
+
+    @cached_property
+    def _exits(self) -> dict[Any, Json]:
+        """Output slot of this subgraph -> the link that ends there."""
+        links = reversed(self.links.values())  # the first of several counts
+        return {one["target_slot"]: one for one in links if one["target_id"] == OUTPUT_NODE}
 
 
 def _link(link: Any) -> Json:

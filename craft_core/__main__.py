@@ -1,4 +1,5 @@
-"""`python -m craft_core COMMAND ...` from the pack's folder, with the Python that runs ComfyUI.
+"""`python -m craft_core COMMAND ...` from the pack's folder. What computes needs the Python that
+runs ComfyUI; the rest runs on any from 3.10.
 
 Started this way, craft_core is a package of its own, while the pack's other rooms know it as a
 part of the pack. So that no class exists twice, the commands run from the pack's copy alone.
@@ -18,7 +19,7 @@ def main() -> int:
     pack.__path__ = [str(Path(__file__).absolute().parent.parent)]
     sys.modules[PACK] = pack
     try:
-        cli = importlib.import_module(f"{PACK}.cli")
+        return importlib.import_module(f"{PACK}.cli").main()
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith(PACK):
             raise
@@ -28,7 +29,6 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
-    return cli.main()
 
 
 def guarded() -> int:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+MOST = 2000  # characters of a message
+_MOST_OF_PARTS = (1200, 500, 280)
+# Control characters but tab and line end, marks that turn the direction of a text, half characters.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 class CraftError(ValueError):
     """A user's mistake, explained in three parts.
 
-    given: what was given.  possible: what is possible.  action: what to do.
+    given: what was given.  possible: what is possible.  action: what to do. The message is plain,
+    and has at most MOST characters.
     """
 
     def __init__(self, given: str, possible: str, action: str) -> None:
+        parts = zip((given, possible, action), _MOST_OF_PARTS, strict=True)
+        given, possible, action = (plain(part, most) for part, most in parts)
         super().__init__(f"{_sentence(given)} {_sentence(possible)} {_sentence(action)}")
         self.given, self.possible, self.action = given, possible, action
 
@@ -19,6 +30,13 @@ class CraftError(ValueError):
 def _sentence(text: str) -> str:
     text = text.strip()
     return text if text.endswith((".", "!", "?")) else text + "."
+
+
+def plain(text: str, most: int = MOST) -> str:
+    """A text by others as terminals and pages may show it: nothing in it acts on them, and of a
+    long one the beginning is left."""
+    shown = _UNSEEN.sub("\ufffd", text[: most + 1])
+    return shown if len(text) <= most else f"{shown[: most - 3]}..."
 
 
 def listed(names: Iterable[str], most: int = 8) -> str:

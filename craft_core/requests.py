@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from .registry import Method
-from .training import StepCallback
-from .types import LoraFile, Role
+if TYPE_CHECKING:  # commands read this module on a Python without torch
+    from .registry import Method
+    from .training import StepCallback
+    from .types import LoraFile, Role
 
 LayerCallback = Callable[[int, int], None]
 """Called after each layer with (layers done, layers); it may raise to stop."""

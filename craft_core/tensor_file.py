@@ -77,7 +77,14 @@ class BadHeader(ValueError):
 
 
 def read_shapes(path: Path, most_tensors: int = MOST_TENSORS) -> dict[str, tuple[int, ...]]:
-    """The shapes of a safetensors file's tensors by name, from its header alone.
+    """The shapes of a safetensors file's tensors by name, from its header alone; as read_header."""
+    return read_header(path, most_tensors)[0]
+
+
+def read_header(
+    path: Path, most_tensors: int = MOST_TENSORS
+) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """(the shapes of a safetensors file's tensors by name, its metadata).
 
     What a header may ask for is bounded here, before anything is made of it. BadHeader for one
     that is too large or no header; OSError.
@@ -89,10 +96,11 @@ def read_shapes(path: Path, most_tensors: int = MOST_TENSORS) -> dict[str, tuple
         text = file.read(length)
     try:
         entries = json.loads(text)
-        entries.pop("__metadata__", None)
+        metadata = entries.pop("__metadata__", None) or {}
         if len(entries) > most_tensors:
             raise BadHeader(f"it has {len(entries)} tensors, and up to {most_tensors} are read")
-        return {_name(key): _shape(key, entry["shape"]) for key, entry in entries.items()}
+        shapes = {_name(key): _shape(key, entry["shape"]) for key, entry in entries.items()}
+        return shapes, {key: str(value) for key, value in metadata.items()}
     except BadHeader:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

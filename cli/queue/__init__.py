@@ -1,5 +1,5 @@
 """`queue`: a workflow with many settings, one after another on a running ComfyUI."""
 
-from .command import COMMAND
+from .command import COMMANDS
 
-__all__ = ["COMMAND"]
+__all__ = ["COMMANDS"]

@@ -9,19 +9,23 @@ import math
 import sys
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ...client.client import Client, PromptResult
-from ...client.errors import RemoteError, ServerGone
+from ...client.errors import Forgotten, RemoteError, ServerGone
 from ...client.progress import RunProgress
+from ...craft_core.errors import plain
+from ..progress import bar
 from .journal import Journal
 from .matrix import Job
 from .saving import save_output, stems
 
+MOST_FILES = 10_000  # of one job
+RESTARTS = 3  # of the server during one job
+_LONGEST = 200  # letters of what the bar says of a job
 _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 
 
@@ -70,25 +74,33 @@ class Batch:
         return outcome
 
     def _files(self, job: Job, show: Callable[[str, dict[str, Any]], None]) -> list[str]:
-        result = self._result(job, show)
-        items = result.all_files()
-        contents = [self.client.fetch(item) for item in items]
+        items = self._result(job, show).all_files()
+        if len(items) > MOST_FILES:
+            raise RemoteError(f"the job made {len(items)} files; at most {MOST_FILES} are fetched.")
         names: list[str] = []
         try:
-            for stem, item, content in zip(
-                stems(self.workflow, job, items), items, contents, strict=True
-            ):
+            for stem, item in zip(stems(self.workflow, job, items), items, strict=True):
+                content = self.client.fetch(item)
                 names.append(
                     save_output(content, self.folder, stem, self.workflow, job, item["filename"])
                 )
+            self.journal.done(job, names)
         except BaseException:  # also Ctrl-C: the job counts as not done, and is fetched again
             for name in names:
-                (self.folder / name).unlink()
+                (self.folder / name).unlink(missing_ok=True)
             raise
-        self.journal.done(job, names)
         return names
 
     def _result(self, job: Job, show: Callable[[str, dict[str, Any]], None]) -> PromptResult:
+        """What the job gave; queued again where a server was restarted and forgot it."""
+        for _ in range(RESTARTS):
+            try:
+                return self._one_result(job, show)
+            except Forgotten:
+                continue
+        return self._one_result(job, show)
+
+    def _one_result(self, job: Job, show: Callable[[str, dict[str, Any]], None]) -> PromptResult:
         """Queue the job, or wait for it where an earlier command left it on the server."""
         known = self.journal.prompt_id(job)
         waits = known is not None and self.client.will_finish(known)
@@ -98,11 +110,15 @@ class Batch:
         try:
             with self.client.listening() as events:
                 if not waits:
-                    self.client.queue(job.prompt, prompt_id=prompt_id)
+                    given = self.client.queue(job.prompt, prompt_id=prompt_id)
+                    if given != prompt_id:  # a server that chooses ids itself
+                        prompt_id = given
+                        self.journal.queued(job, prompt_id)
                 return self.client.follow(events, prompt_id, show, math.inf)
         except KeyboardInterrupt:
             if self.cancel_on_interrupt:
-                self.client.cancel(prompt_id)
+                with suppress(RemoteError):
+                    self.client.cancel(prompt_id)
             raise
 
 
@@ -116,7 +132,7 @@ class Display:
     def __init__(self, jobs: int) -> None:
         pause = 0.1 if sys.stderr.isatty() else 10.0
         self._jobs, self._number = jobs, 0
-        self._bar = tqdm(total=jobs, bar_format=_FORMAT, mininterval=pause, file=sys.stderr)
+        self._bar = bar(total=jobs, bar_format=_FORMAT, mininterval=pause, file=sys.stderr)
 
     def __enter__(self) -> Display:
         return self
@@ -129,7 +145,9 @@ class Display:
     def begin(self, number: int, job: Job) -> None:
         """Show which job comes next; `number` counts from 0."""
         self._number = number
-        self._bar.set_description_str(f"{number + 1}/{self._jobs} {job.name}", refresh=False)
+        self._bar.set_description_str(
+            plain(f"{number + 1}/{self._jobs} {job.name}", _LONGEST), refresh=False
+        )
         self._bar.set_postfix_str("", refresh=False)
         self._move(number)
 
@@ -150,4 +168,4 @@ class Display:
 
     def tell(self, line: str, stream: Any) -> None:
         """Print a line of its own above the bar."""
-        self._bar.write(line, file=stream)
+        self._bar.write(plain(line), file=stream)

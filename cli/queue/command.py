@@ -10,11 +10,11 @@ from ...client.address import Inputs
 from ...client.client import Client, server_url
 from ...client.errors import RemoteError, ServerGone
 from ...client.workflow import read_prompt
-from ...craft_core.errors import CraftError
-from ..command import PROGRAM, Command
-from ..train.common import epilog
+from ...craft_core.errors import CraftError, plain
+from ..command import PROGRAM, Command, epilog
 from .batch import Batch, BatchCounts
 from .journal import Journal
+from .lock import held
 from .matrix import Job, jobs_of
 
 SERVER = "http://127.0.0.1:8188"
@@ -69,24 +69,27 @@ def _run(options: Namespace) -> None:
     if options.dry_run:
         _print_jobs(jobs)
         return
-    _end(_outcome(_batch(options, url), jobs), len(jobs))
+    folder = options.out or Path(f"queue_{options.workflow.stem}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with held(folder):
+            outcome = _outcome(_batch(options, url, folder), jobs)
+    except (OSError, ValueError) as error:
+        if isinstance(error, CraftError):
+            raise
+        raise _no_folder(folder, error) from error
+    _end(outcome, len(jobs))
 
 
 def _print_jobs(jobs: list[Job]) -> None:
     for number, job in enumerate(jobs, 1):
-        print(f"{number}/{len(jobs)} {job.name}".rstrip())
+        print(plain(f"{number}/{len(jobs)} {job.name}".rstrip()))
 
 
-def _batch(options: Namespace, url: str) -> Batch:
-    name = options.workflow.stem
-    folder = options.out or Path(f"queue_{name}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        journal = Journal(folder, uuid.uuid4().hex)
-    except OSError as error:
-        raise _no_folder(folder, error) from error
+def _batch(options: Namespace, url: str, folder: Path) -> Batch:
+    journal = Journal(folder, uuid.uuid4().hex)
     client = Client(url, client_id=journal.client)
-    return Batch(client, journal, folder, name, options.interrupt_server)
+    return Batch(client, journal, folder, options.workflow.stem, options.interrupt_server)
 
 
 def _outcome(batch: Batch, jobs: list[Job]) -> BatchCounts:
@@ -94,8 +97,6 @@ def _outcome(batch: Batch, jobs: list[Job]) -> BatchCounts:
         return batch.run(jobs)
     except ServerGone as error:
         raise _no_server(error) from error
-    except OSError as error:
-        raise _no_folder(batch.folder, error) from error
     except KeyboardInterrupt as error:
         left = "ended" if batch.cancel_on_interrupt else "finished by the server"
         raise KeyboardInterrupt(
@@ -122,24 +123,27 @@ def _no_server(error: RemoteError) -> CraftError:
     )
 
 
-def _no_folder(folder: Path, error: OSError) -> CraftError:
+def _no_folder(folder: Path, error: Exception) -> CraftError:
     return CraftError(
-        f"{folder} cannot be written to ({error.strerror or error})",
+        f"{folder} cannot be written to ({getattr(error, 'strerror', None) or error})",
         "The files of the jobs and the journal go there",
         "Make room or give another folder with --out",
     )
 
 
-COMMAND = Command(
-    ("queue",),
-    "Run a workflow with many settings on a running ComfyUI and fetch what it makes.",
-    "FILE [--set NODE.INPUT=VALUE] [--matrix NAME=VALUES ...] [flags]",
-    _add_flags,
-    _run,
-    epilog(
-        (
-            f"{PROGRAM} queue workflow.json --set KSampler.steps=20",
-            "--matrix content=dog,cat style=ink,oil seed=1..10",
+COMMANDS = (
+    Command(
+        ("queue",),
+        "Run a workflow with many settings on a running ComfyUI and fetch what it makes.",
+        "FILE [--set NODE.INPUT=VALUE] [--matrix NAME=VALUES ...] [flags]",
+        _add_flags,
+        _run,
+        epilog(
+            (
+                f"{PROGRAM} queue workflow.json --set KSampler.steps=20",
+                "--matrix content=dog,cat style=ink,oil seed=1..10",
+            ),
         ),
+        computes=False,
     ),
 )

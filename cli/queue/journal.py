@@ -7,15 +7,39 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ...client.answers import NoJson, parse_json
+from ...client.client import is_id
 from ...craft_core.errors import CraftError
 from .matrix import Job
 
 NAME = "queue.jsonl"
+MOST_LINE = 1 << 20  # bytes
 QUEUED, DONE, FAILED = "queued", "done", "failed"
 
 
+def _wrong(line: Any) -> str:
+    """What makes a line no line of a journal; empty for one that is."""
+    if not isinstance(line, dict):
+        return "a line is no table"
+    if not (isinstance(line.get("job"), str) and isinstance(line.get("state"), str)):
+        return "a line has no job or no state"
+    files, ids = line.get("files", []), (line.get("client", "none"), line.get("prompt_id", "none"))
+    if not (isinstance(files, list) and all(_is_name(name) for name in files)):
+        return "a line's files are no names of files"
+    if not all(isinstance(one, str) and is_id(one) for one in ids):
+        return "a line's client or prompt_id is no id"
+    return ""
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and bool(name) and not set(name) & set("/\\\0")
+
+
 class Journal:
-    """The journal of an output folder; `client` is the id under which its jobs were queued."""
+    """The journal of an output folder; `client` is the id under which its jobs were queued.
+
+    CraftError for a file that is no journal; OSError.
+    """
 
     def __init__(self, folder: Path, new_client: str) -> None:
         self._folder, self._file = folder, folder / NAME
@@ -27,22 +51,28 @@ class Journal:
             self.client = line.get("client", self.client)
 
     def _lines(self) -> Iterator[dict[str, Any]]:
-        if not self._file.is_file():
+        if not self._file.exists():
             return
-        content = self._file.read_text("utf-8")
-        self._cut = bool(content) and not content.endswith("\n")
-        for text in content.split("\n"):
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:  # cut off when the computer stopped
-                continue
-            if not (isinstance(line, dict) and "job" in line and "state" in line):
-                raise CraftError(
-                    f"{self._file} is not a journal of this command",
-                    "The output folder keeps one",
-                    "Give another folder with --out",
-                )
-            yield line
+        with self._file.open("rb") as file:
+            while text := file.readline(MOST_LINE + 1):
+                self._cut = not text.endswith(b"\n")
+                if len(text) > MOST_LINE:
+                    raise self._no_journal(f"a line has more than {MOST_LINE} bytes")
+                try:
+                    line = parse_json(text)
+                except NoJson:  # cut off when the computer stopped
+                    continue
+                wrong = _wrong(line)
+                if wrong:
+                    raise self._no_journal(wrong)
+                yield line
+
+    def _no_journal(self, reason: str) -> CraftError:
+        return CraftError(
+            f"{self._file} is not a journal of this command: {reason}",
+            "The output folder keeps one",
+            "Give another folder with --out",
+        )
 
     def is_done(self, job: Job) -> bool:
         """Whether a job has ended well and all its files are still there."""
@@ -53,7 +83,7 @@ class Journal:
     def prompt_id(self, job: Job) -> str | None:
         """The id of a job that was queued and whose end was not seen yet; None for others."""
         line = self._last.get(job.key, {})
-        return line["prompt_id"] if line.get("state") == QUEUED else None
+        return line.get("prompt_id") if line.get("state") == QUEUED else None
 
     def queued(self, job: Job, prompt_id: str) -> None:
         self._write(job, QUEUED, prompt_id=prompt_id, client=self.client)
@@ -67,6 +97,7 @@ class Journal:
     def _write(self, job: Job, state: str, **more: Any) -> None:
         line = {"job": job.key, "parameters": dict(job.parameters), "state": state, **more}
         self._last[job.key] = line
-        with self._file.open("a", encoding="utf-8") as file:
+        # Half characters of a name that is no UTF-8 are written as JSON's own \\udc80.
+        with self._file.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(("\n" if self._cut else "") + json.dumps(line, ensure_ascii=False) + "\n")
         self._cut = False

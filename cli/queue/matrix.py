@@ -21,7 +21,7 @@ from ...craft_core.errors import CraftError
 
 MOST_JOBS = 10_000
 _LARGEST_FILE = 1 << 24  # bytes of an @FILE
-_NUMBER = r"[+-]?\d+(?:\.\d+)?"
+_NUMBER = r"[+-]?\d{1,30}(?:\.\d{1,30})?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})(?:\.\.({_NUMBER}))?")
 
 
@@ -179,7 +179,7 @@ def _lines(path: Path) -> list[str]:
         if len(content) > _LARGEST_FILE:
             raise OSError(f"it has more than {_LARGEST_FILE} bytes")
         lines = content.decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError for what is no UTF-8, and a path with a NUL
         raise CraftError(
             f"{path} cannot be read ({error})",
             "@FILE is a text file with one value a line",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import struct
@@ -9,6 +10,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from ...craft_core.writing import Taken, write_whole
 from .matrix import Job
 
 CHUNK = "craft_queue"
@@ -19,6 +21,7 @@ MOST_VALUE, MOST_PREFIX, MOST_NAME = (
     20,
     160,
 )  # letters, letters, bytes; file systems take names of 255 bytes
+MOST_SUFFIX = 16
 _COUNTED = re.compile(r"_\d+_?$")  # how the host numbers files
 _UNSAFE = re.compile(r"[^\w.+-]+")
 _ENDINGS = re.compile(r"\.(safetensors|sft|gguf|png|jpe?g|webp)$", re.IGNORECASE)
@@ -45,27 +48,25 @@ def _safe(text: str) -> str:
     return _UNSAFE.sub("_", text).strip("._") or "_"
 
 
-def free_path(folder: Path, stem: str, suffix: str) -> Path:
-    """The first of stem_00001, stem_00002, ... that no file has."""
-    number = 1
-    while (path := folder / f"{stem}_{number:05}{suffix}").exists():
-        number += 1
-    return path
-
-
 def save_output(
     content: bytes, folder: Path, stem: str, workflow: str, job: Job, filename: str
 ) -> str:
-    """Write one file of a job under a new name; returns the name. No partial file is left."""
-    suffix = Path(filename.replace("\\", "/")).suffix.lower()
-    path = free_path(folder, stem, _UNSAFE.sub("", suffix))
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(with_job(content, workflow, job))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path.name
+    """Write one file of a job under a name that no file has, by whatever program; returns the name.
+
+    It is the first free one of stem_00001, stem_00002, ... No partial file is left.
+    """
+    suffix = _UNSAFE.sub("", Path(filename.replace("\\", "/")).suffix.lower())[:MOST_SUFFIX]
+    whole = with_job(content, workflow, job)
+    for number in itertools.count(1):
+        path = folder / f"{stem}_{number:05}{suffix}"
+        if path.exists():
+            continue
+        try:
+            write_whole(path, [whole], exclusive=True)
+        except Taken:
+            continue
+        return path.name
+    raise AssertionError("there is always a next number")
 
 
 def with_job(content: bytes, workflow: str, job: Job) -> bytes:

@@ -21,7 +21,7 @@ from ...craft_core.training.slots import (
     UnmatchedSlot,
 )
 from ...craft_core.types import ROLES
-from ..command import PROGRAM, Command
+from ..command import PROGRAM, Command, epilog
 from ..knob_flags import add_knob_flags, add_method_flags, chosen_method, flag, knobs_of
 from .common import (
     add_layer_sets_flag,
@@ -29,7 +29,6 @@ from .common import (
     add_size_flag,
     add_training_flags,
     captioned_pictures,
-    epilog,
     job,
     layer_sets,
     run_and_report,

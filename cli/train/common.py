@@ -124,9 +124,3 @@ def _size(text: str) -> tuple[int, int]:
         raise ArgumentTypeError(f"{text!r} is no size such as 1024x1024, width first")
     width = int(found[1])
     return width, int(found[2] or width)
-
-
-def epilog(*examples: Sequence[str]) -> str:
-    """Examples below the flags, one flag a line."""
-    shown = (" \\\n      ".join(example) for example in examples)
-    return "examples:\n" + "\n\n".join(f"  {text}" for text in shown)

@@ -152,6 +152,21 @@ def test_a_frame_or_message_larger_than_any_ends_the_connection(stream, monkeypa
         receive_all(stream, 1)
 
 
+@pytest.mark.parametrize("piece", [frame(b"hi", PING), frame(b"x" * 99, BINARY), b"\x81"],
+                         ids=["pings", "previews", "a byte"])  # fmt: skip
+def test_receiving_ends_in_time_whatever_keeps_coming(piece):
+    stop = threading.Event()
+
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(b"\x81\x7f" + struct.pack(">Q", 1000) if len(piece) == 1 else b"")
+        while not stop.wait(0.001):
+            connection.sendall(piece)
+
+    with Peer(talk) as peer, WebSocket("127.0.0.1", peer.port, "/ws") as events:
+        assert events.receive(0.2) is None
+        stop.set()
+
+
 def test_a_handshake_without_an_end_is_refused():
     listener = socket.create_server(("127.0.0.1", 0))
 

@@ -9,6 +9,7 @@ import io
 import json
 import struct
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -88,6 +89,9 @@ class FakeComfyUI:
         self.waiting: list[str] = []
         self.cancelled: list[str] = []
         self.arrived = threading.Semaphore(0)
+        self.said: dict[str, Callable[[bytes], bytes]] = {}  # by path, what becomes of an answer
+        self.listens = True  # whether it takes WebSockets
+        self.queued: list[str] = []  # the id of each POST /prompt
         self._sockets: dict[str, Any] = {}
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
         self._http.daemon_threads = True
@@ -104,6 +108,18 @@ class FakeComfyUI:
         for socket in self._sockets.values():
             socket.close()
 
+    def cut(self) -> None:
+        """Break every WebSocket, as a network does."""
+        for socket in list(self._sockets.values()):
+            socket.shutdown(2)
+        self._sockets.clear()
+
+    def stop(self) -> None:
+        """What kill does to a server."""
+        self._http.shutdown()
+        self._http.server_close()
+        self.cut()
+
     def forget(self) -> None:
         """What a restart does to a server."""
         self.history.clear()
@@ -119,6 +135,7 @@ class FakeComfyUI:
 
     def take(self, body: dict[str, Any]) -> tuple[int, Any]:
         """POST /prompt: refused with the node's errors, or queued."""
+        self.queued.append(body["prompt_id"])
         value = body["prompt"]["1"]["inputs"]["style_lora"]
         if value not in LORAS:
             error = {"message": "Value not in list", "details": f"style_lora: {value!r}"}
@@ -186,7 +203,10 @@ def _handler_of(server: FakeComfyUI) -> type[BaseHTTPRequestHandler]:
             place = urlsplit(self.path)
             query = {name: values[0] for name, values in parse_qs(place.query).items()}
             if place.path == "/ws":
-                self._upgrade(query["clientId"])
+                if server.listens:
+                    self._upgrade(query["clientId"])
+                else:
+                    self._reply(404, b"")
             elif place.path == "/view":
                 self._reply(200, picture(int(query["filename"][2:-4])))
             else:
@@ -203,6 +223,8 @@ def _handler_of(server: FakeComfyUI) -> type[BaseHTTPRequestHandler]:
             self._reply(200, b"")
 
         def _reply(self, status: int, content: bytes) -> None:
+            path = f"/{urlsplit(self.path).path.split('/')[1]}"
+            content = server.said.get(path, bytes)(content)
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()

@@ -1,40 +1,30 @@
-"""`inspect`: what is in a LoRA file, block by block, and how the updates of two files compare."""
+"""A LoRA file measured block by block, and how the updates of two files compare."""
 
 from __future__ import annotations
 
 import json
 import re
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..craft_core.errors import CraftError, listed
-from ..craft_core.lora.factors import combine, of_weights
-from ..craft_core.lora.families import is_embedding
-from ..craft_core.lora.storage import read_tensors
-from ..craft_core.lora.text_encoder import count_matrices
-from ..craft_core.lora.without_model import carried, read_together
-from ..craft_core.merging.compare import UpdateComparison, UpdateSummary, compare, measure
-from ..craft_core.requests import Read
-from ..craft_core.types import LayerUpdate, LoraFile
-from .command import PROGRAM, Command
-from .fuse import LayerProgressBar, add_unet_flags, model_of
-from .host import enter
+from ...craft_core.errors import listed
+from ...craft_core.lora.factors import combine, of_weights
+from ...craft_core.lora.families import is_embedding
+from ...craft_core.lora.storage import read_tensors
+from ...craft_core.lora.text_encoder import count_matrices
+from ...craft_core.lora.without_model import carried, read_together
+from ...craft_core.merging.compare import UpdateComparison, UpdateSummary, compare, measure
+from ...craft_core.requests import ModelFiles, Read
+from ...craft_core.types import LayerUpdate, LoraFile
+from ..host import enter
+from ..progress import LayerProgressBar
+from .columns import EXPLAINED
 
 _BLOCK = re.compile(r"[A-Za-z_.]*?\d+(?:[._]\d+)*")
-_OUT_TEXT = "An output directory: files that trainings saved under it are found by name."
 _PAIR = ("cosine", "up", "down", "conflict", "weighted")
-_EXPLAINED = """\
-cost      multiplications of the update, per token or position, in those of the layer itself
-|dW|      Frobenius norm of the update, alpha included
-top-K     share of all |dW| that its K = rank^2 largest entries hold
-cosine    of the two updates: 1 the same direction, 0 none in common, -1 opposite
-up, down  overlap of what the updates write and read: mean squared cosine of the principal
-          angles, 1 where the smaller space lies inside the larger
-conflict  share of entries with opposite signs; unrelated LoRAs have one half
-weighted  the same, weighed by the smaller entry: the share that cancels"""
 
 
 @dataclass(frozen=True)
@@ -60,22 +50,8 @@ class LayerReport:
         return found[0] if found else self.path
 
 
-def _add_flags(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "files", metavar="FILE", nargs="+",
-        help="One LoRA file, or two to compare; a path, or with a model a name that ComfyUI lists.",
-    )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="Every layer, for machines.")
-    add_unet_flags(parser, _OUT_TEXT)
-
-
-def _run(options: Namespace) -> None:
-    if len(options.files) > 2:
-        raise CraftError(
-            f"{len(options.files)} files are given", "One is described, or two are compared",
-            "Name one file or two",
-        )  # fmt: skip
-    model = model_of(options)
+def report(options: Namespace, model: ModelFiles | None) -> None:
+    """Print what is in the files of `options`, read against the model where there is one."""
     kinds: list[dict[str, int]] = [{} for _ in options.files]
     if model is None:
         read, kinds = _read(options.files)
@@ -204,7 +180,7 @@ def _text(
     yield ""
     yield from _table(layers, files)
     yield ""
-    yield _EXPLAINED if files == 2 else "\n".join(_EXPLAINED.splitlines()[:3])
+    yield EXPLAINED if files == 2 else "\n".join(EXPLAINED.splitlines()[:3])
 
 
 def _summary(
@@ -324,15 +300,3 @@ def _range(values: Iterable[float]) -> str:
     if not found:
         return "-"
     return f"{found[0]:g}" if len(found) == 1 else f"{found[0]:g} to {found[-1]:g}"
-
-
-COMMAND = Command(
-    ("inspect",),
-    "What is in a LoRA file, and how two of them meet.",
-    "FILE [FILE] [flags]",
-    _add_flags,
-    _run,
-    f"columns:\n{_EXPLAINED}\n\nexamples:\n"
-    f"  {PROGRAM} inspect dog.safetensors ink.safetensors\n"
-    f"  {PROGRAM} inspect dog.safetensors --checkpoint sd_xl_base_1.0.safetensors",
-)

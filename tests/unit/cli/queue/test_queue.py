@@ -9,6 +9,7 @@ import threading
 import pytest
 from craft_lora_pack.cli.main import main
 from craft_lora_pack.cli.queue.journal import NAME
+from craft_lora_pack.client import client
 from craft_lora_pack.client.client import Client, server_url
 from craft_lora_pack.craft_core.errors import CraftError
 from fake_comfyui import FAILING_SEED, LORAS, PARTLY_WRONG, PROMPT, FakeComfyUI
@@ -168,22 +169,21 @@ def test_no_server_is_told_with_what_to_do(queue):
     assert err.count("\n") == 1
 
 
-def test_a_server_that_goes_away_ends_the_batch_and_what_is_done_stays_done(server, queue):
-    ran = server._run
+def test_a_server_that_goes_away_ends_the_batch_and_what_is_done_stays_done(queue, monkeypatch):
+    monkeypatch.setattr(client, "PATIENCE", 0.5)
+    with FakeComfyUI() as server:
+        ran = server._run
 
-    def dies(body):
-        if len(server.ran) == 1:
-            for socket in server._sockets.values():
-                socket.shutdown(2)
-            return
-        ran(body)
+        def dies(body):
+            if len(server.ran) == 1:
+                server.stop()
+            else:
+                ran(body)
 
-    server._run = dies
-    status, _, err = queue("--matrix", "seed=1..3")
+        server._run = dies
+        status, _, err = queue("--matrix", "seed=1..3", url=server.url)
     assert status == 1 and "the connection to" in err and "stays done" in err
     assert pictures(queue) == ["demo_seed-1_00001.png"]
-    server._run = ran
-    server.forget()
     assert "2 done, 1 done before" in queue("--matrix", "seed=1..3")[1]
 
 

@@ -1,0 +1,518 @@
+"""Whatever a server, a network, a journal or a workflow file does, the command ends with every job
+done once or with one message; nothing is lost, nothing is made twice, and no traceback is seen."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import threading
+import time
+
+import pytest
+from craft_lora_pack.cli.main import main
+from craft_lora_pack.cli.queue import lock
+from craft_lora_pack.cli.queue.journal import NAME
+from craft_lora_pack.cli.queue.matrix import jobs_of
+from craft_lora_pack.cli.queue.saving import save_output
+from craft_lora_pack.client import client, events
+from craft_lora_pack.client.address import Inputs
+from fake_comfyui import OBJECT_INFO, PROMPT, FakeComfyUI
+
+ANSI = "\x1b[31m\x07\x9b2J\u202egnp"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """The waits of a person, shortened for a test."""
+    monkeypatch.setattr(client, "PATIENCE", 0.3)
+    monkeypatch.setattr(client, "RECEIVE", 0.1)
+    monkeypatch.setattr(client, "BUSY", 0.2)
+    monkeypatch.setattr(client, "FORGETS", 0.3)
+    monkeypatch.setattr(events, "FIRST_PAUSE", 0.05)
+
+
+@pytest.fixture
+def server():
+    with FakeComfyUI() as running:
+        yield running
+
+
+@pytest.fixture
+def queue(server, tmp_path, capsys):
+    """Run the command: its status, stdout's and stderr's text."""
+    file, out = tmp_path / "demo.json", tmp_path / "out"
+    file.write_text(json.dumps(PROMPT))
+
+    def run(*arguments):
+        status = main(["queue", str(file), "--server", server.url, "--out", str(out), *arguments])
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    run.file, run.out = file, out
+    return run
+
+
+def seeds(server):
+    return [prompt["2"]["inputs"]["seed"] for prompt in server.ran]
+
+
+def pictures(queue):
+    return sorted(file.name for file in queue.out.glob("*.png"))
+
+
+# The connection
+
+
+@pytest.mark.parametrize("cuts", [1, 3])
+def test_a_websocket_that_is_cut_ends_no_job(server, queue, cuts):
+    ran = server._run
+
+    def run(body):
+        for _ in range(cuts):
+            time.sleep(0.05)
+            server.cut()
+        ran(body)
+
+    server._run = run
+    status, out, _ = queue("--matrix", "seed=1..3")
+    assert status == 0 and "3 done, 0 done before, 0 failed" in out
+    assert seeds(server) == [1, 2, 3] and len(pictures(queue)) == 3
+
+
+def test_a_websocket_is_opened_again_and_its_events_are_seen(server, queue):
+    def run(body):
+        server.cut()
+        while body["client_id"] not in server._sockets:
+            time.sleep(0.01)
+        FakeComfyUI._run(server, body)
+
+    server._run = run
+    _, _, err = queue("--set", "seed=1")
+    assert "Save" in err  # the last node, of which only an event tells
+
+
+def test_without_any_websocket_the_history_tells(server, queue):
+    server.listens = False
+    status, out, _ = queue("--matrix", "seed=1..2")
+    assert status == 0 and "2 done" in out and seeds(server) == [1, 2]
+
+
+def test_a_job_that_a_restart_forgets_is_queued_again(server, queue):
+    ran, restarted = server._run, []
+
+    def run(body):
+        if restarted:
+            ran(body)
+        else:
+            restarted.append(True)
+            server.forget()
+            server.cut()
+
+    server._run = run
+    status, out, _ = queue("--matrix", "seed=1..2")
+    assert status == 0 and "2 done" in out
+    assert seeds(server) == [1, 2] and len(server.queued) == 3
+
+
+def test_a_job_whose_acceptance_is_lost_on_the_way_is_not_queued_twice(server, queue, monkeypatch):
+    monkeypatch.setattr(client, "PATIENCE", 5.0)
+    post, lost = client.Client.post_json, []
+
+    def loses(self, path, body, *rest):
+        answer = post(self, path, body, *rest)
+        if path == "/prompt" and not lost:
+            lost.append(path)
+            raise ConnectionResetError("cut")
+        return answer
+
+    monkeypatch.setattr(client.Client, "post_json", loses)
+    status, out, _ = queue("--matrix", "seed=1..2")
+    assert lost and status == 0 and "2 done" in out
+    assert seeds(server) == [1, 2] and len(server.queued) == 2
+
+
+def test_a_server_that_chooses_ids_itself_is_followed_by_them(server, queue):
+    take = server.take
+
+    def other(body):
+        return take(body | {"prompt_id": f"own-{len(server.queued)}"})
+
+    server.take = other
+    assert queue("--matrix", "seed=1..2")[0] == 0
+    assert set(server.history) == {"own-0", "own-1"}
+
+
+def test_the_history_is_asked_while_events_keep_coming(server, queue):
+    stop = threading.Event()
+
+    def floods(body):
+        server.ran.append(body["prompt"])
+        server.history[body["prompt_id"]] = {"status": {"status_str": "success"}, "outputs": {}}
+        while not stop.is_set():
+            server._send(body | {"prompt_id": "another"}, "progress", {"value": 1, "max": 2})
+            time.sleep(0.001)
+
+    server._run = floods
+    try:
+        assert queue("--set", "seed=1")[0] == 0
+    finally:
+        stop.set()
+
+
+def test_the_time_limit_is_looked_at_while_events_keep_coming(server):
+    stop = threading.Event()
+
+    def floods(body):
+        while not stop.is_set():
+            server._send(body, "progress", {"value": 1, "max": 2})
+            time.sleep(0.001)
+
+    server._run = floods
+    one = client.Client(server.url)
+    try:
+        with one.listening() as listened, pytest.raises(client.RemoteError, match="time limit"):
+            one.follow(listened, one.queue(PROMPT, prompt_id="a"), lambda *_: None, 0.5)
+    finally:
+        stop.set()
+
+
+def test_ctrl_c_ends_the_batch_though_the_server_does_not_answer_it(server, queue, monkeypatch):
+    def interrupted(*_):
+        server.said["/queue"] = server.said["/interrupt"] = lambda _: b"<html>"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client.Client, "follow", interrupted)
+    assert queue("--matrix", "seed=1..2", "--interrupt-server")[0] == 130
+    assert len(server.queued) == 1
+
+
+# Names and folders
+
+
+def test_two_commands_in_one_folder_do_not_meet(server, queue):
+    queue.out.mkdir()
+    with lock.held(queue.out):
+        status, _, err = queue("--matrix", "seed=1..2")
+    assert status == 1 and "is being written to by process" in err and err.count("\n") == 1
+    assert server.ran == [] and pictures(queue) == []
+    (queue.out / lock.NAME).write_text("left by a command that was killed")
+    assert queue("--matrix", "seed=1..2")[0] == 0
+    assert not (queue.out / lock.NAME).exists()
+
+
+def test_a_name_is_taken_by_one_of_many_writers(tmp_path):
+    (job,) = jobs_of(Inputs(PROMPT, OBJECT_INFO), [], [], [])
+    names: list[str] = []
+
+    def writes(number):
+        for _ in range(20):
+            content = str(number).encode()
+            names.append(save_output(content, tmp_path, "demo", "demo", job, "a.bin"))
+
+    writers = [threading.Thread(target=writes, args=(number,)) for number in range(8)]
+    for one in writers:
+        one.start()
+    for one in writers:
+        one.join()
+    assert len(set(names)) == len(names) == 160
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(names)
+
+
+# Answers
+
+DEEP = b"[" * 5000 + b"]" * 5000
+BODIES = {
+    "null": b"null",
+    "number": b"7",
+    "list": b"[1, 2]",
+    "empty list": b"[]",
+    "empty table": b"{}",
+    "deep": DEEP,
+    "deep table": b'{"a":' * 500 + b"1" + b"}" * 500,
+    "large number": b'{"prompt_id": ' + b"9" * 5000 + b"}",
+    "NaN": b"NaN",
+    "HTML": b"<!doctype html><title>Sign in</title>",
+    "no UTF-8": b"\xff\xfe\x00",
+    "nothing": b"",
+    "large": b"[" + b"1," * 500_000 + b"1]",
+    "control characters": json.dumps({"error": ANSI, "prompt_id": ANSI}).encode(),
+}
+VALUES = (
+    None,
+    7,
+    math.nan,
+    1e999,
+    10**300,
+    "text",
+    ANSI,
+    True,
+    [],
+    [1],
+    [[]],
+    [None],
+    {},
+    {"a": 1},
+)
+PATHS = ("/object_info", "/prompt", "/history", "/queue", "/view")
+
+
+def is_plain(text: str) -> bool:
+    return re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202e]", text) is None
+
+
+def ends_in_words(queue, *arguments):
+    status, out, err = queue(*(arguments or ("--matrix", "seed=1..2")))
+    assert status in (0, 1)
+    assert "Traceback" not in out + err and is_plain(out + err)
+    if status:
+        assert err.splitlines()[-1].startswith("Error: ") and len(err.splitlines()[-1]) <= 2010
+    return status, out, err
+
+
+def leave_queued(queue, matrix):
+    """A journal whose jobs are with the server, so that it is asked for its queue."""
+    queue.out.mkdir(exist_ok=True)
+    jobs = jobs_of(Inputs(PROMPT, OBJECT_INFO), [], [matrix], [])
+    lines = [{"job": one.key, "state": "queued", "prompt_id": "a-1"} for one in jobs]
+    (queue.out / NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("body", BODIES)
+def test_another_answer_is_told_in_words(server, queue, path, body):
+    server.said[path] = lambda _: BODIES[body]
+    if path == "/queue":
+        leave_queued(queue, "seed=1..2")
+    status, _, _ = ends_in_words(queue)
+    if path == "/prompt":  # the queue may tell that a job was taken all the same
+        assert len(pictures(queue)) == (2 if status == 0 else 0) and len(server.ran) <= 2
+    else:
+        assert status == 1 and pictures(queue) == []
+
+
+def changed(value, new):
+    """Every value like this one with one part replaced or left out."""
+    yield new
+    items = list(value.items()) if isinstance(value, dict) else None
+    if items is None and isinstance(value, list):
+        items = list(enumerate(value))
+    for key, inner in items or ():
+        if isinstance(value, dict):
+            yield {name: one for name, one in value.items() if name != key}
+        for one in changed(inner, new):
+            copy = value.copy()
+            copy[key] = one
+            yield copy
+
+
+@pytest.mark.parametrize("path", ["/prompt", "/history", "/queue"])
+@pytest.mark.parametrize("new", VALUES, ids=lambda value: repr(value)[:20])
+def test_an_answer_with_one_part_of_another_type_is_told_or_passed_over(
+    server, queue, path, new, monkeypatch
+):
+    """Each part of what the server says, one after another, over several batches of jobs."""
+    monkeypatch.setattr(client, "PATIENCE", 0.0)
+    monkeypatch.setattr(client, "RECEIVE", 0.02)
+    asked, parts = 0, 1
+
+    def change(content):
+        nonlocal asked, parts
+        variants = list(changed(json.loads(content), new))
+        asked, parts = asked + 1, len(variants)
+        return json.dumps(variants[asked % parts]).encode()
+
+    server.said[path] = change
+    for first in range(1, 60, 2):
+        if asked > parts:
+            break
+        matrix = f"seed={first},{first + 1}"
+        if path == "/queue":
+            leave_queued(queue, matrix)
+            server.waiting[:] = ["another"]
+        ends_in_words(queue, "--matrix", matrix)
+    assert asked > parts
+
+
+@pytest.mark.parametrize("new", VALUES, ids=lambda value: repr(value)[:20])
+def test_nodes_with_one_part_of_another_type_are_told_or_passed_over(server, queue, new):
+    matrix = ("--matrix", "seed=1..2", "method.alpha=0.5", "style=ink", "--set", "method=mixed")
+    page = json.dumps(PAGE)
+    for number, variant in enumerate(changed(OBJECT_INFO, new)):
+        if variant == new:
+            continue
+        server.said["/object_info"] = lambda _, one=variant: json.dumps(one).encode()
+        queue.file.write_text(page if number % 2 else json.dumps(PROMPT))
+        ends_in_words(queue, *matrix, "--dry-run")
+
+
+EVENTS = (
+    b"", b"null", b"{", DEEP, b'{"type": 1}', b'{"type": "progress", "data": []}',
+    *(json.dumps({"type": kind, "data": {"prompt_id": "ID", **data}}).encode()
+      for kind in ("progress", "executing", "execution_cached", "status", ANSI)
+      for value in VALUES
+      for data in ({"node": value}, {"value": value, "max": value}, {"value": 1, "max": value},
+                   {"nodes": value})),
+)  # fmt: skip
+
+
+def test_no_event_ends_a_job(server, queue):
+    ran = server._run
+
+    def run(body):
+        for event in EVENTS:
+            payload = event.replace(b"ID", body["prompt_id"].encode())
+            head = b"\x81\x7f" + len(payload).to_bytes(8, "big")
+            server._sockets[body["client_id"]].sendall(head + payload)
+        ran(body)
+
+    server._run = run
+    status, out, err = ends_in_words(queue, "--set", "seed=1")
+    assert status == 0 and "1 done" in out
+
+
+def test_what_a_server_says_cannot_act_on_the_terminal(server, queue):
+    server._run = lambda body: (
+        server.history.update({body["prompt_id"]: {"status": {"status_str": "error", "messages": [
+            ["execution_error", {"node_id": ANSI, "node_type": ANSI, "exception_message": ANSI}],
+        ]}}}),
+    )  # fmt: skip
+    prompt = json.loads(json.dumps(PROMPT))
+    prompt["2"]["_meta"] = {"title": ANSI}
+    queue.file.write_text(json.dumps(prompt))
+    status, out, err = ends_in_words(queue, "--set", "seed=1", "--set", f"prompt={ANSI}")
+    assert status == 1 and "failed" in err
+    journal = (queue.out / NAME).read_text("utf-8")
+    assert is_plain(journal)
+
+
+# Files
+
+JOURNALS = {
+    "no UTF-8": b"\xff\xfe\xff\n",
+    "a list": b"[1]\n",
+    "a number": b"1\n",
+    "null": b"null\n",
+    "deep": DEEP + b"\n",
+    "a job of another type": b'{"job": [], "state": "done"}\n',
+    "a state of another type": b'{"job": "a", "state": {}}\n',
+    "files of another type": b'{"job": "a", "state": "done", "files": 7}\n',
+    "a file elsewhere": b'{"job": "a", "state": "done", "files": ["../../a"]}\n',
+    "an id that is none": b'{"job": "a", "state": "queued", "prompt_id": "a\\r\\nHost: b"}\n',
+    "a client that is none": b'{"job": "a", "state": "queued", "client": ["a"]}\n',
+    "a queued job without an id": b'{"job": "KEY", "state": "queued"}\n',
+    "a large number": b'{"job": "a", "state": "done", "files": ' + b"9" * 9999 + b"}\n",
+    "a long line": b'{"job": "' + b"a" * (1 << 21) + b'", "state": "done"}\n',
+    "zeros": b"\0" * 1000,
+    "control characters": json.dumps({"job": ANSI, "state": ANSI, ANSI: ANSI}).encode(),
+}
+
+
+@pytest.mark.parametrize("content", JOURNALS)
+def test_any_journal_is_read_or_refused(server, queue, content):
+    (job,) = jobs_of(Inputs(PROMPT, OBJECT_INFO), ["seed=1"], [], [])
+    queue.out.mkdir()
+    (queue.out / NAME).write_bytes(JOURNALS[content].replace(b"KEY", job.key.encode()))
+    status, out, _ = ends_in_words(queue, "--set", "seed=1")
+    assert (status == 0) == (len(pictures(queue)) == 1) and len(server.ran) <= 1
+
+
+def test_a_journal_that_is_a_folder_is_told(server, queue):
+    (queue.out / NAME).mkdir(parents=True)
+    assert ends_in_words(queue)[0] == 1
+
+
+PAGE = {
+    "nodes": [
+        {"id": 1, "type": "Router", "widgets_values": ["cat.safetensors", "ink.safetensors", 1.0,
+         "plain", "a cat"], "outputs": [{"name": "MODEL", "type": "MODEL"}]},
+        {"id": 2, "type": "inner", "inputs": [{"name": "model", "type": "MODEL", "link": 1}],
+         "outputs": [{"name": "IMAGE", "type": "IMAGE"}], "widgets_values": []},
+        {"id": 3, "type": "Save", "widgets_values": ["x"],
+         "inputs": [{"name": "images", "type": "IMAGE", "link": 2}]},
+    ],
+    "links": [[1, 1, 0, 2, 0, "MODEL"], [2, 2, 0, 3, 0, "IMAGE"]],
+    "definitions": {"subgraphs": [{
+        "id": "inner",
+        "inputs": [{"name": "model", "linkIds": [1]}],
+        "nodes": [
+            {"id": 5, "type": "Sampler", "widgets_values": [7, "fixed", True, 1.0],
+             "inputs": [{"name": "model", "type": "MODEL", "link": 1}],
+             "outputs": [{"name": "IMAGE", "type": "IMAGE"}]},
+        ],
+        "links": [
+            {"id": 1, "origin_id": -10, "origin_slot": 0, "target_id": 5, "target_slot": 0},
+            {"id": 2, "origin_id": 5, "origin_slot": 0, "target_id": -20, "target_slot": 0},
+        ],
+    }]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("new", VALUES, ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize("whole", [PAGE, PROMPT], ids=["page", "prompt"])
+def test_a_workflow_with_one_part_of_another_type_is_run_or_told(queue, whole, new):
+    for variant in changed(whole, new):
+        queue.file.write_text(json.dumps(variant))
+        ends_in_words(queue, "--dry-run")
+
+
+def holding(depth: int, width: int = 2) -> dict:
+    """Subgraphs, each with several of the next inside."""
+    graphs = [
+        {"id": f"g{level}", "inputs": [], "links": [],
+         "nodes": [{"id": n, "type": f"g{level + 1}"} for n in range(width)]}
+        for level in range(depth)
+    ]  # fmt: skip
+    return {"nodes": [{"id": 1, "type": "g0"}], "definitions": {"subgraphs": graphs}}
+
+
+FILES = {
+    **BODIES,
+    "a byte order mark": b"\xef\xbb\xbf" + json.dumps(PAGE).encode(),
+    "cut short": json.dumps(PAGE).encode()[:-20],
+    "subgraphs in subgraphs": json.dumps(holding(40)).encode(),
+    "a subgraph in itself": json.dumps(holding(1)).replace("g1", "g0").encode(),
+    "a long chain of subgraphs": json.dumps(holding(3000, 1)).encode(),
+    "17 MB": b" " * 17_000_000 + b"{}",
+}
+
+
+@pytest.mark.parametrize("content", FILES)
+def test_any_workflow_file_is_run_or_told(queue, content):
+    queue.file.write_bytes(FILES[content])
+    begun = time.process_time()
+    status, _, _ = ends_in_words(queue, "--dry-run")
+    assert time.process_time() - begun < 20
+    assert status == (content != "a byte order mark")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--set", "seed=" + "9" * 5000),
+        ("--set", "strength=1e999"),
+        ("--set", "seed=\udc80"),
+        ("--set", "prompt=\udc80\0"),
+        ("--matrix", "seed=1..2.." + "0." + "0" * 5000 + "1"),
+        ("--matrix", "seed=" + "9" * 5000 + "..1"),
+        ("--matrix", "seed=@\0"),
+        ("--matrix", "prompt=@" + "a" * 5000),
+        ("--server", "http://["),
+        ("--server", "http://" + "a" * 300),
+        ("--server", "http://a\nb"),
+        ("--server", "http://127.0.0.1:99999"),
+    ],
+    ids=lambda value: " ".join(value)[:30].encode("ascii", "replace").decode(),
+)
+def test_any_flag_is_read_or_told(queue, arguments):
+    ends_in_words(queue, *arguments)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 5000, "."], ids=["NUL", "long", "folder"])
+@pytest.mark.parametrize("place", ["workflow", "--out"])
+def test_any_path_is_read_or_told(server, queue, capsys, name, place):
+    given = [name] if place == "workflow" else [str(queue.file), "--out", str(queue.out / name)]
+    status = main(["queue", *given, "--server", server.url])
+    err = capsys.readouterr().err
+    assert status == (0 if place == "--out" and name == "." else 1)
+    assert "Traceback" not in err and "\0" not in err

@@ -1,0 +1,131 @@
+"""The command line runs on a Python with the standard library alone, and asks for torch only where
+something is computed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from craft_lora_pack.cli.main import commands, main
+from fake_comfyui import PROMPT, FakeComfyUI
+from safetensors.torch import save_file
+
+ROOT = Path(__file__).resolve().parents[3]
+HELPS = [(), ("train",), *(one.words for one in commands())]
+
+
+def plain(*arguments, folder=ROOT) -> subprocess.CompletedProcess[str]:
+    """A Python that sees no installed package runs the command; `-S` leaves them out."""
+    return subprocess.run(
+        [sys.executable, "-S", "-m", "craft_core", *map(str, arguments)],
+        cwd=folder, capture_output=True, text=True, timeout=120,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"COLUMNS": "100"},
+    )  # fmt: skip
+
+
+def test_this_plain_python_has_none_of_them():
+    for name in ("torch", "safetensors", "numpy", "tqdm"):
+        ran = subprocess.run([sys.executable, "-S", "-c", f"import {name}"], capture_output=True)
+        assert ran.returncode == 1 and b"ModuleNotFoundError" in ran.stderr
+
+
+@pytest.mark.parametrize("words", HELPS, ids=" ".join)
+def test_every_help_is_the_same_without_torch(words, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        main([*words, "--help"])
+    ran = plain(*words, "--help")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [("methods",), ("methods", "--markdown"), ("families",)],
+                         ids=" ".join)  # fmt: skip
+def test_tables_are_the_same_without_torch(words, capsys):
+    assert main(list(words)) == 0
+    ran = plain(*words)
+    assert (ran.returncode, ran.stdout) == (0, capsys.readouterr().out)
+
+
+LORAS = ["--content-lora", "a.safetensors", "--style-lora", "b.safetensors"]
+ONE = ["--role", "content", "--images", "a.png"]
+TWO = ["--content", "a.png", "--style", "b.png"]
+COMPUTING = {
+    ("fuse",): [*LORAS, "--method", "direct", "--save", "c.safetensors"],
+    ("train", "basis"): TWO,
+    ("train", "lora"): ONE,
+    ("train", "b4m"): ONE,
+    ("train", "joint"): TWO,
+    ("train", "encoder"): [*LORAS, "--images", "a.png"],
+    ("train", "merge"): [*LORAS, *TWO, "--method", "zip_lora"],
+}
+
+
+def test_the_commands_that_compute_are_those():
+    assert set(COMPUTING) == {one.words for one in commands() if one.computes}
+
+
+@pytest.mark.parametrize("words", COMPUTING, ids=" ".join)
+def test_what_computes_asks_for_torch_in_one_message(words):
+    ran = plain(*words, *COMPUTING[words])
+    assert ran.returncode == 1, ran.stderr
+    assert ran.stderr.startswith("Error: ") and ran.stderr.count("\n") == 1
+    assert "has no torch" in ran.stderr and "install" in ran.stderr
+
+
+def test_a_queue_runs_and_saves_its_pictures(tmp_path):
+    file, out = tmp_path / "demo.json", tmp_path / "out"
+    file.write_text(json.dumps(PROMPT))
+    with FakeComfyUI() as server:
+        ran = plain("queue", file, "--server", server.url, "--out", out, "--matrix", "seed=1..2")
+    assert ran.returncode == 0, ran.stderr
+    assert "2 done" in ran.stdout and len(list(out.glob("*.png"))) == 2
+
+
+@pytest.fixture
+def loras(tmp_path):
+    """Two files that share a layer."""
+    files = []
+    for name, layers in (("a", ("0", "1")), ("b", ("1",))):
+        tensors = {}
+        for layer in layers:
+            stem = f"lora_unet_mid_block_attentions_{layer}_proj_in"
+            tensors |= {f"{stem}.lora_down.weight": torch.ones(4, 8),
+                        f"{stem}.lora_up.weight": torch.ones(8, 4),
+                        f"{stem}.alpha": torch.tensor(2.0)}  # fmt: skip
+        files.append(tmp_path / f"{name}.safetensors")
+        save_file(tensors, files[-1], {"ss_base_model_version": f"of {name}"})
+    return files
+
+
+def test_inspect_says_what_the_headers_hold(loras):
+    ran = plain("inspect", *loras)
+    assert ran.returncode == 0, ran.stderr
+    assert "2 layers, rank 4" in ran.stdout and "LoRA in 2" in ran.stdout
+    assert "ss_base_model_version: of b" in ran.stdout
+    assert "1 layers in both, 1 in A alone, 0 in B alone" in ran.stdout
+    assert "no torch" in ran.stdout
+    found = json.loads(plain("inspect", loras[0], "--json").stdout)
+    assert found["measured"] is False and found["files"][0]["ranks"] == [4]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"\xff" * 16, b"\x05\0\0\0\0\0\0\0[1,2]", None], ids=str
+)
+def test_inspect_refuses_what_is_no_such_file_in_one_line(tmp_path, content):
+    file = tmp_path / "a.safetensors"
+    if content is not None:
+        file.write_bytes(content)
+    ran = plain("inspect", file)
+    assert ran.returncode == 1 and ran.stderr.startswith("Error: ")
+    assert ran.stderr.count("\n") == 1
+
+
+def test_a_model_needs_torch(loras):
+    ran = plain("inspect", loras[0], "--unet", "model.safetensors")
+    assert ran.returncode == 1 and "has no torch" in ran.stderr
