@@ -11,7 +11,6 @@ graphs apart, and while such a run lasts it is told to look for hooks in all tha
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -26,7 +25,6 @@ from ...craft_core.types import Factors, LayerUpdate, add_product
 from .hooks import Hooks, LayerHook, ModelCall, act, attached
 from .modules import is_norm, output_axis
 
-LOG = logging.getLogger("craft")
 _BY_HOST = "torch.compile"  # the host's node wraps model calls under this name
 _SINCE = (2, 11)  # before, torch.compile traces anew whenever a hook comes back
 
@@ -61,10 +59,6 @@ def branches_in_compiled(
 ) -> Callable[[torch.device], AbstractContextManager[None]]:
     """What the calls of a compiled model run in while branches act, by the device of their inputs.
     Asked for when a run begins."""
-    why = why_uncompiled(part.update for _, hook in hooks for part in hook.parts)
-    if why is not None:
-        LOG.info(uncompiled_line(why))
-        return partial(_eagerly, hooks)
     mark = not torch.is_autocast_cache_enabled()
     return partial(_in_graphs, _graph_hooks(hooks), call, mark)
 
@@ -76,8 +70,8 @@ def looking_for_hooks() -> AbstractContextManager:
     return torch._dynamo.config.patch(skip_nnmodule_hook_guards=False)
 
 
-@contextmanager
-def _eagerly(hooks: Hooks, device: torch.device) -> Iterator[None]:
+def uncompiled() -> AbstractContextManager:
+    """Within this block, in every thread, compiled models run uncompiled."""
     set_stance = getattr(torch.compiler, "set_stance", None)
     if set_stance is None:
         raise CraftError(
@@ -85,8 +79,7 @@ def _eagerly(hooks: Hooks, device: torch.device) -> Iterator[None]:
             "Routed LoRAs can switch compiling off for their steps from torch 2.6 on",
             "Update torch, or take out the node that compiles the model",
         )
-    with attached(hooks), set_stance("force_eager"):
-        yield
+    return set_stance("force_eager")
 
 
 @contextmanager
