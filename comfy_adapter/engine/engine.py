@@ -29,7 +29,7 @@ from ...craft_core.time import Moment, Timeline, model_table
 from ...craft_core.types import Bank, Gates
 from .bank import BranchPart, branch_patcher, layer_parts
 from .compiled import (
-    branches_in_compiled,
+    Graphs,
     is_compiled,
     looking_for_hooks,
     uncompiled,
@@ -53,12 +53,20 @@ _FROM_TABLE = comfy.model_sampling.ModelSamplingDiscrete.percent_to_sigma
 
 
 @dataclass(frozen=True)
-class _Running:
-    """A model of a run. call: the one now running. acting: what a call in which branches act runs
-    in, by the device of its inputs."""
+class _RunModel:
+    """A model of a run. call: the one now running. graphs: where torch.compile runs it."""
 
     call: ModelCall
-    acting: Callable[[torch.device], AbstractContextManager]
+    graphs: Graphs | None = None
+
+    def running(self, device: torch.device) -> AbstractContextManager:
+        """What the call runs in. device: of its inputs."""
+        if self.graphs is None:
+            return nullcontext()
+        if self.call.runs:
+            return self.graphs.with_branches(device)
+        self.graphs.without()
+        return nullcontext()
 
 
 @dataclass
@@ -73,7 +81,7 @@ class _Session:
     kinds: ConditioningKinds
     guiding: Guiding
     recorders: Sequence[Recorder] = ()
-    models: dict[int, _Running] = field(default_factory=dict)
+    models: dict[int, _RunModel] = field(default_factory=dict)
     batch: int | None = None
     asking: Lock = field(default_factory=Lock)
     _level: tuple[Tensor, float] | None = None
@@ -203,10 +211,12 @@ class RoutedBank:
             if why is not None:
                 LOG.info(uncompiled_line(why))
         for key, call in calls.items():
-            if not in_graphs:
+            graphs = Graphs(hooks[key], call) if in_graphs else None
+            session.models[key] = _RunModel(call, graphs)
+            if graphs is not None:
+                stack.callback(graphs.without)
+            else:
                 stack.enter_context(attached(hooks[key]))
-            acting = branches_in_compiled(hooks[key], call) if in_graphs else nullcontext
-            session.models[key] = _Running(call, acting)
 
     def parts(self, patcher: Any, layers: Sequence[str]) -> dict[str, list[BranchPart]]:
         """What the branches add to each of the layers, on the patcher's device."""
@@ -217,10 +227,10 @@ class RoutedBank:
     def apply(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """APPLY_MODEL: set the gates of this call, and clear them whatever happens."""
         session = self._session
-        running = session and session.models.get(id(executor.class_obj))
-        if session is None or running is None:  # a call from outside the sampling run
+        model = session and session.models.get(id(executor.class_obj))
+        if session is None or model is None:  # a call from outside the sampling run
             return executor(*args, **kwargs)
-        call = running.call
+        call = model.call
         options = args[5] if len(args) > 5 else kwargs["transformer_options"]
         rows = args[0].shape[0]
         with session.asking:
@@ -228,7 +238,7 @@ class RoutedBank:
             call.share = self.gates.share(self._moment(session, options["sigmas"]))
         call.doubled = 2 * rows if kwargs.get("ref_latents") else None
         try:
-            with running.acting(args[0].device) if call.runs else nullcontext():
+            with model.running(args[0].device):
                 return executor(*args, **kwargs)
         finally:
             call.clear()
