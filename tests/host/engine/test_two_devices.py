@@ -174,7 +174,9 @@ def test_both_devices_write_one_record():
     assert all(map(torch.equal, split_run.tables, alone.tables))
 
 
-@pytest.mark.parametrize("error", [RuntimeError, comfy.model_management.InterruptProcessingException])
+@pytest.mark.parametrize(
+    "error", [RuntimeError, comfy.model_management.InterruptProcessingException]
+)
 def test_an_error_on_one_device_leaves_no_hook_on_either(error):
     model = loadable(tiny.sdxl())
     ours = routed(split(model), loras(model_layers(model)))
@@ -186,9 +188,7 @@ def test_an_error_on_one_device_leaves_no_hook_on_either(error):
             raise error
         return executor(*args, **kwargs)
 
-    clone.add_wrapper_with_key(
-        comfy.patcher_extension.WrappersMP.APPLY_MODEL, "failing", failing
-    )
+    clone.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, "failing", failing)
     with pytest.raises(error):
         run(clone)
     assert len({id(network) for network in networks}) == 2
