@@ -10,7 +10,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,41 @@ sys.path += [str(ROOT), *(str(ROOT / "tests" / tier / "parts") for tier in ("hos
 from launcher.run.inside_host import enter_host, load_pack, temporary_base  # noqa: E402
 
 _BASE = temporary_base()
-enter_host(Path(os.environ["COMFYUI_PATH"]), Path(_BASE.name), cpu=True)
+ON_CPU = "--device" not in sys.argv or sys.argv[sys.argv.index("--device") + 1] == "cpu"
+enter_host(Path(os.environ["COMFYUI_PATH"]), Path(_BASE.name), cpu=ON_CPU)
+# How the host manages the card's memory is settled before it starts: "dynamic 75.5" has dynamic
+# VRAM, "legacy 75.5" has none, and both keep so many GB from the host (device.py).
+MEMORY, _, _RESERVED = os.environ.get("BENCH_MEMORY", "").partition(" ")
+if MEMORY:
+    from comfy.cli_args import args as host_arguments
+
+    host_arguments.reserve_vram = float(_RESERVED)
+    host_arguments.disable_dynamic_vram = MEMORY != "dynamic"
+if MEMORY == "dynamic":
+    import comfy_aimdo.control
+
+    comfy_aimdo.control.init(simple_vram_headroom=int(host_arguments.reserve_vram * 2**30))
 load_pack()
 
 import oracle  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402
+from comfy import model_management  # noqa: E402
 from craft_lora_pack.comfy_adapter.engine.modules import host_names, model_layers  # noqa: E402
 from craft_lora_pack.craft_core.lora import parse_lora  # noqa: E402
 from craft_lora_pack.craft_core.types import ROLES, Bank, Branch  # noqa: E402
 
 SIZES: dict[str, dict[str, Any]] = {
     "small": {},
+    "short": {  # SDXL's widths in a few blocks, which a compiler is done with in minutes
+        "model_channels": 320,
+        "num_res_blocks": [1, 1],
+        "channel_mult": [1, 2],
+        "num_head_channels": 64,
+        "context_dim": 2048,
+        "transformer_depth": [0, 1],
+        "transformer_depth_output": [1, 1, 0, 0],
+    },
     "wide": {
         "model_channels": 320,
         "channel_mult": [1, 2, 4],
@@ -41,13 +64,33 @@ SIZES: dict[str, dict[str, Any]] = {
         "transformer_depth_output": [2, 2, 1, 1, 0, 0],
         "transformer_depth_middle": 2,
     },
+    "sdxl": {
+        "model_channels": 320,
+        "num_res_blocks": [2, 2, 2],
+        "channel_mult": [1, 2, 4],
+        "num_head_channels": 64,
+        "context_dim": 2048,
+        "transformer_depth": [0, 0, 2, 2, 10, 10],
+        "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+        "transformer_depth_middle": 10,
+    },
 }
+DTYPES = {  # of the weights, and of the products
+    "fp32": (torch.float32, torch.float32),
+    "fp16": (torch.float16, torch.float16),
+    "bf16": (torch.bfloat16, torch.bfloat16),
+    "fp8": (torch.float8_e4m3fn, torch.bfloat16),
+}
+DEVICE = model_management.get_torch_device()
 STRENGTHS = (0.8, 0.8)
 SCALE = 5.0  # guidance
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--size", choices=SIZES, default="wide")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=DTYPES, default="fp32")
+    parser.add_argument("--size", choices=SIZES, default="wide", help="of the model")
+    parser.add_argument("--batch", type=int, default=1, help="images")
     parser.add_argument("--rank", type=int, default=64)
     parser.add_argument("--latent", type=int, default=32, help="side of the latent")
     parser.add_argument("--rounds", type=int, default=7)
@@ -62,6 +105,7 @@ class World:
         torch.set_num_threads(options.threads)
         self.options = options
         self.changes = SIZES[options.size]
+        self.peaks: dict[str, int] = {}  # bytes of the card, by way
         context = self.changes.get("context_dim", tiny.CONTEXT)
         self.positive, self.negative = (tiny.conditioning(s, 77, context=context) for s in (1, 2))
         self.model = self.another_model()
@@ -69,13 +113,15 @@ class World:
         self.states = [tiny.random_lora(layers, options.rank, seed) for seed in (11, 12)]
         count = sum(p.numel() for p in self.model.model.diffusion_model.parameters())
         self.title = (
-            f"SDXL class, {count / 1e6:.0f} M parameters, float32, latent {options.latent}, rank "
-            f"{options.rank} on {len(layers)} attention layers, {options.threads} threads, "
-            f"median of {options.rounds} rounds x {options.steps} steps"
+            f"SDXL class, {count / 1e6:.0f} M parameters, {options.dtype}, {device_name()}, "
+            f"latent {options.latent}, batch {options.batch}, rank {options.rank} on {len(layers)} "
+            f"attention layers, {options.threads} threads, median of {options.rounds} rounds x "
+            f"{options.steps} steps"
         )
 
     def another_model(self) -> Any:
-        return tiny.sdxl(**self.changes)
+        stored, computes = DTYPES[self.options.dtype]
+        return tiny.sdxl(stored, device=DEVICE, computes=computes, **self.changes)
 
     def bank(self) -> Bank:
         layers, names = model_layers(self.model), host_names(self.model)
@@ -89,33 +135,71 @@ class World:
         return oracle.guider(model, self.positive, self.negative, SCALE)
 
     def seconds_per_step(self, guider: Any) -> float:
-        latent = tiny.latent(size=self.options.latent)
         oracle.load(guider)
-        start = time.perf_counter()
-        oracle.sample(guider, latent, steps=self.options.steps)
-        return (time.perf_counter() - start) / self.options.steps
+        return timed(lambda: self.sample(guider)) / self.options.steps
+
+    def sample(self, guider: Any, steps: int | None = None) -> torch.Tensor:
+        latent = tiny.latent(self.options.batch, self.options.latent)
+        return oracle.sample(guider, latent, steps=steps or self.options.steps)
 
     def interleaved(self, guiders: Mapping[str, Any]) -> dict[str, list[float]]:
         """Seconds per step of each, taking turns in each round; the first round is a warm-up."""
         seconds: dict[str, list[float]] = {name: [] for name in guiders}
         for round_number in range(self.options.rounds + 1):
             for name, guider in guiders.items():
+                reset_peak()
                 elapsed = self.seconds_per_step(guider)
+                self.peaks[name] = peak()
                 if round_number:
                     seconds[name].append(elapsed)
         return seconds
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds until the device has done the work."""
+    synchronise()
+    start = time.perf_counter()
+    work()
+    synchronise()
+    return time.perf_counter() - start
+
+
+def synchronise() -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def reset_peak() -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak() -> int:
+    """Most bytes of the card that torch held at once since the last reset; 0 on a CPU."""
+    return torch.cuda.max_memory_allocated() if DEVICE.type == "cuda" else 0
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
 
 
 def attention(layers: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     return {path: shape for path, shape in layers.items() if ".attn" in path}
 
 
-def print_table(seconds: Mapping[str, list[float]], against: str, short: str) -> None:
-    """Medians, minima, and the median ratio to one of the rows, round by round."""
-    print(f"{'':28}{'s/step':>9}{'min':>9}{f'x {short}':>10}")
+def print_table(
+    seconds: Mapping[str, list[float]], against: str, short: str,
+    peaks: Mapping[str, int] | None = None,
+) -> None:  # fmt: skip
+    """Medians, minima, and the median ratio to one of the rows, round by round. peaks: bytes of
+    the card, printed where there are some."""
+    peaks = {name: held for name, held in (peaks or {}).items() if held}
+    print(f"{'':28}{'s/step':>9}{'min':>9}{f'x {short}':>10}{'peak GB' if peaks else '':>9}")
     for name, values in seconds.items():
         ratios = [a / b for a, b in zip(values, seconds[against], strict=True)]
         print(
             f"{name:28}{statistics.median(values):9.3f}{min(values):9.3f}"
             f"{statistics.median(ratios):10.3f}"
+            + (f"{peaks[name] / 1e9:9.2f}" if name in peaks else ""),
+            flush=True,
         )

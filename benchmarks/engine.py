@@ -1,6 +1,7 @@
-"""Seconds per sampling step of six ways to run two LoRAs, interleaved in one process.
+"""Seconds per sampling step of seven ways to run two LoRAs, interleaved in one process.
 
-    python run.py bench engine [--size wide|small] [--rank 64] [--latent 32] [--rounds 7]
+    python run.py bench engine [--size small|short|wide|sdxl] [--rank 64] [--latent 32] [--rounds 7]
+                               [--device cuda] [--dtype bf16] [--batch 4]
                                [--kinds | --rules | --compiled]
 
 Every way samples the same random model of the host's SDXL class with the host's own euler; one
@@ -9,16 +10,20 @@ are to the host's LoraLoader (LoRAs merged into the weights) in the same round. 
 each adapter kind costs on one layer instead. With --rules, what each guidance rule costs: the
 evaluations of the model that a step took, counted in the runs, and the time of a step as a multiple
 of a step at cfg 1 without weights, which is one evaluation. With --compiled, ways under the host's
-Torch Compile Model with inductor; the warm-up round compiles.
+Torch Compile Model with inductor. The warm-up round compiles a graph for each way, which takes a
+CPU minutes for each transformer block, a quarter of that once torch has them on disk; so the model
+is short unless --size says otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import sys
 
 from _kinds import print_kinds
-from _sdxl_class import SCALE, STRENGTHS, World, add_flags, oracle, print_table, torch
+from _sdxl_class import DEVICE, SCALE, STRENGTHS, World, add_flags, oracle, print_table, torch
 
 import comfy.hooks  # isort: skip
 import comfy.model_management  # isort: skip
@@ -39,6 +44,8 @@ def main() -> None:
     parser.add_argument("--kinds", action="store_true", help="each adapter kind on one layer")
     parser.add_argument("--rules", action="store_true", help="each guidance rule")
     parser.add_argument("--compiled", action="store_true", help="under torch.compile")
+    if "--compiled" in sys.argv:
+        parser.set_defaults(size="short")
     options = parser.parse_args()
     if options.kinds:
         print_kinds(options)
@@ -49,37 +56,43 @@ def main() -> None:
         print_rules(world)
         return
     ways = compiled_guiders(world) if options.compiled else guiders(world)
-    print_table(world.interleaved(ways), MERGED, "merged")
+    print_table(world.interleaved(ways), MERGED, "merged", world.peaks)
 
 
 def guiders(world: World) -> dict[str, object]:
-    """The six ways on one backbone (and a second model for the two-model way)."""
+    """The seven ways on one backbone (and a second model for the two-model way)."""
     scheduled = routed(world, Schedule("cosine"))
     return {
         "no LoRA": world.cfg(world.model),
         MERGED: world.cfg(merged(world, world.model)),
         "ours, direct": world.cfg(routed(world, None)),
         "ours, ACFG cosine": acfg_guider(scheduled, world.positive, world.negative, SCALE, True),
+        "host bypass": world.cfg(bypassed(world)),
         "host hooks with keyframes": hooked(world),
         "two separate models": two_models(world),
     }
 
 
 def compiled_guiders(world: World) -> dict[str, object]:
-    """LoRAs merged and routed, both compiled; each on a model of its own."""
-    # A CPU's attention reads how much memory is free, and a graph would end there.
-    free = comfy.model_management.get_free_memory()
-    comfy.model_management.get_free_memory = lambda device=None, torch_free_too=False: (
-        (free, free) if torch_free_too else free
-    )
-    other = routed(world, Schedule("cosine"))
-    return {
+    """LoRAs merged and routed, all compiled; each on a model of its own."""
+    if DEVICE.type == "cpu":
+        # The host's attention reads how much memory is free, and a graph would end there.
+        free = comfy.model_management.get_free_memory()
+        comfy.model_management.get_free_memory = lambda device=None, torch_free_too=False: (
+            (free, free) if torch_free_too else free
+        )
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    scheduled = compiled(routed(world, Schedule("cosine")))
+    ways = {
         MERGED: world.cfg(compiled(merged(world, world.another_model()))),
-        "ours, direct": world.cfg(compiled(routed(world, None))),
-        "ours, ACFG cosine": acfg_guider(
-            compiled(other), world.positive, world.negative, SCALE, True
-        ),
+        "ours, ACFG cosine": acfg_guider(scheduled, world.positive, world.negative, SCALE, True),
     }
+    if DEVICE.type != "cpu":
+        other = routed(world, None, world.another_model())
+        ways["ours, direct"] = world.cfg(compiled(other))
+        ways["no LoRA"] = world.cfg(compiled(world.another_model()))
+    print(f"{len(ways)} graphs are compiled first", flush=True)
+    return ways
 
 
 def compiled(model):
@@ -126,10 +139,18 @@ def merged(world: World, model):
     return model
 
 
-def routed(world: World, schedule):
+def bypassed(world: World):
+    """The host's own way to run LoRAs beside the weights."""
+    model = world.model
+    for state, strength in zip(world.states, STRENGTHS, strict=True):
+        model, _ = comfy.sd.load_bypass_lora_for_models(model, None, state, strength, 0.0)
+    return model
+
+
+def routed(world: World, schedule, model=None):
     bank = world.bank()
     ones = constant_gates(torch.ones(len(bank.layers), 2))
-    return engine.attach(world.model, bank, compose(ones, bank, schedule))
+    return engine.attach(model or world.model, bank, compose(ones, bank, schedule))
 
 
 def hooked(world: World):

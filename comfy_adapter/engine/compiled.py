@@ -11,10 +11,8 @@ graphs apart, and while such a run lasts it is told to look for hooks in all tha
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import comfy.patcher_extension
@@ -26,7 +24,6 @@ from ...craft_core.types import Factors, LayerUpdate, add_product
 from .hooks import Hooks, LayerHook, ModelCall, act, attached
 from .modules import is_norm, output_axis
 
-LOG = logging.getLogger("craft")
 _BY_HOST = "torch.compile"  # the host's node wraps model calls under this name
 _SINCE = (2, 11)  # before, torch.compile traces anew whenever a hook comes back
 
@@ -56,17 +53,33 @@ def uncompiled_line(why: str) -> str:
     return f"torch.compile: the MODEL runs uncompiled while its LoRAs act; {why}"
 
 
-def branches_in_compiled(
-    hooks: Hooks, call: ModelCall
-) -> Callable[[torch.device], AbstractContextManager[None]]:
-    """What the calls of a compiled model run in while branches act, by the device of their inputs.
-    Asked for when a run begins."""
-    why = why_uncompiled(part.update for _, hook in hooks for part in hook.parts)
-    if why is not None:
-        LOG.info(uncompiled_line(why))
-        return partial(_eagerly, hooks)
-    mark = not torch.is_autocast_cache_enabled()
-    return partial(_in_graphs, _graph_hooks(hooks), call, mark)
+class Graphs:
+    """The model calls of a compiled model in a run, its graphs with branches and without.
+
+    Hooks stay from one call with branches to the next: torch.compile checks quickly what nobody has
+    touched since it last looked.
+    """
+
+    def __init__(self, hooks: Hooks, call: ModelCall) -> None:
+        self._hooks, self._call = _graph_hooks(hooks), call
+        self._mark = not torch.is_autocast_cache_enabled()
+        self._attached = ExitStack()
+        self._are_on = False
+
+    @contextmanager
+    def with_branches(self, device: torch.device) -> Iterator[None]:
+        """What a call in which branches act runs in. device: its inputs'."""
+        _set_numbers(self._call, self._hooks, device)
+        if not self._are_on:
+            self._attached.enter_context(attached(self._hooks))
+            self._are_on = True
+        with _marked(self._mark):
+            yield
+
+    def without(self) -> None:
+        """Called before a call in which no branch acts, and when the run ends."""
+        self._attached.close()
+        self._are_on = False
 
 
 def looking_for_hooks() -> AbstractContextManager:
@@ -76,8 +89,8 @@ def looking_for_hooks() -> AbstractContextManager:
     return torch._dynamo.config.patch(skip_nnmodule_hook_guards=False)
 
 
-@contextmanager
-def _eagerly(hooks: Hooks, device: torch.device) -> Iterator[None]:
+def uncompiled() -> AbstractContextManager:
+    """Within this block, in every thread, compiled models run uncompiled."""
     set_stance = getattr(torch.compiler, "set_stance", None)
     if set_stance is None:
         raise CraftError(
@@ -85,17 +98,7 @@ def _eagerly(hooks: Hooks, device: torch.device) -> Iterator[None]:
             "Routed LoRAs can switch compiling off for their steps from torch 2.6 on",
             "Update torch, or take out the node that compiles the model",
         )
-    with attached(hooks), set_stance("force_eager"):
-        yield
-
-
-@contextmanager
-def _in_graphs(
-    hooks: list[tuple[nn.Module, GraphHook]], call: ModelCall, mark: bool, device: torch.device
-) -> Iterator[None]:
-    _set_numbers(call, hooks, device)
-    with attached(hooks), _marked(mark):
-        yield
+    return set_stance("force_eager")
 
 
 @contextmanager

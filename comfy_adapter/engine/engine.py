@@ -7,13 +7,17 @@ conditionings named; around each model call, the gates of its moment are read.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
 from itertools import groupby
+from threading import Lock
 from typing import Any
+from uuid import UUID
 
+import comfy.model_sampling
 import comfy.patcher_extension
 import torch
 from torch import Tensor
@@ -24,58 +28,96 @@ from ...craft_core.guidance import GUIDANCE
 from ...craft_core.time import Moment, Timeline, model_table
 from ...craft_core.types import Bank, Gates
 from .bank import BranchPart, branch_patcher, layer_parts
-from .compiled import branches_in_compiled, is_compiled, looking_for_hooks
+from .compiled import (
+    Graphs,
+    is_compiled,
+    looking_for_hooks,
+    uncompiled,
+    uncompiled_line,
+    why_uncompiled,
+)
 from .conditionings import ConditioningKind, ConditioningKinds
 from .guiding import Guiding, guide
 from .hooks import GatedChunks, ModelCall, attached, layer_hooks, without_kept_keys
 from .recorder import RECORDERS, SAMPLER, Recorder, add_recorder
 from .weights import KEY, answering
 
+LOG = logging.getLogger("craft")
 HELD = "craft_held"  # what a MODEL without a bank keeps alive
 GUIDED_BY = "craft_guidance"  # key of the Guiding that a run follows
 ASYMMETRIC = {"acfg": True, "cfg": False}  # the rules that the nodes' switch chooses between
 KINDS = "craft_conditioning_kinds"
+ANY_MOMENT = Moment(0.0, 1)  # where time changes nothing
 _WRAPPERS = comfy.patcher_extension.WrappersMP
+_FROM_TABLE = comfy.model_sampling.ModelSamplingDiscrete.percent_to_sigma
 
 
 @dataclass(frozen=True)
-class _Running:
-    """A model of a run. call: the one now running. acting: what a call in which branches act runs
-    in, by the device of its inputs."""
+class _RunModel:
+    """A model of a run. call: the one now running. graphs: where torch.compile runs it."""
 
     call: ModelCall
-    acting: Callable[[torch.device], AbstractContextManager]
+    graphs: Graphs | None = None
+
+    def running(self, device: torch.device) -> AbstractContextManager:
+        """What the call runs in. device: of its inputs."""
+        if self.graphs is None:
+            return nullcontext()
+        if self.call.runs:
+            return self.graphs.with_branches(device)
+        self.graphs.without()
+        return nullcontext()
 
 
 @dataclass
 class _Session:
-    """A sampling run: its time, its conditionings and its models, one for each device."""
+    """A sampling run: its time, its conditionings and its models, one for each device.
+
+    asking: one model call at a time asks what is due; devices call theirs from threads of their
+    own. batch: images a conditioning evaluates, as the host says it.
+    """
 
     time: Timeline
     kinds: ConditioningKinds
     guiding: Guiding
     recorders: Sequence[Recorder] = ()
-    models: dict[int, _Running] = field(default_factory=dict)
-    batch: int | None = None  # images a conditioning evaluates, as the host says it
+    models: dict[int, _RunModel] = field(default_factory=dict)
+    batch: int | None = None
+    asking: Lock = field(default_factory=Lock)
+    _level: tuple[Tensor, float] | None = None
+
+    def sigma(self, sigmas: Tensor) -> float:
+        """The noise level that the host hands on as this tensor. To read it waits for the device,
+        so it is read once while the sampler asks for one prediction."""
+        if self._level is None or self._level[0] is not sigmas:
+            self._level = sigmas, float(sigmas.flatten()[0])
+        return self._level[1]
+
+    def moment(self, sigmas: Tensor) -> Moment:
+        return self.time.at(self.sigma(sigmas))
+
+    def forget_level(self) -> None:
+        self._level = None
 
 
 class RoutedBank:
     """The layers of a bank and its gates on one MODEL: the wrappers the host calls.
 
-    places: by branch, which additional model under the key holds its updates; None where it acts
-    nowhere. held: what the MODEL keeps alive beside them.
+    modules: by branch, the host's id of the additional model that holds its updates, which its
+    copies for other devices have too; None where it acts nowhere. held: what the MODEL keeps alive
+    beside them.
     shares: by what each layer's gates are multiplied, (layers, 1), where a node multiplied weights
     of the MODEL.
     """
 
     def __init__(
         self, bank: Bank, gates: Gates, whole: Sequence[float] | None, factors_key: str,
-        places: Sequence[int | None], held: Any = None,
+        modules: Sequence[UUID | None], held: Any = None,
     ) -> None:  # fmt: skip
         self.layers, self.gates, self.whole = bank.layers, gates, whole
         self.roles = tuple(branch.role for branch in bank.branches)
         self.where = tuple(frozenset(branch.layers) for branch in bank.branches)
-        self.factors_key, self.places, self.held = factors_key, places, held
+        self.factors_key, self.modules, self.held = factors_key, modules, held
         self.shares: Tensor | None = None
         self._session: _Session | None = None
 
@@ -95,6 +137,7 @@ class RoutedBank:
     def _wrappers(self) -> tuple[tuple[str, Callable], ...]:
         return (
             (_WRAPPERS.SAMPLER_SAMPLE, self.sample),
+            (_WRAPPERS.PREDICT_NOISE, self.predict),
             (_WRAPPERS.CALC_COND_BATCH, self.count),
             (_WRAPPERS.APPLY_MODEL, self.apply),
         )
@@ -118,7 +161,7 @@ class RoutedBank:
 
     def constant_share(self) -> float:
         """Of what a method can take out of updates, how much they lose where gates are constant."""
-        return self.gates.share(Moment(0.0, 1))
+        return self.gates.share(ANY_MOMENT)
 
     def _shared(self, table: Tensor) -> Tensor:
         return table if self.shares is None else table * self.shares
@@ -136,50 +179,75 @@ class RoutedBank:
         kinds = options.setdefault(KINDS, ConditioningKinds())
         levels = noise_levels(guider.model_patcher)
         time = Timeline.of(sigmas.tolist(), levels, self.whole)
-        if not kinds.banks:
-            guide(model_options, guiding, kinds, time)
-        copy_all = guiding.evaluation("uncond").branches
-        kinds.join(guider.conds, self.gates.views, copy_all=copy_all)
         recorders = tuple(options.get(RECORDERS, {}).values())
         session = _Session(time, kinds, guiding, recorders)
-        compiled = is_compiled(guider.model_patcher, guider.model_options)
+        if not kinds.banks:
+            guide(model_options, guiding, kinds, session.moment)
+        copy_all = guiding.evaluation("uncond").branches
+        kinds.join(guider.conds, self.gates.views, copy_all=copy_all)
         with ExitStack() as stack:
-            for patcher in _patchers(guider):
-                call, model = ModelCall(), patcher.model.diffusion_model
-                hooks = layer_hooks(model, self.parts(patcher, self.layers), call)
-                stack.enter_context(without_kept_keys(model))
-                stack.enter_context(looking_for_hooks() if compiled else attached(hooks))
-                acting = branches_in_compiled(hooks, call) if compiled else nullcontext
-                session.models[id(patcher.model)] = _Running(call, acting)
+            self._open(session, guider, stack)
             outer, self._session = self._session, session
             try:
                 yield
             finally:
                 self._session = outer
 
+    def _open(self, session: _Session, guider: Any, stack: ExitStack) -> None:
+        """Prepare the models of a run, until the stack is closed."""
+        patchers, hooks, calls = _patchers(guider), {}, {}
+        for patcher in patchers:
+            model = patcher.model.diffusion_model
+            key = id(patcher.model)
+            calls[key] = ModelCall()
+            hooks[key] = layer_hooks(model, self.parts(patcher, self.layers), calls[key])
+            stack.enter_context(without_kept_keys(model))
+        in_graphs = any(is_compiled(one, guider.model_options) for one in patchers)
+        if in_graphs:
+            own = next(iter(hooks.values()))
+            why = why_uncompiled(part.update for _, hook in own for part in hook.parts)
+            in_graphs = why is None
+            stack.enter_context(looking_for_hooks() if in_graphs else uncompiled())
+            if why is not None:
+                LOG.info(uncompiled_line(why))
+        for key, call in calls.items():
+            graphs = Graphs(hooks[key], call) if in_graphs else None
+            session.models[key] = _RunModel(call, graphs)
+            if graphs is not None:
+                stack.callback(graphs.without)
+            else:
+                stack.enter_context(attached(hooks[key]))
+
     def parts(self, patcher: Any, layers: Sequence[str]) -> dict[str, list[BranchPart]]:
         """What the branches add to each of the layers, on the patcher's device."""
-        loaded = patcher.get_additional_models_with_key(self.factors_key)
-        modules = [None if at is None else loaded[at].model for at in self.places]
+        found = {one.clone_base_uuid: one.model for one in patcher.get_additional_models()}
+        modules = [None if key is None else found[key] for key in self.modules]
         return {path: layer_parts(path, self.where, modules) for path in layers}
 
     def apply(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """APPLY_MODEL: set the gates of this call, and clear them whatever happens."""
         session = self._session
-        running = session and session.models.get(id(executor.class_obj))
-        if session is None or running is None:  # a call from outside the sampling run
+        model = session and session.models.get(id(executor.class_obj))
+        if session is None or model is None:  # a call from outside the sampling run
             return executor(*args, **kwargs)
-        call = running.call
+        call = model.call
         options = args[5] if len(args) > 5 else kwargs["transformer_options"]
         rows = args[0].shape[0]
-        call.set(*self._runs(session, options, rows))
-        call.share = self.gates.share(session.time.at(float(options["sigmas"][0])))
+        with session.asking:
+            call.set(*self._runs(session, options, rows))
+            call.share = self.gates.share(self._moment(session, options["sigmas"]))
         call.doubled = 2 * rows if kwargs.get("ref_latents") else None
         try:
-            with running.acting(args[0].device) if call.runs else nullcontext():
+            with model.running(args[0].device):
                 return executor(*args, **kwargs)
         finally:
             call.clear()
+
+    def predict(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """PREDICT_NOISE: the sampler asks for a prediction, at a noise level not yet read."""
+        if self._session is not None:
+            self._session.forget_level()
+        return executor(*args, **kwargs)
 
     def count(
         self, executor: Any, model: Any, conds: Any, x_in: Tensor, timestep: Tensor, *args: Any
@@ -190,7 +258,7 @@ class RoutedBank:
         if session is not None:
             session.batch = x_in.shape[0]
             alone = session.kinds.banks == 1 < session.kinds.views
-            if alone and not self._table(session, float(timestep[0])).any():
+            if alone and not self._table(self._moment(session, timestep)).any():
                 conds = session.kinds.first_views(conds)
         return executor(model, conds, x_in, timestep, *args)
 
@@ -200,13 +268,15 @@ class RoutedBank:
         A wrapper that samples in tiles repeats the whole batch once a tile, and so do the runs.
         """
         uuids = options.get("uuids") or [None]
-        sigma = float(options["sigmas"][0])
-        table = self._table(session, sigma)
+        table = self._table(self._moment(session, options["sigmas"]))
         kinds = [session.kinds.of(key) for key in uuids]
-        for recorder in session.recorders:
-            names = [kind.evaluation for kind in kinds]
+        if session.recorders:
+            sigma, names = session.sigma(options["sigmas"]), [kind.evaluation for kind in kinds]
             weights = session.guiding.weights(session.time.at(sigma))
-            recorder.note(self.factors_key, self.layers, self.roles, sigma, table, names, weights)
+            for recorder in session.recorders:
+                recorder.note(
+                    self.factors_key, self.layers, self.roles, sigma, table, names, weights
+                )
         runs, at = [], 0
         for kind, members in groupby(kinds):
             size = len(list(members))
@@ -216,8 +286,12 @@ class RoutedBank:
             at += size
         return _tiled(_joined(runs), len(uuids), rows, session.batch)
 
-    def _table(self, session: _Session, sigma: float) -> Tensor:
-        return self._shared(self.gates.at(session.time.at(sigma)))
+    def _moment(self, session: _Session, sigmas: Tensor) -> Moment:
+        """Of a call at this noise level; any where the gates are constant, and nothing is read."""
+        return session.moment(sigmas) if self.gates.constant is None else ANY_MOMENT
+
+    def _table(self, moment: Moment) -> Tensor:
+        return self._shared(self.gates.at(moment))
 
     def _gates(
         self, table: Tensor, kind: ConditioningKind, guiding: Guiding
@@ -288,14 +362,14 @@ def attach(
     if patchers is None:
         patchers = [one.layers and branch_patcher(one.layers, routed) for one in bank.branches]
     loaded: list[Any] = []  # each once, where branches share a file
-    places: list[int | None] = []
+    modules: list[UUID | None] = []
     for branch, patcher in zip(bank.branches, patchers, strict=True):
         if branch.layers and patcher not in loaded:
             loaded.append(patcher)
-        places.append(loaded.index(patcher) if branch.layers else None)
+        modules.append(patcher.clone_base_uuid if branch.layers else None)
     key = f"{KEY}_{sum(1 for name in routed.additional_models if name.startswith(KEY))}"
     routed.set_additional_models(key, loaded)
-    RoutedBank(bank, gates, whole, key, places, held).put_on(routed)
+    RoutedBank(bank, gates, whole, key, modules, held).put_on(routed)
     return answering(routed)
 
 
@@ -344,5 +418,10 @@ def recorded(model: Any, reader: str = SAMPLER) -> tuple[Any, Recorder]:
 def noise_levels(model: Any, points: int = 1000) -> Any:
     """The model's sigmas, evenly spaced over its percent as the host's nodes count it."""
     sampling = model.get_model_object("model_sampling")
-    inner = [float(sampling.percent_to_sigma(i / points)) for i in range(1, points)]
+    inner = [i / points for i in range(1, points)]
+    if type(sampling).percent_to_sigma is _FROM_TABLE:  # all at once: each waits for the device
+        sigmas = sampling.sigma(torch.tensor([(1.0 - percent) * 999.0 for percent in inner]))
+        inner = sigmas.tolist()
+    else:
+        inner = [float(sampling.percent_to_sigma(percent)) for percent in inner]
     return model_table([float(sampling.sigma_max), *inner, float(sampling.sigma_min)])

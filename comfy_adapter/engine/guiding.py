@@ -8,7 +8,7 @@ gates: it is batched with nothing, and in it the prompt has the place that it ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ from ...craft_core.guidance import (
     weights_now,
 )
 from ...craft_core.registry import Method
-from ...craft_core.time import Moment, Timeline
+from ...craft_core.time import Moment
 from ...craft_core.types import Role
 from .conditionings import ConditioningKinds
 
@@ -75,14 +75,18 @@ class Guiding:
 
 
 def guide(
-    model_options: dict[str, Any], guiding: Guiding, kinds: ConditioningKinds, time: Timeline
-) -> None:
-    """Have a sampling run follow the rule: the first of its post-CFG functions combines."""
+    model_options: dict[str, Any], guiding: Guiding, kinds: ConditioningKinds,
+    at: Callable[[Tensor], Moment],
+) -> None:  # fmt: skip
+    """Have a sampling run follow the rule: the first of its post-CFG functions combines.
+
+    at: when in the run the model is called at these sigmas.
+    """
     if not guiding.may_need_more():
         return
 
     def combine(given: dict[str, Any]) -> Tensor:
-        step = guiding.step(given["cond_scale"], time.at(float(given["sigma"].flatten()[0])))
+        step = guiding.step(given["cond_scale"], at(given["sigma"]))
         more = guiding.more(step)
         if not more:
             return given["denoised"]

@@ -14,7 +14,7 @@ from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 from craft_lora_pack.comfy_adapter.engine import engine
 from craft_lora_pack.comfy_adapter.engine.bank import BranchModule, layer_parts
-from craft_lora_pack.comfy_adapter.engine.compiled import branches_in_compiled, why_uncompiled
+from craft_lora_pack.comfy_adapter.engine.compiled import Graphs, why_uncompiled
 from craft_lora_pack.comfy_adapter.engine.hooks import (
     GatedChunks,
     ModelCall,
@@ -286,14 +286,15 @@ def test_every_kind_is_one_graph_that_gates_do_not_change(kind, name, layer):
     parts = {"0": layer_parts("0", [updates], [BranchModule(updates, torch.float32)])}
     hooks = layer_hooks(network, parts, call)
     running = torch.compile(network, backend=backend, fullgraph=True)
-    acting = branches_in_compiled(hooks, call)
+    graphs = Graphs(hooks, call)
     with torch.inference_mode():
         plain = running(x)
         assert backend.new() == 1
         for count, gate in enumerate((0.5, -1.5, 0.0)):
             call.set(2, [GatedChunks(1, 2, [[gate]])])
-            with acting(x.device):
+            with graphs.with_branches(x.device):
                 made = running(x)
+            graphs.without()
             assert backend.new() == (count == 0)
             with attached(hooks):
                 expected = network(x)

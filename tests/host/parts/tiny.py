@@ -46,11 +46,15 @@ def sd15(dtype: torch.dtype = torch.float32, seed: int = 0):
     )
 
 
-def sdxl(dtype: torch.dtype = torch.float32, seed: int = 0, quantised: bool = False, **changes):
+def sdxl(
+    dtype: torch.dtype = torch.float32, seed: int = 0, quantised: bool = False,
+    device: torch.device = CPU, computes: torch.dtype = torch.float32, **changes,
+):  # fmt: skip
     """MODEL of the SDXL class: attention on the two deeper levels, linear projections, ADM.
 
-    quantised: with linear layers that load quantised weights, and have none before. changes: UNet
-    settings to override, for larger ones.
+    quantised: with linear layers that load quantised weights, and have none before. device: where
+    it is made and loaded. computes: the dtype of its products. changes: UNet settings to override,
+    for larger ones.
     """
     config = _unet_config(
         transformer_depth=[0, 1, 1],
@@ -63,8 +67,9 @@ def sdxl(dtype: torch.dtype = torch.float32, seed: int = 0, quantised: bool = Fa
     )
     config |= changes
     return _patcher(
-        comfy.supported_models.SDXL, comfy.model_base.SDXL, config, dtype, seed, quantised
-    )
+        comfy.supported_models.SDXL, comfy.model_base.SDXL, config, dtype, seed, quantised,
+        device=device, computes=computes,
+    )  # fmt: skip
 
 
 def flux(seed: int = 0, **changes):
@@ -161,30 +166,34 @@ def unet(kind, model_class, changes: dict, given: dict):
     return _patcher(kind, model_class, config, torch.float32, 0, given=given)
 
 
-def _patcher(kind, model_class, unet_config: dict, dtype, seed: int, quantised=False, given=None):
+def _patcher(
+    kind, model_class, unet_config: dict, dtype, seed: int, quantised=False, given=None,
+    device=CPU, computes=torch.float32,
+):  # fmt: skip
     """v-prediction, so that a random network's samples come out as tame as its outputs."""
     config = kind(unet_config)
     for key, value in unet_config.items():  # the class's extra config must not override ours
         config.unet_config[key] = value
     if quantised:
         config.quant_config = {"mixed_ops": True}
-    manual_cast = None if dtype == torch.float32 and not quantised else torch.float32
+    manual_cast = None if dtype == computes and not quantised else computes
     config.set_inference_dtype(dtype, manual_cast)
     model = model_class(
-        config, model_type=comfy.model_base.ModelType.V_PREDICTION, device=CPU, **given or {}
+        config, model_type=comfy.model_base.ModelType.V_PREDICTION, device=device, **given or {}
     )
     randomise_all(model.diffusion_model, seed)
     last = model.diffusion_model.out[2].weight
     last.data = (last.data.float() * 0.01).to(last.dtype)  # samples of about unit size
-    return comfy.model_patcher.CoreModelPatcher(model, load_device=CPU, offload_device=CPU)
+    return comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=CPU)
 
 
 def randomise_all(module: torch.nn.Module, seed: int) -> None:
     """Seeded weights of a trained network's scale, also where the class initialises zeros."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(next(module.parameters()).device).manual_seed(seed)
     for name, parameter in module.named_parameters():
         fan_in = max(1, parameter[0].numel()) if parameter.ndim > 1 else 100
-        values = torch.randn(parameter.shape, generator=generator) / fan_in**0.5
+        values = torch.randn(parameter.shape, generator=generator, device=generator.device)
+        values /= fan_in**0.5
         if parameter.ndim == 1 and name.endswith("weight"):
             values = values + 1.0  # a normalisation's gain
         parameter.data = values.to(parameter.dtype)

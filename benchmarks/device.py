@@ -1,0 +1,259 @@
+"""What a card does beside the steps that `bench engine` times: edits, memory, training.
+
+    python run.py bench device edits|memory|training [--device cuda] [--dtype bf16] [--size sdxl]
+
+edits: seconds from a run of the graph to the end of the first step, of our Router and of the host's
+two LoraLoaders, after a prompt edit and a strength edit; nothing else has changed since the run
+before. memory: the same picture with the host's dynamic VRAM and without it, on a card of which
+only --free GB are left to the host; both must be equal to what is sampled with all memory.
+training: seconds of a step and the most memory held, of our LoRA and basis and of the host's
+TrainLoraNode, on one picture, with checkpointing. `benchmarks/gpu.sh` runs all of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from _sdxl_class import (
+    DEVICE,
+    MEMORY,
+    SCALE,
+    World,
+    add_flags,
+    oracle,
+    peak,
+    reset_peak,
+    timed,
+    tiny,
+    torch,
+)
+
+import comfy.memory_management  # isort: skip
+import comfy.model_management  # isort: skip
+import comfy.model_patcher  # isort: skip
+import nodes  # isort: skip
+import router  # isort: skip
+from comfy_extras.nodes_train import TrainLoraNode  # isort: skip
+from craft_lora_pack.comfy_adapter.engine.modules import model_layers
+from craft_lora_pack.comfy_adapter.train import denoiser as adapter
+from craft_lora_pack.craft_core.training import (
+    Dataset,
+    Example,
+    Pairs,
+    Pictures,
+    RoleLayers,
+    basis,
+    lora,
+)
+from engine import routed
+
+RANK = 16  # of the LoRAs that are trained
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("part", choices=("edits", "memory", "training"))
+    add_flags(parser)
+    parser.add_argument("--free", type=float, default=3.0, help="GB left to the host in `memory`")
+    parser.add_argument("--save", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    {"edits": edits, "memory": memory, "training": training}[options.part](options)
+
+
+# Edits
+
+
+class TextEncoder:
+    """A prompt's conditioning at once: the time of encoding is the same for both."""
+
+    def __init__(self, context: int) -> None:
+        self.context = context
+
+    def tokenize(self, text: str) -> str:
+        return text
+
+    def encode_from_tokens_scheduled(self, tokens: str) -> list:
+        return tiny.conditioning(len(tokens), 77, context=self.context)
+
+
+def edits(options: argparse.Namespace) -> None:
+    world = World(options)
+    print(world.title)
+    layers = {p: s for p, s in model_layers(world.model).items() if ".attn" in p or ".ff." in p}
+    router.layers = lambda: layers
+    router.write_files(options.rank)
+    clip = TextEncoder(world.changes.get("context_dim", tiny.CONTEXT))
+    seconds: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for number in range(options.rounds + 1):
+        for who, way in (("ours", routed_run), ("host", merged_run)):
+            kept = []  # the host keeps what a graph made until it is made anew
+            for step, prompt, strength in (
+                ("first run", "a dog", 0.8), ("prompt edit", "a cat!", 0.8),
+                ("strength edit", "a cat!", 0.6),
+            ):  # fmt: skip
+                run = partial(way, world, clip, prompt, strength, kept)
+                elapsed = timed(run)
+                if number:
+                    seconds[step][who].append(elapsed)
+    print(f"{'':16}{'ours, s':>10}{'host, s':>10}{'x host':>9}")
+    for step, found in seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(found["ours"], found["host"], strict=True))
+        own, other = (statistics.median(found[who]) for who in ("ours", "host"))
+        print(f"{step:16}{own:10.3f}{other:10.3f}{ratio:9.2f}", flush=True)
+
+
+def routed_run(world: World, clip, prompt: str, strength: float, kept: list) -> None:
+    settings = {
+        "prompt": f"<c>{prompt}</c> in <s>ink style</s>", "content_lora": "content.safetensors",
+        "style_lora": "style.safetensors", "content_strength": strength, "style_strength": 0.8,
+        "layer_sets": {"layer_sets": "all"}, "method": {"method": "direct"},
+    }  # fmt: skip
+    with torch.inference_mode():
+        model, positive = router.Router.execute(world.model, clip, **settings).result[:2]
+    kept.append(model)
+    world.sample(oracle.guider(model, positive, world.negative, SCALE), steps=1)
+
+
+def merged_run(world: World, clip, prompt: str, strength: float, kept: list) -> None:
+    """The host's nodes, of which those run whose inputs have changed."""
+    made = dict(kept)
+    if strength not in made:
+        first, second = nodes.LoraLoaderModelOnly(), nodes.LoraLoaderModelOnly()
+        (one,) = first.load_lora_model_only(world.model, "content.safetensors", strength)
+        (made[strength],) = second.load_lora_model_only(one, "style.safetensors", 0.8)
+        kept.append((strength, made[strength]))
+    positive = clip.encode_from_tokens_scheduled(prompt)
+    world.sample(oracle.guider(made[strength], positive, world.negative, SCALE), steps=1)
+
+
+# Memory
+
+
+def memory(options: argparse.Namespace) -> None:
+    if options.save is None:
+        _compare_memory(options)
+    else:
+        _sample_in(options)
+
+
+def _sample_in(options: argparse.Namespace) -> None:
+    """A picture under one way of managing memory, written to a file. A process of its own."""
+    if MEMORY == "dynamic":
+        _use_dynamic_vram()
+    world = World(options)
+    guider = world.cfg(routed(world, None))
+    world.sample(guider)
+    reset_peak()
+    seconds = timed(lambda: world.sample(guider)) / options.steps
+    torch.save((world.sample(guider).cpu(), seconds, peak()), options.save)
+
+
+def _use_dynamic_vram() -> None:
+    """As the host's main.py does."""
+    import comfy_aimdo.control
+
+    devices = comfy.model_management.get_all_torch_devices()
+    if DEVICE.type != "cuda" or not comfy_aimdo.control.init_devices(d.index for d in devices):
+        sys.exit("dynamic VRAM does not start here")
+    comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.ModelPatcherDynamic
+    comfy.memory_management.aimdo_enabled = True
+
+
+def _compare_memory(options: argparse.Namespace) -> None:
+    total = comfy.model_management.get_total_memory(DEVICE) / 2**30
+    ways = ("all", "legacy", "dynamic") if DEVICE.type == "cuda" else ("all", "legacy")
+    found = {}
+    for how in ways:
+        reserved = 0.0 if how == "all" else max(0.0, total - options.free)
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder) / "picture.pt"
+            command = [sys.executable, *sys.argv, "--save", str(place)]
+            managed = {"BENCH_MEMORY": f"{'dynamic' if how == 'dynamic' else 'legacy'} {reserved}"}
+            done = subprocess.run(command, env={**os.environ, **managed})
+            if done.returncode == 0:
+                found[how] = torch.load(place)
+    print(f"{'host memory':12}{'GB':>6}{'s/step':>9}{'peak GB':>9}{'difference':>12}")
+    exact = found["all"][0]
+    for how in ways:
+        given = total if how == "all" else options.free
+        if how not in found:
+            print(f"{how:12}{given:6.1f}  did not run")
+            continue
+        picture, seconds, held = found[how]
+        off = oracle.distance(picture, exact)
+        print(f"{how:12}{given:6.1f}{seconds:9.3f}{held / 1e9:9.2f}{off:12.1e}", flush=True)
+    if DEVICE.type != "cuda":
+        print("dynamic VRAM needs a card")
+
+
+# Training
+
+
+def training(options: argparse.Namespace) -> None:
+    world = World(options)
+    print(world.title)
+    rows: dict[str, tuple[list[float], int]] = {}
+    for name in ("LoRA of ours", "basis of ours"):
+        with ExitStack() as stack:
+            one = _ours(stack, world, name)
+            one.advance()
+            reset_peak()
+            rows[name] = [timed(one.advance) for _ in range(options.rounds)], peak()
+        comfy.model_management.unload_all_models()
+    rows["LoRA of the host's TrainLoraNode"] = _hosts(world)
+    print(f"{'a step of':34}{'s':>9}{'peak GB':>9}")
+    for name, (seconds, held) in rows.items():
+        print(f"{name:34}{statistics.median(seconds):9.3f}{held / 1e9:9.2f}", flush=True)
+
+
+def _ours(stack: ExitStack, world: World, name: str):
+    precision = "fp32" if DEVICE.type == "cpu" else "bf16"
+    opened = adapter.open_denoiser(world.model, precision=precision, checkpointing=True)
+    denoiser = stack.enter_context(opened)
+    latent = tiny.latent(1, world.options.latent, seed=3)["samples"][0]
+    data = Dataset((Example(latent, world.positive),), world.positive)
+    if name.startswith("basis"):
+        return basis(denoiser, Pairs(data, data), "", steps=10_000, batch_size=1)
+    place = RoleLayers("content", frozenset(_linear(denoiser.layers)))
+    return lora(denoiser, Pictures(data), place, rank=RANK, steps=10_000, batch_size=1)
+
+
+def _linear(layers) -> list[str]:
+    return [path for path in layers if ".attn" in path or ".ff." in path]
+
+
+def _hosts(world: World) -> tuple[list[float], int]:
+    """Of the node's own training, what one step more costs. It trains every weight's LoRA."""
+    latent = tiny.latent(1, world.options.latent, seed=3)
+    dtype = "fp32" if DEVICE.type == "cpu" else "bf16"
+    world.model.cached_patcher_init = (lambda *args, **kwargs: world.another_model(), ())
+
+    def run(steps: int) -> None:
+        settings = {
+            "batch_size": 1, "grad_accumulation_steps": 1, "learning_rate": 1e-4, "rank": RANK,
+            "optimizer": "AdamW", "loss_function": "MSE", "seed": 0, "training_dtype": dtype,
+            "lora_dtype": dtype, "quantized_backward": False, "algorithm": "LoRA",
+            "gradient_checkpointing": True, "checkpoint_depth": 1, "offloading": False,
+            "existing_lora": "[None]", "bucket_mode": False, "bypass_mode": False,
+        }  # fmt: skip
+        lists = {key: [value] for key, value in settings.items()}
+        TrainLoraNode.execute([world.model], [latent], [world.positive], steps=[steps], **lists)
+
+    run(1)
+    reset_peak()
+    more = world.options.rounds
+    short, long = timed(lambda: run(1)), timed(lambda: run(1 + more))
+    return [(long - short) / more], peak()
+
+
+if __name__ == "__main__":
+    main()
