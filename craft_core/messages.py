@@ -36,6 +36,10 @@ NO_GUIDANCE = (
     "At cfg 1 most samplers run no unconditional pass, and then ACFG equals standard CFG. Raise "
     "cfg above 1, or, on a distilled model, choose role in the guidance menu and set its weights."
 )
+OVERDRIVEN = (
+    "Strength {strength} times {weight} {value} is {product}; above {most} pictures burn. Set "
+    "{inputs} to {fitting}, or lower {weight}."
+)
 UNMATCHED_PATTERNS = "These layer patterns match no layer of this model: {patterns}"
 
 UNKNOWN = Mistake("{key} is no {noun}", "Known are {known}", "Choose one of these")

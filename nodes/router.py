@@ -26,6 +26,7 @@ from ..comfy_adapter.use.router import (
     with_own_loras,
 )
 from ..craft_core.fusion import FUSION
+from ..craft_core.starting import GUIDED_STRENGTH
 
 _PROMPT = "A photo of sks dog <c> in watercolor style <s>"
 _NO_SECOND = (
@@ -63,6 +64,7 @@ class Router(io.ComfyNode):
                 *pair_inputs(
                     "Dial of content (gamma_c), of the LoRA and of extra contents.",
                     "Dial of style (gamma_s), of the LoRA and of extra styles.",
+                    GUIDED_STRENGTH,
                 ),
                 layer_set_menu("layer_sets"),
                 method_menu("method", FUSION, "How the branches are combined."),

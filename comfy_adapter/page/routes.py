@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -10,11 +11,16 @@ from server import PromptServer
 
 from ...craft_core.errors import CraftError
 from ...craft_core.fusion import FUSION
+from ...craft_core.lora.storage import KIND
+from ...craft_core.routing.trigger_words import trigger_words
+from ...craft_core.tensor_file import read_metadata
 from ..model.file_layers import file_of
+from ..model.lora_files import require
 from .layer_counts import layer_counts
 
 LAYER_SETS = "/craft_lora/layer_sets"
 METHODS = "/craft_lora/methods"
+TRIGGER_WORDS = "/craft_lora/trigger_words"
 
 
 def add_page_routes() -> None:
@@ -23,6 +29,7 @@ def add_page_routes() -> None:
     if server is not None:
         server.routes.get(LAYER_SETS)(_layer_sets)
         server.routes.get(METHODS)(_methods)
+        server.routes.get(TRIGGER_WORDS)(_trigger_words)
 
 
 async def _layer_sets(request: web.Request) -> web.Response:
@@ -39,6 +46,20 @@ async def _layer_sets(request: web.Request) -> web.Response:
 
 async def _methods(request: web.Request) -> web.Response:
     return web.json_response(method_traits())
+
+
+async def _trigger_words(request: web.Request) -> web.Response:
+    """name: a LoRA file. {"words": [...]}, those it was trained with as far as it says them;
+    {"error": why} where it cannot be read."""
+    try:
+        words = await asyncio.to_thread(_words_of, request.rel_url.query.get("name", ""))
+    except CraftError as error:
+        return web.json_response({"error": error.given})
+    return web.json_response({"words": words})
+
+
+def _words_of(name: str) -> list[str]:
+    return list(trigger_words(read_metadata(Path(require(name)), KIND)))
 
 
 def method_traits() -> dict[str, dict[str, Any]]:

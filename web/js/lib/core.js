@@ -19,6 +19,10 @@ export const notRouted = () =>
 export const noGuidance = () =>
   say("At cfg 1 most samplers run no unconditional pass, and then ACFG equals standard CFG. Raise cfg above 1, or, on a distilled model, choose role in the guidance menu and set its weights.");
 
+/** @param {{strength: Value, weight: Value, value: Value, product: Value, most: Value, inputs: Value, fitting: Value}} values */
+export const overdriven = (values) =>
+  say("Strength {strength} times {weight} {value} is {product}; above {most} pictures burn. Set {inputs} to {fitting}, or lower {weight}.", values);
+
 /** @param {{patterns: Value}} values */
 export const unmatchedPatterns = (values) =>
   say("These layer patterns match no layer of this model: {patterns}", values);
@@ -95,5 +99,8 @@ export const wrongPoints = (values) =>
   );
 
 export const FULL_STRENGTH = 1.0;
-export const GUIDED_STRENGTHS = [0.3, 0.5];
+export const GUIDED_CFG = 3.0;
+export const GUIDED_WEIGHT = 1.5;
+export const GUIDED_STRENGTH = 0.5;
+export const MOST_GUIDED_WEIGHT = 2.0;
 export const FLOOR = 0.5;
