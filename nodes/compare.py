@@ -50,7 +50,7 @@ class MethodSweep(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="Encodes the prompt without its markers."),
                 io.String.Input(
                     "prompt", multiline=True, dynamic_prompts=True,
-                    default="A photo of sks dog <c> in watercolor style <s>",
+                    default="A photo of <c>sks dog</c> in <s>watercolor style</s>",
                     tooltip="Phrases marked as for the Content/Style LoRA Router.",
                 ),
                 *pair_inputs(

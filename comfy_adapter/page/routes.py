@@ -21,6 +21,7 @@ from .layer_counts import layer_counts
 LAYER_SETS = "/craft_lora/layer_sets"
 METHODS = "/craft_lora/methods"
 TRIGGER_WORDS = "/craft_lora/trigger_words"
+WORKFLOW = "/craft_lora/workflow"
 
 
 def add_page_routes() -> None:
@@ -30,6 +31,7 @@ def add_page_routes() -> None:
         server.routes.get(LAYER_SETS)(_layer_sets)
         server.routes.get(METHODS)(_methods)
         server.routes.get(TRIGGER_WORDS)(_trigger_words)
+        server.routes.get(WORKFLOW)(_workflow)
 
 
 async def _layer_sets(request: web.Request) -> web.Response:
@@ -60,6 +62,20 @@ async def _trigger_words(request: web.Request) -> web.Response:
 
 def _words_of(name: str) -> list[str]:
     return list(trigger_words(read_metadata(Path(require(name)), KIND)))
+
+
+async def _workflow(request: web.Request) -> web.Response:
+    """prompt_id: of a prompt that runs or has run. {"workflow": the id of the one that it was
+    queued from}, null where it is of none."""
+    prompt_id = request.rel_url.query.get("prompt_id", "")
+    queue = PromptServer.instance.prompt_queue
+    running, _ = queue.get_current_queue_volatile()
+    history = queue.get_history(prompt_id=prompt_id, map_function=lambda one: one["prompt"])
+    extras = [
+        extra for _, known, _, extra, *_ in [*running, *history.values()] if known == prompt_id
+    ]
+    saved = [(extra.get("extra_pnginfo") or {}).get("workflow") or {} for extra in extras]
+    return web.json_response({"workflow": saved[0].get("id") if saved else None})
 
 
 def method_traits() -> dict[str, dict[str, Any]]:

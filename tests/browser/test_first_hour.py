@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -59,8 +60,12 @@ SET = """([id, name, value]) => {
 }"""
 VALUE = """([id, name]) =>
     app.graph.getNodeById(id).widgets.find((one) => one.name === name).value"""
-SAYS = """([id, text]) => app.graph.getNodeById(id).widgets
-    .find((one) => one.name === "craft_routing").element.innerText.includes(text)"""
+TEXT = """([id, drawing]) => app.graph.getNodeById(id).widgets
+    .find((one) => one.name === drawing).element.innerText"""
+ROUTING, REPORT = "craft_routing", "craft_report"
+OPEN = """(name) => app.extensionManager.workflow.openWorkflow(
+    app.extensionManager.workflow.openWorkflows.find((one) => one.key.includes(name)))"""
+fresh = itertools.count(0.3, 0.01)  # only a Router that the server has not cached reports
 SAVED_PICTURE = "(id) => app.nodeOutputs[id]?.images?.[0]"
 
 
@@ -88,13 +93,17 @@ class Bare:
     def value(self, node: str, widget: str) -> Any:
         return self.comfy.evaluate(VALUE, [self.ids[node], widget])
 
-    def says(self, text: str) -> None:
-        """Wait until the Router's drawing says it."""
-        self.comfy.page.wait_for_function(SAYS, arg=[self.ids["router"], text])
+    def text(self, drawing: str = ROUTING) -> str:
+        return self.comfy.evaluate(TEXT, [self.ids["router"], drawing])
 
-    def says_not(self, text: str) -> None:
+    def says(self, text: str, drawing: str = ROUTING) -> None:
+        """Wait until a drawing of the Router says it."""
+        assert text in self.comfy.until(lambda: self.text(drawing), lambda said: text in said)
+
+    def says_not(self, text: str, drawing: str = ROUTING) -> None:
         self.says("zwx style")  # it is drawn
-        self.comfy.becomes(SAYS, False, [self.ids["router"], text])
+        said = self.comfy.until(lambda: self.text(drawing), lambda said: text not in said)
+        assert text not in said
 
     def picture(self, live_server) -> np.ndarray:
         assert self.comfy.run() == ["execution_success", ""]
@@ -144,3 +153,41 @@ def test_quiet_lines_say_what_is_odd_about_the_loras(comfy, drawn):
     bare.set("router", "style_strength", 1.75)
     bare.says("style_strength is 1.75: above 1.5 most LoRAs distort pictures")
     comfy.keep_screenshot(f"quiet_lines_{drawn}")
+
+
+def test_a_node_that_fails_says_why_in_place_of_what_it_said_before(comfy, drawn):
+    bare = Bare(comfy, "CRAFTACFGKSampler")
+    bare.set("sampler", "steps", 1)
+    bare.set("router", "style_strength", next(fresh))
+    assert comfy.run() == ["execution_success", ""]
+    bare.says("Method: craft.", REPORT)
+    comfy.keep_screenshot(f"report_{drawn}")
+    bare.set("router", "layer_sets", "custom")
+    bare.set("router", "layer_sets.patterns", "content: nowhere.1")
+    end, message = comfy.run()
+    assert end == "execution_error"
+    comfy.dismiss_alerts()
+    bare.says(message.strip(), REPORT)
+    assert message.count(". ") >= 2 and "Method: craft" not in bare.text(REPORT)
+    comfy.keep_screenshot(f"error_{drawn}")
+    bare.set("router", "layer_sets", "all")
+    assert comfy.run() == ["execution_success", ""]
+    bare.says("Method: craft.", REPORT)
+    bare.says_not("nowhere.1", REPORT)
+
+
+@ONCE
+def test_a_report_shows_in_no_other_workflow_and_no_other_page(comfy, drawn, live_server):
+    other = type(comfy).load(comfy.page.context.browser, live_server.url, comfy.artifacts)
+    foreign = Bare(other, "CRAFTACFGKSampler")
+    bare = Bare(comfy, "CRAFTACFGKSampler")
+    bare.set("sampler", "steps", 1)
+    bare.set("router", "style_strength", next(fresh))
+    assert comfy.run() == ["execution_success", ""]
+    bare.says("Method: craft.", REPORT)
+    beside = Bare(comfy, "CRAFTACFGKSampler")
+    assert beside.ids == bare.ids == foreign.ids
+    for one in (beside, foreign):
+        one.says("zwx style")
+        one.says_not("Method", REPORT)
+    other.page.close()

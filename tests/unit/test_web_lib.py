@@ -41,6 +41,7 @@ PROMPTS = (
     "<c> ,;. </c>", "<c></c>", "<c>", "</c>", "🦊🦊 a</s>", "<c>a <s>b</s> c</c>",
     "猫 ，<c>。水墨 、<s>。", "（ <c>猫</c> ）：「 <s>墨</s> 」！", "猫<c>，；。、．､｡<s>",
     "<c>a <s>b</c> c</s>", "<<c>c>a dog</c>", "<c >a</c>", "a <s> <s>", "<c>a</c></c>",
+    "a photo of <c>a dog in <s>ink</s>", "a 🦊 <C>猫", "🦊<c>a fox", "a fox (<s>ink)", "a <c>, b",
     "a <c> " * 1000, "a <c> " * 1001, "<c>a</c> " + " " * 200_000 + "b",
 )  # fmt: skip
 
@@ -95,6 +96,7 @@ def python_prompt(prompt: str) -> dict[str, Any]:
         "content": [phrase.text for phrase in marked.content],
         "style": [phrase.text for phrase in marked.style],
         "markers": [[prompt[start:end], role] for start, end, role in marked.markers],
+        "unclosed": list(marked.unclosed),
     }
 
 

@@ -23,10 +23,10 @@ const curves = asked.curves.map(({ shape, settings, floors, count }) =>
 );
 const prompts = asked.prompts.map((prompt) =>
   resultOf(() => {
-    const { clean, phrases, marks } = parse(prompt);
+    const { clean, phrases, marks, unclosed } = parse(prompt);
     const of = (role) => phrases.filter((phrase) => phrase.role === role).map(({ text }) => text);
     const markers = marks.map(({ text, role }) => [text, role]);
-    return { clean, content: of("content"), style: of("style"), markers };
+    return { clean, content: of("content"), style: of("style"), markers, unclosed };
   }),
 );
 const guided = asked.guided.map(({ values, strengths }) =>

@@ -69,7 +69,7 @@ function readWords(node, hosts) {
       extraRoles(node, hosts),
     );
     const traits = traitsOf(valueOf(node, "method", hosts));
-    const warnings = markerWarnings(marked, roles, traits);
+    const warnings = [...marked.unclosed, ...markerWarnings(marked, roles, traits)];
     return { pieces: pieces(prompt, marked), phrases: marked.phrases, warnings };
   } catch (error) {
     return { warnings: [/** @type {Error} */ (error).message] };

@@ -13,6 +13,10 @@ import { say } from "./texts.js";
 export const noMarker = (values) =>
   say("The prompt has no {marker}, so the {role} LoRA is off.", values);
 
+/** @param {{marker: Value, place: Value, closing: Value}} values */
+export const unclosed = (values) =>
+  say("{marker} at character {place} is not closed, so it marks the words before it. To mark those after it, close them with {closing}.", values);
+
 export const notRouted = () =>
   say("This MODEL carries no routed LoRAs, so sampling is plain. Connect the Content/Style LoRA Router's MODEL, with LoRAs chosen and <c> or <s> in its prompt.");
 
@@ -39,7 +43,7 @@ export const unknown = (values) =>
 export const tooManyMarkers = (values) =>
   new CraftError(
     say("The prompt has more than {most} markers", values),
-    say("Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>"),
+    say("Mark <c>a content phrase</c> and <s>a style phrase</s>"),
     say("Mark fewer phrases"),
   );
 
@@ -47,7 +51,7 @@ export const tooManyMarkers = (values) =>
 export const nothingToClose = (values) =>
   new CraftError(
     say("The prompt has {marker} at character {place} with no marker to close", values),
-    say("Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>"),
+    say("Mark <c>a content phrase</c> and <s>a style phrase</s>"),
     say("Add the opening marker before the phrase, or remove {marker}", values),
   );
 
@@ -63,14 +67,22 @@ export const markerInside = (values) =>
 export const emptyPhrase = (values) =>
   new CraftError(
     say("The marker {marker} at character {place} marks no words", values),
-    say("Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>"),
+    say("Mark <c>a content phrase</c> and <s>a style phrase</s>"),
     say("Write the phrase it belongs to, or remove the marker to switch its branch off"),
+  );
+
+/** @param {{marker: Value, place: Value, closing: Value}} values */
+export const notClosed = (values) =>
+  new CraftError(
+    say("{marker} at character {place} is not closed, and there are no words before it to mark", values),
+    say("Mark <c>a content phrase</c> and <s>a style phrase</s>"),
+    say("Add {closing} after its phrase, or remove {marker}", values),
   );
 
 export const markerLeft = () =>
   new CraftError(
     say("Removing the prompt's markers leaves another marker"),
-    say("Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>"),
+    say("Mark <c>a content phrase</c> and <s>a style phrase</s>"),
     say("Remove the extra < or > around a marker"),
   );
 
