@@ -28,6 +28,10 @@ class Mistake:
 
 
 NO_MARKER = "The prompt has no {marker}, so the {role} LoRA is off."
+UNCLOSED = (
+    "{marker} at character {place} is not closed, so it marks the words before it. To mark those "
+    "after it, close them with {closing}."
+)
 NOT_ROUTED = (
     "This MODEL carries no routed LoRAs, so sampling is plain. Connect the Content/Style LoRA "
     "Router's MODEL, with LoRAs chosen and <c> or <s> in its prompt."
@@ -36,11 +40,15 @@ NO_GUIDANCE = (
     "At cfg 1 most samplers run no unconditional pass, and then ACFG equals standard CFG. Raise "
     "cfg above 1, or, on a distilled model, choose role in the guidance menu and set its weights."
 )
+OVERDRIVEN = (
+    "Strength {strength} times {weight} {value} is {product}; above {most} pictures burn. Set "
+    "{inputs} to {fitting}, or lower {weight}."
+)
 UNMATCHED_PATTERNS = "These layer patterns match no layer of this model: {patterns}"
 
 UNKNOWN = Mistake("{key} is no {noun}", "Known are {known}", "Choose one of these")
 
-_MARKED = "Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>"
+_MARKED = "Mark <c>a content phrase</c> and <s>a style phrase</s>"
 TOO_MANY_MARKERS = Mistake(
     "The prompt has more than {most} markers",
     _MARKED,
@@ -60,6 +68,11 @@ EMPTY_PHRASE = Mistake(
     "The marker {marker} at character {place} marks no words",
     _MARKED,
     "Write the phrase it belongs to, or remove the marker to switch its branch off",
+)
+NOT_CLOSED = Mistake(
+    "{marker} at character {place} is not closed, and there are no words before it to mark",
+    _MARKED,
+    "Add {closing} after its phrase, or remove {marker}",
 )
 MARKER_LEFT = Mistake(
     "Removing the prompt's markers leaves another marker",

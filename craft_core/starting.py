@@ -1,14 +1,20 @@
 """The values that a fusion starts with before the user has set any.
 
-The Router's menu, the shipped subgraph and the insertion into a graph all begin with these;
+The nodes' own values, the shipped subgraphs and the insertion into a graph all begin with these;
 `python run.py locales` writes them into web/js/lib/core.js for the page.
 """
 
 from __future__ import annotations
 
 FULL_STRENGTH = 1.0
-GUIDED_STRENGTHS = (0.3, 0.5)
-"""Where to start if ACFG multiplies the LoRAs by cfg: 1.5 / cfg at cfg 5 and at cfg 3; what
-is inserted has the upper."""
+"""Where nothing multiplies the LoRAs: standard guidance, and a fused file."""
+GUIDED_CFG = 3.0
+"""cfg of a new node that guides by ACFG."""
+GUIDED_WEIGHT = 1.5
+"""Strength times cfg to start with where ACFG multiplies the LoRAs by cfg."""
+GUIDED_STRENGTH = GUIDED_WEIGHT / GUIDED_CFG
+"""Of a new node whose LoRAs may be guided by ACFG."""
+MOST_GUIDED_WEIGHT = 2.0
+"""The largest strength times weight that docs/benchmarks.md found good pictures at."""
 FLOOR = 0.5
 """Of a schedule that comes with the Router; a schedule added alone has none."""

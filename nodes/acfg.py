@@ -14,6 +14,7 @@ from ..comfy_adapter.page.notice import tell, warn
 from ..comfy_adapter.page.sockets import CATEGORY, ScheduleSocket
 from ..comfy_adapter.page.widgets import chosen, knob_widget, refuse_unknown
 from ..craft_core.guidance import GUIDANCE
+from ..craft_core.starting import GUIDED_CFG
 
 _BY_SWITCH = "acfg/cfg"
 _OTHERS = [rule for rule in GUIDANCE if rule.key not in ASYMMETRIC]
@@ -24,7 +25,7 @@ _ASYMMETRIC = io.Boolean.Input(
     "This switch is the paper's ablation.",
 )  # fmt: skip
 _CFG = io.Float.Input(
-    "cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01,
+    "cfg", default=GUIDED_CFG, min=0.0, max=100.0, step=0.1, round=0.01,
     tooltip="Guidance scale w in uncond + w (cond - uncond); the paper's is w - 1. At 1 the host "
     "runs no unconditional rows, so there is nothing to be asymmetric to.",
 )  # fmt: skip

@@ -26,6 +26,7 @@ from ..comfy_adapter.use.router import RouterRequest, check_request, layer_set_t
 from ..comfy_adapter.use.sweep import guidance_scales, method_lines, sweep, under_line
 from ..craft_core.errors import CraftError
 from ..craft_core.fusion import FUSION
+from ..craft_core.starting import GUIDED_CFG, GUIDED_STRENGTH
 
 _METHODS = "\n".join(FUSION.keys())
 
@@ -49,12 +50,13 @@ class MethodSweep(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="Encodes the prompt without its markers."),
                 io.String.Input(
                     "prompt", multiline=True, dynamic_prompts=True,
-                    default="A photo of sks dog <c> in watercolor style <s>",
+                    default="A photo of <c>sks dog</c> in <s>watercolor style</s>",
                     tooltip="Phrases marked as for the Content/Style LoRA Router.",
                 ),
                 *pair_inputs(
                     "Dial of content, the same for every method.",
                     "Dial of style, the same for every method.",
+                    GUIDED_STRENGTH,
                 ),
                 layer_set_menu("layer_sets"),
                 io.String.Input(
@@ -92,7 +94,7 @@ class MethodSweep(io.ComfyNode):
                 ),
                 whole_sigmas_input(),
                 io.String.Input(
-                    "cfgs", default="4", optional=True,
+                    "cfgs", default=f"{GUIDED_CFG:g}", optional=True,
                     tooltip="For the output cfg: guidance scales with commas between them, a "
                     "column for each with each seed. Connect cfg to ACFG KSampler's cfg.",
                 ),

@@ -22,6 +22,7 @@ from ..comfy_adapter.use.fuse_file import (
     save_fused,
 )
 from ..comfy_adapter.use.router import layer_set_text, with_own_loras
+from ..craft_core.starting import FULL_STRENGTH
 
 
 class FuseToFile(io.ComfyNode):
@@ -48,6 +49,7 @@ class FuseToFile(io.ComfyNode):
                     "sees them, after a method of the Router has chosen. 0: off.",
                     "Multiplies the style LoRA, and extra styles: before a merge of weights sees "
                     "them, after a method of the Router has chosen. 0: off.",
+                    FULL_STRENGTH,
                 ),
                 layer_set_menu("layer_sets"),
                 method_menu(

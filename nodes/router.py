@@ -26,8 +26,9 @@ from ..comfy_adapter.use.router import (
     with_own_loras,
 )
 from ..craft_core.fusion import FUSION
+from ..craft_core.starting import GUIDED_STRENGTH
 
-_PROMPT = "A photo of sks dog <c> in watercolor style <s>"
+_PROMPT = "A photo of <c>sks dog</c> in <s>watercolor style</s>"
 _NO_SECOND = (
     "The Router's output second_model is used and its input second_model is empty. Connect the "
     "second MODEL there."
@@ -57,12 +58,13 @@ class Router(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="Encodes the prompt without its markers."),
                 io.String.Input(
                     "prompt", multiline=True, dynamic_prompts=True, default=_PROMPT,
-                    tooltip="Mark phrases: <c>a dog</c> or 'a dog <c>' is content, <s>...</s> or "
-                    "'in ink style <s>' is style. The text encoder never sees the markers.",
+                    tooltip="Mark phrases: <c>a dog</c> is content, <s>ink style</s> is style. The "
+                    "text encoder never sees the markers.",
                 ),
                 *pair_inputs(
                     "Dial of content (gamma_c), of the LoRA and of extra contents.",
                     "Dial of style (gamma_s), of the LoRA and of extra styles.",
+                    GUIDED_STRENGTH,
                 ),
                 layer_set_menu("layer_sets"),
                 method_menu("method", FUSION, "How the branches are combined."),

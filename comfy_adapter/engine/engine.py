@@ -116,6 +116,7 @@ class RoutedBank:
     ) -> None:  # fmt: skip
         self.layers, self.gates, self.whole = bank.layers, gates, whole
         self.roles = tuple(branch.role for branch in bank.branches)
+        self.strengths = tuple(branch.strength for branch in bank.branches)
         self.where = tuple(frozenset(branch.layers) for branch in bank.branches)
         self.factors_key, self.modules, self.held = factors_key, modules, held
         self.shares: Tensor | None = None
@@ -375,6 +376,16 @@ def attach(
 
 def is_routed(model: Any) -> bool:
     return any(name.startswith(KEY) for name in model.additional_models)
+
+
+def strengths_by_role(model: Any) -> dict[str, float]:
+    """The largest strength of a role's branches on a MODEL."""
+    found: dict[str, float] = {}
+    for bank in model.attachments.values():
+        if isinstance(bank, RoutedBank):
+            for role, strength in zip(bank.roles, bank.strengths, strict=True):
+                found[role] = max(found.get(role, 0.0), abs(strength))
+    return found
 
 
 def set_guidance(

@@ -13,6 +13,8 @@ import nodes as host_nodes
 from torch import Tensor
 
 from ...craft_core.fusion.compose import Timed
+from ...craft_core.guidance import GUIDANCE
+from ...craft_core.guidance.reach import overdriven, reaches
 from ...craft_core.messages import NO_GUIDANCE, NOT_ROUTED
 from ..draw.activity import recorded_sheet
 from ..engine.engine import (
@@ -21,6 +23,7 @@ from ..engine.engine import (
     rule_that_stays,
     set_asymmetric,
     set_guidance,
+    strengths_by_role,
 )
 from ..engine.recorder import Recorder
 
@@ -43,8 +46,15 @@ def objections(
     """What a user should know before sampling."""
     found = [] if is_routed(model) else [NOT_ROUTED]
     by_switch = rule is None and rule_that_stays(model) is None
-    unguided = by_switch and asymmetric and math.isclose(cfg, 1.0)
-    return [*found, NO_GUIDANCE] if unguided else found
+    if by_switch and asymmetric and math.isclose(cfg, 1.0):
+        return [*found, NO_GUIDANCE]
+    if by_switch:
+        rule = ChosenRule("acfg" if asymmetric else "cfg")
+    if rule is not None:
+        settings = GUIDANCE[rule.key].knobs(dict(rule.settings))
+        by = reaches(rule.key, cfg, settings)
+        found += overdriven(strengths_by_role(model), by)
+    return found
 
 
 def acfg_guider(

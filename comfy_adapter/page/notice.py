@@ -1,16 +1,16 @@
-"""One line to the user: on the node in the page, and in the host's log."""
+"""One line to the user: on the node in the page that queued the prompt, and in the host's log."""
 
 from __future__ import annotations
 
 import logging
-import re
 
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
+from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
 LOG = logging.getLogger("craft")
-_SYNTAX = re.compile(r"[&<>*_`\[\]|~\\]|^[-+#=]|(?<=\d)[.)](?=\s)", re.MULTILINE)
+NOTICE = "craft_lora.notice"  # the event that web/js/page/runs.js listens to
 
 
 def warn(node: type[io.ComfyNode], text: str) -> None:
@@ -20,22 +20,21 @@ def warn(node: type[io.ComfyNode], text: str) -> None:
 
 
 def tell(node: type[io.ComfyNode], text: str) -> None:
-    """Show `text` on the running node; without a server (tests, scripts) there is none to show."""
+    """Show `text` on the running node, in place of what it showed, in the page that queued the
+    prompt. Without such a page (tests, scripts, a prompt of no client) there is none to show it."""
     server = getattr(PromptServer, "instance", None)
-    if server is not None and node.hidden is not None:
-        server.send_progress_text(as_shown(text), node.hidden.unique_id)
+    if server is None or server.client_id is None or node.hidden is None:
+        return
+    context = get_executing_context()
+    message = {
+        "node": node.hidden.unique_id,
+        "type": (node.SCHEMA or node.define_schema()).node_id,
+        "prompt_id": context and context.prompt_id,
+        "text": text,
+    }
+    server.send_sync(NOTICE, message, server.client_id)
 
 
 def blocked(text: str) -> ExecutionBlocker:
     """In place of an output: whatever uses it does not run, and the page shows `text`."""
     return ExecutionBlocker(text)
-
-
-def as_shown(text: str) -> str:
-    """Text for the page, which reads it as HTML on the classic canvas and as Markdown on Vue nodes.
-
-    Characters that mean something there, the markers' < and > above all, are entities; the two
-    blanks keep a line break in Markdown.
-    """
-    entities = _SYNTAX.sub(lambda found: f"&#{ord(found[0])};", text)
-    return entities.replace("\n", "  \n")

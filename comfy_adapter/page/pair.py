@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...craft_core.starting import FULL_STRENGTH
 from ..model.lora_files import NONE, SAME, lora_choices
 
 
-def pair_inputs(content_dial: str, style_dial: str) -> list[io.Input]:
-    """content_dial, style_dial: what the strengths do, for their tooltips."""
+def pair_inputs(content_dial: str, style_dial: str, start: float) -> list[io.Input]:
+    """content_dial, style_dial: what the strengths do, for their tooltips. start: their values."""
     files = [NONE, *lora_choices()]
-    strength = {"default": FULL_STRENGTH, "min": -10.0, "max": 10.0, "step": 0.05}
+    strength = {"default": start, "min": -10.0, "max": 10.0, "step": 0.05}
     return [
         io.Combo.Input(
             "content_lora", options=files, tooltip="What is shown. A file of models/loras."

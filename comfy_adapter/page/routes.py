@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -10,11 +11,17 @@ from server import PromptServer
 
 from ...craft_core.errors import CraftError
 from ...craft_core.fusion import FUSION
+from ...craft_core.lora.storage import KIND
+from ...craft_core.routing.trigger_words import trigger_words
+from ...craft_core.tensor_file import read_metadata
 from ..model.file_layers import file_of
+from ..model.lora_files import require
 from .layer_counts import layer_counts
 
 LAYER_SETS = "/craft_lora/layer_sets"
 METHODS = "/craft_lora/methods"
+TRIGGER_WORDS = "/craft_lora/trigger_words"
+WORKFLOW = "/craft_lora/workflow"
 
 
 def add_page_routes() -> None:
@@ -23,6 +30,8 @@ def add_page_routes() -> None:
     if server is not None:
         server.routes.get(LAYER_SETS)(_layer_sets)
         server.routes.get(METHODS)(_methods)
+        server.routes.get(TRIGGER_WORDS)(_trigger_words)
+        server.routes.get(WORKFLOW)(_workflow)
 
 
 async def _layer_sets(request: web.Request) -> web.Response:
@@ -39,6 +48,34 @@ async def _layer_sets(request: web.Request) -> web.Response:
 
 async def _methods(request: web.Request) -> web.Response:
     return web.json_response(method_traits())
+
+
+async def _trigger_words(request: web.Request) -> web.Response:
+    """name: a LoRA file. {"words": [...]}, those it was trained with as far as it says them;
+    {"error": why} where it cannot be read."""
+    try:
+        words = await asyncio.to_thread(_words_of, request.rel_url.query.get("name", ""))
+    except CraftError as error:
+        return web.json_response({"error": error.given})
+    return web.json_response({"words": words})
+
+
+def _words_of(name: str) -> list[str]:
+    return list(trigger_words(read_metadata(Path(require(name)), KIND)))
+
+
+async def _workflow(request: web.Request) -> web.Response:
+    """prompt_id: of a prompt that runs or has run. {"workflow": the id of the one that it was
+    queued from}, null where it is of none."""
+    prompt_id = request.rel_url.query.get("prompt_id", "")
+    queue = PromptServer.instance.prompt_queue
+    running, _ = queue.get_current_queue_volatile()
+    history = queue.get_history(prompt_id=prompt_id, map_function=lambda one: one["prompt"])
+    extras = [
+        extra for _, known, _, extra, *_ in [*running, *history.values()] if known == prompt_id
+    ]
+    saved = [(extra.get("extra_pnginfo") or {}).get("workflow") or {} for extra in extras]
+    return web.json_response({"workflow": saved[0].get("id") if saved else None})
 
 
 def method_traits() -> dict[str, dict[str, Any]]:

@@ -171,7 +171,7 @@ def route(
         marked.clean,
         "\n".join([*made.report, _time(request), *placed.lines]),
         [*stack, *_active(request.branches, made.gammas)],
-        (*_marker_warnings(request, marked), *_warnings(placed)),
+        (*marked.unclosed, *_marker_warnings(request, marked), *_warnings(placed)),
         made.bank,
         placed.gates,
     )

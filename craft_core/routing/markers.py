@@ -27,8 +27,10 @@ from ..messages import (
     EMPTY_PHRASE,
     MARKER_INSIDE,
     MARKER_LEFT,
+    NOT_CLOSED,
     NOTHING_TO_CLOSE,
     TOO_MANY_MARKERS,
+    UNCLOSED,
 )
 from ..types import Role
 
@@ -57,7 +59,7 @@ class MarkedPrompt:
     """A prompt read for markers.
 
     clean: what the text encoder sees. markers: (start, end, role) of every marker in the text as
-    typed, in order.
+    typed, in order. unclosed: what to say of lone markers that stand like opening ones.
     """
 
     prompt: str
@@ -65,6 +67,7 @@ class MarkedPrompt:
     content: tuple[Phrase, ...] = ()
     style: tuple[Phrase, ...] = ()
     markers: tuple[tuple[int, int, Role], ...] = ()
+    unclosed: tuple[str, ...] = ()
 
     @property
     def has_content(self) -> bool:
@@ -98,7 +101,7 @@ def parse(prompt: str) -> MarkedPrompt:
             start, end, trimmed = mark.end(), marks[closing].start(), ""
             index = closing
         ends_phrase.add(end)
-        phrases[_role(mark)].append(_phrase(prompt, start, end, trimmed, mark))
+        phrases[_role(mark)].append(_phrase(prompt, start, end, trimmed, mark, closing is None))
         free_from = marks[index].end()
         index += 1
     return MarkedPrompt(
@@ -107,6 +110,9 @@ def parse(prompt: str) -> MarkedPrompt:
         content=tuple(phrases["content"]),
         style=tuple(phrases["style"]),
         markers=tuple((mark.start(), mark.end(), _role(mark)) for mark in marks),
+        unclosed=tuple(
+            UNCLOSED.format(**_named(m)) for m in marks if _stands_open(m, prompt, lone)
+        ),
     )
 
 
@@ -147,13 +153,28 @@ def _closing_index(marks: list[re.Match[str]], index: int) -> int | None:
     return None
 
 
-def _phrase(prompt: str, start: int, end: int, trimmed: str, mark: re.Match[str]) -> Phrase:
+def _stands_open(mark: re.Match[str], prompt: str, lone: set[int]) -> bool:
+    """Whether a lone marker stands right before a word and apart from the one before it."""
+    before, after = prompt[: mark.start()][-1:], prompt[mark.end() :][:1]
+    return mark.start() in lone and not before.isalnum() and after.isalnum()
+
+
+def _named(mark: re.Match[str]) -> dict[str, str | int]:
+    """A marker that is not closed, for a message."""
+    return {"marker": mark[0], "place": mark.start() + 1, "closing": f"</{mark['kind']}>"}
+
+
+def _phrase(
+    prompt: str, start: int, end: int, trimmed: str, mark: re.Match[str], lone: bool
+) -> Phrase:
     """prompt[start:end] without surrounding whitespace and, for a lone marker, punctuation."""
     while start < end and (prompt[start].isspace() or prompt[start] in trimmed):
         start += 1
     while start < end and (prompt[end - 1].isspace() or prompt[end - 1] in trimmed):
         end -= 1
     if not prompt[start:end].strip(_WEAK):
+        if lone:
+            raise NOT_CLOSED.error(**_named(mark))
         raise EMPTY_PHRASE.error(marker=mark[0], place=mark.start() + 1)
     return Phrase(prompt[start:end], start, end)
 

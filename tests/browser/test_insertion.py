@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from craft_lora_pack.craft_core.starting import FLOOR, FULL_STRENGTH, GUIDED_STRENGTHS
+from craft_lora_pack.craft_core.guidance.reach import guided_strength
+from craft_lora_pack.craft_core.starting import FLOOR, FULL_STRENGTH
 from PIL import Image
 from scenes import MEASURED, RESTORED, TWO_FRAMES, once
 
@@ -20,7 +21,8 @@ INSERT, TWO_LORAS = "craft_lora.insert_fusion", "craft_lora.two_loras"
 LABEL = "Insert content/style LoRA fusion"
 CONTENT, STYLE = "craft_small_world_content.safetensors", "craft_small_world_style.safetensors"
 PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
-LOWER, FULL = [max(GUIDED_STRENGTHS)] * 2, [FULL_STRENGTH] * 2  # of content and of style
+CFG = 3.5  # of GRAPH
+LOWER, FULL = [guided_strength(CFG)] * 2, [FULL_STRENGTH] * 2  # of content and of style
 FLOORS = [FLOOR] * 2
 COLOURS = 16  # a picture has more
 CLIPPED = 0.4  # of a picture's channel values; burnt pictures have more
@@ -408,8 +410,7 @@ def test_the_command_puts_the_fusion_before_the_only_sampler(graph):
     assert graph.comfy.evaluate(LOOK) == [["CRAFTACFGKSampler", "#232", 900, 0]]
     graph.nothing_overlaps()
     assert graph.start() == [*LOWER, *FLOORS, "steps"]
-    least, most = GUIDED_STRENGTHS
-    graph.says(f"multiplies the LoRAs by cfg: start with strengths of {least} to {most}")
+    graph.says("multiplies the LoRAs by cfg, so their strengths start low")
 
 
 @ONCE

@@ -136,9 +136,7 @@ ROUTE = """(strength) => {
 }"""
 REPORT = """() => {
     const [router] = app.graph.findNodesByType("CRAFTRouter")
-    if (LiteGraph.vueNodesMode)
-        return document.querySelector(`[data-node-id="${router.id}"]`).innerText
-    return router.widgets.find((one) => one.name === "$$node-text-preview")?.value ?? ""
+    return router.widgets.find((one) => one.name === "craft_report").element.innerText
 }"""
 
 fresh = itertools.count(1)  # new seeds, so that the server has no run cached

@@ -11,6 +11,7 @@ import pytest
 from playwright._impl._driver import compute_driver_executable
 
 from craft_core.errors import CraftError
+from craft_core.guidance.reach import overdriven, reaches
 from craft_core.routing.markers import parse
 from craft_core.schedule import SHAPES
 from craft_core.schedule.schedule import Schedule, sample_curve
@@ -40,8 +41,21 @@ PROMPTS = (
     "<c> ,;. </c>", "<c></c>", "<c>", "</c>", "🦊🦊 a</s>", "<c>a <s>b</s> c</c>",
     "猫 ，<c>。水墨 、<s>。", "（ <c>猫</c> ）：「 <s>墨</s> 」！", "猫<c>，；。、．､｡<s>",
     "<c>a <s>b</c> c</s>", "<<c>c>a dog</c>", "<c >a</c>", "a <s> <s>", "<c>a</c></c>",
+    "a photo of <c>a dog in <s>ink</s>", "a 🦊 <C>猫", "🦊<c>a fox", "a fox (<s>ink)", "a <c>, b",
     "a <c> " * 1000, "a <c> " * 1001, "<c>a</c> " + " " * 200_000 + "b",
 )  # fmt: skip
+
+GUIDED = [
+    (
+        {"guidance": key, "asymmetric": asymmetric, "cfg": cfg, "guidance.weight": weight,
+         "guidance.content_weight": 1.0, "guidance.style_weight": weight / 2},
+        {"content": content, "style": 0.7},
+    )
+    for key, asymmetric in (("acfg/cfg", True), ("acfg/cfg", False), ("role", True), ("weak", True))
+    for cfg in (1.0, 3.0, 6.5, 8.0, 12.0, 100.0)
+    for weight in (1.0, 2.5, 4.0)
+    for content in (0.15, 0.7, -1.0, 3.0)
+]  # fmt: skip
 
 
 def ranges(parameter) -> list[Any]:
@@ -82,6 +96,7 @@ def python_prompt(prompt: str) -> dict[str, Any]:
         "content": [phrase.text for phrase in marked.content],
         "style": [phrase.text for phrase in marked.style],
         "markers": [[prompt[start:end], role] for start, end, role in marked.markers],
+        "unclosed": list(marked.unclosed),
     }
 
 
@@ -96,7 +111,8 @@ def node(arguments: list[str], text: str = "") -> str:
 
 @pytest.fixture(scope="module")
 def evaluated() -> dict[str, Any]:
-    asked = {"curves": curve_cases(), "prompts": PROMPTS}
+    cases = [{"values": values, "strengths": strengths} for values, strengths in GUIDED]
+    asked = {"curves": curve_cases(), "prompts": PROMPTS, "guided": cases}
     return json.loads(node([str(WEB_TESTS / "evaluate.mjs")], json.dumps(asked)))
 
 
@@ -124,3 +140,14 @@ def test_the_page_draws_the_curves_that_the_core_computes(evaluated):
 def test_the_page_reads_a_prompt_as_the_core_does(evaluated):
     for prompt, read in zip(PROMPTS, evaluated["prompts"], strict=True):
         assert read == python_prompt(prompt), repr(prompt)
+
+
+def test_the_page_finds_the_strengths_that_guidance_multiplies_too_far_as_the_core_does(evaluated):
+    for (values, strengths), said in zip(GUIDED, evaluated["guided"], strict=True):
+        rule = values["guidance"]
+        if rule == "acfg/cfg":
+            rule = "acfg" if values["asymmetric"] else "cfg"
+        knobs = {n.removeprefix("guidance."): value for n, value in values.items() if "." in n}
+        settings = knobs if rule in ("role", "weak") else {}
+        assert said == overdriven(strengths, reaches(rule, values["cfg"], settings)), values
+    assert 0 < sum(map(bool, evaluated["guided"])) < len(GUIDED)

@@ -1,14 +1,16 @@
 // @ts-check
-/** Puts a drawing on each of the pack's nodes that has one, and starts what the drawings need. */
+/** Puts drawings on the pack's nodes, and starts what the drawings need. */
 
 // @ts-ignore: the host's own module
 import { app } from "../../../scripts/app.js";
 import { acfgDrawing } from "./drawings/acfg.js";
-import { addDrawing, keepDrawing } from "./drawings/panel.js";
+import { addDrawing, keepDrawings } from "./drawings/panel.js";
+import { reportDrawing } from "./drawings/report.js";
 import { routerDrawing } from "./drawings/router.js";
 import { scheduleDrawing } from "./drawings/schedule.js";
 import { addStyle } from "./drawings/style.js";
 import { followLanguage } from "./page/language.js";
+import { followRuns } from "./page/runs.js";
 import { askMethods } from "./page/server.js";
 import { hintAtSmallWorld } from "./page/small_world.js";
 
@@ -21,11 +23,14 @@ const DRAWINGS = {
   CRAFTACFGGuider: () => acfgDrawing,
 };
 
+const OURS = "CRAFT";
+
 app.registerExtension({
   name: "craft_lora.drawings",
   async setup() {
     addStyle();
-    keepDrawing();
+    keepDrawings();
+    followRuns();
     await Promise.all([followLanguage(), askMethods()]);
   },
   afterConfigureGraph: hintAtSmallWorld,
@@ -33,5 +38,6 @@ app.registerExtension({
   nodeCreated(node) {
     const drawing = DRAWINGS[node.comfyClass];
     if (drawing) addDrawing(node, drawing());
+    if (node.comfyClass?.startsWith(OURS)) addDrawing(node, reportDrawing);
   },
 });

@@ -75,7 +75,7 @@ def write_pairs_picture(path: Path, comfyui: Path, checkpoint: Path, folder: Pat
     load_pack()
     import folder_paths
     from craft_lora_pack.craft_core.schedule import Schedule
-    from craft_lora_pack.craft_core.starting import FLOOR, GUIDED_STRENGTHS
+    from craft_lora_pack.craft_core.starting import FLOOR, GUIDED_STRENGTH
 
     from .loras import SHOTS, Studio, own_noise
 
@@ -89,7 +89,7 @@ def write_pairs_picture(path: Path, comfyui: Path, checkpoint: Path, folder: Pat
         prompt = f"<c>a sks {OBJECTS[content].family}</c> in <s>zwx style</s>"
         noise = own_noise(content, style, count=1)
         plain = studio.pictures([(*one, 1.0) for one in files], prompt, noise)
-        guided = [(*one, max(GUIDED_STRENGTHS)) for one in files]
+        guided = [(*one, GUIDED_STRENGTH) for one in files]
         ours = studio.pictures(
             guided, prompt, noise, method="craft", asymmetric=True, schedule=schedule
         )

@@ -1,34 +1,45 @@
-"""What the page gets to show on a node."""
+"""Notices go to the page that queued the prompt, and to no other."""
 
 from __future__ import annotations
 
-import html
+from types import SimpleNamespace
 
 import pytest
-from craft_lora_pack.comfy_adapter.page.notice import as_shown
+from comfy_execution.utils import CurrentNodeContext
+from craft_lora_pack.comfy_adapter.page.notice import NOTICE, tell, warn
+from craft_lora_pack.nodes.router import Router
+from server import PromptServer
 
-TEXTS = [
-    "The prompt has no <s>, so the style LoRA is off.",
-    "No content pattern matches this model: up_blocks.*.attentions.*.",
-    "content __my_lora__ [v1].safetensors: strength 0.8 | `a & b` ~x~ C:\\loras",
-    "Layer sets: all\n- not a list\n1. nor this\n# nor a title",
-]
+TEXT = "The prompt has no <s>, so the style LoRA is off.\n- __my_lora__ [v1] | `a & b`"
 
 
-@pytest.mark.parametrize("text", TEXTS)
-def test_a_text_comes_out_of_the_page_as_it_was_written(text):
-    shown = as_shown(text)
-    assert html.unescape(shown).replace("  \n", "\n") == text
-    assert not set("<>*_`[]~|\\") & set(shown)
+@pytest.fixture
+def sent(monkeypatch):
+    """What a server sends, and a Router that runs as node 7 of a prompt."""
+    found = []
+    server = SimpleNamespace(client_id="page", send_sync=lambda *sent: found.append(sent))
+    monkeypatch.setattr(PromptServer, "instance", server, raising=False)
+    monkeypatch.setattr(Router, "hidden", SimpleNamespace(unique_id="7"))
+    with CurrentNodeContext("prompt", "7"):
+        yield found
 
 
-def test_no_line_begins_as_markdown_and_every_one_is_broken():
-    lines = as_shown(TEXTS[-1]).split("  \n")
-    assert len(lines) == 4
-    assert lines[1].startswith("&#45;") and "&#46;" in lines[2] and lines[3].startswith("&#35;")
+@pytest.mark.parametrize("say", [tell, warn])
+def test_a_notice_goes_as_it_is_written_to_the_page_that_queued_the_prompt(sent, say):
+    say(Router, TEXT)
+    message = {"node": "7", "type": "CRAFTRouter", "prompt_id": "prompt", "text": TEXT}
+    assert sent == [(NOTICE, message, "page")]
 
 
-def test_plain_words_are_left_as_they_are():
-    assert as_shown("step 3 of 100, loss 0.1234 (best 0.1)") == (
-        "step 3 of 100, loss 0.1234 (best 0.1)"
-    )
+def test_a_prompt_of_no_client_is_sent_to_no_page(sent):
+    PromptServer.instance.client_id = None
+    tell(Router, TEXT)
+    assert sent == []
+
+
+def test_without_a_server_or_a_running_node_nothing_is_sent(sent, monkeypatch):
+    monkeypatch.setattr(Router, "hidden", None)
+    tell(Router, TEXT)
+    monkeypatch.setattr(PromptServer, "instance", None, raising=False)
+    tell(Router, TEXT)
+    assert sent == []

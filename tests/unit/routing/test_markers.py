@@ -97,7 +97,7 @@ def test_a_lone_marker_never_joins_two_words():
 def test_punctuation_of_any_script_is_trimmed_off_the_phrase_of_a_lone_marker(weak):
     marked = parse(f"一只猫 {weak}<c>{weak} 水墨 {weak} <s>{weak}")
     assert texts(marked.content) == ["一只猫"] and texts(marked.style) == ["水墨"]
-    with pytest.raises(CraftError, match="marks no words"):
+    with pytest.raises(CraftError, match="is not closed"):
         parse(f"猫 <c>{weak} <s>")
 
 
@@ -134,17 +134,17 @@ def test_spans_point_into_the_prompt_as_typed():
     [
         ("a dog</c>", "no marker to close"),
         ("a dog <c> in ink</c> x</c>", "no marker to close"),
-        ("<c>a</s>", "marks no words"),
+        ("<c>a</s>", "<c> at character 1 is not closed"),
         ("<c>a dog in <s>ink</s></c>", "between <c> and </c>"),
         ("<c>a dog <s>in</c> ink</s>", "between <c> and </c>"),
         ("<c>a dog <s> here</c>", "between <c> and </c>"),
         ("x <c></c>", "marks no words"),
         ("x <c> \n </c>", "marks no words"),
         ("x <c>,</c>", "marks no words"),
-        ("<c> a dog", "marks no words"),
-        ("a dog <c> <s>", "marks no words"),
-        ("a dog <c>, <s> ink", "marks no words"),
-        ("<c>, <s> dog", "marks no words"),
+        ("<c> a dog", "<c> at character 1 is not closed.* Add </c>"),
+        ("a dog <c> <s>", "<s> at character 11 is not closed"),
+        ("a dog <c>, <s> ink", "<s> at character 12 is not closed"),
+        ("<c>, <s> dog", "is not closed"),
         ("a <</c>c> dog <c>", "no marker to close"),
         ("a dog <<c>c>", "leaves another marker"),
     ],
@@ -152,6 +152,25 @@ def test_spans_point_into_the_prompt_as_typed():
 def test_mistakes_are_refused(prompt, message):
     with pytest.raises(CraftError, match=message):
         parse(prompt)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "places"),
+    [
+        ("a photo of <c>a dog in <s>ink</s>", [12]),
+        ("猫 <C>狗", [3]),
+        ("a fox (<s>ink)", [8]),
+        ("a dog <c> in ink <s>", []),
+        ("a dog<c>in ink<s>", []),
+        ("a dog <c>, in ink <s>.", []),
+        ("<c>a dog</c> in <s>ink</s>", []),
+    ],
+)
+def test_a_lone_marker_that_stands_like_an_opening_one_is_told(prompt, places):
+    told = parse(prompt).unclosed
+    for place, said in zip(places, told, strict=True):
+        assert f"at character {place} is not closed" in said
+    assert all(said.endswith((" </c>.", " </s>.", " </C>.")) for said in told)
 
 
 def test_whatever_is_typed_reads_clean_or_is_told():

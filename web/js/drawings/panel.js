@@ -31,22 +31,23 @@ const MARGIN = 4;
 /** Keys that a drawing handles itself if no modifier is held; the page handles all others. */
 const OWN_KEYS = new Set(["Enter", " ", "Tab", "ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight"]);
 
-/** @type {WeakMap<any, () => void>} by node, the function that reads its drawing. Weak, because the
- * host does not notify the nodes of a subgraph when their graph is closed */
+/** @type {WeakMap<any, (() => void)[]>} by node, the functions that read its drawings. Weak, because
+ * the host does not notify the nodes of a subgraph when their graph is closed */
 const looks = new WeakMap();
 
 /** Start reading the drawings; called once. */
-export function keepDrawing() {
+export function keepDrawings() {
   setInterval(() => {
     if (document.hidden) return;
-    for (const node of app.canvas?.graph?.nodes ?? []) looks.get(node)?.();
+    for (const node of app.canvas?.graph?.nodes ?? [])
+      for (const look of looks.get(node) ?? []) look();
   }, EVERY);
 }
 
 /** @param {any} node @param {Drawing} drawing */
 export function addDrawing(node, drawing) {
   const content = make("div", "");
-  const element = make("div", "craft-panel", content);
+  const element = make("div", `craft-panel ${drawing.name}`, content);
   element.hidden = true;
   for (const kind of ["keydown", "keyup"])
     element.addEventListener(kind, keepOwnKeys);
@@ -69,7 +70,7 @@ export function addDrawing(node, drawing) {
 
   let seen = "";
   const look = () => {
-    if (!element.isConnected) takePlace(node, element);
+    if (!element.isConnected) takePlace(node, element, drawing.name);
     const state = drawing.read(node, hostsOf(app.rootGraph ?? app.graph, node.graph));
     const text = JSON.stringify([language(), state]);
     if (text === seen) return;
@@ -79,7 +80,7 @@ export function addDrawing(node, drawing) {
     if (state !== null) drawing.draw(content, state);
     node.setDirtyCanvas?.(true, true);
   };
-  looks.set(node, look);
+  looks.set(node, [...(looks.get(node) ?? []), look]);
   const observer = new ResizeObserver(() => node.setDirtyCanvas?.(true, true));
   growsWithoutAStep(node);
   // When a loaded menu value adds its inputs, the host discards the saved height: set it again.
@@ -97,9 +98,9 @@ function keepOwnKeys(event) {
 }
 
 /** Undo makes a new node with the same id, whose Vue element still shows the drawing of the old
- * node: replace that. @param {any} node @param {HTMLElement} element */
-function takePlace(node, element) {
-  const own = `[data-node-id="${CSS.escape(String(node.id))}"] .craft-panel`;
+ * node: replace that. @param {any} node @param {HTMLElement} element @param {string} name */
+function takePlace(node, element, name) {
+  const own = `[data-node-id="${CSS.escape(String(node.id))}"] .craft-panel.${name}`;
   document.querySelector(own)?.replaceWith(element);
 }
 

@@ -2,37 +2,52 @@
 /** The drawing of Router and Method Sweep: the prompt's content and style words, the layers that
  * each layer set takes, and warnings. */
 
+// @ts-ignore: the host's own module
+import { app } from "../../../../scripts/app.js";
+import { useAcfg } from "../insertion/acfg.js";
+import { setWidget } from "../insertion/graph_edit.js";
 import { parse, pieces } from "../lib/drawings/markers.js";
+import {
+  chosenLoras, dialNotices, guidanceNotices, sameNotices, wordNotices,
+} from "../lib/drawings/notices.js";
 import {
   layerSetWarnings, markerWarnings, rolesWithLora, usedSet,
 } from "../lib/drawings/warnings.js";
+import { samplersBehind } from "../lib/graph/samplers.js";
 import { chain, modelSource, valueOf } from "../lib/graph/upstream.js";
 import { say, sayRole } from "../lib/texts.js";
-import { LayerQuestion, traitsOf } from "../page/server.js";
+import { asOneStep } from "../page/history.js";
+import { LayerQuestion, traitsOf, triggerWords } from "../page/server.js";
 import { make } from "./style.js";
 
 const CUSTOM = "custom";
 const BRANCH = "CRAFTLoadLoRABranch";
+const ROUTER = "CRAFTRouter";
 
 /** @returns {import("./panel.js").Drawing} */
 export function routerDrawing() {
   const [question, ofSecond] = [new LayerQuestion(), new LayerQuestion()];
   let open = false;
+  /** @type {any} */
+  let router = null;
   return {
     name: "craft_routing",
     after: "prompt",
     read: (node, hosts) => {
+      router = node;
       const words = readWords(node, hosts);
       const layers = readLayers(node, hosts, question, "model");
       const second = readLayers(node, hosts, ofSecond, "second_model");
       const other = second.file && second.file !== layers.file ? second : null;
       const found = other?.warnings.filter((warning) => !layers.warnings.includes(warning)) ?? [];
       const warnings = [...words.warnings, ...layers.warnings, ...found];
-      return { words, layers, second: other, warnings };
+      const notices = readNotices(node, hosts, words.phrases);
+      return { words, layers, second: other, warnings, notices };
     },
     draw: (content, state) => {
       drawWords(content, state.words);
       for (const warning of state.warnings) content.append(make("div", "craft-warning", warning));
+      for (const notice of state.notices) content.append(drawNotice(notice, () => router));
       content.append(drawLayers(state.layers, open, (now) => (open = now)));
       if (state.second) content.append(make("div", "craft-quiet", secondLine(state.second)));
     },
@@ -54,17 +69,75 @@ function readWords(node, hosts) {
       extraRoles(node, hosts),
     );
     const traits = traitsOf(valueOf(node, "method", hosts));
-    return { pieces: pieces(prompt, marked), warnings: markerWarnings(marked, roles, traits) };
+    const warnings = [...marked.unclosed, ...markerWarnings(marked, roles, traits)];
+    return { pieces: pieces(prompt, marked), phrases: marked.phrases, warnings };
   } catch (error) {
     return { warnings: [/** @type {Error} */ (error).message] };
   }
 }
 
 /** @param {any} node @param {any[] | null} hosts */
-function extraRoles(node, hosts) {
-  return chain(node, "extra_branches", "branches", hosts)
+const extraRoles = (node, hosts) => extraLoras(node, hosts).map(({ role }) => role);
+
+/** @param {any} node @param {any[] | null} hosts */
+const extraLoras = (node, hosts) =>
+  chain(node, "extra_branches", "branches", hosts)
     .filter((one) => one.type === BRANCH)
-    .map((one) => valueOf(one, "role", hosts));
+    .map((one) => ({
+      name: valueOf(one, "lora", hosts),
+      role: valueOf(one, "role", hosts),
+      strength: valueOf(one, "strength", hosts),
+      own: false,
+    }));
+
+/** What the node says of its LoRAs, and the Router of the samplers behind it.
+ * @param {any} node @param {any[] | null} hosts
+ * @param {{role: any, text: string}[]} [phrases] not given where the prompt cannot be read
+ * @returns {import("../lib/drawings/notices.js").Notice[]} */
+function readNotices(node, hosts, phrases) {
+  /** @param {string} name */
+  const of = (name) => valueOf(node, name, hosts);
+  const loras = chosenLoras(
+    { content: of("content_lora"), style: of("style_lora") }, extraLoras(node, hosts),
+  );
+  const dials = { content: of("content_strength"), style: of("style_strength") };
+  const prompt = phrases ? of("prompt") : null;
+  const marked = traitsOf(of("method"))?.markers ?? true;
+  const said = [
+    ...sameNotices(loras),
+    ...dialNotices(loras, dials),
+    ...wordNotices(loras, triggerWords, prompt, phrases ?? [], marked),
+  ];
+  if (node.type !== ROUTER || !hosts) return said;
+  const guidance = guidanceNotices(samplersBehind(rootNow(), node), loras, dials);
+  const isLinked = (/** @type {string} */ name) =>
+    node.inputs.some((/** @type {any} */ input) => input.name === name && input.link != null);
+  for (const notice of guidance)
+    if (Object.keys(notice.strengths ?? {}).some(isLinked)) delete notice.button;
+  return [...guidance, ...said];
+}
+
+const rootNow = () => app.rootGraph ?? app.graph;
+
+/** @param {import("../lib/drawings/notices.js").Notice} notice @param {() => any} router */
+function drawNotice({ text, warns, button, strengths, samplers }, router) {
+  const line = make("div", warns ? "craft-warning" : "craft-quiet", text);
+  if (!button) return line;
+  const press = make("button", "craft-offer", button);
+  press.addEventListener("click", () => {
+    if (strengths) asOneStep(() => setValues(router(), strengths));
+    if (samplers) {
+      const wanted = samplersBehind(rootNow(), router()).map(({ node }) => node);
+      useAcfg(wanted.filter(({ id }) => samplers.includes(id)));
+    }
+  });
+  line.append(" ", press);
+  return line;
+}
+
+/** @param {any} node @param {Record<string, number>} values */
+function setValues(node, values) {
+  for (const [name, value] of Object.entries(values)) setWidget(node, name, value);
 }
 
 /** @param {any} node @param {any[] | null} hosts @param {LayerQuestion} question

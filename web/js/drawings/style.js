@@ -17,7 +17,14 @@ const CSS = `
 .craft-marker { opacity: 0.55; }
 .craft-warning { padding: 2px 6px; border-left: 3px solid rgb(222 160 20);
   background: rgb(222 160 20 / 0.16); }
+.craft-report { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 12.6em;
+  overflow-y: auto; padding: 3px 6px; border-radius: 4px; user-select: text;
+  background: var(--component-node-widget-background, var(--comfy-input-bg, #222)); }
+.craft-error { max-height: 25em; border-left: 3px solid rgb(224 70 60); background: rgb(224 70 60 / 0.18); }
 .craft-quiet { opacity: 0.7; }
+.craft-offer { padding: 0 6px; border: 1px solid currentColor; border-radius: 4px; cursor: pointer;
+  background: none; color: inherit; font: inherit; }
+.craft-offer:focus-visible { outline: 2px solid rgb(66 135 245); }
 .craft-layers summary { cursor: pointer; border-radius: 3px; }
 .craft-layers summary:focus-visible { outline: 2px solid rgb(66 135 245); }
 .craft-layers table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }

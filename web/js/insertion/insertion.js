@@ -4,8 +4,9 @@
 // @ts-ignore: the host's own module
 import { app } from "../../../../scripts/app.js";
 import { hostsOf } from "../lib/graph/upstream.js";
+import { modelInput } from "../lib/graph/samplers.js";
 import {
-  isOffered, modelInput, nextSteps, onlySampler, planInsertion, samplersOf, startOf, wholeOf,
+  isOffered, nextSteps, onlySampler, planInsertion, samplersOf, startOf, wholeOf,
 } from "../lib/insertion/insertion.js";
 import { say } from "../lib/texts.js";
 import {

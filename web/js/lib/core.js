@@ -13,11 +13,19 @@ import { say } from "./texts.js";
 export const noMarker = (values) =>
   say("The prompt has no {marker}, so the {role} LoRA is off.", values);
 
+/** @param {{marker: Value, place: Value, closing: Value}} values */
+export const unclosed = (values) =>
+  say("{marker} at character {place} is not closed, so it marks the words before it. To mark those after it, close them with {closing}.", values);
+
 export const notRouted = () =>
   say("This MODEL carries no routed LoRAs, so sampling is plain. Connect the Content/Style LoRA Router's MODEL, with LoRAs chosen and <c> or <s> in its prompt.");
 
 export const noGuidance = () =>
   say("At cfg 1 most samplers run no unconditional pass, and then ACFG equals standard CFG. Raise cfg above 1, or, on a distilled model, choose role in the guidance menu and set its weights.");
+
+/** @param {{strength: Value, weight: Value, value: Value, product: Value, most: Value, inputs: Value, fitting: Value}} values */
+export const overdriven = (values) =>
+  say("Strength {strength} times {weight} {value} is {product}; above {most} pictures burn. Set {inputs} to {fitting}, or lower {weight}.", values);
 
 /** @param {{patterns: Value}} values */
 export const unmatchedPatterns = (values) =>
@@ -35,7 +43,7 @@ export const unknown = (values) =>
 export const tooManyMarkers = (values) =>
   new CraftError(
     say("The prompt has more than {most} markers", values),
-    say("Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>"),
+    say("Mark <c>a content phrase</c> and <s>a style phrase</s>"),
     say("Mark fewer phrases"),
   );
 
@@ -43,7 +51,7 @@ export const tooManyMarkers = (values) =>
 export const nothingToClose = (values) =>
   new CraftError(
     say("The prompt has {marker} at character {place} with no marker to close", values),
-    say("Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>"),
+    say("Mark <c>a content phrase</c> and <s>a style phrase</s>"),
     say("Add the opening marker before the phrase, or remove {marker}", values),
   );
 
@@ -59,14 +67,22 @@ export const markerInside = (values) =>
 export const emptyPhrase = (values) =>
   new CraftError(
     say("The marker {marker} at character {place} marks no words", values),
-    say("Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>"),
+    say("Mark <c>a content phrase</c> and <s>a style phrase</s>"),
     say("Write the phrase it belongs to, or remove the marker to switch its branch off"),
+  );
+
+/** @param {{marker: Value, place: Value, closing: Value}} values */
+export const notClosed = (values) =>
+  new CraftError(
+    say("{marker} at character {place} is not closed, and there are no words before it to mark", values),
+    say("Mark <c>a content phrase</c> and <s>a style phrase</s>"),
+    say("Add {closing} after its phrase, or remove {marker}", values),
   );
 
 export const markerLeft = () =>
   new CraftError(
     say("Removing the prompt's markers leaves another marker"),
-    say("Mark <c>a content phrase</c> and <s>a style phrase</s>, or end each with a lone <c>, <s>"),
+    say("Mark <c>a content phrase</c> and <s>a style phrase</s>"),
     say("Remove the extra < or > around a marker"),
   );
 
@@ -95,5 +111,8 @@ export const wrongPoints = (values) =>
   );
 
 export const FULL_STRENGTH = 1.0;
-export const GUIDED_STRENGTHS = [0.3, 0.5];
+export const GUIDED_CFG = 3.0;
+export const GUIDED_WEIGHT = 1.5;
+export const GUIDED_STRENGTH = 0.5;
+export const MOST_GUIDED_WEIGHT = 2.0;
 export const FLOOR = 0.5;

@@ -32,7 +32,7 @@ export class LayerQuestion {
 
   /** @param {{kind: string, name: string}} file @param {string} patterns */
   ask({ kind, name }, patterns) {
-    const key = new URLSearchParams({ kind, name, patterns }).toString();
+    const key = `layer_sets?${new URLSearchParams({ kind, name, patterns })}`;
     if (key !== this.key) [this.key, this.since] = [key, performance.now()];
     if (answers.has(key)) return answers.get(key);
     if (!patterns || performance.now() - this.since > SETTLED) request(key);
@@ -40,12 +40,20 @@ export class LayerQuestion {
   }
 }
 
-/** @param {string} key */
+/** The words that a LoRA was trained with; none until they are known.
+ * @param {string} name @returns {string[]} */
+export function triggerWords(name) {
+  const key = `trigger_words?${new URLSearchParams({ name })}`;
+  if (!answers.has(key)) request(key);
+  return answers.get(key)?.words ?? [];
+}
+
+/** @param {string} key the route and what is asked of it */
 async function request(key) {
   if (answers.size >= KEPT) answers.clear();
   answers.set(key, null);
   try {
-    const answer = await api.fetchApi(`/craft_lora/layer_sets?${key}`);
+    const answer = await api.fetchApi(`/craft_lora/${key}`);
     answers.set(key, await answer.json());
   } catch {
     answers.set(key, { error: say("the server did not answer") });

@@ -4,7 +4,9 @@
  * The rules are those of craft_core/routing/markers.py, which says where they come from.
  */
 
-import { emptyPhrase, markerInside, markerLeft, nothingToClose, tooManyMarkers } from "../core.js";
+import {
+  emptyPhrase, markerInside, markerLeft, notClosed, nothingToClose, tooManyMarkers, unclosed,
+} from "../core.js";
 
 /** @typedef {"content" | "style"} Role */
 /** @typedef {{text: string, start: number, end: number, role: Role}} Phrase */
@@ -14,6 +16,7 @@ import { emptyPhrase, markerInside, markerLeft, nothingToClose, tooManyMarkers }
  * @property {string} clean what the text encoder sees
  * @property {Phrase[]} phrases in the order of the prompt; offsets as JavaScript counts
  * @property {Mark[]} marks
+ * @property {string[]} unclosed what to say of lone markers that stand like opening ones
  */
 
 const WIDE = "\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
@@ -50,7 +53,7 @@ export function parse(prompt) {
     if (closing === null) {
       lone.add(mark.start);
       endsPhrase.add(mark.start);
-      phrases.push(phrase(prompt, freeFrom, mark.start, WEAK, mark));
+      phrases.push(phrase(prompt, freeFrom, mark.start, WEAK, mark, true));
     } else {
       endsPhrase.add(marks[closing].start);
       phrases.push(phrase(prompt, mark.end, marks[closing].start, "", mark));
@@ -58,7 +61,9 @@ export function parse(prompt) {
     }
     freeFrom = marks[index].end;
   }
-  return { clean: marks.length ? cleaned(prompt, lone, endsPhrase) : prompt, phrases, marks };
+  const clean = marks.length ? cleaned(prompt, lone, endsPhrase) : prompt;
+  const open = marks.filter((mark) => lone.has(mark.start) && standsOpen(prompt, mark));
+  return { clean, phrases, marks, unclosed: open.map((mark) => unclosed(named(prompt, mark))) };
 }
 
 /**
@@ -119,6 +124,19 @@ function closingIndex(prompt, marks, index) {
   });
 }
 
+/** Whether a lone marker stands right before a word and apart from the one before it.
+ * @param {string} prompt @param {Mark} mark */
+function standsOpen(prompt, { start, end }) {
+  const before = [...prompt.slice(Math.max(0, start - 2), start)].at(-1) ?? "";
+  const after = [...prompt.slice(end, end + 2)][0] ?? "";
+  return !IS_WORD.test(before) && IS_WORD.test(after);
+}
+
+/** A marker that is not closed, for a message. @param {string} prompt @param {Mark} mark */
+const named = (prompt, mark) => ({
+  marker: mark.text, place: place(prompt, mark), closing: `</${mark.text.slice(1)}`,
+});
+
 /** The character at which a marker starts, counted from 1 as people count.
  * @param {string} prompt @param {Mark} mark */
 function place(prompt, mark) {
@@ -127,15 +145,16 @@ function place(prompt, mark) {
 
 /** Without surrounding whitespace and, for a lone marker, punctuation.
  * @param {string} prompt @param {number} start @param {number} end @param {string} trimmed
- * @param {Mark} mark @returns {Phrase} */
-function phrase(prompt, start, end, trimmed, mark) {
+ * @param {Mark} mark @param {boolean} [lone] @returns {Phrase} */
+function phrase(prompt, start, end, trimmed, mark, lone = false) {
   /** @param {number} at */
   const outside = (at) => IS_SPACE.test(prompt[at]) || trimmed.includes(prompt[at]);
   while (start < end && outside(start)) start += 1;
   while (start < end && outside(end - 1)) end -= 1;
   const text = prompt.slice(start, end);
-  if ([...text].every((character) => WEAK.includes(character)))
-    throw emptyPhrase({ marker: mark.text, place: place(prompt, mark) });
+  const isEmpty = [...text].every((character) => WEAK.includes(character));
+  if (isEmpty && lone) throw notClosed(named(prompt, mark));
+  if (isEmpty) throw emptyPhrase({ marker: mark.text, place: place(prompt, mark) });
   return { text, start, end, role: mark.role };
 }
 

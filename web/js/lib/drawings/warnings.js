@@ -2,10 +2,10 @@
 /** Warnings that a node shows before the user presses Run. */
 
 import { noGuidance, noMarker, unmatchedPatterns } from "../core.js";
+import { isLeftToSwitch } from "../guidance.js";
 import { say, sayRole } from "../texts.js";
 
 const NONE = "none"; // the entry of a LoRA menu that chooses none
-const BY_SWITCH = "acfg/cfg"; // the entry of guidance that leaves it to `asymmetric`
 
 /** @typedef {import("./markers.js").Role} Role */
 /** @typedef {{markers: boolean, layer_sets: boolean, pinned: string | null}} Traits */
@@ -62,10 +62,6 @@ export function layerSetWarnings(used, sets) {
   if (used !== "custom" || !unmatched.length) return []; // a preset may lack blocks of its own
   return [unmatchedPatterns({ patterns: unmatched.join(", ") })];
 }
-
-/** Whether a guidance menu leaves the choice to the switch `asymmetric`.
- * @param {any} guidance its entry; undefined where the node has none */
-export const isLeftToSwitch = (guidance) => guidance === undefined || guidance === BY_SWITCH;
 
 /**
  * @param {any} cfg

@@ -4,11 +4,12 @@
  * caller changes the graph. Reads the host's graph as plain data, as upstream.js does.
  */
 
-import { FLOOR, FULL_STRENGTH, GUIDED_STRENGTHS } from "../core.js";
+import { FLOOR, FULL_STRENGTH, GUIDED_STRENGTH } from "../core.js";
 import { CraftError } from "../craft_error.js";
-import { isLeftToSwitch } from "../drawings/warnings.js";
 import { feedOf, inputs, linked, outputs, titleOf, typed } from "../graph/links.js";
+import { isSampler, modelInput, positiveOf, REPLACED } from "../graph/samplers.js";
 import { isActive, modelSource, valueOf, widget } from "../graph/upstream.js";
+import { guidedStrength, isLeftToSwitch } from "../guidance.js";
 import { say } from "../texts.js";
 import {
   alreadyRouted, elsewhere, nothingSuitable, severalPrompts, unlinked, whichOne,
@@ -33,11 +34,7 @@ import {
  * schedule */
 
 const LIMIT = 500; // nodes followed at most, so that a loop of links ends
-/** @type {Record<string, string>} */
-const REPLACED = { KSampler: "CRAFTACFGKSampler", CFGGuider: "CRAFTACFGGuider" };
 const ROUTERS = new Set(["CRAFTRouter", "CRAFTMethodSweep"]);
-const RESULTS = new Set(["LATENT", "GUIDER"]);
-const POSITIVES = new Set(["positive", "conditioning"]);
 const PLAIN_ENCODER = "CLIPTextEncode";
 const ACFG = new Set(Object.values(REPLACED));
 const IN_PARTS = new Set(["SplitSigmas", "SplitSigmasDenoise"]);
@@ -45,13 +42,6 @@ const OF_RUN = ["steps", "scheduler"]; // settings of a sampler that its sigmas 
 /** Samplers for which the host computes one more step, and leaves out the last sigma but one. */
 const ONE_MORE = new Set(["dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"]);
 const ROOM = 4; // sentences in a message
-
-/** Whether a node takes a MODEL and a positive conditioning, and samples or guides.
- * @param {GraphNode} node */
-export function isSampler(node) {
-  const samples = outputs(node).some((output) => RESULTS.has(output.type));
-  return samples && modelInput(node) >= 0 && positiveOf(node) >= 0;
-}
 
 /** Whether the menu of a node should offer the insertion. @param {GraphNode} node */
 export function isOffered(node) {
@@ -183,9 +173,16 @@ function sourceOf(node, hosts) {
  * @returns {Start}
  */
 export function startOf({ targets }) {
-  const strength = targets.some(isAsymmetric) ? Math.max(...GUIDED_STRENGTHS) : FULL_STRENGTH;
+  const strength = Math.min(...targets.map(strengthUnder));
   const clock = targets.some(({ node }) => isInParts(node)) ? "model" : "steps";
   return { strength, floor: FLOOR, clock };
+}
+
+/** The strength to start with under the guidance of a target. @param {Target} target */
+function strengthUnder(target) {
+  if (!isAsymmetric(target)) return FULL_STRENGTH;
+  const cfg = valueOf(target.node, "cfg", null);
+  return typeof cfg === "number" ? guidedStrength(cfg) : GUIDED_STRENGTH;
 }
 
 /** Whether a target guides by ACFG. @param {Target} target */
@@ -278,9 +275,7 @@ export function nextSteps(fusions) {
         "<c>a dog</c> in <s>ink style</s>.",
     ),
     targets.some(isAsymmetric) &&
-      say("ACFG multiplies the LoRAs by cfg: start with strengths of {least} to {most}.", {
-        least: GUIDED_STRENGTHS[0], most: GUIDED_STRENGTHS[1],
-      }),
+      say("ACFG multiplies the LoRAs by cfg, so their strengths start low."),
     loras &&
       say(
         "Loaders before the Router put {loras} on all rows and all steps: bypass those whose " +
@@ -406,9 +401,3 @@ function guiderOf(node) {
   const found = feed && node.graph.getNodeById(feed.id);
   return found && isSampler(found) ? found : null;
 }
-
-/** The index of the input that takes a MODEL. @param {GraphNode} node */
-export const modelInput = (node) => typed(node, "MODEL");
-/** @param {GraphNode} node */
-const positiveOf = (node) =>
-  inputs(node).findIndex((one) => one.type === "CONDITIONING" && POSITIVES.has(one.name));

@@ -1,0 +1,193 @@
+"""What an artist meets in the first hour, with the nodes' own values."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scenes import TWO_FRAMES, once
+
+ONCE = once("drawn")
+CLIPPED = 0.4  # of a picture's channel values; burnt pictures have more
+PAIR = {
+    "prompt": "<c>a sks animal</c> in <s>zwx style</s>",
+    "content_lora": "craft_small_world_content.safetensors",
+    "style_lora": "craft_small_world_style.safetensors",
+}
+
+# The nodes that a picture needs, new and linked; of values only files, the prompt and the size.
+BARE = """([sampler_type, values]) => {
+    const { graph } = app
+    const add = (type, place, values = {}) => {
+        const node = LiteGraph.createNode(type)
+        graph.add(node)
+        node.pos = place
+        for (const [name, value] of Object.entries(values))
+            node.widgets.find((one) => one.name === name).value = value
+        return node
+    }
+    const ckpt_name = "craft_small_world.safetensors"
+    const loader = add("CheckpointLoaderSimple", [0, 0], { ckpt_name })
+    const router = add("CRAFTRouter", [360, 0], values)
+    const negative = add("CLIPTextEncode", [-100, 240])
+    const latent = add("EmptyLatentImage", [0, 520], { width: 64, height: 64 })
+    const sampler = add(sampler_type, [860, 0])
+    const decode = add("VAEDecode", [1240, 0])
+    const preview = add("PreviewImage", [1240, 160])
+    loader.connect(0, router, "model")
+    for (const node of [router, negative]) loader.connect(1, node, "clip")
+    router.connect(0, sampler, "model")
+    router.connect(1, sampler, "positive")
+    negative.connect(0, sampler, "negative")
+    latent.connect(0, sampler, "latent_image")
+    sampler.connect(0, decode, "samples")
+    loader.connect(2, decode, "vae")
+    decode.connect(0, preview, "images")
+    const id = (node) => Number(node.id)
+    return { router: id(router), sampler: id(sampler), preview: id(preview) }
+}"""
+EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "version": 0.4}
+SET = """([id, name, value]) => {
+    const widget = app.graph.getNodeById(id).widgets.find((one) => one.name === name)
+    widget.value = value
+    widget.callback?.(value)
+}"""
+VALUE = """([id, name]) =>
+    app.graph.getNodeById(id).widgets.find((one) => one.name === name).value"""
+TEXT = """([id, drawing]) => app.graph.getNodeById(id).widgets
+    .find((one) => one.name === drawing).element.innerText"""
+ROUTING, REPORT = "craft_routing", "craft_report"
+OPEN = """(name) => app.extensionManager.workflow.openWorkflow(
+    app.extensionManager.workflow.openWorkflows.find((one) => one.key.includes(name)))"""
+fresh = itertools.count(0.3, 0.01)  # only a Router that the server has not cached reports
+SAVED_PICTURE = "(id) => app.nodeOutputs[id]?.images?.[0]"
+
+
+@pytest.fixture(scope="module", params=["classic", "vue"])
+def drawn(comfy, request) -> Iterator[str]:
+    """Which way the page draws nodes."""
+    with comfy.drawing(request.param):
+        yield request.param
+
+
+class Bare:
+    """A graph of new nodes in the page, and the ids of some."""
+
+    def __init__(self, comfy, sampler: str, **values: Any):
+        self.comfy = comfy
+        # The page keeps values by the ids of graph and node, so each graph needs its own id.
+        comfy.open_workflow({**EMPTY, "id": str(uuid.uuid4())}, "bare")
+        self.ids = comfy.evaluate(BARE, [sampler, {**PAIR, **values}])
+        comfy.fit()
+        comfy.evaluate(TWO_FRAMES)
+
+    def set(self, node: str, widget: str, value: Any) -> None:
+        self.comfy.evaluate(SET, [self.ids[node], widget, value])
+
+    def value(self, node: str, widget: str) -> Any:
+        return self.comfy.evaluate(VALUE, [self.ids[node], widget])
+
+    def text(self, drawing: str = ROUTING) -> str:
+        return self.comfy.evaluate(TEXT, [self.ids["router"], drawing])
+
+    def says(self, text: str, drawing: str = ROUTING) -> None:
+        """Wait until a drawing of the Router says it."""
+        assert text in self.comfy.until(lambda: self.text(drawing), lambda said: text in said)
+
+    def says_not(self, text: str, drawing: str = ROUTING) -> None:
+        self.says("zwx style")  # it is drawn
+        said = self.comfy.until(lambda: self.text(drawing), lambda said: text not in said)
+        assert text not in said
+
+    def picture(self, live_server) -> np.ndarray:
+        assert self.comfy.run() == ["execution_success", ""]
+        (shown,) = [self.comfy.evaluate(SAVED_PICTURE, self.ids["preview"])]
+        where = f"/view?filename={shown['filename']}&type={shown['type']}&subfolder="
+        return np.asarray(Image.open(io.BytesIO(live_server.server.client.get(where))))
+
+
+@ONCE
+def test_the_nodes_own_values_burn_no_picture(comfy, drawn, live_server):
+    bare = Bare(comfy, "CRAFTACFGKSampler")
+    pixels = bare.picture(live_server)
+    comfy.keep_screenshot(f"bare_nodes_{drawn}")
+    assert ((pixels == 0) | (pixels == 255)).mean() < CLIPPED
+
+
+def test_strengths_that_guidance_would_burn_are_warned_of_and_set_with_a_click(comfy, drawn):
+    bare = Bare(comfy, "CRAFTACFGKSampler")
+    bare.says_not("pictures burn")
+    bare.set("sampler", "cfg", 8.0)
+    bare.says("Strength 0.5 times cfg 8 is 4; above 2 pictures burn")
+    comfy.keep_screenshot(f"burns_{drawn}")
+    comfy.page.get_by_role("button", name="Set to 0.2").click()
+    bare.says_not("pictures burn")
+    assert bare.value("router", "content_strength") == bare.value("router", "style_strength") == 0.2
+
+
+def test_a_sampler_with_standard_guidance_is_named_and_replaced_with_a_click(comfy, drawn):
+    bare = Bare(comfy, "KSampler")
+    bare.says("KSampler: standard CFG, so the LoRAs act on both halves of guidance")
+    comfy.keep_screenshot(f"standard_{drawn}")
+    comfy.page.get_by_role("button", name="Use ACFG").click()
+    bare.says_not("standard CFG")
+    types = comfy.evaluate("() => app.graph.nodes.map((node) => node.type)")
+    assert "CRAFTACFGKSampler" in types and "KSampler" not in types
+    bare.says("pictures burn")  # at the cfg of the old one
+    comfy.keep_screenshot(f"replaced_{drawn}")
+
+
+@ONCE
+def test_quiet_lines_say_what_is_odd_about_the_loras(comfy, drawn):
+    bare = Bare(comfy, "CRAFTACFGKSampler", style_lora=PAIR["content_lora"])
+    bare.says(f"{PAIR['content_lora']} is both content and style")
+    bare.set("router", "content_strength", 0)
+    bare.says("content_strength is 0: content is off")
+    bare.set("sampler", "asymmetric", False)
+    bare.set("router", "style_strength", 1.75)
+    bare.says("style_strength is 1.75: above 1.5 most LoRAs distort pictures")
+    comfy.keep_screenshot(f"quiet_lines_{drawn}")
+
+
+def test_a_node_that_fails_says_why_in_place_of_what_it_said_before(comfy, drawn):
+    bare = Bare(comfy, "CRAFTACFGKSampler")
+    bare.set("sampler", "steps", 1)
+    bare.set("router", "style_strength", next(fresh))
+    assert comfy.run() == ["execution_success", ""]
+    bare.says("Method: craft.", REPORT)
+    comfy.keep_screenshot(f"report_{drawn}")
+    bare.set("router", "layer_sets", "custom")
+    bare.set("router", "layer_sets.patterns", "content: nowhere.1")
+    end, message = comfy.run()
+    assert end == "execution_error"
+    comfy.dismiss_alerts()
+    bare.says(message.strip(), REPORT)
+    assert message.count(". ") >= 2 and "Method: craft" not in bare.text(REPORT)
+    comfy.keep_screenshot(f"error_{drawn}")
+    bare.set("router", "layer_sets", "all")
+    assert comfy.run() == ["execution_success", ""]
+    bare.says("Method: craft.", REPORT)
+    bare.says_not("nowhere.1", REPORT)
+
+
+@ONCE
+def test_a_report_shows_in_no_other_workflow_and_no_other_page(comfy, drawn, live_server):
+    other = type(comfy).load(comfy.page.context.browser, live_server.url, comfy.artifacts)
+    foreign = Bare(other, "CRAFTACFGKSampler")
+    bare = Bare(comfy, "CRAFTACFGKSampler")
+    bare.set("sampler", "steps", 1)
+    bare.set("router", "style_strength", next(fresh))
+    assert comfy.run() == ["execution_success", ""]
+    bare.says("Method: craft.", REPORT)
+    beside = Bare(comfy, "CRAFTACFGKSampler")
+    assert beside.ids == bare.ids == foreign.ids
+    for one in (beside, foreign):
+        one.says("zwx style")
+        one.says_not("Method", REPORT)
+    other.page.close()

@@ -1,0 +1,104 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { GUIDED_WEIGHT, MOST_GUIDED_WEIGHT } from "../../../web/js/lib/core.js";
+import { parse } from "../../../web/js/lib/drawings/markers.js";
+import {
+  chosenLoras, dialNotices, guidanceNotices, sameNotices, wordNotices,
+} from "../../../web/js/lib/drawings/notices.js";
+import { guidedStrength } from "../../../web/js/lib/guidance.js";
+
+const PAIR = chosenLoras({ content: "dog", style: "ink" }, []);
+const sampler = (type, values, id = 7) => ({
+  node: { id, type, title: type, widgets: Object.entries(values).map(([name, value]) => ({ name, value })) },
+  hosts: [],
+});
+const acfg = (values) =>
+  sampler("CRAFTACFGKSampler", { cfg: 8, asymmetric: true, guidance: "acfg/cfg", ...values });
+const texts = (notices) => notices.map(({ text }) => text);
+
+test("strengths that ACFG multiplies too far are named with what to set", () => {
+  const [notice] = guidanceNotices([acfg({})], PAIR, { content: 1, style: 1 });
+  assert.match(notice.text, /Strength 1 times cfg 8 is 8; above 2 pictures burn/);
+  const fitting = guidedStrength(8);
+  assert.deepEqual(notice.strengths, { content_strength: fitting, style_strength: fitting });
+  assert.ok(notice.warns && fitting * 8 <= MOST_GUIDED_WEIGHT);
+});
+
+test("what the notice sets, and what the benchmark bears, is not warned of", () => {
+  for (const cfg of [1.5, 2, 3, 4, 5, 7, 8, 12, 20]) {
+    const fitting = guidedStrength(cfg);
+    const dials = { content: fitting, style: fitting };
+    assert.deepEqual(guidanceNotices([acfg({ cfg })], PAIR, dials), []);
+    assert.ok(Math.abs(fitting * cfg - GUIDED_WEIGHT) <= 0.025 * cfg + 1e-9);
+  }
+  assert.deepEqual(guidanceNotices([acfg({ cfg: 4 })], PAIR, { content: 0.5, style: 0.5 }), []);
+});
+
+test("standard guidance is not warned of, role weights are", () => {
+  const full = { content: 1, style: 1 };
+  assert.deepEqual(guidanceNotices([acfg({ asymmetric: false })], PAIR, full), []);
+  const role = {
+    guidance: "role", "guidance.weight": 1.5, "guidance.content_weight": 1,
+    "guidance.style_weight": 1,
+  };
+  assert.deepEqual(guidanceNotices([acfg(role)], PAIR, full), []);
+  const [notice] = guidanceNotices([acfg({ ...role, "guidance.style_weight": 2 })], PAIR, full);
+  assert.deepEqual(Object.keys(notice.strengths), ["style_strength"]);
+  assert.match(notice.text, /times weight 2\.5 is 2\.5/);
+});
+
+test("of several samplers the worst is named, and a further LoRA's own strength counts", () => {
+  const both = [acfg({ cfg: 4 }), acfg({ cfg: 8 })];
+  assert.match(guidanceNotices(both, PAIR, { content: 1, style: 0 })[0].text, /cfg 8/);
+  const extra = { name: "x", role: "content", strength: 5, own: false };
+  const dials = { content: 0.5, style: 0.5 };
+  const [notice] = guidanceNotices([acfg({ cfg: 3 })], [...PAIR, extra], dials);
+  assert.deepEqual(Object.keys(notice.strengths), ["content_strength"]);
+});
+
+test("unknown values are not guessed at", () => {
+  assert.deepEqual(guidanceNotices([acfg({ cfg: undefined })], PAIR, { content: 1, style: 1 }), []);
+  assert.deepEqual(guidanceNotices([acfg({})], PAIR, { content: undefined }), []);
+  assert.deepEqual(guidanceNotices([acfg({})], [], { content: 1, style: 1 }), []);
+});
+
+test("the host's sampler is named with the offer of ACFG, others without one are not", () => {
+  const plain = [sampler("KSampler", { cfg: 8 }, 3), sampler("SamplerCustom", { cfg: 8 }, 4)];
+  const [notice, ...others] = guidanceNotices(plain, PAIR, { content: 1, style: 1 });
+  assert.match(notice.text, /^KSampler: standard CFG/);
+  assert.deepEqual([notice.samplers, notice.button, others], [[3], "Use ACFG", []]);
+});
+
+test("a dial at 0 or far up is a line, for a role that has a LoRA", () => {
+  assert.deepEqual(texts(dialNotices(PAIR, { content: 0, style: 1.5 })), [
+    "content_strength is 0: content is off.",
+  ]);
+  assert.deepEqual(texts(dialNotices(PAIR, { content: 1, style: -2 })), [
+    "style_strength is -2: above 1.5 most LoRAs distort pictures.",
+  ]);
+  const one = chosenLoras({ content: "dog", style: "none" }, []);
+  assert.deepEqual(dialNotices(one, { content: undefined, style: 0 }), []);
+});
+
+test("one file in both roles is a line", () => {
+  assert.match(texts(sameNotices(chosenLoras({ content: "a", style: "a" }, [])))[0], /^a is both/);
+  assert.deepEqual(sameNotices(PAIR), []);
+  const extra = [{ name: "dog", role: "style", strength: 1, own: false }];
+  assert.equal(sameNotices([...PAIR, ...extra]).length, 1);
+});
+
+test("a LoRA whose words its phrase lacks is a line, one of its words is enough", () => {
+  const words = (name) => ({ dog: ["sks", "dogphoto"], ink: [] })[name];
+  const said = (prompt, marked = true) => {
+    const { phrases } = parse(prompt);
+    return texts(wordNotices(PAIR, words, prompt, phrases, marked));
+  };
+  assert.deepEqual(said("<c>a dog</c> in <s>sks ink</s>"), [
+    "dog was trained with “sks, dogphoto”, which is not in the content phrase.",
+  ]);
+  for (const prompt of ["<c>a SKS dog</c>", "in <s>ink</s>"]) assert.deepEqual(said(prompt), []);
+  assert.match(said("a dog", false)[0], /not in the prompt/);
+  assert.deepEqual(said("a sks dog", false), []);
+  assert.deepEqual(wordNotices(PAIR, words, null, [], true), []);
+});

@@ -1,0 +1,47 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { idInPrompt, Reports } from "../../../web/js/lib/page/reports.js";
+
+const ROUTER = "CRAFTRouter";
+const failed = (text) => ({ text, failed: true });
+const said = (text) => ({ text, failed: false });
+
+function begun(...workflows) {
+  const reports = new Reports();
+  workflows.forEach((workflow, index) => reports.begin(`p${index}`, workflow));
+  return reports;
+}
+
+test("a node says what its last run said, until it runs again", () => {
+  const reports = begun("a");
+  reports.put("p0", "4", ROUTER, "first");
+  reports.begin("p1", "a");
+  assert.deepEqual(reports.of("a", "4", ROUTER), said("first"));
+  reports.forget("p1", "4");
+  assert.equal(reports.of("a", "4", ROUTER), null);
+});
+
+test("a report shows on no node of another workflow, id or type", () => {
+  const reports = begun("a", "b");
+  reports.put("p0", "4", ROUTER, "mine");
+  assert.equal(reports.of("b", "4", ROUTER), null);
+  assert.equal(reports.of("a", "5", ROUTER), null);
+  assert.equal(reports.of("a", "4", "CRAFTMethodSweep"), null);
+});
+
+test("a failure takes the place of a report and ends with the next run of its workflow", () => {
+  const reports = begun("a", "b");
+  reports.put("p0", "4", ROUTER, "went well");
+  reports.put("p0", 4, ROUTER, "went wrong", true);
+  assert.deepEqual(reports.of("a", "4", ROUTER), failed("went wrong"));
+  reports.begin("p2", "b");
+  assert.deepEqual(reports.of("a", "4", ROUTER), failed("went wrong"));
+  reports.begin("p3", "a");
+  assert.equal(reports.of("a", "4", ROUTER), null);
+});
+
+test("a node in subgraphs has the ids around it in its own", () => {
+  assert.equal(idInPrompt({ id: 3 }, [{ id: 5 }, { id: 9 }]), "5:9:3");
+  assert.equal(idInPrompt({ id: 3 }, []), "3");
+});

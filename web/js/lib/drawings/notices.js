@@ -1,0 +1,132 @@
+// @ts-check
+/** What a Router says of its LoRAs and of the samplers behind it before the user presses Run. */
+
+import { titleOf } from "../graph/links.js";
+import { REPLACED } from "../graph/samplers.js";
+import { valueOf } from "../graph/upstream.js";
+import { excesses, reaches } from "../guidance.js";
+import { say, sayRole } from "../texts.js";
+
+const NONE = "none"; // the entry of a LoRA menu that chooses none
+const HIGH = 1.5; // a dial above it distorts most pictures
+const MOST_WORDS = 3; // that a line names
+const OURS = new Set(Object.values(REPLACED)); // nodes that may guide by ACFG
+const ROLES = /** @type {Role[]} */ (["content", "style"]);
+
+/** @typedef {import("./markers.js").Role} Role */
+/** @typedef {{name: any, role: Role, strength: any, own: boolean}} Lora own: one of the Router's two;
+ * its strength is a further LoRA's own */
+/** @typedef {{node: any, hosts: any[]}} Sampler */
+/** @typedef {{text: string, warns?: boolean, strengths?: Record<string, number>, samplers?: any[],
+ *   button?: string}} Notice strengths: the values of inputs that its button sets; samplers: the ids
+ * of those that its button replaces */
+
+/**
+ * The LoRAs of a Router that are not `none`.
+ *
+ * @param {Record<Role, any>} own names by role
+ * @param {Lora[]} extra
+ * @returns {Lora[]}
+ */
+export function chosenLoras(own, extra) {
+  const two = ROLES.map((role) => ({ name: own[role], role, strength: 1, own: true }));
+  return [...two, ...extra].filter(({ name }) => name !== NONE && name !== undefined);
+}
+
+/**
+ * @param {Lora[]} loras
+ * @param {Record<Role, any>} dials strengths of the roles; undefined where a run decides
+ * @returns {Notice[]}
+ */
+export function dialNotices(loras, dials) {
+  const roles = ROLES.filter((role) => loras.some((one) => one.role === role));
+  return roles.flatMap((role) => {
+    const [input, value] = [`${role}_strength`, dials[role]];
+    const values = { input, value, most: HIGH, role: sayRole(role) };
+    if (value === 0) return [{ text: say("{input} is 0: {role} is off.", values) }];
+    if (!(Math.abs(value) > HIGH)) return [];
+    return [{ text: say("{input} is {value}: above {most} most LoRAs distort pictures.", values) }];
+  });
+}
+
+/** LoRAs that act in both roles. @param {Lora[]} loras @returns {Notice[]} */
+export function sameNotices(loras) {
+  const names = (/** @type {Role} */ role) => loras.filter((one) => one.role === role);
+  const styles = names("style").map(({ name }) => name);
+  const both = names("content").map(({ name }) => name).filter((name) => styles.includes(name));
+  return [...new Set(both)].map((file) => ({
+    text: say("{file} is both content and style: choose another file for one of them.", { file }),
+  }));
+}
+
+/**
+ * LoRAs whose phrases have none of the words that they were trained with.
+ *
+ * @param {Lora[]} loras
+ * @param {(name: string) => string[]} wordsOf a file's trigger words, as far as they are known
+ * @param {string | null} prompt null where only a run knows it
+ * @param {{role: Role, text: string}[]} phrases
+ * @param {boolean} marked whether the method goes by markers; if not, the whole prompt counts
+ * @returns {Notice[]}
+ */
+export function wordNotices(loras, wordsOf, prompt, phrases, marked) {
+  if (prompt === null) return [];
+  return loras.flatMap(({ name, role }) => {
+    const own = phrases.filter((phrase) => phrase.role === role).map(({ text }) => text);
+    const words = wordsOf(name);
+    if (!words.length || (marked && !own.length)) return [];
+    const said = (marked ? own.join("\n") : prompt).toLowerCase();
+    if (words.some((word) => said.includes(word.toLowerCase()))) return [];
+    const named = words.slice(0, MOST_WORDS).join(", ");
+    const values = { file: name, words: named, role: sayRole(role) };
+    return [{
+      text: marked
+        ? say("{file} was trained with “{words}”, which is not in the {role} phrase.", values)
+        : say("{file} was trained with “{words}”, which is not in the prompt.", values),
+    }];
+  });
+}
+
+/**
+ * What guidance does to the LoRAs: samplers of the host guide by standard CFG, those of ours may
+ * multiply the strengths too far.
+ *
+ * @param {Sampler[]} samplers behind the Router
+ * @param {Lora[]} loras
+ * @param {Record<Role, any>} dials
+ * @returns {Notice[]}
+ */
+export function guidanceNotices(samplers, loras, dials) {
+  if (!loras.length) return [];
+  const strengths = strengthsOf(loras, dials);
+  const found = samplers
+    .filter(({ node }) => OURS.has(node.type))
+    .flatMap(({ node, hosts }) => excesses(strengths, reaches((name) => valueOf(node, name, hosts))));
+  const [worst] = found.toSorted((one, other) => one.fitting - other.fitting);
+  /** @type {Notice[]} */
+  const notices = worst ? [{
+    text: worst.text,
+    warns: true,
+    strengths: Object.fromEntries(worst.inputs.map((input) => [input, worst.fitting])),
+    button: say("Set to {fitting}", { fitting: worst.fitting }),
+  }] : [];
+  const plain = samplers.map(({ node }) => node).filter((node) => node.type in REPLACED);
+  if (plain.length) notices.push({
+    text: say("{samplers}: standard CFG, so the LoRAs act on both halves of guidance.", {
+      samplers: [...new Set(plain.map(titleOf))].join(", "),
+    }),
+    samplers: plain.map((node) => node.id),
+    button: say("Use ACFG"),
+  });
+  return notices;
+}
+
+/** The largest strength of each role, dials included. @param {Lora[]} loras
+ * @param {Record<Role, any>} dials @returns {Partial<Record<Role, number>>} */
+function strengthsOf(loras, dials) {
+  return Object.fromEntries(ROLES.flatMap((role) => {
+    const own = loras.filter((one) => one.role === role).map((one) => Math.abs(one.strength));
+    const strength = Math.max(...own) * dials[role];
+    return own.length && Number.isFinite(strength) ? [[role, strength]] : [];
+  }));
+}

@@ -1,0 +1,56 @@
+// @ts-check
+/**
+ * What nodes say of their last run: kept by the workflow that the prompt was queued from, so that it
+ * shows on no node of the same id elsewhere, until the node runs again or fails.
+ */
+
+/** @typedef {{text: string, failed: boolean}} Report */
+
+export class Reports {
+  constructor() {
+    /** @type {Map<string, string | null>} workflows by prompt; null for a prompt of none */
+    this.workflows = new Map();
+    /** @type {Map<string, Report & {type: string, workflow: string}>} by workflow and node */
+    this.kept = new Map();
+  }
+
+  /** A prompt runs now; earlier failures of its workflow are over.
+   * @param {string} prompt @param {string | null} workflow */
+  begin(prompt, workflow) {
+    this.workflows.set(prompt, workflow);
+    for (const [key, one] of this.kept)
+      if (one.failed && one.workflow === workflow) this.kept.delete(key);
+  }
+
+  /** A node begins to run. @param {string} prompt @param {string} node its id in the prompt */
+  forget(prompt, node) {
+    const workflow = this.workflows.get(prompt);
+    if (workflow) this.kept.delete(keyOf(workflow, node));
+  }
+
+  /**
+   * @param {string} prompt
+   * @param {string} node its id in the prompt
+   * @param {string} type of the node
+   * @param {string} text
+   * @param {boolean} [failed] whether it is the reason why the node failed
+   */
+  put(prompt, node, type, text, failed = false) {
+    const workflow = this.workflows.get(prompt);
+    if (workflow) this.kept.set(keyOf(workflow, node), { text, failed, type, workflow });
+  }
+
+  /** What a node of a workflow says; null for nothing.
+   * @param {string} workflow @param {string} node @param {string} type @returns {Report | null} */
+  of(workflow, node, type) {
+    const found = this.kept.get(keyOf(workflow, node));
+    return found?.type === type ? { text: found.text, failed: found.failed } : null;
+  }
+}
+
+/** @param {string} workflow @param {string} node */
+const keyOf = (workflow, node) => JSON.stringify([workflow, String(node)]);
+
+/** A node's id as prompts have it: the ids of the subgraph nodes around it, then its own.
+ * @param {any} node @param {any[]} hosts outermost first */
+export const idInPrompt = (node, hosts) => [...hosts, node].map(({ id }) => id).join(":");

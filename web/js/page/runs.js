@@ -1,0 +1,51 @@
+// @ts-check
+/** Listens to what the server says of running prompts, and keeps it for the drawing on each node. */
+
+// @ts-ignore: the host's own module
+import { api } from "../../../../scripts/api.js";
+import { Reports } from "../lib/page/reports.js";
+
+const NOTICE = "craft_lora.notice"; // the event that comfy_adapter/page/notice.py sends
+const OURS = "CRAFT";
+
+export const reports = new Reports();
+let running = "";
+/** What came in, one after another: a message may arrive while its workflow is asked for. */
+let known = Promise.resolve();
+
+/** @param {string} event @param {(detail: any) => void} take */
+function on(event, take) {
+  api.addEventListener(event, (/** @type {CustomEvent} */ { detail }) => {
+    known = known.then(async () => {
+      running = detail?.prompt_id ?? running;
+      if (running && !reports.workflows.has(running))
+        reports.begin(running, await workflowOf(running));
+      take(detail);
+    });
+  });
+}
+
+/** Start to listen; called once. */
+export function followRuns() {
+  on("execution_start", () => {}); // its prompt begins
+  on("executing", (node) => {
+    if (node) reports.forget(running, node);
+  });
+  on(NOTICE, ({ prompt_id, node, type, text }) => reports.put(prompt_id, node, type, text));
+  on("execution_error", ({ prompt_id, node_id, node_type, exception_message }) => {
+    if (!node_type?.startsWith(OURS)) return;
+    reports.put(prompt_id, node_id, node_type, exception_message.trim(), true);
+  });
+}
+
+/** The workflow that a prompt was queued from; null where it is of none, or the server is gone.
+ * @param {string} prompt @returns {Promise<string | null>} */
+async function workflowOf(prompt) {
+  try {
+    const asked = new URLSearchParams({ prompt_id: prompt });
+    const answer = await api.fetchApi(`/craft_lora/workflow?${asked}`);
+    return answer.ok ? (await answer.json()).workflow : null;
+  } catch {
+    return null;
+  }
+}
