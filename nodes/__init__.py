@@ -15,7 +15,7 @@ from .pair_builder import PairBuilder
 from .rank_limited import LoadRankLimitedUNet
 from .router import Router
 from .schedule import TimestepSchedule
-from .score import ContentStyleScore
+from .score import ContentStyleScore, FindBest
 from .training import TRAINING_NODES
 
 NODES: list[type[io.ComfyNode]] = [
@@ -28,6 +28,7 @@ NODES: list[type[io.ComfyNode]] = [
     MethodSweep,
     ComparisonGrid,
     ContentStyleScore,
+    FindBest,
     FuseToFile,
     PairBuilder,
     LoadExpertEncoder,

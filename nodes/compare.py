@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..comfy_adapter.draw.comparison import comparison_grid, labelled
 from ..comfy_adapter.draw.runs import logged, runs_sheet
+from ..comfy_adapter.draw.score_plot import score_plot
 from ..comfy_adapter.model.lora_files import lora_stamps
 from ..comfy_adapter.page.notice import warn
 from ..comfy_adapter.page.pair import pair_inputs
@@ -20,15 +21,28 @@ from ..comfy_adapter.page.sockets import (
 )
 from ..comfy_adapter.page.whole_sigmas import given_sigmas, whole_sigmas_input
 from ..comfy_adapter.page.widgets import encoder_input, layer_set_menu, one
-from ..comfy_adapter.score.scoring import lines_by_group, report_text, score_pictures
+from ..comfy_adapter.score.scoring import (
+    ROLES,
+    best_first,
+    lines_by_group,
+    means_by_group,
+    means_text,
+    pair_points,
+    report_text,
+    score_pictures,
+)
 from ..comfy_adapter.score.vision import encoders_by_role
 from ..comfy_adapter.use.router import RouterRequest, check_request, layer_set_text, with_own_loras
 from ..comfy_adapter.use.sweep import guidance_scales, method_lines, sweep, under_line
 from ..craft_core.errors import CraftError
+from ..craft_core.evaluation.pair_columns import HARMONIC
 from ..craft_core.fusion import FUSION
 from ..craft_core.starting import GUIDED_CFG, GUIDED_STRENGTH
 
 _METHODS = "\n".join(FUSION.keys())
+_AS_GIVEN = "as given"
+_PLOT = "content against style"
+_NO_PLOT = "connect clip_vision and both references to see content against style"
 
 
 class MethodSweep(io.ComfyNode):
@@ -200,6 +214,9 @@ class ComparisonGrid(io.ComfyNode):
                     "Content/Style Score does.",
                 ),
                 encoder_input("style_clip_vision", "Looks at style instead of clip_vision."),
+                io.Combo.Input("sort_by", options=[_AS_GIVEN, HARMONIC, *ROLES], default=_AS_GIVEN,
+                               optional=True, tooltip="The order of the rows: as they come, or "
+                               "the best score first."),
             ],
             outputs=[
                 io.Image.Output("grid", tooltip="For Preview Image or Save Image."),
@@ -208,13 +225,16 @@ class ComparisonGrid(io.ComfyNode):
                                 "runs of the models. Without models: empty."),
                 io.String.Output("scores", tooltip="Every picture's scores and a mean for each "
                                  "row. Without clip_vision: empty."),
+                io.Image.Output("plot", tooltip="Content against style, a point for each row with "
+                                "its 95 % intervals, and the frontier: the rows that no other "
+                                "beats at both."),
             ],
         )  # fmt: skip
 
     @classmethod
     def execute(
         cls, images, rows, columns, cell, content_reference=(), style_reference=(), models=(),
-        clip_vision=(), style_clip_vision=(),
+        clip_vision=(), style_clip_vision=(), sort_by=(_AS_GIVEN,),
     ) -> io.NodeOutput:  # fmt: skip
         references = {"content": content_reference, "style": style_reference}
         heads = [
@@ -223,12 +243,27 @@ class ComparisonGrid(io.ComfyNode):
             for picture in given
             if picture is not None
         ]
-        cells = labelled(images, rows, columns)
-        texts, report = {}, ""
-        if any(one is not None for one in (*clip_vision, *style_clip_vision)):
+        cells, order = labelled(images, rows, columns), one(sort_by, "sort_by")
+        texts, row_texts, report, points = {}, {}, "", []
+        if any(given is not None for given in (*clip_vision, *style_clip_vision)):
             places = [(spot.row, spot.column) for spot in cells for _ in spot.picture]
+            names = [row for row, _ in places]
             encoders = encoders_by_role(clip_vision, style_clip_vision)
-            scores = score_pictures(images, references, encoders, [row for row, _ in places])
+            scores = score_pictures(images, references, encoders, names)
+            means = means_by_group(scores, names)
+            if order != _AS_GIVEN:
+                means = best_first(means, order)
+                ranks = {row: rank for rank, row in enumerate(means)}
+                cells = sorted(cells, key=lambda spot: ranks.get(spot.row, len(ranks)))
             texts, report = lines_by_group(scores, places), report_text(scores)
-        grid = comparison_grid(cells, one(cell, "cell"), heads, texts)
-        return io.NodeOutput(grid, runs_sheet(models), report)
+            row_texts = {row: means_text(found) for row, found in means.items()}
+            points = pair_points(means)
+        elif order != _AS_GIVEN:
+            raise CraftError(
+                f"sort_by is {order}, and nothing is scored",
+                "Rows are sorted by scores of clip_vision",
+                f"Connect clip_vision, or set sort_by to {_AS_GIVEN}",
+            )
+        grid = comparison_grid(cells, one(cell, "cell"), heads, texts, row_texts)
+        plot = score_plot(points, _PLOT if points else _NO_PLOT)
+        return io.NodeOutput(grid, runs_sheet(models), report, plot)

@@ -1,14 +1,29 @@
-"""Score one's own pictures: how near they are to the content's and to the style's references."""
+"""Score one's own pictures against the content's and the style's references, and find the settings
+that score best."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 
 from ..comfy_adapter.draw.score_table import ScoreRow, score_table
+from ..comfy_adapter.model.lora_files import lora_stamps
+from ..comfy_adapter.page.choices import SAMPLERS, SCHEDULERS
+from ..comfy_adapter.page.notice import tell, warn
+from ..comfy_adapter.page.pair import pair_inputs
 from ..comfy_adapter.page.sockets import CATEGORY
-from ..comfy_adapter.page.widgets import encoder_input, one
+from ..comfy_adapter.page.widgets import encoder_input, layer_set_menu, one
+from ..comfy_adapter.score.pair_scorer import PairScorer
 from ..comfy_adapter.score.scoring import mean_text, report_text, score_pictures, scores_json
 from ..comfy_adapter.score.vision import CROPS, encoders_by_role
+from ..comfy_adapter.use.find_best import Sampling, SearchRequest, find_best
+from ..comfy_adapter.use.router import RouterRequest, check_request, layer_set_text
+from ..craft_core.errors import CraftError
+from ..craft_core.guidance import GUIDANCE
+from ..craft_core.routing.presets import OF_MODEL
+from ..craft_core.search import LEAST_BUDGET, Setting, settings_of
+
+_METHODS = "craft\ndirect\nk_lora\nnp_lora"
+_GUIDANCES = "acfg\ncfg\nrole: weight = 1.5"
 
 
 class ContentStyleScore(io.ComfyNode):
@@ -82,3 +97,135 @@ class ContentStyleScore(io.ComfyNode):
         ]
         table = score_table(measures, rows, means)
         return io.NodeOutput(report_text(scores), table, scores_json(scores))
+
+
+class FindBest(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CRAFTFindBest",
+            display_name="Find Best Settings",
+            category=CATEGORY,
+            hidden=[io.Hidden.unique_id],
+            description="Searches fusion method, strengths, guidance and schedule for one pair of "
+            "LoRAs: many settings get few pictures, the better half of them more. The model comes "
+            "out routed by the best. Press Run again after a stop, and it goes on.",
+            search_aliases=["craft search", "tune lora", "optimise strength", "hyperparameter",
+                            "successive halving", "pareto"],
+            inputs=[
+                io.Model.Input("model", tooltip="The backbone the LoRAs act on."),
+                io.Clip.Input("clip", tooltip="Encodes the prompt without its markers."),
+                io.Vae.Input("vae", tooltip="Decodes the pictures that are scored."),
+                io.Conditioning.Input("negative", tooltip="For sampling, as for ACFG KSampler."),
+                io.Latent.Input("latent_image", tooltip="An empty one of the size of a picture."),
+                encoder_input(
+                    "clip_vision", "From Load CLIP Vision: looks at the pictures and the "
+                    "references, as in Content/Style Score.", optional=False,
+                ),
+                io.Image.Input("content_reference", tooltip="What content was learned from."),
+                io.Image.Input("style_reference", tooltip="What style was learned from."),
+                io.String.Input(
+                    "prompt", multiline=True, dynamic_prompts=True,
+                    default="A photo of sks dog <c> in watercolor style <s>",
+                    tooltip="Phrases marked as for the Content/Style LoRA Router.",
+                ),
+                *pair_inputs("", "")[:2],
+                layer_set_menu("layer_sets"),
+                io.Int.Input("budget", default=64, min=LEAST_BUDGET, max=100000,
+                             tooltip="Pictures to make, at most."),
+                io.Float.Input(
+                    "content_weight", default=0.5, min=0.0, max=1.0, step=0.05,
+                    tooltip="How much content counts against style in the harmonic mean: 1 is "
+                    "content alone, 0 is style alone.",
+                ),
+                io.String.Input(
+                    "methods", multiline=True, default=_METHODS, dynamic_prompts=False,
+                    tooltip="One a line, as in Method Sweep. The first entries of the four lists "
+                    "together are the setting that the best is compared with.",
+                ),
+                io.String.Input(
+                    "guidances", multiline=True, default=_GUIDANCES, dynamic_prompts=False,
+                    tooltip="One a line: acfg, cfg, or a rule with its settings, 'role: weight = "
+                    "1.5'. A method that names its guidance keeps that one.",
+                ),
+                io.String.Input("strengths", default="0.5, 0.3, 0.7, 1",
+                                tooltip="Numbers with commas, each for content with each for "
+                                "style."),
+                io.String.Input("schedules", default="constant, cosine",
+                                tooltip="Shapes of Timestep Schedule, with commas."),
+                io.Int.Input("first_seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF,
+                             control_after_generate=io.ControlAfterGenerate.fixed,
+                             tooltip="The next pictures count up, the same for all settings. It "
+                             "decides which settings enter, too."),
+                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Of each picture."),
+                io.Float.Input("cfg", default=4.0, min=0.0, max=100.0, step=0.1, round=0.01,
+                               tooltip="Guidance scale of all settings."),
+                io.Combo.Input("sampler_name", options=SAMPLERS, default="euler",
+                               tooltip="The algorithm of sampling."),
+                io.Combo.Input("scheduler", options=SCHEDULERS, default="normal",
+                               tooltip="How noise is spread over the steps."),
+                encoder_input("style_clip_vision", "Looks at style instead of clip_vision."),
+                io.Boolean.Input(
+                    "allow_unmatched", default=False, optional=True, advanced=True,
+                    tooltip="On: LoRA keys or layer patterns that match nothing are ignored.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output("best_model", display_name="model",
+                                tooltip="Routed by the best setting, under its guidance."),
+                io.Conditioning.Output("positive", tooltip="The prompt without markers."),
+                io.Boolean.Output("asymmetric", tooltip="For ACFG KSampler's asymmetric."),
+                io.Image.Output("plot", tooltip="Content against style: the settings that were "
+                                "tried, the frontier, and a ring around the best."),
+                io.String.Output("preset", tooltip="The best setting and the frontier's, with "
+                                 "scores, as JSON."),
+                io.String.Output("report", tooltip="What was found, and how sure it is."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(
+        cls, prompt=None, methods=None, guidances=None, strengths=None, schedules=None, *,
+        layer_sets=None,
+    ):  # fmt: skip
+        lists = (methods, guidances, strengths, schedules)
+        try:
+            if None not in lists:
+                _settings(*lists)
+        except CraftError as error:
+            return str(error)
+        return check_request(prompt, layer_sets, {})
+
+    @classmethod
+    def fingerprint_inputs(cls, content_lora=None, style_lora=None, **others) -> str:
+        return lora_stamps(content_lora, style_lora)
+
+    @classmethod
+    def execute(
+        cls, model, clip, vae, negative, latent_image, clip_vision, content_reference,
+        style_reference, prompt, content_lora, style_lora, layer_sets, budget, content_weight,
+        methods, guidances, strengths, schedules, first_seed, steps, cfg, sampler_name, scheduler,
+        style_clip_vision=None, allow_unmatched=False,
+    ) -> io.NodeOutput:  # fmt: skip
+        encoders = encoders_by_role([clip_vision], [style_clip_vision])
+        references = {"content": [content_reference], "style": [style_reference]}
+        routing = RouterRequest(
+            prompt, (), layer_set_text(layer_sets), {}, allow_unmatched=allow_unmatched
+        )
+        settings = _settings(methods, guidances, strengths, schedules)
+        request = SearchRequest(
+            (content_lora, style_lora), routing, settings,
+            Sampling(negative, latent_image, vae, steps, cfg, sampler_name, scheduler),
+            PairScorer.of(references, encoders), content_weight, first_seed, budget,
+        )  # fmt: skip
+        found = find_best(model, clip, request, lambda text: tell(cls, text))
+        for text in found.warnings:
+            warn(cls, text)
+        return io.NodeOutput(
+            found.model, found.conditioning, found.asymmetric, found.plot, found.preset,
+            found.report,
+        )  # fmt: skip
+
+
+def _settings(methods: str, guidances: str, strengths: str, schedules: str) -> tuple[Setting, ...]:
+    return settings_of(methods, guidances, strengths, schedules, ("auto", *OF_MODEL), GUIDANCE)

@@ -52,11 +52,13 @@ def comparison_grid(
     edge: int,
     heads: Sequence[tuple[str, Tensor]],
     texts: Mapping[tuple[str, str], str] | None = None,
+    row_texts: Mapping[str, str] | None = None,
 ) -> Tensor:
     """IMAGE (1, h, w, 3): rows and columns in order of appearance, empty where nothing is.
 
     edge: longest edge of a picture, 0 for as it is. heads: named pictures above the grid, such as
-    the references. texts: what stands below the pictures of a (row, column).
+    the references. texts: what stands below the pictures of a (row, column). row_texts: what stands
+    below a row's label.
     """
     rows = list(dict.fromkeys(cell.row for cell in cells))
     columns = list(dict.fromkeys(cell.column for cell in cells))
@@ -68,7 +70,9 @@ def comparison_grid(
     font = ImageFont.load_default(max(13, max(one.height for one in strips.values()) // 18))
     for place, text in (texts or {}).items():
         strips[place] = _above(strips[place], _text_picture(text, font))
-    body = labelled_table(rows, columns, strips, font)
+    said = {row: f"{row}\n\n{text}" for row, text in (row_texts or {}).items()}
+    shown = {(said.get(row, row), column): strip for (row, column), strip in strips.items()}
+    body = labelled_table([said.get(row, row) for row in rows], columns, shown, font)
     top = [
         _captioned(name, _beside(shown_pictures(picture, edge)), font) for name, picture in heads
     ]

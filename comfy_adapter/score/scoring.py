@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from ...craft_core.errors import CraftError
 from ...craft_core.evaluation import (
     PictureEncoder,
+    Point,
     RoleFeatures,
     Score,
     mean_score,
@@ -92,8 +94,8 @@ def score_pictures(
     titles = picture_names(names, counts)
     looks = {
         encoder: _Look(
-            _features(encoder, batches, "images"),
-            {role: _features(encoder, given[role], f"{role}_reference") for role in given},
+            features_of(encoder, batches, "images"),
+            {role: features_of(encoder, given[role], f"{role}_reference") for role in given},
         )
         for encoder in dict.fromkeys(encoders.values())
     }
@@ -154,18 +156,53 @@ def mean_text(score: Score) -> str:
     return f"{score.mean:.3f}{between}"
 
 
+def means_text(scores: Sequence[Score]) -> str:
+    """A line "measure mean" for every measure, and below it the interval, where there is one."""
+    lines = (f"{one.measure} {mean_text(one)}" for one in scores)
+    return "\n".join(line.replace(" [", "\n[") for line in lines)
+
+
 def lines_by_group(scores: PictureScores, groups: Sequence[Hashable]) -> dict[Hashable, str]:
     """For each group of pictures a line "measure mean" for every measure. groups: one a picture."""
-    found: dict[Hashable, list[int]] = {}
-    for place, group in enumerate(groups):
-        found.setdefault(group, []).append(place)
     return {
         group: "\n".join(
             f"{measure} {sum(column[place] for place in places) / len(places):.3f}"
             for measure, column in scores.columns.items()
         )
-        for group, places in found.items()
+        for group, places in _places(groups).items()
     }
+
+
+def means_by_group(scores: PictureScores, groups: Sequence[str]) -> dict[str, list[Score]]:
+    """For each group of pictures the mean of every measure. groups: one a picture."""
+    return _group_means(groups, scores.columns, scores.encoders)
+
+
+def best_first(means: Mapping[str, list[Score]], measure: str) -> dict[str, list[Score]]:
+    """The same, by falling mean of one measure; CraftError where it was not scored."""
+    found = {
+        name: score.mean
+        for name, scores in means.items()
+        for score in scores
+        if score.measure == measure
+    }
+    if len(found) < len(means):
+        raise CraftError(
+            f"sort_by is {measure}, and that is not scored",
+            "Content and style are each scored with a reference, the harmonic mean with both",
+            "Connect the reference, or sort by another score",
+        )
+    return {name: means[name] for name in sorted(found, key=lambda name: -found[name])}
+
+
+def pair_points(means: Mapping[str, Sequence[Score]]) -> list[Point]:
+    """A point for each name whose pictures were scored for content and style."""
+    by_measure = {name: {one.measure: one for one in found} for name, found in means.items()}
+    return [
+        Point(name, found["content"], found["style"])
+        for name, found in by_measure.items()
+        if found.keys() >= set(ROLES)
+    ]
 
 
 def scores_json(scores: PictureScores) -> str:
@@ -194,7 +231,7 @@ class _Look:
     references: dict[Role, Tensor]
 
 
-def _features(encoder: PictureEncoder, batches: Sequence[Tensor], name: str) -> Tensor:
+def features_of(encoder: PictureEncoder, batches: Sequence[Tensor], name: str) -> Tensor:
     """(B, width) of all batches in their order; CraftError where one is not finite."""
     found = torch.cat([encoder.features(batch) for batch in batches if len(batch)])
     broken = (~found.isfinite().all(1)).nonzero().flatten().tolist()
@@ -213,11 +250,15 @@ def _means(
     encoders: Mapping[Role, PictureEncoder],
 ) -> dict[str, list[Score]]:
     """For each name that pictures share, or for all, the mean of every measure."""
-    groups: dict[str, list[int]] = {}
-    for place, name in enumerate(names):
-        groups.setdefault(name, []).append(place)
-    if len(groups) == len(names):
-        groups = {ALL: list(range(len(names)))}
+    alone = len(set(names)) == len(names)
+    return _group_means([ALL] * len(names) if alone else names, columns, encoders)
+
+
+def _group_means(
+    groups: Sequence[str],
+    columns: Mapping[str, Sequence[float]],
+    encoders: Mapping[Role, PictureEncoder],
+) -> dict[str, list[Score]]:
     return {
         group: [
             mean_score(
@@ -228,8 +269,16 @@ def _means(
             )
             for measure, column in columns.items()
         ]
-        for group, places in groups.items()
+        for group, places in _places(groups).items()
     }
+
+
+def _places(groups: Sequence[Any]) -> dict[Any, list[int]]:
+    """The pictures of each group, in order of appearance."""
+    found: dict[Any, list[int]] = {}
+    for place, group in enumerate(groups):
+        found.setdefault(group, []).append(place)
+    return found
 
 
 def _made_by(measure: str, encoders: Mapping[Role, PictureEncoder]) -> tuple[str, str]:

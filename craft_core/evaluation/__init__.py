@@ -2,6 +2,7 @@
 
 from .cross_influence import product_influence, relative_drop
 from .crossed_bootstrap import crossed_interval
+from .frontier import Point, frontier, surely_below
 from .harmonic_mean import harmonic_mean
 from .holm import holm
 from .leakage import leakage
@@ -14,9 +15,11 @@ from .text_similarity import text_similarity
 
 __all__ = [
     "PictureEncoder",
+    "Point",
     "RoleFeatures",
     "Score",
     "crossed_interval",
+    "frontier",
     "harmonic_mean",
     "holm",
     "leakage",
@@ -26,5 +29,6 @@ __all__ = [
     "relative_drop",
     "share_of_way",
     "similarity",
+    "surely_below",
     "text_similarity",
 ]

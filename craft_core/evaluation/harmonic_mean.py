@@ -13,11 +13,17 @@ import torch
 from torch import Tensor
 
 
-def harmonic_mean(scores: Sequence[Tensor]) -> Tensor:
+def harmonic_mean(scores: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
     """Scores of one shape -> their harmonic mean, of that shape; 0 where any score is <= 0.
 
-    It lies between the smallest score and the arithmetic mean. No score: AssertionError.
+    It lies between the smallest score and the arithmetic mean. weights: how much each score counts,
+    sum(w) / sum(w / S); a score of weight 0 does not count at all. No score, or no weight above 0:
+    AssertionError.
     """
-    assert len(scores) > 0
-    each = torch.stack(tuple(scores))
-    return torch.where((each > 0).all(0), len(scores) / (1 / each).sum(0), 0.0)
+    shares = [1.0] * len(scores) if weights is None else weights
+    counted = [(score, share) for score, share in zip(scores, shares, strict=True) if share > 0]
+    assert counted and min(shares) >= 0
+    each = torch.stack([score for score, _ in counted])
+    share = torch.tensor([share for _, share in counted]).to(each)
+    share = share.reshape(-1, *(1,) * (each.ndim - 1))
+    return torch.where((each > 0).all(0), share.sum() / (share / each).sum(0), 0.0)

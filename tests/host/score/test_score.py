@@ -258,12 +258,16 @@ def grid(images, rows, columns, **others):
         return ComparisonGrid.execute(images, rows, columns, [64], **others).result
 
 
+BOTH = {"content_reference": [pictures(1, 9)], "style_reference": [pictures(1, 8)],
+        "clip_vision": [tiny_vision()]}  # fmt: skip
+
+
 def test_a_grid_prints_the_scores_of_each_cell():
     images = [pictures(n, n) for n in (1, 2, 1)]
     rows, columns = ["craft", "craft", "direct"], ["seed 1", "seed 2", "seed 1"]
     reference = pictures(1, 9)
-    plain, _, none = grid(images, rows, columns, content_reference=[reference])
-    shown, _, report = grid(images, rows, columns, content_reference=[reference],
+    plain, _, none, _ = grid(images, rows, columns, content_reference=[reference])
+    shown, _, report, _ = grid(images, rows, columns, content_reference=[reference],
                             clip_vision=[tiny_vision()])  # fmt: skip
     named = [row for row, batch in zip(rows, images, strict=True) for _ in batch]
     expected, _, data = run(images, content_reference=reference, names=named)
@@ -283,3 +287,46 @@ def test_a_grid_scores_only_with_an_encoder_and_a_reference():
     ):
         with pytest.raises(CraftError, match=why):
             grid([pictures(1, 0)], ["a"], ["b"], **given)
+
+
+def test_a_grid_puts_the_best_row_first_where_it_is_asked():
+    images = [pictures(2, seed) for seed in range(4)]
+    rows = ["a", "b", "c", "d"]
+    _, _, data = run(images, names=rows, content_reference=BOTH["content_reference"][0],
+                     style_reference=BOTH["style_reference"][0])  # fmt: skip
+    for measure in ("harmonic mean", "content", "style"):
+        means = {one["name"]: one["mean"] for one in data["means"] if one["measure"] == measure}
+        best = sorted(rows, key=lambda name: -means[name])
+        assert best != rows
+        by_hand = [rows.index(name) for name in best]
+        expected = grid([images[k] for k in by_hand], best, ["x"], **BOTH)
+        found = grid(images, rows, ["x"], sort_by=[measure], **BOTH)
+        assert torch.equal(found[0], expected[0]) and torch.equal(found[3], expected[3])
+    given = grid(images, rows, ["x"], sort_by=["as given"], **BOTH)
+    assert torch.equal(given[0], grid(images, rows, ["x"], **BOTH)[0])
+
+
+def test_a_row_of_a_grid_says_its_means():
+    images = [pictures(1, seed) for seed in range(4)]
+    alike = grid([images[0]] * 4, ["a", "a", "b", "b"], ["x", "y", "x", "y"], **BOTH)[0]
+    apart = grid(images, ["a", "a", "b", "b"], ["x", "y", "x", "y"], **BOTH)[0]
+    assert alike.shape == apart.shape
+    left = slice(0, 100)
+    assert not torch.equal(alike[:, :, left], apart[:, :, left])
+
+
+def test_a_grid_plots_its_rows_where_both_roles_are_scored():
+    images, rows = [pictures(2, seed) for seed in range(3)], ["a", "b", "c"]
+    plot = grid(images, rows, ["x"], **BOTH)[3]
+    nothing = grid(images, rows, ["x"])[3]
+    assert plot.shape[1] > 500 > nothing.shape[1]
+    for role in ("content_reference", "style_reference"):
+        one_role = {name: given for name, given in BOTH.items() if name != role}
+        assert torch.equal(grid(images, rows, ["x"], **one_role)[3], nothing)
+
+
+@pytest.mark.parametrize("lacking", ["clip_vision", "content_reference", "style_reference"])
+def test_a_grid_is_not_sorted_by_what_is_not_scored(lacking):
+    given = {name: one for name, one in BOTH.items() if name != lacking}
+    with pytest.raises(CraftError, match="sort_by is harmonic mean"):
+        grid([pictures(1, 0)], ["a"], ["x"], sort_by=["harmonic mean"], **given)

@@ -112,6 +112,18 @@ def test_the_harmonic_mean_is_nothing_where_a_score_is(worst):
     assert 0 < near < 1e-5
 
 
+def test_weights_of_the_harmonic_mean_by_hand():
+    """4 / (1 / .5 + 3 / .25) = 2 / 7; equal weights are none, and a weight of 0 leaves a score
+    out, whatever it is."""
+    scores = (torch.tensor([0.5, 0.5]), torch.tensor([0.25, -1.0]))
+    torch.testing.assert_close(harmonic_mean(scores, (1, 3)), torch.tensor([2 / 7, 0.0]))
+    assert torch.equal(harmonic_mean(scores, (2.0, 2.0)), harmonic_mean(scores))
+    assert torch.equal(harmonic_mean(scores, (1, 0)), scores[0])
+    for weights in ((0, 0), (1, -1)):
+        with pytest.raises(AssertionError):
+            harmonic_mean(scores, weights)
+
+
 def test_both_cross_influences_by_hand():
     content, style = torch.tensor([0.6, 0.8]), torch.tensor([0.5, 0.4])
     drop = relative_drop(content, style, torch.tensor(0.8), torch.tensor(0.5))

@@ -1,0 +1,106 @@
+"""What a search found, in words and for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ...craft_core.evaluation import PictureEncoder, Point, Score
+from ...craft_core.search import Setting
+from ...craft_core.types import Role
+from ..score.scoring import mean_text
+
+
+@dataclass(frozen=True)
+class TriedSetting:
+    """A setting that was tried. together: the harmonic mean of its content and its style."""
+
+    setting: Setting
+    point: Point
+    together: Score
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """rows: by falling harmonic mean. on_frontier: by rising content. gain: of the best over the
+    first setting, on seeds that chose nothing; None where the first is the best. entrants: how many
+    of all settings were tried."""
+
+    best: Setting
+    first: Setting
+    rows: Sequence[TriedSetting]
+    on_frontier: Sequence[TriedSetting]
+    gain: Score | None
+    content_weight: float
+    pictures: int
+    entrants: int
+    settings: int
+    encoders: Mapping[Role, PictureEncoder]
+
+    @property
+    def of_best(self) -> TriedSetting:
+        return next(row for row in self.rows if row.setting == self.best)
+
+
+def search_report(outcome: Outcome) -> str:
+    """The best, what it has over the first setting, and the frontier."""
+    of_best = outcome.of_best
+    weight = outcome.content_weight
+    lines = [
+        f"Best: {outcome.best.label}",
+        f"Found among {outcome.entrants} of {outcome.settings} settings in {outcome.pictures} "
+        f"pictures, by the harmonic mean with weights {weight:g} for content and {1 - weight:g} "
+        "for style",
+        _measured(of_best),
+        _gained(outcome),
+        *(
+            f"{role}: {encoder.name}, {encoder.preprocessing}"
+            for role, encoder in outcome.encoders.items()
+        ),
+        "",
+        "On the frontier, where no other setting is better at both:",
+    ]
+    for row in outcome.on_frontier:
+        lines += [f"- {row.setting.label}", f"  {_measured(row)}"]
+    lines += ["", "In brackets: 95 % intervals over the pictures of a setting, of this pair and "
+              "this prompt alone. Those of settings that were chosen by these pictures are a "
+              "little too good."]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _measured(row: TriedSetting) -> str:
+    scores = (row.point.content, row.point.style, row.together)
+    said = ", ".join(f"{one.measure} {mean_text(one)}" for one in scores)
+    return f"{said}; {row.together.n} pictures"
+
+
+def _gained(outcome: Outcome) -> str:
+    if outcome.gain is None:
+        return "It is the first setting of the lists"
+    return (
+        f"Against the first setting of the lists ({outcome.first.label}) on {outcome.gain.n} seeds "
+        f"that chose nothing: {outcome.gain.mean:+.3f}"
+        + mean_text(outcome.gain).removeprefix(f"{outcome.gain.mean:.3f}")
+    )
+
+
+def preset_json(outcome: Outcome, common: Mapping[str, Any]) -> str:
+    """The best setting with all that it takes to use it, its scores, and the frontier's."""
+    whole = {
+        **common,
+        **_chosen(outcome.of_best, common),
+        "content_weight": outcome.content_weight,
+        "gain_over_first": None if outcome.gain is None else asdict(outcome.gain),
+        "first": outcome.first.as_data(),
+        "frontier": [_chosen(row, common) for row in outcome.on_frontier],
+    }
+    return json.dumps(whole, indent=2, ensure_ascii=False)
+
+
+def _chosen(row: TriedSetting, common: Mapping[str, Any]) -> dict[str, Any]:
+    data = row.setting.as_data()
+    scores = (row.point.content, row.point.style, row.together)
+    layer_sets = data["layer_sets"] or common["layer_sets"]
+    return {**data, "layer_sets": layer_sets, "scores": [asdict(one) for one in scores]}

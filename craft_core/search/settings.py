@@ -1,0 +1,130 @@
+"""What a search chooses from: every method under every guidance, strength and schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from ..errors import CraftError
+from ..fusion.lines import Line, parse_lines
+from ..registry import Registry
+from ..schedule import SHAPES
+
+MOST_STRENGTHS, STRONGEST = 16, 10.0
+_BARE = "direct"  # a method without settings, to read a guidance rule beside
+
+
+@dataclass(frozen=True)
+class Setting:
+    """line: the method and its guidance rule. schedule: a shape with its own defaults."""
+
+    line: Line
+    content_strength: float
+    style_strength: float
+    schedule: str
+
+    @property
+    def label(self) -> str:
+        """Different for different settings, and in one line."""
+        method = ", ".join(self.line.label.split("\n"))
+        strengths = f"content {self.content_strength:g}, style {self.style_strength:g}"
+        return f"{method}; {strengths}; {self.schedule}"
+
+    def as_data(self) -> dict[str, Any]:
+        """For programs, as JSON takes it."""
+        return {
+            "method": {"method": self.line.method.key, **self.line.knobs},
+            "layer_sets": self.line.layer_sets,
+            "content_strength": self.content_strength,
+            "style_strength": self.style_strength,
+            "guidance": {"guidance": self.line.guidance, **self.line.weights},
+            "schedule": self.schedule,
+        }
+
+
+def settings_of(
+    methods: str,
+    guidances: str,
+    strengths: str,
+    schedules: str,
+    presets: tuple[str, ...],
+    rules: Registry,
+) -> tuple[Setting, ...]:
+    """All of them, the first entry of every list together first.
+
+    methods: lines as in parse_lines; one that names its guidance keeps that one. guidances: a rule
+    a line, "role: weight = 1.5". strengths: numbers with commas between them, for content and style
+    alike. schedules: shapes with commas. presets, rules: as in parse_lines. CraftError for what
+    cannot be read, and where there are fewer than two settings.
+    """
+    under = _guidances(guidances, presets, rules)
+    lines = [
+        each
+        for line in parse_lines(methods, presets, rules)
+        for each in ([line] if line.guidance else [_under(line, rule) for rule in under])
+    ]
+    numbers = tuple(_numbers(strengths))
+    shapes = _entries(schedules, "schedules", f"one or more of {', '.join(SHAPES.keys())}")
+    for shape in shapes:
+        SHAPES[shape]
+    found = tuple(Setting(*one) for one in product(lines, numbers, numbers, shapes))
+    if len(found) < 2:
+        raise CraftError(
+            "There is one setting to choose from",
+            "Every method is tried under every guidance, at every strength, with every schedule",
+            "Write more of them",
+        )
+    return found
+
+
+def _guidances(text: str, presets: tuple[str, ...], rules: Registry) -> tuple[Line, ...]:
+    """Each rule beside a bare method."""
+    written = (line.split("#", 1)[0].strip() for line in text.splitlines())
+    beside = []
+    for one in filter(None, written):
+        key, _, weights = one.partition(":")
+        rule = rules[key.strip()].key
+        beside.append(f"{_BARE}: guidance = {rule}" + (f", {weights}" if weights.strip() else ""))
+    if not beside:
+        raise CraftError(
+            "No guidance is listed", f"Known are {', '.join(rules.keys())}", "Write one a line"
+        )
+    return parse_lines("\n".join(beside), presets, rules)
+
+
+def _under(line: Line, rule: Line) -> Line:
+    """The method of one line under the guidance of another."""
+    said = rule.label.removeprefix(f"{_BARE}\n")
+    label = f"{line.label}\n{said}"
+    return replace(line, label=label, guidance=rule.guidance, weights=rule.weights)
+
+
+def _numbers(text: str) -> Iterator[float]:
+    possible = f"one to {MOST_STRENGTHS} numbers from -{STRONGEST:g} to {STRONGEST:g}"
+    parts = _entries(text, "strengths", possible)
+    for part in parts:
+        try:
+            number = float(part)
+        except ValueError:
+            raise _unreadable(text, "strengths", possible) from None
+        if not -STRONGEST <= number <= STRONGEST or len(parts) > MOST_STRENGTHS:
+            raise _unreadable(text, "strengths", possible)
+        yield number
+
+
+def _entries(text: str, name: str, possible: str) -> tuple[str, ...]:
+    """What stands between commas or on lines, each once."""
+    parts = [part.strip() for part in text.replace("\n", ",").split(",") if part.strip()]
+    if not parts or len(set(parts)) < len(parts):
+        raise _unreadable(text, name, possible)
+    return tuple(parts)
+
+
+def _unreadable(text: str, name: str, possible: str) -> CraftError:
+    return CraftError(
+        f"{name} is {text[:200]!r}",
+        f"It is {possible}, with commas between them, each once",
+        "Write such a list",
+    )

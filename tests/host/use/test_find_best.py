@@ -1,0 +1,247 @@
+"""Find Best Settings: a search on the small world's model, and what it leaves behind."""
+
+import json
+
+import comfy.model_management
+import comfy.sample
+import nodes
+import pytest
+import small_world_models as small
+import torch
+from craft_lora_pack.comfy_adapter.score.pair_scorer import PairScorer
+from craft_lora_pack.comfy_adapter.score.scoring import score_pictures
+from craft_lora_pack.comfy_adapter.use import search_journal
+from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.evaluation import harmonic_mean
+from craft_lora_pack.nodes.acfg import ACFGKSampler
+from craft_lora_pack.nodes.router import Router
+from craft_lora_pack.nodes.score import FindBest
+
+from small_world.judge_node import SmallWorldJudge
+
+PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
+ALL = {"layer_sets": "all"}
+LISTS = {
+    "methods": "craft\ndirect",
+    "guidances": "acfg\nrole: weight = 1.5",
+    "strengths": "0.5, 1",
+    "schedules": "constant, cosine",
+}
+STEPS, CFG, SEED, BUDGET = 1, 3.0, 7, 12
+SAMPLING = {"steps": STEPS, "cfg": CFG, "sampler_name": "euler", "scheduler": "normal"}
+
+
+@pytest.fixture(scope="module")
+def world():
+    return small.load()
+
+
+@pytest.fixture
+def journals(tmp_path, monkeypatch):
+    monkeypatch.setattr(search_journal, "_folder", lambda: tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The seeds of the pictures that are sampled, in order; `stop` interrupts after so many."""
+
+    class Made(list):
+        stop = 10**9
+
+    found, sample = Made(), comfy.sample.sample
+
+    def counted(*arguments, seed, **others):
+        if len(found) >= found.stop:
+            raise comfy.model_management.InterruptProcessingException()
+        found.append(seed)
+        return sample(*arguments, seed=seed, **others)
+
+    monkeypatch.setattr(comfy.sample, "sample", counted)
+    return found
+
+
+def references():
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(2, 1, 64, 64, 3, generator=generator).split(1)
+
+
+def encoders():
+    return SmallWorldJudge.execute("first").result
+
+
+def search(world, model=None, **others):
+    content, style = references()
+    content_judge, style_judge = encoders()
+    latent = nodes.EmptyLatentImage().generate(64, 64)[0]
+    given = {
+        "content_weight": 0.5, "budget": BUDGET, "first_seed": SEED, **LISTS, **SAMPLING,
+        "content_reference": content[0], "style_reference": style[0], "prompt": PROMPT,
+        "content_lora": small.CONTENT, "style_lora": small.STYLE, "layer_sets": ALL,
+        "clip_vision": content_judge, "style_clip_vision": style_judge, **others,
+    }  # fmt: skip
+    with torch.inference_mode():
+        result = FindBest.execute(
+            model or world.model, world.clip, world.vae, world.encode(""), latent, **given
+        ).result
+    return dict(zip(("model", "positive", "asymmetric", "plot", "preset", "report"), result,
+                    strict=True))  # fmt: skip
+
+
+def lines(folder):
+    (file,) = folder.glob("*.jsonl")
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+def sampled(world, model, positive, seed, asymmetric):
+    latent = nodes.EmptyLatentImage().generate(64, 64)[0]
+    with torch.inference_mode():
+        found = ACFGKSampler.execute(
+            model, seed, STEPS, CFG, "euler", "normal", positive, world.encode(""), latent, 1.0,
+            asymmetric,
+        ).result[0]["samples"]  # fmt: skip
+        return world.vae.decode(found)
+
+
+def test_a_search_keeps_to_its_budget_and_leaves_the_best(world, journals, made):
+    found = search(world)
+    preset = json.loads(found["preset"])
+    assert len(made) == len(lines(journals)) <= BUDGET
+    assert len(set(made)) < len(made) and min(made) == SEED
+    assert found["report"].startswith("Best: " + lines_label(preset))
+    assert found["plot"].shape[0] == 1 and found["plot"].shape[1] > 500
+    by_label = {}
+    for label, seed, content, style in lines(journals):
+        by_label.setdefault(label, {})[seed] = (content, style)
+    best = by_label[lines_label(preset)]
+    scores = {one["measure"]: one for one in preset["scores"]}
+    assert scores["content"]["n"] == len(best)
+    contents, styles = torch.tensor(list(best.values())).T
+    together = harmonic_mean((contents, styles)).mean()
+    assert scores["harmonic mean"]["mean"] == pytest.approx(float(together), abs=1e-5)
+    assert preset["frontier"] and preset["steps"] == STEPS
+
+
+def lines_label(preset):
+    rule = ", ".join(f"{name} = {value}" for name, value in preset["guidance"].items())
+    strengths = f"content {preset['content_strength']:g}, style {preset['style_strength']:g}"
+    return f"{preset['method']['method']}, {rule}; {strengths}; {preset['schedule']}"
+
+
+def test_every_picture_is_the_routers_under_acfg_ksampler(world, journals):
+    """The setting of a score can be set by hand, and gives the picture that was scored."""
+    search(world, guidances="acfg\ncfg", schedules="constant", methods="craft\nk_lora")
+    content, style = references()
+    content_judge, style_judge = encoders()
+    for label, seed, *scores in lines(journals)[:5]:
+        method, strengths, _ = label.split("; ")
+        key, rule = method.split(", guidance = ")
+        own = [float(part.split()[1]) for part in strengths.split(", ")]
+        with torch.inference_mode():
+            model, positive, *_ = Router.execute(
+                world.model, world.clip, PROMPT, small.CONTENT, small.STYLE, *own, ALL,
+                {"method": key},
+            ).result  # fmt: skip
+        picture = sampled(world, model, positive, seed, rule == "acfg")
+        with torch.inference_mode():
+            expected = score_pictures(
+                [picture], {"content": [content[0]], "style": [style[0]]},
+                {"content": content_judge, "style": style_judge},
+            ).columns  # fmt: skip
+        assert scores == pytest.approx([expected["content"][0], expected["style"][0]], abs=1e-4)
+
+
+def test_the_model_that_comes_out_is_the_best_one(world, journals):
+    found = search(world)
+    preset, latest = json.loads(found["preset"]), {}
+    for label, seed, content, style in lines(journals):
+        if label == lines_label(preset):
+            latest = {"seed": seed, "scores": (content, style)}
+    picture = sampled(world, found["model"], found["positive"], latest["seed"], found["asymmetric"])
+    content, style = references()
+    judges = dict(zip(("content", "style"), encoders(), strict=True))
+    with torch.inference_mode():
+        scorer = PairScorer.of({"content": [content[0]], "style": [style[0]]}, judges)
+        assert scorer.scores(picture) == pytest.approx(latest["scores"], abs=1e-4)
+
+
+def test_a_stopped_search_goes_on_and_ends_as_an_unstopped_one(world, journals, made):
+    whole = search(world)
+    expected, pictures = lines(journals), list(made)
+    (file,) = journals.glob("*.jsonl")
+    file.unlink()
+    made.clear()
+    made.stop = 5
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        search(world)
+    assert lines(journals) == expected[:5]
+    made.clear()
+    made.stop = 10**9
+    found = search(world)
+    assert made == [pictures[0], *pictures[5:]]  # the first is made again
+    assert lines(journals) == expected
+    assert (found["preset"], found["report"]) == (whole["preset"], whole["report"])
+    assert torch.equal(found["plot"], whole["plot"])
+    made.clear()
+    search(world)
+    assert len(made) == 1
+
+
+def test_more_budget_uses_the_pictures_that_there_are(world, journals, made):
+    search(world, schedules="constant")
+    first = len(made)
+    search(world, schedules="constant", budget=2 * BUDGET)
+    assert len(made) - first < 2 * BUDGET - 1
+
+
+def test_a_journal_of_another_model_is_not_taken_up(world, journals, made):
+    search(world, schedules="constant")
+    other = world.with_loras((small.STYLE, 1.0)).model
+    made.clear()
+    again = search(world, other, schedules="constant")
+    assert len(made) == len(lines(journals)) + 1  # the one that showed it, and all
+    journals_alone = lines(journals)
+    (file,) = journals.glob("*.jsonl")
+    file.unlink()
+    assert search(world, other, schedules="constant")["preset"] == again["preset"]
+    assert lines(journals) == journals_alone
+
+
+@pytest.mark.parametrize("damage", ["[1, 2", "", "no json", '["a", 1, "x", 2]', "3"])
+def test_a_damaged_line_of_a_journal_is_left_out(journals, damage):
+    journal = search_journal.SearchJournal.of(["a"])
+    journal.add(("setting", 3), (0.25, 0.5))
+    with journal.path.open("a") as file:
+        file.write(damage)
+    assert search_journal.SearchJournal.of(["a"]).scores == {("setting", 3): (0.25, 0.5)}
+    assert search_journal.SearchJournal.of(["b"]).scores == {}
+
+
+@pytest.mark.parametrize("role", ["content", "style"])
+def test_the_whole_weight_is_for_one_role(world, journals, role):
+    found = search(world, content_weight=float(role == "content"), methods="craft", budget=8)
+    preset = json.loads(found["preset"])
+    own = [scores for label, _, *scores in lines(journals) if label == lines_label(preset)]
+    expected = [max(0.0, one[0] if role == "content" else one[1]) for one in own]
+    scores = {one["measure"]: one["mean"] for one in preset["scores"]}
+    assert scores["harmonic mean"] == pytest.approx(sum(expected) / len(expected), abs=1e-6)
+
+
+def test_a_picture_that_is_broken_scores_nothing(world):
+    content, style = references()
+    judges = dict(zip(("content", "style"), encoders(), strict=True))
+    with torch.inference_mode():
+        scorer = PairScorer.of({"content": [content[0]], "style": [style[0]]}, judges)
+        assert scorer.scores(torch.full((1, 64, 64, 3), torch.nan)) == (0.0, 0.0)
+
+
+def test_what_no_search_can_do_is_said(world, journals):
+    for given, why in (
+        ({"content_lora": "none"}, "A LoRA is not chosen"),
+        ({"content_reference": torch.zeros(0, 8, 8, 3)}, "There is no content_reference"),
+    ):
+        with pytest.raises(CraftError, match=why):
+            search(world, **given)
+    answer = FindBest.validate_inputs(PROMPT, **{**LISTS, "strengths": "a"}, layer_sets=ALL)
+    assert "strengths is 'a'" in answer
+    assert FindBest.validate_inputs(PROMPT, **LISTS, layer_sets=ALL) is True

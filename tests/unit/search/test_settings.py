@@ -1,0 +1,77 @@
+"""Lists of methods, guidances, strengths and schedules become every setting once."""
+
+import json
+
+import pytest
+from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.guidance import GUIDANCE
+from craft_lora_pack.craft_core.routing.presets import OF_MODEL
+from craft_lora_pack.craft_core.search import settings_of
+
+LISTS = {
+    "methods": "craft\nk_lora: pattern = s*  # a note",
+    "guidances": "acfg\nrole: weight = 1.5",
+    "strengths": "0.5, 1",
+    "schedules": "constant, cosine",
+}
+
+
+def settings(**lists):
+    given = {**LISTS, **lists}
+    return settings_of(*given.values(), ("auto", *OF_MODEL), GUIDANCE)
+
+
+def test_every_combination_is_there_once_and_the_first_entries_come_first():
+    found = settings()
+    assert len(found) == len({one.label for one in found}) == 2 * 2 * 2 * 2 * 2
+    first = found[0]
+    assert (first.line.method.key, first.line.guidance) == ("craft", "acfg")
+    assert (first.content_strength, first.style_strength, first.schedule) == (0.5, 0.5, "constant")
+    assert first.label == "craft, guidance = acfg; content 0.5, style 0.5; constant"
+    weighted = [one for one in found if one.line.guidance == "role"]
+    assert {one.line.weights["weight"] for one in weighted} == {1.5}
+    assert {one.line.knobs["pattern"] for one in found if one.line.knobs} == {"s*"}
+
+
+def test_a_method_that_names_its_guidance_keeps_it():
+    found = settings(methods="craft\ndirect: guidance = cfg", strengths="1", schedules="constant")
+    guidances = [(one.line.method.key, one.line.guidance) for one in found]
+    assert guidances == [("craft", "acfg"), ("craft", "role"), ("direct", "cfg")]
+
+
+def test_a_setting_is_data_for_programs():
+    (found,) = (one for one in settings() if one.label.startswith("k_lora, pattern = s*, guidance "
+                "= role, weight = 1.5; content 1, style 0.5; cosine"))  # fmt: skip
+    data = json.loads(json.dumps(found.as_data()))
+    assert data["method"] == {"method": "k_lora", "pattern": "s*"}
+    assert data["guidance"] == {"guidance": "role", "weight": 1.5}
+    assert (data["content_strength"], data["style_strength"]) == (1.0, 0.5)
+    assert data["schedule"] == "cosine"
+
+
+@pytest.mark.parametrize(
+    ("lists", "given"),
+    [
+        ({"methods": "klora"}, "klora"),
+        ({"guidances": ""}, "No guidance is listed"),
+        ({"guidances": "rolle"}, "rolle"),
+        ({"guidances": "role: weights = 2"}, "weights"),
+        ({"strengths": ""}, "strengths is ''"),
+        ({"strengths": "1, a"}, "strengths is"),
+        ({"strengths": "1, 1"}, "strengths is"),
+        ({"strengths": "11"}, "strengths is"),
+        ({"strengths": "nan"}, "strengths is"),
+        ({"strengths": ", ".join(map(str, range(17)))}, "strengths is"),
+        ({"schedules": "cosin"}, "cosin"),
+        ({"schedules": "cosine, cosine"}, "schedules is"),
+        (
+            {"methods": "craft", "guidances": "cfg", "strengths": "1", "schedules": "constant"},
+            "There is one setting",
+        ),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_said_in_three_parts(lists, given):
+    with pytest.raises(CraftError) as caught:
+        settings(**lists)
+    assert given in str(caught.value)
+    assert caught.value.given and caught.value.possible and caught.value.action
