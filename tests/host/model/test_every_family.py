@@ -254,6 +254,17 @@ def test_no_training_takes_layers_that_run_before_sampling(early):
     assert any(map(runs_early, layers)) and not any(map(runs_early, trainable(layers)))
 
 
+def test_a_model_that_takes_one_row_evaluates_the_views_of_composite_one_by_one(made):
+    """The views of a conditioning are copies of it, which the host would put into one batch."""
+    kind = "MiniMaxH3"
+    model = made(kind)[0]
+    calls = []
+    first = model.model.diffusion_model.video_patch_proj
+    with first.register_forward_hook(lambda *_: calls.append(1)):
+        symmetric(kind, routed(kind, model, "composite"))
+    assert len(calls) == STEPS * 4, "two views of the prompt, and two of the negative prompt"
+
+
 def swept_methods():
     """In CI all in a video family and two in those of this year, the others with --all; at
     one step each does something of its own."""
