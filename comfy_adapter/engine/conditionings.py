@@ -8,6 +8,7 @@ run remembers what it stands for.
 
 from __future__ import annotations
 
+import copy
 import uuid
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,4 +97,20 @@ class ConditioningKinds:
     def _renamed(self, entry: dict[str, Any], kind: ConditioningKind) -> dict[str, Any]:
         key = uuid.uuid4()
         self.by_uuid[key] = kind
+        if kind.view and "model_conds" in entry:
+            made_anew = {name: _made_anew(one) for name, one in entry["model_conds"].items()}
+            entry = {**entry, "model_conds": made_anew}
         return {**entry, "uuid": key}
+
+
+def _made_anew(given: Any) -> Any:
+    """What the host has prepared for the model, as if it did so again for the copy of a
+    conditioning: objects that are equal to themselves alone are others.
+
+    MiniMax H3 takes one row at a time, and its rows are kept apart by nothing but such an object.
+    """
+    constant = getattr(given, "cond", None)
+    if not isinstance(constant, dict):
+        return given
+    alone = (name for name, one in constant.items() if type(one).__eq__ is object.__eq__)
+    return given._copy_with({**constant, **{name: copy.copy(constant[name]) for name in alone}})

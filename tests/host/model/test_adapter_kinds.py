@@ -32,7 +32,9 @@ from craft_lora_pack.craft_core.types import Bank, Branch, constant_gates
 
 TOLERANCE = 2e-5
 FAMILIES = {"sd15": tiny.sd15, "sdxl": tiny.sdxl}
-DIFFERENT = {**FAMILIES, "flux": tiny.flux, "z_image": tiny.z_image, "qwen_image": tiny.qwen_image}
+TRANSFORMERS = {"flux": tiny.flux, "z_image": tiny.z_image, "qwen_image": tiny.qwen_image}
+DIFFERENT = FAMILIES | TRANSFORMERS
+EVERY = [*FAMILIES, *(pytest.param(f, marks=pytest.mark.sweep) for f in TRANSFORMERS)]
 POSITIVE, NEGATIVE = tiny.conditioning(1), tiny.conditioning(2)
 KINDS = tuple(SAMPLES)
 STEPS = 3
@@ -109,32 +111,18 @@ def loaded(model, states, strengths):
     return model
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 @pytest.mark.parametrize("kind", HOST_KINDS)
 def test_a_file_of_the_kind_is_the_hosts_lora_loader(kind, family):
     """On linear layers and convolutions, at four strengths."""
-    model = FAMILIES[family]()
+    model = DIFFERENT[family]()
     state, _ = file_of(kind, model_layers(model), HOST_DROPS)
     plain = symmetric(model)
     for strength in (-1.0, 0.5, 1.0, 2.0):
         ours = symmetric(routed(model, [state], [strength]))
         expected = symmetric(loaded(model, [state], [strength]))
-        assert distance(expected, plain) > 0.02, "the file must matter for this to say much"
+        assert distance(expected, plain) > 0.01, "the file must matter for this to say much"
         assert distance(ours, expected) <= TOLERANCE
-
-
-@pytest.mark.sweep
-@pytest.mark.parametrize("family", ["flux", "z_image", "qwen_image"])
-@pytest.mark.parametrize("kind", HOST_KINDS)
-def test_on_a_transformer_too_it_is_the_hosts_lora_loader(kind, family):
-    model = DIFFERENT[family]()
-    state, _ = file_of(kind, model_layers(model), HOST_DROPS)
-    plain = symmetric(model)
-    for strength in (-1.0, 0.5, 2.0):
-        ours = symmetric(routed(model, [state], [strength]))
-        theirs = symmetric(loaded(model, [state], [strength]))
-        assert distance(theirs, plain) > 0.01, "the file must matter for this to say much"
-        assert distance(ours, theirs) <= TOLERANCE
 
 
 @pytest.mark.parametrize("kind", HOST_KINDS)
@@ -161,22 +149,28 @@ def test_two_files_on_a_patched_model_are_three_lora_loaders(kind):
     assert distance(ours, symmetric(loaded(under, states, (0.8, -0.5)))) <= TOLERANCE
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "strength", [0.7, *(pytest.param(s, marks=pytest.mark.sweep) for s in (-1.0, 2.0))]
+)
+@pytest.mark.parametrize("family", EVERY)
 @pytest.mark.parametrize("kind", KINDS)
-def test_asymmetric_is_two_separately_patched_models(kind, family):
-    model, other, twin = (FAMILIES[family]() for _ in range(3))
+def test_asymmetric_is_two_separately_patched_models(kind, family, strength):
+    model, other, twin = (DIFFERENT[family]() for _ in range(3))
     layers = model_layers(model)
-    state, deltas = file_of(kind, layers, model=model, gate=0.7)
-    ours = acfg_guider(routed(model, [state], [0.7]), POSITIVE, NEGATIVE, 4.0, True)
-    reference = oracle.TwoModels(other, twin, [deltas], lambda progress: (0.7,))
+    state, deltas = file_of(kind, layers, model=model, gate=strength)
+    ours = acfg_guider(routed(model, [state], [strength]), POSITIVE, NEGATIVE, 4.0, True)
+    reference = oracle.TwoModels(other, twin, [deltas], lambda progress: (strength,))
     reference.set_conds(POSITIVE, NEGATIVE)
     reference.set_cfg(4.0)
     assert distance(sample(ours, model), sample(reference, model)) <= TOLERANCE
 
 
+@pytest.mark.parametrize(
+    "family", [pytest.param(f, marks=() if f == "sdxl" else pytest.mark.sweep) for f in DIFFERENT]
+)
 @pytest.mark.parametrize("kind", KINDS)
-def test_at_strength_zero_it_is_bitwise_the_plain_model(kind):
-    model = tiny.sdxl()
+def test_at_strength_zero_it_is_bitwise_the_plain_model(kind, family):
+    model = DIFFERENT[family]()
     state, _ = file_of(kind, model_layers(model))
     assert torch.equal(symmetric(routed(model, [state], [0.0])), symmetric(model))
 

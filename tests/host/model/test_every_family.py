@@ -14,10 +14,12 @@ import pytest
 import safetensors.torch
 import tiny
 import torch
+from craft_lora_pack.comfy_adapter.draw.activity import Activity, recorded_sheet
 from craft_lora_pack.comfy_adapter.engine import engine
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile
+from craft_lora_pack.comfy_adapter.page.layer_counts import layer_counts
 from craft_lora_pack.comfy_adapter.use.fuse_file import FuseRequest, fuse_branches
 from craft_lora_pack.comfy_adapter.use.router import RouterRequest, route
 from craft_lora_pack.comfy_adapter.use.sweep import sweep
@@ -26,6 +28,8 @@ from craft_lora_pack.craft_core.families import FAMILIES, NO_DENOISER, mixes_row
 from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.fusion.compose import compose
 from craft_lora_pack.craft_core.lora.families import CLASSES, family_of
+from craft_lora_pack.craft_core.routing import resolve
+from craft_lora_pack.craft_core.routing.presets import OF_MODEL
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.training.targets import trainable
 from craft_lora_pack.craft_core.types import constant_gates
@@ -252,6 +256,44 @@ def test_a_loader_acts_there_so_they_are_in_a_fused_file_and_its_report_says_so(
 def test_no_training_takes_layers_that_run_before_sampling(early):
     layers = model_layers(early[0])
     assert any(map(runs_early, layers)) and not any(map(runs_early, trainable(layers)))
+
+
+def test_a_model_that_takes_one_row_evaluates_the_views_of_composite_one_by_one(made):
+    """The views of a conditioning are copies of it, which the host would put into one batch."""
+    kind = "MiniMaxH3"
+    model = made(kind)[0]
+    calls = []
+    first = model.model.diffusion_model.video_patch_proj
+    with first.register_forward_hook(lambda *_: calls.append(1)):
+        symmetric(kind, routed(kind, model, "composite"))
+    assert len(calls) == STEPS * 4, "two views of the prompt, and two of the negative prompt"
+
+
+@pytest.mark.parametrize("kind", swept(TINY))
+def test_what_the_page_draws_of_a_model_are_the_layers_that_act(kind, made, tmp_path):
+    """The counts of layer sets, taken from the header of the model's file, and the map of a run."""
+    model, layers, _ = made(kind)
+    weights = model.model.diffusion_model.state_dict()
+    named = {f"model.diffusion_model.{key}": one.clone() for key, one in weights.items()}
+    file = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(named, file)
+    counts = layer_counts(file)["sets"]
+    for key in OF_MODEL:
+        try:
+            sets = resolve(key, model_layers(model))
+            assert (counts[key]["content"], counts[key]["style"]) == (
+                len(sets.content),
+                len(sets.style),
+            ), key
+        except CraftError as error:
+            assert counts[key] == {"error": str(error)}, key
+    watched, recorder = engine.recorded(routed(kind, model))
+    symmetric(kind, watched)
+    (record,) = recorder.records.values()
+    drawn = Activity.recorded(record, STEPS)
+    assert set(drawn.layers) == set(layers) and drawn.amounts.shape == (STEPS, len(layers), 2)
+    assert torch.allclose(drawn.amounts, torch.tensor(STRENGTHS).abs().expand(drawn.amounts.shape))
+    assert recorded_sheet(recorder, STEPS).std() > 0.1
 
 
 def swept_methods():
