@@ -45,20 +45,20 @@ def write_page(trees: Mapping[str, Path], page: Path = PAGE) -> None:
 
 
 def page_text(trees: Mapping[str, Path]) -> str:
-    """The page as Markdown; a table of names and versions, with the files that use a name."""
+    """The page as Markdown; a table of names and versions, with the rooms that use a name."""
     sources = {version: HostSource(tree) for version, tree in trees.items()}
     rows = [["name", *sources, "used in"], ["---"] * (len(sources) + 2)]
-    for name, files in used_symbols().items():
+    for name, rooms in used_symbols().items():
         marks = ["x" if source.has(name) else "-" for source in sources.values()]
-        rows.append([f"`{name}`", *marks, ", ".join(files)])
+        rows.append([f"`{name}`", *marks, ", ".join(rooms)])
     return HEAD + "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def used_symbols(root: Path = ROOT) -> dict[str, list[str]]:
-    """Dotted host name -> the pack's files that use it, both sorted."""
+    """Dotted host name -> the pack's rooms that use it, both sorted."""
     found: dict[str, set[str]] = {}
     for file in _files(root):
-        place = file.relative_to(root).as_posix()
+        place = file.relative_to(root).parts[0]
         for name in _names(ast.parse(file.read_text("utf-8"))):
             found.setdefault(name, set()).add(place)
     return {name: sorted(found[name]) for name in sorted(found)}

@@ -59,7 +59,7 @@ def table() -> dict[str, list[str]]:
 
 def test_the_page_lists_what_the_code_uses():
     assert {name: row[-1] for name, row in table().items()} == {
-        name: ", ".join(files) for name, files in used_symbols().items()
+        name: ", ".join(rooms) for name, rooms in used_symbols().items()
     }, "write it anew: python run.py host-symbols"
 
 
