@@ -8,14 +8,13 @@ conditionings named; around each model call, the gates of its moment are read.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
 from itertools import groupby
 from threading import Lock
 from typing import Any
-from uuid import UUID
 
 import comfy.model_sampling
 import comfy.patcher_extension
@@ -112,7 +111,7 @@ class RoutedBank:
 
     def __init__(
         self, bank: Bank, gates: Gates, whole: Sequence[float] | None, factors_key: str,
-        modules: Sequence[UUID | None], held: Any = None,
+        modules: Sequence[Hashable | None], held: Any = None,
     ) -> None:  # fmt: skip
         self.layers, self.gates, self.whole = bank.layers, gates, whole
         self.roles = tuple(branch.role for branch in bank.branches)
@@ -221,7 +220,7 @@ class RoutedBank:
 
     def parts(self, patcher: Any, layers: Sequence[str]) -> dict[str, list[BranchPart]]:
         """What the branches add to each of the layers, on the patcher's device."""
-        found = {one.clone_base_uuid: one.model for one in patcher.get_additional_models()}
+        found = {same_as(one): one.model for one in patcher.get_additional_models()}
         modules = [None if key is None else found[key] for key in self.modules]
         return {path: layer_parts(path, self.where, modules) for path in layers}
 
@@ -340,6 +339,12 @@ def _patchers(guider: Any) -> list[Any]:
     return list(clones.values()) if clones else [guider.model_patcher]
 
 
+def same_as(patcher: Any) -> Hashable:
+    """What a patcher has in common with its clones and with its copies for other devices. Hosts
+    before 0.24 know no such copies, and clones share their module."""
+    return getattr(patcher, "clone_base_uuid", None) or id(patcher.model)
+
+
 def attach(
     model: Any,
     bank: Bank,
@@ -363,11 +368,11 @@ def attach(
     if patchers is None:
         patchers = [one.layers and branch_patcher(one.layers, routed) for one in bank.branches]
     loaded: list[Any] = []  # each once, where branches share a file
-    modules: list[UUID | None] = []
+    modules: list[Hashable | None] = []
     for branch, patcher in zip(bank.branches, patchers, strict=True):
         if branch.layers and patcher not in loaded:
             loaded.append(patcher)
-        modules.append(patcher.clone_base_uuid if branch.layers else None)
+        modules.append(same_as(patcher) if branch.layers else None)
     key = f"{KEY}_{sum(1 for name in routed.additional_models if name.startswith(KEY))}"
     routed.set_additional_models(key, loaded)
     RoutedBank(bank, gates, whole, key, modules, held).put_on(routed)
