@@ -6,6 +6,7 @@ threads and its division of the rows run as they are; only the list of devices i
 
 from __future__ import annotations
 
+import gc
 import threading
 
 import comfy.model_management
@@ -35,16 +36,20 @@ DEVICES = (torch.device("cpu"), torch.device("cpu", 1))
 
 @pytest.fixture(autouse=True)
 def _two_devices(monkeypatch):
+    # The host's node trips over models that Python has collected since they were loaded, and takes
+    # no copy of theirs again; so none is, while a test runs.
     comfy.model_management.unload_all_models()
+    gc.collect()
+    comfy.model_management.current_loaded_models.clear()
     monkeypatch.setattr(
         comfy.model_management, "get_all_torch_devices", lambda exclude_current=False: DEVICES
     )
+    gc.disable()
+    yield
+    gc.enable()
 
 
 def split(model):
-    # The host's node trips over models that are gone, whenever Python has collected them.
-    loaded = comfy.model_management.current_loaded_models
-    loaded[:] = [one for one in loaded if one.model is not None]
     (made,) = MultiGPUCFGSplitNode.execute(model, 2).args
     assert len(made.get_additional_models_with_key("multigpu")) == 1
     return made
