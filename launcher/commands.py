@@ -22,8 +22,9 @@ from .run.tiers import TIERS, Choice, default_workers, run_tiers
 from .run.world_training import train_world
 from .terminal import say
 from .versions.host_symbols import write_page
-from .versions.matrix import OLDER, run_matrix, trees
+from .versions.matrix import OLDER, oldest_tests, run_matrix, trees
 
+ALL_TIERS = {**TIERS, "oldest": oldest_tests}
 DEMO = ROOT / "workflows" / "demo_small_world.json"
 INTERRUPTED = 130
 EXAMPLES = """examples:
@@ -109,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--background", action="store_true", help="at the lowest priority")
     training.set_defaults(run=_world)
     test = commands.add_parser("test", help="run the tests (all tiers, or one)")
-    test.add_argument("tier", nargs="?", choices=tuple(TIERS))
+    test.add_argument("tier", nargs="?", choices=tuple(ALL_TIERS))
     test.add_argument("--all", action="store_true", help="with the sweeps that CI leaves out")
     test.add_argument(
         "-n",
@@ -188,7 +189,8 @@ def _world(chosen: argparse.Namespace, passed_on: list[str]) -> int:
 
 def _test(chosen: argparse.Namespace, passed_on: list[str]) -> int:
     choice = Choice(passed_on, workers=chosen.workers, sweeps=chosen.all)
-    return run_tiers([chosen.tier] if chosen.tier else list(TIERS), choice)
+    tiers = {chosen.tier: ALL_TIERS[chosen.tier]} if chosen.tier else ALL_TIERS
+    return run_tiers(tiers, choice)
 
 
 def _matrix(chosen: argparse.Namespace, passed_on: list[str]) -> int:
