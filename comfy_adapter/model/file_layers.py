@@ -26,7 +26,20 @@ _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])", re.ASCII)  # a whole component of 
 # The host finds a model's kind by counting its blocks one by one among all names.
 _MOST_TENSORS = 8_000  # the largest checkpoints have half of it
 _MOST_DIGITS = 3  # of a block's number
-_TABLES = ("embed", "embedding", "embedder", "token")  # two axes as well, but no linear layer
+_TABLES = frozenset({
+    "cond_type_embedding", "embed", "embed_image_indicator", "embedder",
+    "embedding", "label_emb", "lyric_embs", "pos_embed", "style_embedder", "timestep_features",
+    "token", "trainable_cond_mask",
+})  # fmt: skip
+"""Two axes as well, but no linear layer."""
+_NO_LAYER = re.compile(
+    r"(?:.*\.)?(?:"
+    r"language_model\.embed_tokens"  # HiDream-O1; a linear layer in ACE-Step 1.5
+    r"|(?:moe|ff_i)\.gate"  # which expert: HiDream, Hunyuan3D
+    r"|motion_encoder\.(?:enc|dec)\..+"  # Wan Animate's own kind of layer
+    r"|up_upscalers\.\d+\.1|decoder\.proj_out\.1"  # transposed: Stable Cascade, ACE-Step 1.5
+    r")\Z"
+)
 
 
 def file_of(kind: str, name: str) -> Path:
@@ -50,7 +63,7 @@ def file_layers(path: Path) -> dict[str, tuple[int, ...]]:
     found = {
         key.removesuffix(_WEIGHT): tuple(weight.shape)
         for key, weight in state.items()
-        if key.endswith(_WEIGHT) and weight.ndim > 1 and not _is_table(key)
+        if key.endswith(_WEIGHT) and weight.ndim > 1 and not _is_no_layer(key)
     }
     if not found:
         raise CraftError(
@@ -94,6 +107,7 @@ def _diffusion_model(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(PREFIX): v for k, v in (converted or state).items()}
 
 
-def _is_table(key: str) -> bool:
-    """Whether a weight is a table of embeddings."""
-    return key.removesuffix(_WEIGHT).rsplit(".", 1)[-1] in _TABLES
+def _is_no_layer(key: str) -> bool:
+    """Whether a weight is a table of embeddings, or another that no branch adapts."""
+    path = key.removesuffix(_WEIGHT)
+    return path.rsplit(".", 1)[-1] in _TABLES or _NO_LAYER.match(path) is not None
