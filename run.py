@@ -1,4 +1,4 @@
-"""One command for everything: python run.py demo | host | small-world | test | bench | workflow."""
+"""One command for everything: run.py demo | host | small-world | test | fuzz | bench | workflow."""
 
 import sys
 

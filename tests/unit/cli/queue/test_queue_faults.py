@@ -25,10 +25,11 @@ ANSI = "\x1b[31m\x07\x9b2J\u202egnp"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """The waits of a person, shortened for a test."""
-    monkeypatch.setattr(client, "PATIENCE", 0.3)
-    monkeypatch.setattr(client, "RECEIVE", 0.1)
-    monkeypatch.setattr(client, "BUSY", 0.2)
-    monkeypatch.setattr(client, "FORGETS", 0.3)
+    monkeypatch.setattr(client, "PATIENCE", 0.05)
+    monkeypatch.setattr(client, "QUIET", 0.01)
+    monkeypatch.setattr(client, "RECEIVE", 0.03)
+    monkeypatch.setattr(client, "BUSY", 0.1)
+    monkeypatch.setattr(client, "FORGETS", 0.1)
     monkeypatch.setattr(events, "FIRST_PAUSE", 0.05)
 
 
@@ -308,12 +309,8 @@ def changed(value, new):
 
 @pytest.mark.parametrize("path", ["/prompt", "/history", "/queue"])
 @pytest.mark.parametrize("new", VALUES, ids=lambda value: repr(value)[:20])
-def test_an_answer_with_one_part_of_another_type_is_told_or_passed_over(
-    server, queue, path, new, monkeypatch
-):
+def test_an_answer_with_one_part_of_another_type_is_told_or_passed_over(server, queue, path, new):
     """Each part of what the server says, one after another, over several batches of jobs."""
-    monkeypatch.setattr(client, "PATIENCE", 0.0)
-    monkeypatch.setattr(client, "RECEIVE", 0.02)
     asked, parts = 0, 1
 
     def change(content):
