@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 
-from ..craft_core.errors import CraftError
+from ..craft_core.errors import BREAKS, CraftError, told
 from ..craft_core.requests import Stopped
 from .command import Command, parser_of
 from .stand_in import declarations, require_torch
@@ -35,6 +36,9 @@ def commands(word: str = "") -> tuple[Command, ...]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0 when the command did its work, 1 for a user's mistake, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal may lack letters
+            stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if argv is None else list(argv)
     options = parser_of(commands(given[0] if given else "")).parse_args(given)
     try:
@@ -43,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.command.run(options)
     except CraftError as error:
         print(f"Error: {error}", file=sys.stderr)
+        return FAILED
+    except BREAKS as error:
+        print(f"Error: {told(error)}", file=sys.stderr)
         return FAILED
     except Stopped as stopped:
         print(stopped)

@@ -8,7 +8,7 @@ import webbrowser
 from pathlib import Path
 
 from craft_lora_pack.client.errors import RemoteError
-from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.errors import BREAKS, CraftError, told
 
 from .errors import LaunchError
 from .paths import ROOT
@@ -51,6 +51,9 @@ def main(arguments: list[str]) -> int:
         return chosen.run(chosen, passed_on)
     except (LaunchError, CraftError, RemoteError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BREAKS as error:
+        print(f"error: {told(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
