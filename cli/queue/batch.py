@@ -5,16 +5,17 @@ A job that fails does not end the others.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...client.client import Client, PromptResult
+from ...client.client import WAITING, Client, PromptResult
 from ...client.errors import Forgotten, RemoteError, ServerGone
 from ...client.progress import RunProgress
 from ...craft_core.errors import plain
@@ -47,6 +48,7 @@ class Batch:
     folder: Path
     workflow: str
     cancel_on_interrupt: bool = False
+    _saved: dict[tuple[str, ...], str] = field(default_factory=dict)  # what was fetched -> its name
 
     def run(self, jobs: list[Job]) -> BatchCounts:
         """All jobs that are not done yet. ServerGone and KeyboardInterrupt end it half-way."""
@@ -78,17 +80,25 @@ class Batch:
         if len(items) > MOST_FILES:
             raise RemoteError(f"the job made {len(items)} files; at most {MOST_FILES} are fetched.")
         names: list[str] = []
+        new: dict[tuple[str, ...], str] = {}
         try:
             for stem, item in zip(stems(self.workflow, job, items), items, strict=True):
                 content = self.client.fetch(item)
-                names.append(
-                    save_output(content, self.folder, stem, self.workflow, job, item["filename"])
-                )
+                # A node that has nothing new to do gives its file of an earlier job once more.
+                file = (*sorted(item.values()), hashlib.sha256(content).hexdigest())
+                known = self._saved.get(file) or new.get(file)
+                if known is None or not (self.folder / known).is_file():
+                    known = save_output(
+                        content, self.folder, stem, self.workflow, job, item["filename"]
+                    )
+                    new[file] = known
+                names.append(known)
             self.journal.done(job, names)
         except BaseException:  # also Ctrl-C: the job counts as not done, and is fetched again
-            for name in names:
+            for name in new.values():
                 (self.folder / name).unlink(missing_ok=True)
             raise
+        self._saved.update(new)
         return names
 
     def _result(self, job: Job, show: Callable[[str, dict[str, Any]], None]) -> PromptResult:
@@ -156,6 +166,10 @@ class Display:
         progress = RunProgress(job.prompt)
 
         def show(kind: str, data: dict[str, Any]) -> None:
+            if kind == WAITING:
+                jobs = "1 job" if data["ahead"] == 1 else f"{data['ahead']} jobs"
+                self._bar.set_postfix_str(f"waiting behind {jobs}", refresh=True)
+                return
             progress.event(kind, data)
             steps = f" {progress.step:g}/{progress.steps:g}" if progress.steps else ""
             self._bar.set_postfix_str(progress.title + steps, refresh=False)
