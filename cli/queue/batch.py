@@ -18,6 +18,7 @@ from typing import Any
 from ...client.client import WAITING, Client, PromptResult
 from ...client.errors import Forgotten, RemoteError, ServerGone
 from ...client.progress import RunProgress
+from ...client.widgets import Json
 from ...craft_core.errors import plain
 from ..progress import bar
 from .journal import Journal
@@ -41,12 +42,16 @@ class BatchCounts:
 
 @dataclass(frozen=True)
 class Batch:
-    """Runs jobs of a workflow on a server into a folder. One job at a time is on the server."""
+    """Runs jobs of a workflow on a server into a folder. One job at a time is on the server.
+
+    workflow: its name. shown: the page's workflow that a job's pictures are to restore, if any.
+    """
 
     client: Client
     journal: Journal
     folder: Path
     workflow: str
+    shown: Callable[[Job], Json | None]
     cancel_on_interrupt: bool = False
     _saved: dict[tuple[str, ...], str] = field(default_factory=dict)  # what was fetched -> its name
 
@@ -120,7 +125,7 @@ class Batch:
         try:
             with self.client.listening() as events:
                 if not waits:
-                    given = self.client.queue(job.prompt, prompt_id=prompt_id)
+                    given = self.client.queue(job.prompt, self.shown(job), prompt_id)
                     if given != prompt_id:  # a server that chooses ids itself
                         prompt_id = given
                         self.journal.queued(job, prompt_id)

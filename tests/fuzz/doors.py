@@ -17,11 +17,12 @@ import torch
 from craft_lora_pack.cli.inspect import header as inspected
 from craft_lora_pack.cli.queue.journal import NAME, Journal
 from craft_lora_pack.cli.queue.matrix import jobs_of
+from craft_lora_pack.cli.queue.saving import SIGNATURE, with_job
 from craft_lora_pack.client import answers, client
 from craft_lora_pack.client.address import Inputs
 from craft_lora_pack.client.errors import RemoteError
 from craft_lora_pack.client.progress import RunProgress
-from craft_lora_pack.client.workflow import read_prompt
+from craft_lora_pack.client.workflow import read_both, showing
 from craft_lora_pack.craft_core.encoder.file import read_encoder, write_encoder
 from craft_lora_pack.craft_core.encoder.network import Concept, ExpertEncoder
 from craft_lora_pack.craft_core.errors import CraftError
@@ -226,12 +227,21 @@ def _matrix_file(content: bytes, folder: Path) -> None:
 
 
 def _workflow(content: bytes, folder: Path) -> None:
-    inputs = Inputs(read_prompt(_file(content, folder, ".json"), OBJECT_INFO), OBJECT_INFO)
+    prompt, page = read_both(_file(content, folder, ".json"), OBJECT_INFO)
+    inputs = Inputs(prompt, OBJECT_INFO)
     (job,) = jobs_of(inputs, [], [], [])
+    with_job(SIGNATURE + b" " * 40, "name", job)
+    if page is not None:
+        _refused(lambda: _shown(inputs, page))
     json.dumps(job.prompt).encode()
     assert job.key
     RunProgress(job.prompt).event("executing", {"node": next(iter(job.prompt), None)})
     _refused(lambda: jobs_of(inputs, ["strength=0.5"], ["seed=1..2"], ["a=Sampler.seed"]))
+
+
+def _shown(inputs: Inputs, page: Any) -> None:
+    for one in jobs_of(inputs, [], ["strength=0.5,0.6"], []):
+        showing(page, inputs.prompt, one.prompt, OBJECT_INFO)
 
 
 def _journal(content: bytes, folder: Path) -> None:
