@@ -24,7 +24,7 @@ MODULES = {
 FAILED, INTERRUPTED = 1, 130  # argparse itself leaves with 2
 
 
-def commands(word: str = "") -> tuple[Command, ...]:
+def commands_of(word: str = "") -> tuple[Command, ...]:
     """The commands that begin with this word; all where none does."""
     words = [word] if word in MODULES else MODULES
     found: list[Command] = []
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):  # a terminal may lack letters
             stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if argv is None else list(argv)
-    options = parser_of(commands(given[0] if given else "")).parse_args(given)
+    options = parser_of(commands_of(given[0] if given else "")).parse_args(given)
     try:
         if options.command.computes:
             require_torch()

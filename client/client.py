@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from ..craft_core.errors import CraftError
 from .answers import (
     NoJson,
-    Record,
+    PromptRecord,
     event_of,
     files_of,
     known_nodes,
@@ -300,7 +300,7 @@ class Client:
         if time.monotonic() > deadline:
             raise RemoteError("the workflow took longer than the time limit.")
 
-    def _history(self, prompt_id: str) -> Record | None:
+    def _history(self, prompt_id: str) -> PromptRecord | None:
         """The record of a finished prompt; None while it is queued or running."""
         with self._asking():
             return record_of(self.get_json(f"/history/{urllib.parse.quote(prompt_id)}"), prompt_id)

@@ -20,7 +20,7 @@ from ...client.errors import Forgotten, RemoteError, ServerGone
 from ...client.progress import RunProgress
 from ...client.widgets import Json
 from ...craft_core.errors import plain
-from ..progress import bar
+from ..progress import progress_bar
 from .journal import Journal
 from .matrix import Job
 from .saving import save_output, stems
@@ -147,7 +147,7 @@ class Display:
     def __init__(self, jobs: int) -> None:
         pause = 0.1 if sys.stderr.isatty() else 10.0
         self._jobs, self._number = jobs, 0
-        self._bar = bar(total=jobs, bar_format=_FORMAT, mininterval=pause, file=sys.stderr)
+        self._bar = progress_bar(total=jobs, bar_format=_FORMAT, mininterval=pause, file=sys.stderr)
 
     def __enter__(self) -> Display:
         return self

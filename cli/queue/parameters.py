@@ -8,13 +8,13 @@ from typing import Any
 
 from ...craft_core.errors import plain
 
-Prompt = Mapping[str, Mapping[str, Any]]
+_Prompt = Mapping[str, Mapping[str, Any]]
 _TEXTS = ("text", "prompt", "text_g", "text_l", "string", "value")
 _MOST = 20_000  # characters
 _MODELS = ("ckpt_name", "unet_name", "model_name")
 
 
-def parameters_text(prompt: Prompt) -> str:
+def parameters_text(prompt: _Prompt) -> str:
     """`a cat\\nNegative prompt: ...\\nSteps: 20, Sampler: euler, ...`; empty where no node of the
     prompt has a seed and steps. What is not found is left out."""
     sampler = next(
@@ -43,7 +43,7 @@ def parameters_text(prompt: Prompt) -> str:
     return plain("\n".join([*lines, ", ".join(shown)]), _MOST)
 
 
-def _inputs(prompt: Prompt) -> Iterator[Mapping[str, Any]]:
+def _inputs(prompt: _Prompt) -> Iterator[Mapping[str, Any]]:
     return (node["inputs"] for node in prompt.values())
 
 
@@ -57,7 +57,7 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
-def _text(prompt: Prompt, link: Any) -> str:
+def _text(prompt: _Prompt, link: Any) -> str:
     """The first text above a link, in one paragraph."""
     for inputs in _above(prompt, link):
         for name in _TEXTS:
@@ -66,7 +66,7 @@ def _text(prompt: Prompt, link: Any) -> str:
     return ""
 
 
-def _above(prompt: Prompt, link: Any) -> Iterator[Mapping[str, Any]]:
+def _above(prompt: _Prompt, link: Any) -> Iterator[Mapping[str, Any]]:
     """The inputs of the node that a link comes from, and of those above it, nearest first."""
     waiting, seen = [link], set()
     while waiting:

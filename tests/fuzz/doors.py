@@ -269,7 +269,7 @@ def _server(content: bytes, _: Path) -> None:
     _refused(lambda: _files(answers.record_of(value, "a")))
 
 
-def _files(record: answers.Record | None) -> Any:
+def _files(record: answers.PromptRecord | None) -> Any:
     if record is None:
         return None
     if not record.succeeded:

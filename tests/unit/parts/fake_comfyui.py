@@ -10,6 +10,7 @@ import json
 import struct
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -116,7 +117,8 @@ class FakeComfyUI:
     def cut(self) -> None:
         """Break every WebSocket, as a network does."""
         for socket in list(self._sockets.values()):
-            socket.shutdown(2)
+            with suppress(OSError):  # the client may have gone by itself
+                socket.shutdown(2)
         self._sockets.clear()
 
     def stop(self) -> None:
