@@ -1,4 +1,4 @@
-"""One command for everything: python run.py demo | host | small-world | test | bench | workflow."""
+"""One command for everything: run.py demo | host | small-world | test | fuzz | bench | workflow."""
 
 import sys
 
@@ -8,7 +8,12 @@ if sys.version_info < (3, 10):
         "start it with a newer one, for example: python3.12 run.py demo" % sys.version_info[:2]
     )
 
-from launcher.commands import main
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        from launcher.commands import main
+
+        status = main(sys.argv[1:])
+    except KeyboardInterrupt:  # also while everything is imported
+        sys.stderr.write("stopped.\n")
+        status = 130
+    sys.exit(status)

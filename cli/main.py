@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 
-from ..craft_core.errors import CraftError
+from ..craft_core.errors import BREAKS, CraftError, told
 from ..craft_core.requests import Stopped
 from .command import Command, parser_of
 from .stand_in import declarations, require_torch
@@ -23,7 +24,7 @@ MODULES = {
 FAILED, INTERRUPTED = 1, 130  # argparse itself leaves with 2
 
 
-def commands(word: str = "") -> tuple[Command, ...]:
+def commands_of(word: str = "") -> tuple[Command, ...]:
     """The commands that begin with this word; all where none does."""
     words = [word] if word in MODULES else MODULES
     found: list[Command] = []
@@ -35,14 +36,20 @@ def commands(word: str = "") -> tuple[Command, ...]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0 when the command did its work, 1 for a user's mistake, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal may lack letters
+            stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if argv is None else list(argv)
-    options = parser_of(commands(given[0] if given else "")).parse_args(given)
+    options = parser_of(commands_of(given[0] if given else "")).parse_args(given)
     try:
         if options.command.computes:
             require_torch()
         options.command.run(options)
     except CraftError as error:
         print(f"Error: {error}", file=sys.stderr)
+        return FAILED
+    except BREAKS as error:
+        print(f"Error: {told(error)}", file=sys.stderr)
         return FAILED
     except Stopped as stopped:
         print(stopped)

@@ -50,7 +50,7 @@ class PlainBar:
         self._shown = time.monotonic()
 
 
-def bar(**how: Any) -> Any:
+def progress_bar(**how: Any) -> Any:
     """A bar of tqdm, where that is installed."""
     try:
         from tqdm import tqdm
@@ -75,7 +75,7 @@ class LayerProgressBar:
     def __call__(self, done: int, total: int) -> None:
         if self._bar is None:
             pause = 0.1 if sys.stderr.isatty() else _SECONDS
-            self._bar = bar(total=total, unit="layer", mininterval=pause)
+            self._bar = progress_bar(total=total, unit="layer", mininterval=pause)
         self._bar.update(done - self._bar.n)
 
 
@@ -110,7 +110,7 @@ class Progress:
     def _opened(self, training: Training) -> Any:
         pause = 0.1 if sys.stderr.isatty() else _SECONDS
         done = training.step - 1  # before this run's first step
-        return bar(total=training.pace.steps, initial=done, unit="step", mininterval=pause)
+        return progress_bar(total=training.pace.steps, initial=done, unit="step", mininterval=pause)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import RemoteError
+from .widgets import Json
 
-Json = dict[str, Any]
 MOST_DEPTH = 100  # lists and tables inside one another
 MOST_DIGITS = 400  # of a whole number; the largest float has 309
 _SCALARS = (str, int, float, bool)
@@ -118,7 +118,7 @@ def _entries(given: list[Any]) -> Iterator[Any]:
 
 
 @dataclass(frozen=True)
-class Record:
+class PromptRecord:
     """A prompt that has ended. outputs: node id -> the node's own ui outputs."""
 
     succeeded: bool
@@ -126,7 +126,7 @@ class Record:
     outputs: dict[str, Json]
 
 
-def record_of(answer: Any, prompt_id: str) -> Record | None:
+def record_of(answer: Any, prompt_id: str) -> PromptRecord | None:
     """/history/ID: the record of a prompt that has ended; None while it has not."""
     path = f"/history/{prompt_id}"
     if not isinstance(answer, dict):
@@ -141,7 +141,7 @@ def record_of(answer: Any, prompt_id: str) -> Record | None:
     succeeded = status.get("status_str") == "success"
     if succeeded and not _is_table_of_tables(outputs):
         raise other_answer(path, "it has no outputs")
-    return Record(succeeded, _messages(status.get("messages")), outputs if succeeded else {})
+    return PromptRecord(succeeded, _messages(status.get("messages")), outputs if succeeded else {})
 
 
 def _is_table_of_tables(outputs: Any) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from ..craft_core.errors import CraftError
 from .answers import (
     NoJson,
-    Record,
+    PromptRecord,
     event_of,
     files_of,
     known_nodes,
@@ -36,6 +36,7 @@ from .websocket import WebSocket
 RECEIVE = 1.0  # seconds without an event after which the history is asked
 BUSY = 5.0  # the same while events keep coming
 FORGETS = 10.0  # seconds without an event after which the queue is asked, too
+WAITING = "waiting"  # told as an event: behind how many prompts ("ahead") this one waits
 QUIET = 0.2  # seconds between questions where there are no events to wait for
 PATIENCE = 15.0  # seconds in which a server with a job may break connections
 _GATEWAYS = (502, 503, 504)  # what a proxy answers for a server that is gone
@@ -257,13 +258,13 @@ class Client:
         event ends the wait too, or RECEIVE seconds without any.
         """
         ended = self._has_ended(prompt_id)
-        asked = heard = time.monotonic()
+        asked = look = time.monotonic()  # when the history was asked, and the queue will be
         while True:
             message = events.receive(RECEIVE)
             now = time.monotonic()
             event = None if message is None else event_of(message)
             if event is not None and event[1].get("prompt_id") == prompt_id:
-                heard = now
+                look = now + FORGETS
                 show(*event)
                 if event[0] in ENDINGS:
                     return
@@ -273,19 +274,25 @@ class Client:
                 return
             self._check_running(deadline)
             ended, asked = self._has_ended(prompt_id), now
-            if not ended and now - heard >= FORGETS:
-                heard = now
-                self._require_known(prompt_id)
+            if not ended and now >= look:
+                look = now + FORGETS
+                ahead = self._ahead(prompt_id)
+                if ahead:
+                    show(WAITING, {"prompt_id": prompt_id, "ahead": ahead})
 
     def _has_ended(self, prompt_id: str) -> bool:
         return self._patiently(lambda: self._history(prompt_id)) is not None
 
-    def _require_known(self, prompt_id: str) -> None:
-        """Forgotten for a prompt that is in neither the queue nor the history."""
+    def _ahead(self, prompt_id: str) -> int:
+        """How many prompts run before this one; Forgotten for one that is in neither the queue nor
+        the history."""
         with self._asking():
             waiting = waiting_ids(self.get_json("/queue"))
-        if prompt_id not in waiting and not self._has_ended(prompt_id):
+        if prompt_id in waiting:
+            return waiting.index(prompt_id)
+        if not self._has_ended(prompt_id):
             raise Forgotten
+        return 0
 
     def _check_running(self, deadline: float) -> None:
         if not self._alive():
@@ -293,7 +300,7 @@ class Client:
         if time.monotonic() > deadline:
             raise RemoteError("the workflow took longer than the time limit.")
 
-    def _history(self, prompt_id: str) -> Record | None:
+    def _history(self, prompt_id: str) -> PromptRecord | None:
         """The record of a finished prompt; None while it is queued or running."""
         with self._asking():
             return record_of(self.get_json(f"/history/{urllib.parse.quote(prompt_id)}"), prompt_id)
@@ -305,7 +312,7 @@ class Client:
             self._check_running(deadline)
             time.sleep(QUIET)
             if time.monotonic() - asked >= FORGETS:
-                self._require_known(prompt_id)
+                self._ahead(prompt_id)
                 asked = time.monotonic()
             record = self._patiently(lambda: self._history(prompt_id))
         if not record.succeeded:

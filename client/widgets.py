@@ -49,14 +49,34 @@ class _Values:
         self._next += 1
         return value
 
+    @property
+    def taken(self) -> int:
+        """The place of the value that was taken last."""
+        return self._next - 1
+
 
 def widget_values(node: Json, info: Json) -> Json:
     """Input name -> value for every widget of a node, from what the page saved in it."""
     saved = node.get("widgets_values")
     if isinstance(saved, dict):
         return {name: saved[name] for name, _ in all_inputs(info) if name in saved}
+    return {name: value for name, (_, value) in _saved_widgets(node, info).items()}
+
+
+def widget_places(node: Json, info: Json) -> dict[str, str | int]:
+    """Input name -> key or index of its value in the node's widgets_values."""
+    saved = node.get("widgets_values") or []
+    if isinstance(saved, dict):
+        return {name: name for name, _ in all_inputs(info) if name in saved}
+    found = _saved_widgets(node, info).items()
+    return {name: place for name, (place, _) in found if place < len(saved)}
+
+
+def _saved_widgets(node: Json, info: Json) -> dict[str, tuple[int, Any]]:
+    """Input name -> (its place in the saved list, its value)."""
+    saved = node.get("widgets_values")
     shown = {entry["name"] for entry in node.get("inputs") or [] if entry.get("widget")}
-    result: Json = {}
+    result: dict[str, tuple[int, Any]] = {}
     values = _Values(saved or [])
     for group in ("required", "optional"):
         inputs = (info.get("input") or {}).get(group) or {}
@@ -83,15 +103,18 @@ def kind_of(spec: Any) -> str:
     return "COMBO" if isinstance(spec[0], list) else options_of(spec).get("widgetType") or spec[0]
 
 
-def _take_input(name: str, spec: Any, values: _Values, shown: set[str], result: Json) -> None:
+def _take_input(
+    name: str, spec: Any, values: _Values, shown: set[str], result: dict[str, tuple[int, Any]]
+) -> None:
     """Take the values of one input off the list, with those that the page draws after it."""
     kind, options = kind_of(spec), options_of(spec)
     if options.get("forceInput") or not (kind in WIDGETS or name in shown):
         return
     value = values.take()
-    result[name] = default_of(spec) if value is MISSING else value
+    value = default_of(spec) if value is MISSING else value
+    result[name] = (values.taken, value)
     if kind == DYNAMIC_COMBO:
-        for sub_name, sub_spec in chosen_inputs(options, result[name]):
+        for sub_name, sub_spec in chosen_inputs(options, value):
             _take_input(f"{name}.{sub_name}", sub_spec, values, shown, result)
     elif _has_control(name, kind, options) and _is_control(values.peek()):
         values.take()

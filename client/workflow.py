@@ -15,7 +15,7 @@ from typing import Any
 
 from ..craft_core.errors import CraftError
 from .answers import NoJson, parse_json
-from .widgets import Json, widget_values
+from .widgets import DYNAMIC_COMBO, Json, all_inputs, kind_of, widget_places, widget_values
 
 MUTED, BYPASSED = 2, 4
 INPUT_NODE, OUTPUT_NODE = -10, -20  # the two ends of a subgraph
@@ -50,7 +50,46 @@ def read_workflow(path: Path) -> Json:
 
 def read_prompt(path: Path, object_info: Json) -> Json:
     """The API prompt of a workflow file in either format, for a server with these nodes."""
+    return read_both(path, object_info)[0]
+
+
+def read_both(path: Path, object_info: Json) -> tuple[Json, Json | None]:
+    """(the API prompt of a workflow file, the workflow itself where it is the page's own)."""
     content = _read(path)
+    return _prompt_of(path, content, object_info), content if _is_of_page(content) else None
+
+
+def showing(workflow: Json, base: Json, prompt: Json, object_info: Json) -> Json | None:
+    """The page's workflow with a prompt's values in its widgets, so that a picture restores it.
+
+    base: the workflow's own prompt. None where a value has no widget of its own: inside a subgraph,
+    in place of a link, or as an entry of a list that brings other widgets.
+    """
+    changed = {
+        (node, name): value
+        for node, one in prompt.items()
+        for name, value in one["inputs"].items()
+        if name not in base[node]["inputs"] or base[node]["inputs"][name] != value
+    }
+    shown = {str(node["id"]): dict(node) for node in workflow["nodes"]}
+    for (node_id, name), value in changed.items():
+        node = shown.get(node_id)
+        if node is None or isinstance(base[node_id]["inputs"].get(name), list):
+            return None
+        info = object_info[node["type"]]
+        specs = dict(all_inputs(info))
+        places = widget_places(node, info)
+        saved = node.get("widgets_values")
+        if not isinstance(saved, list | dict) or name not in places:
+            return None
+        if name in specs and kind_of(specs[name]) == DYNAMIC_COMBO:
+            return None
+        node["widgets_values"] = saved.copy()
+        node["widgets_values"][places[name]] = _unboxed(value)
+    return {**workflow, "nodes": list(shown.values())}
+
+
+def _prompt_of(path: Path, content: Any, object_info: Json) -> Json:
     if _is_of_page(content):
         try:
             return to_prompt(content, object_info)
@@ -322,6 +361,10 @@ def _link(link: Any) -> Json:
 def boxed(value: Any) -> Any:
     """Lists are boxed: a bare one would be read as a link."""
     return {"__value__": value} if isinstance(value, list) else value
+
+
+def _unboxed(value: Any) -> Any:
+    return value["__value__"] if isinstance(value, dict) and "__value__" in value else value
 
 
 def _fits(given: Any, wanted: Any) -> bool:

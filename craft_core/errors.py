@@ -27,6 +27,28 @@ class CraftError(ValueError):
         self.given, self.possible, self.action = given, possible, action
 
 
+# What breaks where bytes or texts of others are read, or a file is written. Anything else is a
+# fault of the program, and is seen as one.
+BREAKS = (OSError, MemoryError, RecursionError, OverflowError, UnicodeError, re.error)
+
+
+def told(error: Exception) -> CraftError:
+    """One of BREAKS in three parts, for the outermost of a program, a route or a command."""
+    if isinstance(error, OSError):
+        what = f"{error.filename} cannot be" if error.filename else "A file or connection cannot be"
+        return CraftError(
+            f"{what} read or written ({error.strerror or error})",
+            "Files are read from where they are, and written into folders with room and permission",
+            "Check the path, the folder's permissions and the disk",
+        )
+    reasons = {MemoryError: "there is not enough memory", RecursionError: "it is nested too deeply"}
+    return CraftError(
+        f"Something that was given cannot be read: {reasons.get(type(error), str(error))}",
+        "Files and texts are read as the programs write them that they are from",
+        "Leave out or replace the file or text that was added last",
+    )
+
+
 def _sentence(text: str) -> str:
     text = text.strip()
     return text if text.endswith((".", "!", "?")) else text + "."

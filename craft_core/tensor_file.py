@@ -77,11 +77,11 @@ class BadHeader(ValueError):
 
 
 def read_shapes(path: Path, most_tensors: int = MOST_TENSORS) -> dict[str, tuple[int, ...]]:
-    """The shapes of a safetensors file's tensors by name, from its header alone; as read_header."""
-    return read_header(path, most_tensors)[0]
+    """The shapes of a safetensors file's tensors by name, from its header alone; as header_of."""
+    return header_of(path, most_tensors)[0]
 
 
-def read_header(
+def header_of(
     path: Path, most_tensors: int = MOST_TENSORS
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
     """(the shapes of a safetensors file's tensors by name, its metadata).

@@ -3,11 +3,12 @@
 import argparse
 import signal
 import sys
+import time
 import webbrowser
 from pathlib import Path
 
 from craft_lora_pack.client.errors import RemoteError
-from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.errors import BREAKS, CraftError, told
 
 from .errors import LaunchError
 from .paths import ROOT
@@ -18,7 +19,7 @@ from .run.bench import run_benchmark
 from .run.generate import generate, open_server
 from .run.server import require_port, usual_port
 from .run.small_world import add_small_world, own_folder, remove_small_world
-from .run.tiers import TIERS, Choice, default_workers, run_tiers
+from .run.tiers import TIERS, Choice, default_workers, run_fuzz, run_tiers
 from .run.world_training import train_world
 from .terminal import say
 from .versions.host_symbols import write_page
@@ -34,6 +35,7 @@ EXAMPLES = """examples:
   python run.py test                 set everything up and run all tests
   python run.py test host -- -x      one tier, with options for pytest
   python run.py test -n 1 --all      one test at a time, and the sweeps that CI leaves out
+  python run.py fuzz --minutes 30    damaged files and texts at every place where they come in
 
 The ComfyUI used is yours if COMFYUI_PATH names it or this folder lies in its custom_nodes
 (its Python: COMFYUI_PYTHON, else the one found beside it); nothing is written to it. Otherwise
@@ -52,6 +54,9 @@ def main(arguments: list[str]) -> int:
         return chosen.run(chosen, passed_on)
     except (LaunchError, CraftError, RemoteError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BREAKS as error:
+        print(f"error: {told(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
@@ -126,6 +131,10 @@ def _parser() -> argparse.ArgumentParser:
         "version", nargs="*", help=f"default: all, {', '.join(host.version for host in OLDER)}"
     )
     matrix.set_defaults(run=_matrix)
+    fuzz = commands.add_parser("fuzz", help="damaged files and texts at every door")
+    fuzz.add_argument("--minutes", type=float, default=2.0, metavar="N", help="default: 2")
+    fuzz.add_argument("--seed", type=int, default=None, metavar="N", help="default: the clock's")
+    fuzz.set_defaults(run=_fuzz)
     bench = commands.add_parser("bench", help="run a benchmark in the host's environment")
     bench.add_argument("name", help="a file of benchmarks/, for example: engine")
     bench.set_defaults(run=_bench)
@@ -195,6 +204,12 @@ def _test(chosen: argparse.Namespace, passed_on: list[str]) -> int:
 
 def _matrix(chosen: argparse.Namespace, passed_on: list[str]) -> int:
     return run_matrix(chosen.version, Choice(passed_on, workers=default_workers()))
+
+
+def _fuzz(chosen: argparse.Namespace, _passed_on: list[str]) -> int:
+    seed = time.time_ns() % 2**32 if chosen.seed is None else chosen.seed
+    say(f"seed {seed}")
+    return run_fuzz(chosen.minutes, seed)
 
 
 def _count(text: str) -> int:

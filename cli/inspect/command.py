@@ -32,12 +32,12 @@ def _run(options: Namespace) -> None:
     if model is None and missing():
         with declarations():
             from . import header
-        header.report(options)
+        header.report_headers(options)
         return
     require_torch()
     from . import measured
 
-    measured.report(options, model)
+    measured.report_measures(options, model)
 
 
 COMMANDS = (

@@ -13,7 +13,7 @@ from typing import Any
 from ...craft_core.errors import CraftError, listed
 from ...craft_core.lora.families import is_text_encoder
 from ...craft_core.lora.formats import KINDS
-from ...craft_core.tensor_file import read_header
+from ...craft_core.tensor_file import header_of
 from ..stand_in import missing
 
 _LINES = 40  # of metadata
@@ -21,7 +21,7 @@ _LETTERS = 100  # of a value of metadata
 
 
 @dataclass(frozen=True)
-class Header:
+class LoraHeader:
     """layers: of the diffusion model, the shapes of each layer's parts; text_encoder: as much of
     text encoders. others: names of no known ending, or of kinds that are not carried."""
 
@@ -44,7 +44,7 @@ class Header:
         return sorted({parts["down"][0] for parts in self.layers.values() if parts.get("down")})
 
 
-def report(options: Namespace) -> None:
+def report_headers(options: Namespace) -> None:
     """Print what the headers of the files say."""
     headers = [_read(Path(file)) for file in options.files]
     if options.json:
@@ -66,7 +66,7 @@ def report(options: Namespace) -> None:
     )
 
 
-def _read(path: Path) -> Header:
+def _read(path: Path) -> LoraHeader:
     if path.suffix.lower() not in (".safetensors", ".sft"):
         raise CraftError(
             f"{path.name} is not a safetensors file",
@@ -74,7 +74,7 @@ def _read(path: Path) -> Header:
             "Convert it to safetensors",
         )
     try:
-        shapes, metadata = read_header(path)
+        shapes, metadata = header_of(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CraftError(
@@ -90,10 +90,10 @@ def _read(path: Path) -> Header:
             others.append(key)
         else:
             found[is_text_encoder(key)].setdefault(split.stem, {})[split.part] = shape
-    return Header(path.name, found[False], found[True], tuple(others), metadata)
+    return LoraHeader(path.name, found[False], found[True], tuple(others), metadata)
 
 
-def _text(letter: str, header: Header) -> Iterator[str]:
+def _text(letter: str, header: LoraHeader) -> Iterator[str]:
     ranks = sorted({header.ranks[0], header.ranks[-1]}) if header.ranks else ["-"]
     yield f"{letter}  {header.name}"
     yield f"   {len(header.layers)} layers, rank {' to '.join(map(str, ranks))}"
@@ -105,7 +105,7 @@ def _text(letter: str, header: Header) -> Iterator[str]:
         yield f"   {name}: {value[:_LETTERS]}{'...' if len(value) > _LETTERS else ''}"
 
 
-def _as_json(header: Header) -> Any:
+def _as_json(header: LoraHeader) -> Any:
     return {
         "name": header.name,
         "layers": header.layers,

@@ -50,7 +50,7 @@ class LayerReport:
         return found[0] if found else self.path
 
 
-def report(options: Namespace, model: ModelFiles | None) -> None:
+def report_measures(options: Namespace, model: ModelFiles | None) -> None:
     """Print what is in the files of `options`, read against the model where there is one."""
     kinds: list[dict[str, int]] = [{} for _ in options.files]
     if model is None:

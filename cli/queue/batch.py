@@ -5,20 +5,22 @@ A job that fails does not end the others.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...client.client import Client, PromptResult
+from ...client.client import WAITING, Client, PromptResult
 from ...client.errors import Forgotten, RemoteError, ServerGone
 from ...client.progress import RunProgress
+from ...client.widgets import Json
 from ...craft_core.errors import plain
-from ..progress import bar
+from ..progress import progress_bar
 from .journal import Journal
 from .matrix import Job
 from .saving import save_output, stems
@@ -40,13 +42,18 @@ class BatchCounts:
 
 @dataclass(frozen=True)
 class Batch:
-    """Runs jobs of a workflow on a server into a folder. One job at a time is on the server."""
+    """Runs jobs of a workflow on a server into a folder. One job at a time is on the server.
+
+    workflow: its name. shown: the page's workflow that a job's pictures are to restore, if any.
+    """
 
     client: Client
     journal: Journal
     folder: Path
     workflow: str
+    shown: Callable[[Job], Json | None]
     cancel_on_interrupt: bool = False
+    _saved: dict[tuple[str, ...], str] = field(default_factory=dict)  # what was fetched -> its name
 
     def run(self, jobs: list[Job]) -> BatchCounts:
         """All jobs that are not done yet. ServerGone and KeyboardInterrupt end it half-way."""
@@ -78,17 +85,25 @@ class Batch:
         if len(items) > MOST_FILES:
             raise RemoteError(f"the job made {len(items)} files; at most {MOST_FILES} are fetched.")
         names: list[str] = []
+        new: dict[tuple[str, ...], str] = {}
         try:
             for stem, item in zip(stems(self.workflow, job, items), items, strict=True):
                 content = self.client.fetch(item)
-                names.append(
-                    save_output(content, self.folder, stem, self.workflow, job, item["filename"])
-                )
+                # A node that has nothing new to do gives its file of an earlier job once more.
+                file = (*sorted(item.values()), hashlib.sha256(content).hexdigest())
+                known = self._saved.get(file) or new.get(file)
+                if known is None or not (self.folder / known).is_file():
+                    known = save_output(
+                        content, self.folder, stem, self.workflow, job, item["filename"]
+                    )
+                    new[file] = known
+                names.append(known)
             self.journal.done(job, names)
         except BaseException:  # also Ctrl-C: the job counts as not done, and is fetched again
-            for name in names:
+            for name in new.values():
                 (self.folder / name).unlink(missing_ok=True)
             raise
+        self._saved.update(new)
         return names
 
     def _result(self, job: Job, show: Callable[[str, dict[str, Any]], None]) -> PromptResult:
@@ -110,7 +125,7 @@ class Batch:
         try:
             with self.client.listening() as events:
                 if not waits:
-                    given = self.client.queue(job.prompt, prompt_id=prompt_id)
+                    given = self.client.queue(job.prompt, self.shown(job), prompt_id)
                     if given != prompt_id:  # a server that chooses ids itself
                         prompt_id = given
                         self.journal.queued(job, prompt_id)
@@ -132,7 +147,7 @@ class Display:
     def __init__(self, jobs: int) -> None:
         pause = 0.1 if sys.stderr.isatty() else 10.0
         self._jobs, self._number = jobs, 0
-        self._bar = bar(total=jobs, bar_format=_FORMAT, mininterval=pause, file=sys.stderr)
+        self._bar = progress_bar(total=jobs, bar_format=_FORMAT, mininterval=pause, file=sys.stderr)
 
     def __enter__(self) -> Display:
         return self
@@ -156,6 +171,10 @@ class Display:
         progress = RunProgress(job.prompt)
 
         def show(kind: str, data: dict[str, Any]) -> None:
+            if kind == WAITING:
+                jobs = "1 job" if data["ahead"] == 1 else f"{data['ahead']} jobs"
+                self._bar.set_postfix_str(f"waiting behind {jobs}", refresh=True)
+                return
             progress.event(kind, data)
             steps = f" {progress.step:g}/{progress.steps:g}" if progress.steps else ""
             self._bar.set_postfix_str(progress.title + steps, refresh=False)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import uuid
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 from ...client.address import Inputs
 from ...client.client import Client, server_url
 from ...client.errors import RemoteError, ServerGone
-from ...client.workflow import read_prompt
+from ...client.widgets import Json
+from ...client.workflow import read_both, showing
 from ...craft_core.errors import CraftError, plain
 from ..command import PROGRAM, Command, epilog
 from .batch import Batch, BatchCounts
@@ -64,16 +66,22 @@ def _run(options: Namespace) -> None:
         object_info = Client(url).object_info()
     except RemoteError as error:
         raise _no_server(error) from error
-    inputs = Inputs(read_prompt(options.workflow, object_info), object_info)
+    prompt, page = read_both(options.workflow, object_info)
+    inputs = Inputs(prompt, object_info)
     jobs = jobs_of(inputs, options.set, options.matrix, options.alias)
     if options.dry_run:
         _print_jobs(jobs)
         return
+
+    def shown(job: Job) -> Json | None:
+        """The page's workflow as the job's pictures carry it."""
+        return showing(page, prompt, job.prompt, object_info) if page else None
+
     folder = options.out or Path(f"queue_{options.workflow.stem}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with held(folder):
-            outcome = _outcome(_batch(options, url, folder), jobs)
+            outcome = _outcome(_batch(options, url, folder, shown), jobs)
     except (OSError, ValueError) as error:
         if isinstance(error, CraftError):
             raise
@@ -86,10 +94,12 @@ def _print_jobs(jobs: list[Job]) -> None:
         print(plain(f"{number}/{len(jobs)} {job.name}".rstrip()))
 
 
-def _batch(options: Namespace, url: str, folder: Path) -> Batch:
+def _batch(
+    options: Namespace, url: str, folder: Path, shown: Callable[[Job], Json | None]
+) -> Batch:
     journal = Journal(folder, uuid.uuid4().hex)
     client = Client(url, client_id=journal.client)
-    return Batch(client, journal, folder, options.workflow.stem, options.interrupt_server)
+    return Batch(client, journal, folder, options.workflow.stem, shown, options.interrupt_server)
 
 
 def _outcome(batch: Batch, jobs: list[Job]) -> BatchCounts:

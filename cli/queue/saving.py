@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from ...craft_core.writing import Taken, write_whole
 from .matrix import Job
+from .parameters import parameters_text
 
 CHUNK = "craft_queue"
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -70,10 +71,22 @@ def save_output(
 
 
 def with_job(content: bytes, workflow: str, job: Job) -> bytes:
-    """A PNG with one more text chunk, workflow and parameters as JSON; other files as they are."""
+    """A PNG with two more texts: workflow and parameters of the job as JSON, and its settings in
+    the words of another program, where it has such; other files as they are."""
     if not content.startswith(SIGNATURE):
         return content
     facts = {"workflow": workflow, "parameters": dict(job.parameters)}
-    body = b"tEXt" + CHUNK.encode() + b"\0" + json.dumps(facts).encode("ascii")
-    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-    return content[:IHDR_END] + chunk + content[IHDR_END:]
+    chunks = _text_chunk(CHUNK, json.dumps(facts))
+    settings = parameters_text(job.prompt)
+    if settings:
+        chunks += _text_chunk("parameters", settings)
+    return content[:IHDR_END] + chunks + content[IHDR_END:]
+
+
+def _text_chunk(keyword: str, text: str) -> bytes:
+    """tEXt for a text in Latin-1, else iTXt in UTF-8."""
+    try:
+        body = b"tEXt" + keyword.encode() + b"\0" + text.encode("latin-1")
+    except UnicodeEncodeError:
+        body = b"iTXt" + keyword.encode() + b"\0" * 5 + text.encode("utf-8", "replace")
+    return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))

@@ -22,6 +22,11 @@ from ..engine.modules import PREFIX
 
 KINDS = ("checkpoints", "diffusion_models")
 _WEIGHT = ".weight"
+# What the host's detection raises for a header that is only nearly one of a model.
+_BROKEN = (
+    LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError,
+    AssertionError,
+)  # fmt: skip
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])", re.ASCII)  # a whole component of a name
 # The host finds a model's kind by counting its blocks one by one among all names.
 _MOST_TENSORS = 8_000  # the largest checkpoints have half of it
@@ -59,7 +64,16 @@ def file_layers(path: Path) -> dict[str, tuple[int, ...]]:
 
     Raises CraftError for a file that is no safetensors file or holds no diffusion model.
     """
-    state = _diffusion_model(_header(path))
+    try:
+        state = _diffusion_model(_header(path))
+    except CraftError:
+        raise
+    except _BROKEN as error:
+        raise CraftError(
+            f"{path.name} has names of a model, and shapes that no model has",
+            "The host tells a model's kind by the names and shapes of its tensors",
+            "Get the file again, or choose another one",
+        ) from error
     found = {
         key.removesuffix(_WEIGHT): tuple(weight.shape)
         for key, weight in state.items()

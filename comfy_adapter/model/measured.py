@@ -94,7 +94,7 @@ def _read(place: Path, layers: frozenset[str]) -> dict[_Key, float]:
             return {}
         rows = json.loads(text)
         found = {(str(name), str(path), int(k)): number for name, path, k, number in rows}
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError):
         return {}
     if not all(_sound(key, number, layers) for key, number in found.items()):
         return {}

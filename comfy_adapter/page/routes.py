@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 from server import PromptServer
 
-from ...craft_core.errors import CraftError
+from ...craft_core.errors import BREAKS, CraftError, told
 from ...craft_core.fusion import FUSION
 from ...craft_core.lora.storage import KIND
 from ...craft_core.routing.trigger_words import trigger_words
@@ -43,6 +43,8 @@ async def _layer_sets(request: web.Request) -> web.Response:
         counts = await asyncio.to_thread(layer_counts, path, asked.get("patterns", "").strip())
     except CraftError as error:
         return web.json_response({"error": error.given})
+    except BREAKS as error:  # the file went away, or its folder may not be read
+        return web.json_response({"error": told(error).given})
     return web.json_response(counts)
 
 

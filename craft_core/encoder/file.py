@@ -65,6 +65,9 @@ def read_encoder(path: str | Path) -> tuple[ExpertEncoder, dict[str, str]]:
     shapes = parameter_shapes(sum(map(len, layers.values())), width, len(concepts))
     if {name: tuple(value.shape) for name, value in tensors.items()} != shapes:
         raise KIND.damaged(path, "its tensors are not those its metadata describes")
+    if not all(value.is_floating_point() for value in tensors.values()):
+        raise KIND.damaged(path, "its tensors are not floating point numbers")
+    tensors = {name: value.float() for name, value in tensors.items()}
     _require_finite(path, tensors)
     encoder = ExpertEncoder(layers, width, concepts)
     encoder.load_state_dict(tensors)

@@ -95,7 +95,7 @@ def _read(
         if split is not None:
             found.setdefault(split.stem, {})[split.part] = (key, tensor)
     for stem, parts in found.items():
-        if "down" not in parts:  # PEFT's metadata speaks of LoRAs only
+        if "down" not in parts or parts["down"][1].ndim < 2:  # PEFT's metadata is of LoRAs only
             continue
         try:
             scale_from(parts, parts["down"][1].shape[0], stated_for(configs, stem))

@@ -123,7 +123,10 @@ def write_basis(path: str | Path, basis: Basis, exclusive: bool = False) -> None
 def read_basis(path: str | Path) -> Basis:
     """The file's basis, every Q checked; CraftError for anything else than a basis file."""
     header = read_header(path)
-    tensors = {key: q.float() for key, q in read(Path(path), KIND)[0].items()}
+    given = read(Path(path), KIND)[0]
+    if any(q.ndim != 2 or not q.is_floating_point() for q in given.values()):
+        raise KIND.damaged(Path(path), "a basis of a layer is no matrix of floating point numbers")
+    tensors = {key: q.float() for key, q in given.items()}
     layers = {
         layer: LayerBasis(*(tensors.pop(f"{layer}.{role}", None) for role in ROLES))
         for layer in header.ranks

@@ -63,6 +63,14 @@ def run_tiers(tiers: Mapping[str, "Tier"], choice: Choice) -> int:
     return 0
 
 
+def run_fuzz(minutes: float, seed: int) -> int:
+    """Damaged inputs at every door for so many minutes; 0 when each was read or refused."""
+    host = pinned_host(tools=True)
+    script = str(ROOT / "tests" / "fuzz" / "fuzz.py")
+    return _python(host, [script, "--minutes", str(minutes), "--seed", str(seed)],
+                   COMFYUI_PATH=str(host.comfyui), OMP_NUM_THREADS="1")  # fmt: skip
+
+
 def default_workers() -> int:
     """One for each processor that this process may use, as far as the memory goes; four at most."""
     return max(1, min(_processors(), _memory() // WORKERS_MEMORY, MOST_WORKERS))

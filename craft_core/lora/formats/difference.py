@@ -81,8 +81,8 @@ class BiasDifference(Difference):
         return layer.along(self.difference)
 
 
-def _shape(tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
-    return tuple(next(iter(tensors.values())).shape)
+def _shape(tensors: Mapping[str, Tensor]) -> tuple[int, ...] | None:
+    return tuple(next(iter(tensors.values())).shape) or None
 
 
 def _update(parts: Parts, layer: AdaptedLayer, stated: Stated) -> Difference:

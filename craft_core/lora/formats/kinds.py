@@ -36,7 +36,8 @@ class AdapterKind:
     a group, the group is the ending. forms: the sets of parts that make an update, besides alpha.
     made_of: the parts in words. shape: the tensors of a complete form by part -> the weight's shape
     as far as they tell it, from the outputs on; a convolution's kernel may be flattened into the
-    inputs. update: the update of a layer; it raises CraftError, naming keys and shapes, where the
+    inputs. None for tensors that are no such parts.
+    update: the update of a layer; it raises CraftError, naming keys and shapes, where the
     tensors do not fit. axes: how many its tensors have at least; with one, it can change a
     normalisation, whose weight is (n,). of_bias: whether it changes the bias of its layer, beside a
     kind that changes the weight.
@@ -46,7 +47,7 @@ class AdapterKind:
     endings: Mapping[str, re.Pattern[str]]
     forms: Sequence[frozenset[str]]
     made_of: str
-    shape: Callable[[Mapping[str, Tensor]], tuple[int, ...]]
+    shape: Callable[[Mapping[str, Tensor]], tuple[int, ...] | None]
     update: Callable[[Parts, AdaptedLayer, Stated], LayerUpdate]
     axes: int = 2
     of_bias: bool = False
@@ -150,7 +151,7 @@ def shape_of(parts: Parts) -> tuple[int, ...] | None:
     if any(tensor.ndim < 2 for part, tensor in tensors.items() if part not in flat):
         return None
     shape = kinds[0].shape(tensors)
-    if math.prod(shape) > _LARGEST:
+    if shape is not None and math.prod(shape) > _LARGEST:
         raise CraftError(
             f"The update of {next(iter(parts.values()))[0]} is for a weight of the shape {shape}",
             f"A layer's weight has up to {_LARGEST} numbers",
@@ -176,7 +177,10 @@ def build_updates(
     for kind in kinds:
         if not layer.inputs and kind.axes > 1:
             raise misfit(*next(parts[part] for part in kind.endings if part in parts), layer)
-    return [(kind.update(parts, layer, stated), kind) for kind in kinds]
+    try:
+        return [(kind.update(parts, layer, stated), kind) for kind in kinds]
+    except IndexError as error:  # a tensor lacks an axis
+        raise misfit(*min(parts.values(), key=lambda part: part[1].ndim), layer) from error
 
 
 def incomplete(parts: Parts) -> CraftError:

@@ -83,9 +83,11 @@ def _swapped(outputs: Tensor, inner: int, outer: int) -> Tensor:
     return outputs.unflatten(0, (-1, inner, outer)).transpose(1, 2).flatten(0, 2)
 
 
-def _shape(tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
+def _shape(tensors: Mapping[str, Tensor]) -> tuple[int, ...] | None:
     """The outputs are all that they tell."""
     blocks = tensors["oft_blocks"]
+    if blocks.ndim < 3:
+        return None
     return (blocks.shape[-3] * blocks.shape[-1],)
 
 
@@ -102,7 +104,12 @@ def _update(parts: Parts, layer: AdaptedLayer, stated: Stated) -> Rotation:
         if rescaled.numel() != layer.out:
             raise misfit(rescale_key, rescaled, layer)
         rescaled = rescaled.flatten()
-    bound = float(parts[ALPHA][1]) if ALPHA in parts else 0.0
+    bound = 0.0
+    if ALPHA in parts:
+        alpha_key, alpha = parts[ALPHA]
+        if alpha.numel() != 1:
+            raise misfit(alpha_key, alpha, layer)
+        bound = float(alpha)
     return Rotation(_turns(wide(blocks), bound), layer.inputs, rescaled, 1.0, layer.target.rows)
 
 

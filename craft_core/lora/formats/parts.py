@@ -85,7 +85,8 @@ def _without_ones(axes: Sequence[int]) -> tuple[int, ...]:
 
 
 def check_float(key: str, tensor: Tensor) -> None:
-    integer_alpha = tensor.numel() == 1 and not tensor.is_floating_point()
+    whole = not (tensor.is_floating_point() or tensor.is_complex())
+    integer_alpha = whole and tensor.numel() == 1
     if not (is_plain_float(tensor) or integer_alpha):
         raise CraftError(
             f"{key} holds {str(tensor.dtype).removeprefix('torch.')} numbers",

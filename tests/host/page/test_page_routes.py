@@ -1,7 +1,9 @@
 """What the page learns of a model file before anything is loaded."""
 
+import asyncio
 import json
 import struct
+from types import SimpleNamespace
 
 import comfy.ops
 import comfy.supported_models
@@ -11,7 +13,9 @@ import small_world_models as small
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
+from craft_lora_pack.comfy_adapter.model import file_layers as file_layers_module
 from craft_lora_pack.comfy_adapter.model.file_layers import file_layers, file_of
+from craft_lora_pack.comfy_adapter.page import routes
 from craft_lora_pack.comfy_adapter.page.layer_counts import layer_counts
 from craft_lora_pack.comfy_adapter.page.routes import method_traits
 from craft_lora_pack.craft_core.errors import CraftError
@@ -54,6 +58,30 @@ def test_custom_patterns_are_counted_and_what_they_miss_is_named(path):
     assert custom["content"] > 0 and custom["style"] > 0
     assert custom["unmatched"] == ["content: nowhere.1"]
     assert "No content pattern" in layer_counts(path, "content: nowhere")["sets"]["custom"]["error"]
+
+
+@pytest.mark.parametrize("kind", [KeyError, IndexError, ZeroDivisionError, RuntimeError, TypeError])
+def test_a_header_that_the_host_cannot_tell_is_told(path, monkeypatch, kind):
+    def breaks(_):
+        raise kind("blocks")
+
+    monkeypatch.setattr(file_layers_module, "_diffusion_model", breaks)
+    with pytest.raises(CraftError, match="shapes that no model has"):
+        file_layers(path)
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(2, "gone", "a"), RecursionError(), MemoryError()]
+)
+def test_the_route_answers_what_cannot_be_read(monkeypatch, error):
+    def breaks(*_):
+        raise error
+
+    monkeypatch.setattr(routes, "layer_counts", breaks)
+    query = {"kind": "checkpoints", "name": small.CHECKPOINT}
+    request = SimpleNamespace(rel_url=SimpleNamespace(query=query))
+    answer = asyncio.run(routes._layer_sets(request))
+    assert answer.status == 200 and json.loads(answer.text)["error"]
 
 
 def header_only(file, shapes):

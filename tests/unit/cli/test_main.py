@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import signal
 
 import pytest
@@ -99,6 +100,59 @@ def test_ctrl_c_ends_a_training_between_two_steps(asked_in, done):
         assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL  # the next one ends it at once
     assert training.step == done
     assert signal.getsignal(signal.SIGINT) == before
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(13, "Permission denied", "place"),
+        OSError(36, "File name too long", "a" * 5000),
+        RecursionError("deep"),
+        MemoryError(),
+        OverflowError("large"),
+        re.error("pattern"),
+        UnicodeEncodeError("utf-8", "\ud800", 0, 1, "half"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_breaks_by_the_users_files_is_one_message(capsys, monkeypatch, error):
+    def breaks(*_):
+        raise error
+
+    monkeypatch.setattr("craft_lora_pack.cli.methods.method_table", breaks)
+    told = failed(capsys, "methods", "--markdown")
+    assert len(told) <= 2010
+
+
+def test_a_fault_of_the_program_is_seen_as_one(monkeypatch):
+    def breaks(*_):
+        raise KeyError("ours")
+
+    monkeypatch.setattr("craft_lora_pack.cli.methods.method_table", breaks)
+    with pytest.raises(KeyError):
+        main(["methods", "--markdown"])
+
+
+@pytest.mark.parametrize(
+    "given", ["a" * 5000, "a\0b", "\udc80", "."], ids=["long", "NUL", "half", "."]
+)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("inspect",),
+        (*LORA, "--images"),
+        (*LORA, *IMAGES, "--layer-sets"),
+        (*LORA, *IMAGES, "--comfyui"),
+        ("fuse", "--method", "direct", "--save", "a.safetensors", "--content-lora"),
+        ("fuse", "--method", "direct", "--content-lora", "a.safetensors", "--save"),
+    ],
+    ids=lambda words: f"{words[0]} {words[-1]}",
+)
+def test_any_path_is_taken_or_told(capsys, monkeypatch, tmp_path, arguments, given):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("craft_lora_pack.cli.host.PACK", tmp_path)
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)
+    failed(capsys, *arguments, given)
 
 
 def test_ctrl_c_while_the_command_line_loads_is_one_line(monkeypatch, capsys):

@@ -7,7 +7,7 @@ import math
 import pytest
 from craft_lora_pack.cli.command import parser_of
 from craft_lora_pack.cli.knob_flags import flag_of, knobs_of
-from craft_lora_pack.cli.main import commands
+from craft_lora_pack.cli.main import commands_of
 from craft_lora_pack.cli.train.loras import experts
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.training import TRAINING
@@ -36,7 +36,7 @@ def required(words) -> list[str]:
 
 
 def parse(words, *flags):
-    return parser_of(commands()).parse_args([*words, *required(words), *flags])
+    return parser_of(commands_of()).parse_args([*words, *required(words), *flags])
 
 
 def refused(capsys, words, *flags) -> str:
@@ -48,7 +48,7 @@ def refused(capsys, words, *flags) -> str:
 
 def test_every_recipe_has_a_command():
     assert {method.key for method in RECIPES.values()} == set(TRAINING.keys())
-    assert set(RECIPES) <= {command.words for command in commands()}
+    assert set(RECIPES) <= {command.words for command in commands_of()}
 
 
 @every_recipe
@@ -56,7 +56,7 @@ def test_a_command_without_a_flag_it_requires_is_refused(words, capsys):
     flags = required(words)
     for at in range(0, len(flags), 2):
         with pytest.raises(SystemExit):
-            parser_of(commands()).parse_args([*words, *flags[:at], *flags[at + 2 :]])
+            parser_of(commands_of()).parse_args([*words, *flags[:at], *flags[at + 2 :]])
         assert flags[at] in capsys.readouterr().err
 
 
@@ -114,7 +114,7 @@ def test_an_unknown_choice_is_refused_with_the_known_ones(words, parameter, caps
 @every_recipe
 def test_the_help_tells_every_knob(words, capsys):
     with pytest.raises(SystemExit) as caught:
-        parser_of(commands()).parse_args([*words, "--help"])
+        parser_of(commands_of()).parse_args([*words, "--help"])
     assert caught.value.code == 0
     text = "".join(capsys.readouterr().out.split())  # however it is wrapped
     for parameter in RECIPES[words].parameters:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from craft_lora_pack.cli.main import commands, main
+from craft_lora_pack.cli.main import commands_of, main
 from fake_comfyui import PROMPT, FakeComfyUI
 from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parents[3]
-HELPS = [(), ("train",), *(one.words for one in commands())]
+HELPS = [(), ("train",), *(one.words for one in commands_of())]
 
 
 def plain(*arguments, folder=ROOT) -> subprocess.CompletedProcess[str]:
@@ -67,7 +67,7 @@ COMPUTING = {
 
 
 def test_the_commands_that_compute_are_those():
-    assert set(COMPUTING) == {one.words for one in commands() if one.computes}
+    assert set(COMPUTING) == {one.words for one in commands_of() if one.computes}
 
 
 @pytest.mark.parametrize("words", COMPUTING, ids=" ".join)

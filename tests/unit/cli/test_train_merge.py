@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from craft_lora_pack.cli.command import parser_of
 from craft_lora_pack.cli.knob_flags import chosen_method, flag_of
-from craft_lora_pack.cli.main import commands, main
+from craft_lora_pack.cli.main import commands_of, main
 from craft_lora_pack.cli.train import commands as trainings
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.training import LEARNED
@@ -20,7 +20,7 @@ KNOBS = [
 
 
 def parse(*flags):
-    return parser_of(commands()).parse_args(["train", "merge", *GIVEN, *flags])
+    return parser_of(commands_of()).parse_args(["train", "merge", *GIVEN, *flags])
 
 
 @pytest.mark.parametrize("key", LEARNED.keys())

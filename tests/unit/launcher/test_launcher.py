@@ -5,6 +5,7 @@ import http.server
 import io
 import json
 import os
+import re
 import runpy
 import signal
 import socket
@@ -20,7 +21,7 @@ import fake_comfyui
 import pytest
 from craft_lora_pack.client import client
 
-from launcher import paths
+from launcher import commands, paths
 from launcher.commands import main
 from launcher.errors import LaunchError
 from launcher.run import cache, environment, hosts, pip, server, small_world, tiers, workspace
@@ -618,6 +619,38 @@ def test_an_old_python_is_told_so_by_run_py_itself(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 8, 0))
     with pytest.raises(SystemExit, match=r"needs Python 3\.10 .* this is Python 3\.8"):
         runpy.run_path(str(paths.ROOT / "run.py"), run_name="run")
+
+
+def test_ctrl_c_while_run_py_imports_is_one_line(monkeypatch, capsys):
+    class Interrupted:
+        def find_spec(self, name, *_):
+            if name == "launcher.commands":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "launcher.commands")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    monkeypatch.setattr(sys, "argv", ["run.py", "demo"])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(paths.ROOT / "run.py"), run_name="__main__")
+    assert left.value.code == 130 and capsys.readouterr().err == "stopped.\n"
+
+
+BREAKING = [
+    PermissionError(13, "Permission denied", "place"), OSError(28, "No space left on device"),
+    RecursionError("deep"), MemoryError(), OverflowError("large"), re.error("pattern"),
+    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "start"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", BREAKING, ids=repr)
+def test_what_breaks_by_the_users_files_is_one_line(monkeypatch, capsys, error):
+    def breaks(*_):
+        raise error
+
+    monkeypatch.setattr(commands, "generate", breaks)
+    assert main(["demo"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
 
 
 def test_a_python_that_the_pinned_torch_is_not_made_for_is_told_so(monkeypatch):

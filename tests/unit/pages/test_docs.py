@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from craft_lora_pack.cli.command import parser_of
-from craft_lora_pack.cli.main import commands as all_commands
+from craft_lora_pack.cli.main import commands_of
 
 from launcher import commands as launcher
 from launcher.paths import ROOT
@@ -128,11 +128,11 @@ ARGUMENT_FOLLOWS = ("small-world", "workflow", "world", "bench")  # of run.py
 
 @page_of
 def test_a_command_of_the_pack_exists_and_takes_these_flags(page):
-    known = [command.words for command in all_commands()]
+    known = [command.words for command in commands_of()]
     for words in commands(page, CORE):
         shown = shown_words(words)
         if shown is None:
-            options = parser_of(all_commands()).parse_args(words)
+            options = parser_of(commands_of()).parse_args(words)
             assert options.command.words == tuple(words[: len(options.command.words)])
         else:
             choices = [word.split("|") for word in shown]

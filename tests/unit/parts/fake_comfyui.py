@@ -10,6 +10,7 @@ import json
 import struct
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -91,7 +92,7 @@ class FakeComfyUI:
         self.arrived = threading.Semaphore(0)
         self.said: dict[str, Callable[[bytes], bytes]] = {}  # by path, what becomes of an answer
         self.listens = True  # whether it takes WebSockets
-        self.queued: list[str] = []  # the id of each POST /prompt
+        self.bodies: list[dict[str, Any]] = []  # of each POST /prompt
         self._sockets: dict[str, Any] = {}
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
         self._http.daemon_threads = True
@@ -108,10 +109,16 @@ class FakeComfyUI:
         for socket in self._sockets.values():
             socket.close()
 
+    @property
+    def queued(self) -> list[str]:
+        """The ids of all prompts that were sent."""
+        return [body["prompt_id"] for body in self.bodies]
+
     def cut(self) -> None:
         """Break every WebSocket, as a network does."""
         for socket in list(self._sockets.values()):
-            socket.shutdown(2)
+            with suppress(OSError):  # the client may have gone by itself
+                socket.shutdown(2)
         self._sockets.clear()
 
     def stop(self) -> None:
@@ -135,7 +142,7 @@ class FakeComfyUI:
 
     def take(self, body: dict[str, Any]) -> tuple[int, Any]:
         """POST /prompt: refused with the node's errors, or queued."""
-        self.queued.append(body["prompt_id"])
+        self.bodies.append(body)
         value = body["prompt"]["1"]["inputs"]["style_lora"]
         if value not in LORAS:
             error = {"message": "Value not in list", "details": f"style_lora: {value!r}"}

@@ -86,6 +86,37 @@ def test_a_workflow_of_the_page_runs_as_its_export_does(server, queue):
     }
 
 
+def workflows(server):
+    return [body.get("extra_data", {}).get("extra_pnginfo", {}).get("workflow")
+            for body in server.bodies]  # fmt: skip
+
+
+def test_pictures_of_a_workflow_of_the_page_restore_it_with_the_jobs_values(server, queue):
+    page = json.loads(json.dumps(PAGE))
+    page["nodes"][1] |= {"title": "Mine", "pos": [1, 2]}
+    page["nodes"].append({"id": 9, "type": "MarkdownNote", "widgets_values": ["a note"]})
+    queue.file.write_text(json.dumps(page))
+    assert queue("--matrix", "seed=4,5", "content=dog", "--set", "prompt=a dog")[0] == 0
+    for seed, shown in zip((4, 5), workflows(server), strict=True):
+        values = {node["id"]: node["widgets_values"] for node in shown["nodes"]}
+        assert values[2] == [seed, "fixed", True, 1.0] and values[9] == ["a note"]
+        assert values[1] == [LORAS[0], "ink.safetensors", 1.0, "plain", "a dog"]
+        assert shown["links"] == page["links"]
+        assert (shown["nodes"][1]["title"], shown["nodes"][1]["pos"]) == ("Mine", [1, 2])
+
+
+@pytest.mark.parametrize("arguments", [("method=mixed",), ("method=mixed", "method.alpha=0.2")])
+def test_a_value_that_no_widget_of_the_page_shows_leaves_the_workflow_out(server, queue, arguments):
+    queue.file.write_text(json.dumps(PAGE))
+    sets = [word for one in arguments for word in ("--set", one)]
+    assert queue(*sets)[0] == 0
+    assert workflows(server) == [None]
+
+
+def test_an_exported_prompt_has_no_workflow_of_the_page(server, queue):
+    assert queue("--set", "seed=4")[0] == 0 and workflows(server) == [None]
+
+
 def test_a_failing_job_is_told_in_its_own_words_and_the_others_run(server, queue):
     seeds_axis = f"seed=1,{FAILING_SEED},3"
     status, out, err = queue("--matrix", seeds_axis, "style=ink,nothing")

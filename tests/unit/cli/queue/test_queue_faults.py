@@ -3,9 +3,11 @@ done once or with one message; nothing is lost, nothing is made twice, and no tr
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import re
+import signal
 import threading
 import time
 
@@ -25,10 +27,11 @@ ANSI = "\x1b[31m\x07\x9b2J\u202egnp"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """The waits of a person, shortened for a test."""
-    monkeypatch.setattr(client, "PATIENCE", 0.3)
-    monkeypatch.setattr(client, "RECEIVE", 0.1)
-    monkeypatch.setattr(client, "BUSY", 0.2)
-    monkeypatch.setattr(client, "FORGETS", 0.3)
+    monkeypatch.setattr(client, "PATIENCE", 0.05)
+    monkeypatch.setattr(client, "QUIET", 0.01)
+    monkeypatch.setattr(client, "RECEIVE", 0.03)
+    monkeypatch.setattr(client, "BUSY", 0.1)
+    monkeypatch.setattr(client, "FORGETS", 0.1)
     monkeypatch.setattr(events, "FIRST_PAUSE", 0.05)
 
 
@@ -187,6 +190,37 @@ def test_ctrl_c_ends_the_batch_though_the_server_does_not_answer_it(server, queu
     assert len(server.queued) == 1
 
 
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+def test_a_job_that_waits_says_behind_how_many(server, queue, ahead):
+    server.waiting += [f"other-{number}" for number in range(ahead)]
+    ran = server._run
+
+    def run(body):
+        time.sleep(0.4)
+        ran(body)
+
+    server._run = run
+    status, _, err = queue("--set", "seed=1")
+    said = re.findall(r"waiting behind (\d+ jobs?)", err)
+    assert status == 0 and set(said) == ({f"{ahead} job{'s' * (ahead > 1)}"} if ahead else set())
+
+
+def test_an_output_that_does_not_change_is_saved_once(server, queue):
+    def with_another(content):
+        """What a node says that had nothing new to do: its file of the first job."""
+        answer = json.loads(content)
+        for record in answer.values():
+            image = {"filename": "p_77.png", "subfolder": "", "type": "output"}
+            record["outputs"]["9"] = {"images": [image]}
+        return json.dumps(answer).encode()
+
+    server.said["/history"] = with_another
+    assert queue("--matrix", "seed=1..3")[0] == 0
+    own = [name for name in pictures(queue) if "seed-2" in name or "seed-3" in name]
+    assert len(pictures(queue)) == 4 and len(own) == 2
+    assert "0 done, 3 done before" in queue("--matrix", "seed=1..3")[1]
+
+
 # Names and folders
 
 
@@ -217,6 +251,51 @@ def test_a_name_is_taken_by_one_of_many_writers(tmp_path):
         one.join()
     assert len(set(names)) == len(names) == 160
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(names)
+
+
+def is_full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+FULL = {
+    "a picture": ("craft_lora_pack.craft_core.writing.os.fsync", is_full),
+    "a picture's place": ("craft_lora_pack.craft_core.writing._move", is_full),
+    "that a job is queued": ("craft_lora_pack.cli.queue.journal.Journal.queued", is_full),
+    "that a job is done": ("craft_lora_pack.cli.queue.journal.Journal.done", is_full),
+    "the folder": ("pathlib.Path.mkdir", is_full),
+    "the lock": ("craft_lora_pack.cli.queue.lock._opened", is_full),
+}
+
+
+@pytest.mark.parametrize("what", FULL)
+def test_a_full_disk_ends_the_batch_and_loses_nothing(server, queue, monkeypatch, what):
+    with monkeypatch.context() as patched:
+        patched.setattr(*FULL[what])
+        status, _, err = queue("--matrix", "seed=1..3")
+    assert status == 1 and "No space left" in err and "--out" in err
+    assert err.splitlines()[-1].startswith("Error: ")
+    left = {file.suffix for file in queue.out.iterdir()} if queue.out.exists() else set()
+    assert left <= {".jsonl"} and pictures(queue) == []
+    status, out, _ = queue("--matrix", "seed=1..3")
+    assert status == 0 and "3 done" in out
+    assert seeds(server) == [1, 2, 3] and len(pictures(queue)) == 3
+
+
+@pytest.mark.parametrize("size", [1, 50, 100, 250])
+def test_a_journal_that_is_cut_by_a_full_disk_is_gone_on_with(server, queue, size):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write is an error
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        status, _, err = queue("--matrix", "seed=1..3")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert status == 1 and "cannot be written to" in err
+    status, out, _ = queue("--matrix", "seed=1..3")
+    assert status == 0 and "3 done" in out and len(pictures(queue)) == 3
+    assert seeds(server) == [1, 2, 3]
 
 
 # Answers
@@ -308,12 +387,8 @@ def changed(value, new):
 
 @pytest.mark.parametrize("path", ["/prompt", "/history", "/queue"])
 @pytest.mark.parametrize("new", VALUES, ids=lambda value: repr(value)[:20])
-def test_an_answer_with_one_part_of_another_type_is_told_or_passed_over(
-    server, queue, path, new, monkeypatch
-):
+def test_an_answer_with_one_part_of_another_type_is_told_or_passed_over(server, queue, path, new):
     """Each part of what the server says, one after another, over several batches of jobs."""
-    monkeypatch.setattr(client, "PATIENCE", 0.0)
-    monkeypatch.setattr(client, "RECEIVE", 0.02)
     asked, parts = 0, 1
 
     def change(content):

@@ -6,7 +6,8 @@ import json
 
 import pytest
 from craft_lora_pack.cli.queue.journal import NAME, Journal
-from craft_lora_pack.cli.queue.matrix import jobs_of
+from craft_lora_pack.cli.queue.matrix import Job, jobs_of
+from craft_lora_pack.cli.queue.parameters import parameters_text
 from craft_lora_pack.cli.queue.saving import file_stem, save_output, stems, with_job
 from craft_lora_pack.client.address import Inputs
 from craft_lora_pack.craft_core.errors import CraftError
@@ -64,6 +65,41 @@ def test_a_picture_keeps_its_texts_and_pixels_and_gets_the_parameters():
         recorded = json.loads(image.info["craft_queue"])
         assert recorded == {"workflow": "demo", "parameters": {"prompt": "кот"}}
         assert image.getpixel((0, 0)) == (5, 0, 0)
+
+
+def sampled(text="a cat", **more):
+    return {
+        "1": {"class_type": "Loader", "inputs": {"ckpt_name": "models\\small.safetensors"}},
+        "2": {"class_type": "Encode", "inputs": {"text": text, "clip": ["1", 1]}},
+        "3": {"class_type": "Encode", "inputs": {"text": "blurry\n", "clip": ["1", 1]}},
+        "4": {"class_type": "Empty", "inputs": {"width": 64, "height": 96, "batch_size": 1}},
+        "5": {"class_type": "KSampler", "inputs": {
+            "model": ["1", 0], "positive": ["6", 0], "negative": ["3", 0], "latent_image": ["4", 0],
+            "seed": 7, "steps": 20, "cfg": 6.5, "sampler_name": "euler", "scheduler": "normal",
+            **more}},
+        "6": {"class_type": "Router", "inputs": {"conditioning": ["2", 0], "again": ["6", 0]}},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["a cat", "eine Katze, größer", "кот", "猫 🐈"])
+def test_a_picture_says_its_settings_as_galleries_read_them(text):
+    one = Job({}, sampled(text))
+    with Image.open(io.BytesIO(with_job(picture(5), "demo", one))) as image:
+        assert image.info["parameters"] == (
+            f"{text}\nNegative prompt: blurry\nSteps: 20, Sampler: euler, Schedule type: normal, "
+            "CFG scale: 6.5, Seed: 7, Size: 64x96, Model: small"
+        )
+        assert "craft_queue" in image.info and image.getpixel((0, 0)) == (5, 0, 0)
+
+
+def test_settings_that_are_not_found_are_left_out():
+    assert parameters_text(sampled(cfg=["9", 0], latent_image=["9", 0], model=None)) == (
+        "a cat\nNegative prompt: blurry\nSteps: 20, Sampler: euler, Schedule type: normal, Seed: 7"
+    )
+    assert parameters_text({"1": {"class_type": "Save", "inputs": {"images": ["2", 0]}}}) == ""
+    assert parameters_text({"1": {"class_type": "S", "inputs": {"seed": 1, "steps": [[], 0]}}}) == (
+        "\nSeed: 1"
+    )
 
 
 def test_what_is_no_png_stays_as_it_is():
