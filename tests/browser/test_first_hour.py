@@ -196,7 +196,7 @@ def test_a_report_shows_in_no_other_workflow_and_no_other_page(comfy, drawn, liv
     other.page.close()
 
 
-FOUND = """() => [...document.querySelectorAll("[data-testid='node-search-result'], .p-autocomplete-option, [role='option']")]
+FOUND = """() => [...document.querySelectorAll(".p-autocomplete-option, [role='option']")]
     .map((one) => one.innerText)"""
 
 

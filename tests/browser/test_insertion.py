@@ -685,7 +685,7 @@ def test_dropped_loras_are_linked_to_what_the_graph_has(graph):
     links = graph.comfy.evaluate(LINKS)
     assert [link for link in before if link not in links] == []
     new = [end.split(" > ")[1].split(".")[1] for end in links if end not in before]
-    assert sorted(new) == ["clip", "latent_image", "model", "samples"]
+    assert sorted(new) == ["clip", "images", "latent_image", "model", "samples"]
     assert graph.types().count("CheckpointLoaderSimple") == 1
     assert graph.types().count("VAEDecode") == 2
     assert graph.types().count("PreviewImage") == graph.types().count("SaveImage") == 1

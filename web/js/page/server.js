@@ -48,10 +48,10 @@ export function triggerWords(name) {
   return answers.get(key)?.words ?? [];
 }
 
-/** The same, asked for now. @param {string} name @returns {Promise<string[]>} */
+/** The same, asked for anew. @param {string} name @returns {Promise<string[]>} */
 export async function askTriggerWords(name) {
   const key = `trigger_words?${new URLSearchParams({ name })}`;
-  if (!answers.get(key)) await request(key);
+  await request(key);
   return triggerWords(name);
 }
 

@@ -32,9 +32,10 @@ function count(list, output) {
 function named(src) {
   if (!src.includes("/view?")) return null;
   const asked = new URLSearchParams(src.slice(src.indexOf("?")));
-  const [filename, subfolder, type] = ["filename", "subfolder", "type"].map((name) => asked.get(name));
-  return key({ filename: filename ?? "", subfolder: subfolder ?? "", type: type ?? "" });
+  const part = (/** @type {string} */ name) => asked.get(name) ?? "";
+  return key({ filename: part("filename"), subfolder: part("subfolder"), type: part("type") });
 }
 
 /** @param {Saved} saved */
-const key = ({ filename, subfolder = "", type = "" }) => JSON.stringify([filename, subfolder, type]);
+const key = ({ filename, subfolder = "", type = "" }) =>
+  JSON.stringify([filename, subfolder, type]);

@@ -17,6 +17,7 @@ export function promptWith(prompt, words) {
     if (!own.length) return text;
     const sign = role[0];
     const phrase = own.slice(0, MOST_WORDS).join(", ").replace(/[<>]/g, "");
-    return text.replace(new RegExp(`<${sign}>.*?</${sign}>`, "s"), () => `<${sign}>${phrase}</${sign}>`);
+    const marked = new RegExp(`<${sign}>.*?</${sign}>`, "s");
+    return text.replace(marked, () => `<${sign}>${phrase}</${sign}>`);
   }, prompt);
 }
