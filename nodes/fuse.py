@@ -38,7 +38,8 @@ class FuseToFile(io.ComfyNode):
             "output/loras, that loads everywhere. The report says how far the file is from what "
             "the method gives. For the Router's markers, schedule and asymmetric guidance keep "
             "the LoRAs apart.",
-            search_aliases=["merge loras", "save lora", "ties", "dare", "knots", "svd", "k-lora"],
+            search_aliases=["merge loras", "mix loras", "combine two loras", "save lora", "ties",
+                            "dare", "knots", "svd", "k-lora"],
             inputs=[
                 io.Model.Input(
                     "model", tooltip="The model the LoRAs are for: it knows the layers' names and "

@@ -38,7 +38,8 @@ class LearnMerge(io.ComfyNode):
             description="Merges content and style LoRAs into one by a short training on the "
             "pictures they were made of, saved in output/loras. The file is a plain LoRA that "
             "loads everywhere; give it its own prompt words, as the LoRAs had them.",
-            search_aliases=["ziplora", "duolora", "b4m", "merge loras", "combine loras"],
+            search_aliases=["ziplora", "duolora", "b4m", "merge loras", "mix loras",
+                            "combine two loras"],
             inputs=[
                 *source_inputs(),
                 *slot_inputs(MERGE_SLOTS, "branches", "content_images", "content_captions",

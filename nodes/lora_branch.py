@@ -25,7 +25,8 @@ class LoadLoRABranch(io.ComfyNode):
             category=CATEGORY,
             description="One more content or style LoRA for the Content/Style LoRA Router. "
             "Chain several through 'branches'.",
-            search_aliases=["craft branch", "content lora", "style lora", "extra lora"],
+            search_aliases=["craft branch", "content lora", "style lora", "extra lora",
+                            "lora stack"],
             inputs=[
                 io.Combo.Input(
                     "lora", options=lora_choices(), tooltip="A LoRA file of models/loras."

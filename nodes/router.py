@@ -52,7 +52,9 @@ class Router(io.ComfyNode):
             "the prompt say which phrase is content and which is style; a role without a marker "
             "is off. Nothing is merged into the weights. Sample with ACFG KSampler, or with any "
             "sampler for standard guidance.",
-            search_aliases=["craft", "lora fusion", "content style", "b-lora", "merge loras"],
+            search_aliases=["craft", "lora fusion", "content style", "b-lora", "merge loras",
+                            "mix loras", "combine two loras", "lora stack", "style lora",
+                            "content lora"],
             inputs=[
                 io.Model.Input("model", tooltip="The backbone the LoRAs act on."),
                 io.Clip.Input("clip", tooltip="Encodes the prompt without its markers."),

@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from craft_lora_pack.client.workflow import read_workflow
 from PIL import Image
 from scenes import TWO_FRAMES, once
+
+from launcher.paths import ROOT
 
 ONCE = once("drawn")
 CLIPPED = 0.4  # of a picture's channel values; burnt pictures have more
@@ -191,3 +194,41 @@ def test_a_report_shows_in_no_other_workflow_and_no_other_page(comfy, drawn, liv
         one.says("zwx style")
         one.says_not("Method", REPORT)
     other.page.close()
+
+
+FOUND = """() => [...document.querySelectorAll(".p-autocomplete-option, [role='option']")]
+    .map((one) => one.innerText)"""
+
+
+@pytest.mark.parametrize(
+    ("words", "title"),
+    [
+        ("mix loras", "Content/Style LoRA Router"),
+        ("combine two loras", "Content/Style LoRA Router"),
+        ("lora stack", "Content/Style LoRA Router"),
+        ("style lora", "Content/Style LoRA Router"),
+        ("xy plot", "Method Sweep"),
+        ("xy plot", "Comparison Grid"),
+    ],
+)
+def test_the_pages_search_finds_the_nodes_by_what_people_ask_for(comfy, words, title):
+    comfy.open_workflow({**EMPTY, "id": str(uuid.uuid4())}, "search")
+    comfy.evaluate("() => { app.extensionManager.command.execute('Workspace.SearchBox.Toggle') }")
+    comfy.page.locator("input:focus").wait_for()
+    comfy.page.keyboard.type(words)
+    found = comfy.until(lambda: comfy.evaluate(FOUND), lambda all: any(title in one for one in all))
+    comfy.keep_screenshot(f"search_{words.replace(' ', '_')}")
+    comfy.page.keyboard.press("Escape")
+    assert any(title in one for one in found), found
+
+
+@pytest.mark.parametrize("name", ["ablation_small_world", "demo_small_world"])
+def test_a_template_opens_so_that_it_can_be_read(comfy, drawn, name):
+    workflow = read_workflow(ROOT / "workflows" / f"{name}.json")
+    open_ = "([graph, name]) => app.loadGraphData(graph, true, true, name, " \
+        "{ openSource: 'template' })"  # fmt: skip
+    comfy.evaluate(open_, [workflow, name])
+    comfy.evaluate(TWO_FRAMES)
+    comfy.keep_screenshot(f"template_{name}_{drawn}")
+    assert comfy.evaluate("() => app.canvas.ds.scale") >= 0.7
+    comfy.dismiss_alerts()

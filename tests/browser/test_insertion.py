@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from itertools import cycle, islice
 from typing import Any
@@ -249,7 +250,7 @@ DROP = """async ([text, files, [clientX, clientY]]) => {
     return taken
 }"""
 PREVIEWED = """() => app.graph.nodes
-    .filter((node) => node.type === "PreviewImage")
+    .filter((node) => ["PreviewImage", "SaveImage"].includes(node.type))
     .flatMap((node) => app.nodeOutputs[node.id]?.images ?? [])"""
 
 INSERTED = [
@@ -625,7 +626,8 @@ def test_a_guider_that_a_part_of_the_sigmas_goes_with_has_the_models_clock(graph
     assert graph.start() == [*LOWER, *FLOORS, "model"]
 
 
-WHOLE = ["CheckpointLoaderSimple", "EmptyLatentImage", "PreviewImage", "VAEDecode"]
+TRIGGER_WORDS = re.compile("/craft_lora/trigger_words")
+WHOLE = ["CheckpointLoaderSimple", "EmptyLatentImage", "SaveImage", "VAEDecode"]
 
 
 def is_whole(graph: Graph) -> None:
@@ -648,6 +650,22 @@ def test_two_dropped_names_become_a_whole_graph(empty, text):
     is_whole(empty)
 
 
+@ONCE
+def test_the_words_that_dropped_loras_were_trained_with_are_in_the_prompt(empty):
+    words = {CONTENT: ["zwx cat"], STYLE: []}
+
+    def answer(route: Any) -> None:
+        (name,) = (name for name in words if name in route.request.url)
+        route.fulfill(json={"words": words[name]})
+
+    empty.page.route(TRIGGER_WORDS, answer)
+    assert empty.drop(f"{CONTENT}\n{STYLE}")
+    is_whole(empty)
+    empty.page.unroute(TRIGGER_WORDS)
+    prompt = empty.comfy.evaluate(WIDGETS, "")["prompt"]
+    assert prompt == "A photo of <c>zwx cat</c> in <s>watercolor style</s>"
+
+
 def test_two_dropped_files_become_a_whole_graph_that_undo_takes_away(empty, drawn):
     assert empty.drop(files=[[CONTENT, "x", ""], [STYLE, "x", ""]])
     is_whole(empty)
@@ -667,9 +685,10 @@ def test_dropped_loras_are_linked_to_what_the_graph_has(graph):
     links = graph.comfy.evaluate(LINKS)
     assert [link for link in before if link not in links] == []
     new = [end.split(" > ")[1].split(".")[1] for end in links if end not in before]
-    assert sorted(new) == ["clip", "latent_image", "model", "samples"]
+    assert sorted(new) == ["clip", "images", "latent_image", "model", "samples"]
     assert graph.types().count("CheckpointLoaderSimple") == 1
-    assert graph.types().count("VAEDecode") == graph.types().count("PreviewImage") == 2
+    assert graph.types().count("VAEDecode") == 2
+    assert graph.types().count("PreviewImage") == graph.types().count("SaveImage") == 1
     graph.nothing_overlaps()
 
 

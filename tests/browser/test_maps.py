@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from craft_lora_pack.client.workflow import read_workflow
-from scenes import once
+from scenes import TWO_FRAMES, once
 
 from launcher.paths import ROOT
 
@@ -210,8 +211,7 @@ def test_the_router_shows_the_map_beside_its_report_until_another_node_shows_one
 def test_each_sampler_of_a_router_has_a_map_of_its_own(comfy, demo, drawing):
     """A sampler that does not run again keeps its map."""
     comfy.open_workflow(demo, "two samplers")
-    # Of two lists that load at once the page keeps the one that ends last: not too fast.
-    comfy.evaluate(RESAMPLE, ["KSampler", next(fresh), 4 * STEPS])
+    comfy.evaluate(RESAMPLE, ["KSampler", next(fresh), STEPS])
     comfy.evaluate(BESIDE, ["Beside", next(fresh)])
     comfy.evaluate(KEEP_SEEDS)
     for _ in range(2):
@@ -229,3 +229,43 @@ def test_a_router_inside_a_subgraph_shows_the_map(comfy, demo, drawing):
     comfy.evaluate(ENTER, place)
     shows(comfy, drawing, {"CRAFTRouter": [WIDTH]}, "subgraph")
     comfy.evaluate(LEAVE)
+
+
+# The server says that the Router has made these pictures.
+EXECUTED = """(names) => {
+    const [{ id }] = app.canvas.graph.findNodesByType("CRAFTRouter")
+    const images = names.map((filename) => ({ filename, subfolder: "", type: "temp" }))
+    const detail = { node: String(id), display_node: String(id), output: { images } }
+    app.api.dispatchCustomEvent("executed", detail)
+    app.canvas.setDirty(true, true)
+}"""
+OF_THE_TEST = re.compile("/view.*craft_test_")
+NAMES = """() => app.canvas.graph.findNodesByType("CRAFTRouter")[0].imgs
+    ?.map((image) => new URL(image.src).searchParams.get("filename")) ?? []"""
+
+
+def test_pictures_of_an_earlier_output_that_load_last_are_not_shown(comfy, demo):
+    comfy.open_workflow(demo, "maps load")
+    picture = (ROOT / "workflows" / "demo_small_world.jpg").read_bytes()
+    held, released = [], []
+
+    def answer(route: Any) -> None:
+        if "older" in route.request.url and not released:
+            held.append(route)
+        else:
+            route.fulfill(body=picture, content_type="image/jpeg")
+
+    older, newer = ["craft_test_older.jpg"], ["craft_test_a.jpg", "craft_test_b.jpg"]
+    with comfy.drawing("classic"):
+        comfy.page.route(OF_THE_TEST, answer)
+        comfy.evaluate(EXECUTED, older)
+        assert comfy.until(lambda: len(held), lambda count: count > 0)
+        comfy.evaluate(EXECUTED, newer)
+        comfy.evaluate(TWO_FRAMES)
+        released.append(True)
+        for route in held:
+            route.fulfill(body=picture, content_type="image/jpeg")
+        comfy.becomes(NAMES, newer)
+        comfy.evaluate(TWO_FRAMES)
+        comfy.becomes(NAMES, newer)
+        comfy.page.unroute(OF_THE_TEST)

@@ -13,6 +13,7 @@ import { followLanguage } from "./page/language.js";
 import { followRuns } from "./page/runs.js";
 import { askMethods } from "./page/server.js";
 import { hintAtSmallWorld } from "./page/small_world.js";
+import { showReadable } from "./page/view.js";
 
 /** @type {Record<string, () => import("./drawings/panel.js").Drawing>} */
 const DRAWINGS = {
@@ -33,7 +34,10 @@ app.registerExtension({
     followRuns();
     await Promise.all([followLanguage(), askMethods()]);
   },
-  afterConfigureGraph: hintAtSmallWorld,
+  afterConfigureGraph() {
+    hintAtSmallWorld();
+    showReadable();
+  },
   /** @param {any} node */
   nodeCreated(node) {
     const drawing = DRAWINGS[node.comfyClass];

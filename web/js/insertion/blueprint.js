@@ -7,7 +7,9 @@ import { api } from "../../../../scripts/api.js";
 import { app } from "../../../../scripts/app.js";
 import { CraftError } from "../lib/craft_error.js";
 import { planAdditions, planWiring } from "../lib/insertion/wiring.js";
+import { promptWith } from "../lib/insertion/trigger_prompt.js";
 import { say } from "../lib/texts.js";
+import { askTriggerWords } from "../page/server.js";
 import {
   addAsOneStep, addNode, attempt, putFree, setWidget, showNodes, notify,
 } from "./graph_edit.js";
@@ -21,7 +23,7 @@ const NAME = /^Content \+ Style LoRA$/; // the name of the subgraph's file
 const FOLDERS = ["checkpoints", "diffusion_models", "text_encoders", "vae"];
 const APART = 60; // between neighbouring nodes
 const DECODE = 210; // width at which the title of VAE Decode is readable
-const PICTURE = 320; // width and height of the preview until it has a picture
+const PICTURE = 320; // width and height of Save Image until it has a picture
 /** @type {Record<Need, string>} */
 const INPUTS = { model: "model", clip: "clip", latent: "latent_image", vae: "vae" };
 /** Names, in the page's language, of what can be left without a link. */
@@ -45,11 +47,13 @@ export async function modelFiles(folder) {
 export function addFusion(pair, place) {
   return attempt(async () => {
     const loras = pair();
-    const [items, files] = await Promise.all([fetchBlueprint(), fetchFiles()]);
+    const [items, files, content, style] = await Promise.all([
+      fetchBlueprint(), fetchFiles(), ...loras.map(askTriggerWords),
+    ]);
     const wiring = planWiring(app.canvas.graph.nodes);
     const { additions, lacking } = planAdditions(wiring.missing, files);
     const { fusion } = addAsOneStep(
-      () => build(loras, place, items, wiring, additions),
+      () => build(loras, { content, style }, place, items, wiring, additions),
       (made) => [made.fusion, ...made.before, ...made.after],
       (made) => putAround(made.fusion, place, made.before, made.after),
     );
@@ -58,13 +62,16 @@ export function addFusion(pair, place) {
   });
 }
 
-/** @param {string[]} loras @param {Place} place @param {any} items as fetchBlueprint gives them
+/** @param {string[]} loras @param {{content: string[], style: string[]}} words
+ * @param {Place} place @param {any} items as fetchBlueprint gives them
  * @param {Wiring} wiring @param {Addition[]} additions */
-function build([content, style], place, items, wiring, additions) {
+function build([content, style], words, place, items, wiring, additions) {
   const { graph } = app.canvas;
   const fusion = app.canvas._deserializeItems(items, { position: place }).created[0];
   setWidget(fusion, "content_lora", content);
   setWidget(fusion, "style_lora", style);
+  const start = fusion.widgets.find((/** @type {any} */ one) => one.name === "prompt").value;
+  setWidget(fusion, "prompt", promptWith(start, words));
   const before = additions.map((addition) => addSource(graph, addition, wiring, place));
   const after = wiring.needsDecode ? addDecode(graph, place) : [];
   connect(fusion, wiring, after[0] ?? wiring.decode);
@@ -82,11 +89,11 @@ function addSource(graph, { type, gives }, { missing, sources }, place) {
 /** @param {any} graph @param {Place} place */
 function addDecode(graph, place) {
   const decode = addNode(graph, "VAEDecode", place);
-  const preview = addNode(graph, "PreviewImage", place);
+  const save = addNode(graph, "SaveImage", place);
   decode.size = [DECODE, decode.size[1]];
-  preview.size = [PICTURE, PICTURE];
-  decode.connect(0, preview, 0);
-  return [decode, preview];
+  save.size = [PICTURE, PICTURE];
+  decode.connect(0, save, 0);
+  return [decode, save];
 }
 
 /** @param {any} fusion @param {Wiring} wiring @param {any} decode */

@@ -48,6 +48,13 @@ export function triggerWords(name) {
   return answers.get(key)?.words ?? [];
 }
 
+/** The same, asked for anew. @param {string} name @returns {Promise<string[]>} */
+export async function askTriggerWords(name) {
+  const key = `trigger_words?${new URLSearchParams({ name })}`;
+  await request(key);
+  return triggerWords(name);
+}
+
 /** @param {string} key the route and what is asked of it */
 async function request(key) {
   if (answers.size >= KEPT) answers.clear();

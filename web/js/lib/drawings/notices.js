@@ -14,12 +14,12 @@ const OURS = new Set(Object.values(REPLACED)); // nodes that may guide by ACFG
 const ROLES = /** @type {Role[]} */ (["content", "style"]);
 
 /** @typedef {import("./markers.js").Role} Role */
-/** @typedef {{name: any, role: Role, strength: any, own: boolean}} Lora own: one of the Router's two;
- * its strength is a further LoRA's own */
+/** @typedef {{name: any, role: Role, strength: any, own: boolean}} Lora own: one of the Router's
+ * two; strength: a further LoRA's own */
 /** @typedef {{node: any, hosts: any[]}} Sampler */
 /** @typedef {{text: string, warns?: boolean, strengths?: Record<string, number>, samplers?: any[],
- *   button?: string}} Notice strengths: the values of inputs that its button sets; samplers: the ids
- * of those that its button replaces */
+ *   button?: string}} Notice strengths: the values of inputs that its button sets; samplers: the
+ * ids of those that its button replaces */
 
 /**
  * The LoRAs of a Router that are not `none`.
@@ -101,7 +101,8 @@ export function guidanceNotices(samplers, loras, dials) {
   const strengths = strengthsOf(loras, dials);
   const found = samplers
     .filter(({ node }) => OURS.has(node.type))
-    .flatMap(({ node, hosts }) => excesses(strengths, reaches((name) => valueOf(node, name, hosts))));
+    .map(({ node, hosts }) => reaches((name) => valueOf(node, name, hosts)))
+    .flatMap((by) => excesses(strengths, by));
   const [worst] = found.toSorted((one, other) => one.fitting - other.fitting);
   /** @type {Notice[]} */
   const notices = worst ? [{
