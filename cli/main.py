@@ -9,11 +9,13 @@ from ..craft_core.errors import CraftError
 from ..craft_core.requests import Stopped
 from . import families, fuse, inspect, methods, queue
 from .command import parser_of
+from .queue import find_best
 from .train import commands as trainings
 
 COMMANDS = (
     *trainings.COMMANDS,
     families.COMMAND,
+    find_best.COMMAND,
     fuse.COMMAND,
     inspect.COMMAND,
     methods.COMMAND,
