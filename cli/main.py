@@ -16,6 +16,7 @@ from .stand_in import declarations, require_torch
 MODULES = {
     "train": ".train.commands",
     "families": ".families",
+    "find-best": ".queue.find_best",
     "fuse": ".fuse",
     "inspect": ".inspect",
     "methods": ".methods",

@@ -1,4 +1,4 @@
-"""`queue`: a workflow with many settings, one after another on a running ComfyUI."""
+"""Workflows on a running ComfyUI: `queue` runs one with many settings, `find-best` its search."""
 
 from .command import COMMANDS
 

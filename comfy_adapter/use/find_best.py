@@ -117,7 +117,7 @@ def find_best(model: Any, clip: Any, request: SearchRequest, tell: Callable[[str
             "Settings say how a content and a style LoRA are combined",
             "Choose content_lora and style_lora",
         )
-    request, left_out = _fitting(request, model)
+    request, left_out = fitting_request(request, model)
     search = Search(model, clip, request, SearchJournal.of(_words(request)))
     search.check_journal()
     bar = comfy.utils.ProgressBar(search.plan.most_pictures)
@@ -299,8 +299,9 @@ class Search:
         )  # fmt: skip
 
 
-def _fitting(request: SearchRequest, model: Any) -> tuple[SearchRequest, tuple[str, ...]]:
-    """(the request with the settings this model can run, why others are left out)."""
+def fitting_request(request: SearchRequest, model: Any) -> tuple[SearchRequest, tuple[str, ...]]:
+    """(the request with the settings this model can run, why others are left out). CraftError where
+    there are fewer than two."""
     layers = model_layers(model)
     methods = {one.line.method.key: one.line.method for one in request.settings}
     lacking = {key: lacks_blocks(method, layers) for key, method in methods.items()}

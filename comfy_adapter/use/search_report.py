@@ -12,6 +12,12 @@ from ...craft_core.search import Setting
 from ...craft_core.types import Role
 from ..score.scoring import mean_text
 
+_BRACKETS = (
+    "In brackets: 95 % intervals over the pictures of a setting, too narrow for fewer than ten, "
+    "and of this pair and this prompt alone. The mean of a setting that went far is a little too "
+    "high, since it went far by it."
+)
+
 
 @dataclass(frozen=True)
 class TriedSetting:
@@ -64,9 +70,7 @@ def search_report(outcome: Outcome) -> str:
     ]
     for row in outcome.on_frontier:
         lines += [f"- {row.setting.label}", f"  {_measured(row)}"]
-    lines += ["", "In brackets: 95 % intervals over the pictures of a setting, of this pair and "
-              "this prompt alone. Those of settings that were chosen by these pictures are a "
-              "little too good."]  # fmt: skip
+    lines += ["", _BRACKETS]
     return "\n".join(lines)
 
 

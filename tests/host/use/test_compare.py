@@ -343,7 +343,7 @@ def test_the_grid_shows_the_maps_of_its_models(world):
     for model, positive in zip(models, positives, strict=True):
         sample(model, positive, world.encode(""), 3)
     images = [GRAY] * len(models)
-    sheet, acted, _ = ComparisonGrid.execute(images, rows, columns, [8], models=models).result
+    sheet, acted, *_ = ComparisonGrid.execute(images, rows, columns, [8], models=models).result
     assert torch.equal(sheet, grid(images, rows, columns))
     logs = [log_of(model) for model in models]
     assert logs[0] is logs[1] is not logs[2]
@@ -373,7 +373,7 @@ def test_a_model_that_did_not_run_and_one_in_which_nothing_acts_say_so(world):
 def test_a_grid_without_models_and_one_with_other_models(world):
     images, labels = [GRAY], (["a"], ["x"])
     for models in ([], [None]):
-        _, acted, _ = ComparisonGrid.execute(images, *labels, [8], models=models).result
+        _, acted, *_ = ComparisonGrid.execute(images, *labels, [8], models=models).result
         assert acted.shape[0] == 1 and acted.shape[-1] == 3
     with pytest.raises(CraftError, match="no log of its sampling runs"):
         ComparisonGrid.execute(images, *labels, [8], models=[world.model])

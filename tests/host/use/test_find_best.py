@@ -1,18 +1,24 @@
 """Find Best Settings: a search on the small world's model, and what it leaves behind."""
 
 import json
+from dataclasses import replace
 
 import comfy.model_management
 import comfy.sample
 import nodes
 import pytest
 import small_world_models as small
+import tiny
 import torch
 from craft_lora_pack.comfy_adapter.score.pair_scorer import PairScorer
 from craft_lora_pack.comfy_adapter.score.scoring import score_pictures
 from craft_lora_pack.comfy_adapter.use import search_journal
+from craft_lora_pack.comfy_adapter.use.find_best import SearchRequest, fitting_request
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.evaluation import harmonic_mean
+from craft_lora_pack.craft_core.guidance import GUIDANCE
+from craft_lora_pack.craft_core.routing.presets import OF_MODEL
+from craft_lora_pack.craft_core.search import settings_of
 from craft_lora_pack.nodes.acfg import ACFGKSampler
 from craft_lora_pack.nodes.router import Router
 from craft_lora_pack.nodes.score import FindBest
@@ -233,6 +239,18 @@ def test_a_picture_that_is_broken_scores_nothing(world):
     with torch.inference_mode():
         scorer = PairScorer.of({"content": [content[0]], "style": [style[0]]}, judges)
         assert scorer.scores(torch.full((1, 64, 64, 3), torch.nan)) == (0.0, 0.0)
+
+
+def test_a_method_whose_blocks_the_model_lacks_is_left_out():
+    lists = {**LISTS, "methods": "b_lora\ndirect", "schedules": "constant"}
+    settings = settings_of(*lists.values(), ("auto", *OF_MODEL), GUIDANCE)
+    request = SearchRequest(("a", "b"), None, settings, None, None, 0.5, 0, 8)
+    found, left_out = fitting_request(request, tiny.flux())
+    assert {one.line.method.key for one in found.settings} == {"direct"}
+    assert len(left_out) == 1 and left_out[0].startswith("b_lora is left out: ")
+    only = replace(request, settings=settings[:4])
+    with pytest.raises(CraftError, match="0 of the settings can run"):
+        fitting_request(only, tiny.flux())
 
 
 def test_what_no_search_can_do_is_said(world, journals):

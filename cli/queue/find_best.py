@@ -1,0 +1,176 @@
+"""`find-best`: a workflow's Find Best Settings on a running ComfyUI, without its page."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ...client.address import Inputs
+from ...client.client import Client, PromptResult, server_url
+from ...client.errors import RemoteError
+from ...client.workflow import read_prompt
+from ...craft_core.errors import CraftError
+from ...craft_core.writing import Taken
+from ..command import PROGRAM, Command, epilog
+from ..progress import progress_bar
+from .command import SERVER
+
+NODE = "CRAFTFindBest"
+WATCHERS = {  # what shows each output, so that the server runs it: a node's type and its input
+    "plot": ("PreviewImage", "images"),
+    "preset": ("PreviewAny", "source"),
+    "report": ("PreviewAny", "source"),
+}
+FILES = {"plot": "plot.png", "preset": "preset.json", "report": "report.txt"}
+
+
+def _add_flags(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "workflow", metavar="FILE", type=Path,
+        help="A workflow with one Find Best Settings, as the page saves it or exports it as API.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--set", metavar="NODE.INPUT=VALUE", action="append", default=[],
+        help="Set an input of the node or of one that leads to it, as in queue: budget=200, "
+        "content_weight=0.7; may be repeated.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--server", metavar="URL", default=SERVER,
+        help="The ComfyUI that runs. Default: %(default)s.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", metavar="FOLDER", type=Path, default=None,
+        help=f"Where {', '.join(FILES.values())} go. Default: find_best_NAME in this folder, after "
+        "FILE.",
+    )  # fmt: skip
+
+
+def _run(options: Namespace) -> None:
+    folder = options.out or Path(f"find_best_{options.workflow.stem}")
+    for name in FILES.values():
+        if (folder / name).exists():
+            raise Taken(folder / name)
+    client = Client(server_url(options.server))
+    try:
+        info = client.object_info()
+        prompt, node = search_alone(read_prompt(options.workflow, info), options.workflow)
+        inputs = Inputs(prompt, info)
+        prompt = inputs.with_values(dict(map(inputs.read, options.set)))
+        slots = info[NODE]["output_name"]
+        for name, (kind, entry) in WATCHERS.items():
+            prompt[name] = {"class_type": kind, "inputs": {entry: [node, slots.index(name)]}}
+        with SearchProgress(node) as show:
+            result = _result(client, prompt, show)
+        print(f"{_save(client, result, folder)}\n{folder.absolute()}")
+    except RemoteError as error:
+        raise CraftError(
+            f"The search failed: {error}",
+            "It runs on a ComfyUI that is up and has this pack; pictures that were scored are kept",
+            "Start it, give its address with --server, and run the same command again",
+        ) from error
+
+
+def search_alone(prompt: dict[str, Any], file: Path) -> tuple[dict[str, Any], str]:
+    """(the one Find Best Settings and all that leads to it, its id). CraftError for none or two."""
+    found = [name for name, node in prompt.items() if node["class_type"] == NODE]
+    if len(found) != 1:
+        raise CraftError(
+            f"{file} has {len(found) or 'no'} Find Best Settings",
+            "The workflow has one",
+            "Give another, such as workflows/find_best_small_world.json of this pack",
+        )
+    kept: set[str] = set()
+    ahead = [found[0]]
+    while ahead:
+        name = ahead.pop()
+        if name not in kept:
+            kept.add(name)
+            ahead += _sources(prompt, name)
+    return {name: node for name, node in prompt.items() if name in kept}, found[0]
+
+
+def _sources(prompt: dict[str, Any], name: str) -> Iterator[str]:
+    for value in prompt[name]["inputs"].values():
+        if isinstance(value, list) and len(value) == 2 and value[0] in prompt:
+            yield value[0]
+
+
+class SearchProgress:
+    """A progress bar over the pictures of the search, on stderr. node: its id in the prompt."""
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+        self._bar: Any = None
+
+    def __enter__(self) -> SearchProgress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, kind: str, data: dict[str, Any]) -> None:
+        if kind == "progress" and data.get("node") == self._node:
+            if self._bar is None:
+                self._bar = progress_bar(total=data["max"], unit="picture")
+            self._bar.update(data["value"] - self._bar.n)
+
+
+def _result(
+    client: Client, prompt: dict[str, Any], show: Callable[[str, dict[str, Any]], None]
+) -> PromptResult:
+    """What the search gave; Ctrl-C stops it on the server."""
+    prompt_id = str(uuid.uuid4())
+    try:
+        with client.listening() as events:
+            client.queue(prompt, prompt_id=prompt_id)
+            return client.follow(events, prompt_id, show, math.inf)
+    except KeyboardInterrupt as interrupt:
+        client.cancel(prompt_id)
+        raise KeyboardInterrupt(
+            "Stopped; the pictures that were scored are kept. Run the same command again to go on."
+        ) from interrupt
+
+
+def _save(client: Client, result: PromptResult, folder: Path) -> str:
+    """Write the three files; the report."""
+    report = "\n".join(result.outputs["report"]["text"])
+    (plot,) = result.outputs["plot"]["images"]
+    contents = {
+        "plot": client.fetch(plot),
+        "preset": ("\n".join(result.outputs["preset"]["text"]) + "\n").encode(),
+        "report": f"{report}\n".encode(),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            (folder / FILES[name]).write_bytes(content)
+    except OSError as error:
+        raise CraftError(
+            f"{folder} cannot be written to ({error.strerror or error})",
+            f"{', '.join(FILES.values())} go there",
+            "Make room or give another folder with --out, and run the command again; it is quick",
+        ) from error
+    return report
+
+
+COMMANDS = (
+    Command(
+        ("find-best",),
+        "Search the best settings for a pair of LoRAs on a running ComfyUI.",
+        "FILE [--set NODE.INPUT=VALUE] [flags]",
+        _add_flags,
+        _run,
+        epilog(
+            (
+                f"{PROGRAM} find-best workflows/find_best_small_world.json",
+                "--set budget=200 --set content_weight=0.7",
+            ),
+        ),
+        computes=False,
+    ),
+)
