@@ -26,7 +26,7 @@ def print_kinds(options: argparse.Namespace) -> None:
     layer.weight.data = torch.randn(WIDTH, WIDTH) / WIDTH**0.5
     layer.bias.data = torch.randn(WIDTH)
     x = torch.randn(ROWS, TOKENS, WIDTH)
-    hooks = {name: hook(state) for name, state in files(options.rank)}
+    hooks = {name: hook(state, layer) for name, state in files(options.rank)}
     seconds = {name: [] for name in (LAYER, *hooks)}
     with torch.inference_mode():
         for round_number in range(options.rounds + 1):  # the first takes norms, too
@@ -76,9 +76,9 @@ def pair(rank: int) -> dict[str, torch.Tensor]:
     }
 
 
-def hook(state: dict[str, torch.Tensor]) -> LayerHook:
+def hook(state: dict[str, torch.Tensor], layer: torch.nn.Linear) -> LayerHook:
     updates = parse_lora(state, {}, {"a": (WIDTH, WIDTH)}).layers
     call = ModelCall()
     call.set(1, [GatedChunks(0, 1, [[0.8]])])
     parts = layer_parts("a", [updates], [BranchModule(updates, torch.float32)])
-    return LayerHook(0, "a", parts, call)
+    return LayerHook(0, "a", parts, call, layer)
