@@ -26,7 +26,7 @@ def print_kinds(options: argparse.Namespace) -> None:
     layer.weight.data = torch.randn(WIDTH, WIDTH) / WIDTH**0.5
     layer.bias.data = torch.randn(WIDTH)
     x = torch.randn(ROWS, TOKENS, WIDTH)
-    hooks = {name: hook(state) for name, state in files(options.rank)}
+    hooks = {name: hook(state, layer) for name, state in files(options.rank)}
     hooks[f"{WIDTH // FACTOR} x {WIDTH // FACTOR} of that LoKr alone"] = larger_product
     seconds = {name: [] for name in (LAYER, *hooks)}
     with torch.inference_mode():
@@ -85,9 +85,9 @@ def larger_product(layer: torch.nn.Module, args: tuple, kwargs: dict, y: torch.T
     y.view(-1, side).addmm_(args[0].view(-1, side), layer.weight[:side, :side].T, alpha=0.8)
 
 
-def hook(state: dict[str, torch.Tensor]) -> LayerHook:
+def hook(state: dict[str, torch.Tensor], layer: torch.nn.Linear) -> LayerHook:
     updates = parse_lora(state, {}, {"a": (WIDTH, WIDTH)}).layers
     call = ModelCall()
     call.set(1, [GatedChunks(0, 1, [[0.8]])])
     parts = layer_parts("a", [updates], [BranchModule(updates, torch.float32)])
-    return LayerHook(0, "a", parts, call)
+    return LayerHook(0, "a", parts, call, layer)

@@ -20,9 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from ...craft_core.errors import CraftError
-from ...craft_core.types import Factors, LayerUpdate, add_product
+from ...craft_core.types import LayerUpdate
 from .hooks import Hooks, LayerHook, ModelCall, act, attached
-from .modules import is_norm, output_axis
 
 _BY_HOST = "torch.compile"  # the host's node wraps model calls under this name
 _SINCE = (2, 11)  # before, torch.compile traces anew whenever a hook comes back
@@ -136,7 +135,7 @@ def _set_numbers(
 def _graph_hooks(hooks: Hooks) -> list[tuple[nn.Module, GraphHook]]:
     made, column = [], 1
     for module, hook in hooks:
-        made.append((module, GraphHook(hook, module, column)))
+        made.append((module, GraphHook(hook, column)))
         column += len(hook.parts)
     return made
 
@@ -144,21 +143,13 @@ def _graph_hooks(hooks: Hooks) -> list[tuple[nn.Module, GraphHook]]:
 class GraphHook(LayerHook):
     """A LayerHook that torch.compile can trace, and in few steps, since tracing takes long.
 
-    column: of the call's numbers, that of its first part. is_plain: whether its updates are all
-    low-rank ones of a linear layer or of a convolution without groups, which take a shorter way.
-    factors: then (down, up) of each, as the host has them at this call.
+    column: of the call's numbers, that of its first part. factors: where it is plain, (down, up) of
+    each part, as the host has them at this call.
     """
 
-    def __init__(self, hook: LayerHook, module: Any, column: int) -> None:
+    def __init__(self, hook: LayerHook, column: int) -> None:
         vars(self).update(vars(hook))
         self.column = column
-        self.is_convolution, self.axis = hasattr(module, "kernel_size"), output_axis(module)
-        self.is_plain = (
-            not is_norm(module)
-            and getattr(module, "groups", 1) == 1
-            and all(type(part.update) is Factors for part in hook.parts)
-        )
-        self.covered = [part.update.rows for part in hook.parts]
         self.factors: list[tuple[Tensor, Tensor]] = []
 
     def refresh(self) -> None:
@@ -184,7 +175,4 @@ class GraphHook(LayerHook):
                 act(module, x, y, part.at(x, numbers[0]), numbers[self.column + place])
             return
         for place, (down, up) in enumerate(self.factors):
-            down, up, rows = down.to(x), up.to(x), self.covered[place]
-            hidden = module._conv_forward(x, down, None) if self.is_convolution else x @ down.T
-            base = y if rows is None else y.narrow(self.axis, *rows)
-            add_product(base, hidden, up, numbers[self.column + place], self.is_convolution)
+            self._add_plain(module, x, y, place, down, up, numbers[self.column + place])

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from ...craft_core.errors import CraftError
 from ...craft_core.families import mixes_rows
-from ...craft_core.types import LayerPass, LayerUpdate, times
+from ...craft_core.types import Factors, LayerPass, LayerUpdate, add_product, times
 from .bank import BranchPart
 from .in_turn import InTurn
-from .modules import output_axis, project
+from .modules import is_norm, output_axis, project
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ def layer_hooks(
 ) -> Hooks:
     """A hook for each adapted layer. layers: what the branches add to each, in the order of the
     gates."""
-    network = type(diffusion_model).__name__
-    return [
-        (diffusion_model.get_submodule(path), LayerHook(index, path, parts, call, network))
-        for index, (path, parts) in enumerate(layers.items())
-    ]
+    network, made = type(diffusion_model).__name__, []
+    for index, (path, parts) in enumerate(layers.items()):
+        module = diffusion_model.get_submodule(path)
+        made.append((module, LayerHook(index, path, parts, call, module, network)))
+    return made
 
 
 @contextmanager
@@ -107,15 +107,27 @@ def without_kept_keys(diffusion_model: nn.Module) -> Iterator[None]:
 
 
 class LayerHook:
-    """The branches of one layer."""
+    """The branches of one layer.
+
+    is_plain: whether its updates are all low-rank ones of a linear layer or of a convolution
+    without groups, which take a shorter way: on a GPU a step's launches and Python count.
+    """
 
     def __init__(
-        self, index: int, path: str, parts: Sequence[BranchPart], call: ModelCall, network: str = ""
-    ) -> None:
+        self, index: int, path: str, parts: Sequence[BranchPart], call: ModelCall, module: Any,
+        network: str = "",
+    ) -> None:  # fmt: skip
         self.mixes_rows = mixes_rows(path, network)
         self.index, self.path, self.parts, self.call = index, path, parts, call
         ordered = any(part.update.on_weight for part in parts)
         self.in_turn = InTurn(parts) if ordered else None
+        self.is_convolution, self.axis = hasattr(module, "kernel_size"), output_axis(module)
+        self.is_plain = (
+            not is_norm(module)
+            and getattr(module, "groups", 1) == 1
+            and all(type(part.update) is Factors for part in parts)
+        )
+        self.covered = [part.update.rows for part in parts]
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Any:
         for run in self.call.runs:
@@ -161,11 +173,24 @@ class LayerHook:
         if self.in_turn is not None:
             self.in_turn.add(module, x[rows], y[rows], gates, self.call.share)
             return y
-        for part in self.parts:
+        x, base = x[rows], y[rows]
+        for place, part in enumerate(self.parts):
             amount = gates[part.branch] * part.update.scale
-            if amount:
-                act(module, x[rows], y[rows], part.at(x, self.call.share), amount)
+            if amount and self.is_plain:
+                self._add_plain(module, x, base, place, part.held("down"), part.held("up"), amount)
+            elif amount:
+                act(module, x, base, part.at(x, self.call.share), amount)
         return y
+
+    def _add_plain(
+        self, module: Any, x: Tensor, y: Tensor, place: int, down: Tensor, up: Tensor,
+        amount: float | Tensor,
+    ) -> None:  # fmt: skip
+        """What `act` does for the low-rank update in that place, in fewer steps."""
+        down, rows = down.to(x), self.covered[place]
+        hidden = module._conv_forward(x, down, None) if self.is_convolution else x @ down.T
+        base = y if rows is None else y.narrow(self.axis, *rows)
+        add_product(base, hidden, up.to(hidden), amount, self.is_convolution)
 
 
 def act(module: Any, x: Tensor, y: Tensor, update: LayerUpdate, amount: float | Tensor) -> None:

@@ -425,7 +425,7 @@ def test_experts_whose_rows_nobody_can_tell_apart_are_an_error():
     (path,), layers = bank.layers, bank.branches[0].layers
     parts = layer_parts(path, [layers], [BranchModule(layers, torch.float32)])
     with torch.no_grad():
-        y = LayerHook(0, path, parts, symmetric)(layer, (x,), {}, layer(x))
+        y = LayerHook(0, path, parts, symmetric, layer)(layer, (x,), {}, layer(x))
         assert distance(y, layer(x) + x @ factors.delta().T) <= TOLERANCE
         with pytest.raises(CraftError, match="experts"):
-            LayerHook(0, path, parts, asymmetric)(layer, (x,), {}, layer(x))
+            LayerHook(0, path, parts, asymmetric, layer)(layer, (x,), {}, layer(x))
