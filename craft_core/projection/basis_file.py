@@ -123,13 +123,17 @@ def write_basis(path: str | Path, basis: Basis, exclusive: bool = False) -> None
 def read_basis(path: str | Path) -> Basis:
     """The file's basis, every Q checked; CraftError for anything else than a basis file."""
     header = read_header(path)
-    given = read(Path(path), KIND)[0]
-    if any(q.ndim != 2 or not q.is_floating_point() for q in given.values()):
-        raise KIND.damaged(Path(path), "a basis of a layer is no matrix of floating point numbers")
-    tensors = {key: q.float() for key, q in given.items()}
+    tensors = read(Path(path), KIND)[0]
     layers = {
         layer: LayerBasis(*(tensors.pop(f"{layer}.{role}", None) for role in ROLES))
         for layer in header.ranks
+    }
+    given = [q for pair in layers.values() for _, q in _present(pair)]
+    if not tensors and any(q.ndim != 2 or not q.is_floating_point() for q in given):
+        raise KIND.damaged(Path(path), "a basis of a layer is no matrix of floating point numbers")
+    layers = {
+        layer: LayerBasis(*(q if q is None else q.float() for q in (pair.content, pair.style)))
+        for layer, pair in layers.items()
     }
     basis = Basis(layers, header.side, header.base_model, header.metadata)
     if tensors or _ranks(basis) != header.ranks:
