@@ -16,7 +16,8 @@ export const reportDrawing = {
     return reports.of(root.id, idInPrompt(node, hosts), node.comfyClass);
   },
   draw: (content, { text, failed }) => {
-    const report = make("div", failed ? "craft-report craft-error" : "craft-report", text);
+    const report = make("div", "craft-report", text);
+    report.classList.toggle("craft-error", failed);
     report.tabIndex = 0; // a long one is scrolled with the keyboard, too
     report.addEventListener("wheel", (event) => event.stopPropagation());
     content.append(report);

@@ -73,7 +73,7 @@ const picture = (saved) =>
     const image = new Image();
     image.onload = () => resolve(image);
     image.onerror = reject;
-    image.src = api.apiURL(`/view?${new URLSearchParams(saved)}`);
+    image.src = api.apiURL(["/view", new URLSearchParams(saved)].join("?"));
   });
 
 /** @param {any} node */

@@ -32,7 +32,7 @@ export class LayerQuestion {
 
   /** @param {{kind: string, name: string}} file @param {string} patterns */
   ask({ kind, name }, patterns) {
-    const key = `layer_sets?${new URLSearchParams({ kind, name, patterns })}`;
+    const key = question("layer_sets", { kind, name, patterns });
     if (key !== this.key) [this.key, this.since] = [key, performance.now()];
     if (answers.has(key)) return answers.get(key);
     if (!patterns || performance.now() - this.since > SETTLED) request(key);
@@ -43,16 +43,21 @@ export class LayerQuestion {
 /** The words that a LoRA was trained with; none until they are known.
  * @param {string} name @returns {string[]} */
 export function triggerWords(name) {
-  const key = `trigger_words?${new URLSearchParams({ name })}`;
+  const key = question("trigger_words", { name });
   if (!answers.has(key)) request(key);
   return answers.get(key)?.words ?? [];
 }
 
 /** The same, asked for anew. @param {string} name @returns {Promise<string[]>} */
 export async function askTriggerWords(name) {
-  const key = `trigger_words?${new URLSearchParams({ name })}`;
+  const key = question("trigger_words", { name });
   await request(key);
   return triggerWords(name);
+}
+
+/** @param {string} route @param {Record<string, string>} asked @returns {string} */
+function question(route, asked) {
+  return [route, new URLSearchParams(asked)].join("?");
 }
 
 /** @param {string} key the route and what is asked of it */
