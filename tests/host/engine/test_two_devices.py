@@ -204,16 +204,16 @@ def test_an_error_on_one_device_leaves_no_hook_on_either(error):
     assert not any(m._forward_hooks for network in networks for m in network.modules())
 
 
-@pytest.mark.parametrize("kind", ["LoRA", "DoRA"])
-def test_models_compiled_in_place(kind):
-    """In graphs, or uncompiled for the whole run: no thread switches compiling for another.
+def test_kinds_that_run_uncompiled_are_so_on_both_devices():
+    """For the whole run: no thread switches compiling for another.
 
-    (The host's Torch Compile Model is left out: it has both devices run the first one's network.)
+    Graphs are left out: the host's Torch Compile Model has both devices run the first one's
+    network, and torch that has compiled in two threads crashes in the tests after.
     """
     model, twin = loadable(tiny.sdxl()), tiny.sdxl()
     layers = {p: s for p, s in model_layers(model).items() if "attn1.to_q" in p}
     states = loras(layers)
-    for state in states if kind == "DoRA" else ():
+    for state in states:
         for path, shape in layers.items():
             stem = "lora_unet_" + path.replace(".", "_")
             state[f"{stem}.dora_scale"] = torch.rand(shape[0], 1) + 0.5
@@ -227,6 +227,6 @@ def test_models_compiled_in_place(kind):
     for one in (ours, *ours.get_additional_models_with_key("multigpu")):
         one.model.diffusion_model.middle_block[1].compile(backend=counting)
     made = run(ours)
-    assert bool(graphs) == (kind == "LoRA")
+    assert graphs == []
     assert torch._dynamo.eval_frame._stance.stance == "default"
     assert distance(made, run(routed(twin, states))) <= LAW
