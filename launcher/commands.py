@@ -171,7 +171,7 @@ def _workflow(chosen: argparse.Namespace, _passed_on: list[str]) -> int:
 def _host(chosen: argparse.Namespace, _passed_on: list[str]) -> int:
     port = usual_port() if chosen.port is None else require_port(chosen.port)
     with open_server(port) as server:
-        page = f"{server.url}/?template={DEMO.stem}&source=comfyui-craft-lora"
+        page = f"{server.url}/?template={DEMO.stem}&source=craft-lora"
         say(f"ComfyUI is open at {page}")
         say("The shipped workflows are in its template browser. Ctrl-C ends it.")
         say(f"Models of your own go into {server.folder / 'models'}")

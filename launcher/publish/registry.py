@@ -148,6 +148,8 @@ def releases(pack: Pack) -> list[str]:
 def name(pack: Pack) -> list[str]:
     """The name is one that the registry takes."""
     given = pack.project["name"]
+    if "comfy" in given.lower():
+        return [f"[project] name {given!r}: the registry asks for names without ComfyUI's."]
     if re.fullmatch(r"[a-z]([._-]?[a-z0-9])*", given) and len(given) < 100:
         return []
     return [f"[project] name {given!r}: use small letters and digits, with single . _ - between."]

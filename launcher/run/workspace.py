@@ -10,7 +10,8 @@ from ..errors import LaunchError
 from ..paths import ROOT, workspace_of
 from .hosts import Host
 
-PACKS = {"comfyui-craft-lora": ROOT, "craft_small_world": ROOT / "small_world"}
+PACKS = {"craft-lora": ROOT, "craft_small_world": ROOT / "small_world"}
+FORMER = "comfyui-craft-lora"  # our name in workspaces made before it was changed
 REFERENCES = ROOT / "small_world" / "references"
 FOLDERS = ("custom_nodes", "models", "input", "output", "user")
 USER_MODELS = "user_models.yaml"
@@ -22,6 +23,8 @@ def prepare_workspace(host: Host, folder: Path | None = None) -> Path:
     try:
         for name in FOLDERS:
             (base / name).mkdir(parents=True, exist_ok=True)
+        if _is_link(base / "custom_nodes" / FORMER):
+            os.unlink(base / "custom_nodes" / FORMER)  # the host would load the pack twice
         for name, pack in PACKS.items():
             link(pack, base / "custom_nodes" / name)
         shutil.copytree(REFERENCES, base / "input" / "craft_small_world", dirs_exist_ok=True)

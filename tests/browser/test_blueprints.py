@@ -15,7 +15,7 @@ from launcher.paths import ROOT
 
 FILES = sorted((ROOT / "subgraphs").glob("*.json"))
 FUSION, COMPARE = "Content + Style LoRA", "Compare Fusion Methods"
-MODULE = "custom_nodes.comfyui-craft-lora"
+MODULE = "custom_nodes.craft-lora"
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "version": 0.4}
 PLACE = (700, 300)  # of the mouse, where nothing lies over the graph
 COLOURS = 16  # a picture has more

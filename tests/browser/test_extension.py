@@ -13,7 +13,7 @@ from launcher.paths import ROOT
 
 ONCE = once("nodes")
 DEMO = ROOT / "workflows" / "demo_small_world.json"
-OURS = "/extensions/comfyui-craft-lora/"
+OURS = "/extensions/craft-lora/"
 LOADER, SCHEDULE, ROUTER, SAMPLER = 1, 3, 4, 7  # nodes of the demo
 CURVES, ROUTING, WARNINGS = "craft_curves", "craft_routing", "craft_warnings"
 PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"

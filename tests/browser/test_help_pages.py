@@ -38,7 +38,7 @@ def test_the_info_button_of_a_node_shows_its_page_and_picture(comfy, page, node)
     page.wait_for_function("() => [...document.images].every((image) => image.complete)")
     comfy.keep_screenshot(f"help_{node}")
 
-    address = f"/extensions/comfyui-craft-lora/docs/pictures/{node}.png"
+    address = f"/extensions/craft-lora/docs/pictures/{node}.png"
     assert help_page.evaluate(PICTURES) == [
         {"alt": alt, "path": address, "loaded": True, "fits": True}
     ]

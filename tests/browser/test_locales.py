@@ -20,7 +20,7 @@ ONCE = once("demo")
 SHOWN = ("model", "schedule", "prompt", "content_lora", "style_strength", "method_pattern")
 FUSION = ROOT / "workflows" / "fusion_sdxl.json"
 DEMO = ROOT / "workflows" / "demo_small_world.json"
-OURS = "/extensions/comfyui-craft-lora/"
+OURS = "/extensions/craft-lora/"
 SCHEDULE, ROUTER_NODE, SAMPLER = "CRAFTTimestepSchedule", "CRAFTRouter", "CRAFTACFGKSampler"
 LOAD = "([graph, name]) => app.loadGraphData(graph, true, true, name)"
 SAVED = "() => app.graph.serialize()"
@@ -77,7 +77,7 @@ def main(language: str) -> dict[str, Any]:
 
 
 def category(language: str) -> str:
-    return main(language)["templateWorkflows"]["category"]["comfyui-craft-lora"]
+    return main(language)["templateWorkflows"]["category"]["craft-lora"]
 
 
 def graph_and_prompt(page, workflow: Path) -> tuple[Any, Any]:

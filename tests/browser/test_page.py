@@ -11,7 +11,7 @@ from craft_lora_pack.client.workflow import read_workflow
 from launcher.paths import ROOT
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
-PACK = "comfyui-craft-lora"
+PACK = "craft-lora"
 DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
 
 UNKNOWN_TYPES = """() => app.graph.nodes

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from craft_core.starting import FLOOR, GUIDED_WEIGHT
+from craft_core.starting import FLOOR, GUIDED_WEIGHT, MOST_GUIDED_WEIGHT
 from launcher.paths import ROOT
 from launcher.publish import registry
 
@@ -131,6 +131,18 @@ def test_its_schedule_never_turns_a_lora_off(subgraph):
             assert values["content_floor"] == values["style_floor"] == FLOOR
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "workflows").glob("*.json")), ids=lambda f: f.stem)
+def test_no_template_opens_with_strengths_that_the_router_warns_of(file):
+    nodes = json.loads(file.read_text("utf-8"))["nodes"]
+    ours = [node for node in nodes if node["type"].startswith(("CRAFTACFG", "CRAFTRouter"))]
+    routers, samplers = [], []
+    for values in (widget_values(node, strict=False) for node in ours):
+        (routers if "content_strength" in values else samplers).append(values)
+    by_acfg = [one["cfg"] for one in samplers if one["asymmetric"] and "acfg" in one["guidance"]]
+    strengths = [one[f"{role}_strength"] for one in routers for role in ("content", "style")]
+    assert max(strengths, default=0) * max(by_acfg, default=0) <= MOST_GUIDED_WEIGHT
+
+
 @pytest.mark.parametrize("name", ["fusion_sdxl", "demo_small_world"])
 def test_a_template_starts_with_strengths_of_the_same_reach(name):
     """ACFG multiplies a strength by cfg."""
@@ -143,11 +155,11 @@ def test_a_template_starts_with_strengths_of_the_same_reach(name):
     assert schedule["content_floor"] == schedule["style_floor"] == FLOOR
 
 
-def widget_values(node: dict[str, Any]) -> dict[str, Any]:
+def widget_values(node: dict[str, Any], strict: bool = True) -> dict[str, Any]:
     """A node's values by name; the page adds one after each seed."""
     names = []
     for slot in node["inputs"]:
         if "widget" in slot:
             seed = slot["name"] in ("seed", "first_seed")
             names += [slot["name"], "control_after_generate"] if seed else [slot["name"]]
-    return dict(zip(names, node["widgets_values"], strict=True))
+    return dict(zip(names, node["widgets_values"], strict=strict))

@@ -259,6 +259,6 @@ def test_the_host_serves_them(live_server):
     for language in LANGUAGES:
         assert served[language]["nodeDefs"].items() >= file_of(language).items()
         category = served[language]["templateWorkflows"]["category"]
-        assert category["comfyui-craft-lora"]
+        assert category["craft-lora"]
         assert served[language][PAGE] == file_of(language, MAIN)[PAGE]
         assert served[language]["commands"].items() >= file_of(language, COMMANDS).items()

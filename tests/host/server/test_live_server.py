@@ -40,7 +40,7 @@ def test_the_host_loads_both_packs(live_server):
     start_up, ready, _ = live_server.log().partition("To see the GUI")
     assert ready and "IMPORT FAILED" not in start_up and "Traceback" not in start_up
     assert live_server.server.failed_packs() == []
-    for pack in ("comfyui-craft-lora", "craft_small_world"):
+    for pack in ("craft-lora", "craft_small_world"):
         assert any(line.endswith(pack) and "seconds" in line for line in start_up.splitlines())
 
 
@@ -52,7 +52,7 @@ def test_the_host_shows_every_node_of_the_pack_and_only_through_our_entry_point(
     shown = {
         name
         for name, info in live_server.object_info().items()
-        if info["python_module"] == "custom_nodes.comfyui-craft-lora"
+        if info["python_module"] == "custom_nodes.craft-lora"
     }
     assert shown == asyncio.run(declared())
 

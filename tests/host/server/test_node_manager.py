@@ -28,7 +28,7 @@ from launcher.run.hosts import Host
 from launcher.run.pip import clean_environment
 from launcher.run.server import LOOPBACK, Server
 
-NAME = "comfyui-craft-lora"
+NAME = "craft-lora"
 PLACE = f"custom_nodes/{NAME}"
 LIMIT = 120  # seconds for one call of the manager; it takes four
 AUTHOR = ("-c", "user.name=Test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false")

@@ -8,7 +8,7 @@ from launcher.paths import ROOT
 def test_the_host_understands_what_we_say_of_ourselves():
     facts = extract_node_configuration(str(ROOT))
     assert facts is not None
-    assert facts.project.name == "comfyui-craft-lora" and facts.project.version
+    assert facts.project.name == "craft-lora" and facts.project.version
     assert facts.project.license.file == "LICENSE"
     assert facts.project.supported_os == ["OS Independent"]
     assert facts.project.supported_comfyui_version == ">=0.20.1"

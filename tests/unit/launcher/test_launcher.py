@@ -282,8 +282,10 @@ def test_the_packs_are_linked_and_the_users_comfyui_is_not_touched(tmp_path):
     (host / "models" / "loras").mkdir(parents=True)
     before = tree(host)
     base = workspace.prepare_workspace(hosts.Host(host, Path("python"), own=True), tmp_path / "b")
+    workspace.link(workspace.ROOT, base / "custom_nodes" / workspace.FORMER)
     again = workspace.prepare_workspace(hosts.Host(host, Path("python"), own=True), tmp_path / "b")
     assert again == base and tree(host) == before
+    assert {entry.name for entry in (base / "custom_nodes").iterdir()} == set(workspace.PACKS)
     for name, pack in workspace.PACKS.items():
         assert os.path.realpath(base / "custom_nodes" / name) == os.path.realpath(pack)
     models = json.loads((base / workspace.USER_MODELS).read_text())
@@ -408,7 +410,7 @@ def test_the_host_writes_to_our_base_directory_only(tmp_path):
 def test_a_pack_that_the_host_could_not_load_is_named_with_the_reason():
     log = (
         "Cannot import /b/custom_nodes/craft_small_world module for custom nodes: no torch\n"
-        "   0.0 seconds: /b/custom_nodes/comfyui-craft-lora\n"
+        "   0.0 seconds: /b/custom_nodes/craft-lora\n"
         "   0.1 seconds (IMPORT FAILED): /b/custom_nodes/craft_small_world\n"
         "   0.1 seconds (IMPORT FAILED): /b/custom_nodes/someone-elses\n"
     )

@@ -45,6 +45,7 @@ def test_a_small_pack_that_is_in_order_keeps_every_rule(pack, rule):
 UNRELEASED = "## [Unreleased]\n"
 BROKEN = [
     ("name", "pyproject.toml", "small-pack", "1-Pack"),
+    ("name", "pyproject.toml", "small-pack", "comfyui-pack"),
     ("version", "pyproject.toml", 'version = "0.2.0"', 'version = "0.02.0"'),
     ("version", "pyproject.toml", 'version = "0.2.0"', 'version = "0.3.0"'),
     ("changelog", "CHANGELOG.md", "[0.2.0] - 2026-01-02", "[0.2.0]"),
