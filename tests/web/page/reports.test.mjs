@@ -41,6 +41,12 @@ test("a failure takes the place of a report and ends with the next run of its wo
   assert.equal(reports.of("a", "4", ROUTER), null);
 });
 
+test("the workflows of the last prompts are known, not those of all", () => {
+  const reports = begun(...Array(1000).fill("a"));
+  assert.ok(reports.workflows.size < 500);
+  assert.ok(reports.workflows.has("p999") && !reports.workflows.has("p0"));
+});
+
 test("a node in subgraphs has the ids around it in its own", () => {
   assert.equal(idInPrompt({ id: 3 }, [{ id: 5 }, { id: 9 }]), "5:9:3");
   assert.equal(idInPrompt({ id: 3 }, []), "3");

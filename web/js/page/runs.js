@@ -21,7 +21,7 @@ function on(event, take) {
       if (running && !reports.workflows.has(running))
         reports.begin(running, await workflowOf(running));
       take(detail);
-    });
+    }).catch((error) => console.error(error)); // the next are still taken
   });
 }
 
@@ -34,7 +34,7 @@ export function followRuns() {
   on(NOTICE, ({ prompt_id, node, type, text }) => reports.put(prompt_id, node, type, text));
   on("execution_error", ({ prompt_id, node_id, node_type, exception_message }) => {
     if (!node_type?.startsWith(OURS)) return;
-    reports.put(prompt_id, node_id, node_type, exception_message.trim(), true);
+    reports.put(prompt_id, node_id, node_type, String(exception_message ?? "").trim(), true);
   });
 }
 

@@ -6,6 +6,8 @@
 
 /** @typedef {{text: string, failed: boolean}} Report */
 
+const MOST_PROMPTS = 300; // whose workflows are known; a running one is among the last
+
 export class Reports {
   constructor() {
     /** @type {Map<string, string | null>} workflows by prompt; null for a prompt of none */
@@ -18,6 +20,8 @@ export class Reports {
    * @param {string} prompt @param {string | null} workflow */
   begin(prompt, workflow) {
     this.workflows.set(prompt, workflow);
+    const [oldest] = this.workflows.keys();
+    if (this.workflows.size > MOST_PROMPTS) this.workflows.delete(oldest);
     for (const [key, one] of this.kept)
       if (one.failed && one.workflow === workflow) this.kept.delete(key);
   }

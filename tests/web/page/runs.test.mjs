@@ -1,0 +1,27 @@
+import assert from "node:assert/strict";
+import { register } from "node:module";
+import { test } from "node:test";
+
+const HOST = `export const api = Object.assign(new EventTarget(), {
+  fetchApi: async () => ({ ok: true, json: async () => ({ workflow: "a" }) }),
+});`;
+const asModule = (source) => `data:text/javascript,${encodeURIComponent(source)}`;
+register(asModule(`export const resolve = (name, context, next) => name.endsWith("/scripts/api.js")
+  ? { url: ${JSON.stringify(asModule(HOST))}, shortCircuit: true } : next(name, context);`));
+
+test("after a message that nothing can be made of, the next are still taken", async (t) => {
+  const { api } = await import(asModule(HOST));
+  const { followRuns, reports } = await import("../../../web/js/page/runs.js");
+  const errors = t.mock.method(console, "error", () => {});
+  const send = (name, detail) =>
+    api.dispatchEvent(Object.assign(new Event(name), { detail }));
+  followRuns();
+  send("execution_start", { prompt_id: "p" });
+  send("craft_lora.notice", null);
+  send("execution_error", { prompt_id: "p", node_id: "3", node_type: "CRAFTRouter" });
+  send("craft_lora.notice", { prompt_id: "p", node: "4", type: "CRAFTRouter", text: "said" });
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.equal(errors.mock.callCount(), 1);
+  assert.deepEqual(reports.of("a", "3", "CRAFTRouter"), { text: "", failed: true });
+  assert.equal(reports.of("a", "4", "CRAFTRouter").text, "said");
+});
