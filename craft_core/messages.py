@@ -41,8 +41,8 @@ NO_GUIDANCE = (
     "cfg above 1, or, on a distilled model, choose role in the guidance menu and set its weights."
 )
 OVERDRIVEN = (
-    "Strength {strength} times {weight} {value} is {product}; above {most} pictures burn. Set "
-    "{inputs} to {fitting}, or lower {weight}."
+    "Strength {strength} times {weight} {value} is {product}; above {most}, pictures burn. "
+    "With {inputs}, bring the strength to {fitting}, or lower {weight}."
 )
 UNMATCHED_PATTERNS = "These layer patterns match no layer of this model: {patterns}"
 

@@ -127,7 +127,7 @@ def test_strengths_that_guidance_would_burn_are_warned_of_and_set_with_a_click(c
     bare = Bare(comfy, "CRAFTACFGKSampler")
     bare.says_not("pictures burn")
     bare.set("sampler", "cfg", 8.0)
-    bare.says("Strength 0.5 times cfg 8 is 4; above 2 pictures burn")
+    bare.says("Strength 0.5 times cfg 8 is 4; above 2, pictures burn")
     comfy.keep_screenshot(f"burns_{drawn}")
     comfy.page.get_by_role("button", name="Set to 0.2").click()
     bare.says_not("pictures burn")
@@ -154,7 +154,7 @@ def test_quiet_lines_say_what_is_odd_about_the_loras(comfy, drawn):
     bare.says("content_strength is 0: content is off")
     bare.set("sampler", "asymmetric", False)
     bare.set("router", "style_strength", 1.75)
-    bare.says("style_strength is 1.75: above 1.5 most LoRAs distort pictures")
+    bare.says("style_strength is 1.75: above 1.5, most LoRAs distort pictures")
     comfy.keep_screenshot(f"quiet_lines_{drawn}")
 
 

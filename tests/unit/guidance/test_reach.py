@@ -33,11 +33,11 @@ def test_weights_of_both_roles_and_of_one_add_up():
     reach = by("role", 4.0, weight=1.5, style_weight=2.0)
     assert reach == {"content": ("weight", 1.5), "style": ("weight", 2.5)}
     (said,) = overdriven({"content": 1.0, "style": 1.0}, reach)
-    assert "Set style_strength to 0.6" in said
+    assert "With style_strength, bring the strength to 0.6" in said
 
 
 def test_roles_of_one_strength_share_a_line():
     (said,) = overdriven({"content": 1.0, "style": -1.0}, by("acfg", 8.0))
-    assert said.startswith("Strength 1 times cfg 8 is 8; above 2 pictures burn.")
-    assert "Set content_strength, style_strength to 0.2" in said
+    assert said.startswith("Strength 1 times cfg 8 is 8; above 2, pictures burn.")
+    assert "With content_strength, style_strength, bring the strength to 0.2" in said
     assert len(overdriven({"content": 1.0, "style": 2.0}, by("acfg", 8.0))) == 2

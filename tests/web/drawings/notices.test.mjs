@@ -19,7 +19,7 @@ const texts = (notices) => notices.map(({ text }) => text);
 
 test("strengths that ACFG multiplies too far are named with what to set", () => {
   const [notice] = guidanceNotices([acfg({})], PAIR, { content: 1, style: 1 });
-  assert.match(notice.text, /Strength 1 times cfg 8 is 8; above 2 pictures burn/);
+  assert.match(notice.text, /Strength 1 times cfg 8 is 8; above 2, pictures burn/);
   const fitting = guidedStrength(8);
   assert.deepEqual(notice.strengths, { content_strength: fitting, style_strength: fitting });
   assert.ok(notice.warns && fitting * 8 <= MOST_GUIDED_WEIGHT);
@@ -57,6 +57,30 @@ test("of several samplers the worst is named, and a further LoRA's own strength 
   assert.deepEqual(Object.keys(notice.strengths), ["content_strength"]);
 });
 
+test("what the button sets mends the strength, whatever a LoRA's own and the dial's sign", () => {
+  const role = "content";
+  for (const strength of [0.5, 1, 2, 3, -4, 10])
+    for (const cfg of [3, 8, 12, 20])
+      for (const dial of [0.5, 1, 1.5, -1]) {
+        const loras = [...PAIR, { name: "x", role, strength, own: false }];
+        const samplers = [acfg({ cfg })];
+        const [notice] = guidanceNotices(samplers, loras, { content: dial, style: 0 });
+        if (!notice) continue;
+        const set = notice.strengths.content_strength;
+        assert.ok(set !== dial && Math.sign(set) === Math.sign(dial), `${strength} ${cfg} ${dial}`);
+        assert.deepEqual(guidanceNotices(samplers, loras, { content: set, style: 0 }), []);
+      }
+});
+
+test("the text names the strength, the button the dial", () => {
+  const extra = { name: "x", role: "content", strength: 2, own: false };
+  const dials = { content: 0.5, style: -1 };
+  const [notice] = guidanceNotices([acfg({ cfg: 3 })], [...PAIR, extra], dials);
+  assert.match(notice.text, /With content_strength, style_strength, bring the strength to 0\.5/);
+  assert.deepEqual(notice.strengths, { content_strength: 0.25, style_strength: -0.5 });
+  assert.equal(notice.button, "Set to 0.25, -0.5");
+});
+
 test("unknown values are not guessed at", () => {
   assert.deepEqual(guidanceNotices([acfg({ cfg: undefined })], PAIR, { content: 1, style: 1 }), []);
   assert.deepEqual(guidanceNotices([acfg({})], PAIR, { content: undefined }), []);
@@ -75,7 +99,7 @@ test("a dial at 0 or far up is a line, for a role that has a LoRA", () => {
     "content_strength is 0: content is off.",
   ]);
   assert.deepEqual(texts(dialNotices(PAIR, { content: 1, style: -2 })), [
-    "style_strength is -2: above 1.5 most LoRAs distort pictures.",
+    "style_strength is -2: above 1.5, most LoRAs distort pictures.",
   ]);
   const one = chosenLoras({ content: "dog", style: "none" }, []);
   assert.deepEqual(dialNotices(one, { content: undefined, style: 0 }), []);

@@ -25,7 +25,7 @@ export const noGuidance = () =>
 
 /** @param {{strength: Value, weight: Value, value: Value, product: Value, most: Value, inputs: Value, fitting: Value}} values */
 export const overdriven = (values) =>
-  say("Strength {strength} times {weight} {value} is {product}; above {most} pictures burn. Set {inputs} to {fitting}, or lower {weight}.", values);
+  say("Strength {strength} times {weight} {value} is {product}; above {most}, pictures burn. With {inputs}, bring the strength to {fitting}, or lower {weight}.", values);
 
 /** @param {{patterns: Value}} values */
 export const unmatchedPatterns = (values) =>

@@ -8,9 +8,11 @@ import { GUIDED_WEIGHT, MOST_GUIDED_WEIGHT, overdriven } from "./core.js";
 
 /** @typedef {import("./drawings/markers.js").Role} Role */
 /** @typedef {{weight: string, value: number}} Reach the name of a setting, and its value */
-/** @typedef {{text: string, inputs: string[], fitting: number}} Excess */
+/** @typedef {{text: string, roles: Role[], fitting: number}} Excess fitting: their strength to start
+ * with */
 
 const STEP = 0.05; // of the nodes' strengths
+const DIAL_STEP = 0.01; // the finest that the page's dials show
 const ROUNDING = 1e-6;
 const ROLES = /** @type {Role[]} */ (["content", "style"]);
 const BY_SWITCH = "acfg/cfg"; // the entry of guidance that leaves it to `asymmetric`
@@ -50,6 +52,18 @@ export function guidedStrength(value) {
 }
 
 /**
+ * What to set a role's dial to, so that its LoRAs have a strength; its sign stays.
+ *
+ * @param {number} strength
+ * @param {number} own the largest own strength of the role's LoRAs
+ * @param {number} dial its present value
+ */
+export function fittingDial(strength, own, dial) {
+  const steps = Math.max(Math.floor(strength / own / DIAL_STEP + ROUNDING), 1);
+  return Math.sign(dial) * rounded(steps * DIAL_STEP, 2);
+}
+
+/**
  * What a user should know of strengths that guidance multiplies too far; roles of one strength and
  * value share a line.
  *
@@ -58,26 +72,29 @@ export function guidedStrength(value) {
  * @returns {Excess[]}
  */
 export function excesses(strengths, by) {
-  /** @type {Map<string, {strength: number, reach: Reach, inputs: string[]}>} */
+  /** @type {Map<string, {strength: number, reach: Reach, roles: Role[]}>} */
   const alike = new Map();
   for (const role of ROLES) {
     const [strength, reach] = [strengths[role], by[role]];
     if (strength === undefined || !reach) continue;
     if (Math.abs(strength) * reach.value <= MOST_GUIDED_WEIGHT + ROUNDING) continue;
     const key = JSON.stringify([Math.abs(strength), reach]);
-    if (!alike.has(key)) alike.set(key, { strength: Math.abs(strength), reach, inputs: [] });
-    alike.get(key)?.inputs.push(`${role}_strength`);
+    if (!alike.has(key)) alike.set(key, { strength: Math.abs(strength), reach, roles: [] });
+    alike.get(key)?.roles.push(role);
   }
-  return [...alike.values()].map(({ strength, reach: { weight, value }, inputs }) => {
+  return [...alike.values()].map(({ strength, reach: { weight, value }, roles }) => {
     const fitting = guidedStrength(value);
     const text = overdriven({
       strength: rounded(strength), weight, value: rounded(value),
-      product: rounded(strength * value), most: MOST_GUIDED_WEIGHT, inputs: inputs.join(", "),
-      fitting,
+      product: rounded(strength * value), most: MOST_GUIDED_WEIGHT, fitting,
+      inputs: roles.map(dialOf).join(", "),
     });
-    return { text, inputs, fitting };
+    return { text, roles, fitting };
   });
 }
+
+/** The input that sets a role's strength. @param {Role} role */
+export const dialOf = (role) => `${role}_strength`;
 
 /** @param {number} value */
 const rounded = (value, digits = 3) => Number(value.toFixed(digits));

@@ -4,7 +4,7 @@
 import { titleOf } from "../graph/links.js";
 import { REPLACED } from "../graph/samplers.js";
 import { valueOf } from "../graph/upstream.js";
-import { excesses, reaches } from "../guidance.js";
+import { dialOf, excesses, fittingDial, reaches } from "../guidance.js";
 import { say, sayRole } from "../texts.js";
 
 const NONE = "none"; // the entry of a LoRA menu that chooses none
@@ -41,11 +41,11 @@ export function chosenLoras(own, extra) {
 export function dialNotices(loras, dials) {
   const roles = ROLES.filter((role) => loras.some((one) => one.role === role));
   return roles.flatMap((role) => {
-    const [input, value] = [`${role}_strength`, dials[role]];
+    const [input, value] = [dialOf(role), dials[role]];
     const values = { input, value, most: HIGH, role: sayRole(role) };
     if (value === 0) return [{ text: say("{input} is 0: {role} is off.", values) }];
     if (!(Math.abs(value) > HIGH)) return [];
-    return [{ text: say("{input} is {value}: above {most} most LoRAs distort pictures.", values) }];
+    return [{ text: say("{input} is {value}: above {most}, most LoRAs distort pictures.", values) }];
   });
 }
 
@@ -98,18 +98,20 @@ export function wordNotices(loras, wordsOf, prompt, phrases, marked) {
  */
 export function guidanceNotices(samplers, loras, dials) {
   if (!loras.length) return [];
-  const strengths = strengthsOf(loras, dials);
+  const own = ownStrengths(loras);
+  const strengths = strengthsOf(own, dials);
   const found = samplers
     .filter(({ node }) => OURS.has(node.type))
     .map(({ node, hosts }) => reaches((name) => valueOf(node, name, hosts)))
     .flatMap((by) => excesses(strengths, by));
   const [worst] = found.toSorted((one, other) => one.fitting - other.fitting);
+  const fitting = worst?.roles.map((role) => fittingDial(worst.fitting, own[role], dials[role]));
   /** @type {Notice[]} */
   const notices = worst ? [{
     text: worst.text,
     warns: true,
-    strengths: Object.fromEntries(worst.inputs.map((input) => [input, worst.fitting])),
-    button: say("Set to {fitting}", { fitting: worst.fitting }),
+    strengths: Object.fromEntries(worst.roles.map((role, at) => [dialOf(role), fitting[at]])),
+    button: say("Set to {fitting}", { fitting: [...new Set(fitting)].join(", ") }),
   }] : [];
   const plain = samplers.map(({ node }) => node).filter((node) => node.type in REPLACED);
   if (plain.length) notices.push({
@@ -122,12 +124,18 @@ export function guidanceNotices(samplers, loras, dials) {
   return notices;
 }
 
-/** The largest strength of each role, dials included. @param {Lora[]} loras
- * @param {Record<Role, any>} dials @returns {Partial<Record<Role, number>>} */
-function strengthsOf(loras, dials) {
-  return Object.fromEntries(ROLES.flatMap((role) => {
-    const own = loras.filter((one) => one.role === role).map((one) => Math.abs(one.strength));
-    const strength = Math.max(...own) * dials[role];
-    return own.length && Number.isFinite(strength) ? [[role, strength]] : [];
-  }));
+/** The largest own strength of each role's LoRAs, dials left out; -Infinity for a role of none.
+ * @param {Lora[]} loras @returns {Record<Role, number>} */
+function ownStrengths(loras) {
+  const of = (/** @type {Role} */ role) => loras.filter((one) => one.role === role);
+  const largest = ROLES.map((role) => Math.max(...of(role).map((one) => Math.abs(one.strength))));
+  return { content: largest[0], style: largest[1] };
+}
+
+/** The largest strength of each role, dials included, where the page knows it.
+ * @param {Record<Role, number>} own @param {Record<Role, any>} dials
+ * @returns {Partial<Record<Role, number>>} */
+function strengthsOf(own, dials) {
+  const found = ROLES.map((role) => [role, own[role] * dials[role]]);
+  return Object.fromEntries(found.filter(([, strength]) => Number.isFinite(strength)));
 }
