@@ -6,6 +6,7 @@ import { parse } from "../../../web/js/lib/drawings/markers.js";
 import {
   chosenLoras, dialNotices, guidanceNotices, sameNotices, wordNotices,
 } from "../../../web/js/lib/drawings/notices.js";
+import { replaceable } from "../../../web/js/lib/graph/samplers.js";
 import { guidedStrength } from "../../../web/js/lib/guidance.js";
 
 const PAIR = chosenLoras({ content: "dog", style: "ink" }, []);
@@ -92,6 +93,15 @@ test("the host's sampler is named with the offer of ACFG, others without one are
   const [notice, ...others] = guidanceNotices(plain, PAIR, { content: 1, style: 1 });
   assert.match(notice.text, /^KSampler: standard CFG/);
   assert.deepEqual([notice.samplers, notice.button, others], [[3], "Use ACFG", []]);
+});
+
+test("a sampler in a subgraph that is placed twice is offered ACFG once", () => {
+  const plain = sampler("KSampler", { cfg: 8 }, 3);
+  const ours = acfg({ cfg: 1 });
+  const placed = [plain, { ...plain, hosts: [{ id: 9 }] }, ours];
+  assert.deepEqual(replaceable(placed), [plain.node]);
+  const [notice] = guidanceNotices(placed, PAIR, { content: 1, style: 1 });
+  assert.deepEqual(notice.samplers, [3]);
 });
 
 test("a dial at 0 or far up is a line, for a role that has a LoRA", () => {

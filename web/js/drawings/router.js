@@ -13,7 +13,7 @@ import {
 import {
   layerSetWarnings, markerWarnings, rolesWithLora, usedSet,
 } from "../lib/drawings/warnings.js";
-import { samplersBehind } from "../lib/graph/samplers.js";
+import { replaceable, samplersBehind } from "../lib/graph/samplers.js";
 import { chain, modelSource, valueOf } from "../lib/graph/upstream.js";
 import { say, sayRole } from "../lib/texts.js";
 import { asOneStep } from "../page/history.js";
@@ -127,7 +127,7 @@ function drawNotice({ text, warns, button, strengths, samplers }, router) {
   press.addEventListener("click", () => {
     if (strengths) asOneStep(() => setValues(router(), strengths));
     if (samplers) {
-      const wanted = samplersBehind(rootNow(), router()).map(({ node }) => node);
+      const wanted = replaceable(samplersBehind(rootNow(), router()));
       useAcfg(wanted.filter(({ id }) => samplers.includes(id)));
     }
   });

@@ -2,7 +2,7 @@
 /** What a Router says of its LoRAs and of the samplers behind it before the user presses Run. */
 
 import { titleOf } from "../graph/links.js";
-import { REPLACED } from "../graph/samplers.js";
+import { REPLACED, replaceable } from "../graph/samplers.js";
 import { valueOf } from "../graph/upstream.js";
 import { dialOf, excesses, fittingDial, reaches } from "../guidance.js";
 import { say, sayRole } from "../texts.js";
@@ -113,7 +113,7 @@ export function guidanceNotices(samplers, loras, dials) {
     strengths: Object.fromEntries(worst.roles.map((role, at) => [dialOf(role), fitting[at]])),
     button: say("Set to {fitting}", { fitting: [...new Set(fitting)].join(", ") }),
   }] : [];
-  const plain = samplers.map(({ node }) => node).filter((node) => node.type in REPLACED);
+  const plain = replaceable(samplers);
   if (plain.length) notices.push({
     text: say("{samplers}: standard CFG, so the LoRAs act on both halves of guidance.", {
       samplers: [...new Set(plain.map(titleOf))].join(", "),

@@ -42,6 +42,11 @@ export function samplersBehind(root, node) {
   });
 }
 
+/** The host's nodes among samplers that have one of ours with ACFG, each once: a subgraph may be
+ * placed twice. @param {{node: GraphNode}[]} samplers @returns {GraphNode[]} */
+export const replaceable = (samplers) =>
+  [...new Set(samplers.map(({ node }) => node))].filter((node) => node.type in REPLACED);
+
 /** All nodes of a graph and of its subgraphs. @param {any} graph @param {GraphNode[]} hosts
  * @returns {{node: GraphNode, hosts: GraphNode[]}[]} */
 function within(graph, hosts) {
