@@ -21,7 +21,7 @@ from ..craft_core.errors import CraftError
 from ..craft_core.guidance import GUIDANCE
 from ..craft_core.routing.presets import OF_MODEL
 from ..craft_core.search import LEAST_BUDGET, Setting, settings_of
-from ..craft_core.starting import FULL_STRENGTH
+from ..craft_core.starting import FULL_STRENGTH, GUIDED_CFG
 
 _METHODS = "craft\ndirect\nk_lora\nnp_lora"
 _GUIDANCES = "acfg\ncfg\nrole: weight = 1.5"
@@ -127,7 +127,7 @@ class FindBest(io.ComfyNode):
                 io.Image.Input("style_reference", tooltip="What style was learned from."),
                 io.String.Input(
                     "prompt", multiline=True, dynamic_prompts=True,
-                    default="A photo of sks dog <c> in watercolor style <s>",
+                    default="A photo of <c>sks dog</c> in <s>watercolor style</s>",
                     tooltip="Phrases marked as for the Content/Style LoRA Router.",
                 ),
                 *pair_inputs("", "", FULL_STRENGTH)[:2],
@@ -159,7 +159,7 @@ class FindBest(io.ComfyNode):
                              tooltip="The next pictures count up, the same for all settings. It "
                              "decides which settings enter, too."),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Of each picture."),
-                io.Float.Input("cfg", default=4.0, min=0.0, max=100.0, step=0.1, round=0.01,
+                io.Float.Input("cfg", default=GUIDED_CFG, min=0.0, max=100.0, step=0.1, round=0.01,
                                tooltip="Guidance scale of all settings."),
                 io.Combo.Input("sampler_name", options=SAMPLERS, default="euler",
                                tooltip="The algorithm of sampling."),
