@@ -1,13 +1,17 @@
 import assert from "node:assert/strict";
-import { register } from "node:module";
+import { registerHooks } from "node:module";
 import { test } from "node:test";
 
 const HOST = `export const api = Object.assign(new EventTarget(), {
   fetchApi: async () => ({ ok: true, json: async () => ({ workflow: "a" }) }),
 });`;
 const asModule = (source) => `data:text/javascript,${encodeURIComponent(source)}`;
-register(asModule(`export const resolve = (name, context, next) => name.endsWith("/scripts/api.js")
-  ? { url: ${JSON.stringify(asModule(HOST))}, shortCircuit: true } : next(name, context);`));
+registerHooks({
+  resolve: (name, context, next) =>
+    name.endsWith("/scripts/api.js")
+      ? { url: asModule(HOST), shortCircuit: true }
+      : next(name, context),
+});
 
 test("after a message that nothing can be made of, the next are still taken", async (t) => {
   const { api } = await import(asModule(HOST));
