@@ -16,10 +16,12 @@ from .scoring import ROLES, features_of
 
 @dataclass(frozen=True)
 class PairScorer:
-    """encoders: of both roles. references: (n, width) features by role."""
+    """encoders: of both roles. references: (n, width) features by role. pictures: IMAGE batches
+    that they are of, by role."""
 
     encoders: dict[Role, PictureEncoder]
     references: dict[Role, Tensor]
+    pictures: dict[Role, tuple[Tensor, ...]]
 
     @staticmethod
     def of(
@@ -38,7 +40,8 @@ class PairScorer:
             role: features_of(encoders[role], references[role], f"{role}_reference")
             for role in ROLES
         }
-        return PairScorer(dict(encoders), seen)
+        pictures = {role: tuple(references[role]) for role in ROLES}
+        return PairScorer(dict(encoders), seen, pictures)
 
     def scores(self, pictures: Tensor) -> tuple[float, float]:
         """(content, style) of pictures (B, h, w, 3), the mean over them, as score_pictures has it.

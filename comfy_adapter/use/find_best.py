@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
@@ -20,8 +18,9 @@ from ...craft_core.errors import CraftError
 from ...craft_core.evaluation import Point, Score, frontier, harmonic_mean, mean_score
 from ...craft_core.evaluation.pair_columns import HARMONIC
 from ...craft_core.fusion import FUSION
+from ...craft_core.guidance import GUIDANCE
 from ...craft_core.routing.plan import lacks_blocks
-from ...craft_core.schedule.schedule import Schedule
+from ...craft_core.schedule import SHAPES, Schedule
 from ...craft_core.search import (
     FIRST,
     Halving,
@@ -118,8 +117,8 @@ def find_best(model: Any, clip: Any, request: SearchRequest, tell: Callable[[str
             "Choose content_lora and style_lora",
         )
     request, left_out = fitting_request(request, model)
-    search = Search(model, clip, request, SearchJournal.of(_words(request)))
-    search.check_journal()
+    search = Search(model, clip, request, SearchJournal.of(_parts(request)))
+    search.take_up_journal()
     bar = comfy.utils.ProgressBar(search.plan.most_pictures)
     while trials := search.pending():
         for setting, of_setting in groupby(trials, key=lambda trial: trial.setting):
@@ -134,13 +133,20 @@ def find_best(model: Any, clip: Any, request: SearchRequest, tell: Callable[[str
 
 @dataclass
 class Search:
-    """One search under way: the plan, and the scores so far in the journal."""
+    """One search under way: the plan, and the scores so far, which the journal keeps.
+
+    best: the place of the best setting so far."""
 
     model: Any
     clip: Any
     request: SearchRequest
     journal: SearchJournal
     plan: Halving = field(init=False)
+    best: int = FIRST
+    _pairs: dict[int, dict[int, tuple[float, float]]] = field(
+        default_factory=dict
+    )  # (content, style) by setting and the number of the seed
+    _scores: dict[Trial, float] = field(default_factory=dict)  # harmonic means
     _rows: dict[tuple[int, int], TriedSetting] = field(
         default_factory=dict
     )  # by setting and pictures
@@ -149,23 +155,30 @@ class Search:
         request = self.request
         self.plan = plan_halving(len(request.settings), request.budget, request.first_seed)
 
-    def check_journal(self) -> None:
-        """Forget the journal of another MODEL: its first picture is made again."""
+    def take_up_journal(self) -> None:
+        """Forget the journal of another MODEL, and take the plan's pictures of this one's.
+
+        The first picture that can be is made again. Where none can be, the MODEL is not known, and
+        its journal is another's.
+        """
         by_label = {setting.label: setting for setting in self.request.settings}
         known = next((one for one in self.journal.scores if one[0] in by_label), None)
-        if known is None:
-            return
-        made = self._made(self.routed(by_label[known[0]]), known[1])
-        if not self.journal.agrees(known, made):
+        if known is None and self.journal.scores:
             self.journal.begin_anew()
+        elif known is not None:
+            made = self._made(self.routed(by_label[known[0]]), known[1])
+            if not self.journal.agrees(known, made):
+                self.journal.begin_anew()
+                self.journal.add(known, made)
+        self._take_up(Trial(one, seed) for one in self.plan.entrants for seed in self._seeds)
 
     def pending(self) -> list[Trial]:
-        return pending(self.plan, self._scores())
+        return pending(self.plan, self._scores)
 
     @property
     def done(self) -> int:
         """Pictures of this plan."""
-        return len(self._scores())
+        return len(self._scores)
 
     def routed(self, setting: Setting) -> Routed:
         """Its MODEL under its guidance, and the prompt."""
@@ -186,6 +199,16 @@ class Search:
         """Make and score one picture."""
         key = self._key(trial)
         self.journal.add(key, self._made(routed, key[1]))
+        self._take_up([trial])
+
+    def _take_up(self, trials: Iterable[Trial]) -> None:
+        """Those of the trials that are in the journal."""
+        for trial in trials:
+            pair = self.journal.scores.get(self._key(trial))
+            if pair is not None:
+                self._pairs.setdefault(trial.setting, {})[trial.seed] = pair
+                self._scores[trial] = self._harmonic([pair])[0]
+        self.best = best_of(self.plan, self._scores)
 
     def _made(self, routed: Routed, seed: int) -> tuple[float, float]:
         pictures = self.request.sampling.picture(routed.model, routed.conditioning, seed)
@@ -194,20 +217,6 @@ class Search:
     def _key(self, trial: Trial) -> Scored:
         seed = (self.request.first_seed + trial.seed) % _SEEDS
         return self.request.settings[trial.setting].label, seed
-
-    def _pairs(self, setting: int, seeds: range) -> dict[int, tuple[float, float]]:
-        """(content, style) of the setting's pictures, by the number of the seed."""
-        keys = {seed: self._key(Trial(setting, seed)) for seed in seeds}
-        known = self.journal.scores
-        return {seed: known[key] for seed, key in keys.items() if key in known}
-
-    def _scores(self) -> dict[Trial, float]:
-        """The harmonic mean of every picture of the plan."""
-        return {
-            Trial(setting, seed): self._harmonic([pair])[0]
-            for setting in self.plan.entrants
-            for seed, pair in self._pairs(setting, self._seeds).items()
-        }
 
     @property
     def _seeds(self) -> range:
@@ -221,15 +230,15 @@ class Search:
     def rows(self) -> list[TriedSetting]:
         """The settings that were tried, by falling harmonic mean: those with pictures of several
         seeds, or all where none has several."""
-        pairs = {setting: self._pairs(setting, self._seeds) for setting in self.plan.entrants}
-        several = {setting: own for setting, own in pairs.items() if len(own) > 1}
-        tried = several or {setting: own for setting, own in pairs.items() if own}
-        rows = [self._row(setting, own) for setting, own in tried.items()]
+        tried = [setting for setting in self.plan.entrants if setting in self._pairs]
+        several = [setting for setting in tried if len(self._pairs[setting]) > 1]
+        rows = [self._row(setting) for setting in several or tried]
         return sorted(rows, key=lambda row: -row.together.mean)
 
-    def _row(self, setting: int, pairs: dict[int, tuple[float, float]]) -> TriedSetting:
-        key = (setting, len(pairs))
+    def _row(self, setting: int) -> TriedSetting:
+        key = (setting, len(self._pairs[setting]))
         if key not in self._rows:
+            pairs = dict(sorted(self._pairs[setting].items()))
             content, style = zip(*pairs.values(), strict=True)
             columns = {"content": content, "style": style}
             columns[HARMONIC] = self._harmonic(list(pairs.values()))
@@ -245,16 +254,12 @@ class Search:
         names, how = ("; ".join(texts) for texts in zip(*made, strict=True))
         return mean_score(measure, values, {"seeds": seeds}, names, how)
 
-    def best(self) -> int:
-        return best_of(self.plan, self._scores())
-
     def gain(self) -> Score | None:
         """What the best has over the first setting on the seeds of the comparison, picture by
         picture; None where the first is the best or there is no such picture yet."""
-        best = self.best()
-        first, ours = (self._pairs(one, compared(self.plan)) for one in (FIRST, best))
-        seeds = [seed for seed in ours if seed in first]
-        if best == FIRST or not seeds:
+        first, ours = (self._pairs.get(one, {}) for one in (FIRST, self.best))
+        seeds = [seed for seed in compared(self.plan) if seed in first and seed in ours]
+        if self.best == FIRST or not seeds:
             return None
         sides = [self._harmonic([pairs[seed] for seed in seeds]) for pairs in (ours, first)]
         gains = [one - other for one, other in zip(*sides, strict=True)]
@@ -270,17 +275,17 @@ class Search:
         on = {rows[place].point.name for place in frontier([row.point for row in rows])}
         shown = [row for rank, row in enumerate(rows) if rank < _SHOWN or row.point.name in on]
         names = [row.point.name for row in shown]
-        best = self.request.settings[self.best()].label
+        best = self.request.settings[self.best].label
         title = f"{self.done} pictures of {len(self.plan.entrants)} settings"
         return [row.point for row in shown], title, names.index(best) if best in names else None
 
     def line(self) -> str:
-        best = self.request.settings[self.best()].label
+        best = self.request.settings[self.best].label
         return f"{self.done} of at most {self.plan.most_pictures} pictures; best so far: {best}"
 
     def result(self, left_out: Sequence[str]) -> Best:
         """left_out: what the search could not try."""
-        best = self.request.settings[self.best()]
+        best = self.request.settings[self.best]
         routed = self.routed(best)
         rows = self.rows()
         on = frontier([row.point for row in rows])
@@ -332,16 +337,20 @@ def _common(request: SearchRequest) -> dict[str, Any]:
     }
 
 
-def _words(request: SearchRequest) -> list[str]:
+def _parts(request: SearchRequest) -> list[Any]:
     """What pictures and scores depend on besides the setting, the seed and the MODEL."""
-    common = {**_common(request), "first_seed": None}
-    latent = request.sampling.latent["samples"]
+    families = (FUSION, GUIDANCE, SHAPES)
     encoders = request.scorer.encoders
-    seen = [request.scorer.references[role].float().cpu() for role in encoders]
+    references = [
+        [(255 * batch).round().clamp(0, 255).to(torch.uint8) for batch in batches]
+        for batches in (request.scorer.pictures[role] for role in encoders)
+    ]
     return [
-        json.dumps(common),
-        *(lora_hash(name) for name in request.pair),
-        str(tuple(latent.shape)),
-        *(f"{one.name}, {one.preprocessing}" for one in encoders.values()),
-        *(hashlib.sha256(one.round(decimals=3).numpy().tobytes()).hexdigest() for one in seen),
+        {**_common(request), "first_seed": None},
+        [lora_hash(name) for name in request.pair],
+        [[(method.key, method.knobs({})) for method in family] for family in families],
+        request.sampling.negative,
+        request.sampling.latent,
+        [(one.name, one.preprocessing) for one in encoders.values()],
+        references,
     ]

@@ -9,11 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable
+import math
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import folder_paths
+import torch
+from torch import Tensor
+
+_FORMAT = 2  # one more when the same parts give other pictures or scores, or are stored otherwise
 
 Scored = tuple[str, int]  # a setting's label, and the seed
 _SAME = 5e-3  # how far the scores of one picture may differ, as on a GPU they do
@@ -27,10 +34,10 @@ class SearchJournal:
     scores: dict[Scored, tuple[float, float]] = field(default_factory=dict)
 
     @staticmethod
-    def of(parts: Iterable[str]) -> SearchJournal:
-        """That of a search. parts: what its pictures and their scores depend on, as far as it can
-        be said in words. What cannot be read in the file is left out."""
-        name = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    def of(parts: Any) -> SearchJournal:
+        """That of a search. parts: what its pictures and their scores depend on, as far as it has
+        a content, in lists and dicts. What cannot be read in the file is left out."""
+        name = hashlib.sha256(_content([_FORMAT, parts]).encode()).hexdigest()
         path = _folder() / f"{name}.jsonl"
         return SearchJournal(path, _read(path))
 
@@ -43,8 +50,12 @@ class SearchJournal:
 
     def begin_anew(self) -> None:
         self.scores.clear()
-        if self.path is not None:
+        if self.path is None:
+            return
+        try:
             self.path.unlink(missing_ok=True)
+        except OSError as error:
+            self._keep_nothing(error)
 
     def add(self, picture: Scored, scores: tuple[float, float]) -> None:
         """A folder that takes no file is no fault: then a stopped search begins anew."""
@@ -53,11 +64,36 @@ class SearchJournal:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([*picture, *scores]) + "\n")
+            with self.path.open("a+b") as file:
+                if file.seek(0, os.SEEK_END):
+                    file.seek(-1, os.SEEK_END)
+                    if file.read() != b"\n":  # a line that was cut
+                        file.write(b"\n")
+                file.write(json.dumps([*picture, *scores]).encode() + b"\n")
         except OSError as error:
-            logging.getLogger("craft").warning("The search cannot be stored: %s", error)
-            self.path = None
+            self._keep_nothing(error)
+
+    def _keep_nothing(self, error: OSError) -> None:
+        logging.getLogger("craft").warning("The search cannot be stored: %s", error)
+        self.path = None
+
+
+def _content(value: Any) -> str:
+    """The same for equal numbers, texts and tensors, in dicts and sequences; of others the type."""
+    if getattr(value, "is_nested", False):
+        value = value.unbind()
+    if isinstance(value, Tensor):
+        numbers = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest = hashlib.sha256(numbers.numpy().tobytes()).hexdigest()
+        return f"{tuple(value.shape)} {value.dtype} {digest}"
+    if isinstance(value, Mapping):
+        named = sorted((str(name), _content(one)) for name, one in value.items())
+        return f"{{{_content(named)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_content, value))}]"
+    if value is None or isinstance(value, str | int | float):
+        return repr(value)
+    return type(value).__qualname__
 
 
 def _folder() -> Path:
@@ -67,14 +103,16 @@ def _folder() -> Path:
 
 def _read(path: Path) -> dict[Scored, tuple[float, float]]:
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = path.read_text("utf-8", errors="replace").splitlines()
+    except OSError:
         return {}
     found = {}
     for line in lines:
         try:
             label, seed, content, style = json.loads(line)
-            found[str(label), int(seed)] = float(content), float(style)
-        except (ValueError, TypeError):  # the end of a file that was cut
+            key, scores = (str(label), int(seed)), (float(content), float(style))
+        except (ValueError, TypeError, OverflowError, RecursionError):  # cut or damaged
             continue
+        if all(map(math.isfinite, scores)):
+            found[key] = scores
     return found

@@ -39,7 +39,7 @@ def parse_lines(text: str, presets: tuple[str, ...], rules: Registry) -> tuple[L
     presets: keys that layer_sets can be. rules: what guidance can be. Raises CraftError naming
     the line for what is unknown, out of range or written twice, and where there is no line.
     """
-    lines: list[Line] = []
+    lines: dict[tuple[Any, ...], Line] = {}
     for number, raw in enumerate(text.splitlines(), 1):
         if len(lines) == MOST_LINES:
             raise CraftError(
@@ -56,18 +56,27 @@ def parse_lines(text: str, presets: tuple[str, ...], rules: Registry) -> tuple[L
             raise CraftError(
                 f"Line {number}: {error.given}", error.possible, error.action
             ) from None
-        if any(_same(line, other, rules) for other in lines):
+        own = meaning(line, rules)
+        if own in lines:
             raise CraftError(
                 f"Line {number}: {written!r} is there already",
                 "Each row of a comparison is another method or setting",
                 "Change or remove one of the two",
             )
-        lines.append(line)
+        lines[own] = line
     if not lines:
         raise CraftError(
             "No method is listed", f"Known are {', '.join(FUSION.keys())}", "Write one a line"
         )
-    return tuple(lines)
+    return tuple(lines.values())
+
+
+def meaning(line: Line, rules: Registry) -> tuple[Any, ...]:
+    """Equal for lines that are one method with one setting, however they are written."""
+    weights = rules[line.guidance].knobs(line.weights) if line.guidance else {}
+    knobs = line.method.knobs(line.knobs)
+    named = (line.method.key, line.layer_sets, line.guidance)
+    return (*named, tuple(knobs.items()), tuple(weights.items()))
 
 
 def _line(written: str, presets: tuple[str, ...], rules: Registry) -> Line:
@@ -107,16 +116,6 @@ def _line(written: str, presets: tuple[str, ...], rules: Registry) -> Line:
 
 def _of_rule(key: str, rules: Registry) -> dict[str, Parameter]:
     return {one.name: one for one in rules[key].parameters} if key else {}
-
-
-def _same(line: Line, other: Line, rules: Registry) -> bool:
-    """Whether two lines are one method with one setting, however it is written."""
-    alike = line.method.key == other.method.key and line.layer_sets == other.layer_sets
-    alike = alike and line.guidance == other.guidance
-    if alike and line.guidance:
-        rule = rules[line.guidance]
-        alike = rule.knobs(line.weights) == rule.knobs(other.weights)
-    return alike and line.method.knobs(line.knobs) == other.method.knobs(other.knobs)
 
 
 def _settings(text: str) -> dict[str, str]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 from ..errors import CraftError
-from ..fusion.lines import Line, parse_lines
+from ..fusion.lines import Line, meaning, parse_lines
 from ..registry import Registry
 from ..schedule import SHAPES
 
 MOST_STRENGTHS, STRONGEST = 16, 10.0
+MOST_SETTINGS = 10_000
 _BARE = "direct"  # a method without settings, to read a guidance rule beside
 
 
@@ -52,31 +52,36 @@ def settings_of(
     presets: tuple[str, ...],
     rules: Registry,
 ) -> tuple[Setting, ...]:
-    """All of them, the first entry of every list together first.
+    """All of them, each once, the first entry of every list together first.
 
     methods: lines as in parse_lines; one that names its guidance keeps that one. guidances: a rule
     a line, "role: weight = 1.5". strengths: numbers with commas between them, for content and style
     alike. schedules: shapes with commas. presets, rules: as in parse_lines. CraftError for what
-    cannot be read, and where there are fewer than two settings.
+    cannot be read, and where there are fewer than two settings or more than MOST_SETTINGS.
     """
     under = _guidances(guidances, presets, rules)
-    lines = [
-        each
-        for line in parse_lines(methods, presets, rules)
-        for each in ([line] if line.guidance else [_under(line, rule) for rule in under])
-    ]
-    numbers = tuple(_numbers(strengths))
+    lines: dict[tuple[Any, ...], Line] = {}
+    for line in parse_lines(methods, presets, rules):
+        for each in [line] if line.guidance else [_under(line, rule) for rule in under]:
+            lines.setdefault(meaning(each, rules), each)
+    numbers = _numbers(strengths)
     shapes = _entries(schedules, "schedules", f"one or more of {', '.join(SHAPES.keys())}")
     for shape in shapes:
         SHAPES[shape]
-    found = tuple(Setting(*one) for one in product(lines, numbers, numbers, shapes))
-    if len(found) < 2:
+    size = len(lines) * len(numbers) ** 2 * len(shapes)
+    if size > MOST_SETTINGS:
+        raise CraftError(
+            f"There are {size} settings to choose from",
+            f"A search has at most {MOST_SETTINGS}",
+            "Write fewer methods, guidances, strengths or schedules",
+        )
+    if size < 2:
         raise CraftError(
             "There is one setting to choose from",
             "Every method is tried under every guidance, at every strength, with every schedule",
             "Write more of them",
         )
-    return found
+    return tuple(Setting(*one) for one in product(lines.values(), numbers, numbers, shapes))
 
 
 def _guidances(text: str, presets: tuple[str, ...], rules: Registry) -> tuple[Line, ...]:
@@ -101,17 +106,21 @@ def _under(line: Line, rule: Line) -> Line:
     return replace(line, label=label, guidance=rule.guidance, weights=rule.weights)
 
 
-def _numbers(text: str) -> Iterator[float]:
+def _numbers(text: str) -> list[float]:
+    """With as many digits as a label has."""
     possible = f"one to {MOST_STRENGTHS} numbers from -{STRONGEST:g} to {STRONGEST:g}"
     parts = _entries(text, "strengths", possible)
+    found: list[float] = []
     for part in parts:
         try:
-            number = float(part)
+            number = float(f"{float(part):g}")
         except ValueError:
             raise _unreadable(text, "strengths", possible) from None
-        if not -STRONGEST <= number <= STRONGEST or len(parts) > MOST_STRENGTHS:
+        fits = -STRONGEST <= number <= STRONGEST and len(parts) <= MOST_STRENGTHS
+        if not fits or number in found:
             raise _unreadable(text, "strengths", possible)
-        yield number
+        found.append(number)
+    return found
 
 
 def _entries(text: str, name: str, possible: str) -> tuple[str, ...]:

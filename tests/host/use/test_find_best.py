@@ -76,10 +76,13 @@ def encoders():
     return SmallWorldJudge.execute("first").result
 
 
-def search(world, model=None, **others):
+def empty_latent():
+    return nodes.EmptyLatentImage().generate(64, 64)[0]
+
+
+def search(world, model=None, negative=None, latent=None, **others):
     content, style = references()
     content_judge, style_judge = encoders()
-    latent = nodes.EmptyLatentImage().generate(64, 64)[0]
     given = {
         "content_weight": 0.5, "budget": BUDGET, "first_seed": SEED, **LISTS, **SAMPLING,
         "content_reference": content[0], "style_reference": style[0], "prompt": PROMPT,
@@ -88,8 +91,9 @@ def search(world, model=None, **others):
     }  # fmt: skip
     with torch.inference_mode():
         result = FindBest.execute(
-            model or world.model, world.clip, world.vae, world.encode(""), latent, **given
-        ).result
+            model or world.model, world.clip, world.vae, negative or world.encode(""),
+            latent or empty_latent(), **given,
+        ).result  # fmt: skip
     return dict(zip(("model", "positive", "asymmetric", "plot", "preset", "report"), result,
                     strict=True))  # fmt: skip
 
@@ -100,7 +104,7 @@ def lines(folder):
 
 
 def sampled(world, model, positive, seed, asymmetric):
-    latent = nodes.EmptyLatentImage().generate(64, 64)[0]
+    latent = empty_latent()
     with torch.inference_mode():
         found = ACFGKSampler.execute(
             model, seed, STEPS, CFG, "euler", "normal", positive, world.encode(""), latent, 1.0,
@@ -205,7 +209,7 @@ def test_a_journal_of_another_model_is_not_taken_up(world, journals, made):
     other = world.with_loras((small.STYLE, 1.0)).model
     made.clear()
     again = search(world, other, schedules="constant")
-    assert len(made) == len(lines(journals)) + 1  # the one that showed it, and all
+    assert len(made) == len(lines(journals))  # the one that showed it is kept
     journals_alone = lines(journals)
     (file,) = journals.glob("*.jsonl")
     file.unlink()
@@ -213,14 +217,78 @@ def test_a_journal_of_another_model_is_not_taken_up(world, journals, made):
     assert lines(journals) == journals_alone
 
 
-@pytest.mark.parametrize("damage", ["[1, 2", "", "no json", '["a", 1, "x", 2]', "3"])
+def test_a_journal_without_a_setting_that_shows_its_model_is_not_taken_up(world, journals, made):
+    search(world, methods="direct", schedules="constant")
+    other = world.with_loras((small.STYLE, 1.0)).model
+    made.clear()
+    search(world, other, methods="craft", schedules="constant")
+    assert len(made) == len(lines(journals))
+    assert {label.split(",")[0] for label, *_ in lines(journals)} == {"craft"}
+
+
+DAMAGES = [
+    b"[1, 2", b"", b"no json", b'["a", 1, "x", 2]', b"3", b'["a", Infinity, 1, 1]',
+    b'["a", 1, NaN, 0.5]', b'["a", 1, 0.5, Infinity]', b'["a", 1, 0.5, 1' + b"0" * 400 + b"]",
+    b"[" * 100_000, b"\xff", b'["a", 1, 0.5',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: ascii(damage[:30]))
 def test_a_damaged_line_of_a_journal_is_left_out(journals, damage):
     journal = search_journal.SearchJournal.of(["a"])
-    journal.add(("setting", 3), (0.25, 0.5))
-    with journal.path.open("a") as file:
+    known = {("setting", 3): (0.25, 0.5), ("setting", 4): (0.5, 0.25)}
+    first, second = known.items()
+    journal.add(*first)
+    with journal.path.open("ab") as file:
         file.write(damage)
-    assert search_journal.SearchJournal.of(["a"]).scores == {("setting", 3): (0.25, 0.5)}
+    assert search_journal.SearchJournal.of(["a"]).scores == dict([first])
+    journal.add(*second)
+    assert search_journal.SearchJournal.of(["a"]).scores == known
     assert search_journal.SearchJournal.of(["b"]).scores == {}
+
+
+def test_a_journal_that_cannot_be_removed_is_no_fault(journals, monkeypatch):
+    journal = search_journal.SearchJournal.of(["a"])
+    journal.add(("setting", 3), (0.25, 0.5))
+
+    def refused(*_, **__):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(type(journal.path), "unlink", refused)
+    journal.begin_anew()
+    journal.add(("setting", 4), (0.5, 0.25))
+    assert journal.scores == {("setting", 4): (0.5, 0.25)}
+    assert len(lines(journals)) == 1
+
+
+def test_a_journal_is_of_all_that_pictures_and_scores_depend_on():
+    zeros = torch.zeros(2, 3)
+    parts = [
+        "a", "b", 1, 1.5, None, zeros, zeros + 1, zeros.half(), zeros.T, torch.zeros(()), [zeros],
+        [], {}, {"a": zeros}, {"b": zeros}, {"a": zeros + 1}, [[zeros, {"pooled_output": zeros}]],
+        [[zeros, {"pooled_output": zeros + 1}]],
+    ]  # fmt: skip
+    paths = [search_journal.SearchJournal.of(part).path for part in parts]
+    assert len(set(paths)) == len(parts)
+    again = search_journal.SearchJournal.of({"b": [1], "a": zeros.clone()}).path
+    assert again == search_journal.SearchJournal.of({"a": zeros, "b": [1]}).path
+
+
+def test_another_negative_prompt_noise_mask_or_reference_is_another_search(world, journals):
+    given = {"methods": "craft", "schedules": "constant", "budget": 4}
+    search(world, **given)
+    search(world, **given)
+    assert len(list(journals.glob("*"))) == 1
+    content, _ = references()
+    others = [
+        {"negative": world.encode("blurred")},
+        {"latent": {**empty_latent(), "batch_index": [3]}},
+        {"latent": {**empty_latent(), "noise_mask": torch.ones(1, 64, 64)}},
+        {"content_reference": content[0].flip(1)},
+    ]
+    for count, other in enumerate(others, 2):
+        search(world, **given, **other)
+        assert len(list(journals.glob("*"))) == count
 
 
 @pytest.mark.parametrize("role", ["content", "style"])

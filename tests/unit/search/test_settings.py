@@ -39,6 +39,27 @@ def test_a_method_that_names_its_guidance_keeps_it():
     assert guidances == [("craft", "acfg"), ("craft", "role"), ("direct", "cfg")]
 
 
+@pytest.mark.parametrize(
+    ("methods", "guidances", "count"),
+    [
+        ("craft\ncraft: guidance = acfg", "acfg\ncfg", 2),
+        ("craft: guidance = acfg\ncraft", "cfg\nacfg", 2),
+        ("direct\ndirect: guidance = role, weight = 1.50", "role: weight = 1.5\ncfg", 2),
+    ],
+)
+def test_a_setting_that_is_written_twice_is_there_once(methods, guidances, count):
+    found = settings(methods=methods, guidances=guidances, strengths="1", schedules="constant")
+    assert len(found) == count == len({one.label for one in found})
+    named = methods.splitlines()[0].partition("guidance = ")[2]
+    assert found[0].line.guidance == (named or guidances.splitlines()[0].partition(":")[0])
+
+
+def test_one_setting_that_is_written_twice_is_no_choice():
+    with pytest.raises(CraftError, match="There is one setting"):
+        settings(methods="craft\ncraft: guidance = cfg", guidances="cfg", strengths="1",
+                 schedules="constant")  # fmt: skip
+
+
 def test_a_setting_is_data_for_programs():
     (found,) = (one for one in settings() if one.label.startswith("k_lora, pattern = s*, guidance "
                 "= role, weight = 1.5; content 1, style 0.5; cosine"))  # fmt: skip
@@ -59,11 +80,21 @@ def test_a_setting_is_data_for_programs():
         ({"strengths": ""}, "strengths is ''"),
         ({"strengths": "1, a"}, "strengths is"),
         ({"strengths": "1, 1"}, "strengths is"),
+        ({"strengths": "1, 1.0"}, "strengths is"),
+        ({"strengths": "0, -0"}, "strengths is"),
+        ({"strengths": "0.1234567, 0.12345671"}, "strengths is"),  # one label
         ({"strengths": "11"}, "strengths is"),
         ({"strengths": "nan"}, "strengths is"),
         ({"strengths": ", ".join(map(str, range(17)))}, "strengths is"),
         ({"schedules": "cosin"}, "cosin"),
         ({"schedules": "cosine, cosine"}, "schedules is"),
+        (
+            {
+                "methods": "\n".join(f"k_lora: alpha = {1 + k / 100}" for k in range(50)),
+                "strengths": ", ".join(map(str, range(10))),
+            },
+            "There are 20000 settings",
+        ),
         (
             {"methods": "craft", "guidances": "cfg", "strengths": "1", "schedules": "constant"},
             "There is one setting",
