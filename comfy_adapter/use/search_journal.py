@@ -75,6 +75,6 @@ def _read(path: Path) -> dict[Scored, tuple[float, float]]:
         try:
             label, seed, content, style = json.loads(line)
             found[str(label), int(seed)] = float(content), float(style)
-        except (ValueError, TypeError):  # the end of a file that was cut
-            continue
+        except (ValueError, TypeError, OverflowError, RecursionError):
+            continue  # the end of a file that was cut
     return found
