@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-INIT = Path(__file__).resolve().parents[2] / "__init__.py"
+INIT = Path(__file__).resolve().parents[3] / "__init__.py"
 
 
 @pytest.mark.parametrize(
