@@ -37,7 +37,6 @@ def require_torch() -> None:
             "methods, families, inspect and every --help run on any Python from 3.10",
             "Start it with the Python that starts ComfyUI, or install these in this one",
         )
-
     with declarations():
         for name in NAMES:
             import_module(name)
@@ -52,7 +51,7 @@ def declarations() -> Iterator[None]:
     try:
         yield
     except (ImportError, OSError) as error:
-        if isinstance(error, ModuleNotFoundError) or _is_ours(error):
+        if isinstance(error, ModuleNotFoundError) or _is_no_torch(error):
             raise
         raise CraftError(
             f"{sys.executable} has a torch that cannot be loaded ({' '.join(str(error).split())})",
@@ -63,9 +62,11 @@ def declarations() -> Iterator[None]:
         sys.meta_path.remove(finder)
 
 
-def _is_ours(error: Exception) -> bool:
-    """Whether the module at fault is one of the pack's."""
-    return (getattr(error, "name", None) or "").startswith(__name__.partition(".")[0])
+def _is_no_torch(error: ImportError | OSError) -> bool:
+    """Whether one of the pack's own modules is at fault, or a file that the error names."""
+    if isinstance(error, OSError):
+        return error.filename is not None
+    return (error.name or "").startswith(__name__.partition(".")[0])
 
 
 def _is_stand_in(name: str) -> bool:

@@ -96,9 +96,17 @@ def test_a_torch_that_cannot_be_loaded_is_told_in_one_message(words, error, tmp_
     assert "a torch that cannot be loaded (libcudart.so: cannot open)" in ran.stderr
 
 
-def test_a_fault_of_our_own_modules_is_seen_as_one(monkeypatch):
-    with pytest.raises(ImportError, match="nothing"), declarations():
-        raise ImportError("nothing of that name", name=declarations.__module__)
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("nothing of that name", name=declarations.__module__),
+        PermissionError(13, "nothing of that name", str(ROOT / "registry.json")),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_is_no_fault_of_torch_is_not_told_as_one(error):
+    with pytest.raises(type(error), match="nothing of that name"), declarations():
+        raise error
 
 
 @pytest.mark.parametrize(
