@@ -56,6 +56,10 @@ class Moment:
         return 1.0 - self.progress
 
 
+ANY_MOMENT = Moment(0.0, 1, 0.0)
+"""Where time changes nothing; on every clock."""
+
+
 @dataclass(frozen=True, eq=False)
 class Timeline:
     """What time is read off: the sigmas of a run, and the levels of its model.

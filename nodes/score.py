@@ -21,6 +21,7 @@ from ..craft_core.errors import CraftError
 from ..craft_core.guidance import GUIDANCE
 from ..craft_core.routing.presets import OF_MODEL
 from ..craft_core.search import LEAST_BUDGET, Setting, settings_of
+from ..craft_core.starting import FULL_STRENGTH
 
 _METHODS = "craft\ndirect\nk_lora\nnp_lora"
 _GUIDANCES = "acfg\ncfg\nrole: weight = 1.5"
@@ -129,7 +130,7 @@ class FindBest(io.ComfyNode):
                     default="A photo of sks dog <c> in watercolor style <s>",
                     tooltip="Phrases marked as for the Content/Style LoRA Router.",
                 ),
-                *pair_inputs("", "")[:2],
+                *pair_inputs("", "", FULL_STRENGTH)[:2],
                 layer_set_menu("layer_sets"),
                 io.Int.Input("budget", default=64, min=LEAST_BUDGET, max=100000,
                              tooltip="Pictures to make, at most."),

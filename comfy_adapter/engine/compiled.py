@@ -30,12 +30,17 @@ _SINCE = (2, 11)  # before, torch.compile traces anew whenever a hook comes back
 def is_compiled(patcher: Any, options: dict[str, Any]) -> bool:
     """Whether torch.compile runs any part of a MODEL: by the host's node, or in place. options:
     the model options with which it is sampled."""
-    kind = comfy.patcher_extension.WrappersMP.APPLY_MODEL
-    wrappers = options.get("transformer_options", {}).get("wrappers", {})
-    return bool(wrappers.get(kind, {}).get(_BY_HOST)) or any(
+    return compiled_by_host(options) or any(
         type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None)
         for module in patcher.model.diffusion_model.modules()
     )
+
+
+def compiled_by_host(options: dict[str, Any]) -> bool:
+    """Whether the host's node compiles a MODEL. options: those with which it is sampled."""
+    kind = comfy.patcher_extension.WrappersMP.APPLY_MODEL
+    wrappers = options.get("transformer_options", {}).get("wrappers", {})
+    return bool(wrappers.get(kind, {}).get(_BY_HOST))
 
 
 def why_uncompiled(updates: Iterable[LayerUpdate]) -> str | None:

@@ -24,11 +24,12 @@ from torch import Tensor
 from ...craft_core.errors import CraftError
 from ...craft_core.fusion.compose import Timed
 from ...craft_core.guidance import GUIDANCE
-from ...craft_core.time import Moment, Timeline, model_table
+from ...craft_core.time import ANY_MOMENT, Moment, Timeline, model_table
 from ...craft_core.types import Bank, Gates
 from .bank import BranchPart, branch_patcher, layer_parts
 from .compiled import (
     Graphs,
+    compiled_by_host,
     is_compiled,
     looking_for_hooks,
     uncompiled,
@@ -46,7 +47,6 @@ HELD = "craft_held"  # what a MODEL without a bank keeps alive
 GUIDED_BY = "craft_guidance"  # key of the Guiding that a run follows
 ASYMMETRIC = {"acfg": True, "cfg": False}  # the rules that the nodes' switch chooses between
 KINDS = "craft_conditioning_kinds"
-ANY_MOMENT = Moment(0.0, 1)  # where time changes nothing
 _WRAPPERS = comfy.patcher_extension.WrappersMP
 _FROM_TABLE = comfy.model_sampling.ModelSamplingDiscrete.percent_to_sigma
 
@@ -203,6 +203,13 @@ class RoutedBank:
             hooks[key] = layer_hooks(model, self.parts(patcher, self.layers), calls[key])
             stack.enter_context(without_kept_keys(model))
         in_graphs = any(is_compiled(one, guider.model_options) for one in patchers)
+        if len(patchers) > 1 and compiled_by_host(guider.model_options):
+            raise CraftError(
+                "This MODEL is split among devices and compiled by Torch Compile Model, "
+                "and the first device's network would run on all of them",
+                "Routed LoRAs act on several devices, or on a compiled model",
+                "Take out Torch Compile Model, or the node that splits the work",
+            )
         if in_graphs:
             own = next(iter(hooks.values()))
             why = why_uncompiled(part.update for _, hook in own for part in hook.parts)

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..time import Moment
+from ..time import ANY_MOMENT, Moment
 from ..types import Bank, Gates
 
 
@@ -54,5 +54,5 @@ def compose(
 
     constant = gates.constant if schedule is None or schedule.steady else None
     if constant is not None:
-        constant = scaled(constant, Moment(0.0, 1, 0.0))
+        constant = scaled(constant, ANY_MOMENT)
     return replace(gates, at=at, constant=constant)

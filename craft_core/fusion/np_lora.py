@@ -28,7 +28,7 @@ from torch import Tensor
 from ..lora.factors import combine
 from ..papers import NP_LORA
 from ..registry import Knob
-from ..time import Moment
+from ..time import ANY_MOMENT, Moment
 from ..types import Bank, Factors, Gates, LayerUpdate, Routing, constant_gates, times
 from .methods import FUSION, FusionTraits, gammas_everywhere
 
@@ -82,7 +82,7 @@ def np_lora(
         return now / (1.0 + now)
 
     if course == "constant":
-        made = yielding.bank(share(Moment(0.0, 1)))
+        made = yielding.bank(share(ANY_MOMENT))
         return replace(constant_gates(table, yielding.notes()), bank=made)
     made = yielding.bank(None)
     return Gates(lambda moment: table[None], notes=yielding.notes(), bank=made, share=share)

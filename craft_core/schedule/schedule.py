@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import CraftError
-from ..time import Moment
+from ..time import ANY_MOMENT, Moment
 from .shapes import SHAPES
 
 Clock = Literal["steps", "model"]
@@ -45,7 +45,7 @@ class Schedule:
             raise CraftError(
                 f"{self.clock!r} is no clock", f"Known are {', '.join(CLOCKS)}", "Choose one"
             )
-        self.strengths(Moment(0.0, 1, 0.0))  # raises for a wrong shape or setting
+        self.strengths(ANY_MOMENT)  # raises for a wrong shape or setting
 
     @property
     def steady(self) -> bool:

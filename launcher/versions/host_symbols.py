@@ -87,6 +87,11 @@ def _names(tree: ast.AST) -> Iterator[str]:
             for one in node.names:
                 modules[one.asname or one.name] = f"{node.module}.{one.name}"
                 yield f"{node.module}.{one.name}"
+    for node in ast.walk(tree):  # short names: _WRAPPERS = comfy.patcher_extension.WrappersMP
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Attribute):
+            for target, name in zip(node.targets, _asked(node.value, modules), strict=False):
+                if isinstance(target, ast.Name):
+                    modules[target.id] = name
     inner = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and id(node) not in inner:

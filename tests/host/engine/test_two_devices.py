@@ -17,10 +17,12 @@ import pytest
 import tiny
 import torch
 import torch._dynamo
+from comfy_api.torch_helpers import set_torch_compile_wrapper
 from craft_lora_pack.comfy_adapter.engine import engine
 from craft_lora_pack.comfy_adapter.engine.bank import branch_patcher
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
+from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion.compose import compose
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.types import constant_gates
@@ -230,3 +232,12 @@ def test_kinds_that_run_uncompiled_are_so_on_both_devices():
     assert graphs == []
     assert torch._dynamo.eval_frame._stance.stance == "default"
     assert distance(made, run(routed(twin, states))) <= LAW
+
+
+def test_the_hosts_torch_compile_model_is_refused_there():
+    """It would have both devices run the first one's network."""
+    model = loadable(tiny.sdxl())
+    ours = routed(split(model), loras(model_layers(model)))
+    set_torch_compile_wrapper(model=ours, backend="eager")
+    with pytest.raises(CraftError, match="split among devices"):
+        run(ours)

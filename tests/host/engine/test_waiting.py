@@ -112,6 +112,20 @@ def test_a_step_reads_the_noise_level_once_where_gates_change_and_nothing_else(
     assert found - plain == STEPS * changes
 
 
+@pytest.mark.parametrize("clock", ["steps", "model"])
+@pytest.mark.parametrize("steady", [{"shape": "constant"}, {"content_floor": 1, "style_floor": 1}])
+def test_a_schedule_that_changes_nothing_is_none_on_either_clock(world, clock, steady, monkeypatch):
+    model, states = world
+    schedule = Schedule(**{"shape": "cosine", **steady}, clock=clock)
+    ours, plain = (asymmetric(routed(model, states, one)) for one in (schedule, None))
+    results = [
+        oracle.sample(oracle.guider(one, POSITIVE, NEGATIVE, 4.0), tiny.latent(size=8), steps=STEPS)
+        for one in (ours, plain)
+    ]
+    assert torch.equal(*results)
+    assert reads(ours, monkeypatch) == reads(plain, monkeypatch)
+
+
 def test_the_counter_sees_what_a_step_reads(world, monkeypatch):
     model, _ = world
     watched = model.clone()

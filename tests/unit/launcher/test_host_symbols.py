@@ -52,6 +52,16 @@ def test_a_name_that_is_not_there_is_not(source, name):
     assert not source.has(name)
 
 
+def test_names_are_read_through_short_ones(tmp_path):
+    code = "import comfy.utils as u\nSHORT = u.Bar\nSHORT.start(); u.other.more\n"
+    (tmp_path / "nodes").mkdir()
+    (tmp_path / "nodes" / "a.py").write_text(code, "utf-8")
+    for name in ("__init__.py", "comfy_adapter", "small_world"):
+        (tmp_path / name).touch() if "." in name else (tmp_path / name).mkdir()
+    used = ["comfy.utils", "comfy.utils.Bar", "comfy.utils.Bar.start", "comfy.utils.other.more"]
+    assert list(used_symbols(tmp_path)) == used
+
+
 def table() -> dict[str, list[str]]:
     rows = [line.strip("| \n").split(" | ") for line in PAGE.read_text("utf-8").splitlines()]
     return {row[0].strip("`"): row[1:] for row in rows if row[0].startswith("`") and len(row) > 2}
