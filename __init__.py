@@ -11,8 +11,8 @@ except ImportError as error:
     try:
         version = import_module("comfyui_version").__version__
     except ImportError:
-        version = "0.0"
-    if [int(part) for part in version.split(".")[:2]] >= [0, 20]:
+        version = ""
+    if not version or [int(part) for part in version.split(".")[:2]] >= [0, 20]:
         raise
     raise ImportError(
         f"CRAFT LoRA needs ComfyUI {OLDEST_COMFYUI} or newer, and this is {version}. "

@@ -26,7 +26,8 @@ FAILED, INTERRUPTED = 1, 130  # argparse itself leaves with 2
 
 
 def commands_of(word: str = "") -> tuple[Command, ...]:
-    """The commands that begin with this word; all where none does."""
+    """The commands that begin with this word; all where none does. CraftError where torch is
+    installed and cannot be loaded."""
     words = [word] if word in MODULES else MODULES
     found: list[Command] = []
     with declarations():
@@ -41,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):  # a terminal may lack letters
             stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if argv is None else list(argv)
-    options = parser_of(commands_of(given[0] if given else "")).parse_args(given)
     try:
+        options = parser_of(commands_of(given[0] if given else "")).parse_args(given)
         if options.command.computes:
             require_torch()
         options.command.run(options)

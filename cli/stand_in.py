@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -27,26 +28,45 @@ def missing() -> list[str]:
 
 
 def require_torch() -> None:
-    """CraftError on a Python without torch or its companions."""
+    """CraftError on a Python without torch or its companions, or where they cannot be loaded."""
     lacking = " and no ".join(missing())
     if lacking:
         raise CraftError(
             f"{sys.executable} has no {lacking}",
-            "This command computes, and ComfyUI's own Python has what it needs; queue, methods, "
-            "families, inspect and every --help run on any Python from 3.10",
+            "This command computes, and ComfyUI's own Python has what it needs; queue, find-best, "
+            "methods, families, inspect and every --help run on any Python from 3.10",
             "Start it with the Python that starts ComfyUI, or install these in this one",
         )
+    with declarations():
+        for name in NAMES:
+            import_module(name)
 
 
 @contextmanager
 def declarations() -> Iterator[None]:
-    """While the block lasts, modules that import what is missing can be imported."""
+    """While the block lasts, modules that import what is missing can be imported. CraftError where
+    torch or a companion is installed and cannot be loaded."""
     finder = _Finder(missing())
     sys.meta_path.append(finder)
     try:
         yield
+    except (ImportError, OSError) as error:
+        if isinstance(error, ModuleNotFoundError) or _is_no_torch(error):
+            raise
+        raise CraftError(
+            f"{sys.executable} has a torch that cannot be loaded ({' '.join(str(error).split())})",
+            "This command imports torch, and ComfyUI's own Python has one that loads",
+            "Start it with the Python that starts ComfyUI, or install torch in this one anew",
+        ) from error
     finally:
         sys.meta_path.remove(finder)
+
+
+def _is_no_torch(error: ImportError | OSError) -> bool:
+    """Whether one of the pack's own modules is at fault, or a file that the error names."""
+    if isinstance(error, OSError):
+        return error.filename is not None
+    return (error.name or "").startswith(__name__.partition(".")[0])
 
 
 def _is_stand_in(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import re
 import time
 import urllib.error
@@ -38,7 +39,7 @@ BUSY = 5.0  # the same while events keep coming
 FORGETS = 10.0  # seconds without an event after which the queue is asked, too
 WAITING = "waiting"  # told as an event: behind how many prompts ("ahead") this one waits
 QUIET = 0.2  # seconds between questions where there are no events to wait for
-PATIENCE = 15.0  # seconds in which a server with a job may break connections
+PATIENCE = 15.0  # seconds after the first break in which a server with a job may break connections
 _GATEWAYS = (502, 503, 504)  # what a proxy answers for a server that is gone
 Answer = TypeVar("Answer")
 _ID = re.compile(r"[\w.-]{1,100}", re.ASCII)
@@ -107,10 +108,14 @@ class Client:
         """The bytes of one file of a PromptResult; RemoteError where they are no such file."""
         query = {name: item.get(name, "") for name in ("filename", "subfolder", "type")}
         address = f"{self.url}/view?{urllib.parse.urlencode(query)}"
-        with self._asking(), self._opener.open(address, timeout=60.0) as answer:
-            content = read_body(answer)
-            require_file(query["filename"], answer.headers.get_content_type(), content)
-        return content
+
+        def ask() -> bytes:
+            with self._asking(), self._opener.open(address, timeout=60.0) as answer:
+                content = read_body(answer)
+                require_file(query["filename"], answer.headers.get_content_type(), content)
+            return content
+
+        return self._patiently(ask)
 
     def interrupt(self) -> None:
         """Stop what runs now."""
@@ -143,10 +148,12 @@ class Client:
         tried = False
 
         def ask() -> str:
-            """An answer may be lost where the prompt was not."""
+            """An answer may be lost where the prompt was not, which may have ended by now."""
             nonlocal tried
-            if tried and self.will_finish(prompt_id):
-                return prompt_id
+            if tried:
+                waits, record = self._found(prompt_id)
+                if waits or record is not None:
+                    return prompt_id
             tried = True
             return self._queue(body)
 
@@ -170,11 +177,8 @@ class Client:
 
     def will_finish(self, prompt_id: str) -> bool:
         """Whether the server has this prompt in its queue, or has finished it without an error."""
-        with self._asking():
-            # The queue is asked first: a prompt that ends in between is then in the history.
-            waiting = waiting_ids(self.get_json("/queue"))
-        record = self._history(prompt_id)
-        return prompt_id in waiting if record is None else record.succeeded
+        waits, record = self._patiently(lambda: self._found(prompt_id))
+        return waits if record is None else record.succeeded
 
     def run(
         self,
@@ -235,12 +239,14 @@ class Client:
 
     def _patiently(self, ask: Callable[[], Answer]) -> Answer:
         """What `ask` gives, asked again for a while where the server does not answer."""
-        end, pause = time.monotonic() + PATIENCE, QUIET
+        end, pause = math.inf, QUIET
         while True:
             try:
                 return ask()
             except ServerGone:
-                if not self._alive() or time.monotonic() + pause > end:
+                now = time.monotonic()
+                end = min(end, now + PATIENCE)
+                if not self._alive() or now + pause > end:
                     raise
             time.sleep(pause)
             pause *= 2
@@ -286,8 +292,7 @@ class Client:
     def _ahead(self, prompt_id: str) -> int:
         """How many prompts run before this one; Forgotten for one that is in neither the queue nor
         the history."""
-        with self._asking():
-            waiting = waiting_ids(self.get_json("/queue"))
+        waiting = self._patiently(self._waiting)
         if prompt_id in waiting:
             return waiting.index(prompt_id)
         if not self._has_ended(prompt_id):
@@ -299,6 +304,17 @@ class Client:
             raise ServerGone("ComfyUI stopped while it was working.")
         if time.monotonic() > deadline:
             raise RemoteError("the workflow took longer than the time limit.")
+
+    def _found(self, prompt_id: str) -> tuple[bool, PromptRecord | None]:
+        """(whether the prompt is in the queue, its record in the history)."""
+        # The queue is asked first: a prompt that ends in between is then in the history.
+        waits = prompt_id in self._waiting()
+        return waits, self._history(prompt_id)
+
+    def _waiting(self) -> list[str]:
+        """The prompts that run and wait, in their order."""
+        with self._asking():
+            return waiting_ids(self.get_json("/queue"))
 
     def _history(self, prompt_id: str) -> PromptRecord | None:
         """The record of a finished prompt; None while it is queued or running."""

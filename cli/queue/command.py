@@ -80,11 +80,12 @@ def _run(options: Namespace) -> None:
     folder = options.out or Path(f"queue_{options.workflow.stem}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: no path can be so
+        raise _no_folder(folder, error) from error
+    try:
         with held(folder):
             outcome = _outcome(_batch(options, url, folder, shown), jobs)
-    except (OSError, ValueError) as error:
-        if isinstance(error, CraftError):
-            raise
+    except OSError as error:
         raise _no_folder(folder, error) from error
     _end(outcome, len(jobs))
 

@@ -6,6 +6,7 @@ import math
 import uuid
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ...client.client import Client, PromptResult, server_url
 from ...client.errors import RemoteError
 from ...client.workflow import read_prompt
 from ...craft_core.errors import CraftError
-from ...craft_core.writing import Taken
+from ...craft_core.writing import Taken, write_whole
 from ..command import PROGRAM, Command, epilog
 from ..progress import progress_bar
 from .command import SERVER
@@ -130,7 +131,8 @@ def _result(
             client.queue(prompt, prompt_id=prompt_id)
             return client.follow(events, prompt_id, show, math.inf)
     except KeyboardInterrupt as interrupt:
-        client.cancel(prompt_id)
+        with suppress(RemoteError):
+            client.cancel(prompt_id)
         raise KeyboardInterrupt(
             "Stopped; the pictures that were scored are kept. Run the same command again to go on."
         ) from interrupt
@@ -147,8 +149,7 @@ def _save(client: Client, result: PromptResult, folder: Path) -> str:
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            (folder / FILES[name]).write_bytes(content)
+        _write({folder / FILES[name]: content for name, content in contents.items()})
     except OSError as error:
         raise CraftError(
             f"{folder} cannot be written to ({error.strerror or error})",
@@ -156,6 +157,19 @@ def _save(client: Client, result: PromptResult, folder: Path) -> str:
             "Make room or give another folder with --out, and run the command again; it is quick",
         ) from error
     return report
+
+
+def _write(contents: dict[Path, bytes]) -> None:
+    """All files or none. OSError; Taken where there is one by then."""
+    written: list[Path] = []
+    try:
+        for path, content in contents.items():
+            write_whole(path, [content], exclusive=True)
+            written.append(path)
+    except BaseException:  # also Ctrl-C
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
 
 
 COMMANDS = (

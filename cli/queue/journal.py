@@ -13,7 +13,7 @@ from ...craft_core.errors import CraftError
 from .matrix import Job
 
 NAME = "queue.jsonl"
-MOST_LINE = 1 << 20  # bytes
+MOST_LINE = 1 << 23  # bytes; the longest that is written names all files of a job
 QUEUED, DONE, FAILED = "queued", "done", "failed"
 
 

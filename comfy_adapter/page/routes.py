@@ -59,6 +59,8 @@ async def _trigger_words(request: web.Request) -> web.Response:
         words = await asyncio.to_thread(_words_of, request.rel_url.query.get("name", ""))
     except CraftError as error:
         return web.json_response({"error": error.given})
+    except BREAKS as error:  # the file went away, or its folder may not be read
+        return web.json_response({"error": told(error).given})
     return web.json_response({"words": words})
 
 

@@ -45,7 +45,7 @@ def _table(metadata: Mapping[str, str], key: str) -> Mapping[str, Any]:
     """A JSON object in the metadata; empty where it is none."""
     try:
         read = json.loads(metadata.get(key, "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):  # also nested too deeply
         return {}
     return read if isinstance(read, dict) else {}
 

@@ -71,16 +71,19 @@ def test_a_header_that_the_host_cannot_tell_is_told(path, monkeypatch, kind):
 
 
 @pytest.mark.parametrize(
+    ("route", "reads"), [("_layer_sets", "layer_counts"), ("_trigger_words", "_words_of")]
+)
+@pytest.mark.parametrize(
     "error", [FileNotFoundError(2, "gone", "a"), RecursionError(), MemoryError()]
 )
-def test_the_route_answers_what_cannot_be_read(monkeypatch, error):
+def test_the_route_answers_what_cannot_be_read(monkeypatch, error, route, reads):
     def breaks(*_):
         raise error
 
-    monkeypatch.setattr(routes, "layer_counts", breaks)
+    monkeypatch.setattr(routes, reads, breaks)
     query = {"kind": "checkpoints", "name": small.CHECKPOINT}
     request = SimpleNamespace(rel_url=SimpleNamespace(query=query))
-    answer = asyncio.run(routes._layer_sets(request))
+    answer = asyncio.run(getattr(routes, route)(request))
     assert answer.status == 200 and json.loads(answer.text)["error"]
 
 

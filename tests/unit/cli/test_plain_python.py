@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from craft_lora_pack.cli.main import commands_of, main
+from craft_lora_pack.cli.stand_in import NAMES, declarations, require_torch
+from craft_lora_pack.craft_core.errors import CraftError
 from fake_comfyui import PROMPT, FakeComfyUI
 from safetensors.torch import save_file
 
@@ -19,12 +22,14 @@ ROOT = Path(__file__).resolve().parents[3]
 HELPS = [(), ("train",), *(one.words for one in commands_of())]
 
 
-def plain(*arguments, folder=ROOT) -> subprocess.CompletedProcess[str]:
-    """A Python that sees no installed package runs the command; `-S` leaves them out."""
+def plain(*arguments, folder=ROOT, packages="") -> subprocess.CompletedProcess[str]:
+    """A Python that sees no installed package runs the command; `-S` leaves them out. packages: a
+    folder of those that it sees."""
     return subprocess.run(
         [sys.executable, "-S", "-m", "craft_core", *map(str, arguments)],
         cwd=folder, capture_output=True, text=True, timeout=120,
-        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"COLUMNS": "100"},
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        | {"COLUMNS": "100", "PYTHONPATH": str(packages)},
     )  # fmt: skip
 
 
@@ -76,6 +81,44 @@ def test_what_computes_asks_for_torch_in_one_message(words):
     assert ran.returncode == 1, ran.stderr
     assert ran.stderr.startswith("Error: ") and ran.stderr.count("\n") == 1
     assert "has no torch" in ran.stderr and "install" in ran.stderr
+
+
+@pytest.mark.parametrize("error", ["OSError", "ImportError"])
+@pytest.mark.parametrize("words", [*COMPUTING, ("inspect",)], ids=" ".join)
+def test_a_torch_that_cannot_be_loaded_is_told_in_one_message(words, error, tmp_path):
+    for name in NAMES:
+        (tmp_path / f"{name}.py").write_text("")
+    (tmp_path / "torch.py").write_text(f"raise {error}('libcudart.so:\\n cannot open')\n")
+    given = COMPUTING.get(words, ["a.safetensors"])
+    ran = plain(*words, *given, packages=tmp_path)
+    assert ran.returncode == 1, ran.stderr
+    assert ran.stderr.startswith("Error: ") and ran.stderr.count("\n") == 1
+    assert "a torch that cannot be loaded (libcudart.so: cannot open)" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("nothing of that name", name=declarations.__module__),
+        PermissionError(13, "nothing of that name", str(ROOT / "registry.json")),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_is_no_fault_of_torch_is_not_told_as_one(error):
+    with pytest.raises(type(error), match="nothing of that name"), declarations():
+        raise error
+
+
+@pytest.mark.parametrize(
+    "word", sorted({one.words[0] for one in commands_of() if not one.computes})
+)
+def test_what_runs_without_torch_is_listed_wherever_that_is_said(word, monkeypatch):
+    monkeypatch.setattr("craft_lora_pack.cli.stand_in.missing", lambda: ["torch"])
+    with pytest.raises(CraftError) as told:
+        require_torch()
+    assert word in re.split(r"\W* ", told.value.possible)
+    head = (ROOT / "docs" / "command_line.md").read_text("utf-8").split("\n## ")[0]
+    assert f"`{word}`" in head
 
 
 def test_a_queue_runs_and_saves_its_pictures(tmp_path):

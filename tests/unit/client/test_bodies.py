@@ -87,7 +87,8 @@ def test_a_length_of_many_gigabytes_is_refused_before_anything_is_read():
         fetched(answer(PNG, length=99_999_999_999_999))
 
 
-def test_a_body_that_ends_early_is_no_file():
+def test_a_body_that_ends_early_is_no_file(monkeypatch):
+    monkeypatch.setattr(client, "PATIENCE", 0.0)
     with pytest.raises(ServerGone, match="connection"):
         fetched(answer(PNG, length=len(PNG) + 1))
 

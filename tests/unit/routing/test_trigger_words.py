@@ -38,6 +38,12 @@ def test_the_words_are_those_that_every_picture_was_trained_with(case):
     assert trigger_words(metadata) == words
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"a": 1}', '{"a": {"b": true, "c": -1}}'])
+DEEP = "[" * 200_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [DEEP, '{"a":' * 200_000, "", "{", "[]", "null", '{"a": 1}', '{"a": {"b": true, "c": -1}}'],
+)
 def test_metadata_that_cannot_be_read_names_no_words(text):
     assert trigger_words({"ss_tag_frequency": text, "ss_dataset_dirs": text}) == ()

@@ -4,12 +4,15 @@ done once or with one message; nothing is lost, nothing is made twice, and no tr
 from __future__ import annotations
 
 import errno
+import http.client
 import json
 import math
 import re
 import signal
 import threading
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 from craft_lora_pack.cli.main import main
@@ -19,7 +22,7 @@ from craft_lora_pack.cli.queue.matrix import jobs_of
 from craft_lora_pack.cli.queue.saving import save_output
 from craft_lora_pack.client import client, events
 from craft_lora_pack.client.address import Inputs
-from fake_comfyui import OBJECT_INFO, PROMPT, FakeComfyUI
+from fake_comfyui import FAILING_SEED, OBJECT_INFO, PROMPT, FakeComfyUI
 
 ANSI = "\x1b[31m\x07\x9b2J\u202egnp"
 
@@ -65,6 +68,13 @@ def pictures(queue):
 
 
 # The connection
+
+FAULTS = {
+    "reset": lambda _: ConnectionResetError("reset"),
+    "time-out": lambda _: TimeoutError("timed out"),
+    "cut": lambda _: http.client.IncompleteRead(b"", 1),
+    "502": lambda address: urllib.error.HTTPError(address, 502, "Bad Gateway", None, None),
+}
 
 
 @pytest.mark.parametrize("cuts", [1, 3])
@@ -133,6 +143,66 @@ def test_a_job_whose_acceptance_is_lost_on_the_way_is_not_queued_twice(server, q
     status, out, _ = queue("--matrix", "seed=1..2")
     assert lost and status == 0 and "2 done" in out
     assert seeds(server) == [1, 2] and len(server.queued) == 2
+
+
+def test_a_job_that_failed_before_its_acceptance_was_asked_again_is_not_queued_twice(
+    server, queue, monkeypatch
+):
+    monkeypatch.setattr(client, "PATIENCE", 5.0)
+    post = client.Client.post_json
+
+    def loses(self, path, body, *rest):
+        post(self, path, body, *rest)
+        while path == "/prompt" and body["prompt_id"] not in server.history:
+            time.sleep(0.01)
+        raise ConnectionResetError("cut")
+
+    monkeypatch.setattr(client.Client, "post_json", loses)
+    status, _, err = queue("--set", f"seed={FAILING_SEED}")
+    assert status == 1 and "unlucky" in err and len(server.queued) == 1
+
+
+@pytest.mark.parametrize("path", ["/queue", "/history", "/view"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_any_question_about_a_job_is_asked_again(server, queue, monkeypatch, path, fault):
+    """Every other one breaks. Also of a job that an earlier command left on the server, and of one
+    that waits long."""
+    leave_queued(queue, "seed=1")
+    ran, opened, asked = server._run, urllib.request.OpenerDirector.open, []
+
+    def breaks(self, request, *rest, **more):
+        address = getattr(request, "full_url", request)
+        if path in address:
+            asked.append(address)
+            if len(asked) % 2:
+                raise FAULTS[fault](address)
+        return opened(self, request, *rest, **more)
+
+    def slow(body):
+        time.sleep(0.3)  # until the queue is asked
+        ran(body)
+
+    server._run = slow
+    monkeypatch.setattr(client, "PATIENCE", 5.0)
+    monkeypatch.setattr(urllib.request.OpenerDirector, "open", breaks)
+    status, out, _ = queue("--matrix", "seed=1..2")
+    assert len(asked) >= 4 and status == 0 and "2 done" in out
+    assert seeds(server) == [1, 2] and len(pictures(queue)) == 2
+
+
+def test_patience_begins_with_the_first_break(monkeypatch):
+    """A download or a time-out that takes longer than it is tried once more."""
+    clock, answers = [0.0], iter([client.ServerGone("late"), "here"])
+    monkeypatch.setattr(client.time, "monotonic", lambda: clock[0])
+
+    def ask():
+        clock[0] += 60.0
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert client.Client("http://host")._patiently(ask) == "here"
 
 
 def test_a_server_that_chooses_ids_itself_is_followed_by_them(server, queue):
@@ -296,6 +366,16 @@ def test_a_journal_that_is_cut_by_a_full_disk_is_gone_on_with(server, queue, siz
     status, out, _ = queue("--matrix", "seed=1..3")
     assert status == 0 and "3 done" in out and len(pictures(queue)) == 3
     assert seeds(server) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("fault", [ValueError, KeyError, AssertionError])
+def test_a_fault_of_the_program_is_not_told_as_one_of_the_folder(server, queue, monkeypatch, fault):
+    def breaks(*_):
+        raise fault("ours")
+
+    monkeypatch.setattr("craft_lora_pack.cli.queue.batch.Batch.run", breaks)
+    with pytest.raises(fault, match="ours"):
+        queue()
 
 
 # Answers
@@ -468,7 +548,7 @@ JOURNALS = {
     "a client that is none": b'{"job": "a", "state": "queued", "client": ["a"]}\n',
     "a queued job without an id": b'{"job": "KEY", "state": "queued"}\n',
     "a large number": b'{"job": "a", "state": "done", "files": ' + b"9" * 9999 + b"}\n",
-    "a long line": b'{"job": "' + b"a" * (1 << 21) + b'", "state": "done"}\n',
+    "a long line": b'{"job": "' + b"a" * (1 << 23) + b'", "state": "done"}\n',
     "zeros": b"\0" * 1000,
     "control characters": json.dumps({"job": ANSI, "state": ANSI, ANSI: ANSI}).encode(),
 }

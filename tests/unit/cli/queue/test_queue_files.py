@@ -5,6 +5,7 @@ import io
 import json
 
 import pytest
+from craft_lora_pack.cli.queue.batch import MOST_FILES
 from craft_lora_pack.cli.queue.journal import NAME, Journal
 from craft_lora_pack.cli.queue.matrix import Job, jobs_of
 from craft_lora_pack.cli.queue.parameters import parameters_text
@@ -118,6 +119,12 @@ def test_the_journal_knows_what_became_of_a_job(tmp_path):
     assert again.is_done(job()) and again.prompt_id(job()) is None
     (tmp_path / "a.png").unlink()
     assert not again.is_done(job())
+
+
+def test_the_longest_line_that_a_job_writes_is_read_again(tmp_path):
+    names = [f"{number:05}{'猫' * 60}.png" for number in range(MOST_FILES)]
+    Journal(tmp_path, "me").done(job(), names)
+    assert not Journal(tmp_path, "me").is_done(job())  # read, and the files are not there
 
 
 def test_a_line_cut_off_is_passed_over_and_nothing_is_lost_behind_it(tmp_path):
