@@ -35,12 +35,11 @@ from ..craft_core.requests import (
     Picture,
     Read,
     SavedFile,
-    StepCallback,
     Stopped,
     TrainData,
     TrainingOptions,
 )
-from ..craft_core.training import DataSlots, training_of
+from ..craft_core.training import DataSlots, StepCallback, training_of
 from ..craft_core.training.slots import NO_FILE, FileSlot
 from .engine.modules import lora_layers
 from .model.basis import FOLDER as BASES
