@@ -22,7 +22,7 @@ import small_world_models as small
 import tiny
 import torch
 from craft_lora_pack.cli.bake import bake_without_model
-from craft_lora_pack.cli.inspect import inspected
+from craft_lora_pack.cli.inspect.measured import inspected
 from craft_lora_pack.client.errors import RemoteError
 from craft_lora_pack.comfy_adapter import headless
 from craft_lora_pack.comfy_adapter.engine import engine
