@@ -27,8 +27,11 @@ SAVED = "() => app.graph.serialize()"
 PROMPT = "async () => (await app.graphToPrompt()).output"
 
 # A new Router with the method chosen; how its title, inputs, widgets and outputs are written.
+# The page keeps widgets' values by graph and node after a graph is cleared, for nodes of the same
+# number, too; so the new node has a graph's id that none had before.
 ROUTER = """(method) => {
     app.graph.clear()
+    app.graph.id = crypto.randomUUID()
     const node = LiteGraph.createNode("CRAFTRouter")
     app.graph.add(node)
     node.pos = [200, 200]
@@ -156,10 +159,7 @@ def test_a_router_is_written_in_chinese(page):
 
 
 def test_a_routers_values_are_not_translated(comfy, page):
-    first, other = (one.evaluate(ROUTER, "k_lora")["values"] for one in (page, comfy))
-    assert first.keys() == other.keys()
-    texts = {name: value for name, value in first.items() if isinstance(value, str)}
-    assert texts and texts == {name: other[name] for name in texts}
+    assert page.evaluate(ROUTER, "k_lora")["values"] == comfy.evaluate(ROUTER, "k_lora")["values"]
 
 
 @pytest.mark.parametrize("widget", ["content_strength", "method", "method.selection"])
