@@ -92,17 +92,19 @@ class Studio:
         prompt: str,
         noise: torch.Tensor,
         *,
-        method: str = "direct",
+        method: str | dict[str, Any] = "direct",
+        layer_sets: str = LAYER_SETS,
         asymmetric: bool = False,
         schedule: Any = None,
         cfg: float = CFG,
     ) -> torch.Tensor:
         """(B, 3, 64, 64) in [-1, 1] from noise (B, 3, 64, 64), through Router and ACFG.
 
-        files: LoRA file, role and strength.
+        files: LoRA file, role and strength. method: a key, or the Router's whole menu value.
         """
         branches = tuple(BranchFile(*one) for one in files)
-        request = RouterRequest(prompt, branches, LAYER_SETS, {"method": method}, schedule)
+        menu = {"method": method} if isinstance(method, str) else method
+        request = RouterRequest(prompt, branches, layer_sets, menu, schedule)
         routed = route(self.model, self.clip, request)
         guider = acfg_guider(routed.model, routed.conditioning, self.negative, cfg, asymmetric)
         sampling = self.model.get_model_object("model_sampling")

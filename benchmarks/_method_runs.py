@@ -1,0 +1,303 @@
+"""What `methods.py` draws and scores: ways to join two LoRAs, jobs, and the journal of results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from small_world.judge import JUDGES, as_images, load_judge
+from small_world.train.data import end_with_parent
+from small_world.train.measuring.gates import ALONE_EACH, asked_alone
+from small_world.train.references import PLAIN, STYLE
+from small_world.world.objects import OBJECTS
+from small_world.world.render import Pose, render
+
+FRESH_SEED = 20_000_000
+RULES = ("standard", "ACFG")
+MEASURES = ("content", "style", "object right", "style right")
+
+
+@dataclass(frozen=True)
+class Way:
+    """One row of the table. loras: which of the two act. method: the Router's menu value; or, with
+    `file`, the method that fuses both into one file, which then acts by itself."""
+
+    name: str
+    loras: tuple[str, ...] = ("content", "style")
+    method: dict[str, Any] = field(default_factory=lambda: {"method": "direct"})
+    layer_sets: str = "all"
+    file: bool = False
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+WAYS = {
+    way.name: way
+    for way in (
+        Way("no LoRA", ()),
+        Way("content alone", ("content",)),
+        Way("style alone", ("style",)),
+        Way("direct"),
+        Way("craft, auto", method={"method": "craft"}, layer_sets="auto"),
+        Way("craft, b-lora", method={"method": "craft"}, layer_sets="b-lora"),
+        Way("b_lora", method={"method": "b_lora"}),
+        Way("k_lora, s", method={"method": "k_lora"}),
+        Way("k_lora, s*", method={"method": "k_lora", "pattern": "s*"}),
+        Way("est_lora", method={"method": "est_lora"}),
+        Way("np_lora", method={"method": "np_lora"}),
+        Way("switch", method={"method": "switch"}),
+        Way("composite", method={"method": "composite"}),
+        Way("svd, rank 8", method={"method": "svd"}, file=True),
+        Way("ties", method={"method": "ties"}, file=True),
+        Way("ties, sum", method={"method": "ties", "combine": "sum"}, file=True),
+        Way("dare", method={"method": "dare"}, file=True),
+        Way("knots", method={"method": "knots"}, file=True),
+    )
+}
+TRUTH, CHANCE, NOTHING = "true render", "shuffled references", "no LoRA"
+FILE_RANK = {"svd, rank 8": 8}
+MOST_RANK = 32  # of the other fused files
+
+
+@dataclass(frozen=True)
+class Job:
+    """A way at one rule and strength on one pair; all its pictures in one run of the sampler."""
+
+    way: str
+    rule: str
+    strength: float
+    content: str
+    style: str
+
+    @property
+    def key(self) -> str:
+        return "/".join([self.way, self.rule, f"{self.strength:g}", self.content, self.style])
+
+
+def alone_key(role: str, name: str) -> str:
+    return f"alone/{role}/{name}"
+
+
+class Journal:
+    """Results in a file, a line each; a run that was stopped, or is given more to do, goes on.
+
+    A result is (pictures, judges, len(MEASURES)) numbers.  A line cut short by a stop is left out.
+    """
+
+    def __init__(self, path: Path, made_for: dict[str, Any]) -> None:
+        self.path, self.results = path, {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+        if lines and json.loads(lines[0]) != made_for:
+            raise SystemExit(
+                f"{path} was made for {lines[0]}, and {json.dumps(made_for)} is measured now. "
+                "Name another folder with --out."
+            )
+        for line in lines[1:]:
+            try:
+                key, rows = json.loads(line)
+            except ValueError:
+                continue
+            self.results[key] = rows
+        if not lines:
+            path.write_text(json.dumps(made_for) + "\n", "utf-8")
+        elif path.read_bytes()[-1:] != b"\n":
+            self._append("\n")
+
+    def add(self, key: str, rows: list) -> None:
+        self.results[key] = rows
+        self._append(json.dumps([key, rows]) + "\n")
+
+    def _append(self, text: str) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(text)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Where and how pictures are made. loras: the folder in which trained LoRAs are kept."""
+
+    checkpoint: Path
+    comfyui: Path
+    loras: Path
+    pictures: int
+    steps: int
+    cfg: float
+    divider: int
+
+    def made_for(self) -> dict[str, Any]:
+        digest = hashlib.sha256(self.checkpoint.read_bytes()).hexdigest()[:16]
+        return {"checkpoint": digest, "pictures": self.pictures, "steps": self.steps,
+                "cfg": self.cfg, "LoRA steps divided by": self.divider}  # fmt: skip
+
+
+class Bench:
+    """What a process needs to draw and to score; made once."""
+
+    def __init__(self, lab: Lab) -> None:
+        from launcher.run.inside_host import enter_host, load_pack
+
+        enter_host(lab.comfyui, lab.loras / "host", cpu=True)
+        load_pack()
+        import folder_paths
+
+        from small_world.train.measuring import loras
+        from small_world.train.measuring.measure import Scorer
+
+        folder_paths.set_output_directory(str(lab.loras.resolve()))
+        loras.SAMPLING_STEPS = lab.steps
+        self.lab, self.parts = lab, loras
+        self.studio = loras.Studio(lab.checkpoint)
+        self.scorers = [Scorer(load_judge(path)) for path in JUDGES]
+
+    def lora(self, role: str, name: str) -> str:
+        return self.studio.lora(role, name, self.parts.SHOTS[role], self.lab.divider)
+
+    @torch.inference_mode()
+    def alone(self, role: str, name: str) -> list[float]:
+        """In how many of its pictures a LoRA is right in its role, by each judge."""
+        file, asked, images = self.lora(role, name), [], []
+        for other, prompt in asked_alone(role, name):
+            noise = self.parts.own_noise(role, name, other, count=ALONE_EACH)
+            images.append(self.studio.pictures([(file, role, 1.0)], prompt, noise))
+            asked += [(name, other) if role == "content" else (other, name)] * ALONE_EACH
+        axis = "object" if role == "content" else "style"
+        shown = torch.cat(images)
+        return [float(scorer.hits(shown, asked)[axis].mean()) for scorer in self.scorers]
+
+    @torch.inference_mode()
+    def do(self, job: Job) -> list:
+        if job.way == TRUTH:
+            images = as_images(
+                render(job.content, job.style, seed=FRESH_SEED + k)
+                for k in range(self.lab.pictures)
+            )
+        else:
+            images = self._drawn(job)
+        return self._scores(images, job.content, job.style)
+
+    @torch.inference_mode()
+    def chance(self, job: Job, other: tuple[str, str]) -> list:
+        """The pictures of a job scored against another pair's references."""
+        return self._scores(self._drawn(job), *other)
+
+    def _drawn(self, job: Job) -> torch.Tensor:
+        way = WAYS[job.way]
+        noise = self.parts.own_noise(job.content, job.style, count=self.lab.pictures)
+        files = [(self.lora(role, getattr(job, role)), role, job.strength) for role in way.loras]
+        if way.file:
+            files = [(self._fused(way, job), "content", job.strength)]
+        family = OBJECTS[job.content].family
+        prompt = f"<c>a sks {family}</c> in <s>zwx style</s>"
+        return self.studio.pictures(
+            files, prompt, noise, method=way.method if not way.file else "direct",
+            layer_sets=way.layer_sets, asymmetric=job.rule == "ACFG", cfg=self.lab.cfg,
+        )  # fmt: skip
+
+    def _fused(self, way: Way, job: Job) -> str:
+        """The file that a merge makes of the pair at full strength; made once."""
+        from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile
+        from craft_lora_pack.comfy_adapter.train.run import save_place
+        from craft_lora_pack.comfy_adapter.use.fuse_file import (
+            FuseRequest,
+            fuse_branches,
+            save_fused,
+        )
+
+        slug = "".join(c if c.isalnum() else "_" for c in way.name)
+        prefix = f"small_world/fused_{slug}_{job.content}_{job.style}"
+        first = save_place(prefix, "loras").path
+        first = first.with_name(f"{first.stem[:-7]}_00001_.safetensors")
+        if not first.is_file():
+            both = tuple(
+                BranchFile(self.lora(role, getattr(job, role)), role, 1.0) for role in way.loras
+            )
+            rank = FILE_RANK.get(way.name, MOST_RANK)
+            request = FuseRequest(both, "all", way.method, rank=rank, save_as="fp32")
+            save_fused(fuse_branches(self.studio.model, request, lambda *_: None),
+                       save_place(prefix, "loras"))  # fmt: skip
+        return str(first.relative_to(self.lab.loras.resolve() / "loras"))
+
+    def _scores(self, images: torch.Tensor, content: str, style: str) -> list:
+        """(pictures, judges, MEASURES)."""
+        shown = [render(content, PLAIN, seed=0, pose=Pose()), render(STYLE[0], style, 0, Pose())]
+        first, second = as_images(shown).split(1)
+        rows = []
+        for scorer in self.scorers:
+            hits = scorer.hits(images, [(content, style)] * len(images))
+            rows.append(
+                torch.stack([
+                    scorer.judge.content_similarity(images, first).clamp_min(0),
+                    scorer.judge.style_similarity(images, second).clamp_min(0),
+                    torch.from_numpy(hits["object"]).float(),
+                    torch.from_numpy(hits["style"]).float(),
+                ], dim=1)
+            )  # fmt: skip
+        return torch.stack(rows, dim=1).tolist()
+
+
+_BENCHES: list[Bench] = []  # of this process: one, if it is a worker
+
+
+def _begin(lab: Lab, threads: int) -> None:
+    end_with_parent()
+    torch.set_num_threads(threads)
+    _BENCHES.append(Bench(lab))
+
+
+def _alone(role: str, name: str) -> list[float]:
+    return _BENCHES[0].alone(role, name)
+
+
+def _do(job: Job, other: tuple[str, str] | None) -> list:
+    return _BENCHES[0].chance(job, other) if other else _BENCHES[0].do(job)
+
+
+class Workers:
+    """Processes that do jobs and hand over results as they come."""
+
+    def __init__(self, lab: Lab, count: int, threads: int) -> None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        self.pool = ProcessPoolExecutor(count, get_context("spawn"), _begin, (lab, threads))
+
+    def alone(self, asked: Sequence[tuple[str, str]], journal: Journal, say: Any) -> None:
+        """Train the LoRAs of (role, name) that are missing, and judge each by itself."""
+        futures = {
+            self.pool.submit(_alone, *one): alone_key(*one)
+            for one in dict.fromkeys(asked)
+            if alone_key(*one) not in journal.results
+        }
+        for done, future in enumerate(as_completed(futures), 1):
+            journal.add(futures[future], future.result())
+            say(f"LoRA {done} of {len(futures)}")
+
+    def do(self, jobs: Sequence[Job], journal: Journal, say: Any,
+           chance: dict[Job, tuple[str, str]] | None = None) -> None:  # fmt: skip
+        """Jobs that the journal lacks. chance: jobs to score against another pair."""
+        asked = {job.key: (job, None) for job in jobs}
+        asked |= {
+            Job(CHANCE, job.rule, 0.0, job.content, job.style).key: (job, other)
+            for job, other in (chance or {}).items()
+        }
+        futures = {
+            self.pool.submit(_do, *given): key
+            for key, given in asked.items()
+            if key not in journal.results
+        }
+        for done, future in enumerate(as_completed(futures), 1):
+            journal.add(futures[future], future.result())
+            if done % 20 == 0 or done == len(futures):
+                say(f"{done} of {len(futures)}")
+
+    def close(self) -> None:
+        self.pool.shutdown(cancel_futures=True)

@@ -1,0 +1,249 @@
+"""Which method joins a content LoRA and a style LoRA best, on held-out LoRAs of the small world?
+
+    python run.py bench methods [--limit 18] [--each 6] [--pictures 2] [--out DIR] [--minutes N]
+
+Every run-time and every file method of this pack, each under standard guidance and under ACFG:
+
+1. LoRAs of held-out objects and styles are trained with the shipped recipe, and each by itself must
+   be right in 80 % of 24 pictures; those that are not are named, and left out.
+2. On the *tuning* half the strength of every method under every rule is chosen from the same grid:
+   standard .7, 1, 1.3, 1.6; ACFG .25, .35, .5, .7. The highest mean score wins. From here on
+   it is fixed.
+3. On the *report* half, whose objects and styles no setting was chosen on, every object is joined
+   with --each styles (an incomplete design), --pictures pictures a pair. Every pair has
+   noise of its own, the same for every method.
+
+The score of a picture is geo = sqrt(content cosine x style cosine) to one picture each of what the
+LoRAs learned, the mean of two judges. A method's figure is the share of the way from
+no LoRA (0) to true renders of the same pairs (1). 95 % intervals draw objects and styles again.
+`less direct` is the difference to the direct merge under standard guidance at its own tuned
+strength, in the same draws; p is corrected for all rows (Holm 1979). `no LoRA`, one LoRA alone,
+the true render, and references of other pairs (chance) frame the table.
+
+Results are journalled in --out: a run that was stopped, or given more to do, goes on. The folder of
+`python -m small_world.train gates` serves for the LoRAs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path += [str(ROOT), str(Path(__file__).resolve().parent)]
+
+from _method_figures import Row, best_strength, table  # noqa: E402
+from _method_runs import (  # noqa: E402
+    CHANCE,
+    NOTHING,
+    RULES,
+    TRUTH,
+    WAYS,
+    Job,
+    Journal,
+    Lab,
+    Workers,
+    alone_key,
+)
+
+from small_world.train.__main__ import CHECKPOINT, MODELS, training_cache  # noqa: E402
+from small_world.world import held_out  # noqa: E402
+
+HALVES = {
+    "tuning": (held_out.TUNING_OBJECTS, held_out.TUNING_STYLES),
+    "report": (held_out.REPORT_OBJECTS, held_out.REPORT_STYLES),
+}
+GRID = {"standard": (0.7, 1.0, 1.3, 1.6), "ACFG": (0.25, 0.35, 0.5, 0.7)}
+ROLES, ENOUGH = ("content", "style"), 0.8
+REFERENCE = "direct, standard"
+FRAME = (NOTHING, "content alone", "style alone")  # not tuned: strength 1, standard guidance
+Pair = tuple[str, str]
+
+
+def design(contents: Sequence[str], styles: Sequence[str], each: int) -> list[Pair]:
+    """Every content with `each` styles, all of them equally often."""
+    each = min(each, len(styles))
+    return [
+        (content, styles[(k + turn) % len(styles)])
+        for turn in range(each)
+        for k, content in enumerate(contents)
+    ]
+
+
+def tuned_ways(chosen: Sequence[str]) -> list[tuple[str, str]]:
+    """(way, rule) of every row that has a strength to choose."""
+    return [(way, rule) for way in chosen if way not in FRAME for rule in RULES]
+
+
+def held(journal: Journal, way: str, rule: str, strength: float, pairs: Sequence[Pair]) -> Mapping:
+    """{pair: result} of those pairs that are measured."""
+    jobs = {pair: Job(way, rule, strength, *pair).key for pair in pairs}
+    return {pair: journal.results[key] for pair, key in jobs.items() if key in journal.results}
+
+
+def main() -> None:
+    options = _options()
+    lab = Lab(options.checkpoint.resolve(), Path(os.environ["COMFYUI_PATH"]).resolve(),
+              options.out.resolve(), options.pictures, options.steps, options.cfg,
+              options.divide_steps)  # fmt: skip
+    journal = Journal(options.out / "methods.jsonl", lab.made_for())
+    begun = time.monotonic()
+
+    def say(what: str) -> None:
+        print(f"[{time.monotonic() - begun:.0f} s] {what}", file=sys.stderr, flush=True)
+
+    ways = options.ways or list(WAYS)
+    halves = {
+        half: tuple(names[: size or None] for names in HALVES[half])
+        for half, size in (("tuning", options.tuning), ("report", options.limit))
+    }
+    workers = Workers(lab, options.workers, options.threads)
+    try:
+        passed = {half: gated(workers, journal, names, say) for half, names in halves.items()}
+        tuning = design(*passed["tuning"], options.tuning_each)
+        report = design(*passed["report"], options.each)
+        jobs = [
+            Job(way, rule, strength, *pair)
+            for way, rule in tuned_ways(ways)
+            for strength in GRID[rule]
+            for pair in tuning
+        ]
+        say(f"tuning: {len(jobs)} runs of {options.pictures} pictures")
+        workers.do(jobs, journal, say)
+        strengths = choose(journal, ways, tuning)
+        jobs = [Job(TRUTH, "", 0.0, *pair) for pair in report]
+        jobs += [Job(way, "standard", 1.0, *pair) for way in FRAME for pair in report]
+        jobs += [
+            Job(way, rule, strength, *pair)
+            for (way, rule), strength in strengths.items()
+            for pair in report
+        ]
+        direct = strengths["direct", "standard"]
+        others = [*report[1:], report[0]]
+        chance = {
+            Job("direct", "standard", direct, *pair): _strangers(pair, report) for pair in others
+        }
+        say(f"report: {len(jobs)} runs of {options.pictures} pictures")
+        workers.do(jobs, journal, say, chance)
+    finally:
+        workers.close()
+    print(failures(journal, halves))
+    print(said(options, journal, ways, strengths, report))
+
+
+def gated(workers: Workers, journal: Journal, names: tuple, say) -> tuple:
+    """The objects and styles whose LoRA by itself is right often enough, by both judges' mean."""
+    asked = [(role, name) for role, some in zip(ROLES, names, strict=True) for name in some]
+    workers.alone(asked, journal, say)
+    return tuple(
+        tuple(name for name in some if mean_alone(journal, role, name) >= ENOUGH)
+        for role, some in zip(ROLES, names, strict=True)
+    )
+
+
+def mean_alone(journal: Journal, role: str, name: str) -> float:
+    rights = journal.results[alone_key(role, name)]
+    return sum(rights) / len(rights)
+
+
+def failures(journal: Journal, halves: Mapping) -> str:
+    """How many LoRAs are right by themselves, and those that are not."""
+    lines = []
+    for half, names in halves.items():
+        for role, some in zip(ROLES, names, strict=True):
+            rights = {name: mean_alone(journal, role, name) for name in some}
+            failed = [f"{n} {right:.2f}" for n, right in rights.items() if right < ENOUGH]
+            lines.append(
+                f"{half}, {role} LoRAs right in {ENOUGH:.0%} of their pictures or more: "
+                f"{len(some) - len(failed)} of {len(some)}"
+                + (f"; left out: {', '.join(failed)}" if failed else "")
+            )
+    return "\n".join(lines) + "\n"
+
+
+def choose(journal: Journal, ways: Sequence[str], pairs: Sequence[Pair]) -> dict:
+    """{(way, rule): the strength with the highest mean score on the tuning pairs}."""
+    return {
+        (way, rule): best_strength({s: held(journal, way, rule, s, pairs) for s in GRID[rule]})
+        for way, rule in tuned_ways(ways)
+    }
+
+
+def _strangers(pair: Pair, pairs: Sequence[Pair]) -> Pair:
+    """A content and a style of the design that are neither of the pair's."""
+    return next(other for other in pairs if other[0] != pair[0] and other[1] != pair[1])
+
+
+def said(options, journal: Journal, ways: Sequence[str], strengths: Mapping,
+         pairs: Sequence[Pair]) -> str:  # fmt: skip
+    """The table in Markdown, by both judges together, then the share of the way by each."""
+    results = {NOTHING: held(journal, NOTHING, "standard", 1.0, pairs)}
+    results |= {way: held(journal, way, "standard", 1.0, pairs) for way in FRAME[1:]}
+    results |= {
+        f"{way}, {rule}": held(journal, way, rule, strength, pairs)
+        for (way, rule), strength in strengths.items()
+    }
+    results[TRUTH] = held(journal, TRUTH, "", 0.0, pairs)
+    results[CHANCE] = held(journal, CHANCE, "standard", 0.0, pairs)
+    at = {f"{way}, {rule}": f"{strength:g}" for (way, rule), strength in strengths.items()}
+    rows, *apart = (table(results, NOTHING, TRUTH, REFERENCE, judge) for judge in (None, 0, 1))
+    corrected = _corrected([row for row in rows if row.name in at])
+    lines = [
+        f"{len(pairs)} pairs of {len({c for c, _ in pairs})} held-out objects and "
+        f"{len({s for _, s in pairs})} held-out styles, {options.pictures} pictures a pair, "
+        f"{options.steps} steps, cfg {options.cfg:g}",
+        "",
+        "| method, guidance | strength | share of the way | less direct | p | content | style | "
+        "both right | judge 1 | judge 2 |",
+        "|---" * 10 + "|",
+    ]
+    order = sorted(range(len(rows)), key=lambda k: -rows[k].way.value)
+    for k in order:
+        row = rows[k]
+        p = corrected.get(row.name)
+        lines.append(
+            f"| {row.name} | {at.get(row.name, '')} | {row.way.said()} | "
+            f"{row.less.said(signed=True) if row.less and row.name in at else ''} | "
+            f"{'' if p is None else f'{p:.3f}'} | {row.content.value:.2f} | {row.style.value:.2f}"
+            f" | {row.both.said()} | {apart[0][k].way.value:.2f} | {apart[1][k].way.value:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _corrected(rows: Sequence[Row]) -> dict[str, float]:
+    sys.path.insert(0, str(ROOT))
+    from craft_core.evaluation.holm import holm
+
+    compared = [row for row in rows if row.p is not None]
+    return dict(zip((row.name for row in compared), holm([row.p for row in compared]), strict=True))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, help="default: all")
+    parser.add_argument("--limit", type=int, default=18, help="objects, and styles, of the report")
+    parser.add_argument("--each", type=int, default=6, help="styles that an object is joined with")
+    parser.add_argument("--tuning", type=int, default=6, help="objects, and styles, to tune on")
+    parser.add_argument("--tuning-each", type=int, default=3)
+    parser.add_argument("--pictures", type=int, default=2, help="of a pair")
+    parser.add_argument("--steps", type=int, default=12, help="of a picture")
+    parser.add_argument("--cfg", type=float, default=3.0)
+    parser.add_argument("--divide-steps", type=int, default=1, help="of the LoRAs, to rehearse")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--threads", type=int, default=1, help="of a process")
+    parser.add_argument("--checkpoint", type=Path, default=MODELS / CHECKPOINT)
+    default = training_cache().with_name("small_world_gates")
+    parser.add_argument("--out", type=Path, default=default, help=f"default: {default}")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    required = {"direct", *FRAME}
+    options.ways = options.ways and [w for w in WAYS if w in {*options.ways, *required}]
+    return options
+
+
+if __name__ == "__main__":
+    main()

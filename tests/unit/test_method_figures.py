@@ -1,0 +1,103 @@
+"""The figures of benchmarks/methods.py, on results made by hand."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks._method_figures import best_strength, columns, draws, p_value, table
+from benchmarks._method_runs import Journal
+
+CONTENTS, STYLES = "abcd", "wxyz"
+PAIRS = [(c, STYLES[(k + turn) % 4]) for turn in range(3) for k, c in enumerate(CONTENTS)]
+
+
+def result(content: float, style: float, right: int = 1) -> list:
+    """Two pictures by two judges, all alike."""
+    return [[[content, style, right, right]] * 2] * 2
+
+
+def world(**means: float) -> dict:
+    """Each name's pairs around its mean, the same luck of a pair in every name."""
+    luck = dict(zip(PAIRS, np.random.default_rng(0).normal(0, 0.05, len(PAIRS)), strict=True))
+    return {
+        name: {pair: result(mean + luck[pair], mean + luck[pair]) for pair in PAIRS}
+        for name, mean in means.items()
+    }
+
+
+def test_geo_and_both_right_are_taken_picture_by_picture():
+    rows = [[[0.25, 1.0, 1, 0]], [[1.0, 0.25, 0, 1]]]
+    geo, content, style, both = columns(rows, None)
+    assert (geo, content, style, both) == (0.5, 0.625, 0.625, 0)
+
+
+def test_a_judge_by_itself():
+    rows = [[[0.2, 0.2, 1, 1], [0.6, 0.6, 0, 0]]]
+    assert columns(rows, 0)[0] == pytest.approx(0.2) and columns(rows, 1)[0] == pytest.approx(0.6)
+    assert columns(rows, None)[0] == pytest.approx(0.4)
+
+
+def test_draws_weigh_pairs_by_their_objects_and_styles():
+    weights = draws(PAIRS, 500)
+    assert np.allclose(weights.sum(1), 1) and np.allclose(weights[0], 1 / len(PAIRS))
+    assert np.allclose(weights[1:].mean(0), 1 / len(PAIRS), atol=0.02)
+    gone = weights[1:][:, [pair[0] == "a" for pair in PAIRS]].sum(1) == 0
+    assert 0.2 < gone.mean() < 0.45  # (3 / 4)^4 of the draws leave an object out
+
+
+def test_the_way_is_nothing_without_loras_and_whole_at_the_truth():
+    results = world(nothing=0.2, direct=0.5, better=0.6, truth=0.8)
+    rows = {row.name: row for row in table(results, "nothing", "truth", "direct")}
+    assert rows["nothing"].way.value == pytest.approx(0)
+    assert rows["truth"].way.value == pytest.approx(1)
+    assert rows["direct"].way.value == pytest.approx(0.5)
+    assert rows["direct"].less is None and rows["direct"].p is None
+    assert rows["better"].less.low > 0 and rows["better"].p < 0.01
+    assert rows["better"].less.value == pytest.approx(1 / 6)
+
+
+def test_a_difference_of_pure_luck_is_not_found():
+    rng = np.random.default_rng(1)
+    found = 0
+    for _ in range(20):
+        results = world(nothing=0.2, direct=0.5, truth=0.8)
+        results["other"] = {
+            pair: result(*(0.5 + rng.normal(0, 0.05, 2)).clip(0, 1)) for pair in PAIRS
+        }
+        rows = {row.name: row for row in table(results, "nothing", "truth", "direct")}
+        found += rows["other"].p < 0.01
+    assert found <= 2
+
+
+def test_only_pairs_that_every_way_has_are_compared():
+    results = world(nothing=0.2, direct=0.5, truth=0.8)
+    del results["direct"][PAIRS[0]]
+    results["truth"][PAIRS[0]] = result(0.0, 0.0)
+    rows = {row.name: row for row in table(results, "nothing", "truth", "direct")}
+    assert rows["truth"].content.value > 0.7
+    with pytest.raises(AssertionError, match="no pair"):
+        table(results | {"empty": {}}, "nothing", "truth", "direct")
+
+
+def test_p_never_is_nothing():
+    assert p_value(np.ones(100)) == pytest.approx(0.02)
+    assert p_value(np.array([-1.0, 1.0] * 50)) == 1.0
+
+
+def test_the_strength_is_chosen_on_pairs_that_all_strengths_have():
+    results = {0.5: {PAIRS[0]: result(0.4, 0.4)}, 1.0: {PAIRS[0]: result(0.5, 0.5)}}
+    results[0.5][PAIRS[1]] = result(1.0, 1.0)
+    assert best_strength(results) == 1.0
+
+
+def test_a_journal_goes_on_after_a_line_that_was_cut_short(tmp_path):
+    path = tmp_path / "methods.jsonl"
+    Journal(path, {"steps": 1}).add("a", [1])
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(["b", [2]])[:5])
+    again = Journal(path, {"steps": 1})
+    again.add("c", [3])
+    assert Journal(path, {"steps": 1}).results == {"a": [1], "c": [3]}
+    with pytest.raises(SystemExit, match="--out"):
+        Journal(path, {"steps": 2})
