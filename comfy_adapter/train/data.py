@@ -45,12 +45,17 @@ class ExampleEncoder:
             return self._model.model.process_latent_in(own[None])[0].clone()
 
 
+def caption_lines(texts: Sequence[str]) -> list[str]:
+    """A list of texts, or one text with a caption a line, as a list of captions; never empty."""
+    return list(texts) if len(texts) > 1 else "".join(texts).strip().splitlines() or [""]
+
+
 def marked_captions(texts: Sequence[str], count: int, what: str) -> list[MarkedPrompt]:
     """A caption an image, markers read: a list of texts, or one text with a caption a line.
 
     One caption serves all images. CraftError for another number of captions, or an empty one.
     """
-    lines = list(texts) if len(texts) > 1 else "".join(texts).strip().splitlines() or [""]
+    lines = caption_lines(texts)
     if len(lines) == 1:
         lines *= count
     if len(lines) != count:
@@ -78,8 +83,7 @@ def check_texts(save_name: str | None, captions: Mapping[str, Sequence[str | Non
         for what, texts in captions.items():
             given = [text for text in texts if text is not None]
             if given and len(given) == len(texts):
-                lines = given if len(given) > 1 else given[0].strip().splitlines()
-                marked_captions(given, max(1, len(lines)), what)
+                marked_captions(given, len(caption_lines(given)), what)
     except CraftError as error:
         return str(error)
     return True

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import comfy.model_management
@@ -126,16 +127,18 @@ def run_training(
     precision: Precision,
     watch: StepCallback,
     warn: Callable[[str], None] = log.warning,
+    metadata: Mapping[str, str] = MappingProxyType({}),
 ) -> TrainingOutcome:
     """Train to the end and save: the result first, then the state to go on from.
 
     An interrupt saves both first, then goes on up as it is if it is the host's own, and as
     Interrupted if it is Ctrl-C.
     The state is also saved every few minutes; that of an earlier training of the name, where it
-    is not resumed, is kept as .previous. A state that cannot be saved is a warning (warn, and a
-    line of the report). CraftError: no result was written.
+    is not resumed, is kept as .previous. metadata: further entries of both. A state that cannot be
+    saved is a warning (warn, and a line of the report). CraftError: no result was written.
     """
-    state, told = StateFile(place.state, place.part, warn), {"precision": precision.name}
+    state = StateFile(place.state, place.part, warn)
+    told = {**metadata, "precision": precision.name}
     resumed = resume and place.state.is_file()
     if resumed:
         state.resume(training)

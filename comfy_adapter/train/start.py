@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...craft_core.registry import Method
+from ...craft_core.routing.markers import parse
+from ...craft_core.routing.trigger_words import common_phrases, stated
 from ...craft_core.training import SlotContents, StepCallback
-from ...craft_core.training.slots import LAYERS, ROLE, LayerSlot
+from ...craft_core.training.slots import LAYERS, ROLE, LayerSlot, PictureSlot
 from ...craft_core.types import ROLES
 from .basis import read_pairs
+from .data import caption_lines
 from .denoiser import open_denoiser
 from .encoder import read_experts
 from .merge import read_merging
@@ -66,7 +69,19 @@ def _plain(
         datasets(source, method, filled), filled.choices.get(ROLE, ROLES[0]), layers,
         one_line(asked), identity(source.model),
     )  # fmt: skip
-    return Prepared(lambda denoiser: slots.arrange(given), [note])
+    words = stated(_learned_words(method, filled))
+    return Prepared(lambda denoiser: slots.arrange(given), [note], metadata=words)
+
+
+def _learned_words(method: Method, filled: FilledSlots) -> list[str]:
+    """The phrases that all captions of what is learned mark for the role that learns it."""
+    words: list[str] = []
+    for slot in method.traits.slots.of(PictureSlot):
+        role = filled.choices.get(ROLE, slot.key)
+        if slot.required and role in ROLES and slot.key in filled.pictures:
+            captions = [parse(one) for one in caption_lines(filled.pictures[slot.key].captions)]
+            words += common_phrases(captions, role)
+    return words
 
 
 READERS: Mapping[str, Reader] = {

@@ -97,12 +97,13 @@ class FilledSlots:
 class Prepared:
     """What a reader makes of filled slots. data: the recipe's positional arguments after the
     denoiser, asked for once the model is open. notes: lines of the report. vae: kept at hand where
-    the training needs it. tells: whether the report tells the settings."""
+    the training needs it. tells: whether the report tells the settings. metadata: of the file."""
 
     data: Callable[[Denoiser], tuple[Any, ...]]
     notes: Sequence[str] = ()
     vae: Any = None
     tells: bool = True
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def datasets(source: ModelParts, method: Method, filled: FilledSlots) -> dict[str, Dataset]:
@@ -135,7 +136,7 @@ def trained(
     prepared: Prepared,
 ) -> Trained:
     """Run to the end, saved; the report has the notes that are not empty, and the settings."""
-    done = run_training(training, place, how.resume, precision, watch, how.warn)
+    done = run_training(training, place, how.resume, precision, watch, how.warn, prepared.metadata)
     lines = [done.report, *filter(None, prepared.notes), *[_in_words(training)] * prepared.tells]
     return Trained(done.place.name, done.place.path, training.losses, "\n".join(lines))
 

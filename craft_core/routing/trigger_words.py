@@ -8,8 +8,11 @@ ai-toolkit writes its trigger word as a folder's only tag.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from ..types import Role
+from .markers import MarkedPrompt
 
 _PHRASE = "modelspec.trigger_phrase"
 _TAGS = "ss_tag_frequency"
@@ -23,6 +26,22 @@ def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
     stated = [word.strip() for word in metadata.get(_PHRASE, "").split(",")]
     words = [word for word in stated if word] or _in_every_caption(metadata)
     return tuple(dict.fromkeys(word for word in words if len(word) <= _LONGEST))[:_MOST]
+
+
+def common_phrases(captions: Sequence[MarkedPrompt], role: Role) -> tuple[str, ...]:
+    """What every caption marks for a role, in the first one's order."""
+    each = [[" ".join(one.text.split()) for one in getattr(caption, role)] for caption in captions]
+    first, *others = each or [[]]
+    return tuple(dict.fromkeys(one for one in first if one and all(one in of for of in others)))
+
+
+def stated(words: Iterable[str]) -> dict[str, str]:
+    """The metadata that states trigger words, as `trigger_words` reads it; empty for none.
+
+    Words that it could not read back are left out: with a comma, or as long as a caption.
+    """
+    kept = [one for one in dict.fromkeys(words) if "," not in one and len(one) <= _LONGEST]
+    return {_PHRASE: ", ".join(kept[:_MOST])} if kept else {}
 
 
 def _in_every_caption(metadata: Mapping[str, str]) -> list[str]:

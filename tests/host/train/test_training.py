@@ -28,6 +28,7 @@ from craft_lora_pack.craft_core.requests import (
     TrainingOptions,
 )
 from craft_lora_pack.craft_core.routing.layer_sets import resolve
+from craft_lora_pack.craft_core.routing.trigger_words import trigger_words
 from craft_lora_pack.craft_core.training import TRAINING
 from craft_lora_pack.nodes.training import TRAINING_NODES
 from safetensors import safe_open
@@ -99,6 +100,16 @@ def test_the_host_loads_every_key_of_a_trained_lora(world):
     names = comfy.lora.model_lora_keys_unet(world.model.model, {})
     patches = comfy.lora.load_lora(state, names)
     assert 3 * len(patches) == len(state) > 0
+
+
+def test_what_all_captions_mark_are_the_files_trigger_words(world):
+    captions = "a <c>sks animal</c> in <s>flat style</s>\na big <c>sks animal</c>"
+    trained = learn(world, "train/words", captions, [image(), image(1)], steps=1)
+    with safe_open(trained.path, "pt") as file:
+        assert trigger_words(file.metadata()) == ("sks animal",)
+    plain = learn(world, "train/no_words", "an animal", steps=1)
+    with safe_open(plain.path, "pt") as file:
+        assert trigger_words(file.metadata()) == ()
 
 
 def test_no_key_lies_outside_the_layer_set(world):

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from craft_core.routing.trigger_words import trigger_words
+from craft_core.routing.markers import parse
+from craft_core.routing.trigger_words import common_phrases, stated, trigger_words
 
 
 def kohya(pictures=None, **folders):
@@ -47,3 +48,27 @@ DEEP = "[" * 200_000
 )
 def test_metadata_that_cannot_be_read_names_no_words(text):
     assert trigger_words({"ss_tag_frequency": text, "ss_dataset_dirs": text}) == ()
+
+
+COMMON = {
+    "one caption": (["a photo of <c>sks  dog</c> in <s>zwx style</s>"], ("sks dog",)),
+    "what all have": (["<c>sks dog</c>, <c>red hat</c>", "<c>blue hat</c> and <c>sks dog</c>"],
+                      ("sks dog",)),
+    "nothing in common": (["<c>sks dog</c>", "a dog"], ()),
+    "no markers": (["a sks dog"], ()),
+    "no captions": ([], ()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("captions", "words"), COMMON.values(), ids=COMMON.keys())
+def test_the_phrases_that_all_captions_mark(captions, words):
+    assert common_phrases([parse(one) for one in captions], "content") == words
+
+
+@pytest.mark.parametrize(
+    ("words", "read"),
+    [(("sks dog", "sks dog", "zwx"), ("sks dog", "zwx")), ((), ()), (("a, b", "x" * 200), ())],
+)
+def test_what_is_stated_is_read_back(words, read):
+    assert trigger_words(stated(words)) == read
+    assert bool(stated(words)) == bool(read)
