@@ -58,7 +58,7 @@ HALVES = {
     "report": (held_out.REPORT_OBJECTS, held_out.REPORT_STYLES),
 }
 GRID = {"standard": (0.7, 1.0, 1.3, 1.6), "ACFG": (0.25, 0.35, 0.5, 0.7)}
-ROLES, ENOUGH = ("content", "style"), 0.8
+ROLES = ("content", "style")
 REFERENCE = "direct, standard"
 FRAME = (NOTHING, "content alone", "style alone")  # not tuned: strength 1, standard guidance
 Pair = tuple[str, str]
@@ -103,7 +103,14 @@ def main() -> None:
     }
     workers = Workers(lab, options.workers, options.threads)
     try:
-        passed = {half: gated(workers, journal, names, say) for half, names in halves.items()}
+        passed = {
+            half: gated(workers, journal, names, options.enough, say)
+            for half, names in halves.items()
+        }
+        for half, names in passed.items():
+            if not all(names):
+                print(failures(journal, halves, options.enough))
+                raise SystemExit(f"No pair of the {half} half is left: see --enough.")
         tuning = design(*passed["tuning"], options.tuning_each)
         report = design(*passed["report"], options.each)
         jobs = [
@@ -131,16 +138,16 @@ def main() -> None:
         workers.do(jobs, journal, say, chance)
     finally:
         workers.close()
-    print(failures(journal, halves))
+    print(failures(journal, halves, options.enough))
     print(said(options, journal, ways, strengths, report))
 
 
-def gated(workers: Workers, journal: Journal, names: tuple, say) -> tuple:
+def gated(workers: Workers, journal: Journal, names: tuple, enough: float, say) -> tuple:
     """The objects and styles whose LoRA by itself is right often enough, by both judges' mean."""
     asked = [(role, name) for role, some in zip(ROLES, names, strict=True) for name in some]
     workers.alone(asked, journal, say)
     return tuple(
-        tuple(name for name in some if mean_alone(journal, role, name) >= ENOUGH)
+        tuple(name for name in some if mean_alone(journal, role, name) >= enough)
         for role, some in zip(ROLES, names, strict=True)
     )
 
@@ -150,15 +157,15 @@ def mean_alone(journal: Journal, role: str, name: str) -> float:
     return sum(rights) / len(rights)
 
 
-def failures(journal: Journal, halves: Mapping) -> str:
+def failures(journal: Journal, halves: Mapping, enough: float) -> str:
     """How many LoRAs are right by themselves, and those that are not."""
     lines = []
     for half, names in halves.items():
         for role, some in zip(ROLES, names, strict=True):
             rights = {name: mean_alone(journal, role, name) for name in some}
-            failed = [f"{n} {right:.2f}" for n, right in rights.items() if right < ENOUGH]
+            failed = [f"{n} {right:.2f}" for n, right in rights.items() if right < enough]
             lines.append(
-                f"{half}, {role} LoRAs right in {ENOUGH:.0%} of their pictures or more: "
+                f"{half}, {role} LoRAs right in {enough:.0%} of their pictures or more: "
                 f"{len(some) - len(failed)} of {len(some)}"
                 + (f"; left out: {', '.join(failed)}" if failed else "")
             )
@@ -232,6 +239,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, default=2, help="of a pair")
     parser.add_argument("--steps", type=int, default=12, help="of a picture")
     parser.add_argument("--cfg", type=float, default=3.0)
+    parser.add_argument("--enough", type=float, default=0.8,
+                        help="share of a LoRA's own pictures that must be right")  # fmt: skip
     parser.add_argument("--divide-steps", type=int, default=1, help="of the LoRAs, to rehearse")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--threads", type=int, default=1, help="of a process")
