@@ -54,8 +54,8 @@ def _add_flags(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--dask", metavar="ADDRESS", default="",
-        help="Share the jobs out among the ComfyUIs beside the workers of the Dask scheduler there, "
-        "such as tcp://scheduler:8786.",
+        help="Share the jobs out among the ComfyUIs beside the workers of this Dask scheduler, such "
+        "as tcp://scheduler:8786.",
     )  # fmt: skip
     parser.add_argument(
         "--out", metavar="FOLDER", type=Path, default=None,

@@ -236,7 +236,7 @@ class HostsBatch:
         if known is not None and standard.pictures != known:
             raise CraftError(
                 f"No server gives the pictures that are in {self._folder}",
-                f"Those of the first job ({self._reference.name}) are there from an earlier command",
+                f"An earlier command made those of the first job ({self._reference.name})",
                 "Give another folder with --out, or the servers that made them",
             )
         self._standard = Host(

@@ -47,7 +47,7 @@ class DaskWorkers:
         self._dask, self._address = import_dask(), address
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # this command says it itself
         try:
-            self._client = self._dask.Client(address, timeout=CONNECTS, set_as_default=False)
+            self._client = self._dask.Client(address, timeout=CONNECTS)
             self._send_code()
         except (OSError, ValueError) as error:  # ValueError for what is no address
             raise self._gone(error) from error
@@ -112,8 +112,8 @@ class DaskWorkers:
             raise self._gone(error) from error
 
     def _send_code(self) -> None:
-        """Workers get the room that speaks to servers, those that come later too: on their machines
-        the pack may be of another version, or under another name."""
+        """Scheduler and workers get the room that speaks to servers, those that come later too: on
+        their machines the pack may be of another version, or under another name."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, f"{PACKAGE}.zip")
             with zipfile.ZipFile(path, "w") as archive:
@@ -121,7 +121,9 @@ class DaskWorkers:
                 for file in (*ROOT.glob("client/*.py"), *ROOT.glob("craft_core/__init__.py"),
                              *ROOT.glob("craft_core/errors.py")):  # fmt: skip
                     archive.write(file, f"{PACKAGE}/{file.relative_to(ROOT).as_posix()}")
-            self._client.upload_file(str(path))
+            plugins = importlib.import_module("distributed.diagnostics.plugin")
+            for kind in (plugins.SchedulerUploadFile, plugins.UploadFile):
+                self._client.register_plugin(kind(str(path)), name=PACKAGE)
 
     def _gone(self, error: Exception) -> ServerGone:
         return ServerGone(f"the Dask scheduler {self._address} does not answer ({error}).")

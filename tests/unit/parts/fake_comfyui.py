@@ -82,7 +82,7 @@ class FakeComfyUI:
     """`with FakeComfyUI() as server:` answers at `server.url`. While `going` is not set, what is
     queued waits; `ran` is the prompts in their order."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.going = threading.Event()
         self.going.set()
         self.ran: list[dict[str, Any]] = []
@@ -94,7 +94,7 @@ class FakeComfyUI:
         self.listens = True  # whether it takes WebSockets
         self.bodies: list[dict[str, Any]] = []  # of each POST /prompt
         self._sockets: dict[str, Any] = {}
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), _handler_of(self))
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_port}"
 
@@ -139,6 +139,14 @@ class FakeComfyUI:
             return {"queue_running": [[0, one] for one in self.waiting], "queue_pending": []}
         prompt_id = path.removeprefix("/history/")
         return {prompt_id: self.history[prompt_id]} if prompt_id in self.history else {}
+
+    def file(self, number: int) -> bytes:
+        """GET /view: the picture of the prompt that ran as this one."""
+        return picture(number)
+
+    def tell_of(self, name: str) -> Any:
+        """The pack's route about a model file; here is no pack."""
+        return {}
 
     def take(self, body: dict[str, Any]) -> tuple[int, Any]:
         """POST /prompt: refused with the node's errors, or queued."""
@@ -215,7 +223,9 @@ def _handler_of(server: FakeComfyUI) -> type[BaseHTTPRequestHandler]:
                 else:
                     self._reply(404, b"")
             elif place.path == "/view":
-                self._reply(200, picture(int(query["filename"][2:-4])))
+                self._reply(200, server.file(int(query["filename"][2:-4])))
+            elif place.path == "/craft_lora/files":
+                self._reply(200, json.dumps(server.tell_of(query.get("name", ""))).encode())
             else:
                 self._reply(200, json.dumps(server.answer(place.path)).encode())
 
