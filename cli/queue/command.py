@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import uuid
 from argparse import ArgumentParser, Namespace
@@ -20,7 +21,7 @@ from .batch import Batch, BatchCounts
 from .hosts.batch import HostsBatch
 from .hosts.dask_workers import DaskWorkers
 from .hosts.given import GivenServers
-from .hosts.host import Fleet
+from .hosts.host import Fleet, awaited
 from .journal import Journal
 from .lock import held
 from .matrix import Job, jobs_of
@@ -54,8 +55,8 @@ def _add_flags(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--dask", metavar="ADDRESS", default="",
-        help="Share the jobs out among the ComfyUIs beside the workers of this Dask scheduler, such "
-        "as tcp://scheduler:8786.",
+        help="Share the jobs out among the ComfyUIs beside the workers of a Dask scheduler, as "
+        "tcp://scheduler:8786.",
     )  # fmt: skip
     parser.add_argument(
         "--out", metavar="FOLDER", type=Path, default=None,
@@ -123,8 +124,8 @@ def _read(workflow: Path, place: str | Fleet) -> tuple[Json, Json | None, Json]:
         except RemoteError as error:
             raise _no_server(error) from error
         return *read_both(workflow, object_info), object_info
-    told: Exception = ServerGone("there is no server yet.")
-    end = time.monotonic() + place.patience
+    end = 0.0
+    told: RemoteError | CraftError | None = None
     while True:
         for door in place.present().values():
             try:
@@ -134,8 +135,13 @@ def _read(workflow: Path, place: str | Fleet) -> tuple[Json, Json | None, Json]:
                 told = error
         if isinstance(told, CraftError):
             raise told
+        if not end:
+            end = time.monotonic() + place.patience
+            if place.patience:
+                print(awaited(place), file=sys.stderr)
         if time.monotonic() >= end:
-            raise _no_server(told) from told
+            error = told or ServerGone(f"there was not {place.wanted}.")
+            raise _no_server(error) from error
         time.sleep(1.0)
 
 
@@ -179,7 +185,7 @@ def _end(outcome: BatchCounts, total: int) -> None:
         )
 
 
-def _no_server(error: Exception) -> CraftError:
+def _no_server(error: RemoteError) -> CraftError:
     return CraftError(
         f"No answer: {error}",
         "The jobs run on a ComfyUI that is up",

@@ -23,7 +23,7 @@ from ....craft_core.errors import CraftError, plain
 from ..batch import BatchCounts, Display
 from ..journal import Journal
 from ..matrix import Job
-from .host import Does, Fleet, Host, differs
+from .host import Does, Fleet, Host, awaited, differs
 from .pictures import shown
 from .results import Results
 from .waiting import Waiting, files_of_job
@@ -134,7 +134,7 @@ class HostsBatch:
     def _lose(self, host: Host, error: ServerGone) -> None:
         job, host.job = host.job, None
         if not (host.does is Does.TELLS and host.failure == str(error)):  # said once
-            self._tell(f"{host.name} is gone: {error} It is asked again now and then.")
+            self._tell(f"{host.name} is gone: {error}")
         host.failure = str(error)
         if job is not None:
             self._losses[job.key] += 1
@@ -161,7 +161,7 @@ class HostsBatch:
         if self._alone_since is None:
             self._alone_since = now
             if patience:
-                self._tell(f"No server is there; one may come within {patience / 60:.0f} minutes.")
+                self._tell(awaited(self._fleet))
         if now - self._alone_since >= patience:
             reasons = "; ".join(f"{host.name}: {host.failure}" for host in self._hosts.values())
             raise ServerGone(f"no server is left ({reasons or 'there was none'}).")
@@ -175,7 +175,8 @@ class HostsBatch:
         host.facts, host.place, host.failure = answer["facts"], answer["place"], ""
         self._sizes |= answer["sizes"]
         free = f"{answer['free'] / GIGABYTE:.1f} GB free" if answer["free"] else "memory unknown"
-        self._tell(f"{host.name}: ComfyUI {host.facts.get('ComfyUI')}, {free}")
+        where = "" if host.place.startswith(host.name) else f" ({host.place})"
+        self._tell(f"{host.name}{where}: ComfyUI {host.facts.get('ComfyUI')}, {free}")
         self._try(host)
 
     def _try(self, host: Host) -> None:

@@ -42,6 +42,7 @@ class DaskWorkers:
     """The workers of the scheduler at an address that hold the resource."""
 
     patience = 600.0
+    wanted = f"a Dask worker that was started with --resources {RESOURCE}=1"
 
     def __init__(self, address: str) -> None:
         self._dask, self._address = import_dask(), address

@@ -24,6 +24,7 @@ class GivenServers:
     """They are always there, whether they answer or not."""
 
     patience = 0.0
+    wanted = "one of those that --server names"
 
     def __init__(self, urls: Sequence[str]) -> None:
         self._doors = {url: _Address(url) for url in urls}

@@ -29,9 +29,11 @@ class Door(Protocol):
 
 
 class Fleet(Protocol):
-    """The servers that there are. patience: seconds in which others may come when none is left."""
+    """The servers that there are. patience: seconds in which others may come when none is left.
+    wanted: what they are."""
 
     patience: float
+    wanted: str
 
     def present(self) -> Mapping[str, Door]:
         """Name -> way, of those that are there now. ServerGone where nobody can tell any more."""
@@ -86,6 +88,13 @@ class Host:
     @property
     def lacks(self) -> int:
         return sum(told == MISSING for told in self.facts.values())
+
+
+def awaited(fleet: Fleet) -> str:
+    """What is said while there is no server."""
+    return (
+        f"No server is there; waiting up to {fleet.patience / 60:.0f} minutes for {fleet.wanted}."
+    )
 
 
 def differs(host: Host, other: Host) -> str:

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 import struct
 import threading
 from collections.abc import Callable
@@ -178,12 +179,16 @@ class FakeComfyUI:
             status = {"status_str": "error", "messages": [["execution_error", failure]]}
             ending, outputs = "execution_error", {}
         else:
-            image = {"filename": f"x_{len(self.ran)}.png", "subfolder": "", "type": "output"}
             status, ending = {"status_str": "success"}, "execution_success"
-            outputs = {"3": {"images": [image], "text": ["said"]}}
+            outputs = self.outputs(prompt)
         self.history[prompt_id] = {"status": status, "outputs": outputs}
         self.waiting.remove(prompt_id)
         self._send(body, ending, {})
+
+    def outputs(self, prompt: dict[str, Any]) -> dict[str, Any]:
+        """What the last prompt gave, by node."""
+        image = {"filename": f"x_{len(self.ran)}.png", "subfolder": "", "type": "output"}
+        return {"3": {"images": [image], "text": ["said"]}}
 
     def _send(self, body: dict[str, Any], kind: str, data: dict[str, Any]) -> None:
         socket = self._sockets.get(body["client_id"])
@@ -223,7 +228,7 @@ def _handler_of(server: FakeComfyUI) -> type[BaseHTTPRequestHandler]:
                 else:
                     self._reply(404, b"")
             elif place.path == "/view":
-                self._reply(200, server.file(int(query["filename"][2:-4])))
+                self._reply(200, server.file(int(re.findall(r"\d+", query["filename"])[-1])))
             elif place.path == "/craft_lora/files":
                 self._reply(200, json.dumps(server.tell_of(query.get("name", ""))).encode())
             else:

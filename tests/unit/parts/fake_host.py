@@ -26,8 +26,9 @@ class FakeHost(FakeComfyUI):
         hashes: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(port)
+        self._files: dict[str, bytes] = {}  # what a picture is of -> it
         self.version, self.pack, self.card = version, pack, card
-        self.hashes = {name: "a" * 64 for name in LORAS} if hashes is None else hashes
+        self.hashes = dict.fromkeys(LORAS, "a" * 64) if hashes is None else hashes
         self.at_job: Callable[[int], None] = lambda _: None
 
     def answer(self, path: str) -> Any:
@@ -50,10 +51,27 @@ class FakeHost(FakeComfyUI):
         self.at_job(len(self.ran) + 1)
         super()._run(body)
 
+    def outputs(self, prompt: dict[str, Any]) -> dict[str, Any]:
+        """A picture of each node that saves; one that has nothing new to do gives its last."""
+        found = {}
+        for node, one in prompt.items():
+            if one["class_type"] == "Save":
+                above = one["inputs"]["images"][0]
+                parts = {key: prompt[key]["inputs"] for key in (node, above, "1")}
+                told = json.dumps(parts, sort_keys=True)
+                if told not in self._files:
+                    self._files[told] = self._picture(told, prompt)
+                number = list(self._files).index(told) + 1
+                name = f"{one['inputs']['filename_prefix']}_{number:05}_.png"
+                found[node] = {"images": [{"filename": name, "subfolder": "", "type": "output"}]}
+        return found
+
     def file(self, number: int) -> bytes:
-        told = json.dumps(self.ran[number - 1], sort_keys=True)
+        return list(self._files.values())[number - 1]
+
+    def _picture(self, told: str, prompt: dict[str, Any]) -> bytes:
         colour = hashlib.sha256(f"{told}{self.card}".encode()).digest()
         info, file = PngImagePlugin.PngInfo(), io.BytesIO()
-        info.add_text("prompt", told)
+        info.add_text("prompt", json.dumps(prompt))
         Image.new("RGB", (4, 4), tuple(colour[:3])).save(file, "PNG", pnginfo=info)
         return file.getvalue()
