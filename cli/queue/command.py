@@ -125,22 +125,23 @@ def _read(workflow: Path, place: str | Fleet) -> tuple[Json, Json | None, Json]:
             raise _no_server(error) from error
         return *read_both(workflow, object_info), object_info
     end = 0.0
-    told: RemoteError | CraftError | None = None
     while True:
+        told: list[RemoteError | CraftError] = []
         for door in place.present().values():
             try:
                 object_info = door.call(nodes)
                 return *read_both(workflow, object_info), object_info
             except (RemoteError, CraftError) as error:
-                told = error
-        if isinstance(told, CraftError):
-            raise told
+                told.append(error)
+        known = [error for error in told if not isinstance(error, ServerGone)]
+        if known and isinstance(known[0], CraftError):
+            raise known[0]
         if not end:
             end = time.monotonic() + place.patience
-            if place.patience:
+            if place.patience and not told:
                 print(awaited(place), file=sys.stderr)
-        if time.monotonic() >= end:
-            error = told or ServerGone(f"there was not {place.wanted}.")
+        if known or time.monotonic() >= end:
+            error = (*known, *told, ServerGone(f"there was not {place.wanted}."))[0]
             raise _no_server(error) from error
         time.sleep(1.0)
 
@@ -185,7 +186,7 @@ def _end(outcome: BatchCounts, total: int) -> None:
         )
 
 
-def _no_server(error: RemoteError) -> CraftError:
+def _no_server(error: Exception) -> CraftError:
     return CraftError(
         f"No answer: {error}",
         "The jobs run on a ComfyUI that is up",

@@ -46,7 +46,8 @@ class DaskWorkers:
 
     def __init__(self, address: str) -> None:
         self._dask, self._address = import_dask(), address
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # this command says it itself
+        for name in ("distributed", "distributed.client"):  # this command says it in its own words
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             self._client = self._dask.Client(address, timeout=CONNECTS)
             self._send_code()
@@ -62,19 +63,21 @@ class DaskWorkers:
         self._client.close()
 
     def present(self) -> Mapping[str, Door]:
-        """The workers that there are, looked for once a second."""
+        """The workers that there are, by address; looked for once a second."""
         if time.monotonic() >= self._next:
-            self._doors = {name: _Worker(self, name) for name in self.workers()}
             self._next = time.monotonic() + LOOKS
+            if self._client.status != "running":
+                raise self._gone("the connection broke")
+            try:
+                known = self._client.scheduler_info().get("workers", {})
+            except OSError as error:
+                raise self._gone(error) from error
+            self._doors = {
+                name: _Worker(self, name)
+                for name, one in known.items()
+                if one.get("resources", {}).get(RESOURCE)
+            }
         return self._doors
-
-    def workers(self) -> list[str]:
-        """Their addresses. ServerGone."""
-        try:
-            known = self._client.scheduler_info()["workers"]
-        except (OSError, RuntimeError) as error:  # RuntimeError once the client has given up
-            raise self._gone(error) from error
-        return [name for name, one in known.items() if one.get("resources", {}).get(RESOURCE)]
 
     def call(self, worker: str, function: Callable[..., Any], given: Any, key: str) -> Any:
         """What the function gives on a worker. ServerGone where the worker goes away."""
@@ -85,7 +88,7 @@ class DaskWorkers:
         )  # fmt: skip
         try:
             while not self._ended(future):
-                if worker not in self.workers():
+                if worker not in self.present():
                     raise ServerGone("its Dask worker has ended.")
             error = future.exception(timeout=MOVES) if future.status == "error" else None
             if error is None:
@@ -126,7 +129,7 @@ class DaskWorkers:
             for kind in (plugins.SchedulerUploadFile, plugins.UploadFile):
                 self._client.register_plugin(kind(str(path)), name=PACKAGE)
 
-    def _gone(self, error: Exception) -> ServerGone:
+    def _gone(self, error: object) -> ServerGone:
         return ServerGone(f"the Dask scheduler {self._address} does not answer ({error}).")
 
 
