@@ -10,6 +10,7 @@ import time
 import uuid
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ RESOURCE = "comfy"
 PACKAGE, ROOT = jobs.__name__.split(".")[0], Path(jobs.__file__).parents[1]
 LOOKS = 1.0  # seconds between two looks at the workers
 CONNECTS = 30.0  # seconds in which the scheduler must answer
+CLOSES = 5.0  # seconds in which the connection must end
 MOVES = 600.0  # seconds in which a job's files must come from a worker
 
 
@@ -60,7 +62,8 @@ class DaskWorkers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.close()
+        with suppress(self._dask.TimeoutError):  # the scheduler may be gone
+            self._client.close(timeout=CLOSES)
 
     def present(self) -> Mapping[str, Door]:
         """The workers that there are, by address; looked for once a second."""

@@ -167,7 +167,7 @@ class FakeComfyUI:
     def _run(self, body: dict[str, Any]) -> None:
         prompt, prompt_id = body["prompt"], body["prompt_id"]
         self.arrived.release()
-        self.going.wait(30)
+        self.going.wait(300)
         if prompt_id not in self.waiting:
             return
         self.ran.append(prompt)

@@ -68,7 +68,7 @@ def queue(tmp_path, scheduler):
     return ["queue", str(file), "--dask", scheduler, "--out", str(tmp_path / "out"), *JOBS]
 
 
-def until(what, seconds=60.0):
+def until(what, seconds=240.0):
     end = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < end
@@ -117,7 +117,7 @@ def test_a_scheduler_that_ends_is_told_and_so_is_none(
         worker(host)
         host.at_job = lambda number: start.ends[0].kill() if number == 30 else None
         ran = subprocess.run([sys.executable, "-m", "craft_core", *queue], cwd=ROOT,
-                             capture_output=True, text=True, timeout=120)  # fmt: skip
+                             capture_output=True, text=True, timeout=240)  # fmt: skip
     assert ran.returncode == 1 and "the Dask scheduler" in ran.stderr, ran.stderr
     assert "stays done" in ran.stderr and "Traceback" not in ran.stderr, ran.stderr
     assert main(queue) == 1
