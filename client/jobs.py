@@ -33,7 +33,7 @@ def nodes(url: str) -> Json:
     return Client(url).object_info()
 
 
-def facts(url: str, types: Iterable[str], uses: Iterable[Use]) -> Json:
+def facts_here(url: str, types: Iterable[str], uses: Iterable[Use]) -> Json:
     """What facts_of says, and as `place` the server as it is called wherever this is asked."""
     place = f"{url} of {platform.node()}"
     return facts_of(Client(url), types, uses) | {"place": place}

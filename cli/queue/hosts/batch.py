@@ -23,7 +23,7 @@ from ....craft_core.errors import CraftError, plain
 from ..batch import BatchCounts, Display
 from ..journal import Journal
 from ..matrix import Job
-from .host import Does, Fleet, Host, awaited, differs
+from .host import Does, Fleet, FleetHost, awaited, differs
 from .pictures import shown
 from .results import Results
 from .waiting import Waiting, files_of_job
@@ -54,8 +54,8 @@ class HostsBatch:
         self._fleet, self._journal, self._folder = fleet, journal, folder
         self._workflow, self._shown = workflow, shown
         self.cancel_on_interrupt = cancel_on_interrupt
-        self._hosts: dict[str, Host] = {}
-        self._answers: SimpleQueue[tuple[Host, Any]] = SimpleQueue()
+        self._hosts: dict[str, FleetHost] = {}
+        self._answers: SimpleQueue[tuple[FleetHost, Any]] = SimpleQueue()
         self._sizes: dict[str, float] = {}  # bytes of model files
         self._losses: Counter[str] = Counter()
         self._alone_since: float | None = None
@@ -76,7 +76,7 @@ class HostsBatch:
         self._uses = sorted(set().union(*(model_uses(job.prompt) for job in todo)))
         self._references = iter(different)
         self._reference = next(self._references)
-        self._standard: Host | None = None  # a host with which all others are compared
+        self._standard: FleetHost | None = None  # a host with which all others are compared
         with Display(len(jobs)) as self._display:
             try:
                 while self._waiting or self._busy(Does.WORKS):
@@ -93,7 +93,7 @@ class HostsBatch:
 
     # Hosts come and go
 
-    def _busy(self, *does: Does) -> list[Host]:
+    def _busy(self, *does: Does) -> list[FleetHost]:
         return [host for host in self._hosts.values() if host.does in does]
 
     def _meet(self) -> None:
@@ -102,7 +102,7 @@ class HostsBatch:
         for name, door in present.items():
             host = self._hosts.get(name)
             if host is None:
-                self._hosts[name] = host = Host(name, door, self._answers)
+                self._hosts[name] = host = FleetHost(name, door, self._answers)
                 self._ask(host)
             elif host.does is Does.GONE and time.monotonic() - host.since > RETURNS:
                 self._ask(host)
@@ -110,9 +110,9 @@ class HostsBatch:
             if host.name not in present:
                 del self._hosts[host.name]
 
-    def _ask(self, host: Host) -> None:
+    def _ask(self, host: FleetHost) -> None:
         host.begin(Does.TELLS)
-        host.order(beside.facts, self._types, self._uses)
+        host.order(beside.facts_here, self._types, self._uses)
 
     def _listen(self) -> None:
         """Take the answers that there are, and wait a moment for one where there is none."""
@@ -121,7 +121,7 @@ class HostsBatch:
             while True:
                 self._take(*self._answers.get_nowait())
 
-    def _take(self, host: Host, answer: Any) -> None:
+    def _take(self, host: FleetHost, answer: Any) -> None:
         if isinstance(answer, ServerGone):
             self._lose(host, answer)
         elif host.does is Does.TELLS:
@@ -131,7 +131,7 @@ class HostsBatch:
         else:
             self._worked(host, answer)
 
-    def _lose(self, host: Host, error: ServerGone) -> None:
+    def _lose(self, host: FleetHost, error: ServerGone) -> None:
         job, host.job = host.job, None
         if not (host.does is Does.TELLS and host.failure == str(error)):  # said once
             self._tell(f"{host.name} is gone: {error}")
@@ -168,7 +168,7 @@ class HostsBatch:
 
     # The check before a host's first job
 
-    def _told(self, host: Host, answer: Any) -> None:
+    def _told(self, host: FleetHost, answer: Any) -> None:
         if isinstance(answer, RemoteError):
             self._leave_out(host, str(answer))
             return
@@ -179,12 +179,12 @@ class HostsBatch:
         self._tell(f"{host.name}{where}: ComfyUI {host.facts.get('ComfyUI')}, {free}")
         self._try(host)
 
-    def _try(self, host: Host) -> None:
+    def _try(self, host: FleetHost) -> None:
         host.begin(Does.TRIES)
         host.failure, host.pictures = "", ()
         self._start(host, self._reference)
 
-    def _tried(self, host: Host, answer: Any) -> None:
+    def _tried(self, host: FleetHost, answer: Any) -> None:
         reference, host.job = host.job, None
         if reference is not self._reference:  # another was chosen meanwhile
             self._try(host)
@@ -222,14 +222,14 @@ class HostsBatch:
             else:
                 host.begin(Does.RESTS)
 
-    def _choose(self, sound: list[Host]) -> None:
+    def _choose(self, sound: list[FleetHost]) -> None:
         """Whoever gives what is in the folder already, else lacks least, else has most like it."""
         known: tuple[str, ...] | None = None
         if self._journal.is_done(self._reference):
             names = self._journal.files(self._reference)
             known = tuple(shown((self._folder / name).read_bytes()) for name in names)
 
-        def rank(host: Host) -> tuple[bool, int, int]:
+        def rank(host: FleetHost) -> tuple[bool, int, int]:
             like = sum(not differs(host, other) for other in sound)
             return host.pictures == known, -host.lacks, like
 
@@ -240,7 +240,7 @@ class HostsBatch:
                 f"An earlier command made those of the first job ({self._reference.name})",
                 "Give another folder with --out, or the servers that made them",
             )
-        self._standard = Host(
+        self._standard = FleetHost(
             standard.name, standard.door, self._answers,
             facts=standard.facts, pictures=standard.pictures,
         )  # fmt: skip
@@ -260,7 +260,7 @@ class HostsBatch:
         for host in self._busy(Does.WAITS):
             self._try(host)
 
-    def _leave_out(self, host: Host, reason: str) -> None:
+    def _leave_out(self, host: FleetHost, reason: str) -> None:
         self._tell(f"{host.name} is left out: {reason.removesuffix('.')}.")
         host.failure = reason
         host.begin(Does.OUT)
@@ -277,7 +277,7 @@ class HostsBatch:
             self._start(host, job)
             self._show()
 
-    def _start(self, host: Host, job: Job) -> None:
+    def _start(self, host: FleetHost, job: Job) -> None:
         """Queue a job on a host, or wait for it where an earlier command left it there."""
         known = self._journal.prompt_id(job)
         if self._journal.server(job) not in (None, host.place):
@@ -292,7 +292,7 @@ class HostsBatch:
             key=f"picture-{job.key}",
         )  # fmt: skip
 
-    def _worked(self, host: Host, answer: Any) -> None:
+    def _worked(self, host: FleetHost, answer: Any) -> None:
         job, host.job = host.job, None
         assert job is not None
         host.begin(Does.RESTS)

@@ -52,13 +52,13 @@ class Does(Enum):
 
 
 @dataclass
-class Host:
+class FleetHost:
     """What is known of one server. pictures: hashes of what its reference job gave. loaded: the
     model files of its last job."""
 
     name: str
     door: Door
-    answers: SimpleQueue[tuple[Host, Any]]
+    answers: SimpleQueue[tuple[FleetHost, Any]]
     does: Does = Does.TELLS
     place: str = ""
     facts: dict[str, str] = field(default_factory=dict)
@@ -97,7 +97,7 @@ def awaited(fleet: Fleet) -> str:
     )
 
 
-def differs(host: Host, other: Host) -> str:
+def differs(host: FleetHost, other: FleetHost) -> str:
     """What the first would do otherwise than the second, in words; empty where nothing is known."""
     for name in sorted({*host.facts, *other.facts}):
         own, its = host.facts.get(name, MISSING), other.facts.get(name, MISSING)
