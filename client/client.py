@@ -101,8 +101,12 @@ class Client:
 
     def object_info(self) -> dict[str, Any]:
         """Every node the server knows: id -> its inputs and outputs."""
+        return known_nodes(self.ask("/object_info"))
+
+    def ask(self, path: str, timeout: float = 60.0) -> Any:
+        """The JSON of a GET; RemoteError for a refusal, ServerGone where there is no answer."""
         with self._asking():
-            return known_nodes(self.get_json("/object_info"))
+            return self.get_json(path, timeout)
 
     def fetch(self, item: dict[str, str]) -> bytes:
         """The bytes of one file of a PromptResult; RemoteError where they are no such file."""

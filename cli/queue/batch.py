@@ -17,6 +17,7 @@ from typing import Any
 
 from ...client.client import WAITING, Client, PromptResult
 from ...client.errors import Forgotten, RemoteError, ServerGone
+from ...client.jobs import MOST_FILES, RESTARTS
 from ...client.progress import RunProgress
 from ...client.widgets import Json
 from ...craft_core.errors import plain
@@ -25,8 +26,6 @@ from .journal import Journal
 from .matrix import Job
 from .saving import save_output, stems
 
-MOST_FILES = 10_000  # of one job
-RESTARTS = 3  # of the server during one job
 _LONGEST = 200  # letters of what the bar says of a job
 _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 
@@ -165,6 +164,12 @@ class Display:
         )
         self._bar.set_postfix_str("", refresh=False)
         self._move(number)
+
+    def show(self, ended: int, running: str) -> None:
+        """Show how many jobs have ended, and what runs, where several run at once."""
+        self._bar.set_description_str(f"{ended}/{self._jobs}", refresh=False)
+        self._bar.set_postfix_str(plain(running, _LONGEST), refresh=False)
+        self._move(ended)
 
     def watch(self, job: Job) -> Callable[[str, dict[str, Any]], None]:
         """A function that takes the server's events about the job and shows them."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 import uuid
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
@@ -10,11 +12,16 @@ from pathlib import Path
 from ...client.address import Inputs
 from ...client.client import Client, server_url
 from ...client.errors import RemoteError, ServerGone
+from ...client.jobs import nodes
 from ...client.widgets import Json
 from ...client.workflow import read_both, showing
 from ...craft_core.errors import CraftError, plain
 from ..command import PROGRAM, Command, epilog
 from .batch import Batch, BatchCounts
+from .hosts.batch import HostsBatch
+from .hosts.dask_workers import DaskWorkers
+from .hosts.given import GivenServers
+from .hosts.host import Fleet, awaited
 from .journal import Journal
 from .lock import held
 from .matrix import Job, jobs_of
@@ -42,10 +49,14 @@ def _add_flags(parser: ArgumentParser) -> None:
         help="A name for --matrix; repeated, it sets several inputs to the same value.",
     )  # fmt: skip
     parser.add_argument(
-        "--server",
-        metavar="URL",
-        default=SERVER,
-        help="The ComfyUI that runs. Default: %(default)s.",
+        "--server", metavar="URL", action="append", default=[],
+        help=f"The ComfyUI that runs. Default: {SERVER}. Repeated, the jobs are shared out among "
+        "several.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dask", metavar="ADDRESS", default="",
+        help="Share the jobs out among the ComfyUIs beside the workers of a Dask scheduler, as "
+        "tcp://scheduler:8786.",
     )  # fmt: skip
     parser.add_argument(
         "--out", metavar="FOLDER", type=Path, default=None,
@@ -61,12 +72,26 @@ def _add_flags(parser: ArgumentParser) -> None:
 
 
 def _run(options: Namespace) -> None:
-    url = server_url(options.server)
-    try:
-        object_info = Client(url).object_info()
-    except RemoteError as error:
-        raise _no_server(error) from error
-    prompt, page = read_both(options.workflow, object_info)
+    urls = list(dict.fromkeys(server_url(given) for given in options.server)) or [SERVER]
+    if options.dask and options.server:
+        raise CraftError(
+            "--dask and --server are both given",
+            "With --dask each worker names the server beside it",
+            "Leave out one of the two",
+        )
+    if options.dask:
+        try:
+            with DaskWorkers(options.dask) as workers:
+                _run_on(options, workers)
+        except ServerGone as error:
+            raise _no_server(error) from error
+    else:
+        _run_on(options, GivenServers(urls) if len(urls) > 1 else urls[0])
+
+
+def _run_on(options: Namespace, place: str | Fleet) -> None:
+    """place: the URL of one server, or several servers."""
+    prompt, page, object_info = _read(options.workflow, place)
     inputs = Inputs(prompt, object_info)
     jobs = jobs_of(inputs, options.set, options.matrix, options.alias)
     if options.dry_run:
@@ -84,10 +109,41 @@ def _run(options: Namespace) -> None:
         raise _no_folder(folder, error) from error
     try:
         with held(folder):
-            outcome = _outcome(_batch(options, url, folder, shown), jobs)
+            outcome = _outcome(_batch(options, place, folder, shown), jobs)
     except OSError as error:
         raise _no_folder(folder, error) from error
     _end(outcome, len(jobs))
+
+
+def _read(workflow: Path, place: str | Fleet) -> tuple[Json, Json | None, Json]:
+    """The prompt, the page's workflow where the file is one, and the nodes of the first server that
+    has all nodes of it."""
+    if isinstance(place, str):
+        try:
+            object_info = Client(place).object_info()
+        except RemoteError as error:
+            raise _no_server(error) from error
+        return *read_both(workflow, object_info), object_info
+    end = 0.0
+    while True:
+        told: list[RemoteError | CraftError] = []
+        for door in place.present().values():
+            try:
+                object_info = door.call(nodes)
+                return *read_both(workflow, object_info), object_info
+            except (RemoteError, CraftError) as error:
+                told.append(error)
+        known = [error for error in told if not isinstance(error, ServerGone)]
+        if known and isinstance(known[0], CraftError):
+            raise known[0]
+        if not end:
+            end = time.monotonic() + place.patience
+            if place.patience and not told:
+                print(awaited(place), file=sys.stderr)
+        if known or time.monotonic() >= end:
+            error = (*known, *told, ServerGone(f"there was not {place.wanted}."))[0]
+            raise _no_server(error) from error
+        time.sleep(1.0)
 
 
 def _print_jobs(jobs: list[Job]) -> None:
@@ -96,22 +152,27 @@ def _print_jobs(jobs: list[Job]) -> None:
 
 
 def _batch(
-    options: Namespace, url: str, folder: Path, shown: Callable[[Job], Json | None]
-) -> Batch:
+    options: Namespace, place: str | Fleet, folder: Path, shown: Callable[[Job], Json | None]
+) -> Batch | HostsBatch:
     journal = Journal(folder, uuid.uuid4().hex)
-    client = Client(url, client_id=journal.client)
-    return Batch(client, journal, folder, options.workflow.stem, shown, options.interrupt_server)
+    name, cancel = options.workflow.stem, options.interrupt_server
+    if not isinstance(place, str):
+        return HostsBatch(place, journal, folder, name, shown, cancel)
+    return Batch(Client(place, client_id=journal.client), journal, folder, name, shown, cancel)
 
 
-def _outcome(batch: Batch, jobs: list[Job]) -> BatchCounts:
+def _outcome(batch: Batch | HostsBatch, jobs: list[Job]) -> BatchCounts:
     try:
         return batch.run(jobs)
     except ServerGone as error:
         raise _no_server(error) from error
     except KeyboardInterrupt as error:
-        left = "ended" if batch.cancel_on_interrupt else "finished by the server"
+        one = isinstance(batch, Batch)
+        left = ("ended" if batch.cancel_on_interrupt
+                else f"finished by the server{'' if one else 's'}")  # fmt: skip
+        what = "the job that ran is" if one else "the jobs that ran are"
         raise KeyboardInterrupt(
-            f"Stopped; the job that ran is {left}. Run the same command again to go on."
+            f"Stopped; {what} {left}. Run the same command again to go on."
         ) from error
 
 
@@ -125,7 +186,7 @@ def _end(outcome: BatchCounts, total: int) -> None:
         )
 
 
-def _no_server(error: RemoteError) -> CraftError:
+def _no_server(error: Exception) -> CraftError:
     return CraftError(
         f"No answer: {error}",
         "The jobs run on a ComfyUI that is up",

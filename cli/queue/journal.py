@@ -23,6 +23,8 @@ def _wrong(line: Any) -> str:
         return "a line is no table"
     if not (isinstance(line.get("job"), str) and isinstance(line.get("state"), str)):
         return "a line has no job or no state"
+    if not isinstance(line.get("server", ""), str):
+        return "a line's server is no text"
     files, ids = line.get("files", []), (line.get("client", "none"), line.get("prompt_id", "none"))
     if not (isinstance(files, list) and all(_is_name(name) for name in files)):
         return "a line's files are no names of files"
@@ -85,8 +87,18 @@ class Journal:
         line = self._last.get(job.key, {})
         return line.get("prompt_id") if line.get("state") == QUEUED else None
 
-    def queued(self, job: Job, prompt_id: str) -> None:
-        self._write(job, QUEUED, prompt_id=prompt_id, client=self.client)
+    def server(self, job: Job) -> str | None:
+        """The server that such a job was given to, where the command had several."""
+        return self._last.get(job.key, {}).get("server")
+
+    def files(self, job: Job) -> list[str]:
+        """The names of a done job's files."""
+        return self._last[job.key].get("files", [])
+
+    def queued(self, job: Job, prompt_id: str, server: str | None = None) -> None:
+        """server: which one, where there are several."""
+        where = {} if server is None else {"server": server}
+        self._write(job, QUEUED, prompt_id=prompt_id, client=self.client, **where)
 
     def done(self, job: Job, files: list[str]) -> None:
         self._write(job, DONE, files=files)

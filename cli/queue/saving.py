@@ -50,16 +50,16 @@ def _safe(text: str) -> str:
 
 
 def save_output(
-    content: bytes, folder: Path, stem: str, workflow: str, job: Job, filename: str
+    content: bytes, folder: Path, stem: str, workflow: str, job: Job, filename: str, first: int = 1
 ) -> str:
     """Write one file of a job under a name that no file has, by whatever program; returns the name.
 
-    It is the first free one of stem_00001, stem_00002, ... No partial file is left.
+    It is the first free one of stem_00001, stem_00002, ..., from the number `first` on. No partial
+    file is left.
     """
-    suffix = _UNSAFE.sub("", Path(filename.replace("\\", "/")).suffix.lower())[:MOST_SUFFIX]
     whole = with_job(content, workflow, job)
-    for number in itertools.count(1):
-        path = folder / f"{stem}_{number:05}{suffix}"
+    for number in itertools.count(first):
+        path = folder / output_name(stem, number, filename)
         if path.exists():
             continue
         try:
@@ -68,6 +68,12 @@ def save_output(
             continue
         return path.name
     raise AssertionError("there is always a next number")
+
+
+def output_name(stem: str, number: int, filename: str) -> str:
+    """A numbered name with the ending that the server gave the file."""
+    suffix = _UNSAFE.sub("", Path(filename.replace("\\", "/")).suffix.lower())[:MOST_SUFFIX]
+    return f"{stem}_{number:05}{suffix}"
 
 
 def with_job(content: bytes, workflow: str, job: Job) -> bytes:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
+import folder_paths
 from aiohttp import web
 from server import PromptServer
 
+from ...client.facts import FILES, SUFFIXES
 from ...craft_core.errors import BREAKS, CraftError, told
 from ...craft_core.fusion import FUSION
 from ...craft_core.lora.storage import KIND
 from ...craft_core.routing.trigger_words import trigger_words
 from ...craft_core.tensor_file import read_metadata
+from ..model.file_hash import hash_of
 from ..model.file_layers import file_of
 from ..model.lora_files import require
 from .layer_counts import layer_counts
@@ -28,10 +32,38 @@ def add_page_routes() -> None:
     """Add the routes to the host's server; without a server (tests, scripts) there is no page."""
     server = getattr(PromptServer, "instance", None)
     if server is not None:
+        server.routes.get(FILES)(_files)
         server.routes.get(LAYER_SETS)(_layer_sets)
         server.routes.get(METHODS)(_methods)
         server.routes.get(TRIGGER_WORDS)(_trigger_words)
         server.routes.get(WORKFLOW)(_workflow)
+
+
+async def _files(request: web.Request) -> web.Response:
+    """name: a model file as a list of the host has it; "" for none. {"version": of the pack,
+    "sha256": of the files of that name, "bytes": of the largest}, null where there is none;
+    {"error": why} where one cannot be read."""
+    try:
+        about = await asyncio.to_thread(_about, request.rel_url.query.get("name", ""))
+    except BREAKS as error:  # the file went away, or its folder may not be read
+        return web.json_response({"error": told(error).given})
+    return web.json_response(about)
+
+
+def _about(name: str) -> dict[str, Any]:
+    folders = folder_paths.folder_names_and_paths if name.lower().endswith(SUFFIXES) else ()
+    found = {path for one in folders if (path := folder_paths.get_full_path(one, name))}
+    return {
+        "version": _version(),
+        "sha256": " ".join(sorted({hash_of(path) for path in found})) or None,
+        "bytes": max((Path(path).stat().st_size for path in found), default=None),
+    }
+
+
+def _version() -> str:
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8")
+    found = re.search(r'^version = "(.+)"$', text, re.M)
+    return found[1] if found else "unknown"
 
 
 async def _layer_sets(request: web.Request) -> web.Response:

@@ -50,7 +50,7 @@ class PinnedHost:
 PINNED = PinnedHost()
 TEST_TOOLS = (
     "pytest==9.2.0", "pytest-xdist==3.8.0", "hypothesis==6.170.17", "playwright==1.65.2",
-    "ruff==0.17.6",
+    "ruff==0.17.6", "dask[distributed]==2026.8.0",
 )  # fmt: skip
 PEER_LIBRARIES = ("lycoris-lora==4.1.3", "toml==0.10.2", "peft==0.21.2", "accelerate==1.15.0")
 """What writes most adapter files; the host tests read files that these have written. They are

@@ -21,6 +21,7 @@ from craft_lora_pack.cli.queue.saving import SIGNATURE, with_job
 from craft_lora_pack.client import answers, client
 from craft_lora_pack.client.address import Inputs
 from craft_lora_pack.client.errors import RemoteError
+from craft_lora_pack.client.facts import facts_of, model_uses
 from craft_lora_pack.client.progress import RunProgress
 from craft_lora_pack.client.workflow import read_both, showing
 from craft_lora_pack.craft_core.encoder.file import read_encoder, write_encoder
@@ -267,6 +268,9 @@ def _server(content: bytes, _: Path) -> None:
     _refused(lambda: jobs_of(Inputs(PROMPT, answers.known_nodes(value)), ["seed=1"], [], []))
     _refused(lambda: answers.waiting_ids(value))
     _refused(lambda: _files(answers.record_of(value, "a")))
+    says = client.Client("http://a")
+    says.ask = lambda *_: value
+    _refused(lambda: facts_of(says, ["Router"], model_uses(PROMPT)))
 
 
 def _files(record: answers.PromptRecord | None) -> Any:

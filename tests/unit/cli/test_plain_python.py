@@ -16,6 +16,7 @@ from craft_lora_pack.cli.main import commands_of, main
 from craft_lora_pack.cli.stand_in import NAMES, declarations, require_torch
 from craft_lora_pack.craft_core.errors import CraftError
 from fake_comfyui import PROMPT, FakeComfyUI
+from fake_host import FakeHost
 from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -128,6 +129,29 @@ def test_a_queue_runs_and_saves_its_pictures(tmp_path):
         ran = plain("queue", file, "--server", server.url, "--out", out, "--matrix", "seed=1..2")
     assert ran.returncode == 0, ran.stderr
     assert "2 done" in ran.stdout and len(list(out.glob("*.png"))) == 2
+
+
+def test_several_servers_need_no_package_and_dask_is_asked_for_in_one_line(tmp_path):
+    file, out = tmp_path / "demo.json", tmp_path / "out"
+    file.write_text(json.dumps(PROMPT))
+    with FakeHost() as one, FakeHost() as two:
+        places = ["--server", one.url, "--server", two.url, "--out", out]
+        ran = plain("queue", file, *places, "--matrix", "seed=1..6")
+    assert ran.returncode == 0, ran.stderr
+    assert "6 done" in ran.stdout and len(list(out.glob("*.png"))) == 6
+    ran = plain("queue", file, "--dask", "tcp://127.0.0.1:9", "--out", out)
+    assert ran.returncode == 1 and ran.stderr.count("\n") == 1
+    assert "no distributed" in ran.stderr and 'pip install "dask[distributed]"' in ran.stderr
+
+
+def test_dask_is_imported_by_no_command_that_was_not_given_it():
+    code = "import runpy, sys; runpy.run_module('craft_core', run_name='__main__')"
+    ran = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code, "queue", "--help"],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert ran.returncode == 0
+    assert not re.search(r"\| +(distributed|dask)\b", ran.stderr)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 import struct
 import threading
 from collections.abc import Callable
@@ -82,7 +83,7 @@ class FakeComfyUI:
     """`with FakeComfyUI() as server:` answers at `server.url`. While `going` is not set, what is
     queued waits; `ran` is the prompts in their order."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.going = threading.Event()
         self.going.set()
         self.ran: list[dict[str, Any]] = []
@@ -94,7 +95,7 @@ class FakeComfyUI:
         self.listens = True  # whether it takes WebSockets
         self.bodies: list[dict[str, Any]] = []  # of each POST /prompt
         self._sockets: dict[str, Any] = {}
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), _handler_of(self))
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_port}"
 
@@ -140,6 +141,14 @@ class FakeComfyUI:
         prompt_id = path.removeprefix("/history/")
         return {prompt_id: self.history[prompt_id]} if prompt_id in self.history else {}
 
+    def file(self, number: int) -> bytes:
+        """GET /view: the picture of the prompt that ran as this one."""
+        return picture(number)
+
+    def tell_of(self, name: str) -> Any:
+        """The pack's route about a model file; here is no pack."""
+        return {}
+
     def take(self, body: dict[str, Any]) -> tuple[int, Any]:
         """POST /prompt: refused with the node's errors, or queued."""
         self.bodies.append(body)
@@ -158,7 +167,7 @@ class FakeComfyUI:
     def _run(self, body: dict[str, Any]) -> None:
         prompt, prompt_id = body["prompt"], body["prompt_id"]
         self.arrived.release()
-        self.going.wait(30)
+        self.going.wait(300)
         if prompt_id not in self.waiting:
             return
         self.ran.append(prompt)
@@ -170,12 +179,16 @@ class FakeComfyUI:
             status = {"status_str": "error", "messages": [["execution_error", failure]]}
             ending, outputs = "execution_error", {}
         else:
-            image = {"filename": f"x_{len(self.ran)}.png", "subfolder": "", "type": "output"}
             status, ending = {"status_str": "success"}, "execution_success"
-            outputs = {"3": {"images": [image], "text": ["said"]}}
+            outputs = self.outputs(prompt)
         self.history[prompt_id] = {"status": status, "outputs": outputs}
         self.waiting.remove(prompt_id)
         self._send(body, ending, {})
+
+    def outputs(self, prompt: dict[str, Any]) -> dict[str, Any]:
+        """What the last prompt gave, by node."""
+        image = {"filename": f"x_{len(self.ran)}.png", "subfolder": "", "type": "output"}
+        return {"3": {"images": [image], "text": ["said"]}}
 
     def _send(self, body: dict[str, Any], kind: str, data: dict[str, Any]) -> None:
         socket = self._sockets.get(body["client_id"])
@@ -215,7 +228,9 @@ def _handler_of(server: FakeComfyUI) -> type[BaseHTTPRequestHandler]:
                 else:
                     self._reply(404, b"")
             elif place.path == "/view":
-                self._reply(200, picture(int(query["filename"][2:-4])))
+                self._reply(200, server.file(int(re.findall(r"\d+", query["filename"])[-1])))
+            elif place.path == "/craft_lora/files":
+                self._reply(200, json.dumps(server.tell_of(query.get("name", ""))).encode())
             else:
                 self._reply(200, json.dumps(server.answer(place.path)).encode())
 

@@ -1,0 +1,148 @@
+"""The servers beside the workers of a Dask cluster: a worker holds the resource `comfy` and asks
+the server that its environment names. Dask is imported here alone, when --dask is given."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import tempfile
+import time
+import uuid
+import zipfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ....client import jobs
+from ....client.errors import RemoteError, ServerGone
+from ....craft_core.errors import CraftError
+from .host import Door
+
+RESOURCE = "comfy"
+PACKAGE, ROOT = jobs.__name__.split(".")[0], Path(jobs.__file__).parents[1]
+LOOKS = 1.0  # seconds between two looks at the workers
+CONNECTS = 30.0  # seconds in which the scheduler must answer
+CLOSES = 5.0  # seconds in which the connection must end
+MOVES = 600.0  # seconds in which a job's files must come from a worker
+
+
+def import_dask() -> Any:
+    """distributed; CraftError where it is not installed."""
+    try:
+        return importlib.import_module("distributed")
+    except ModuleNotFoundError as error:
+        raise CraftError(
+            f"--dask needs Dask, and this Python has no {error.name}",
+            "Dask is an extra that ComfyUI does not bring; several --server need none",
+            'Install it with: python -m pip install "dask[distributed]"',
+        ) from error
+
+
+class DaskWorkers:
+    """The workers of the scheduler at an address that hold the resource."""
+
+    patience = 600.0
+    wanted = f"a Dask worker that was started with --resources {RESOURCE}=1"
+
+    def __init__(self, address: str) -> None:
+        self._dask, self._address = import_dask(), address
+        for name in ("distributed", "distributed.client"):  # this command says it in its own words
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        try:
+            self._client = self._dask.Client(address, timeout=CONNECTS)
+            self._send_code()
+        except (OSError, ValueError) as error:  # ValueError for what is no address
+            raise self._gone(error) from error
+        self._doors: dict[str, Door] = {}
+        self._next = 0.0
+
+    def __enter__(self) -> DaskWorkers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(self._dask.TimeoutError):  # the scheduler may be gone
+            self._client.close(timeout=CLOSES)
+
+    def present(self) -> Mapping[str, Door]:
+        """The workers that there are, by address; looked for once a second."""
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + LOOKS
+            if self._client.status != "running":
+                raise self._gone("the connection broke")
+            try:
+                known = self._client.scheduler_info().get("workers", {})
+            except OSError as error:
+                raise self._gone(error) from error
+            self._doors = {
+                name: _Worker(self, name)
+                for name, one in known.items()
+                if one.get("resources", {}).get(RESOURCE)
+            }
+        return self._doors
+
+    def call(self, worker: str, function: Callable[..., Any], given: Any, key: str) -> Any:
+        """What the function gives on a worker. ServerGone where the worker goes away."""
+        future = self._client.submit(
+            jobs.beside, function, *given,
+            key=f"{key or 'check'}-{uuid.uuid4().hex[:12]}", workers=[worker],
+            resources={RESOURCE: 1}, retries=0, pure=False,
+        )  # fmt: skip
+        try:
+            while not self._ended(future):
+                if worker not in self.present():
+                    raise ServerGone("its Dask worker has ended.")
+            error = future.exception(timeout=MOVES) if future.status == "error" else None
+            if error is None:
+                return future.result(timeout=MOVES)
+        except (self._dask.TimeoutError, self._dask.CancelledError, OSError) as broken:
+            raise ServerGone(f"the way to its Dask worker broke ({broken}).") from broken
+        finally:
+            future.release()
+        if isinstance(error, RemoteError):
+            raise error
+        raise RemoteError(f"its Dask worker failed ({type(error).__name__}: {error}).")
+
+    def _ended(self, future: Any) -> bool:
+        try:
+            self._dask.wait(future, timeout=LOOKS)
+        except self._dask.TimeoutError:
+            return False
+        return True
+
+    def aside(self, worker: str, function: Callable[..., Any], given: Any) -> Any:
+        """The same at once, in the worker's own thread."""
+        try:
+            return self._client.run(jobs.beside, function, *given, workers=[worker])
+        except OSError as error:
+            raise self._gone(error) from error
+
+    def _send_code(self) -> None:
+        """Scheduler and workers get the room that speaks to servers, those that come later too: on
+        their machines the pack may be of another version, or under another name."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, f"{PACKAGE}.zip")
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr(f"{PACKAGE}/__init__.py", "")
+                for file in (*ROOT.glob("client/*.py"), *ROOT.glob("craft_core/__init__.py"),
+                             *ROOT.glob("craft_core/errors.py")):  # fmt: skip
+                    archive.write(file, f"{PACKAGE}/{file.relative_to(ROOT).as_posix()}")
+            plugins = importlib.import_module("distributed.diagnostics.plugin")
+            for kind in (plugins.SchedulerUploadFile, plugins.UploadFile):
+                self._client.register_plugin(kind(str(path)), name=PACKAGE)
+
+    def _gone(self, error: object) -> ServerGone:
+        return ServerGone(f"the Dask scheduler {self._address} does not answer ({error}).")
+
+
+@dataclass(frozen=True)
+class _Worker:
+    fleet: DaskWorkers
+    name: str
+
+    def call(self, function: Callable[..., Any], *given: Any, key: str = "") -> Any:
+        return self.fleet.call(self.name, function, given, key)
+
+    def aside(self, function: Callable[..., Any], *given: Any) -> Any:
+        return self.fleet.aside(self.name, function, given)

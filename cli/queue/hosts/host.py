@@ -1,0 +1,112 @@
+"""A server among several: how it is reached, what is known of it, and what it does now."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from ....client.errors import RemoteError
+from ....client.facts import MISSING
+from ....client.jobs import Made
+from ..matrix import Job
+from .waiting import Files
+
+
+class Door(Protocol):
+    """The way to one server. Functions of client/jobs.py are called with its address and what is
+    given; RemoteError as they raise it, ServerGone also where the way to the server is gone."""
+
+    def call(self, function: Callable[..., Any], *given: Any, key: str = "") -> Any:
+        """What the function gives, when its turn has come. key: what the call is known as."""
+
+    def aside(self, function: Callable[..., Any], *given: Any) -> Any:
+        """The same at once, beside a call that has not ended."""
+
+
+class Fleet(Protocol):
+    """The servers that there are. patience: seconds in which others may come when none is left.
+    wanted: what they are."""
+
+    patience: float
+    wanted: str
+
+    def present(self) -> Mapping[str, Door]:
+        """Name -> way, of those that are there now. ServerGone where nobody can tell any more."""
+
+
+class Does(Enum):
+    """What a host does now."""
+
+    TELLS = auto()  # what it is
+    TRIES = auto()  # the reference job
+    WAITS = auto()  # to be compared with the others
+    RESTS = auto()  # ready for a job
+    WORKS = auto()
+    GONE = auto()  # asked again later
+    OUT = auto()  # would give other pictures
+
+
+@dataclass
+class FleetHost:
+    """What is known of one server. pictures: hashes of what its reference job gave. loaded: the
+    model files of its last job."""
+
+    name: str
+    door: Door
+    answers: SimpleQueue[tuple[FleetHost, Any]]
+    does: Does = Does.TELLS
+    place: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+    made: list[Made] = field(default_factory=list)
+    pictures: tuple[str, ...] = ()
+    failure: str = ""  # of the reference job
+    job: Job | None = None
+    prompt_ids: tuple[str, ...] = ()  # of that job
+    loaded: Files = frozenset()
+    since: float = field(default_factory=time.monotonic)  # it does this
+
+    def begin(self, does: Does) -> None:
+        self.does, self.since = does, time.monotonic()
+
+    def order(self, function: Callable[..., Any], *given: Any, key: str = "") -> None:
+        """Call the function in a thread; its answer, or its RemoteError, goes to `answers`."""
+
+        def answer() -> None:
+            try:
+                got = self.door.call(function, *given, key=key)
+            except RemoteError as error:
+                got = error
+            self.answers.put((self, got))
+
+        threading.Thread(target=answer, daemon=True).start()
+
+    @property
+    def lacks(self) -> int:
+        return sum(told == MISSING for told in self.facts.values())
+
+
+def awaited(fleet: Fleet) -> str:
+    """What is said while there is no server."""
+    return (
+        f"No server is there; waiting up to {fleet.patience / 60:.0f} minutes for {fleet.wanted}."
+    )
+
+
+def differs(host: FleetHost, other: FleetHost) -> str:
+    """What the first would do otherwise than the second, in words; empty where nothing is known."""
+    for name in sorted({*host.facts, *other.facts}):
+        own, its = host.facts.get(name, MISSING), other.facts.get(name, MISSING)
+        if own != its:
+            return f"{name}: {_short(own)} here, {_short(its)} on {other.name}"
+    if host.pictures != other.pictures:
+        return f"its pictures of the first job are not those of {other.name}"
+    return ""
+
+
+def _short(told: str) -> str:
+    return told if len(told) <= 40 else f"{told[:12]}..."

@@ -1,0 +1,85 @@
+"""What a server says of itself: versions, the nodes of some prompts, model files, free memory.
+
+Two servers that say the same of the same things may still draw differently, as on other cards.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Iterable
+from typing import Any
+
+from .answers import number
+from .client import Client
+from .errors import RemoteError, ServerGone
+from .widgets import Json, all_inputs, choices_of, kind_of
+
+FILES = "/craft_lora/files"  # the pack's route; ComfyUI itself tells no hash of a model file
+SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
+MISSING = "missing"
+HASHING = 1800.0  # seconds in which a server must have read a file
+
+Use = tuple[str, str, str]  # a node's type, its input, the model file that it names
+
+
+def model_uses(prompt: Json) -> frozenset[Use]:
+    """The model files that a prompt names, and where."""
+    return frozenset(
+        (node["class_type"], name, value)
+        for node in prompt.values()
+        for name, value in node["inputs"].items()
+        if isinstance(value, str) and value.lower().endswith(SUFFIXES)
+    )
+
+
+def facts_of(client: Client, types: Iterable[str], uses: Iterable[Use]) -> Json:
+    """`facts`: name -> what the server says, MISSING for what it lacks. `sizes`: model file ->
+    bytes, where it tells. `free`: bytes of its device. RemoteError; ServerGone."""
+    stats = client.ask("/system_stats")
+    info = client.object_info()
+    about = _of_pack(client, {})
+    facts = {"ComfyUI": _version(stats)}
+    if about:
+        facts["CRAFT LoRA"] = str(about.get("version"))
+    for one in sorted(set(types)):
+        names = sorted(name for name, _ in all_inputs(info[one])) if one in info else []
+        facts[f"the node {one}"] = f"with {', '.join(names)}" if one in info else MISSING
+    sizes: dict[str, float] = {}
+    for name, there in _listed(info, uses).items():
+        file = _of_pack(client, {"name": name}) if about and there else {}
+        facts[name] = str(file.get("sha256") or "there") if there else MISSING
+        sizes[name] = number(file.get("bytes"))
+    return {"facts": facts, "sizes": sizes, "free": _free(stats)}
+
+
+def _listed(info: Json, uses: Iterable[Use]) -> dict[str, bool]:
+    """Model file -> whether all nodes that take it list it; those whose input is no list do."""
+    found: dict[str, bool] = {}
+    for kind, name, file in sorted(uses):
+        spec = dict(all_inputs(info[kind])).get(name) if kind in info else None
+        there = spec is None or kind_of(spec) != "COMBO" or file in choices_of(spec)
+        found[file] = found.get(file, True) and there
+    return found
+
+
+def _of_pack(client: Client, query: dict[str, str]) -> Json:
+    """What the pack's route says; empty where the server has no pack that has it."""
+    try:
+        answer = client.ask(f"{FILES}?{urllib.parse.urlencode(query)}", HASHING)
+    except ServerGone:
+        raise
+    except RemoteError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _version(stats: Any) -> str:
+    system = stats.get("system") if isinstance(stats, dict) else None
+    version = system.get("comfyui_version") if isinstance(system, dict) else None
+    return str(version or "of an unknown version")
+
+
+def _free(stats: Any) -> float:
+    devices = stats.get("devices") if isinstance(stats, dict) else None
+    first = devices[0] if isinstance(devices, list) and devices else None
+    return number(first.get("vram_free")) if isinstance(first, dict) else 0.0

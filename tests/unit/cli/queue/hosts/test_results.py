@@ -1,0 +1,75 @@
+"""When two files show the same, and under which names files of several servers are saved."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from craft_lora_pack.cli.queue.hosts.pictures import shown
+from craft_lora_pack.cli.queue.hosts.results import Results, made_of
+from craft_lora_pack.cli.queue.journal import Journal
+from craft_lora_pack.cli.queue.matrix import jobs_of
+from craft_lora_pack.client.address import Inputs
+from fake_comfyui import OBJECT_INFO, PROMPT, picture
+from PIL import Image, PngImagePlugin
+
+
+def png(colour, text="", level=6, size=(40, 30)):
+    info, file = PngImagePlugin.PngInfo(), io.BytesIO()
+    info.add_text("prompt", text)
+    Image.new("RGB", size, colour).save(file, "PNG", pnginfo=info, compress_level=level)
+    return file.getvalue()
+
+
+def test_a_picture_is_the_same_whatever_it_carries_and_however_it_is_compressed():
+    assert shown(png((1, 2, 3))) == shown(png((1, 2, 3), "a text", level=1))
+    assert shown(png((1, 2, 3))) != shown(png((1, 2, 4)))
+    assert shown(png((1, 2, 3))) != shown(png((1, 2, 3), size=(30, 40)))
+
+
+def test_a_broken_picture_is_like_itself_alone():
+    whole = png((1, 2, 3))
+    rows = whole.index(b"IDAT") + 4
+    broken = [whole[:cut] for cut in range(rows + 8)]
+    broken += [whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :] for at in range(rows + 8)]
+    for one in broken:
+        assert shown(one) == shown(bytes(one))
+    assert shown(whole) not in {shown(one) for one in broken[:rows]}
+
+
+def test_what_a_node_is_made_of_is_all_that_leads_to_it_and_nothing_else():
+    first, other = jobs_of(Inputs(PROMPT, OBJECT_INFO), [], ["seed=1,2"], [])
+    assert made_of(first.prompt, "1") == made_of(other.prompt, "1")
+    assert made_of(first.prompt, "3") != made_of(other.prompt, "3")
+    looped = {"1": {"class_type": "A", "inputs": {"a": ["1", 0], "b": ["9", 0]}}}
+    assert made_of(looped, "1")
+
+
+def test_a_job_whose_journal_cannot_be_written_leaves_no_file(tmp_path, monkeypatch):
+    jobs = jobs_of(Inputs(PROMPT, OBJECT_INFO), [], ["seed=1,2"], [])
+    journal = Journal(tmp_path, "me")
+    results = Results(journal, tmp_path, "demo", jobs)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(journal, "done", full)
+    made = [("3", {"filename": "x_1.png", "type": "output"}, picture(1))] * 2
+    with pytest.raises(OSError, match="No space"):
+        results.save(jobs[0], made)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_node_that_gives_another_file_each_time_keeps_each_jobs_own(tmp_path):
+    """Its prompt is the same in both jobs, and its pictures are not."""
+    prompt = {
+        **PROMPT,
+        "3": {**PROMPT["3"], "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+    }
+    jobs = jobs_of(Inputs(prompt, OBJECT_INFO), [], ["seed=1,2"], [])
+    results = Results(Journal(tmp_path, "me"), tmp_path, "demo", jobs)
+    names = [
+        results.save(job, [("3", {"filename": f"x_{n}.png"}, picture(n))])
+        for n, job in enumerate(jobs)
+    ]
+    assert names == [["demo_seed-1_00001.png"], ["demo_seed-2_00001.png"]]
