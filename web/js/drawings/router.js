@@ -134,7 +134,7 @@ function drawNotice({ text, warns, button, strengths, samplers, nodes }, router)
       const wanted = replaceable(samplersBehind(rootNow(), router()));
       useAcfg(wanted.filter(({ id }) => samplers.includes(id)));
     }
-    if (nodes) showNodes(openNodes(nodes));
+    if (nodes) setTimeout(() => showNodes(openNodes(nodes))); // after the press selects this node
   });
   line.append(" ", press);
   return line;

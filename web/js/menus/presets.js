@@ -6,7 +6,7 @@ import { api } from "../../../../scripts/api.js";
 // @ts-ignore
 import { app } from "../../../../scripts/app.js";
 import { attempt, notify, setWidget } from "../insertion/graph_edit.js";
-import { hostsOf } from "../lib/graph/upstream.js";
+import { hostsOf, widget } from "../lib/graph/upstream.js";
 import { placeOf, planPreset, presetOf, routerAt } from "../lib/menus/presets.js";
 import { say } from "../lib/texts.js";
 import { asOneStep } from "../page/history.js";
@@ -61,6 +61,7 @@ function setAll(at, values) {
     if (typeof place === "string") return [place];
     setWidget(place.node, place.name, value);
     look(place.node); // what an entry had before comes back now, and not over the next values
+    if (typeof value === "number") widget(place.node, place.name).value = value; // not rounded
     return [];
   });
 }
