@@ -8,8 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from craft_lora_pack.client.workflow import read_workflow
 from craft_lora_pack.craft_core.presets import SHIPPED, node_values
 from scenes import RESTORED, TWO_FRAMES, once
+from workflow_prompts import base_folder
+
+from launcher.paths import ROOT
 
 ONCE = once("drawn")
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "version": 0.4}
@@ -112,8 +116,6 @@ class Graph:
 @pytest.fixture
 def own(live_server) -> Iterator[Any]:
     """The folder of one's own presets on the server, empty before and after."""
-    from workflow_prompts import base_folder
-
     folder = base_folder(live_server) / "user" / "default" / OWN
     for file in folder.glob("*"):
         file.unlink()
@@ -233,6 +235,39 @@ def test_what_no_node_takes_is_said(comfy, drawn):
     said = graph.apply("Strong style", 1)
     assert "KSampler has standard guidance" in said
     graph.holds(graph.ids["second"]["router"], {"content_strength": 0.5, "style_strength": 0.5})
+
+
+FIND = """(values) => {
+    const find = app.graph.nodes.find((node) => node.type === "CRAFTFindBest")
+    for (const [name, value] of Object.entries(values))
+        find.widgets.find((one) => one.name === name).value = value
+    const router = LiteGraph.createNode("CRAFTRouter")
+    app.graph.add(router)
+    router.title = "Mine"
+    router.pos = [find.pos[0], find.pos[1] - 900]
+    const layers = find.widgets.find((one) => one.name === "layer_sets").value
+    return [Number(router.id), layers]
+}"""
+QUICK = {
+    "steps": 1, "budget": 8, "methods": "direct", "guidances": "acfg", "schedules": "constant",
+    "strengths": "0.35, 0.9",
+}  # fmt: skip
+
+
+@ONCE
+def test_what_a_search_found_is_applied_with_one_click(comfy, drawn):
+    workflow = read_workflow(ROOT / "workflows" / "find_best_small_world.json")
+    comfy.open_workflow(workflow, "found")
+    router, layer_sets = comfy.evaluate(FIND, QUICK)
+    comfy.fit()
+    assert comfy.run() == ["execution_success", ""]
+    comfy.page.get_by_role("button", name="Apply to Mine").click()
+    values = comfy.until(
+        lambda: comfy.evaluate(VALUES, router), lambda now: now["method"] == "direct"
+    )
+    assert {values["content_strength"], values["style_strength"]} <= {0.35, 0.9}
+    assert values["layer_sets"] == layer_sets
+    comfy.keep_screenshot("found_applied")
 
 
 @ONCE

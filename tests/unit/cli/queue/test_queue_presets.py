@@ -43,7 +43,11 @@ def node(kind, **inputs):
 
 def test_every_router_and_every_sampler_of_ours_is_set_and_no_other():
     given = prompt(
-        **{"2": prompt()["1"], "3": node("CRAFTACFGGuider", cfg=8.0), "4": node("KSampler", cfg=8.0)}
+        **{
+            "2": prompt()["1"],
+            "3": node("CRAFTACFGGuider", cfg=8.0),
+            "4": node("KSampler", cfg=8.0),
+        }
     )
     made, left = with_preset(given, INFO, node_values(SHIPPED["strong_style"]))
     assert left == []
