@@ -268,6 +268,7 @@ def test_what_a_search_found_is_applied_with_one_click(comfy, drawn):
     assert {values["content_strength"], values["style_strength"]} <= {0.35, 0.9}
     assert values["layer_sets"] == layer_sets
     comfy.keep_screenshot("found_applied")
+    assert comfy.page.get_by_text("carries no routed LoRAs").count() == 0
 
 
 @ONCE
