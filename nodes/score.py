@@ -223,6 +223,7 @@ class FindBest(io.ComfyNode):
         found = find_best(model, clip, request, lambda text: tell(cls, text))
         for text in found.warnings:
             warn(cls, text)
+        tell(cls, "\n".join([*found.warnings, found.line]), found.preset)
         return io.NodeOutput(
             found.model, found.conditioning, found.asymmetric, found.plot, found.preset,
             found.report,

@@ -17,6 +17,7 @@ from ...client.widgets import Json
 from ...client.workflow import read_both, showing
 from ...craft_core.errors import CraftError, plain
 from ..command import PROGRAM, Command, epilog
+from ..stand_in import declarations
 from .batch import Batch, BatchCounts
 from .hosts.batch import HostsBatch
 from .hosts.dask_workers import DaskWorkers
@@ -38,6 +39,11 @@ def _add_flags(parser: ArgumentParser) -> None:
         "--set", metavar="NODE.INPUT=VALUE", action="append", default=[],
         help="Set an input in every job. NODE is an id, a title or a type, and is not needed where "
         "one input has the name; may be repeated.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--preset", metavar="FILE_OR_NAME", default=None,
+        help="A preset's method, layer sets, strengths, schedule and guidance in every job, before "
+        "--set: keep_subject, strong_style, balanced, distilled, or a file.",
     )  # fmt: skip
     parser.add_argument(
         "--matrix", metavar="NAME=VALUES", action="extend", nargs="+", default=[],
@@ -91,7 +97,8 @@ def _run(options: Namespace) -> None:
 
 def _run_on(options: Namespace, place: str | Fleet) -> None:
     """place: the URL of one server, or several servers."""
-    prompt, page, object_info = _read(options.workflow, place)
+    base, page, object_info = _read(options.workflow, place)
+    prompt = _preset(base, object_info, options.preset) if options.preset else base
     inputs = Inputs(prompt, object_info)
     jobs = jobs_of(inputs, options.set, options.matrix, options.alias)
     if options.dry_run:
@@ -100,7 +107,7 @@ def _run_on(options: Namespace, place: str | Fleet) -> None:
 
     def shown(job: Job) -> Json | None:
         """The page's workflow as the job's pictures carry it."""
-        return showing(page, prompt, job.prompt, object_info) if page else None
+        return showing(page, base, job.prompt, object_info) if page else None
 
     folder = options.out or Path(f"queue_{options.workflow.stem}")
     try:
@@ -144,6 +151,16 @@ def _read(workflow: Path, place: str | Fleet) -> tuple[Json, Json | None, Json]:
             error = (*known, *told, ServerGone(f"there was not {place.wanted}."))[0]
             raise _no_server(error) from error
         time.sleep(1.0)
+
+
+def _preset(prompt: Json, object_info: Json, given: str) -> Json:
+    """The prompt with a preset; what of it was left out is printed."""
+    with declarations():  # the methods' own files, which most commands go without
+        from .presets import preset_named, with_preset
+    changed, left = with_preset(prompt, object_info, preset_named(given))
+    for line in left:
+        print(plain(f"Left out of the preset: {line}"), file=sys.stderr)
+    return changed
 
 
 def _print_jobs(jobs: list[Job]) -> None:

@@ -19,9 +19,10 @@ def warn(node: type[io.ComfyNode], text: str) -> None:
     tell(node, text)
 
 
-def tell(node: type[io.ComfyNode], text: str) -> None:
+def tell(node: type[io.ComfyNode], text: str, preset: str = "") -> None:
     """Show `text` on the running node, in place of what it showed, in the page that queued the
-    prompt. Without such a page (tests, scripts, a prompt of no client) there is none to show it."""
+    prompt. Without such a page (tests, scripts, a prompt of no client) there is none to show it.
+    preset: a preset as JSON that the node found, for the page to apply and save."""
     server = getattr(PromptServer, "instance", None)
     if server is None or server.client_id is None or node.hidden is None:
         return
@@ -31,6 +32,7 @@ def tell(node: type[io.ComfyNode], text: str) -> None:
         "type": (node.SCHEMA or node.define_schema()).node_id,
         "prompt_id": context and context.prompt_id,
         "text": text,
+        **({"preset": preset} if preset else {}),
     }
     server.send_sync(NOTICE, message, server.client_id)
 

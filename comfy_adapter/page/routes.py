@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import folder_paths
 from aiohttp import web
 from server import PromptServer
 
+from ...client.answers import NoJson, parse_json
 from ...client.facts import FILES, SUFFIXES
 from ...craft_core.errors import BREAKS, CraftError, told
 from ...craft_core.fusion import FUSION
 from ...craft_core.lora.storage import KIND
+from ...craft_core.presets import SHIPPED, node_values
 from ...craft_core.routing.trigger_words import trigger_words
 from ...craft_core.tensor_file import read_metadata
 from ..model.file_hash import hash_of
@@ -24,6 +27,8 @@ from .layer_counts import layer_counts
 
 LAYER_SETS = "/craft_lora/layer_sets"
 METHODS = "/craft_lora/methods"
+PRESETS = "/craft_lora/presets"
+PRESET_VALUES = "/craft_lora/preset_values"
 TRIGGER_WORDS = "/craft_lora/trigger_words"
 WORKFLOW = "/craft_lora/workflow"
 
@@ -35,6 +40,8 @@ def add_page_routes() -> None:
         server.routes.get(FILES)(_files)
         server.routes.get(LAYER_SETS)(_layer_sets)
         server.routes.get(METHODS)(_methods)
+        server.routes.get(PRESETS)(_presets)
+        server.routes.post(PRESET_VALUES)(_preset_values)
         server.routes.get(TRIGGER_WORDS)(_trigger_words)
         server.routes.get(WORKFLOW)(_workflow)
 
@@ -82,6 +89,20 @@ async def _layer_sets(request: web.Request) -> web.Response:
 
 async def _methods(request: web.Request) -> web.Response:
     return web.json_response(method_traits())
+
+
+async def _presets(_: web.Request) -> web.Response:
+    """The presets that come with the pack, by name."""
+    return web.json_response(dict(SHIPPED))
+
+
+async def _preset_values(request: web.Request) -> web.Response:
+    """The body: a preset's file. What it sets on each kind of node; {"error": why} where it is no
+    preset."""
+    try:
+        return web.json_response(asdict(node_values(parse_json(await request.read()))))
+    except (CraftError, NoJson) as error:
+        return web.json_response({"error": str(error)})
 
 
 async def _trigger_words(request: web.Request) -> web.Response:

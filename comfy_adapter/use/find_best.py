@@ -92,7 +92,8 @@ class SearchRequest:
 
 @dataclass(frozen=True)
 class Best:
-    """model: routed by the best setting, under its guidance. asymmetric: for ACFG KSampler."""
+    """model: routed by the best setting, under its guidance. asymmetric: for ACFG KSampler. line:
+    what was found, in one."""
 
     model: Any
     conditioning: Any
@@ -100,6 +101,7 @@ class Best:
     plot: Tensor
     preset: str
     report: str
+    line: str
     warnings: tuple[str, ...]
 
 
@@ -299,7 +301,7 @@ class Search:
         report = f"{search_report(outcome)}\n\n{routed.report}"
         return Best(
             routed.model, routed.conditioning, asymmetric, plot,
-            preset_json(outcome, _common(self.request)), report,
+            preset_json(outcome, _common(self.request)), report, self.line(),
             (*left_out, *routed.warnings),
         )  # fmt: skip
 

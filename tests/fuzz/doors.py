@@ -33,6 +33,7 @@ from craft_lora_pack.craft_core.lora import read_lora
 from craft_lora_pack.craft_core.lora.storage import read_tensors
 from craft_lora_pack.craft_core.lora.text_encoder import merge_text_encoders
 from craft_lora_pack.craft_core.lora.without_model import read_together
+from craft_lora_pack.craft_core.presets import SHIPPED, node_values
 from craft_lora_pack.craft_core.projection import (
     Basis,
     LayerBasis,
@@ -204,6 +205,14 @@ def _points(content: bytes, _: Path) -> None:
     sample_curve(Schedule("curve", {"content": points, "style": points}), 21)
 
 
+def _preset(content: bytes, _: Path) -> None:
+    try:
+        preset = answers.parse_json(content)
+    except answers.NoJson:
+        return
+    node_values(preset)
+
+
 def _methods(text: str) -> Any:
     return parse_lines(text, (), GUIDANCE)
 
@@ -334,6 +343,11 @@ PROMPT_TEXT = "a <c>sks dog</c> in <s>ink style</s>, by <c> and (a:1.2)"
 LAYER_TEXT = (
     "# mine\ncontent: input_blocks.4.1.transformer_blocks.0..1.attn1\nstyle: input_blocks.0"
 )
+PRESET = {
+    "method": {"method": "k_lora", "pattern": "s*"}, "layer_sets": LAYER_TEXT,
+    "schedule": {"shape": "curve", "content": [[0, 1], [0.5, 0.2]], "content_floor": 0.5},
+    "guidance": {"guidance": "role", "weight": 1.5}, "scores": [], "first": {"schedule": "cosine"},
+}  # fmt: skip
 METHOD_TEXT = "k_lora: pattern = s*, gamma = released\ncraft: guidance = cfg  # plain\ndirect"
 
 
@@ -363,6 +377,7 @@ DOORS: dict[str, Door] = {
     "methods": _of_texts(_as_text(_methods), METHOD_TEXT),
     "curves": _of_texts(_as_text(_curve), "0 1, 0.5 0.2, 1 0"),
     "points": _of_json(_points, [[0, 1], [0.5, 0.2], [1, 0]]),
+    "presets": _of_json(_preset, SHIPPED["strong_style"], PRESET),
     "matrices": _of_texts(_as_text(_matrix), 'seed=1..10, "a, b",0.2..1.0..0.2'),
     "matrix files": _of_texts(_matrix_file, "a cat\n\na dog\n"),
     "workflows": _of_json(_workflow, PAGE, PROMPT),

@@ -58,6 +58,7 @@ LEVELS = {
     "training": 3,
     "evaluation": 3,
     "search": 3,
+    "presets": 3,
     "requests": 4,
 }
 ENTRIES = {"__init__", "__main__"}  # entry points; those of the core may import all of it

@@ -14,7 +14,7 @@ CASES = 60  # for each door; as many as a tier has time for
 DOORS = {
     "LoRA files", "PEFT metadata", "encoder files", "basis files", "training states", "prompts",
     "layer sets", "methods", "curves", "points", "matrices", "matrix files", "workflows",
-    "journals", "journal lines", "server answers",
+    "journals", "journal lines", "presets", "server answers",
 }  # fmt: skip
 
 

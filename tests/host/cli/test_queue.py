@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from craft_lora_pack.cli.main import main
+from craft_lora_pack.craft_core.presets import SHIPPED, node_values
 from PIL import Image
 
 from launcher.paths import ROOT
@@ -114,3 +115,18 @@ def test_a_dynamic_input_is_set_with_the_entry_that_brings_it(queue, folder):
     with Image.open(folder / "demo_small_world_demo_00001.png") as image:
         router = json.loads(image.info["prompt"])["4"]["inputs"]
     assert router["method"] == "k_lora" and router["method.alpha"] == 0.5
+
+
+def test_a_preset_is_in_every_job_and_set_comes_after_it(queue, folder):
+    ran = queue("--preset", "strong_style", "--set", "content_strength=0.25")
+    assert ran.status == 0, ran.err
+    assert "Left out" not in ran.err
+    pictures = [line for line in ran.out.splitlines() if line.endswith(".png")]
+    with Image.open(pictures[0]) as image:
+        prompt = json.loads(image.info["prompt"])
+    of = {node["class_type"]: node["inputs"] for node in prompt.values()}
+    values = node_values(SHIPPED["strong_style"])
+    assert of["CRAFTRouter"]["content_strength"] == 0.25
+    assert of["CRAFTRouter"].items() >= {**values.router, "content_strength": 0.25}.items()
+    assert of["CRAFTACFGKSampler"].items() >= values.guidance.items()
+    assert of["CRAFTTimestepSchedule"].items() >= values.schedule.items()

@@ -17,8 +17,10 @@ from craft_lora_pack.comfy_adapter.use.find_best import SearchRequest, fitting_r
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.evaluation import harmonic_mean
 from craft_lora_pack.craft_core.guidance import GUIDANCE
+from craft_lora_pack.craft_core.presets import node_values
 from craft_lora_pack.craft_core.routing.presets import OF_MODEL
 from craft_lora_pack.craft_core.search import settings_of
+from craft_lora_pack.nodes import score
 from craft_lora_pack.nodes.acfg import ACFGKSampler
 from craft_lora_pack.nodes.router import Router
 from craft_lora_pack.nodes.score import FindBest
@@ -130,6 +132,17 @@ def test_a_search_keeps_to_its_budget_and_leaves_the_best(world, journals, made)
     together = harmonic_mean((contents, styles)).mean()
     assert scores["harmonic mean"]["mean"] == pytest.approx(float(together), abs=1e-5)
     assert preset["frontier"] and preset["steps"] == STEPS
+    values = node_values(preset)
+    assert values.router["method"] == preset["method"]["method"]
+    assert values.router["layer_sets"] == "all" and values.guidance["cfg"] == CFG
+
+
+def test_the_page_is_told_the_preset(world, journals, monkeypatch):
+    told = []
+    monkeypatch.setattr(score, "tell", lambda _, *said: told.append(said))
+    found = search(world, methods="direct", schedules="constant", guidances="acfg", budget=8)
+    text, preset = told[-1]
+    assert preset == found["preset"] and text.endswith(lines_label(json.loads(preset)))
 
 
 def lines_label(preset):

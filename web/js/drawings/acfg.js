@@ -6,7 +6,7 @@ import { cfgWarnings } from "../lib/drawings/warnings.js";
 import { isActive, modelSource, valueOf } from "../lib/graph/upstream.js";
 import { make } from "./style.js";
 
-const ROUTERS = ["CRAFTRouter", "CRAFTMethodSweep"];
+const ROUTERS = ["CRAFTRouter", "CRAFTMethodSweep", "CRAFTFindBest"];
 
 /** @type {import("./panel.js").Drawing} */
 export const acfgDrawing = {

@@ -5,17 +5,19 @@
 // @ts-ignore: the host's own module
 import { app } from "../../../../scripts/app.js";
 import { useAcfg } from "../insertion/acfg.js";
-import { setWidget } from "../insertion/graph_edit.js";
+import { setWidget, showNodes } from "../insertion/graph_edit.js";
 import { parse, pieces } from "../lib/drawings/markers.js";
 import {
-  chosenLoras, dialNotices, guidanceNotices, sameNotices, wordNotices,
+  chosenLoras, dialNotices, guidanceNotices, sameNotices, weightNotices, wordNotices,
 } from "../lib/drawings/notices.js";
 import {
   layerSetWarnings, markerWarnings, rolesWithLora, usedSet,
 } from "../lib/drawings/warnings.js";
 import { replaceable, samplersBehind } from "../lib/graph/samplers.js";
 import { chain, modelSource, valueOf } from "../lib/graph/upstream.js";
+import { weightReaders } from "../lib/graph/weight_readers.js";
 import { say, sayRole } from "../lib/texts.js";
+import { openPresets } from "../menus/presets.js";
 import { asOneStep } from "../page/history.js";
 import { LayerQuestion, traitsOf, triggerWords } from "../page/server.js";
 import { make } from "./style.js";
@@ -50,6 +52,7 @@ export function routerDrawing() {
       for (const notice of state.notices) content.append(drawNotice(notice, () => router));
       content.append(drawLayers(state.layers, open, (now) => (open = now)));
       if (state.second) content.append(make("div", "craft-quiet", secondLine(state.second)));
+      if (router.type === ROUTER) content.append(drawPresets(() => router));
     },
   };
 }
@@ -114,13 +117,14 @@ function readNotices(node, hosts, phrases) {
     node.inputs.some((/** @type {any} */ input) => input.name === name && input.link != null);
   for (const notice of guidance)
     if (Object.keys(notice.strengths ?? {}).some(isLinked)) delete notice.button;
-  return [...guidance, ...said];
+  const reading = loras.length ? weightNotices(weightReaders(rootNow(), node)) : [];
+  return [...guidance, ...reading, ...said];
 }
 
 const rootNow = () => app.rootGraph ?? app.graph;
 
 /** @param {import("../lib/drawings/notices.js").Notice} notice @param {() => any} router */
-function drawNotice({ text, warns, button, strengths, samplers }, router) {
+function drawNotice({ text, warns, button, strengths, samplers, nodes }, router) {
   const line = make("div", warns ? "craft-warning" : "craft-quiet", text);
   if (!button) return line;
   const press = make("button", "craft-offer", button);
@@ -130,9 +134,21 @@ function drawNotice({ text, warns, button, strengths, samplers }, router) {
       const wanted = replaceable(samplersBehind(rootNow(), router()));
       useAcfg(wanted.filter(({ id }) => samplers.includes(id)));
     }
+    if (nodes) setTimeout(() => showNodes(openNodes(nodes))); // after the press selects this node
   });
   line.append(" ", press);
   return line;
+}
+
+/** Those of the open graph. @param {any[]} ids */
+const openNodes = (ids) =>
+  app.canvas.graph.nodes.filter((/** @type {any} */ { id }) => ids.includes(id));
+
+/** @param {() => any} router */
+function drawPresets(router) {
+  const press = make("button", "craft-offer", say("Presets..."));
+  press.addEventListener("click", () => openPresets(router()));
+  return make("div", "", press);
 }
 
 /** @param {any} node @param {Record<string, number>} values */

@@ -3,7 +3,7 @@
 
 import { path, spoken } from "../lib/drawings/plot.js";
 import { sampleCurve } from "../lib/drawings/schedule.js";
-import { valueOf } from "../lib/graph/upstream.js";
+import { settingsOf, valueOf } from "../lib/graph/upstream.js";
 import { say, sayRole } from "../lib/texts.js";
 import { make } from "./style.js";
 
@@ -18,7 +18,7 @@ export const scheduleDrawing = { name: "craft_curves", minimum: 110, read, draw 
 function read(node, hosts) {
   const shape = valueOf(node, "shape", hosts);
   const floors = ["content_floor", "style_floor"].map((name) => valueOf(node, name, hosts));
-  const settings = settingsOf(node, hosts);
+  const settings = settingsOf(node, "shape", hosts);
   if ([shape, ...floors, ...Object.values(settings)].includes(undefined))
     return { quiet: say("The curves depend on other nodes; they are drawn after a run.") };
   try {
@@ -26,15 +26,6 @@ function read(node, hosts) {
   } catch (error) {
     return { warning: /** @type {Error} */ (error).message };
   }
-}
-
-/** The chosen shape's own settings. @param {any} node @param {any[] | null} hosts */
-function settingsOf(node, hosts) {
-  const names = [...(node.widgets ?? []), ...(node.inputs ?? [])].map((one) => one.name);
-  const own = new Set(names.filter((name) => name.startsWith("shape.")));
-  return Object.fromEntries(
-    [...own].map((name) => [name.slice("shape.".length), valueOf(node, name, hosts)]),
-  );
 }
 
 /** @param {HTMLElement} content @param {any} state */

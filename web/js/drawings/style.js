@@ -45,13 +45,18 @@ const CSS = `
 .craft-dialog h3 { margin: 0 0 12px; font-size: 15px; font-weight: 600; }
 .craft-lists { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }
 .craft-lists label, .craft-lists select, .craft-lists input { display: block; width: 100%; }
-.craft-lists input, .craft-lists select, .craft-buttons button { margin-top: 6px; padding: 5px 8px;
+.craft-lists input, .craft-lists select, .craft-presets select, .craft-buttons input,
+.craft-buttons button { margin-top: 6px; padding: 5px 8px;
   box-sizing: border-box; border: 1px solid var(--border-color, #555); border-radius: 4px;
   background: var(--comfy-input-bg, #222); color: var(--input-text, #ddd); font: inherit; }
 .craft-lists option { padding: 3px 4px; overflow-wrap: anywhere; }
 .craft-lists option:checked { color: inherit;
   background: linear-gradient(0deg, rgb(66 135 245 / 0.38), rgb(66 135 245 / 0.38)); }
-.craft-lists :focus-visible, .craft-buttons :focus-visible { outline: 2px solid rgb(66 135 245); }
+.craft-lists :focus-visible, .craft-presets :focus-visible, .craft-buttons :focus-visible {
+  outline: 2px solid rgb(66 135 245); }
+.craft-presets p { min-height: 1.4em; margin: 6px 0 0; opacity: 0.7; }
+.craft-presets select { width: 100%; }
+.craft-buttons input { flex: 1; }
 .craft-buttons { display: flex; justify-content: flex-end; gap: 8px; margin-top: 12px; }
 .craft-buttons button { padding: 6px 14px; cursor: pointer; }
 .craft-buttons [type="submit"] { background: rgb(30 100 215); color: white; }

@@ -16,7 +16,7 @@ const KEPT = ["color", "bgcolor", "mode"]; // what a node keeps when its type is
 const OF_PACK = ["cnr_id", "aux_id", "ver"]; // properties that say which pack a node is of
 const TITLE = 30; // height of a node's title, which lies above its place
 /** @type {Record<string, number>} height of our nodes once their drawings are shown */
-const GROWN = { CRAFTRouter: 660, CRAFTTimestepSchedule: 320 };
+const GROWN = { CRAFTRouter: 690, CRAFTTimestepSchedule: 320 };
 
 /** Run an action; show a CraftError that it throws as a message.
  * @param {() => Promise<void>} action */
@@ -150,7 +150,7 @@ const boxOf = ({ type, pos, size, flags }) => {
 export function showNodes(nodes) {
   const { canvas } = app;
   const [first] = nodes;
-  if (canvas.graph !== first.graph) return;
+  if (canvas.graph !== first?.graph) return;
   canvas.selectItems(nodes);
   const [left, top, width, height] = canvas.ds.visible_area;
   const [right, bottom] = [left + width, top + height];

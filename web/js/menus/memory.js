@@ -14,7 +14,7 @@ const memories = new WeakMap();
 
 /** Note the settings of a node, put back those of an entry chosen again; whether any was put back.
  * @param {any} node */
-function look(node) {
+export function look(node) {
   if (!node.comfyClass?.startsWith(OURS) || !node.widgets) return false;
   let memory = memories.get(node);
   if (!memory) memories.set(node, (memory = new MenuMemory()));

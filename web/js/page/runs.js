@@ -31,7 +31,8 @@ export function followRuns() {
   on("executing", (node) => {
     if (node) reports.forget(running, node);
   });
-  on(NOTICE, ({ prompt_id, node, type, text }) => reports.put(prompt_id, node, type, text));
+  on(NOTICE, ({ prompt_id, node, type, text, preset }) =>
+    reports.put(prompt_id, node, type, text, false, preset));
   on("execution_error", ({ prompt_id, node_id, node_type, exception_message }) => {
     if (!node_type?.startsWith(OURS)) return;
     reports.put(prompt_id, node_id, node_type, String(exception_message ?? "").trim(), true);

@@ -18,8 +18,8 @@ const ROLES = /** @type {Role[]} */ (["content", "style"]);
  * two; strength: a further LoRA's own */
 /** @typedef {{node: any, hosts: any[]}} Sampler */
 /** @typedef {{text: string, warns?: boolean, strengths?: Record<string, number>, samplers?: any[],
- *   button?: string}} Notice strengths: the values of inputs that its button sets; samplers: the
- * ids of those that its button replaces */
+ *   nodes?: any[], button?: string}} Notice strengths: the values of inputs that its button sets;
+ * samplers: the ids of those that its button replaces; nodes: of those that it selects */
 
 /**
  * The LoRAs of a Router that are not `none`.
@@ -122,6 +122,31 @@ export function guidanceNotices(samplers, loras, dials) {
     button: say("Use ACFG"),
   });
   return notices;
+}
+
+/**
+ * What nodes that read weights make of a MODEL whose LoRAs are in none.
+ *
+ * @param {ReturnType<typeof import("../graph/weight_readers.js").weightReaders>} readers
+ * @returns {Notice[]}
+ */
+export function weightNotices({ reading, merging, guiding }) {
+  const line = (/** @type {any[]} */ nodes, /** @type {(names: string) => string} */ text) =>
+    nodes.length
+      ? [{ text: text([...new Set(nodes.map(titleOf))].join(", ")),
+          nodes: nodes.map(({ id }) => id), button: say("Show") }]
+      : [];
+  return [
+    ...line(reading, (nodes) => say(
+      "{nodes}: reads weights. The LoRAs are put into them where no schedule and no method moves " +
+        "them; else it stops, and Fuse LoRAs to File writes them as they act at one step.", { nodes },
+    )),
+    ...line(merging, (nodes) => say("{nodes}: the LoRAs count by this model's share.", { nodes })),
+    ...line(guiding, (nodes) => say(
+      "{nodes}: its two models share their weights, so both halves of guidance get the LoRAs. " +
+        "ACFG Guider keeps them apart.", { nodes },
+    )),
+  ];
 }
 
 /** The largest own strength of each role's LoRAs, dials left out; -Infinity for a role of none.

@@ -35,7 +35,7 @@ export const positiveOf = (node) =>
  * @returns {{node: GraphNode, hosts: GraphNode[]}[]}
  */
 export function samplersBehind(root, node) {
-  return within(root, []).filter(({ node: one, hosts }) => {
+  return nodesIn(root, []).filter(({ node: one, hosts }) => {
     if (!isActive(one) || !isSampler(one)) return false;
     const { passed } = modelSource(one, inputs(one)[modelInput(one)].name, hosts);
     return passed.includes(node);
@@ -49,12 +49,12 @@ export const replaceable = (samplers) =>
 
 /** All nodes of a graph and of its subgraphs. @param {any} graph @param {GraphNode[]} hosts
  * @returns {{node: GraphNode, hosts: GraphNode[]}[]} */
-function within(graph, hosts) {
+export function nodesIn(graph, hosts) {
   /** @type {GraphNode[]} */
   const nodes = graph?.nodes ?? [];
   return nodes.flatMap((node) =>
     node.subgraph && hosts.length < DEEP && isActive(node)
-      ? within(node.subgraph, [...hosts, node])
+      ? nodesIn(node.subgraph, [...hosts, node])
       : [{ node, hosts }],
   );
 }

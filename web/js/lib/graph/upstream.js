@@ -73,23 +73,50 @@ export function hostsOf(root, graph) {
 }
 
 /**
- * The value that a run will use for a widget: its own, or that of a primitive or subgraph input
- * linked to it. undefined where it is known only after a run.
+ * The widget that decides a value of a node, by its node and name: its own, or that of a primitive
+ * or subgraph input linked to it. null where the value is known only after a run.
+ *
+ * @param {GraphNode} node
+ * @param {string} name
+ * @param {GraphNode[] | null} hosts as hostsOf gives them
+ * @returns {{node: GraphNode, name: string} | null}
+ */
+export function decider(node, name, hosts) {
+  const index = inputIndex(node, name);
+  if (index < 0 || node.inputs[index].link == null) return { node, name };
+  const from = hosts && origin(node, index, hosts);
+  if (!from) return null;
+  if ("input" in from)
+    return { node: from.node, name: from.input?.widget?.name ?? from.input?.name };
+  const shown = VALUE_NODES.has(from.node.type) ? from.node.widgets?.[0] : null;
+  return shown ? { node: from.node, name: shown.name } : null;
+}
+
+/**
+ * The value that a run will use for a widget. undefined where it is known only after a run.
  *
  * @param {GraphNode} node
  * @param {string} name
  * @param {GraphNode[] | null} hosts as hostsOf gives them
  */
 export function valueOf(node, name, hosts) {
-  const index = inputIndex(node, name);
-  if (index < 0 || node.inputs[index].link == null) return widget(node, name)?.value;
-  if (!hosts) return undefined;
-  const from = origin(node, index, hosts);
-  if (!from) return undefined;
-  if ("input" in from) return promoted(from.node, from.input);
-  if (from.node.type === "Reroute") return undefined;
-  return VALUE_NODES.has(from.node.type) ? from.node.widgets?.[0]?.value : undefined;
+  const at = decider(node, name, hosts);
+  return at ? widget(at.node, at.name)?.value : undefined;
 }
+
+/** The settings that the entry of a menu brings, by their names without the menu's.
+ * @param {GraphNode} node @param {string} menu @param {GraphNode[] | null} hosts
+ * @returns {Record<string, any>} */
+export function settingsOf(node, menu, hosts) {
+  const names = [...(node.widgets ?? []), ...(node.inputs ?? [])].map((one) => one.name);
+  const own = new Set(names.filter((name) => name.startsWith(`${menu}.`)));
+  return Object.fromEntries(
+    [...own].map((name) => [name.slice(menu.length + 1), valueOf(node, name, hosts)]),
+  );
+}
+
+/** Whether a node only hands a value on. @param {GraphNode} node */
+export const isPrimitive = (node) => VALUE_NODES.has(node.type);
 
 /**
  * The model file behind an input, and the nodes on the way to it.
@@ -173,12 +200,6 @@ function fileOf(node, hosts) {
     if (typeof name === "string" && name) return { kind, name };
   }
   return null;
-}
-
-/** The value of the widget by which a subgraph node shows a widget inside it.
- * @param {GraphNode} host @param {any} input */
-function promoted(host, input) {
-  return widget(host, input?.widget?.name ?? input?.name)?.value;
 }
 
 /** @param {any} graph @param {any} id */

@@ -4,7 +4,7 @@
  * shows on no node of the same id elsewhere, until the node runs again or fails.
  */
 
-/** @typedef {{text: string, failed: boolean}} Report */
+/** @typedef {{text: string, failed: boolean, preset?: string}} Report preset: as JSON, that it found */
 
 const MOST_PROMPTS = 300; // whose workflows are known; a running one is among the last
 
@@ -38,17 +38,20 @@ export class Reports {
    * @param {string} type of the node
    * @param {string} text
    * @param {boolean} [failed] whether it is the reason why the node failed
+   * @param {string} [preset] that it found, as JSON
    */
-  put(prompt, node, type, text, failed = false) {
+  put(prompt, node, type, text, failed = false, preset) {
     const workflow = this.workflows.get(prompt);
-    if (workflow) this.kept.set(keyOf(workflow, node), { text, failed, type, workflow });
+    if (workflow) this.kept.set(keyOf(workflow, node), { text, failed, preset, type, workflow });
   }
 
   /** What a node of a workflow says; null for nothing.
    * @param {string} workflow @param {string} node @param {string} type @returns {Report | null} */
   of(workflow, node, type) {
     const found = this.kept.get(keyOf(workflow, node));
-    return found?.type === type ? { text: found.text, failed: found.failed } : null;
+    if (found?.type !== type) return null;
+    const { text, failed, preset } = found;
+    return preset ? { text, failed, preset } : { text, failed };
   }
 }
 

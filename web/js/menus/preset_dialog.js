@@ -1,0 +1,147 @@
+// @ts-check
+/** The dialog of presets: those of the pack and the user's own, to apply, save, rename and delete. */
+
+// @ts-ignore: the host's own module
+import { api } from "../../../../scripts/api.js";
+import { make } from "../drawings/style.js";
+import { CraftError } from "../lib/craft_error.js";
+import { fileName, SHIPPED } from "../lib/menus/presets.js";
+import { say } from "../lib/texts.js";
+import { deleteOwn, ownPresets, readOwn, renameOwn, saveOwn } from "../page/own_presets.js";
+
+/** @typedef {{present: () => string, apply: (text: string) => Promise<void>}} Use present: the preset
+ * of the present values, as JSON */
+
+const ROWS = 9;
+const OWN = "own"; // before the name of an own preset in the list
+const SHIP = "shipped";
+
+/** Show the presets until the user closes the dialog or applies one.
+ * @param {Use} use */
+export async function choosePreset(use) {
+  const dialog = /** @type {HTMLDialogElement} */ (make("dialog", "craft-dialog"));
+  const select = /** @type {HTMLSelectElement} */ (make("select", ""));
+  const name = /** @type {HTMLInputElement} */ (make("input", ""));
+  const [says, wrong] = [make("p", ""), make("p", "craft-warning")];
+  const file = /** @type {HTMLInputElement} */ (make("input", ""));
+  [select.size, name.type, file.type, file.accept] = [ROWS, "text", "file", ".json"];
+  select.setAttribute("aria-label", say("Presets"));
+  file.hidden = true;
+  name.placeholder = say("Name");
+  name.setAttribute("aria-label", say("Name"));
+
+  const chosen = () => ({ kind: select.value.split(":")[0], name: select.value.replace(/^\w+:/, "") });
+  const refresh = async (/** @type {string} */ value) => {
+    select.replaceChildren(...groups(await ownPresets()));
+    select.value = value;
+    check();
+  };
+  /** Do something; where it cannot be done, show why.
+   * @param {() => Promise<void>} work */
+  const trying = async (work) => {
+    wrong.hidden = true;
+    try {
+      await work();
+    } catch (error) {
+      if (!(error instanceof CraftError)) throw error;
+      wrong.textContent = error.message;
+      wrong.hidden = false;
+    }
+  };
+  const save = button(say("Save the present settings"), () => trying(async () => {
+    await saveOwn(named(name.value), use.present());
+    await refresh(`${OWN}:${named(name.value)}`);
+  }));
+  const rename = button(say("Rename"), () => trying(async () => {
+    await renameOwn(chosen().name, named(name.value));
+    await refresh(`${OWN}:${named(name.value)}`);
+  }));
+  const remove = button(say("Delete"), () => trying(async () => {
+    await deleteOwn(chosen().name);
+    name.value = "";
+    await refresh("");
+  }));
+  const add = button(say("From a file..."), () => file.click());
+  const apply = button(say("Apply"), () => trying(async () => {
+    const text = await textOf(chosen());
+    dialog.close();
+    await use.apply(text);
+  }));
+  apply.type = "submit";
+  const cancel = button(say("Close"), () => dialog.close());
+
+  const check = () => {
+    const { kind } = chosen();
+    apply.disabled = !kind;
+    rename.disabled = remove.disabled = kind !== OWN;
+    says.textContent = kind === SHIP ? SHIPPED[chosen().name].use() : "";
+  };
+  select.addEventListener("input", () => {
+    name.value = chosen().kind === OWN ? chosen().name : "";
+    check();
+  });
+  select.addEventListener("dblclick", () => apply.click());
+  file.addEventListener("change", () => trying(async () => {
+    const [given] = file.files ?? [];
+    if (!given) return;
+    const own = named(given.name.replace(/\.json$/i, ""));
+    await saveOwn(own, await given.text());
+    await refresh(`${OWN}:${own}`);
+  }));
+  dialog.addEventListener("keydown", (event) => event.stopPropagation()); // no page shortcuts
+  dialog.addEventListener("close", () => dialog.remove());
+  wrong.hidden = true;
+  const form = make(
+    "form", "", make("h3", "", say("CRAFT presets")), make("div", "craft-presets", select, says),
+    make("div", "craft-buttons", name, save, rename, remove), wrong,
+    make("div", "craft-buttons", add, cancel, apply), file,
+  );
+  form.addEventListener("submit", (event) => event.preventDefault());
+  dialog.append(form);
+  document.body.append(dialog);
+  dialog.showModal();
+  await refresh("");
+}
+
+/** @param {string[]} own */
+function groups(own) {
+  const shipped = Object.entries(SHIPPED).map(([key, { name }]) => option(`${SHIP}:${key}`, name()));
+  const ours = own.map((name) => option(`${OWN}:${name}`, name));
+  return [group(say("Shipped"), shipped), group(say("Your own"), ours)];
+}
+
+/** @param {string} title @param {HTMLElement[]} options */
+function group(title, options) {
+  const made = /** @type {HTMLOptGroupElement} */ (make("optgroup", "", ...options));
+  made.label = title;
+  return made;
+}
+
+/** @param {string} value @param {string} text */
+const option = (value, text) => new Option(text, value);
+
+/** A preset's JSON. @param {{kind: string, name: string}} chosen */
+async function textOf({ kind, name }) {
+  if (kind === OWN) return readOwn(name);
+  const shipped = await (await api.fetchApi("/craft_lora/presets")).json();
+  return JSON.stringify(shipped[name]);
+}
+
+/** @param {string} text @returns {string} */
+function named(text) {
+  const name = fileName(text);
+  if (name) return name;
+  throw new CraftError(
+    say("This is no name for a preset"),
+    say("A preset is a file: up to 80 letters, without \\ / : * ? \" < > | and no dot at its ends"),
+    say("Write another name"),
+  );
+}
+
+/** @param {string} text @param {() => void} press */
+function button(text, press) {
+  const made = /** @type {HTMLButtonElement} */ (make("button", "", text));
+  made.type = "button";
+  made.addEventListener("click", press);
+  return made;
+}
