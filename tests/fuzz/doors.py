@@ -40,6 +40,7 @@ from craft_lora_pack.craft_core.projection import (
     write_basis,
 )
 from craft_lora_pack.craft_core.routing.layer_sets import resolve
+from craft_lora_pack.craft_core.routing.lora_rows import read_rows
 from craft_lora_pack.craft_core.routing.markers import parse
 from craft_lora_pack.craft_core.schedule.schedule import Schedule, sample_curve
 from craft_lora_pack.craft_core.training.loop import state_metadata
@@ -330,6 +331,11 @@ PROMPT_TEXT = "a <c>sks dog</c> in <s>ink style</s>, by <c> and (a:1.2)"
 LAYER_TEXT = (
     "# mine\ncontent: input_blocks.4.1.transformer_blocks.0..1.attn1\nstyle: input_blocks.0"
 )
+ROWS = [
+    {"lora": "dog.safetensors", "role": "content", "strength": 0.8, "on": True},
+    {"lora": "ink.safetensors", "role": "style", "layers": LAYER_TEXT.split(": ")[-1],
+     "second_lora": "none"},
+]  # fmt: skip
 METHOD_TEXT = "k_lora: pattern = s*, gamma = released\ncraft: guidance = cfg  # plain\ndirect"
 
 
@@ -356,6 +362,8 @@ DOORS: dict[str, Door] = {
     "training states": _of_files(_state, STATE),
     "prompts": _of_texts(_as_text(parse), PROMPT_TEXT),
     "layer sets": _of_texts(_as_text(_layer_sets), LAYER_TEXT),
+    "lists of LoRAs": _of_json(_as_text(read_rows), ROWS),
+    "texts of lists of LoRAs": _of_texts(_as_text(read_rows), json.dumps(ROWS)),
     "methods": _of_texts(_as_text(_methods), METHOD_TEXT),
     "curves": _of_texts(_as_text(_curve), "0 1, 0.5 0.2, 1 0"),
     "points": _of_json(_points, [[0, 1], [0.5, 0.2], [1, 0]]),

@@ -10,6 +10,7 @@ from craft_lora_pack.client.errors import RemoteError
 PUBLIC_IDS = {
     "CRAFTLoadRankLimitedUNet",
     "CRAFTLoadLoRABranch",
+    "CRAFTLoRAList",
     "CRAFTRouter",
     "CRAFTTimestepSchedule",
     "CRAFTACFGGuider",
