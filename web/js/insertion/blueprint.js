@@ -9,7 +9,7 @@ import { CraftError } from "../lib/craft_error.js";
 import { planAdditions, planWiring } from "../lib/insertion/wiring.js";
 import { promptWith } from "../lib/insertion/trigger_prompt.js";
 import { say } from "../lib/texts.js";
-import { askTriggerWords } from "../page/server.js";
+import { askTriggerWords, modelFiles } from "../page/server.js";
 import {
   addAsOneStep, addNode, attempt, putFree, setWidget, showNodes, notify,
 } from "./graph_edit.js";
@@ -31,12 +31,6 @@ const NAMES = {
   model: () => say("model"), clip: () => say("clip"), latent: () => say("latent_image"),
   vae: () => say("vae"), decode: () => say("VAE Decode"),
 };
-
-/** The file names in a folder of models. @param {string} folder @returns {Promise<string[]>} */
-export async function modelFiles(folder) {
-  const answer = await api.fetchApi(`/models/${folder}`);
-  return answer.ok ? answer.json() : [];
-}
 
 /**
  * Add the subgraph with two LoRAs, link it to the graph's nodes and add those that are missing.

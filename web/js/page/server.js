@@ -1,5 +1,5 @@
 // @ts-check
-/** Answers of the pack's own routes, each asked for once and kept. */
+/** Names of model files, and answers of the pack's own routes, each asked for once and kept. */
 
 // @ts-ignore: the host's own module
 import { api } from "../../../../scripts/api.js";
@@ -13,6 +13,12 @@ const AGAIN = 30_000; // milliseconds until a request that failed is made again
 const answers = new Map();
 /** @type {Record<string, import("../lib/drawings/warnings.js").Traits>} */
 let traits = {};
+
+/** The file names in a folder of models. @param {string} folder @returns {Promise<string[]>} */
+export async function modelFiles(folder) {
+  const answer = await api.fetchApi(`/models/${folder}`);
+  return answer.ok ? answer.json() : [];
+}
 
 /** Ask which markers and layer sets each fusion method uses. */
 export async function askMethods() {
