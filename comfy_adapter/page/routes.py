@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ from server import PromptServer
 
 from ...craft_core.errors import BREAKS, CraftError, told
 from ...craft_core.fusion import FUSION
+from ...craft_core.lora.header.trigger_words import trigger_words
 from ...craft_core.lora.storage import KIND
-from ...craft_core.routing.trigger_words import trigger_words
 from ...craft_core.tensor_file import read_metadata
 from ..model.file_layers import file_of
 from ..model.lora_files import require
 from .layer_counts import layer_counts
+from .lora_info import lora_info
 
 LAYER_SETS = "/craft_lora/layer_sets"
+LORA_INFO = "/craft_lora/lora_info"
 METHODS = "/craft_lora/methods"
 TRIGGER_WORDS = "/craft_lora/trigger_words"
 WORKFLOW = "/craft_lora/workflow"
@@ -29,6 +32,7 @@ def add_page_routes() -> None:
     server = getattr(PromptServer, "instance", None)
     if server is not None:
         server.routes.get(LAYER_SETS)(_layer_sets)
+        server.routes.get(LORA_INFO)(_lora_info)
         server.routes.get(METHODS)(_methods)
         server.routes.get(TRIGGER_WORDS)(_trigger_words)
         server.routes.get(WORKFLOW)(_workflow)
@@ -48,6 +52,11 @@ async def _layer_sets(request: web.Request) -> web.Response:
     return web.json_response(counts)
 
 
+async def _lora_info(request: web.Request) -> web.Response:
+    """name: a LoRA file. What lora_info says of it; {"error": why} where it cannot be read."""
+    return await _of_lora(request, lora_info)
+
+
 async def _methods(request: web.Request) -> web.Response:
     return web.json_response(method_traits())
 
@@ -55,17 +64,21 @@ async def _methods(request: web.Request) -> web.Response:
 async def _trigger_words(request: web.Request) -> web.Response:
     """name: a LoRA file. {"words": [...]}, those it was trained with as far as it says them;
     {"error": why} where it cannot be read."""
+    return await _of_lora(request, _words_of)
+
+
+async def _of_lora(request: web.Request, told_of: Callable[[str], dict[str, Any]]) -> web.Response:
     try:
-        words = await asyncio.to_thread(_words_of, request.rel_url.query.get("name", ""))
+        answer = await asyncio.to_thread(told_of, request.rel_url.query.get("name", ""))
     except CraftError as error:
-        return web.json_response({"error": error.given})
+        answer = {"error": error.given}
     except BREAKS as error:  # the file went away, or its folder may not be read
-        return web.json_response({"error": told(error).given})
-    return web.json_response({"words": words})
+        answer = {"error": told(error).given}
+    return web.json_response(answer)
 
 
-def _words_of(name: str) -> list[str]:
-    return list(trigger_words(read_metadata(Path(require(name)), KIND)))
+def _words_of(name: str) -> dict[str, Any]:
+    return {"words": list(trigger_words(read_metadata(Path(require(name)), KIND)))}
 
 
 async def _workflow(request: web.Request) -> web.Response:

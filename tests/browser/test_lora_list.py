@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Locator
-from scenes import RESTORED, TWO_FRAMES
+from scenes import RESTORED, TWO_FRAMES, once
 
 CONTENT = "craft_small_world_content.safetensors"
 STYLE = "craft_small_world_style.safetensors"
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "version": 0.4}
 PANEL = ".craft-panel.craft_rows"
 LOAD = "(graph) => app.loadGraphData(graph)"
+ONCE = once("drawn")
+INFO = re.compile("/craft_lora/lora_info")
+PICTURE = "/experiment/models/preview/loras/0/a.safetensors"
+SAID = {
+    "kinds": {"LoRA": 170, "LoHa": 2}, "ranks": [4, 8], "text_encoder": 0, "family": "SDXL",
+    "stated": ["base.safetensors"], "words": ["sks animal", "zwx style"], "picture": PICTURE,
+}  # fmt: skip
 fresh = itertools.count(0.31, 0.01)  # no run is one that the server has cached
 
 # A list before a Router that samples one small picture.
@@ -30,10 +40,12 @@ GRAPH = """() => {
             node.widgets.find((one) => one.name === name).value = value
         return node
     }
-    const loader = add("CheckpointLoaderSimple", [0, 0], { ckpt_name: "craft_small_world.safetensors" })
+    const ckpt_name = "craft_small_world.safetensors"
+    const loader = add("CheckpointLoaderSimple", [0, 0], { ckpt_name })
     const list = add("CRAFTLoRAList", [0, 240])
-    const router = add("CRAFTRouter", [560, 0], {
-        prompt: "<c>a sks animal</c> in <s>zwx style</s>", content_lora: "none", style_lora: "none" })
+    const prompt = "<c>a sks animal</c> in <s>zwx style</s>"
+    const router = add(
+        "CRAFTRouter", [560, 0], { prompt, content_lora: "none", style_lora: "none" })
     const negative = add("CLIPTextEncode", [0, 700])
     const latent = add("EmptyLatentImage", [0, 950], { width: 64, height: 64 })
     const sampler = add("CRAFTACFGKSampler", [1060, 0], { steps: 1 })
@@ -54,8 +66,12 @@ VALUE = """() => {
     const list = app.graph.nodes.find((node) => node.type === "CRAFTLoRAList")
     return list.widgets.find((one) => one.name === "loras").value
 }"""
+SET = """(text) => (app.graph.nodes.find((node) => node.type === "CRAFTLoRAList")
+    .widgets.find((one) => one.name === "loras").value = text)"""
 REPORT = """() => app.graph.nodes.find((node) => node.type === "CRAFTRouter").widgets
     .find((one) => one.name === "craft_report").element.innerText"""
+PROMPT = """() => app.graph.nodes.find((node) => node.type === "CRAFTRouter").widgets
+    .find((one) => one.name === "prompt").value"""
 UNDO = "() => app.extensionManager.command.execute('Comfy.Undo')"
 
 
@@ -64,6 +80,23 @@ def drawn(comfy, request) -> Iterator[str]:
     """Which way the page draws nodes."""
     with comfy.drawing(request.param):
         yield request.param
+
+
+SELECT = """(box, words) => {
+    const start = box.value.indexOf(words)
+    box.focus()
+    box.setSelectionRange(start, start + words.length)
+}"""
+
+
+def prompt_box(comfy) -> Locator:
+    """The text box of the Router's prompt."""
+    boxes = comfy.page.locator("textarea")
+    at = comfy.until(
+        lambda: boxes.evaluate_all("(all) => all.findIndex((one) => one.value.includes('<c>'))"),
+        lambda found: found >= 0,
+    )
+    return boxes.nth(at)
 
 
 class List:
@@ -188,11 +221,7 @@ def test_an_undo_takes_back_one_change(comfy, drawn):
 def test_a_text_that_is_no_list_is_shown_to_be_mended(comfy, drawn):
     page = List(comfy)
     broken = "[{'lora': 1}]"
-    comfy.evaluate(
-        """(text) => (app.graph.nodes.find((node) => node.type === "CRAFTLoRAList")
-            .widgets.find((one) => one.name === "loras").value = text)""",
-        broken,
-    )
+    comfy.evaluate(SET, broken)
     box = page.part(0, "text")
     box.wait_for()
     assert box.input_value() == broken
@@ -200,3 +229,56 @@ def test_a_text_that_is_no_list_is_shown_to_be_mended(comfy, drawn):
     box.fill(json.dumps([row]))
     box.blur()
     page.shows(row)
+
+
+def test_a_row_tells_what_its_file_is_and_puts_its_words_into_the_prompt(comfy, drawn):
+    picture = io.BytesIO()
+    Image.new("RGB", (60, 40), "teal").save(picture, "PNG")
+    shown = {"content_type": "image/png", "body": picture.getvalue()}
+    comfy.page.route(INFO, lambda route: route.fulfill(json=SAID))
+    comfy.page.route(f"**{PICTURE}", lambda route: route.fulfill(**shown))
+    page = List(comfy)
+    row = {"lora": "a.safetensors", "role": "style", "strength": 1}  # the page keeps answers
+    comfy.evaluate(SET, json.dumps([row]))
+    page.shows(row)
+    page.part(0, "more").click()
+    for text in ("LoRA in 170 layers, LoHa in 2 layers, rank 4-8", "SDXL, base.safetensors"):
+        page.panel.get_by_text(text).wait_for()
+    page.panel.get_by_role("img").wait_for()
+    comfy.keep_screenshot(f"lora_list_info_{drawn}")
+    page.panel.get_by_role("button", name="Put into the prompt").click()
+    expected = "<c>a sks animal</c> in <s>zwx style, sks animal</s>"
+    comfy.becomes(PROMPT, expected)
+    comfy.evaluate(UNDO)
+    comfy.becomes(RESTORED, True)
+    comfy.becomes(PROMPT, "<c>a sks animal</c> in <s>zwx style</s>")
+    comfy.page.unroute(INFO)
+
+
+@ONCE
+def test_a_file_that_cannot_be_read_is_told_in_its_row(comfy, drawn):
+    comfy.page.route(INFO, lambda route: route.fulfill(json={"error": "It is damaged"}))
+    page = List(comfy)
+    row = {"lora": "b.safetensors", "role": "style", "strength": 1}
+    comfy.evaluate(SET, json.dumps([row]))
+    page.shows(row)
+    page.part(0, "more").click()
+    page.panel.get_by_text("It is damaged").wait_for()
+    comfy.page.unroute(INFO)
+
+
+def test_selected_words_of_a_prompt_are_marked_with_a_right_click(comfy, drawn):
+    List(comfy)
+    box = prompt_box(comfy)
+    for words, entry, expected in (
+        ("animal", "Mark as style", "a sks <s>animal</s> in <s>zwx style</s>"),
+        ("in", "Mark as content", "a sks <s>animal</s> <c>in</c> <s>zwx style</s>"),
+        ("zwx", "Remove markers", "a sks <s>animal</s> <c>in</c> zwx style"),
+    ):
+        box.evaluate(SELECT, words)
+        box.dispatch_event("contextmenu", {"clientX": 700, "clientY": 300})
+        comfy.page.locator(".litecontextmenu .litemenu-entry", has_text=entry).click()
+        comfy.becomes(PROMPT, expected)
+    comfy.keep_screenshot(f"marked_{drawn}")
+    comfy.evaluate(UNDO)
+    comfy.becomes(PROMPT, "a sks <s>animal</s> <c>in</c> <s>zwx style</s>")

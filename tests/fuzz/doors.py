@@ -29,6 +29,7 @@ from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion.lines import parse_lines
 from craft_lora_pack.craft_core.guidance import GUIDANCE
 from craft_lora_pack.craft_core.lora import read_lora
+from craft_lora_pack.craft_core.lora.header.layers import read_lora_header
 from craft_lora_pack.craft_core.lora.storage import read_tensors
 from craft_lora_pack.craft_core.lora.text_encoder import merge_text_encoders
 from craft_lora_pack.craft_core.lora.without_model import read_together
@@ -126,7 +127,7 @@ def _lora(content: bytes, folder: Path) -> None:
     _refused(lambda: _exercised(read_lora(path, LAYERS)))
     _refused(lambda: _exercised(read_lora(path, LAYERS, allow=True)))
     _refused(lambda: read_together([(path.name, *read_tensors(path))]))
-    _refused(lambda: inspected._text("A", inspected._read(path)))
+    _refused(lambda: inspected._text("A", read_lora_header(path)))
 
 
 def _exercised(file: Any) -> None:

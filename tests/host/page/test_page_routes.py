@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import comfy.ops
 import comfy.supported_models
 import comfy.utils
+import folder_paths
 import pytest
 import small_world_models as small
 import torch
@@ -17,6 +18,7 @@ from craft_lora_pack.comfy_adapter.model import file_layers as file_layers_modul
 from craft_lora_pack.comfy_adapter.model.file_layers import file_layers, file_of
 from craft_lora_pack.comfy_adapter.page import routes
 from craft_lora_pack.comfy_adapter.page.layer_counts import layer_counts
+from craft_lora_pack.comfy_adapter.page.lora_info import lora_info
 from craft_lora_pack.comfy_adapter.page.routes import method_traits
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
@@ -71,7 +73,8 @@ def test_a_header_that_the_host_cannot_tell_is_told(path, monkeypatch, kind):
 
 
 @pytest.mark.parametrize(
-    ("route", "reads"), [("_layer_sets", "layer_counts"), ("_trigger_words", "_words_of")]
+    ("route", "reads"),
+    [("_layer_sets", "layer_counts"), ("_trigger_words", "_words_of"), ("_lora_info", "lora_info")],
 )
 @pytest.mark.parametrize(
     "error", [FileNotFoundError(2, "gone", "a"), RecursionError(), MemoryError()]
@@ -136,3 +139,31 @@ def test_the_page_learns_the_traits_of_every_method():
     answer = method_traits()
     assert set(answer) == set(FUSION.keys())
     assert answer["b_lora"]["pinned"] == "b-lora" and answer["direct"]["layer_sets"] is False
+
+
+def test_the_page_learns_what_a_lora_file_says_of_itself(tmp_path):
+    stem = "lora_unet_input_blocks_4_1_transformer_blocks_1_attn1_to_q"
+    text = "lora_te1_text_model_encoder_layers_0_mlp_fc1"
+    tensors = {f"{name}.lora_down.weight": torch.zeros(4, 8) for name in (stem, text)}
+    tensors |= {f"{name}.lora_up.weight": torch.zeros(8, 4) for name in (stem, text)}
+    metadata = {"ss_sd_model_name": "base.safetensors", "modelspec.trigger_phrase": "sks dog"}
+    (tmp_path / "own dogs").mkdir()
+    save_file(tensors, tmp_path / "own dogs" / "a#1.safetensors", metadata)
+    expected = {
+        "kinds": {"LoRA": 1}, "ranks": [4], "text_encoder": 1, "family": "SDXL",
+        "stated": ["base.safetensors"], "words": ["sks dog"], "picture": None,
+    }  # fmt: skip
+    folder_paths.add_model_folder_path("loras", str(tmp_path))
+    folders = folder_paths.get_folder_paths("loras")
+    try:
+        assert lora_info("own dogs/a#1.safetensors") == expected
+        (tmp_path / "own dogs" / "a#1.preview.png").write_bytes(b"any")
+        (tmp_path / "own dogs" / "a#10.png").write_bytes(b"of another")
+        address = lora_info("own dogs/a#1.safetensors")["picture"]
+        at = folders.index(str(tmp_path))
+        assert address == f"/experiment/models/preview/loras/{at}/own%20dogs/a%231.safetensors"
+        with pytest.raises(CraftError, match="no LoRA file"):
+            lora_info("absent.safetensors")
+    finally:
+        folders.remove(str(tmp_path))
+        folder_paths.filename_list_cache.clear()

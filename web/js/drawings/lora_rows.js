@@ -4,12 +4,14 @@
  * saved and sent with a prompt; the rows are drawn from it, and every change is written to it.
  */
 
+import { putWords } from "../insertion/trigger_words.js";
 import {
   changed, dropPlace, moved, placeAfterMove, readRows, without, withRow, writeRows,
 } from "../lib/drawings/lora_rows.js";
 import { valueOf } from "../lib/graph/upstream.js";
 import { say, sayRole } from "../lib/texts.js";
 import { asOneStep } from "../page/history.js";
+import { loraInfo, pictureAddress } from "../page/server.js";
 import { chooseLora, knownLoras } from "./lora_menu.js";
 import { make } from "./style.js";
 
@@ -54,7 +56,10 @@ class RowList {
     const text = valueOf(node, WIDGET, hosts);
     if (typeof text !== "string") return { quiet: say("The rows come from another node.") };
     const rows = readRows(text);
-    return rows ? { rows, open: this.open, known: knownLoras() } : { text };
+    if (!rows) return { text };
+    if (this.open >= rows.length) this.open = -1;
+    const info = this.open < 0 ? null : loraInfo(rows[this.open].lora);
+    return { rows, open: this.open, info, known: knownLoras() };
   }
 
   /** @param {HTMLElement} content @param {any} state @param {() => void} look */
@@ -62,7 +67,7 @@ class RowList {
     [this.look, this.rows, this.drawn] = [look, state.rows ?? [], shapeOf(state)];
     if (state.quiet) content.append(make("div", "craft-quiet", state.quiet));
     else if (!state.rows) content.append(...this.textBox(state.text));
-    else content.append(...this.rowsOf(state.rows, state.known), this.addButton());
+    else content.append(...this.rowsOf(state), this.addButton());
   }
 
   /** Strengths and layers that were changed, in the boxes that are there.
@@ -132,12 +137,12 @@ class RowList {
     return add;
   }
 
-  /** @param {Row[]} rows @param {string[] | null} known */
-  rowsOf(rows, known) {
+  /** @param {{rows: Row[], known: string[] | null, info: any}} state */
+  rowsOf({ rows, known, info }) {
     if (!rows.length) return [make("div", "craft-quiet", say("No LoRA yet."))];
     return rows.flatMap((row, at) => {
       const line = this.line(row, at, known);
-      return at === this.open ? [line, this.details(row, at, known)] : [line];
+      return at === this.open ? [line, this.details(row, at, known, info)] : [line];
     });
   }
 
@@ -253,8 +258,8 @@ class RowList {
     return box;
   }
 
-  /** @param {Row} row @param {number} at @param {string[] | null} known */
-  details(row, at, known) {
+  /** @param {Row} row @param {number} at @param {string[] | null} known @param {any} info */
+  details(row, at, known, info) {
     const layers = /** @type {HTMLTextAreaElement} */ (mark(make("textarea", ""), at, "layers"));
     layers.rows = 3;
     layers.value = typedIn(row).layers;
@@ -268,9 +273,29 @@ class RowList {
       this.change(() => changed(this.rows, at, { second_lora: second.value })));
     return make(
       "div", "craft-details",
+      ...this.info(row, info),
       make("label", "", say("Own layers, one pattern a line"), layers),
       make("label", "", say("File for the Router's second_model"), second),
     );
+  }
+
+  /** What the file says of itself. @param {Row} row @param {any} info @returns {Node[]} */
+  info({ lora, role }, info) {
+    if (!info) return [make("div", "craft-quiet", say("Reading the file …"))];
+    if (info.error) return [make("div", "craft-warning", info.error)];
+    const lines = infoLines(info).map((text) => make("div", "craft-quiet", text));
+    if (info.words.length) {
+      const put = button("craft-offer", say("Put into the prompt"));
+      put.addEventListener("click", () => putWords(this.node, role, info.words));
+      const words = say("Trained with: {words}", { words: info.words.join(", ") });
+      lines.push(make("div", "", words, " ", put));
+    }
+    if (!info.picture) return lines;
+    const picture = /** @type {HTMLImageElement} */ (make("img", "craft-preview"));
+    picture.src = pictureAddress(info.picture);
+    picture.alt = say("Preview of {file}", { file: lora });
+    picture.addEventListener("error", () => picture.remove());
+    return [...lines, picture];
   }
 
   /** A text that is no list of rows, to be mended by hand. @param {string} text */
@@ -312,6 +337,20 @@ function hideText(node) {
   const widget = node.widgets.find((/** @type {any} */ one) => one.name === WIDGET);
   widget.hidden = true; // on the canvas
   widget.options.hidden = true; // among the page's elements
+}
+
+/** Kinds, ranks and base model. @param {any} info @returns {string[]} */
+function infoLines({ kinds, ranks, text_encoder, family, stated }) {
+  const parts = Object.entries(kinds).map(([kind, count]) =>
+    say("{kind} in {count} layers", { kind, count: Number(count) }));
+  if (ranks.length) {
+    const [least, most] = [ranks[0], ranks[ranks.length - 1]];
+    parts.push(say("rank {ranks}", { ranks: least === most ? least : `${least}-${most}` }));
+  }
+  if (text_encoder) parts.push(say("text encoder: {count} matrices", { count: text_encoder }));
+  const names = [family, ...stated].filter(Boolean).join(", ");
+  const lines = parts.length ? [parts.join(", ")] : [];
+  return names ? [...lines, say("Base model: {names}", { names })] : lines;
 }
 
 /** All of a state but what is typed into boxes. @param {any} state */

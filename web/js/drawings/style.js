@@ -56,6 +56,8 @@ const CSS = `
 .craft-above { border-top-color: rgb(66 135 245); }
 .craft-below { border-bottom-color: rgb(66 135 245); }
 .craft-details { display: flex; flex-direction: column; gap: 4px; padding: 2px 4px 6px 20px; }
+.craft-preview { max-width: 100%; max-height: 200px; object-fit: contain; align-self: flex-start;
+  border-radius: 4px; }
 .craft-details label { display: flex; flex-direction: column; gap: 2px; }
 .craft-details textarea, .craft_rows > div > textarea { width: 100%; resize: none; }
 .craft-curves { height: 100%; min-height: 96px; }

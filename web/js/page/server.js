@@ -48,10 +48,21 @@ export class LayerQuestion {
 
 /** The words that a LoRA was trained with; none until they are known.
  * @param {string} name @returns {string[]} */
-export function triggerWords(name) {
-  const key = question("trigger_words", { name });
+export const triggerWords = (name) => asked("trigger_words", name)?.words ?? [];
+
+/** What is known of a LoRA file, as comfy_adapter/page/lora_info.py tells it; null until then.
+ * @param {string} name */
+export const loraInfo = (name) => asked("lora_info", name);
+
+/** The address of a picture that the host serves. @param {string} route */
+export const pictureAddress = (route) => api.apiURL(route);
+
+/** What a route answers about a file; null until it has. @param {string} route
+ * @param {string} name */
+function asked(route, name) {
+  const key = question(route, { name });
   if (!answers.has(key)) request(key);
-  return answers.get(key)?.words ?? [];
+  return answers.get(key);
 }
 
 /** The same, asked for anew. @param {string} name @returns {Promise<string[]>} */

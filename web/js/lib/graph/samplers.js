@@ -49,7 +49,7 @@ export const replaceable = (samplers) =>
 
 /** All nodes of a graph and of its subgraphs. @param {any} graph @param {GraphNode[]} hosts
  * @returns {{node: GraphNode, hosts: GraphNode[]}[]} */
-function within(graph, hosts) {
+export function within(graph, hosts) {
   /** @type {GraphNode[]} */
   const nodes = graph?.nodes ?? [];
   return nodes.flatMap((node) =>

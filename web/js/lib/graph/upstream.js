@@ -73,23 +73,27 @@ export function hostsOf(root, graph) {
 }
 
 /**
- * The value that a run will use for a widget: its own, or that of a primitive or subgraph input
- * linked to it. undefined where it is known only after a run.
+ * The widget whose value a run will use for a node's: its own, or that of a primitive or subgraph
+ * input linked to it. undefined where only a run can tell.
  *
  * @param {GraphNode} node
  * @param {string} name
  * @param {GraphNode[] | null} hosts as hostsOf gives them
  */
-export function valueOf(node, name, hosts) {
+export function sourceWidget(node, name, hosts) {
   const index = inputIndex(node, name);
-  if (index < 0 || node.inputs[index].link == null) return widget(node, name)?.value;
+  if (index < 0 || node.inputs[index].link == null) return widget(node, name);
   if (!hosts) return undefined;
   const from = origin(node, index, hosts);
   if (!from) return undefined;
   if ("input" in from) return promoted(from.node, from.input);
   if (from.node.type === "Reroute") return undefined;
-  return VALUE_NODES.has(from.node.type) ? from.node.widgets?.[0]?.value : undefined;
+  return VALUE_NODES.has(from.node.type) ? from.node.widgets?.[0] : undefined;
 }
+
+/** That widget's value.
+ * @param {GraphNode} node @param {string} name @param {GraphNode[] | null} hosts */
+export const valueOf = (node, name, hosts) => sourceWidget(node, name, hosts)?.value;
 
 /**
  * The model file behind an input, and the nodes on the way to it.
@@ -175,10 +179,10 @@ function fileOf(node, hosts) {
   return null;
 }
 
-/** The value of the widget by which a subgraph node shows a widget inside it.
+/** The widget by which a subgraph node shows a widget inside it.
  * @param {GraphNode} host @param {any} input */
 function promoted(host, input) {
-  return widget(host, input?.widget?.name ?? input?.name)?.value;
+  return widget(host, input?.widget?.name ?? input?.name);
 }
 
 /** @param {any} graph @param {any} id */
