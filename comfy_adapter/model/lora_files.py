@@ -266,7 +266,7 @@ def _moved(update: LayerUpdate, like: Tensor) -> LayerUpdate:
 def check_own_layers(layers: str) -> bool | str:
     """True, or why the patterns cannot be read."""
     try:
-        layer_sets.check_own_layers(layers)
+        layer_sets.check_patterns(layers)
     except CraftError as error:
         return str(error)
     return True

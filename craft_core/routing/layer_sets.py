@@ -97,7 +97,7 @@ def of_one_role(patterns: str, role: Role) -> str:
     return "\n".join(f"{role}: {line}" for line in lines if line)
 
 
-def check_own_layers(patterns: str) -> None:
+def check_patterns(patterns: str) -> None:
     """CraftError where patterns without a role, one a line, cannot be read."""
     text = of_one_role(patterns, "content")
     if text:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import CraftError
 from ..types import ROLES, Role
-from .layer_sets import check_own_layers
+from .layer_sets import check_patterns
 
 SAME = "same"
 MOST_STRENGTH = 10.0
@@ -90,7 +90,7 @@ def _row(number: int, given: Any) -> LoraRow:
             )
     row = LoraRow(**given)
     try:
-        check_own_layers(row.layers)
+        check_patterns(row.layers)
     except CraftError as error:
         raise CraftError(
             f"Own layers of row {number}: {error.given}", error.possible, error.action
