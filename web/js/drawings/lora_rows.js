@@ -238,7 +238,7 @@ class RowList {
    * @param {string} file */
   roleButton(at, role, file) {
     const press = mark(button(`craft-role craft-${role}`, sayRole(role)), at, "role");
-    press.setAttribute("aria-label", say("{file}: {role}", { file, role: sayRole(role) }));
+    press.setAttribute("aria-label", say("Role of {file}: {role}", { file, role: sayRole(role) }));
     press.addEventListener("click", () =>
       this.change(() => changed(this.rows, at, { role: role === "content" ? "style" : "content" })));
     return press;
