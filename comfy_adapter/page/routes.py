@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from ...craft_core.fusion import FUSION
 from ...craft_core.lora.header.trigger_words import trigger_words
 from ...craft_core.lora.storage import KIND
 from ...craft_core.tensor_file import read_metadata
-from ..model.file_layers import file_of
+from ..model.file_layers import file_latent, file_of
 from ..model.lora_files import require
 from .layer_counts import layer_counts
 from .lora_info import lora_info
 
+LATENT = "/craft_lora/latent"
 LAYER_SETS = "/craft_lora/layer_sets"
 LORA_INFO = "/craft_lora/lora_info"
 METHODS = "/craft_lora/methods"
@@ -31,6 +32,7 @@ def add_page_routes() -> None:
     """Add the routes to the host's server; without a server (tests, scripts) there is no page."""
     server = getattr(PromptServer, "instance", None)
     if server is not None:
+        server.routes.get(LATENT)(_latent)
         server.routes.get(LAYER_SETS)(_layer_sets)
         server.routes.get(LORA_INFO)(_lora_info)
         server.routes.get(METHODS)(_methods)
@@ -38,23 +40,21 @@ def add_page_routes() -> None:
         server.routes.get(WORKFLOW)(_workflow)
 
 
+async def _latent(request: web.Request) -> web.Response:
+    """kind, name: a model file. {"latent": [node, width, height]}, null where its family's is not
+    known; {"error": why} where the file cannot be read."""
+    return await _answered(request, _latent_of)
+
+
 async def _layer_sets(request: web.Request) -> web.Response:
     """kind, name: a model file. patterns: of the entry `custom`. {"error": why} where the layers
     cannot be read: no failure, so that a graph whose models are missing opens without one."""
-    asked = request.rel_url.query
-    try:
-        path = file_of(asked.get("kind", ""), asked.get("name", ""))
-        counts = await asyncio.to_thread(layer_counts, path, asked.get("patterns", "").strip())
-    except CraftError as error:
-        return web.json_response({"error": error.given})
-    except BREAKS as error:  # the file went away, or its folder may not be read
-        return web.json_response({"error": told(error).given})
-    return web.json_response(counts)
+    return await _answered(request, _layer_sets_of)
 
 
 async def _lora_info(request: web.Request) -> web.Response:
     """name: a LoRA file. What lora_info says of it; {"error": why} where it cannot be read."""
-    return await _of_lora(request, lora_info)
+    return await _answered(request, lambda asked: lora_info(asked.get("name", "")))
 
 
 async def _methods(request: web.Request) -> web.Response:
@@ -64,12 +64,15 @@ async def _methods(request: web.Request) -> web.Response:
 async def _trigger_words(request: web.Request) -> web.Response:
     """name: a LoRA file. {"words": [...]}, those it was trained with as far as it says them;
     {"error": why} where it cannot be read."""
-    return await _of_lora(request, _words_of)
+    return await _answered(request, _words_of)
 
 
-async def _of_lora(request: web.Request, told_of: Callable[[str], dict[str, Any]]) -> web.Response:
+async def _answered(
+    request: web.Request, answer_to: Callable[[Mapping[str, str]], dict[str, Any]]
+) -> web.Response:
+    """The answer to what was asked, made beside the server's own work, or why there is none."""
     try:
-        answer = await asyncio.to_thread(told_of, request.rel_url.query.get("name", ""))
+        answer = await asyncio.to_thread(answer_to, request.rel_url.query)
     except CraftError as error:
         answer = {"error": error.given}
     except BREAKS as error:  # the file went away, or its folder may not be read
@@ -77,8 +80,18 @@ async def _of_lora(request: web.Request, told_of: Callable[[str], dict[str, Any]
     return web.json_response(answer)
 
 
-def _words_of(name: str) -> dict[str, Any]:
-    return {"words": list(trigger_words(read_metadata(Path(require(name)), KIND)))}
+def _latent_of(asked: Mapping[str, str]) -> dict[str, Any]:
+    return {"latent": file_latent(file_of(asked.get("kind", ""), asked.get("name", "")))}
+
+
+def _layer_sets_of(asked: Mapping[str, str]) -> dict[str, Any]:
+    path = file_of(asked.get("kind", ""), asked.get("name", ""))
+    return layer_counts(path, asked.get("patterns", "").strip())
+
+
+def _words_of(asked: Mapping[str, str]) -> dict[str, Any]:
+    path = Path(require(asked.get("name", "")))
+    return {"words": list(trigger_words(read_metadata(path, KIND)))}
 
 
 async def _workflow(request: web.Request) -> web.Response:

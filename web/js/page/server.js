@@ -72,6 +72,15 @@ export async function askTriggerWords(name) {
   return triggerWords(name);
 }
 
+/** What a picture starts from on the model of a file: the node of an empty latent, its width and
+ * height; null where that is not known.
+ * @param {{kind: string, name: string}} file @returns {Promise<[string, number, number] | null>} */
+export async function askLatent(file) {
+  const key = question("latent", file);
+  await request(key);
+  return answers.get(key)?.latent ?? null;
+}
+
 /** @param {string} route @param {Record<string, string>} asked @returns {string} */
 function question(route, asked) {
   return [route, new URLSearchParams(asked)].join("?");

@@ -168,8 +168,10 @@ function modelInput(node, slot) {
   return inputs.indexOf(named ?? models[0]);
 }
 
-/** @param {GraphNode} node @param {GraphNode[]} hosts */
-function fileOf(node, hosts) {
+/** The model file that a node loads; null for none, and where the page cannot know.
+ * @param {GraphNode} node @param {GraphNode[] | null} hosts
+ * @returns {{kind: string, name: string} | null} */
+export function fileOf(node, hosts) {
   for (const one of node.widgets ?? []) {
     const part = one.name.split(".").at(-1);
     const kind = KINDS[/** @type {keyof typeof KINDS} */ (part)];
