@@ -40,7 +40,8 @@ class Family:
     None where that is not known. special: what a user should know. mixed_rows: patterns of layers
     whose rows are not one conditioning after the other, where asymmetric guidance is refused.
     mixed_in: network classes where that holds of every layer. before_sampling: beginnings of layers
-    that the host runs once before it samples, where no branch acts. untested: class -> why it is not in the tests.
+    that the host runs once before it samples, where no branch acts. untested: class -> why it
+    is not in the tests.
     """
 
     key: str

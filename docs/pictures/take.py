@@ -2,10 +2,10 @@
 browser's path and the pictures wanted (none: all).
 
 scenes.json lists the scenes. `workflow` is opened, `set` gives widgets (NODE.WIDGET) other values,
-`run` presses Run (true) or runs some output nodes and what they need (ids), `press` presses a button
-of a node. `graph` is a file for the whole graph and the scale it is drawn at. `nodes` are the help
-pages' pictures, each of one node, or of one and those below it that show what it gives; `sizes` are
-nodes' sizes in these, where they are not the workflow's. Notes are left out.
+`run` presses Run (true) or runs some output nodes and what they need (ids), `press` is a button of
+a node. `graph` is a file for the whole graph and the scale it is drawn at. `nodes` are the
+help pages' pictures, each of one node, or of one and those below it that show what it gives;
+`sizes` are nodes' sizes in these, where they are not the workflow's. Notes are left out.
 """
 
 import io
