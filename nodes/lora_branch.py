@@ -100,10 +100,10 @@ class LoRAList(io.ComfyNode):
             inputs=[
                 io.String.Input(
                     "loras", default="[]", dynamic_prompts=False, socketless=True,
-                    tooltip="The rows, first to last, as JSON: "
-                    '[{"lora": "dog.safetensors", "role": "content", "strength": 0.8}]. A row may '
-                    "also have on (true or false), layers (its own layer patterns, one a line) and "
-                    "second_lora (its file for the Router's second_model).",
+                    tooltip="The rows, first to last, as JSON: a list of objects with lora (a "
+                    "file) and role (content or style), and if wanted strength, on (true or "
+                    "false), layers (own layer patterns, one a line) and second_lora (the file "
+                    "for the Router's second_model).",
                 ),
                 BranchesSocket.Input(
                     "branches", optional=True, tooltip="Branches to add these to."
