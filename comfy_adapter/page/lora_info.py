@@ -10,7 +10,7 @@ import folder_paths
 
 from ...craft_core.lora.header.base_model import base_model
 from ...craft_core.lora.header.layers import read_lora_header
-from ...craft_core.lora.header.trigger_words import trigger_words
+from ...craft_core.routing.trigger_words import trigger_words
 from ..model.lora_files import FOLDER, require
 
 _PREVIEW = "/experiment/models/preview"  # the host's route of the picture beside a model file

@@ -12,8 +12,8 @@ from server import PromptServer
 
 from ...craft_core.errors import BREAKS, CraftError, told
 from ...craft_core.fusion import FUSION
-from ...craft_core.lora.header.trigger_words import trigger_words
 from ...craft_core.lora.storage import KIND
+from ...craft_core.routing.trigger_words import trigger_words
 from ...craft_core.tensor_file import read_metadata
 from ..model.file_layers import file_latent, file_of
 from ..model.lora_files import require

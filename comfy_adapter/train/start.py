@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ...craft_core.lora.header.trigger_words import common_phrases, stated
 from ...craft_core.registry import Method
 from ...craft_core.routing.markers import parse
+from ...craft_core.routing.trigger_words import common_phrases, stated
 from ...craft_core.training import SlotContents, StepCallback
 from ...craft_core.training.slots import LAYERS, ROLE, LayerSlot, PictureSlot
 from ...craft_core.types import ROLES

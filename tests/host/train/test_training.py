@@ -20,7 +20,6 @@ from craft_lora_pack.comfy_adapter.train.run import save_place
 from craft_lora_pack.comfy_adapter.train.train import Captioned, How, ModelParts, identity
 from craft_lora_pack.comfy_adapter.use.router import RouterRequest, route
 from craft_lora_pack.craft_core.errors import CraftError
-from craft_lora_pack.craft_core.lora.header.trigger_words import trigger_words
 from craft_lora_pack.craft_core.requests import (
     ModelFiles,
     Picture,
@@ -29,6 +28,7 @@ from craft_lora_pack.craft_core.requests import (
     TrainingOptions,
 )
 from craft_lora_pack.craft_core.routing.layer_sets import resolve
+from craft_lora_pack.craft_core.routing.trigger_words import trigger_words
 from craft_lora_pack.craft_core.training import TRAINING
 from craft_lora_pack.nodes.training import TRAINING_NODES
 from safetensors import safe_open

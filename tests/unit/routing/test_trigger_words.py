@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from craft_core.lora.header.trigger_words import common_phrases, stated, trigger_words
 from craft_core.routing.markers import parse
+from craft_core.routing.trigger_words import common_phrases, stated, trigger_words
 
 
 def kohya(pictures=None, **folders):
