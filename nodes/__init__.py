@@ -10,7 +10,7 @@ from .compare import ComparisonGrid, MethodSweep
 from .expert_encoder import LoadExpertEncoder
 from .fuse import FuseToFile
 from .learn_merge import LearnMerge
-from .lora_branch import LoadLoRABranch
+from .lora_branch import LoadLoRABranch, LoRAList
 from .pair_builder import PairBuilder
 from .rank_limited import LoadRankLimitedUNet
 from .router import Router
@@ -21,6 +21,7 @@ from .training import TRAINING_NODES
 NODES: list[type[io.ComfyNode]] = [
     LoadRankLimitedUNet,
     LoadLoRABranch,
+    LoRAList,
     Router,
     TimestepSchedule,
     ACFGGuider,

@@ -95,8 +95,10 @@ class MethodSweep(io.ComfyNode):
                 ScheduleSocket.Input(
                     "schedule", optional=True, tooltip="Strength over time, for all."
                 ),
-                BranchesSocket.Input("extra_branches", optional=True,
-                                     tooltip="Further contents or styles, from Load LoRA Branch."),
+                BranchesSocket.Input(
+                    "extra_branches", optional=True,
+                    tooltip="Further contents or styles, from LoRA List or Load LoRA Branch.",
+                ),
                 LoraStackSocket.Input("lora_stack", optional=True,
                                       tooltip="Ordinary LoRAs to apply to the backbone itself."),
                 io.Boolean.Input(

@@ -79,7 +79,7 @@ class FuseToFile(io.ComfyNode):
                 save_name("craft/fused", "loras"),
                 BranchesSocket.Input(
                     "extra_branches", optional=True,
-                    tooltip="Further contents or styles, from Load LoRA Branch.",
+                    tooltip="Further contents or styles, from LoRA List or Load LoRA Branch.",
                 ),
                 io.Boolean.Input(
                     "allow_unmatched", default=False, optional=True, advanced=True,

@@ -1,18 +1,23 @@
-"""Load LoRA Branch: more contents or styles than the Router's own two."""
+"""Load LoRA Branch and LoRA List: more contents or styles than the Router's own two."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 
 from ..comfy_adapter.model.lora_files import (
+    NONE,
     SAME,
     BranchFile,
+    branches_of,
     check_own_layers,
     lora_choices,
     lora_stamps,
+    require,
 )
 from ..comfy_adapter.page.pair import second_file_input
 from ..comfy_adapter.page.sockets import CATEGORY, BranchesSocket
+from ..craft_core.errors import CraftError
+from ..craft_core.routing.lora_rows import read_rows
 from ..craft_core.types import ROLES
 
 
@@ -75,3 +80,62 @@ class LoadLoRABranch(io.ComfyNode):
     ) -> io.NodeOutput:
         added = BranchFile(lora, role, strength, layers, second=second_lora)
         return io.NodeOutput((*branches, added))
+
+
+class LoRAList(io.ComfyNode):
+    """The same as a chain of Load LoRA Branch, one for each row that is on."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CRAFTLoRAList",
+            display_name="LoRA List",
+            category=CATEGORY,
+            description="Any number of content and style LoRAs for the Content/Style LoRA Router, "
+            "a row each: file, role, strength, own layers, on or off. The same as a chain of Load "
+            "LoRA Branch.",
+            search_aliases=["craft list", "lora list", "lora rows", "lora stack", "multiple loras",
+                            "many loras", "several loras", "power lora loader", "content lora",
+                            "style lora"],
+            inputs=[
+                io.String.Input(
+                    "loras", default="[]", dynamic_prompts=False, socketless=True,
+                    tooltip="The rows, first to last, as JSON: a list of objects with lora (a "
+                    "file) and role (content or style), and if wanted strength, on (true or "
+                    "false), layers (own layer patterns, one a line) and second_lora (the file "
+                    "for the Router's second_model).",
+                ),
+                BranchesSocket.Input(
+                    "branches", optional=True, tooltip="Branches to add these to."
+                ),
+            ],
+            outputs=[
+                BranchesSocket.Output("branches_out", display_name="branches",
+                                      tooltip="For the Router's extra_branches."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, loras=None):
+        try:
+            for name in _files(loras or ""):
+                require(name)
+        except CraftError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, loras=None, **others) -> str:
+        return lora_stamps(*_files(loras or ""))
+
+    @classmethod
+    def execute(cls, loras, branches=()) -> io.NodeOutput:
+        return io.NodeOutput((*branches, *branches_of(read_rows(loras))))
+
+
+def _files(loras: str) -> list[str]:
+    """The files that the rows that are on need."""
+    names = [
+        name for branch in branches_of(read_rows(loras)) for name in (branch.name, branch.second)
+    ]
+    return [name for name in names if name not in (SAME, NONE)]

@@ -76,7 +76,7 @@ class Router(io.ComfyNode):
                 ),
                 BranchesSocket.Input(
                     "extra_branches", optional=True,
-                    tooltip="Further contents or styles, from Load LoRA Branch.",
+                    tooltip="Further contents or styles, from LoRA List or Load LoRA Branch.",
                 ),
                 LoraStackSocket.Input(
                     "lora_stack", optional=True,

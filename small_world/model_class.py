@@ -62,6 +62,7 @@ class CraftSmallWorld(comfy.supported_models.SDXL):
     sampling_settings = SAMPLING
     latent_format = PixelImage
     memory_usage_factor = 0.8
+    first_latent = ("EmptyLatentImage", 64, 64)  # what a graph for it starts from
 
     def inpaint_model(self) -> bool:
         """Twelve input channels are Haar bands here, not a mask and a masked image."""

@@ -1,4 +1,4 @@
-"""A model's layers from its file's header: what the page can know before anything is loaded.
+"""A model's layers and family from its file's header: what the page can know before it is loaded.
 
 Names of weights become module paths as the host's loaders make them. Nothing of the weights is
 read. Layers come in the file's order, which is not the forward order; whoever needs that loads
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ...craft_core.errors import CraftError
+from ...craft_core.families import FAMILIES
 from ...craft_core.tensor_file import BadHeader, read_shapes
 from ..engine.modules import PREFIX
 
@@ -86,6 +87,23 @@ def file_layers(path: Path) -> dict[str, tuple[int, ...]]:
             "Choose another file",
         )
     return found
+
+
+def file_latent(path: Path) -> tuple[str, int, int] | None:
+    """What a picture of the file's model starts from, as `Family.latent`. A model class of another
+    pack may say so as its `first_latent`. None where neither is known.
+
+    Raises CraftError for a file that is no safetensors file.
+    """
+    state = _header(path)
+    prefix = comfy.model_detection.unet_prefix_from_state_dict(state)
+    try:
+        config = comfy.model_detection.model_config_from_unet(state, prefix)
+    except _BROKEN:
+        return None
+    kind = type(config).__name__
+    of_family = (one.latent for one in FAMILIES.values() if kind in one.classes)
+    return next(of_family, getattr(config, "first_latent", None))
 
 
 def _header(path: Path) -> dict[str, Tensor]:

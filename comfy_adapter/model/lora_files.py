@@ -26,7 +26,8 @@ from ...craft_core.lora.formats import KINDS, AdaptedLayer, Parts, build_updates
 from ...craft_core.lora.peft_config import read_peft_configs, stated_for
 from ...craft_core.lora.stated_scales import stated_scales_note, with_stated_alphas
 from ...craft_core.lora.without_model import stems_of
-from ...craft_core.routing.layer_sets import of_one_role, parse_layer_sets
+from ...craft_core.routing import layer_sets
+from ...craft_core.routing.lora_rows import SAME, LoraRow
 from ...craft_core.types import Branch, LayerTarget, LayerUpdate, LoraFile, Role
 from ..engine.modules import ModelNames, model_names
 from ..engine.weights import BranchPatch
@@ -34,7 +35,6 @@ from .stamps import file_stamp, stamp
 
 FOLDER = "loras"
 NONE = "none"
-SAME = "same"  # for a second MODEL the file that the first has
 _FACTORS = (".weight", ".bias")  # how the keys end that the host reads as factors
 
 # What living MODELs use; none of these keeps it alive.
@@ -68,6 +68,15 @@ def for_second_model(branches: Sequence[BranchFile]) -> tuple[BranchFile, ...]:
         branch if branch.second == SAME else replace(branch, name=branch.second, path="")
         for branch in branches
         if branch.second != NONE
+    )
+
+
+def branches_of(rows: Sequence[LoraRow]) -> tuple[BranchFile, ...]:
+    """The rows that are on, in their order."""
+    return tuple(
+        BranchFile(row.lora, row.role, row.strength, row.layers, second=row.second_lora)
+        for row in rows
+        if row.on
     )
 
 
@@ -257,9 +266,7 @@ def _moved(update: LayerUpdate, like: Tensor) -> LayerUpdate:
 def check_own_layers(layers: str) -> bool | str:
     """True, or why the patterns cannot be read."""
     try:
-        text = of_one_role(layers, "content")
-        if text:
-            parse_layer_sets(text)
+        layer_sets.check_patterns(layers)
     except CraftError as error:
         return str(error)
     return True

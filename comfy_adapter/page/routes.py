@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,14 @@ from ...craft_core.presets import SHIPPED, node_values
 from ...craft_core.routing.trigger_words import trigger_words
 from ...craft_core.tensor_file import read_metadata
 from ..model.file_hash import hash_of
-from ..model.file_layers import file_of
+from ..model.file_layers import file_latent, file_of
 from ..model.lora_files import require
 from .layer_counts import layer_counts
+from .lora_info import lora_info
 
+LATENT = "/craft_lora/latent"
 LAYER_SETS = "/craft_lora/layer_sets"
+LORA_INFO = "/craft_lora/lora_info"
 METHODS = "/craft_lora/methods"
 PRESETS = "/craft_lora/presets"
 PRESET_VALUES = "/craft_lora/preset_values"
@@ -38,7 +42,9 @@ def add_page_routes() -> None:
     server = getattr(PromptServer, "instance", None)
     if server is not None:
         server.routes.get(FILES)(_files)
+        server.routes.get(LATENT)(_latent)
         server.routes.get(LAYER_SETS)(_layer_sets)
+        server.routes.get(LORA_INFO)(_lora_info)
         server.routes.get(METHODS)(_methods)
         server.routes.get(PRESETS)(_presets)
         server.routes.post(PRESET_VALUES)(_preset_values)
@@ -50,14 +56,11 @@ async def _files(request: web.Request) -> web.Response:
     """name: a model file as a list of the host has it; "" for none. {"version": of the pack,
     "sha256": of the files of that name, "bytes": of the largest}, null where there is none;
     {"error": why} where one cannot be read."""
-    try:
-        about = await asyncio.to_thread(_about, request.rel_url.query.get("name", ""))
-    except BREAKS as error:  # the file went away, or its folder may not be read
-        return web.json_response({"error": told(error).given})
-    return web.json_response(about)
+    return await _answered(request, _about)
 
 
-def _about(name: str) -> dict[str, Any]:
+def _about(asked: Mapping[str, str]) -> dict[str, Any]:
+    name = asked.get("name", "")
     folders = folder_paths.folder_names_and_paths if name.lower().endswith(SUFFIXES) else ()
     found = {path for one in folders if (path := folder_paths.get_full_path(one, name))}
     return {
@@ -73,18 +76,21 @@ def _version() -> str:
     return found[1] if found else "unknown"
 
 
+async def _latent(request: web.Request) -> web.Response:
+    """kind, name: a model file. {"latent": [node, width, height]}, null where its family's is not
+    known; {"error": why} where the file cannot be read."""
+    return await _answered(request, _latent_of)
+
+
 async def _layer_sets(request: web.Request) -> web.Response:
     """kind, name: a model file. patterns: of the entry `custom`. {"error": why} where the layers
     cannot be read: no failure, so that a graph whose models are missing opens without one."""
-    asked = request.rel_url.query
-    try:
-        path = file_of(asked.get("kind", ""), asked.get("name", ""))
-        counts = await asyncio.to_thread(layer_counts, path, asked.get("patterns", "").strip())
-    except CraftError as error:
-        return web.json_response({"error": error.given})
-    except BREAKS as error:  # the file went away, or its folder may not be read
-        return web.json_response({"error": told(error).given})
-    return web.json_response(counts)
+    return await _answered(request, _layer_sets_of)
+
+
+async def _lora_info(request: web.Request) -> web.Response:
+    """name: a LoRA file. What lora_info says of it; {"error": why} where it cannot be read."""
+    return await _answered(request, lambda asked: lora_info(asked.get("name", "")))
 
 
 async def _methods(request: web.Request) -> web.Response:
@@ -108,17 +114,34 @@ async def _preset_values(request: web.Request) -> web.Response:
 async def _trigger_words(request: web.Request) -> web.Response:
     """name: a LoRA file. {"words": [...]}, those it was trained with as far as it says them;
     {"error": why} where it cannot be read."""
+    return await _answered(request, _words_of)
+
+
+async def _answered(
+    request: web.Request, answer_to: Callable[[Mapping[str, str]], dict[str, Any]]
+) -> web.Response:
+    """The answer to what was asked, made beside the server's own work, or why there is none."""
     try:
-        words = await asyncio.to_thread(_words_of, request.rel_url.query.get("name", ""))
+        answer = await asyncio.to_thread(answer_to, request.rel_url.query)
     except CraftError as error:
-        return web.json_response({"error": error.given})
+        answer = {"error": error.given}
     except BREAKS as error:  # the file went away, or its folder may not be read
-        return web.json_response({"error": told(error).given})
-    return web.json_response({"words": words})
+        answer = {"error": told(error).given}
+    return web.json_response(answer)
 
 
-def _words_of(name: str) -> list[str]:
-    return list(trigger_words(read_metadata(Path(require(name)), KIND)))
+def _latent_of(asked: Mapping[str, str]) -> dict[str, Any]:
+    return {"latent": file_latent(file_of(asked.get("kind", ""), asked.get("name", "")))}
+
+
+def _layer_sets_of(asked: Mapping[str, str]) -> dict[str, Any]:
+    path = file_of(asked.get("kind", ""), asked.get("name", ""))
+    return layer_counts(path, asked.get("patterns", "").strip())
+
+
+def _words_of(asked: Mapping[str, str]) -> dict[str, Any]:
+    path = Path(require(asked.get("name", "")))
+    return {"words": list(trigger_words(read_metadata(path, KIND)))}
 
 
 async def _workflow(request: web.Request) -> web.Response:

@@ -35,11 +35,13 @@ class Family:
     one that stands for it first. looks_like: what its layers' names alone can tell, the same for
     families whose layers have the same names. told_by: pattern of such names, in one of these
     families; those of asked_after are asked before it. blocks_of: the looks_like of a family whose
-    blocks it has. names: those that its LoRA files come in. special: what a user should know.
-    mixed_rows: patterns of layers whose rows are not one conditioning after the other, where
-    asymmetric guidance is refused. mixed_in: network classes where that holds of every layer.
-    before_sampling: beginnings of layers that the host runs once
-    before it samples, where no branch acts. untested: class -> why it is not in the tests.
+    blocks it has. names: those that its LoRA files come in. latent: what a picture starts
+    from: the host's node of an empty latent, and the width and height that the model was made for;
+    None where that is not known. special: what a user should know. mixed_rows: patterns of layers
+    whose rows are not one conditioning after the other, where asymmetric guidance is refused.
+    mixed_in: network classes where that holds of every layer. before_sampling: beginnings of layers
+    that the host runs once before it samples, where no branch acts. untested: class -> why it
+    is not in the tests.
     """
 
     key: str
@@ -50,6 +52,7 @@ class Family:
     asked_after: tuple[str, ...] = ()
     blocks_of: str = ""
     names: tuple[str, ...] = ()
+    latent: tuple[str, int, int] | None = None
     special: str = ""
     presets: tuple[FamilyPreset, ...] = ()
     mixed_rows: tuple[str, ...] = ()

@@ -97,6 +97,13 @@ def of_one_role(patterns: str, role: Role) -> str:
     return "\n".join(f"{role}: {line}" for line in lines if line)
 
 
+def check_patterns(patterns: str) -> None:
+    """CraftError where patterns without a role, one a line, cannot be read."""
+    text = of_one_role(patterns, "content")
+    if text:
+        parse_layer_sets(text)
+
+
 def patterns_of_role(text: str, role: Role, layers: LayerShapes) -> str:
     """A role's part of the layer sets of this model, as patterns without a role, one a line.
 

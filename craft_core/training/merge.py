@@ -148,8 +148,8 @@ MERGE_SLOTS = DataSlots(
     ),
     slots=(
         LoraSlot(
-            "The LoRAs to merge, from Load LoRA Branch or Train Content/Style LoRA; their "
-            "strengths count.",
+            "The LoRAs to merge, from LoRA List, Load LoRA Branch or Train Content/Style LoRA; "
+            "their strengths count.",
             require_typed,
         ),
         TextSlot(

@@ -2,10 +2,10 @@
 browser's path and the pictures wanted (none: all).
 
 scenes.json lists the scenes. `workflow` is opened, `set` gives widgets (NODE.WIDGET) other values,
-`run` presses Run (true) or runs some output nodes and what they need (ids). `graph` is a file
-for the whole graph and the scale it is drawn at. `nodes` are the help pages' pictures, each of one
-node, or of one and those below it that show what it gives; `sizes` are nodes' sizes in these, where
-they are not the workflow's. Notes are left out.
+`run` presses Run (true) or runs some output nodes and what they need (ids), `press` is a button of
+a node. `graph` is a file for the whole graph and the scale it is drawn at. `nodes` are the
+help pages' pictures, each of one node, or of one and those below it that show what it gives;
+`sizes` are nodes' sizes in these, where they are not the workflow's. Notes are left out.
 """
 
 import io
@@ -108,6 +108,9 @@ class Photographer:
         run = scene.get("run")
         if run:
             self._run(None if run is True else [str(node) for node in run], path.name)
+        if scene.get("press"):
+            self.page.locator(scene["press"]).dispatch_event("click")
+            self._wait_until_drawn()
         self.page.evaluate(LEAVE_OUT_NOTES)
         print(f"  {path.name}: {time.monotonic() - began:.0f} s", flush=True)
 

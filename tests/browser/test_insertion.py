@@ -636,6 +636,8 @@ def is_whole(graph: Graph) -> None:
     assert len(graph.types()) == len(WHOLE) + 1 and set(WHOLE) <= set(graph.types())
     shown = graph.comfy.evaluate(WIDGETS, "")
     assert [shown["content_lora"], shown["style_lora"]] == [CONTENT, STYLE]
+    latent = graph.comfy.evaluate(WIDGETS, "EmptyLatentImage")
+    assert [latent["width"], latent["height"]] == [64, 64]  # what the small world was made for
     ends = [end.split(" > ")[1].split(".")[1] for end in graph.comfy.evaluate(LINKS)]
     assert sorted(ends) == ["clip", "images", "latent_image", "model", "samples", "vae"]
     graph.nothing_overlaps()

@@ -30,6 +30,7 @@ from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion.lines import parse_lines
 from craft_lora_pack.craft_core.guidance import GUIDANCE
 from craft_lora_pack.craft_core.lora import read_lora
+from craft_lora_pack.craft_core.lora.header.layers import read_lora_header
 from craft_lora_pack.craft_core.lora.storage import read_tensors
 from craft_lora_pack.craft_core.lora.text_encoder import merge_text_encoders
 from craft_lora_pack.craft_core.lora.without_model import read_together
@@ -42,6 +43,7 @@ from craft_lora_pack.craft_core.projection import (
     write_basis,
 )
 from craft_lora_pack.craft_core.routing.layer_sets import resolve
+from craft_lora_pack.craft_core.routing.lora_rows import read_rows
 from craft_lora_pack.craft_core.routing.markers import parse
 from craft_lora_pack.craft_core.schedule.schedule import Schedule, sample_curve
 from craft_lora_pack.craft_core.training.loop import state_metadata
@@ -127,7 +129,7 @@ def _lora(content: bytes, folder: Path) -> None:
     _refused(lambda: _exercised(read_lora(path, LAYERS)))
     _refused(lambda: _exercised(read_lora(path, LAYERS, allow=True)))
     _refused(lambda: read_together([(path.name, *read_tensors(path))]))
-    _refused(lambda: inspected._text("A", inspected._read(path)))
+    _refused(lambda: inspected._text("A", read_lora_header(path)))
 
 
 def _exercised(file: Any) -> None:
@@ -348,6 +350,11 @@ PRESET = {
     "schedule": {"shape": "curve", "content": [[0, 1], [0.5, 0.2]], "content_floor": 0.5},
     "guidance": {"guidance": "role", "weight": 1.5}, "scores": [], "first": {"schedule": "cosine"},
 }  # fmt: skip
+ROWS = [
+    {"lora": "dog.safetensors", "role": "content", "strength": 0.8, "on": True},
+    {"lora": "ink.safetensors", "role": "style", "layers": LAYER_TEXT.split(": ")[-1],
+     "second_lora": "none"},
+]  # fmt: skip
 METHOD_TEXT = "k_lora: pattern = s*, gamma = released\ncraft: guidance = cfg  # plain\ndirect"
 
 
@@ -374,6 +381,8 @@ DOORS: dict[str, Door] = {
     "training states": _of_files(_state, STATE),
     "prompts": _of_texts(_as_text(parse), PROMPT_TEXT),
     "layer sets": _of_texts(_as_text(_layer_sets), LAYER_TEXT),
+    "lists of LoRAs": _of_json(_as_text(read_rows), ROWS),
+    "texts of lists of LoRAs": _of_texts(_as_text(read_rows), json.dumps(ROWS)),
     "methods": _of_texts(_as_text(_methods), METHOD_TEXT),
     "curves": _of_texts(_as_text(_curve), "0 1, 0.5 0.2, 1 0"),
     "points": _of_json(_points, [[0, 1], [0.5, 0.2], [1, 0]]),

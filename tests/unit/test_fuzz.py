@@ -13,8 +13,9 @@ FUZZ = Path(__file__).parents[1] / "fuzz" / "fuzz.py"
 CASES = 60  # for each door; as many as a tier has time for
 DOORS = {
     "LoRA files", "PEFT metadata", "encoder files", "basis files", "training states", "prompts",
-    "layer sets", "methods", "curves", "points", "matrices", "matrix files", "workflows",
-    "journals", "journal lines", "presets", "server answers",
+    "layer sets", "lists of LoRAs", "texts of lists of LoRAs", "methods", "curves", "points",
+    "matrices", "matrix files", "workflows", "journals", "journal lines", "presets",
+    "server answers",
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@
 // @ts-ignore: the host's own module
 import { app } from "../../../scripts/app.js";
 import { acfgDrawing } from "./drawings/acfg.js";
+import { rowsDrawing } from "./drawings/lora_rows.js";
 import { addDrawing, keepDrawings } from "./drawings/panel.js";
 import { reportDrawing } from "./drawings/report.js";
 import { routerDrawing } from "./drawings/router.js";
@@ -15,9 +16,10 @@ import { askMethods } from "./page/server.js";
 import { hintAtSmallWorld } from "./page/small_world.js";
 import { showReadable } from "./page/view.js";
 
-/** @type {Record<string, () => import("./drawings/panel.js").Drawing>} */
+/** @type {Record<string, (node: any) => import("./drawings/panel.js").Drawing>} */
 const DRAWINGS = {
   CRAFTTimestepSchedule: () => scheduleDrawing,
+  CRAFTLoRAList: rowsDrawing,
   CRAFTRouter: routerDrawing,
   CRAFTMethodSweep: routerDrawing,
   CRAFTACFGKSampler: () => acfgDrawing,
@@ -41,7 +43,7 @@ app.registerExtension({
   /** @param {any} node */
   nodeCreated(node) {
     const drawing = DRAWINGS[node.comfyClass];
-    if (drawing) addDrawing(node, drawing());
+    if (drawing) addDrawing(node, drawing(node));
     if (node.comfyClass?.startsWith(OURS)) addDrawing(node, reportDrawing);
   },
 });

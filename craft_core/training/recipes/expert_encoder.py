@@ -102,8 +102,8 @@ SLOTS = DataSlots(
     ),
     slots=(
         LoraSlot(
-            "The LoRAs, from Load LoRA Branch or Train Content/Style LoRA: the same as in the "
-            "Router.",
+            "The LoRAs, from LoRA List, Load LoRA Branch or Train Content/Style LoRA: the same as "
+            "in the Router.",
             require_experts,
         ),
         LayerSlot(auto=True),

@@ -158,6 +158,16 @@ def test_no_name_or_description_is_syntax_to_the_page(language):
             assert not re.search(r"[@{}|%]", re.sub(r"\{'.'\}", "", text))
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_brace_in_a_tooltip_holds_a_name(language):
+    """ComfyUI 0.20.1's page compiles tooltips too where it draws nodes as elements, and shows no
+    node that has another brace."""
+    for node, entry in file_of(language).items():
+        for name, slot in [*entry["inputs"].items(), *entry["outputs"].items()]:
+            others = re.sub(r"\{\w+\}", "", slot.get("tooltip") or "")
+            assert not re.search("[{}]", others), (node, name)
+
+
 def test_signs_of_the_message_syntax_are_quoted():
     assert message("plain <c>, 'text'") == "plain <c>, 'text'"
     assert message("a@b {c} d|e 5%") == "a{'@'}b {'{'}c{'}'} d{'|'}e 5{'%'}"

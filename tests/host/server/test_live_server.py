@@ -6,10 +6,12 @@ import sys
 import pytest
 from craft_lora_pack import comfy_entrypoint
 from craft_lora_pack.client.errors import RemoteError
+from craft_lora_pack.craft_core.families import FAMILIES
 
 PUBLIC_IDS = {
     "CRAFTLoadRankLimitedUNet",
     "CRAFTLoadLoRABranch",
+    "CRAFTLoRAList",
     "CRAFTRouter",
     "CRAFTTimestepSchedule",
     "CRAFTACFGGuider",
@@ -132,3 +134,16 @@ def test_the_host_in_this_process_is_the_real_one_and_ours_is_one_copy():
     assert adapter == "craft_lora_pack.comfy_adapter"
     rooms = {"craft_core", "client", "cli", "comfy_adapter"}
     assert {name for name in sys.modules if name.split(".")[0] in rooms} == set()
+
+
+def test_every_familys_latent_is_made_by_a_node_that_needs_nothing_else(live_server):
+    known = {family.key: family.latent for family in FAMILIES.values() if family.latent}
+    assert len(known) > 15
+    for key, (node, *sides) in known.items():
+        info = live_server.object_info()[node]
+        needed = info["input"]["required"]
+        assert info["output"] == ["LATENT"], key
+        assert all("default" in options[1] for options in needed.values()), key
+        for name, side in zip(("width", "height"), sides, strict=True):
+            limits = needed[name][1]
+            assert limits["min"] <= side <= limits["max"] and side % limits["step"] == 0, key

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { routersBehind } from "../../../web/js/lib/graph/routers.js";
 import { chain, hostsOf, modelSource, valueOf } from "../../../web/js/lib/graph/upstream.js";
 
 /** A graph of the host's shape: nodes by id, links [from, slot, to, input]. */
@@ -144,11 +145,16 @@ test("a chain of branches is followed to its end, bypassed ones left out", () =>
   const branch = (id, mode) => ({
     id, type: "CRAFTLoadLoRABranch", mode, inputs: [{ name: "branches", type: "B", link: null }],
   });
-  const router = { id: 4, mode: 0, inputs: [{ name: "extra_branches", link: null }] };
+  const router = {
+    id: 4, type: "CRAFTRouter", mode: 0, inputs: [{ name: "extra_branches", link: null }],
+  };
   const links = [[1, 0, 2, 0], [2, 0, 3, 0], [3, 0, 4, 0]];
   graph([branch(1, 0), branch(2, 4), branch(3, 0), router], links);
   const found = chain(router, "extra_branches", "branches", []);
   assert.deepEqual(found.map((node) => node.id), [3, 1]);
+  const all = { nodes: [router.graph.getNodeById(1), router] };
+  assert.deepEqual(routersBehind(all, all.nodes[0]).map(({ node }) => node.type), ["CRAFTRouter"]);
+  assert.deepEqual(routersBehind(all, { id: 1 }), []);
 });
 
 test("a muted node lets no model through", () => {

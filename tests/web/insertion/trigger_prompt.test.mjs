@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { parse } from "../../../web/js/lib/drawings/markers.js";
-import { promptWith } from "../../../web/js/lib/insertion/trigger_prompt.js";
+import { promptWith, withWords } from "../../../web/js/lib/insertion/trigger_prompt.js";
 
 const START = "A photo of <c>sks dog</c> in <s>watercolor style</s>";
 
@@ -22,4 +22,33 @@ test("whatever a file calls its words, the prompt can be read", () => {
     const { phrases } = parse(promptWith(START, { content: [word + " x"], style: [word + " y"] }));
     assert.deepEqual(phrases.map(({ role }) => role), ["content", "style"]);
   }
+});
+
+test("words are added to the phrase of their role, each once", () => {
+  const prompt = "A <c>dog</c> in <s>Ink style</s>, <s>wash</s>";
+  const after = withWords(prompt, "style", ["ink", "zwx", "Wash"]);
+  assert.equal(after, "A <c>dog</c> in <s>Ink style, zwx</s>, <s>wash</s>");
+  assert.equal(withWords(after, "style", ["ink", "zwx", "Wash"]), after);
+  assert.equal(withWords("ink style <s>", "style", ["zwx"]), "ink style, zwx <s>");
+});
+
+test("without a phrase of the role, words that are there are marked, others are added", () => {
+  assert.equal(withWords("A sks dog in <s>ink</s>", "content", ["SKS"]), "A <c>sks</c> dog in <s>ink</s>");
+  assert.equal(withWords("A dog in <s>ink</s>", "content", ["ink", "sks"]),
+    "A dog in <s>ink</s>, <c>ink, sks</c>");
+  assert.equal(withWords("pink inks", "style", ["ink"]), "pink inks, <s>ink</s>");
+  assert.equal(withWords("", "content", ["sks"]), "<c>sks</c>");
+});
+
+test("a prompt with its words can be read, and what was in it is kept", () => {
+  const prompts = ["", "a cat", START, "a\u0000b", "x <c>", "<s>a</s>\n"];
+  for (const prompt of prompts)
+    for (const words of [["$&", "a</c>b"], ["<c>"], ["a", "cat"], []]) {
+      const before = parse(prompt).phrases.length;
+      const after = withWords(prompt, "content", words);
+      assert.ok(parse(after).phrases.length >= before);
+      let at = 0; // every letter is there, in its order
+      for (const letter of prompt.trim()) at = after.indexOf(letter, at) + 1 || Infinity;
+      assert.ok(at < Infinity);
+    }
 });

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { freePlace, overlap } from "../../../web/js/lib/graph/placing.js";
-import { planAdditions, planWiring } from "../../../web/js/lib/insertion/wiring.js";
+import { modelFile, planAdditions, planWiring } from "../../../web/js/lib/insertion/wiring.js";
 
 const slots = (types, link) => types.map((type) => ({ name: type.toLowerCase(), type, link }));
 const node = (type, takes, gives, mode = 0) => ({
@@ -53,6 +53,27 @@ test("an empty graph gets all of it, from the files that are there", () => {
   const bare = planAdditions(missing, NONE);
   assert.deepEqual(types(bare), ["EmptyLatentImage"]);
   assert.deepEqual(bare.lacking, ["model", "clip", "vae"]);
+});
+
+test("a new latent and loader have the values that the model's family asks for", () => {
+  const { missing } = planWiring([]);
+  const { additions } = planAdditions(missing, FILES, ["EmptySD3LatentImage", 1328, 832]);
+  assert.deepEqual(additions.map(({ type, values }) => [type, values]), [
+    ["CheckpointLoaderSimple", { ckpt_name: "a" }],
+    ["EmptySD3LatentImage", { width: 1328, height: 832 }],
+  ]);
+});
+
+test("the model's file is the loader's in the graph, else the first that a new one loads", () => {
+  const widgets = [{ name: "ckpt_name", value: "mine" }];
+  const own = planWiring([{ ...loader(), widgets }]);
+  assert.deepEqual(modelFile(own, FILES), { kind: "checkpoints", name: "mine" });
+  const empty = planWiring([]);
+  assert.deepEqual(modelFile(empty, FILES), { kind: "checkpoints", name: "a" });
+  const split = { ...FILES, checkpoints: [] };
+  assert.deepEqual(modelFile(empty, split), { kind: "diffusion_models", name: "u" });
+  assert.equal(modelFile(empty, NONE), null);
+  assert.equal(modelFile(planWiring([loader(), loader()]), FILES), null);
 });
 
 test("a new place is the wanted one where it is free, else the nearest beside what is there", () => {

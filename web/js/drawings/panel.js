@@ -24,7 +24,10 @@ const MARGIN = 4;
  * @property {string} [after] name of the widget above it; the last one if not given
  * @property {(node: any, hosts: any[] | null) => any} read gives its state as plain data, null to
  *   hide it. hosts: the subgraph nodes around the node, null if its subgraph is used several times
- * @property {(content: HTMLElement, state: any) => void} draw shows the state in the empty element
+ * @property {(content: HTMLElement, state: any, look: () => void) => void} draw shows the state in
+ *   the empty element; look: to be called after the drawing itself has changed the state
+ * @property {(content: HTMLElement, state: any) => boolean} [update] brings what is drawn up to
+ *   date, if it can: so that a click or a word being typed is not cut off by a new element
  * @property {number} [minimum] lowest height of a drawing that grows with its node
  */
 
@@ -76,8 +79,10 @@ export function addDrawing(node, drawing) {
     if (text === seen) return;
     seen = text;
     element.hidden = state === null;
-    content.replaceChildren();
-    if (state !== null) drawing.draw(content, state);
+    if (state === null || !drawing.update?.(content, state)) {
+      content.replaceChildren();
+      if (state !== null) drawing.draw(content, state, look);
+    }
     node.setDirtyCanvas?.(true, true);
   };
   looks.set(node, [...(looks.get(node) ?? []), look]);

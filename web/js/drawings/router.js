@@ -6,6 +6,7 @@
 import { app } from "../../../../scripts/app.js";
 import { useAcfg } from "../insertion/acfg.js";
 import { setWidget, showNodes } from "../insertion/graph_edit.js";
+import { actingRows } from "../lib/drawings/lora_rows.js";
 import { parse, pieces } from "../lib/drawings/markers.js";
 import {
   chosenLoras, dialNotices, guidanceNotices, sameNotices, weightNotices, wordNotices,
@@ -24,6 +25,7 @@ import { make } from "./style.js";
 
 const CUSTOM = "custom";
 const BRANCH = "CRAFTLoadLoRABranch";
+const LIST = "CRAFTLoRAList";
 const ROUTER = "CRAFTRouter";
 
 /** @returns {import("./panel.js").Drawing} */
@@ -84,14 +86,19 @@ const extraRoles = (node, hosts) => extraLoras(node, hosts).map(({ role }) => ro
 
 /** @param {any} node @param {any[] | null} hosts */
 const extraLoras = (node, hosts) =>
-  chain(node, "extra_branches", "branches", hosts)
-    .filter((one) => one.type === BRANCH)
-    .map((one) => ({
-      name: valueOf(one, "lora", hosts),
-      role: valueOf(one, "role", hosts),
-      strength: valueOf(one, "strength", hosts),
-      own: false,
+  chain(node, "extra_branches", "branches", hosts).flatMap((one) => lorasOf(one, hosts));
+
+/** The LoRAs of one node of a chain. @param {any} one @param {any[] | null} hosts
+ * @returns {import("../lib/drawings/notices.js").Lora[]} */
+function lorasOf(one, hosts) {
+  if (one.type === LIST)
+    return actingRows(valueOf(one, "loras", hosts)).map(({ lora, role, strength = 1 }) => ({
+      name: lora, role, strength, own: false,
     }));
+  if (one.type !== BRANCH) return [];
+  const [name, role, strength] = ["lora", "role", "strength"].map((of) => valueOf(one, of, hosts));
+  return [{ name, role, strength, own: false }];
+}
 
 /** What the node says of its LoRAs, and the Router of the samplers behind it.
  * @param {any} node @param {any[] | null} hosts

@@ -31,6 +31,35 @@ const CSS = `
 .craft-layers th, .craft-layers td { text-align: right; padding: 0 4px; font-weight: normal; }
 .craft-layers th:first-child, .craft-layers td:first-child { text-align: left; }
 .craft-layers tr[aria-current] { font-weight: bold; }
+.craft-row { display: flex; align-items: center; gap: 3px; min-height: 24px; border-radius: 4px;
+  border: 1px solid transparent; }
+.craft_rows button, .craft_rows select, .craft_rows textarea, .craft_rows input[type="number"] {
+  border: 0; border-radius: 4px; padding: 2px 5px; box-sizing: border-box; font: inherit;
+  color: inherit; background: var(--component-node-widget-background, var(--comfy-input-bg, #222)); }
+.craft_rows button { cursor: pointer; }
+.craft_rows button:disabled { opacity: 0.3; cursor: default; }
+.craft_rows .craft-file { flex: 1 1 0; min-width: 0; overflow: hidden; text-overflow: ellipsis;
+  white-space: nowrap; text-align: left; }
+.craft_rows .craft-missing, .craft_rows input:out-of-range { outline: 1px solid rgb(224 70 60); }
+.craft_rows .craft-role { flex: 0 0 auto; width: 56px; text-align: center; }
+.craft_rows .craft-content { background: rgb(66 135 245 / 0.38); border-bottom: 2px solid rgb(66 135 245); }
+.craft_rows .craft-style { background: rgb(240 120 50 / 0.38); border-bottom: 2px dashed rgb(240 120 50); }
+.craft_rows input[type="number"] { flex: 0 0 auto; width: 58px; text-align: right; }
+.craft_rows input[type="checkbox"] { flex: 0 0 auto; margin: 0; }
+.craft_rows .craft-small { flex: 0 0 auto; width: 20px; padding: 2px 0; text-align: center; }
+.craft_rows .craft-add { padding: 4px; }
+.craft_rows :focus-visible { outline: 2px solid rgb(66 135 245); }
+.craft-handle { flex: 0 0 auto; width: 14px; cursor: grab; opacity: 0.6; text-align: center;
+  touch-action: none; user-select: none; }
+.craft-off > :not(.craft-handle, [type="checkbox"]) { opacity: 0.45; }
+.craft-dragged { opacity: 0.5; }
+.craft-above { border-top-color: rgb(66 135 245); }
+.craft-below { border-bottom-color: rgb(66 135 245); }
+.craft-details { display: flex; flex-direction: column; gap: 4px; padding: 2px 4px 6px 20px; }
+.craft-preview { max-width: 100%; max-height: 200px; object-fit: contain; align-self: flex-start;
+  border-radius: 4px; }
+.craft-details label { display: flex; flex-direction: column; gap: 2px; }
+.craft-details textarea, .craft_rows > div > textarea { width: 100%; resize: none; }
 .craft-curves { height: 100%; min-height: 96px; }
 .craft-curves svg { flex: 1 1 0; min-height: 72px; width: 100%; }
 .craft-curves path { fill: none; stroke-width: 2.5; vector-effect: non-scaling-stroke; }

@@ -6,10 +6,10 @@ import { api } from "../../../../scripts/api.js";
 // @ts-ignore
 import { app } from "../../../../scripts/app.js";
 import { CraftError } from "../lib/craft_error.js";
-import { planAdditions, planWiring } from "../lib/insertion/wiring.js";
+import { modelFile, planAdditions, planWiring } from "../lib/insertion/wiring.js";
 import { promptWith } from "../lib/insertion/trigger_prompt.js";
 import { say } from "../lib/texts.js";
-import { askTriggerWords } from "../page/server.js";
+import { askLatent, askTriggerWords, modelFiles } from "../page/server.js";
 import {
   addAsOneStep, addNode, attempt, putFree, setWidget, showNodes, notify,
 } from "./graph_edit.js";
@@ -32,12 +32,6 @@ const NAMES = {
   vae: () => say("vae"), decode: () => say("VAE Decode"),
 };
 
-/** The file names in a folder of models. @param {string} folder @returns {Promise<string[]>} */
-export async function modelFiles(folder) {
-  const answer = await api.fetchApi(`/models/${folder}`);
-  return answer.ok ? answer.json() : [];
-}
-
 /**
  * Add the subgraph with two LoRAs, link it to the graph's nodes and add those that are missing.
  *
@@ -50,8 +44,9 @@ export function addFusion(pair, place) {
     const [items, files, content, style] = await Promise.all([
       fetchBlueprint(), fetchFiles(), ...loras.map(askTriggerWords),
     ]);
+    const latent = await latentFor(files);
     const wiring = planWiring(app.canvas.graph.nodes);
-    const { additions, lacking } = planAdditions(wiring.missing, files);
+    const { additions, lacking } = planAdditions(wiring.missing, files, latent);
     const { fusion } = addAsOneStep(
       () => build(loras, { content, style }, place, items, wiring, additions),
       (made) => [made.fusion, ...made.before, ...made.after],
@@ -60,6 +55,14 @@ export function addFusion(pair, place) {
     showNodes([fusion]);
     report([...wiring.several, ...lacking]);
   });
+}
+
+/** What a picture starts from on the model that the fusion will be linked to; null where that is
+ * not known, or nothing is missing. @param {import("../lib/insertion/wiring.js").Files} files */
+async function latentFor(files) {
+  const wiring = planWiring(app.canvas.graph.nodes);
+  const file = wiring.missing.includes("latent") ? modelFile(wiring, files) : null;
+  return file && askLatent(file);
 }
 
 /** @param {string[]} loras @param {{content: string[], style: string[]}} words
@@ -80,8 +83,9 @@ function build([content, style], words, place, items, wiring, additions) {
 
 /** @param {any} graph @param {Addition} addition @param {Wiring} wiring
  * @param {Place} place */
-function addSource(graph, { type, gives }, { missing, sources }, place) {
+function addSource(graph, { type, gives, values = {} }, { missing, sources }, place) {
   const node = addNode(graph, type, place);
+  for (const [name, value] of Object.entries(values)) setWidget(node, name, value);
   for (const need of missing) if (need in gives) sources[need] = { node, slot: gives[need] ?? 0 };
   return node;
 }

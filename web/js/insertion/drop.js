@@ -5,7 +5,8 @@
 import { app } from "../../../../scripts/app.js";
 import { findLoras, isPair, namesIn } from "../lib/insertion/lora_names.js";
 import { say } from "../lib/texts.js";
-import { addFusion, modelFiles } from "./blueprint.js";
+import { modelFiles } from "../page/server.js";
+import { addFusion } from "./blueprint.js";
 import { choosePair } from "./pair_dialog.js";
 
 const COMMAND = "craft_lora.two_loras";

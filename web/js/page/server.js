@@ -1,5 +1,5 @@
 // @ts-check
-/** Answers of the pack's own routes, each asked for once and kept. */
+/** Names of model files, and answers of the pack's own routes, each asked for once and kept. */
 
 // @ts-ignore: the host's own module
 import { api } from "../../../../scripts/api.js";
@@ -13,6 +13,12 @@ const AGAIN = 30_000; // milliseconds until a request that failed is made again
 const answers = new Map();
 /** @type {Record<string, import("../lib/drawings/warnings.js").Traits>} */
 let traits = {};
+
+/** The file names in a folder of models. @param {string} folder @returns {Promise<string[]>} */
+export async function modelFiles(folder) {
+  const answer = await api.fetchApi(`/models/${folder}`);
+  return answer.ok ? answer.json() : [];
+}
 
 /** Ask which markers and layer sets each fusion method uses. */
 export async function askMethods() {
@@ -42,10 +48,21 @@ export class LayerQuestion {
 
 /** The words that a LoRA was trained with; none until they are known.
  * @param {string} name @returns {string[]} */
-export function triggerWords(name) {
-  const key = question("trigger_words", { name });
+export const triggerWords = (name) => asked("trigger_words", name)?.words ?? [];
+
+/** What is known of a LoRA file, as comfy_adapter/page/lora_info.py tells it; null until then.
+ * @param {string} name */
+export const loraInfo = (name) => asked("lora_info", name);
+
+/** The address of a picture that the host serves. @param {string} route */
+export const pictureAddress = (route) => api.apiURL(route);
+
+/** What a route answers about a file; null until it has. @param {string} route
+ * @param {string} name */
+function asked(route, name) {
+  const key = question(route, { name });
   if (!answers.has(key)) request(key);
-  return answers.get(key)?.words ?? [];
+  return answers.get(key);
 }
 
 /** The same, asked for anew. @param {string} name @returns {Promise<string[]>} */
@@ -53,6 +70,15 @@ export async function askTriggerWords(name) {
   const key = question("trigger_words", { name });
   await request(key);
   return triggerWords(name);
+}
+
+/** What a picture starts from on the model of a file: the node of an empty latent, its width and
+ * height; null where that is not known.
+ * @param {{kind: string, name: string}} file @returns {Promise<[string, number, number] | null>} */
+export async function askLatent(file) {
+  const key = question("latent", file);
+  await request(key);
+  return answers.get(key)?.latent ?? null;
 }
 
 /** @param {string} route @param {Record<string, string>} asked @returns {string} */

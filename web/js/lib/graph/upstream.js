@@ -100,8 +100,14 @@ export function decider(node, name, hosts) {
  * @param {GraphNode[] | null} hosts as hostsOf gives them
  */
 export function valueOf(node, name, hosts) {
+  return sourceWidget(node, name, hosts)?.value;
+}
+
+/** That widget itself; undefined where only a run can tell.
+ * @param {GraphNode} node @param {string} name @param {GraphNode[] | null} hosts */
+export function sourceWidget(node, name, hosts) {
   const at = decider(node, name, hosts);
-  return at ? widget(at.node, at.name)?.value : undefined;
+  return at ? widget(at.node, at.name) : undefined;
 }
 
 /** The settings that the entry of a menu brings, by their names without the menu's.
@@ -191,8 +197,10 @@ function modelInput(node, slot) {
   return inputs.indexOf(named ?? models[0]);
 }
 
-/** @param {GraphNode} node @param {GraphNode[]} hosts */
-function fileOf(node, hosts) {
+/** The model file that a node loads; null for none, and where the page cannot know.
+ * @param {GraphNode} node @param {GraphNode[] | null} hosts
+ * @returns {{kind: string, name: string} | null} */
+export function fileOf(node, hosts) {
   for (const one of node.widgets ?? []) {
     const part = one.name.split(".").at(-1);
     const kind = KINDS[/** @type {keyof typeof KINDS} */ (part)];

@@ -7,6 +7,7 @@
 import { FLOOR, FULL_STRENGTH, GUIDED_STRENGTH } from "../core.js";
 import { CraftError } from "../craft_error.js";
 import { feedOf, inputs, linked, outputs, titleOf, typed } from "../graph/links.js";
+import { isRouter } from "../graph/routers.js";
 import { isSampler, modelInput, positiveOf, REPLACED } from "../graph/samplers.js";
 import { isActive, modelSource, valueOf, widget } from "../graph/upstream.js";
 import { guidedStrength, isLeftToSwitch } from "../guidance.js";
@@ -34,7 +35,6 @@ import {
  * schedule */
 
 const LIMIT = 500; // nodes followed at most, so that a loop of links ends
-const ROUTERS = new Set(["CRAFTRouter", "CRAFTMethodSweep"]);
 const PLAIN_ENCODER = "CLIPTextEncode";
 const ACFG = new Set(Object.values(REPLACED));
 const IN_PARTS = new Set(["SplitSigmas", "SplitSigmasDenoise"]);
@@ -45,7 +45,7 @@ const ROOM = 4; // sentences in a message
 
 /** Whether the menu of a node should offer the insertion. @param {GraphNode} node */
 export function isOffered(node) {
-  if (ROUTERS.has(node.type)) return false;
+  if (isRouter(node)) return false;
   if (isSampler(node) || guiderOf(node)) return true;
   return node.type !== "Reroute" && outputs(node).some((output) => output.type === "MODEL");
 }
@@ -115,7 +115,7 @@ export function planInsertion(samplers, hosts) {
 function fusionFor(node, hosts) {
   const model = feedOf(node, modelInput(node));
   const passed = passedTo(node, hosts);
-  const router = passed.find((one) => ROUTERS.has(one.type));
+  const router = passed.find(isRouter);
   if (router) throw alreadyRouted(node, router);
   if (!model) throw unlinked(node, "model");
   const { encoder, end } = encoderBehind(node, positiveOf(node));
@@ -153,7 +153,7 @@ function leftPlain({ targets: [{ node }] }, others, hosts) {
   const source = sourceOf(node, hosts);
   return others
     .filter((other) => sourceOf(other, hosts) === source)
-    .filter((other) => !passedTo(other, hosts).some((one) => ROUTERS.has(one.type)))
+    .filter((other) => !passedTo(other, hosts).some(isRouter))
     .map(titleOf);
 }
 

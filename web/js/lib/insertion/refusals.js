@@ -26,7 +26,7 @@ export const whichOne = (count) =>
 export const alreadyRouted = (node, router) =>
   new CraftError(
     say("{router} feeds {sampler} already", { router: titleOf(router), sampler: titleOf(node) }),
-    say("One Router takes a content LoRA, a style LoRA and, from Load LoRA Branch, further ones"),
+    say("One Router takes a content LoRA, a style LoRA and, from LoRA List, further ones"),
     say("Choose its LoRAs, or take it out first"),
   );
 

@@ -4,7 +4,7 @@
  * caller changes the graph. Reads the host's graph as plain data, as upstream.js does.
  */
 
-import { isActive } from "../graph/upstream.js";
+import { fileOf, isActive } from "../graph/upstream.js";
 
 /** @typedef {any} GraphNode */
 /** @typedef {"model" | "clip" | "vae" | "latent"} Need */
@@ -14,14 +14,16 @@ import { isActive } from "../graph/upstream.js";
  *   several: what the graph has more than once, so that the user has to choose */
 /** @typedef {"checkpoints" | "diffusion_models" | "text_encoders" | "vae"} Folder */
 /** @typedef {Record<Folder, string[]>} Files */
-/** @typedef {{type: string, gives: Partial<Record<Need, number>>}} Addition gives: its outputs */
+/** @typedef {{type: string, gives: Partial<Record<Need, number>>, values?: Record<string, any>}}
+ *   Addition gives: its outputs; values: of its widgets, others than a new node has */
+/** @typedef {[string, number, number]} Latent the node of an empty latent, its width and height */
 
 /** @type {Record<Need, string>} */
 const TYPES = { model: "MODEL", clip: "CLIP", vae: "VAE", latent: "LATENT" };
 const NEEDS = /** @type {Need[]} */ (Object.keys(TYPES));
 const DECODE = "VAEDecode";
-/** @type {Addition} */
 const CHECKPOINT = { type: "CheckpointLoaderSimple", gives: { model: 0, clip: 1, vae: 2 } };
+const LATENT = "EmptyLatentImage";
 
 /** @param {GraphNode[]} nodes of a graph @returns {Wiring} */
 export function planWiring(nodes) {
@@ -43,14 +45,25 @@ export function planWiring(nodes) {
   return wiring;
 }
 
+/** The file of the model that a fusion will be linked to; null where the page cannot know.
+ * @param {Wiring} wiring @param {Files} files @returns {{kind: string, name: string} | null} */
+export function modelFile({ sources, missing }, files) {
+  if (sources.model) return fileOf(sources.model.node, null);
+  if (!missing.includes("model")) return null; // there are several
+  const [kind] = /** @type {Folder[]} */ (["checkpoints", "diffusion_models"])
+    .filter((folder) => files[folder].length);
+  return kind ? { kind, name: files[kind][0] } : null;
+}
+
 /**
  * Nodes that give what a graph lacks, as far as the server has files for them.
  *
  * @param {Need[]} missing
  * @param {Files} files
+ * @param {Latent | null} [latent] what a picture on the model of modelFile starts from
  * @returns {{additions: Addition[], lacking: Need[]}} lacking: what no file of the server gives
  */
-export function planAdditions(missing, files) {
+export function planAdditions(missing, files, latent = null) {
   /** @type {Addition[]} */
   const additions = [];
   let left = missing;
@@ -60,15 +73,24 @@ export function planAdditions(missing, files) {
     left = left.filter((need) => addition.gives[need] === undefined);
   };
   if (left.includes("model")) {
-    if (files.checkpoints.length) add(CHECKPOINT);
-    else if (files.diffusion_models.length) add({ type: "UNETLoader", gives: { model: 0 } });
+    const [checkpoint] = files.checkpoints;
+    const [unet] = files.diffusion_models;
+    if (checkpoint) add({ ...CHECKPOINT, values: { ckpt_name: checkpoint } });
+    else if (unet) add({ type: "UNETLoader", gives: { model: 0 }, values: { unet_name: unet } });
   }
   const [encoders, vaes] = [files.text_encoders.length, files.vae.length];
   if (left.includes("clip") && encoders) add({ type: "CLIPLoader", gives: { clip: 0 } });
   if (left.includes("vae") && vaes) add({ type: "VAELoader", gives: { vae: 0 } });
-  if (left.includes("latent")) add({ type: "EmptyLatentImage", gives: { latent: 0 } });
+  if (left.includes("latent")) add({ gives: { latent: 0 }, ...emptyLatent(latent) });
   return { additions, lacking: left };
 }
+
+/** @param {Latent | null} latent */
+const emptyLatent = (latent) => {
+  if (!latent) return { type: LATENT };
+  const [type, width, height] = latent;
+  return { type, values: { width, height } };
+};
 
 /** The output of a type of a node that makes it without taking one as input.
  * @param {GraphNode} node @param {string} type @returns {Source | null} */

@@ -1,0 +1,284 @@
+"""LoRA List in the page: rows are added, changed, ordered, saved, undone and run."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Locator
+from scenes import RESTORED, TWO_FRAMES, once
+
+CONTENT = "craft_small_world_content.safetensors"
+STYLE = "craft_small_world_style.safetensors"
+EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "version": 0.4}
+PANEL = ".craft-panel.craft_rows"
+LOAD = "(graph) => app.loadGraphData(graph)"
+ONCE = once("drawn")
+INFO = re.compile("/craft_lora/lora_info")
+PICTURE = "/experiment/models/preview/loras/0/a.safetensors"
+SAID = {
+    "kinds": {"LoRA": 170, "LoHa": 2}, "ranks": [4, 8], "text_encoder": 0, "family": "SDXL",
+    "stated": ["base.safetensors"], "words": ["sks animal", "zwx style"], "picture": PICTURE,
+}  # fmt: skip
+fresh = itertools.count(0.31, 0.01)  # no run is one that the server has cached
+
+# A list before a Router that samples one small picture.
+GRAPH = """() => {
+    const { graph } = app
+    const add = (type, place, values = {}) => {
+        const node = LiteGraph.createNode(type)
+        graph.add(node)
+        node.pos = place
+        for (const [name, value] of Object.entries(values))
+            node.widgets.find((one) => one.name === name).value = value
+        return node
+    }
+    const ckpt_name = "craft_small_world.safetensors"
+    const loader = add("CheckpointLoaderSimple", [0, 0], { ckpt_name })
+    const list = add("CRAFTLoRAList", [0, 240])
+    const prompt = "<c>a sks animal</c> in <s>zwx style</s>"
+    const router = add(
+        "CRAFTRouter", [560, 0], { prompt, content_lora: "none", style_lora: "none" })
+    const negative = add("CLIPTextEncode", [0, 700])
+    const latent = add("EmptyLatentImage", [0, 950], { width: 64, height: 64 })
+    const sampler = add("CRAFTACFGKSampler", [1060, 0], { steps: 1 })
+    const decode = add("VAEDecode", [1440, 0])
+    const preview = add("PreviewImage", [1440, 160])
+    loader.connect(0, router, "model")
+    for (const node of [router, negative]) loader.connect(1, node, "clip")
+    list.connect(0, router, "extra_branches")
+    router.connect(0, sampler, "model")
+    router.connect(1, sampler, "positive")
+    negative.connect(0, sampler, "negative")
+    latent.connect(0, sampler, "latent_image")
+    sampler.connect(0, decode, "samples")
+    loader.connect(2, decode, "vae")
+    decode.connect(0, preview, "images")
+}"""
+VALUE = """() => {
+    const list = app.graph.nodes.find((node) => node.type === "CRAFTLoRAList")
+    return list.widgets.find((one) => one.name === "loras").value
+}"""
+SET = """(text) => (app.graph.nodes.find((node) => node.type === "CRAFTLoRAList")
+    .widgets.find((one) => one.name === "loras").value = text)"""
+REPORT = """() => app.graph.nodes.find((node) => node.type === "CRAFTRouter").widgets
+    .find((one) => one.name === "craft_report").element.innerText"""
+PROMPT = """() => app.graph.nodes.find((node) => node.type === "CRAFTRouter").widgets
+    .find((one) => one.name === "prompt").value"""
+UNDO = "() => app.extensionManager.command.execute('Comfy.Undo')"
+
+
+@pytest.fixture(scope="module", params=["classic", "vue"])
+def drawn(comfy, request) -> Iterator[str]:
+    """Which way the page draws nodes."""
+    with comfy.drawing(request.param):
+        yield request.param
+
+
+SELECT = """(box, words) => {
+    const start = box.value.indexOf(words)
+    box.focus()
+    box.setSelectionRange(start, start + words.length)
+}"""
+
+
+def prompt_box(comfy) -> Locator:
+    """The text box of the Router's prompt."""
+    boxes = comfy.page.locator("textarea")
+    at = comfy.until(
+        lambda: boxes.evaluate_all("(all) => all.findIndex((one) => one.value.includes('<c>'))"),
+        lambda found: found >= 0,
+    )
+    return boxes.nth(at)
+
+
+class List:
+    """A graph with a LoRA List, and what stands in its rows."""
+
+    def __init__(self, comfy):
+        self.comfy = comfy
+        comfy.open_workflow({**EMPTY, "id": str(uuid.uuid4())}, "list")
+        comfy.evaluate(GRAPH)
+        comfy.fit()
+        comfy.evaluate(TWO_FRAMES)
+
+    @property
+    def panel(self) -> Locator:
+        return self.comfy.page.locator(PANEL)
+
+    def part(self, row: int, name: str) -> Locator:
+        return self.panel.locator(f'[data-row="{row}"][data-part="{name}"]')
+
+    def rows(self) -> list[dict[str, Any]]:
+        return json.loads(self.comfy.evaluate(VALUE))
+
+    def shows(self, *rows: dict[str, Any]) -> None:
+        """Wait until the list has these rows, in its text and as it is drawn."""
+        assert self.comfy.until(self.rows, lambda now: now == list(rows)) == list(rows)
+        assert self.comfy.until(self.drawn, lambda now: len(now) == len(rows)) == [
+            (row["lora"].removesuffix(".safetensors"), row["role"], f"{row['strength']:g}",
+             row.get("on", True))
+            for row in rows
+        ]  # fmt: skip
+
+    def drawn(self) -> list[tuple[str, str, str, bool]]:
+        lines = range(self.panel.locator(".craft-row").count())
+        return [
+            (
+                self.part(at, "file").inner_text(), self.part(at, "role").inner_text(),
+                self.part(at, "strength").input_value(), self.part(at, "on").is_checked(),
+            )
+            for at in lines
+        ]  # fmt: skip
+
+    def choose(self, press: Locator, name: str) -> None:
+        press.click()
+        self.comfy.page.locator(".litecontextmenu .litemenu-entry", has_text=name).click()
+
+    def add(self, name: str) -> None:
+        self.choose(self.panel.get_by_role("button", name="Add LoRA"), name)
+
+    def three(self) -> list[dict[str, Any]]:
+        """Three rows, added as a user does."""
+        made = []
+        for name, role in ((CONTENT, "content"), (STYLE, "style"), (STYLE, "content")):
+            self.add(name)
+            made.append({"lora": name, "role": role, "strength": 1})
+            self.shows(*made)
+        return made
+
+
+def test_rows_are_added_changed_ordered_saved_and_run(comfy, drawn):
+    page = List(comfy)
+    first, second, third = page.three()
+    page.part(2, "up").click()
+    page.shows(first, third, second)
+    strength = round(next(fresh), 2)
+    page.part(0, "strength").fill(str(strength))
+    first = first | {"strength": strength}
+    page.part(2, "on").click()
+    second = second | {"on": False}
+    page.shows(first, third, second)
+    page.part(1, "role").click()
+    third = third | {"role": "style"}
+    page.part(1, "more").click()
+    page.part(1, "layers").fill("output_blocks.1.1")
+    third = third | {"layers": "output_blocks.1.1"}
+    page.shows(first, third, second)
+    comfy.keep_screenshot(f"lora_list_{drawn}")
+    saved = comfy.saved()
+    assert [comfy.evaluate(VALUE)] == next(
+        node["widgets_values"] for node in saved["nodes"] if node["type"] == "CRAFTLoRAList"
+    )
+    comfy.open_workflow({**saved, "id": str(uuid.uuid4())}, "list again")
+    comfy.evaluate(TWO_FRAMES)
+    page.shows(first, third, second)
+    comfy.keep_screenshot(f"lora_list_opened_{drawn}")
+    assert comfy.run() == ["execution_success", ""]
+    report = comfy.until(lambda: comfy.evaluate(REPORT), lambda said: "Method" in said)
+    branches = [line for line in report.splitlines() if "acts on" in line]
+    assert [CONTENT in branches[0], STYLE in branches[1]] == [True, True]
+    assert len(branches) == 2  # the third is off
+    assert report.count("own layers output_blocks.1.1") == 1
+    assert comfy.our_errors() == []
+
+
+def test_a_row_is_dragged_to_another_place(comfy, drawn):
+    page = List(comfy)
+    first, second, third = page.three()
+    start, end = (page.part(at, "handle").bounding_box() for at in (0, 2))
+    mouse = comfy.page.mouse
+    mouse.move(start["x"] + 3, start["y"] + start["height"] / 2)
+    mouse.down()
+    mouse.move(end["x"] + 3, end["y"] + end["height"], steps=5)
+    comfy.keep_screenshot(f"lora_list_dragged_{drawn}")
+    mouse.up()
+    page.shows(second, third, first)
+
+
+def test_an_undo_takes_back_one_change(comfy, drawn):
+    page = List(comfy)
+    first, second, third = page.three()
+    page.part(0, "remove").click()
+    page.shows(second, third)
+    page.part(1, "up").click()
+    page.shows(third, second)
+    for rows in ([second, third], [first, second, third], [first, second]):
+        comfy.evaluate(UNDO)
+        comfy.becomes(RESTORED, True)
+        page.shows(*rows)
+    page.part(0, "on").click()  # what is drawn after an undo acts
+    page.shows(first | {"on": False}, second)
+
+
+def test_a_text_that_is_no_list_is_shown_to_be_mended(comfy, drawn):
+    page = List(comfy)
+    broken = "[{'lora': 1}]"
+    comfy.evaluate(SET, broken)
+    box = page.part(0, "text")
+    box.wait_for()
+    assert box.input_value() == broken
+    row = {"lora": CONTENT, "role": "content", "strength": 0.5}
+    box.fill(json.dumps([row]))
+    box.blur()
+    page.shows(row)
+
+
+def test_a_row_tells_what_its_file_is_and_puts_its_words_into_the_prompt(comfy, drawn):
+    picture = io.BytesIO()
+    Image.new("RGB", (60, 40), "teal").save(picture, "PNG")
+    shown = {"content_type": "image/png", "body": picture.getvalue()}
+    comfy.page.route(INFO, lambda route: route.fulfill(json=SAID))
+    comfy.page.route(f"**{PICTURE}", lambda route: route.fulfill(**shown))
+    page = List(comfy)
+    row = {"lora": "a.safetensors", "role": "style", "strength": 1}  # the page keeps answers
+    comfy.evaluate(SET, json.dumps([row]))
+    page.shows(row)
+    page.part(0, "more").click()
+    for text in ("LoRA in 170 layers, LoHa in 2 layers, rank 4-8", "SDXL, base.safetensors"):
+        page.panel.get_by_text(text).wait_for()
+    page.panel.get_by_role("img").wait_for()
+    comfy.keep_screenshot(f"lora_list_info_{drawn}")
+    page.panel.get_by_role("button", name="Put into the prompt").click()
+    expected = "<c>a sks animal</c> in <s>zwx style, sks animal</s>"
+    comfy.becomes(PROMPT, expected)
+    comfy.evaluate(UNDO)
+    comfy.becomes(RESTORED, True)
+    comfy.becomes(PROMPT, "<c>a sks animal</c> in <s>zwx style</s>")
+    comfy.page.unroute(INFO)
+
+
+@ONCE
+def test_a_file_that_cannot_be_read_is_told_in_its_row(comfy, drawn):
+    comfy.page.route(INFO, lambda route: route.fulfill(json={"error": "It is damaged"}))
+    page = List(comfy)
+    row = {"lora": "b.safetensors", "role": "style", "strength": 1}
+    comfy.evaluate(SET, json.dumps([row]))
+    page.shows(row)
+    page.part(0, "more").click()
+    page.panel.get_by_text("It is damaged").wait_for()
+    comfy.page.unroute(INFO)
+
+
+def test_selected_words_of_a_prompt_are_marked_with_a_right_click(comfy, drawn):
+    List(comfy)
+    box = prompt_box(comfy)
+    for words, entry, expected in (
+        ("animal", "Mark as style", "a sks <s>animal</s> in <s>zwx style</s>"),
+        ("in", "Mark as content", "a sks <s>animal</s> <c>in</c> <s>zwx style</s>"),
+        ("zwx", "Remove markers", "a sks <s>animal</s> <c>in</c> zwx style"),
+    ):
+        box.evaluate(SELECT, words)
+        box.dispatch_event("contextmenu", {"clientX": 700, "clientY": 300})
+        comfy.page.locator(".litecontextmenu .litemenu-entry", has_text=entry).click()
+        comfy.becomes(PROMPT, expected)
+    comfy.keep_screenshot(f"marked_{drawn}")
+    comfy.evaluate(UNDO)
+    comfy.becomes(PROMPT, "a sks <s>animal</s> <c>in</c> <s>zwx style</s>")

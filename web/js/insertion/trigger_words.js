@@ -1,0 +1,37 @@
+// @ts-check
+/** Puts the words that a LoRA was trained with into the prompts of the Routers that take it. */
+
+// @ts-ignore: the host's own module
+import { app } from "../../../../scripts/app.js";
+import { CraftError } from "../lib/craft_error.js";
+import { routersBehind } from "../lib/graph/routers.js";
+import { sourceWidget } from "../lib/graph/upstream.js";
+import { withWords } from "../lib/insertion/trigger_prompt.js";
+import { say } from "../lib/texts.js";
+import { asOneStep } from "../page/history.js";
+import { attempt } from "./graph_edit.js";
+
+/** @typedef {import("../lib/drawings/markers.js").Role} Role */
+
+/** As one step, in the phrase of their role.
+ * @param {any} node whose branches the Routers take @param {Role} role @param {string[]} words */
+export function putWords(node, role, words) {
+  return attempt(async () => {
+    const routers = routersBehind(app.rootGraph ?? app.graph, node);
+    const found = routers.map((router) => sourceWidget(router.node, "prompt", router.hosts));
+    const widgets = [...new Set(found)].filter((one) => typeof one?.value === "string");
+    if (!widgets.length) throw noPrompt();
+    const prompts = widgets.map(({ value }) => withWords(value, role, words));
+    asOneStep(() => widgets.forEach((widget, at) => {
+      widget.value = prompts[at];
+      widget.callback?.(prompts[at]);
+    }));
+  });
+}
+
+const noPrompt = () =>
+  new CraftError(
+    say("No Router whose prompt is typed takes these LoRAs"),
+    say("The words go into the prompt of the Router that this list is linked to"),
+    say("Link branches to a Router's extra_branches, or type the words where its prompt is made"),
+  );
