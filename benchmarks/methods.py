@@ -34,10 +34,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path += [str(ROOT), str(Path(__file__).resolve().parent)]
+sys.path.append(str(ROOT))
 
-from _method_figures import Row, best_strength, table  # noqa: E402
-from _method_runs import (  # noqa: E402
+from benchmarks.parts.method_figures import Row, best_strength, table  # noqa: E402
+from benchmarks.parts.method_runs import (  # noqa: E402
     CHANCE,
     NOTHING,
     RULES,
@@ -49,7 +49,6 @@ from _method_runs import (  # noqa: E402
     Workers,
     alone_key,
 )
-
 from small_world.train.__main__ import CHECKPOINT, MODELS, training_cache  # noqa: E402
 from small_world.world import held_out  # noqa: E402
 

@@ -61,7 +61,7 @@ from torch import Tensor, nn  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
-from benchmarks._counting import Cost, price, qr_flops  # noqa: E402
+from benchmarks.parts.counting import Cost, price, qr_flops  # noqa: E402
 
 CARD = "RTX 4090, 165 TFLOPS dense bf16"
 THROUGHPUT = 0.40 * 165e12  # FLOPs per second: an assumption, see docs/training.md

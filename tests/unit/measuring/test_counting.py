@@ -6,7 +6,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks._counting import Counter, price, qr_flops
+from benchmarks.parts.counting import Counter, price, qr_flops
 
 ROWS, WIDTH, FLOAT = 100, 50, 4
 MAP = ROWS * WIDTH * FLOAT  # bytes of one map

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks._method_figures import best_strength, columns, draws, p_value, table
-from benchmarks._method_runs import Journal
+from benchmarks.parts.method_figures import best_strength, columns, draws, p_value, table
+from benchmarks.parts.method_runs import Journal
 
 CONTENTS, STYLES = "abcd", "wxyz"
 PAIRS = [(c, STYLES[(k + turn) % 4]) for turn in range(3) for k, c in enumerate(CONTENTS)]
