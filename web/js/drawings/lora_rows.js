@@ -150,7 +150,8 @@ class RowList {
   line(row, at, known) {
     const { lora, role } = row;
     const on = row.on !== false;
-    const line = make("div", on ? "craft-row" : "craft-row craft-off");
+    const line = make("div", "craft-row");
+    line.classList.toggle("craft-off", !on);
     const last = this.rows.length - 1;
     const parts = [
       this.handle(at, line),
@@ -237,7 +238,8 @@ class RowList {
   /** @param {number} at @param {import("../lib/drawings/markers.js").Role} role
    * @param {string} file */
   roleButton(at, role, file) {
-    const press = mark(button(`craft-role craft-${role}`, sayRole(role)), at, "role");
+    const press = mark(button("craft-role", sayRole(role)), at, "role");
+    press.classList.add(`craft-${role}`);
     press.setAttribute("aria-label", say("Role of {file}: {role}", { file, role: sayRole(role) }));
     press.addEventListener("click", () =>
       this.change(() => changed(this.rows, at, { role: role === "content" ? "style" : "content" })));
