@@ -57,7 +57,7 @@ HALVES = {
     "report": (held_out.REPORT_OBJECTS, held_out.REPORT_STYLES),
 }
 GRID = {"standard": (0.7, 1.0, 1.3, 1.6), "ACFG": (0.25, 0.35, 0.5, 0.7)}
-ROLES = ("content", "style")
+ROLES, FEWEST = ("content", "style"), 2
 REFERENCE = "direct, standard"
 FRAME = (NOTHING, "content alone", "style alone")  # not tuned: strength 1, standard guidance
 Pair = tuple[str, str]
@@ -107,9 +107,12 @@ def main() -> None:
             for half, names in halves.items()
         }
         for half, names in passed.items():
-            if not all(names):
+            if min(map(len, names)) < FEWEST:
                 print(failures(journal, halves, options.enough))
-                raise SystemExit(f"No pair of the {half} half is left: see --enough.")
+                raise SystemExit(
+                    f"Of the {half} half fewer than {FEWEST} objects or styles are left: see "
+                    "--enough and --limit."
+                )
         tuning = design(*passed["tuning"], options.tuning_each)
         report = design(*passed["report"], options.each)
         jobs = [

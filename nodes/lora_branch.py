@@ -135,7 +135,6 @@ class LoRAList(io.ComfyNode):
 
 def _files(loras: str) -> list[str]:
     """The files that the rows that are on need."""
-    names = [
-        name for branch in branches_of(read_rows(loras)) for name in (branch.name, branch.second)
-    ]
-    return [name for name in names if name not in (SAME, NONE)]
+    branches = branches_of(read_rows(loras))
+    further = [one.second for one in branches if one.second not in (SAME, NONE)]
+    return [*(one.name for one in branches), *further]

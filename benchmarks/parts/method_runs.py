@@ -98,7 +98,7 @@ class Journal:
         self.path, self.results = path, {}
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text("utf-8").splitlines() if path.is_file() else []
-        if lines and json.loads(lines[0]) != made_for:
+        if lines and _object(lines[0]) != made_for:
             raise SystemExit(
                 f"{path} was made for {lines[0]}, and {json.dumps(made_for)} is measured now. "
                 "Name another folder with --out."
@@ -123,6 +123,13 @@ class Journal:
             file.write(text)
 
 
+def _object(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
 @dataclass(frozen=True)
 class Lab:
     """Where and how pictures are made. loras: the folder in which trained LoRAs are kept."""
@@ -137,8 +144,9 @@ class Lab:
 
     def made_for(self) -> dict[str, Any]:
         digest = hashlib.sha256(self.checkpoint.read_bytes()).hexdigest()[:16]
+        ways = {way.name: [way.method, way.layer_sets] for way in WAYS.values()}
         return {"checkpoint": digest, "pictures": self.pictures, "steps": self.steps,
-                "cfg": self.cfg, "LoRA steps divided by": self.divider}  # fmt: skip
+                "cfg": self.cfg, "LoRA steps divided by": self.divider, "ways": ways}  # fmt: skip
 
 
 class Bench:

@@ -35,6 +35,7 @@ PRESETS = "/craft_lora/presets"
 PRESET_VALUES = "/craft_lora/preset_values"
 TRIGGER_WORDS = "/craft_lora/trigger_words"
 WORKFLOW = "/craft_lora/workflow"
+MOST_OF_A_PRESET = 1 << 20  # bytes
 
 
 def add_page_routes() -> None:
@@ -106,9 +107,18 @@ async def _preset_values(request: web.Request) -> web.Response:
     """The body: a preset's file. What it sets on each kind of node; {"error": why} where it is no
     preset."""
     try:
-        return web.json_response(asdict(node_values(parse_json(await request.read()))))
+        values = await asyncio.to_thread(_values_of, await request.read())
+        return web.json_response(values)
     except (CraftError, NoJson) as error:
         return web.json_response({"error": str(error)})
+    except BREAKS as error:
+        return web.json_response({"error": told(error).given})
+
+
+def _values_of(body: bytes) -> dict[str, Any]:
+    if len(body) > MOST_OF_A_PRESET:
+        raise NoJson(f"it has more than {MOST_OF_A_PRESET} bytes")
+    return asdict(node_values(parse_json(body)))
 
 
 async def _trigger_words(request: web.Request) -> web.Response:

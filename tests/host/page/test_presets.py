@@ -125,3 +125,8 @@ def test_what_is_no_preset_is_answered_in_words(body):
 def test_the_page_gets_the_shipped_presets():
     served = json.loads(asyncio.run(routes._presets(None)).text)
     assert served == {name: dict(preset) for name, preset in SHIPPED.items()}
+
+
+def test_a_body_that_is_no_preset_is_told():
+    assert "error" in answer(b"[") and "error" in answer(b"1")
+    assert "bytes" in answer(b" " * (routes.MOST_OF_A_PRESET + 1))["error"]

@@ -85,6 +85,8 @@ def test_what_a_user_can_mistake_is_told_before_queueing():
     for wrong in (absent, dict(ROWS[0], second_lora="absent.safetensors")):
         assert "absent.safetensors" in LoRAList.validate_inputs(json.dumps([wrong]))
     assert LoRAList.validate_inputs(json.dumps([dict(absent, on=False)])) is True
+    for word in ("same", "none"):  # of the second file alone
+        assert word in LoRAList.validate_inputs(json.dumps([dict(ROWS[0], lora=word)]))
     assert "no role" in LoRAList.validate_inputs('[{"lora": "a"}]')
     assert LoRAList.validate_inputs(None) is True  # linked: the text is known in the run
 
