@@ -121,7 +121,8 @@ def test_a_preset_is_in_every_job_and_set_comes_after_it(queue, folder):
     ran = queue("--preset", "strong_style", "--set", "content_strength=0.25")
     assert ran.status == 0, ran.err
     assert "Left out" not in ran.err
-    (picture,) = [line for line in ran.out.splitlines() if line.endswith("_demo_00001.png")]
+    lines = ran.out.splitlines()
+    (picture,) = [line for line in lines if "_demo_" in line and line.endswith(".png")]
     with Image.open(picture) as image:  # the other shows the references, whatever the settings
         prompt = json.loads(image.info["prompt"])
     of = {node["class_type"]: node["inputs"] for node in prompt.values()}
