@@ -74,13 +74,16 @@ class FleetHost:
         self.does, self.since = does, time.monotonic()
 
     def order(self, function: Callable[..., Any], *given: Any, key: str = "") -> None:
-        """Call the function in a thread; its answer, or its RemoteError, goes to `answers`."""
+        """Call the function in a thread; its answer, or a RemoteError for whatever ended it, goes
+        to `answers`."""
 
         def answer() -> None:
             try:
                 got = self.door.call(function, *given, key=key)
             except RemoteError as error:
                 got = error
+            except Exception as error:  # with no answer the command would wait for ever
+                got = RemoteError(f"the call broke ({type(error).__name__}: {error}).")
             self.answers.put((self, got))
 
         threading.Thread(target=answer, daemon=True).start()
