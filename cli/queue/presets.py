@@ -58,14 +58,17 @@ def with_preset(prompt: Json, object_info: Json, values: NodeValues) -> tuple[Js
         left.append(f"schedule {values.schedule['shape']}: no Timestep Schedule is linked")
     if not guides and values.guidance:
         left.append("guidance: there is no ACFG KSampler and no ACFG Guider")
+    inputs = Inputs(prompt, object_info)
     settings: dict[NodeInput, str] = {}
     for nodes, own in parts:
         for target, value in _targets(nodes, own):
             if isinstance(prompt[target.node]["inputs"].get(target.input), list):
                 left.append(f"{target.node}.{target.input}: it comes from another node")
+            elif not inputs.has(target):
+                left.append(f"{target.node}.{target.input}: the server's node has no such input")
             else:
                 settings[target] = value if isinstance(value, str) else json.dumps(value)
-    return Inputs(prompt, object_info).with_values(settings), left
+    return inputs.with_values(settings), left
 
 
 def _targets(nodes: list[str], values: Mapping[str, Any]) -> Iterator[tuple[NodeInput, Any]]:

@@ -68,6 +68,21 @@ def test_what_is_left_out_is_said():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("preset", SHIPPED)
+@pytest.mark.parametrize("kind", ["CRAFTRouter", "CRAFTACFGGuider"])
+def test_an_input_that_the_servers_node_lacks_is_left_out(kind, preset):
+    """As where the server has an older pack."""
+    given = {"1": node("CRAFTRouter"), "3": node("CRAFTACFGGuider")}
+    target = "1" if kind == "CRAFTRouter" else "3"
+    known = {name: one for group in INFO[kind]["input"].values() for name, one in group.items()}
+    whole, _ = with_preset(given, INFO, node_values(SHIPPED[preset]))
+    for lacks in known:
+        less = {"input": {"required": {name: known[name] for name in known if name != lacks}}}
+        made, left = with_preset(given, INFO | {kind: less}, node_values(SHIPPED[preset]))
+        told = f"{target}.{lacks}: the server's node has no such input" in left
+        assert lacks not in made[target]["inputs"] and told == (lacks in whole[target]["inputs"])
+
+
 def test_a_workflow_without_a_router_is_refused():
     with pytest.raises(CraftError, match="no Content/Style LoRA Router"):
         with_preset({"4": node("KSampler", cfg=8.0)}, INFO, node_values({"cfg": 1}))
