@@ -203,8 +203,10 @@ class HostsBatch:
         if isinstance(answer, RemoteError):
             host.failure = str(answer)
         else:
-            host.made = answer
             host.pictures = tuple(shown(content) for _, _, content in answer)
+            if self._standard is None and not self._journal.is_done(reference):
+                alike = (one for one in self._busy(Does.WAITS) if one.pictures == host.pictures)
+                host.made = next((one.made for one in alike if one.made), answer)  # held once
 
     def _compare(self) -> None:
         """Choose whom the others are held to, once all have run the reference job or one that made
@@ -298,11 +300,11 @@ class HostsBatch:
 
     def _start(self, host: FleetHost, job: Job) -> None:
         """Queue a job on a host, or wait for it where an earlier command left it there."""
-        known = self._journal.prompt_id(job)
-        if self._journal.server(job) not in (None, host.place):
+        known, server = self._journal.prompt_id(job), self._journal.server(job)
+        if server not in (None, host.place):
             known = None
         prompt_id = str(uuid.uuid4())
-        if known is None and host.does is Does.WORKS:
+        if host.does is Does.WORKS and (known is None or server is None):
             self._journal.queued(job, prompt_id, host.place)
         host.job, host.loaded = job, files_of_job(job)
         host.prompt_ids = (prompt_id,) if known is None else (known, prompt_id)

@@ -9,7 +9,7 @@ from queue import SimpleQueue
 import pytest
 from craft_lora_pack.cli.queue.hosts import batch
 from craft_lora_pack.cli.queue.hosts.batch import MOST_LOSSES, HostsBatch
-from craft_lora_pack.cli.queue.hosts.host import FleetHost
+from craft_lora_pack.cli.queue.hosts.host import Does, FleetHost
 from craft_lora_pack.cli.queue.journal import Journal
 from craft_lora_pack.cli.queue.matrix import jobs_of
 from craft_lora_pack.client import jobs as beside
@@ -122,6 +122,25 @@ def test_pictures_of_the_folder_are_waited_for(run, monkeypatch):
         else other(function, *given, **more)
     )
     assert run(4, new, old) == (2, 2, 0)
+
+
+def test_the_first_jobs_files_are_held_once_and_not_after_it(tmp_path):
+    """However many hosts made it, and none where the folder has them."""
+    jobs = jobs_of(Inputs(PROMPT, OBJECT_INFO), [], ["seed=1..2"], [])
+    held = []
+
+    class Watched(HostsBatch):
+        def _compare(self):
+            waiting = [one for one in self._hosts.values() if one.does is Does.WAITS]
+            held.append((len(waiting), len({id(one.made) for one in waiting if one.made})))
+            super()._compare()
+
+    for done, seeds in ((0, jobs[:1]), (1, jobs)):
+        held.clear()
+        doors = [Door(f"{n}") for n in range(4)]
+        journal = Journal(tmp_path, "me")
+        Watched(Fleet(*doors), journal, tmp_path, "demo", lambda _: None).run(seeds)
+        assert max(held)[0] and max(most for _, most in held) == 1 - done
 
 
 def test_a_first_job_that_fails_everywhere_counts_as_failed(run):

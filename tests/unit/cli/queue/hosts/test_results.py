@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
+from collections import Counter
 
 import pytest
+from craft_lora_pack.cli.queue.hosts import results
 from craft_lora_pack.cli.queue.hosts.pictures import shown
 from craft_lora_pack.cli.queue.hosts.results import Results, made_of
 from craft_lora_pack.cli.queue.journal import Journal
@@ -58,6 +61,37 @@ def test_a_job_whose_journal_cannot_be_written_leaves_no_file(tmp_path, monkeypa
     with pytest.raises(OSError, match="No space"):
         results.save(jobs[0], made)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("node", ["3", "3.0.0.1"])
+def test_the_work_for_a_jobs_files_grows_as_their_number(tmp_path, monkeypatch, node):
+    """Not as its square: what is the same for all of them is found once."""
+    calls: Counter[str] = Counter()
+    for name in ("made_of", "stems"):
+        whole = getattr(results, name)
+
+        def counting(*given, name=name, whole=whole):
+            calls[name] += 1
+            return whole(*given)
+
+        monkeypatch.setattr(results, name, counting)
+    jobs = jobs_of(Inputs(PROMPT, OBJECT_INFO), [], ["seed=1,2"], [])
+    saved = Results(Journal(tmp_path, "me"), tmp_path, "demo", jobs)
+    made = [(node, {"filename": f"x_{n}.png"}, picture(n)) for n in range(40)]
+    names = [saved.save(job, made) for job in jobs]
+    assert names == [[f"demo_seed-{seed}_{n:05}.png" for n in range(1, 41)] for seed in (1, 2)]
+    assert calls["made_of"] <= len(jobs) and calls["stems"] <= 2 * len(jobs)
+
+
+def test_a_node_that_came_into_being_while_a_job_ran_is_of_that_job_alone(tmp_path):
+    """Its files bear the job's own name and parameters, though all have a node so called."""
+    jobs = jobs_of(Inputs(PROMPT, OBJECT_INFO), [], ["seed=1,2"], [])
+    saved = Results(Journal(tmp_path, "me"), tmp_path, "demo", jobs)
+    for job in reversed(jobs):
+        (name,) = saved.save(job, [("3.0.0.1", {"filename": "x_1.png"}, picture(1))])
+        assert name == f"demo_seed-{job.parameters['seed']}_00001.png"
+        told = json.loads(Image.open(tmp_path / name).text["craft_queue"])
+        assert told["parameters"] == dict(job.parameters)
 
 
 def test_a_node_that_gives_another_file_each_time_keeps_each_jobs_own(tmp_path):
