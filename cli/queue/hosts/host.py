@@ -93,11 +93,11 @@ class FleetHost:
         return sum(told == MISSING for told in self.facts.values())
 
 
-def awaited(fleet: Fleet) -> str:
-    """What is said while there is no server."""
-    return (
-        f"No server is there; waiting up to {fleet.patience / 60:.0f} minutes for {fleet.wanted}."
-    )
+def awaited(fleet: Fleet, reason: str = "") -> str:
+    """What is said while there is no server. reason: of one that does not answer, if any."""
+    minutes = f"{fleet.patience / 60:.0f} minutes"
+    because = f" ({reason.removesuffix('.')})" if reason else ""
+    return f"No server is there{because}; waiting up to {minutes} for {fleet.wanted}."
 
 
 def differs(host: FleetHost, other: FleetHost) -> str:

@@ -30,6 +30,29 @@ def test_a_picture_is_the_same_whatever_it_carries_and_however_it_is_compressed(
     assert shown(png((1, 2, 3))) != shown(png((1, 2, 3), size=(30, 40)))
 
 
+def saved(image, **more):
+    file = io.BytesIO()
+    image.save(file, "PNG", **more)
+    return file.getvalue()
+
+
+def test_colours_and_further_frames_are_part_of_a_picture():
+    one, other = (Image.new("P", (4, 4), 1) for _ in range(2))
+    one.putpalette([0, 0, 0, 9, 9, 9])
+    other.putpalette([0, 0, 0, 9, 9, 8])
+    frames = [[Image.new("RGB", (4, 4), (n, 0, 0)) for n in few] for few in ((1, 2), (1, 3))]
+    alike = [
+        (saved(one), saved(other)),
+        (saved(one, transparency=0), saved(one, transparency=1)),
+        tuple(saved(few[0], save_all=True, append_images=few[1:]) for few in frames),
+    ]
+    info = PngImagePlugin.PngInfo()
+    info.add_text("prompt", "a text")
+    for first, second in alike:
+        assert first != second and shown(first) != shown(second)
+    assert shown(saved(one, pnginfo=info)) == shown(saved(one))
+
+
 def test_a_broken_picture_is_like_itself_alone():
     whole = png((1, 2, 3))
     rows = whole.index(b"IDAT") + 4
