@@ -125,6 +125,10 @@ class Inputs:
             "Name one of them, or a node's input as NODE.INPUT",
         )
 
+    def has(self, target: NodeInput) -> bool:
+        """Whether the node has the input, or the prompt has it there."""
+        return target.input in self._possible[target.node]
+
     def spec(self, target: NodeInput) -> Any:
         """The schema of an input; None where the server has none."""
         return self._possible[target.node][target.input]

@@ -6,16 +6,18 @@ Two servers that say the same of the same things may still draw differently, as 
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .answers import number
+from .answers import NoJson, number, parse_json
 from .client import Client
 from .errors import RemoteError, ServerGone
 from .widgets import Json, all_inputs, choices_of, kind_of
 
 FILES = "/craft_lora/files"  # the pack's route; ComfyUI itself tells no hash of a model file
 SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
+LIST, ROWS = "CRAFTLoRAList", "loras"  # the pack's node whose files stand in a JSON text
+NO_FILES = ("same", "none")  # what a row says in place of its second file
 MISSING = "missing"
 HASHING = 1800.0  # seconds in which a server must have read a file
 
@@ -27,9 +29,29 @@ def model_uses(prompt: Json) -> frozenset[Use]:
     return frozenset(
         (node["class_type"], name, value)
         for node in prompt.values()
-        for name, value in node["inputs"].items()
-        if isinstance(value, str) and value.lower().endswith(SUFFIXES)
+        for name, given in node["inputs"].items()
+        for value in _files_in(node["class_type"], name, given)
     )
+
+
+def _files_in(kind: str, name: str, value: Any) -> Iterator[str]:
+    if (kind, name) == (LIST, ROWS):
+        yield from _files_of_rows(value)
+    elif isinstance(value, str) and value.lower().endswith(SUFFIXES):
+        yield value
+
+
+def _files_of_rows(text: Any) -> Iterator[str]:
+    """The files of the rows that are on; none of a text that the node would refuse."""
+    try:
+        rows = parse_json(text) if isinstance(text, str) else []
+    except NoJson:
+        return
+    for row in rows if isinstance(rows, list) else []:
+        if isinstance(row, dict) and row.get("on", True):
+            for file in (row.get("lora"), row.get("second_lora")):
+                if isinstance(file, str) and file not in ("", *NO_FILES):
+                    yield file
 
 
 def facts_of(client: Client, types: Iterable[str], uses: Iterable[Use]) -> Json:

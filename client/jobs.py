@@ -18,6 +18,7 @@ from .widgets import Json
 ADDRESS = "COMFYUI_URL"  # the variable that names the server beside a worker
 BESIDE = "http://127.0.0.1:8188"
 MOST_FILES = 10_000  # of one job
+MOST_BYTES = 1 << 32  # of one job's files together, which are held until they are saved
 RESTARTS = 3  # of the server during one job
 
 Made = tuple[str, dict[str, str], bytes]  # the node that made a file, the server's name of it, it
@@ -48,7 +49,16 @@ def run(
     found = _files(_result(client, prompt, workflow, prompt_id, known))
     if len(found) > MOST_FILES:
         raise RemoteError(f"the job made {len(found)} files; at most {MOST_FILES} are fetched.")
-    return [(node, item, client.fetch(item)) for node, item in found]
+    made: list[Made] = []
+    size = 0
+    for node, item in found:
+        made.append((node, item, client.fetch(item)))
+        size += len(made[-1][2])
+        if size > MOST_BYTES:
+            raise RemoteError(
+                f"the job's files have more than {MOST_BYTES} bytes; at most those are fetched."
+            )
+    return made
 
 
 def cancel(url: str, prompt_id: str) -> None:

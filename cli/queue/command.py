@@ -145,8 +145,8 @@ def _read(workflow: Path, place: str | Fleet) -> tuple[Json, Json | None, Json]:
             raise known[0]
         if not end:
             end = time.monotonic() + place.patience
-            if place.patience and not told:
-                print(awaited(place), file=sys.stderr)
+            if place.patience and not known:
+                print(awaited(place, str(told[0]) if told else ""), file=sys.stderr)
         if known or time.monotonic() >= end:
             error = (*known, *told, ServerGone(f"there was not {place.wanted}."))[0]
             raise _no_server(error) from error

@@ -12,9 +12,11 @@ from ...client.answers import NoJson, parse_json
 from ...client.widgets import Json
 from ...craft_core.errors import CraftError
 from ...craft_core.presets import SHIPPED, NodeValues, node_values
+from ...craft_core.types import ROLES
 
 ROUTER, SCHEDULE = "CRAFTRouter", "CRAFTTimestepSchedule"
 GUIDES = ("CRAFTACFGKSampler", "CRAFTACFGGuider")
+CONSTANT = "constant"
 _LARGEST = 1 << 22  # bytes of a file
 
 
@@ -49,34 +51,44 @@ def with_preset(prompt: Json, object_info: Json, values: NodeValues) -> tuple[Js
             "A preset is set on Routers and on the nodes around them",
             "Give another workflow, or leave out --preset",
         )
-    found = {str(_source(prompt, router, "schedule")) for router in routers}
+    found = {_source(prompt, router, "schedule") for router in routers} - {None}
     schedules = [node for node in _of_type(prompt, SCHEDULE) if node in found]
     guides = [node for kind in GUIDES for node in _of_type(prompt, kind)]
     parts = ((routers, values.router), (schedules, values.schedule), (guides, values.guidance))
     left = []
-    if not schedules and values.schedule.get("shape", "constant") != "constant":
-        left.append(f"schedule {values.schedule['shape']}: no Timestep Schedule is linked")
+    if values.schedule and not schedules and (found or not _is_constant(values.schedule)):
+        shape = values.schedule.get("shape", CONSTANT)
+        left.append(f"schedule {shape}: no Timestep Schedule is linked")
     if not guides and values.guidance:
         left.append("guidance: there is no ACFG KSampler and no ACFG Guider")
+    inputs = Inputs(prompt, object_info)
     settings: dict[NodeInput, str] = {}
     for nodes, own in parts:
         for target, value in _targets(nodes, own):
             if isinstance(prompt[target.node]["inputs"].get(target.input), list):
                 left.append(f"{target.node}.{target.input}: it comes from another node")
+            elif not inputs.has(target):
+                left.append(f"{target.node}.{target.input}: the server's node has no such input")
             else:
                 settings[target] = value if isinstance(value, str) else json.dumps(value)
-    return Inputs(prompt, object_info).with_values(settings), left
+    return inputs.with_values(settings), left
 
 
 def _targets(nodes: list[str], values: Mapping[str, Any]) -> Iterator[tuple[NodeInput, Any]]:
     return ((NodeInput(node, name), value) for node in nodes for name, value in values.items())
 
 
+def _is_constant(schedule: Mapping[str, Any]) -> bool:
+    """Whether a schedule is what a Router without one has."""
+    strengths = (schedule.get(f"shape.{role}", 1) for role in ROLES)
+    return schedule.get("shape", CONSTANT) == CONSTANT and all(one == 1 for one in strengths)
+
+
 def _of_type(prompt: Json, kind: str) -> list[str]:
     return [name for name, node in prompt.items() if node["class_type"] == kind]
 
 
-def _source(prompt: Json, node: str, name: str) -> Any:
+def _source(prompt: Json, node: str, name: str) -> str | None:
     """The node that an input is linked to; None for none."""
     link = prompt[node]["inputs"].get(name)
-    return link[0] if isinstance(link, list) and link else None
+    return str(link[0]) if isinstance(link, list) and link else None

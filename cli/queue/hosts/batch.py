@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -57,7 +56,7 @@ class HostsBatch:
         self._hosts: dict[str, FleetHost] = {}
         self._answers: SimpleQueue[tuple[FleetHost, Any]] = SimpleQueue()
         self._sizes: dict[str, float] = {}  # bytes of model files
-        self._losses: Counter[str] = Counter()
+        self._losses: dict[str, list[float]] = {}  # when hosts went away with a job
         self._alone_since: float | None = None
 
     def run(self, jobs: list[Job]) -> BatchCounts:
@@ -132,20 +131,31 @@ class HostsBatch:
             self._worked(host, answer)
 
     def _lose(self, host: FleetHost, error: ServerGone) -> None:
-        job, host.job = host.job, None
-        if not (host.does is Does.TELLS and host.failure == str(error)):  # said once
+        (job, host.job), did = (host.job, None), host.does
+        if not (did is Does.TELLS and host.failure == str(error)):  # said once
             self._tell(f"{host.name} is gone: {error}")
         host.failure = str(error)
-        if job is not None:
-            self._losses[job.key] += 1
-            lost = self._losses[job.key] >= MOST_LOSSES
-            if host.does is Does.WORKS and lost:
-                self._failed(job, f"{MOST_LOSSES} servers went away while they ran it.")
-            elif host.does is Does.WORKS:
-                self._waiting.give_back(job)
-            elif lost:
-                self._next_reference(f"{MOST_LOSSES} servers went away while they ran it.")
         host.begin(Does.GONE)
+        if job is None:
+            return
+        losses = self._losses.setdefault(job.key, [])
+        losses.append(host.since)
+        lost = len(losses) >= MOST_LOSSES
+        why = f"{len(losses)} servers went away while they ran it."
+        if did is Does.WORKS and lost:
+            self._failed(job, why)
+        elif did is Does.WORKS:
+            self._waiting.give_back(job)
+        elif lost and self._is_hopeless(job, losses[MOST_LOSSES - 1]):
+            self._next_reference(why)
+
+    def _is_hopeless(self, job: Job, lost: float) -> bool:
+        """Whether a trial with which too many hosts had gone away by that time chooses none: no
+        host made it, and none that began it before is still at it."""
+        if self._standard is not None or job is not self._reference:
+            return False
+        made = any(not host.failure for host in self._busy(Does.WAITS))
+        return not made and all(host.since > lost for host in self._busy(Does.TRIES))
 
     def _require_hosts(self) -> None:
         if any(host.does not in (Does.GONE, Does.OUT) for host in self._hosts.values()):
@@ -193,25 +203,31 @@ class HostsBatch:
         if isinstance(answer, RemoteError):
             host.failure = str(answer)
         else:
-            host.made = answer
             host.pictures = tuple(shown(content) for _, _, content in answer)
+            if self._standard is None and not self._journal.is_done(reference):
+                alike = (one for one in self._busy(Does.WAITS) if one.pictures == host.pictures)
+                host.made = next((one.made for one in alike if one.made), answer)  # held once
 
     def _compare(self) -> None:
-        """Choose whom the others are held to, once all have run the reference job or some have
-        waited long; then let in those that agree, and leave out the others."""
+        """Choose whom the others are held to, once all have run the reference job or one that made
+        it has waited long; then let in those that agree, and leave out the others. While a host is
+        still at it, the job does not count as failing everywhere."""
         waiting = self._busy(Does.WAITS)
         if not waiting:
             return
         late = self._busy(Does.TELLS, Does.TRIES)
-        oldest = min(host.since for host in waiting)
-        if self._standard is None and late and time.monotonic() - oldest < COMPARES:
-            return
-        sound = [host for host in waiting if not host.failure]
         if self._standard is None:
+            sound = [host for host in waiting if not host.failure]
+            patient = not sound or time.monotonic() - min(one.since for one in sound) < COMPARES
+            if late and patient:
+                return
             if not sound:
                 self._next_reference(waiting[0].failure)
                 return
-            self._choose(sound)
+            standard = self._best(sound)
+            if standard is None and late:
+                return
+            self._choose(standard)
         assert self._standard is not None
         for host in waiting:
             failed = f"the first job fails: {host.failure}" if host.failure else ""
@@ -222,8 +238,9 @@ class HostsBatch:
             else:
                 host.begin(Does.RESTS)
 
-    def _choose(self, sound: list[FleetHost]) -> None:
-        """Whoever gives what is in the folder already, else lacks least, else has most like it."""
+    def _best(self, sound: list[FleetHost]) -> FleetHost | None:
+        """Whoever gives what is in the folder already, None for nobody; where nothing is there,
+        who lacks least, else has most like it."""
         known: tuple[str, ...] | None = None
         if self._journal.is_done(self._reference):
             names = self._journal.files(self._reference)
@@ -233,8 +250,12 @@ class HostsBatch:
             like = sum(not differs(host, other) for other in sound)
             return host.pictures == known, -host.lacks, like
 
-        standard = max(sound, key=rank)
-        if known is not None and standard.pictures != known:
+        best = max(sound, key=rank)
+        return best if known is None or best.pictures == known else None
+
+    def _choose(self, standard: FleetHost | None) -> None:
+        """Hold the others to a host; CraftError for none."""
+        if standard is None:
             raise CraftError(
                 f"No server gives the pictures that are in {self._folder}",
                 f"An earlier command made those of the first job ({self._reference.name})",
@@ -244,7 +265,7 @@ class HostsBatch:
             standard.name, standard.door, self._answers,
             facts=standard.facts, pictures=standard.pictures,
         )  # fmt: skip
-        if known is None:
+        if not self._journal.is_done(self._reference):
             self._waiting.remove(self._reference)
             self._save(self._reference, standard.made)
 
@@ -279,11 +300,11 @@ class HostsBatch:
 
     def _start(self, host: FleetHost, job: Job) -> None:
         """Queue a job on a host, or wait for it where an earlier command left it there."""
-        known = self._journal.prompt_id(job)
-        if self._journal.server(job) not in (None, host.place):
+        known, server = self._journal.prompt_id(job), self._journal.server(job)
+        if server not in (None, host.place):
             known = None
         prompt_id = str(uuid.uuid4())
-        if known is None and host.does is Does.WORKS:
+        if host.does is Does.WORKS and (known is None or server is None):
             self._journal.queued(job, prompt_id, host.place)
         host.job, host.loaded = job, files_of_job(job)
         host.prompt_ids = (prompt_id,) if known is None else (known, prompt_id)

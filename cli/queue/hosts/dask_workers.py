@@ -25,6 +25,13 @@ PACKAGE, ROOT = jobs.__name__.split(".")[0], Path(jobs.__file__).parents[1]
 LOOKS = 1.0  # seconds between two looks at the workers
 CONNECTS = 30.0  # seconds in which the scheduler must answer
 CLOSES = 5.0  # seconds in which the connection must end
+# Dask loads the package anew, and its modules as they were: after an update old code would run.
+FORGET = f"""
+import sys
+for name in list(sys.modules):
+    if name == {PACKAGE!r} or name.startswith({PACKAGE + "."!r}):
+        sys.modules.pop(name, None)
+"""
 MOVES = 600.0  # seconds in which a job's files must come from a worker
 
 
@@ -72,7 +79,7 @@ class DaskWorkers:
             if self._client.status != "running":
                 raise self._gone("the connection broke")
             try:
-                known = self._client.scheduler_info().get("workers", {})
+                known = self._client.scheduler_info(n_workers=-1).get("workers", {})
             except OSError as error:
                 raise self._gone(error) from error
             self._doors = {
@@ -128,6 +135,8 @@ class DaskWorkers:
                 for file in (*ROOT.glob("client/*.py"), *ROOT.glob("craft_core/__init__.py"),
                              *ROOT.glob("craft_core/errors.py")):  # fmt: skip
                     archive.write(file, f"{PACKAGE}/{file.relative_to(ROOT).as_posix()}")
+            self._client.run_on_scheduler(exec, FORGET)
+            self._client.run(exec, FORGET)
             plugins = importlib.import_module("distributed.diagnostics.plugin")
             for kind in (plugins.SchedulerUploadFile, plugins.UploadFile):
                 self._client.register_plugin(kind(str(path)), name=PACKAGE)

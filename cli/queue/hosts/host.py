@@ -74,13 +74,16 @@ class FleetHost:
         self.does, self.since = does, time.monotonic()
 
     def order(self, function: Callable[..., Any], *given: Any, key: str = "") -> None:
-        """Call the function in a thread; its answer, or its RemoteError, goes to `answers`."""
+        """Call the function in a thread; its answer, or a RemoteError for whatever ended it, goes
+        to `answers`."""
 
         def answer() -> None:
             try:
                 got = self.door.call(function, *given, key=key)
             except RemoteError as error:
                 got = error
+            except Exception as error:  # with no answer the command would wait for ever
+                got = RemoteError(f"the call broke ({type(error).__name__}: {error}).")
             self.answers.put((self, got))
 
         threading.Thread(target=answer, daemon=True).start()
@@ -90,11 +93,11 @@ class FleetHost:
         return sum(told == MISSING for told in self.facts.values())
 
 
-def awaited(fleet: Fleet) -> str:
-    """What is said while there is no server."""
-    return (
-        f"No server is there; waiting up to {fleet.patience / 60:.0f} minutes for {fleet.wanted}."
-    )
+def awaited(fleet: Fleet, reason: str = "") -> str:
+    """What is said while there is no server. reason: of one that does not answer, if any."""
+    minutes = f"{fleet.patience / 60:.0f} minutes"
+    because = f" ({reason.removesuffix('.')})" if reason else ""
+    return f"No server is there{because}; waiting up to {minutes} for {fleet.wanted}."
 
 
 def differs(host: FleetHost, other: FleetHost) -> str:

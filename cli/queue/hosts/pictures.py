@@ -12,11 +12,14 @@ _PIECE, _MOST = 1 << 20, 1 << 32  # bytes of a picture without its compression
 
 
 def shown(content: bytes) -> str:
-    """A hash of a PNG's size, kind and rows, whatever texts it carries and however well it is
-    compressed; of another file's bytes."""
+    """A hash of a PNG's size, kind, colours and rows, whatever texts it carries and however well
+    it is compressed, and of further frames as they are; of another file's bytes."""
     if not content.startswith(SIGNATURE):
         return hashlib.sha256(content).hexdigest()
     digest, size = hashlib.sha256(content[:IHDR_END]), 0
+    for kind in (b"PLTE", b"tRNS", b"fdAT"):
+        for data in _chunks(content, kind):
+            digest.update(kind + len(data).to_bytes(4, "big") + data)
     inflate = zlib.decompressobj()
     try:
         for data in _chunks(content, b"IDAT"):

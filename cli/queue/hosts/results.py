@@ -22,6 +22,7 @@ from ..saving import file_stem, output_name, save_output, stems, with_job
 from .pictures import shown
 
 _File = tuple[str, str, int, str]  # a node, what it is made of, the place among its files, a hash
+_Place = tuple[str, int, Job]  # stem and number of a name, and the job after which it is
 
 
 def made_of(prompt: Json, node: str) -> str:
@@ -53,6 +54,7 @@ class Results:
             stem = file_stem(workflow, job.parameters)
             self._rank.setdefault(job.key, named[stem])
             named[stem] += 1
+        self._made_of: dict[tuple[str, str], str] = {}  # (job, node) -> what it is made of
         self._makers: dict[str, dict[str, list[Job]]] = {}  # node -> what it is made of -> jobs
         self._shared: dict[_File, str] = {}  # a file that several jobs may give -> its name
 
@@ -61,12 +63,24 @@ class Results:
         names: list[str] = []
         new: list[str] = []
         shared: dict[_File, str] = {}
+        counted: Counter[str] = Counter()  # files of a node so far
+        own = stems(self._workflow, job, [item for _, item, _ in made])
         try:
-            for index in range(len(made)):
-                file = self._shared_file(job, made, index)
-                name = self._known(job, made, index, file)
+            for one, place in zip(made, self._places(job, made), strict=True):
+                node, item, content = one
+                file = None
+                if len(self._jobs_that_make(job, node)) > 1:
+                    file = (node, self._content_of(job, node), counted[node], shown(content))
+                counted[node] += 1
+                name = self._known(job, one, place, file)
                 if name is None:
-                    name = self._write(job, made, index)
+                    taken = (self._folder / output_name(*place[:2], item["filename"])).exists()
+                    if taken and place[2] is not job:  # the node gives another content each time
+                        place = own[len(names)], 1, job
+                    stem, number, owner = place
+                    name = save_output(
+                        content, self._folder, stem, self._workflow, owner, item["filename"], number
+                    )
                     new.append(name)
                 if file is not None:
                     shared[file] = name
@@ -79,59 +93,57 @@ class Results:
         self._shared |= shared
         return names
 
-    def _shared_file(self, job: Job, made: Sequence[Made], index: int) -> _File | None:
-        """What tells a file of several jobs from others; None for a file of one job."""
-        node, _, content = made[index]
-        if len(self._jobs_that_make(job, node)) == 1:
-            return None
-        place = sum(one == node for one, *_ in made[:index])
-        return node, made_of(job.prompt, node), place, shown(content)
-
-    def _known(self, job: Job, made: Sequence[Made], index: int, file: _File | None) -> str | None:
+    def _known(self, job: Job, made: Made, place: _Place, file: _File | None) -> str | None:
         """The name under which the file is there: saved for another job, or by a command that
         ended before it could say so."""
         known = self._shared.get(file) if file else None
         if known is not None and (self._folder / known).is_file():
             return known
-        stem, number, owner = self._place(job, made, index)
-        _, item, content = made[index]
-        path = self._folder / output_name(stem, number, item["filename"])
+        _, item, content = made
+        path = self._folder / output_name(*place[:2], item["filename"])
         if not path.is_file():
             return None
         there = path.read_bytes()
         same = there == with_job(content, self._workflow, job)
         return path.name if same or (file and shown(there) == file[-1]) else None
 
-    def _write(self, job: Job, made: Sequence[Made], index: int) -> str:
-        stem, number, owner = self._place(job, made, index)
-        _, item, content = made[index]
-        taken = (self._folder / output_name(stem, number, item["filename"])).exists()
-        if taken and owner is not job:  # by another content: the node gives a new one each time
-            names = stems(self._workflow, job, [item for _, item, _ in made])
-            stem, number, owner = names[index], 1, job
-        return save_output(
-            content, self._folder, stem, self._workflow, owner, item["filename"], number
-        )
-
-    def _place(self, job: Job, made: Sequence[Made], index: int) -> tuple[str, int, Job]:
-        """(stem, number, job) of a file's name."""
-        owner = self._owner(job, made[index][0])
-        names = stems(self._workflow, owner, [item for _, item, _ in made])
-        own = [
-            one
-            for one, (node, *_) in enumerate(made)
-            if names[one] == names[index] and self._owner(owner, node) is owner
-        ]
-        return names[index], self._rank[owner.key] * len(own) + own.index(index) + 1, owner
+    def _places(self, job: Job, made: Sequence[Made]) -> list[_Place]:
+        """Where each file goes: numbered among those that its owner makes under the same stem."""
+        items = [item for _, item, _ in made]
+        owners = [self._owner(job, node) for node, *_ in made]
+        places: dict[int, _Place] = {}
+        for owner in {one.key: one for one in owners}.values():
+            names = stems(self._workflow, owner, items)
+            own: dict[str, list[int]] = {}
+            for index, (node, *_) in enumerate(made):
+                if self._owner(owner, node) is owner:
+                    own.setdefault(names[index], []).append(index)
+            for stem, files in own.items():
+                first = self._rank[owner.key] * len(files) + 1
+                places |= {
+                    index: (stem, number, owner)
+                    for number, index in enumerate(files, first)
+                    if owners[index] is owner
+                }
+        return [places[index] for index in range(len(made))]
 
     def _owner(self, job: Job, node: str) -> Job:
         return self._jobs_that_make(job, node)[0]
 
     def _jobs_that_make(self, job: Job, node: str) -> list[Job]:
-        """The jobs in whose prompts the node, and all that leads to it, are the same."""
+        """The jobs in whose prompts the node, and all that leads to it, are the same; the job alone
+        for a node that came into being while it ran."""
+        if node not in job.prompt:
+            return [job]
         if node not in self._makers:
             makers: dict[str, list[Job]] = {}
             for one in self._jobs:
-                makers.setdefault(made_of(one.prompt, node), []).append(one)
+                if node in one.prompt:
+                    makers.setdefault(self._content_of(one, node), []).append(one)
             self._makers[node] = makers
-        return self._makers[node][made_of(job.prompt, node)]
+        return self._makers[node][self._content_of(job, node)]
+
+    def _content_of(self, job: Job, node: str) -> str:
+        if (job.key, node) not in self._made_of:
+            self._made_of[job.key, node] = made_of(job.prompt, node)
+        return self._made_of[job.key, node]

@@ -68,6 +68,40 @@ def test_what_is_left_out_is_said():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("preset", SHIPPED)
+@pytest.mark.parametrize("kind", ["CRAFTRouter", "CRAFTACFGGuider"])
+def test_an_input_that_the_servers_node_lacks_is_left_out(kind, preset):
+    """As where the server has an older pack."""
+    given = {"1": node("CRAFTRouter"), "3": node("CRAFTACFGGuider")}
+    target = "1" if kind == "CRAFTRouter" else "3"
+    known = {name: one for group in INFO[kind]["input"].values() for name, one in group.items()}
+    whole, _ = with_preset(given, INFO, node_values(SHIPPED[preset]))
+    for lacks in known:
+        less = {"input": {"required": {name: known[name] for name in known if name != lacks}}}
+        made, left = with_preset(given, INFO | {kind: less}, node_values(SHIPPED[preset]))
+        told = f"{target}.{lacks}: the server's node has no such input" in left
+        assert lacks not in made[target]["inputs"] and told == (lacks in whole[target]["inputs"])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "is_said"),
+    [
+        ("constant", False),
+        ({"shape": "constant", "content": 1.0, "style": 1}, False),
+        ({"shape": "constant", "content": 0.5}, True),
+        ({"shape": "constant", "style": 0.5}, True),
+    ],
+)
+def test_a_constant_schedule_of_other_strengths_is_not_dropped_silently(schedule, is_said):
+    """Without a Timestep Schedule a Router's strengths are 1 throughout."""
+    _, left = with_preset(prompt(), INFO, node_values({"schedule": schedule}))
+    said = ["schedule constant: no Timestep Schedule is linked"]
+    assert left == (said if is_said else [])
+    other = prompt(**{"9": node("Another")})
+    other["1"]["inputs"]["schedule"] = ["9", 0]
+    assert with_preset(other, INFO, node_values({"schedule": schedule}))[1] == said
+
+
 def test_a_workflow_without_a_router_is_refused():
     with pytest.raises(CraftError, match="no Content/Style LoRA Router"):
         with_preset({"4": node("KSampler", cfg=8.0)}, INFO, node_values({"cfg": 1}))

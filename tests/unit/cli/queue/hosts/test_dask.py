@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from craft_lora_pack.cli.main import main
 from craft_lora_pack.cli.queue.hosts import dask_workers
 from craft_lora_pack.cli.queue.hosts.dask_workers import DaskWorkers
 from craft_lora_pack.cli.queue.journal import NAME
+from craft_lora_pack.client import jobs
 from fake_comfyui import PROMPT
 from fake_host import FakeHost
 
@@ -122,6 +124,26 @@ def test_a_scheduler_that_ends_is_told_and_so_is_none(
     assert "stays done" in ran.stderr and "Traceback" not in ran.stderr, ran.stderr
     assert main(queue) == 1
     assert "does not answer" in capsys.readouterr().err
+
+
+def test_workers_run_the_code_of_the_last_command(worker, scheduler, tmp_path, monkeypatch):
+    """Also those that ran an earlier one's, of whatever module."""
+    root = dask_workers.ROOT
+    with FakeHost() as host:
+        worker(host)
+        for version in (1, 2):
+            place = tmp_path / f"version_{version}"
+            for room in ("client", "craft_core"):
+                shutil.copytree(root / room, place / room, ignore=shutil.ignore_patterns("__*__"))
+            (place / "craft_core" / "__init__.py").touch()
+            (place / "client" / "__init__.py").touch()
+            with (place / "client" / "facts.py").open("a") as file:
+                file.write(f"\nMISSING = 'version {version}'\n")
+            monkeypatch.setattr(dask_workers, "ROOT", place)
+            with DaskWorkers(scheduler) as workers:
+                (name,) = until(workers.present)
+                told = workers.call(name, jobs.facts_here, (["Nothing"], []), "")
+                assert told["facts"]["the node Nothing"] == f"version {version}"
 
 
 def journal(folder):

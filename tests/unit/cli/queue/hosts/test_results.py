@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
+from collections import Counter
 
 import pytest
+from craft_lora_pack.cli.queue.hosts import results
 from craft_lora_pack.cli.queue.hosts.pictures import shown
 from craft_lora_pack.cli.queue.hosts.results import Results, made_of
 from craft_lora_pack.cli.queue.journal import Journal
@@ -25,6 +28,29 @@ def test_a_picture_is_the_same_whatever_it_carries_and_however_it_is_compressed(
     assert shown(png((1, 2, 3))) == shown(png((1, 2, 3), "a text", level=1))
     assert shown(png((1, 2, 3))) != shown(png((1, 2, 4)))
     assert shown(png((1, 2, 3))) != shown(png((1, 2, 3), size=(30, 40)))
+
+
+def saved(image, **more):
+    file = io.BytesIO()
+    image.save(file, "PNG", **more)
+    return file.getvalue()
+
+
+def test_colours_and_further_frames_are_part_of_a_picture():
+    one, other = (Image.new("P", (4, 4), 1) for _ in range(2))
+    one.putpalette([0, 0, 0, 9, 9, 9])
+    other.putpalette([0, 0, 0, 9, 9, 8])
+    frames = [[Image.new("RGB", (4, 4), (n, 0, 0)) for n in few] for few in ((1, 2), (1, 3))]
+    alike = [
+        (saved(one), saved(other)),
+        (saved(one, transparency=0), saved(one, transparency=1)),
+        tuple(saved(few[0], save_all=True, append_images=few[1:]) for few in frames),
+    ]
+    info = PngImagePlugin.PngInfo()
+    info.add_text("prompt", "a text")
+    for first, second in alike:
+        assert first != second and shown(first) != shown(second)
+    assert shown(saved(one, pnginfo=info)) == shown(saved(one))
 
 
 def test_a_broken_picture_is_like_itself_alone():
@@ -58,6 +84,37 @@ def test_a_job_whose_journal_cannot_be_written_leaves_no_file(tmp_path, monkeypa
     with pytest.raises(OSError, match="No space"):
         results.save(jobs[0], made)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("node", ["3", "3.0.0.1"])
+def test_the_work_for_a_jobs_files_grows_as_their_number(tmp_path, monkeypatch, node):
+    """Not as its square: what is the same for all of them is found once."""
+    calls: Counter[str] = Counter()
+    for name in ("made_of", "stems"):
+        whole = getattr(results, name)
+
+        def counting(*given, name=name, whole=whole):
+            calls[name] += 1
+            return whole(*given)
+
+        monkeypatch.setattr(results, name, counting)
+    jobs = jobs_of(Inputs(PROMPT, OBJECT_INFO), [], ["seed=1,2"], [])
+    saved = Results(Journal(tmp_path, "me"), tmp_path, "demo", jobs)
+    made = [(node, {"filename": f"x_{n}.png"}, picture(n)) for n in range(40)]
+    names = [saved.save(job, made) for job in jobs]
+    assert names == [[f"demo_seed-{seed}_{n:05}.png" for n in range(1, 41)] for seed in (1, 2)]
+    assert calls["made_of"] <= len(jobs) and calls["stems"] <= 2 * len(jobs)
+
+
+def test_a_node_that_came_into_being_while_a_job_ran_is_of_that_job_alone(tmp_path):
+    """Its files bear the job's own name and parameters, though all have a node so called."""
+    jobs = jobs_of(Inputs(PROMPT, OBJECT_INFO), [], ["seed=1,2"], [])
+    saved = Results(Journal(tmp_path, "me"), tmp_path, "demo", jobs)
+    for job in reversed(jobs):
+        (name,) = saved.save(job, [("3.0.0.1", {"filename": "x_1.png"}, picture(1))])
+        assert name == f"demo_seed-{job.parameters['seed']}_00001.png"
+        told = json.loads(Image.open(tmp_path / name).text["craft_queue"])
+        assert told["parameters"] == dict(job.parameters)
 
 
 def test_a_node_that_gives_another_file_each_time_keeps_each_jobs_own(tmp_path):

@@ -247,6 +247,19 @@ def test_one_server_finishes_what_several_began_and_the_other_way_round(hosts, q
     assert done_once(queue, 12)
 
 
+def test_a_job_of_which_the_journal_names_no_server_is_written_anew(hosts, queue):
+    """One server's command left it: the id that another host queues it under is in the journal."""
+    single, several = hosts(), [hosts(), hosts()]
+    single.at_job = lambda number: single.stop() if number == 3 else None
+    assert queue([single], "--matrix", "seed=1..6")[0] == 1
+    left = lines(queue)[-1]
+    assert left["state"] == "queued" and "server" not in left
+    assert queue(several, "--matrix", "seed=1..6")[0] == 0 and done_once(queue, 6)
+    again = [line for line in lines(queue) if line["job"] == left["job"] and line.get("server")]
+    ids = {one for host in several for one in host.queued}
+    assert [line["state"] for line in again] == ["queued"] and again[0]["prompt_id"] in ids
+
+
 def interrupt_when_both_work(several):
     """Let the first job pass on each, and interrupt once the next has come to each."""
 
