@@ -26,6 +26,11 @@ const CASES = {
   "A <c>big [dog</c> in] ink": ["A big [<c>dog in</c>] ink", "A big [<s>dog in</s>] ink", "A big [dog in] ink"],
   "<c>a</c> [b] <s>c</s>": ["<c>a</c> [<c>b</c>] <s>c</s>", "<c>a</c> [<s>b</s>] <s>c</s>", "<c>a</c> [b] <s>c</s>"],
   "[<c>a</c> and <s>c</s>]": ["[<c>a and c</c>]", "[<s>a and c</s>]", "[a and c]"],
+  "A [red fox] <c> in watercolor <s>": ["A [<c>red fox</c>]  <s>in watercolor</s> ",
+    "A [<s>red fox</s>]  <s>in watercolor</s> ", "A [red fox]  <s>in watercolor</s> "],
+  "<c>a [fox]</c>, ink <S>, wash <s>.": ["a [<c>fox</c>], <S>ink</S> , wash <s>.",
+    "a [<s>fox</s>], <S>ink</S> , wash <s>.", "a [fox], <S>ink</S> , wash <s>."],
+  "a <c> b <s> [c] <c>": ["a <c> b <s> [<c>c</c>] ", "a <c> b <s> [<s>c</s>] ", "a <c> b <s> [c] "],
   "a [big] dog <c>": ["a [<c>big</c>] dog ", "a [<s>big</s>] dog ", "a [big] dog "],
 };
 

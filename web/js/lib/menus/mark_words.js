@@ -9,7 +9,8 @@ import { parse } from "../drawings/markers.js";
 
 /**
  * Mark the words between two places as content or style, or take their markers away. Phrases never
- * lie in one another: one that the words touch is unmarked first.
+ * lie in one another: one that the words touch is unmarked first. A phrase that a lone marker ends
+ * keeps its words: where the marker before it goes, it becomes a pair.
  *
  * @param {string} prompt
  * @param {number} from
@@ -21,17 +22,28 @@ import { parse } from "../drawings/markers.js";
 export function markWords(prompt, from, to, role) {
   const { marks, phrases } = parse(prompt);
   const touched = phrases.filter(({ start, end }) => start < to && from < end);
-  const gone = marks.filter(
+  const unmarked = marks.filter(
     (mark) =>
       (mark.start < to && from < mark.end) || touched.some((phrase) => isOf(mark, phrase, marks)),
   );
+  /** @type {Map<number, string>} by place, the markers that are written there */
+  const written = new Map();
+  const replaced = marks.filter((mark, at) => {
+    const own = phrases.find((phrase) => markAfter(phrase, marks) === mark);
+    if (!own || mark.close || unmarked.includes(mark) || !unmarked.includes(marks[at - 1])) return false;
+    written.set(own.start, mark.text).set(own.end, `</${mark.text.slice(1)}`);
+    return true;
+  });
+  const gone = [...unmarked, ...replaced];
   const start = Math.min(from, ...gone.map((mark) => mark.start));
   const end = Math.max(to, ...gone.map((mark) => mark.end));
   /** @param {number} left @param {number} right */
   const kept = (left, right) => {
     let text = "";
-    for (let at = left; at < right; at += 1)
+    for (let at = left; at < right; at += 1) {
+      text += written.get(at) ?? "";
       if (!gone.some((mark) => mark.start <= at && at < mark.end)) text += prompt[at];
+    }
     return text;
   };
   const [before, words, after] = [kept(start, from), kept(from, to), kept(to, end)];
@@ -51,7 +63,11 @@ export function markWords(prompt, from, to, role) {
  * @param {import("../drawings/markers.js").Mark} mark @param {{start: number, end: number}} phrase
  * @param {import("../drawings/markers.js").Mark[]} marks */
 function isOf(mark, phrase, marks) {
-  const after = marks.find(({ start }) => start >= phrase.end);
+  const after = markAfter(phrase, marks);
   if (mark === after) return true;
   return after?.close === true && mark === marks[marks.indexOf(after) - 1];
 }
+
+/** The marker that ends a phrase. @param {{end: number}} phrase
+ * @param {import("../drawings/markers.js").Mark[]} marks */
+const markAfter = (phrase, marks) => marks.find(({ start }) => start >= phrase.end);
