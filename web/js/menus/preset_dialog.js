@@ -81,6 +81,11 @@ export async function choosePreset(use) {
     check();
   });
   select.addEventListener("dblclick", () => apply.click());
+  name.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.isComposing) return;
+    event.preventDefault(); // of the form, which applies
+    save.click();
+  });
   file.addEventListener("change", () => trying(async () => {
     const [given] = file.files ?? [];
     if (!given) return;
