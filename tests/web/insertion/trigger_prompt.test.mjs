@@ -38,6 +38,8 @@ test("without a phrase of the role, words that are there are marked, others are 
     "A dog in <s>ink</s>, <c>ink, sks</c>");
   assert.equal(withWords("pink inks", "style", ["ink"]), "pink inks, <s>ink</s>");
   assert.equal(withWords("", "content", ["sks"]), "<c>sks</c>");
+  for (const word of ["s", "S"])
+    assert.equal(withWords("fox in <s>ink</s>", "content", [word]), `fox in <s>ink</s>, <c>${word}</c>`);
 });
 
 test("a prompt with its words can be read, and what was in it is kept", () => {

@@ -34,7 +34,7 @@ export function promptWith(prompt, words) {
  * @throws {CraftError} where the markers of the prompt cannot be read
  */
 export function withWords(prompt, role, words) {
-  const { phrases } = parse(prompt);
+  const { phrases, marks } = parse(prompt);
   const own = phrases.filter((phrase) => phrase.role === role);
   const said = own.map(({ text }) => text.toLowerCase());
   const lacking = words.filter((word) => !said.some((text) => text.includes(word.toLowerCase())));
@@ -42,17 +42,17 @@ export function withWords(prompt, role, words) {
   if (!added) return prompt;
   if (own.length) return spliced(prompt, own[0].end, own[0].end, `, ${added}`);
   const marked = (/** @type {string} */ text) => `<${role[0]}>${text}</${role[0]}>`;
-  const found = unmarkedPlace(prompt, phrases, lacking[0]);
+  const found = unmarkedPlace(prompt, [...phrases, ...marks], lacking[0]);
   if (found < 0) return [prompt.trimEnd(), marked(added)].filter(Boolean).join(", ");
   const end = found + lacking[0].length;
   const others = lacking.slice(1).map(plain);
   return spliced(prompt, found, end, marked([prompt.slice(found, end), ...others].join(", ")));
 }
 
-/** Where a word stands by itself outside of all phrases; -1 for nowhere. @param {string} prompt
- * @param {{start: number, end: number}[]} phrases @param {string} word */
-function unmarkedPlace(prompt, phrases, word) {
-  const masked = phrases.reduce(
+/** Where a word stands by itself outside of all phrases and markers; -1 for nowhere.
+ * @param {string} prompt @param {{start: number, end: number}[]} taken @param {string} word */
+function unmarkedPlace(prompt, taken, word) {
+  const masked = taken.reduce(
     (text, { start, end }) => spliced(text, start, end, "\0".repeat(end - start)), prompt,
   );
   const letters = word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
