@@ -2,7 +2,7 @@
 /** Nodes that take a marked prompt, and the LoRAs that reach them. */
 
 import { nodesIn } from "./samplers.js";
-import { chain } from "./upstream.js";
+import { chain, isActive } from "./upstream.js";
 
 /** @typedef {any} GraphNode */
 
@@ -12,8 +12,8 @@ const ROUTERS = new Set(["CRAFTRouter", "CRAFTMethodSweep"]);
 export const isRouter = (node) => ROUTERS.has(node.type);
 
 /**
- * The Routers that take the branches of a node, in any graph, each with the subgraph nodes around
- * it.
+ * The Routers that take the branches of a node and run, in any graph, each with the subgraph nodes
+ * around it.
  *
  * @param {any} root the outermost graph
  * @param {GraphNode} node
@@ -22,5 +22,5 @@ export const isRouter = (node) => ROUTERS.has(node.type);
 export const routersBehind = (root, node) =>
   nodesIn(root, []).filter(
     ({ node: one, hosts }) =>
-      isRouter(one) && chain(one, "extra_branches", "branches", hosts).includes(node),
+      isRouter(one) && isActive(one) && chain(one, "extra_branches", "branches", hosts).includes(node),
   );
