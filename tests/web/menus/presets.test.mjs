@@ -72,6 +72,14 @@ test("what no node takes is said, and a constant schedule needs none", () => {
   assert.equal(planPreset({ ...VALUES, schedule: CONSTANT }, other.root, other.router).left.length, 1);
 });
 
+test("a schedule that is linked and cannot be set is named, if the preset has one", () => {
+  const { root, router } = graph({ schedule: "AnotherSchedule" });
+  const said = planPreset(VALUES, root, router).left;
+  assert.equal(said.length, 1);
+  assert.match(said[0], /schedule cosine is left out: the one linked to the Router cannot be set/);
+  assert.deepEqual(planPreset({ ...VALUES, schedule: {} }, root, router).left, []);
+});
+
 test("what a preset does not have stays as it is", () => {
   const { root, router } = graph();
   const { targets, left } = planPreset({ router: {}, schedule: {}, guidance: { cfg: 2 } }, root, router);
@@ -103,6 +111,17 @@ test("the present values make a preset", () => {
   assert.deepEqual([schedule, guidance, cfg], ["constant", { guidance: "cfg" }, 4]);
   const unknown = graph({ schedule: "AnotherSchedule" });
   assert.ok(!("schedule" in presetOf(unknown.root, unknown.router)));
+});
+
+test("guidance that only a run knows is left out", () => {
+  for (const name of ["asymmetric", "guidance"]) {
+    const { root, router } = graph();
+    const sampler = root.getNodeById(4);
+    sampler.inputs.push(link(name, "*", 2)); // from a node that is no primitive
+    const made = presetOf(root, router);
+    assert.ok(!("guidance" in made));
+    assert.equal(made.cfg, 4);
+  }
 });
 
 test("a curve is saved as its points", () => {

@@ -18,7 +18,7 @@ import { say } from "../texts.js";
 /** @typedef {{router: Values, schedule: Values, guidance: Values}} NodeValues as the server gives
  * them */
 
-export const ROUTER = "CRAFTRouter";
+const ROUTER = "CRAFTRouter";
 const SCHEDULE = "CRAFTTimestepSchedule";
 const OURS = new Set(Object.values(REPLACED)); // nodes that guide by what a preset says
 const CUSTOM = "custom";
@@ -89,11 +89,8 @@ export function planPreset(values, root, router) {
   /** @type {string[]} */
   const left = [];
   if (schedule) targets.push({ ...schedule, values: values.schedule });
-  else if (isLinked || !isConstant(values.schedule)) left.push(
-    say("The schedule {shape} is left out: no Timestep Schedule is linked to the Router.", {
-      shape: values.schedule.shape,
-    }),
-  );
+  else if (isLinked ? "shape" in values.schedule : !isConstant(values.schedule))
+    left.push(whyNoSchedule(values.schedule.shape, isLinked));
   targets.push(...guides.map((one) => ({ ...one, values: values.guidance })));
   if (!guides.length && Object.keys(values.guidance).length) left.push(
     others.length
@@ -158,6 +155,12 @@ function around(root, { node, hosts }) {
   };
 }
 
+/** @param {string} shape that a preset has @param {boolean} isLinked whether the Router has another */
+const whyNoSchedule = (shape, isLinked) =>
+  isLinked
+    ? say("The schedule {shape} is left out: the one linked to the Router cannot be set here.", { shape })
+    : say("The schedule {shape} is left out: no Timestep Schedule is linked to the Router.", { shape });
+
 /** Whether a schedule is what a Router without one has. @param {Values} schedule */
 function isConstant(schedule) {
   const { shape = "constant", "shape.content": content = 1, "shape.style": style = 1 } = schedule;
@@ -188,9 +191,15 @@ function guidanceOf(guide, other) {
   const of = (/** @type {string} */ name) => valueOf(at.node, name, at.hosts);
   const cfg = of("cfg");
   if (!guide) return typeof cfg === "number" ? { guidance: { guidance: "cfg" }, cfg } : {};
-  const key = of("guidance");
-  const guidance = isLeftToSwitch(key)
-    ? { guidance: of("asymmetric") ? "acfg" : "cfg" }
-    : entryOf(guide, "guidance");
-  return { guidance, cfg };
+  return { guidance: ruleOf(guide), cfg };
+}
+
+/** The rule of guidance with its weights; undefined where only a run knows it. @param {At} guide */
+function ruleOf(guide) {
+  const of = (/** @type {string} */ name) => valueOf(guide.node, name, guide.hosts);
+  const [key, switched] = [of("guidance"), of("asymmetric")];
+  if (!isLeftToSwitch(key)) return entryOf(guide, "guidance");
+  const isOpen = key === undefined && decider(guide.node, "guidance", guide.hosts) === null;
+  if (isOpen || switched === undefined) return undefined;
+  return { guidance: switched ? "acfg" : "cfg" };
 }
