@@ -2,23 +2,23 @@
 /** The host's menu, with its filter, of the LoRA files that the server has. */
 
 import { say } from "../lib/texts.js";
-import { modelFiles } from "../page/server.js";
+import { AGAIN, modelFiles } from "../page/server.js";
 
 const LORAS = "loras"; // folder of the models
 
 /** @type {string[] | null} null until they are known */
 let known = null;
-let asked = false;
+let due = 0; // when they are asked for, while they are not known
 
-/** The names that were last asked for; null until then. */
+/** The names that the server last gave; null until then. */
 export function knownLoras() {
-  if (!asked) refresh();
+  if (!known && performance.now() >= due) refresh();
   return known;
 }
 
 async function refresh() {
-  asked = true;
-  known = await modelFiles(LORAS);
+  due = performance.now() + AGAIN;
+  known = (await modelFiles(LORAS)) ?? known;
   return known;
 }
 
@@ -28,10 +28,10 @@ export async function chooseLora(element) {
   const names = await refresh();
   const { left, bottom } = element.getBoundingClientRect();
   const event = new MouseEvent("click", { clientX: left, clientY: bottom });
-  const lack = { content: say("There are no LoRAs in models/loras."), disabled: true };
+  const why = names ? say("There are no LoRAs in models/loras.") : say("the server did not answer");
   return new Promise((resolve) => {
     const { ContextMenu } = /** @type {any} */ (globalThis).LiteGraph;
-    new ContextMenu(names.length ? names : [lack], {
+    new ContextMenu(names?.length ? names : [{ content: why, disabled: true }], {
       event,
       className: "dark", // the host adds its filter to menus of this class
       callback: (/** @type {any} */ name) => resolve(typeof name === "string" ? name : null),

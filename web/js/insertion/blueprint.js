@@ -144,7 +144,7 @@ function report(open) {
 async function fetchFiles() {
   const lists = await Promise.all(FOLDERS.map(modelFiles));
   return /** @type {import("../lib/insertion/wiring.js").Files} */ (
-    Object.fromEntries(FOLDERS.map((folder, index) => [folder, lists[index]]))
+    Object.fromEntries(FOLDERS.map((folder, index) => [folder, lists[index] ?? []]))
   );
 }
 

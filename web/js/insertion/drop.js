@@ -19,7 +19,7 @@ const EDITABLE = "textarea,input,[contenteditable=true],dialog";
 let loras = [];
 
 async function refresh() {
-  loras = await modelFiles(LORAS);
+  loras = (await modelFiles(LORAS)) ?? [];
 }
 
 /** @param {DragEvent} event */

@@ -6,18 +6,23 @@ import { api } from "../../../../scripts/api.js";
 import { say } from "../lib/texts.js";
 
 const SETTLED = 350; // milliseconds without a change, before patterns being typed are asked about
-const KEPT = 200; // answers
-const AGAIN = 30_000; // milliseconds until a request that failed is made again
+const KEPT = 4000; // answers; the rows of a long list ask for two each
+export const AGAIN = 30_000; // milliseconds until a request that failed is made again
 
 /** @type {Map<string, any>} */
 const answers = new Map();
 /** @type {Record<string, import("../lib/drawings/warnings.js").Traits>} */
 let traits = {};
 
-/** The file names in a folder of models. @param {string} folder @returns {Promise<string[]>} */
+/** The file names in a folder of models; null where the server gives none.
+ * @param {string} folder @returns {Promise<string[] | null>} */
 export async function modelFiles(folder) {
-  const answer = await api.fetchApi(`/models/${folder}`);
-  return answer.ok ? answer.json() : [];
+  try {
+    const answer = await api.fetchApi(`/models/${folder}`);
+    return answer.ok ? await answer.json() : null;
+  } catch {
+    return null;
+  }
 }
 
 /** Ask which markers and layer sets each fusion method uses. */
@@ -88,13 +93,14 @@ function question(route, asked) {
 
 /** @param {string} key the route and what is asked of it */
 async function request(key) {
-  if (answers.size >= KEPT) answers.clear();
   answers.set(key, null);
+  const [oldest] = answers.keys();
+  if (answers.size > KEPT) answers.delete(oldest);
   try {
     const answer = await api.fetchApi(`/craft_lora/${key}`);
     answers.set(key, await answer.json());
   } catch {
     answers.set(key, { error: say("the server did not answer") });
   }
-  if (answers.get(key).error) setTimeout(() => answers.delete(key), AGAIN);
+  if (answers.get(key)?.error) setTimeout(() => answers.delete(key), AGAIN);
 }

@@ -1,0 +1,40 @@
+import assert from "node:assert/strict";
+import { registerHooks } from "node:module";
+import { test } from "node:test";
+
+const HOST = "export const api = { fetchApi: (route) => globalThis.answerTo(route) };";
+const url = `data:text/javascript,${encodeURIComponent(HOST)}`;
+registerHooks({
+  resolve: (name, context, next) =>
+    name.endsWith("/scripts/api.js") ? { url, shortCircuit: true } : next(name, context),
+});
+const { loraInfo, modelFiles } = await import("../../../web/js/page/server.js");
+
+test("a folder's files are told from a server that gives none", async () => {
+  const answers = {
+    "/models/loras": async () => new Response('["a"]'),
+    "/models/none": async () => new Response("[]"),
+    "/models/wrong": async () => new Response("<html>", { status: 500 }),
+    "/models/page": async () => new Response("<html>"),
+    "/models/gone": async () => Promise.reject(new TypeError("Failed to fetch")),
+  };
+  globalThis.answerTo = (route) => answers[route]();
+  const found = await Promise.all(["loras", "none", "wrong", "page", "gone"].map(modelFiles));
+  assert.deepEqual(found, [["a"], [], null, null, null]);
+});
+
+test("the answers for a long list are kept, the oldest goes when there are too many", async () => {
+  let asked = 0;
+  globalThis.answerTo = async () => ({ json: async () => ({ number: (asked += 1) }) });
+  const told = async (from, to) => {
+    for (let at = from; at < to; at += 1) loraInfo(`${at}`);
+    await new Promise((resolve) => setTimeout(resolve, 0));
+  };
+  await told(0, 1000);
+  await told(0, 1000);
+  assert.equal(asked, 1000);
+  await told(1000, 4001);
+  assert.equal(asked, 4001);
+  assert.equal(loraInfo("1").number, 2);
+  assert.equal(loraInfo("0"), null); // asked for anew
+});
