@@ -196,6 +196,12 @@ def test_ones_own_presets_are_renamed_and_deleted_and_never_lost(comfy, drawn, o
     comfy.until(lambda: (own / "three.json").exists(), bool)
     graph.choose("two")
     graph.press("Delete")
+    graph.choose("three")  # another one is not deleted at once
+    graph.press("Delete")
+    graph.choose("two")
+    graph.press("Delete")
+    assert (own / "two.json").exists()
+    graph.press("Delete for good")
     comfy.until(lambda: not (own / "two.json").exists(), bool)
     assert [file.name for file in own.glob("*.json")] == ["three.json"]
     graph.choose("Balanced")

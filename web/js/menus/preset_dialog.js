@@ -6,6 +6,7 @@ import { api } from "../../../../scripts/api.js";
 import { make } from "../drawings/style.js";
 import { CraftError } from "../lib/craft_error.js";
 import { fileName, SHIPPED } from "../lib/menus/presets.js";
+import { jsonOf } from "../lib/page/answers.js";
 import { say } from "../lib/texts.js";
 import { deleteOwn, ownPresets, readOwn, renameOwn, saveOwn } from "../page/own_presets.js";
 
@@ -31,9 +32,12 @@ export async function choosePreset(use) {
   name.setAttribute("aria-label", say("Name"));
 
   const chosen = () => ({ kind: select.value.split(":")[0], name: select.value.replace(/^\w+:/, "") });
-  const refresh = async (/** @type {string} */ value) => {
-    select.replaceChildren(...groups(await ownPresets()));
-    select.value = value;
+  /** @param {() => string} value what is chosen in the list then */
+  const refresh = async (value) => {
+    const own = await ownPresets();
+    const wanted = value();
+    select.replaceChildren(...groups(own));
+    select.value = wanted;
     check();
   };
   /** Do something; where it cannot be done, show why.
@@ -49,17 +53,25 @@ export async function choosePreset(use) {
     }
   };
   const save = button(say("Save the present settings"), () => trying(async () => {
-    await saveOwn(named(name.value), use.present());
-    await refresh(`${OWN}:${named(name.value)}`);
+    const own = named(name.value);
+    await saveOwn(own, use.present());
+    await refresh(() => `${OWN}:${own}`);
   }));
   const rename = button(say("Rename"), () => trying(async () => {
-    await renameOwn(chosen().name, named(name.value));
-    await refresh(`${OWN}:${named(name.value)}`);
+    const own = named(name.value);
+    await renameOwn(chosen().name, own);
+    await refresh(() => `${OWN}:${own}`);
   }));
+  let doomed = ""; // the preset that the next press deletes
   const remove = button(say("Delete"), () => trying(async () => {
+    if (doomed !== select.value) {
+      doomed = select.value;
+      check();
+      return;
+    }
     await deleteOwn(chosen().name);
     name.value = "";
-    await refresh("");
+    await refresh(() => "");
   }));
   const add = button(say("From a file..."), () => file.click());
   const apply = button(say("Apply"), () => trying(async () => {
@@ -74,6 +86,8 @@ export async function choosePreset(use) {
     const { kind } = chosen();
     apply.disabled = !kind;
     rename.disabled = remove.disabled = kind !== OWN;
+    if (doomed !== select.value) doomed = "";
+    remove.textContent = doomed ? say("Delete for good") : say("Delete");
     says.textContent = kind === SHIP ? SHIPPED[chosen().name].use() : "";
   };
   select.addEventListener("input", () => {
@@ -89,9 +103,11 @@ export async function choosePreset(use) {
   file.addEventListener("change", () => trying(async () => {
     const [given] = file.files ?? [];
     if (!given) return;
+    const text = await given.text();
+    file.value = ""; // the same file may be chosen again
     const own = named(given.name.replace(/\.json$/i, ""));
-    await saveOwn(own, await given.text());
-    await refresh(`${OWN}:${own}`);
+    await saveOwn(own, text);
+    await refresh(() => `${OWN}:${own}`);
   }));
   dialog.addEventListener("keydown", (event) => event.stopPropagation()); // no page shortcuts
   dialog.addEventListener("close", () => dialog.remove());
@@ -104,8 +120,11 @@ export async function choosePreset(use) {
   form.addEventListener("submit", (event) => event.preventDefault());
   dialog.append(form);
   document.body.append(dialog);
+  select.append(...groups([]));
+  select.value = "";
+  check();
   dialog.showModal();
-  await refresh("");
+  await trying(() => refresh(() => select.value));
 }
 
 /** @param {string[]} own */
@@ -128,7 +147,7 @@ const option = (value, text) => new Option(text, value);
 /** A preset's JSON. @param {{kind: string, name: string}} chosen */
 async function textOf({ kind, name }) {
   if (kind === OWN) return readOwn(name);
-  const shipped = await (await api.fetchApi("/craft_lora/presets")).json();
+  const shipped = await jsonOf(api.fetchApi("/craft_lora/presets"));
   return JSON.stringify(shipped[name]);
 }
 

@@ -8,6 +8,7 @@ import { app } from "../../../../scripts/app.js";
 import { attempt, notify, setWidget } from "../insertion/graph_edit.js";
 import { hostsOf, widget } from "../lib/graph/upstream.js";
 import { placeOf, planPreset, presetOf, routerAt } from "../lib/menus/presets.js";
+import { jsonOf } from "../lib/page/answers.js";
 import { say } from "../lib/texts.js";
 import { asOneStep } from "../page/history.js";
 import { look } from "./memory.js";
@@ -40,8 +41,8 @@ export function openPresets(node) {
  */
 export function applyPreset(router, text) {
   return attempt(async () => {
-    const answer = await api.fetchApi("/craft_lora/preset_values", { method: "POST", body: text });
-    const values = await answer.json();
+    const body = { method: "POST", body: text };
+    const values = await jsonOf(api.fetchApi("/craft_lora/preset_values", body));
     if (values.error) {
       notify("warn", say("Nothing was changed"), values.error);
       return;

@@ -4,6 +4,7 @@
 // @ts-ignore: the host's own module
 import { api } from "../../../../scripts/api.js";
 import { CraftError } from "../lib/craft_error.js";
+import { answered } from "../lib/page/answers.js";
 import { say } from "../lib/texts.js";
 
 const FOLDER = "craft_lora/presets";
@@ -12,7 +13,7 @@ const TAKEN = 409; // the host's status for a file that is there already
 
 /** Their names. @returns {Promise<string[]>} */
 export async function ownPresets() {
-  const files = await api.listUserDataFullInfo(FOLDER);
+  const files = await answered(api.listUserDataFullInfo(FOLDER));
   return files
     .map((/** @type {{path: string}} */ { path }) => path)
     .filter((/** @type {string} */ path) => path.endsWith(ENDING) && !path.includes("/"))
@@ -46,7 +47,7 @@ const fileOf = (name) => `${FOLDER}/${name}${ENDING}`;
 
 /** @param {Promise<Response>} request @param {string} name of the preset that it is about */
 async function done(request, name) {
-  const answer = await request;
+  const answer = await answered(request);
   if (answer.ok) return answer;
   if (answer.status === TAKEN)
     throw new CraftError(
