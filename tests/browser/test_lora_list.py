@@ -27,6 +27,8 @@ SAID = {
     "kinds": {"LoRA": 170, "LoHa": 2}, "ranks": [4, 8], "text_encoder": 0, "family": "SDXL",
     "stated": ["base.safetensors"], "words": ["sks animal", "zwx style"], "picture": PICTURE,
 }  # fmt: skip
+FOCUSED = "() => ['row', 'part'].map((name) => document.activeElement.dataset[name])"
+HAS_FOCUS = "(element) => element === document.activeElement"
 fresh = itertools.count(0.31, 0.01)  # no run is one that the server has cached
 
 # A list before a Router that samples one small picture.
@@ -264,7 +266,24 @@ def test_a_file_that_cannot_be_read_is_told_in_its_row(comfy, drawn):
     page.shows(row)
     page.part(0, "more").click()
     page.panel.get_by_text("It is damaged").wait_for()
+    assert comfy.evaluate(FOCUSED) == ["0", "more"]  # what is told takes the keyboard from nothing
     comfy.page.unroute(INFO)
+
+
+@ONCE
+def test_the_keyboard_stays_at_what_it_presses(comfy, drawn):
+    page = List(comfy)
+    page.three()
+    for row, name, then in (
+        (0, "role", ["0", "role"]), (1, "on", ["1", "on"]), (0, "more", ["0", "more"]),
+        (2, "up", ["1", "up"]), (1, "up", ["0", "down"]), (0, "down", ["1", "down"]),
+        (2, "remove", ["1", "remove"]), (0, "remove", ["0", "remove"]),
+    ):  # fmt: skip
+        page.part(row, name).focus()
+        comfy.page.keyboard.press("Space")
+        assert comfy.evaluate(FOCUSED) == then
+    comfy.page.keyboard.press("Space")
+    assert page.panel.get_by_role("button", name="Add LoRA").evaluate(HAS_FOCUS)
 
 
 def test_selected_words_of_a_prompt_are_marked_with_a_right_click(comfy, drawn):

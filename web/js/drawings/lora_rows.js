@@ -9,7 +9,7 @@ import {
   changed, dropPlace, moved, placeAfterMove, readRows, without, withRow, writeRows,
 } from "../lib/drawings/lora_rows.js";
 import { valueOf } from "../lib/graph/upstream.js";
-import { say, sayRole } from "../lib/texts.js";
+import { language, say, sayRole } from "../lib/texts.js";
 import { asOneStep } from "../page/history.js";
 import { loraInfo, pictureAddress } from "../page/server.js";
 import { chooseLora, knownLoras } from "./lora_menu.js";
@@ -47,6 +47,9 @@ class RowList {
     this.rows = [];
     this.open = -1; // the row whose further settings are shown
     this.drawn = "";
+    this.told = ""; // what is shown of the open row's file
+    /** @type {HTMLElement | null} */
+    this.content = null;
     this.look = () => {};
   }
 
@@ -54,7 +57,6 @@ class RowList {
   read(node, hosts) {
     this.node = node;
     const text = valueOf(node, WIDGET, hosts);
-    if (typeof text !== "string") return { quiet: say("The rows come from another node.") };
     const rows = readRows(text);
     if (!rows) return { text };
     if (this.open >= rows.length) this.open = -1;
@@ -64,13 +66,15 @@ class RowList {
 
   /** @param {HTMLElement} content @param {any} state @param {() => void} look */
   draw(content, state, look) {
-    [this.look, this.rows, this.drawn] = [look, state.rows ?? [], shapeOf(state)];
-    if (state.quiet) content.append(make("div", "craft-quiet", state.quiet));
-    else if (!state.rows) content.append(...this.textBox(state.text));
+    [this.look, this.content] = [look, content];
+    [this.rows, this.drawn] = [state.rows ?? [], shapeOf(state)];
+    this.told = JSON.stringify(state.info);
+    if (!state.rows) content.append(...this.textBox(state.text));
     else content.append(...this.rowsOf(state), this.addButton());
   }
 
-  /** Strengths and layers that were changed, in the boxes that are there.
+  /** Strengths and layers that were changed, in the boxes that are there; what the server told
+   * meanwhile, beside them.
    * @param {HTMLElement} content @param {any} state */
   update(content, state) {
     if (!state.rows || shapeOf(state) !== this.drawn) return false;
@@ -80,7 +84,23 @@ class RowList {
         const box = /** @type {HTMLInputElement | null} */ (part(content, at, name));
         if (box && box !== document.activeElement && box.value !== value) box.value = value;
       }
+    this.tell(content, state);
     return true;
+  }
+
+  /** @param {HTMLElement} content @param {any} state */
+  tell(content, { known, info }) {
+    for (const [at, { lora }] of this.rows.entries()) {
+      const press = part(content, at, "file");
+      if (press) showPresence(press, lora, known);
+    }
+    const row = this.rows[this.open];
+    const second = row && part(content, this.open, "second");
+    if (second) showFiles(/** @type {HTMLSelectElement} */ (second), row, known);
+    const told = JSON.stringify(info);
+    if (told === this.told) return;
+    this.told = told;
+    content.querySelector(".craft-info")?.replaceChildren(...(row ? this.info(row, info) : []));
   }
 
   /** @param {Row[]} rows */
@@ -95,39 +115,54 @@ class RowList {
     widget.callback?.(text);
   }
 
-  /** Change the rows as one step, and show them. @param {() => Row[]} make */
-  change(make) {
+  /** Change the rows as one step, and show them. @param {() => Row[]} make
+   * @param {(at: number) => number} [placeAfter] where a row is then */
+  change(make, placeAfter) {
     asOneStep(() => this.set(make()));
-    this.look();
+    this.show(placeAfter);
   }
 
-  /** @param {number} from @param {number} to @param {Element} pressed */
-  move(from, to, pressed) {
+  /** Draw anew, with the keyboard where it was. @param {(at: number) => number} [placeAfter] */
+  show(placeAfter = (at) => at) {
+    const focused = /** @type {HTMLElement | null} */ (document.activeElement);
+    const within = focused && this.content?.contains(focused) ? focused.dataset : {};
+    this.look();
+    if (!this.content || !within.part || focused?.isConnected) return;
+    const at = placeAfter(Number(within.row));
+    const next = [within.part, "up", "down"].map((name) => part(this.content, at, name));
+    const free = next.find((one) => one && !one.matches(":disabled"));
+    (free ?? this.content.querySelector("button"))?.focus({ preventScroll: true });
+  }
+
+  /** @param {number} from @param {number} to */
+  move(from, to) {
     if (from === to) return;
-    const name = /** @type {HTMLElement} */ (pressed).dataset.part ?? "";
-    const list = pressed.closest(".craft-panel");
     this.open = placeAfterMove(this.open, from, to);
-    this.change(() => moved(this.rows, from, to));
-    if (list) part(list, to, name)?.focus({ preventScroll: true });
+    this.change(() => moved(this.rows, from, to), (at) => placeAfterMove(at, from, to));
   }
 
   /** @param {number} at */
   remove(at) {
     if (this.open === at) this.open = -1;
     else if (this.open > at) this.open -= 1;
-    this.change(() => without(this.rows, at));
+    this.change(() => without(this.rows, at), (row) => Math.min(row, this.rows.length - 1));
   }
 
   /** @param {number} at */
   toggle(at) {
     this.open = this.open === at ? -1 : at;
-    this.look();
+    this.show();
   }
 
-  /** @param {MouseEvent} event @param {(name: string) => Row[]} made */
-  async choose(event, made) {
+  /** Change the rows by a file that is chosen, unless the row is another one by then, as after an
+   * undo. @param {MouseEvent} event @param {(name: string) => Row[]} made @param {number} [at] */
+  async choose(event, made, at = -1) {
+    const before = JSON.stringify(this.rows[at]);
     const name = await chooseLora(/** @type {HTMLElement} */ (event.currentTarget));
-    if (name !== null) this.change(() => made(name));
+    const { id, graph } = this.node;
+    if (name === null || graph?.getNodeById(id) !== this.node) return;
+    this.look(); // the rows as they are now
+    if (JSON.stringify(this.rows[at]) === before) this.change(() => made(name));
   }
 
   addButton() {
@@ -160,9 +195,9 @@ class RowList {
       this.roleButton(at, role, lora),
       this.strength(at, row),
       this.press(at, "up", "▲", say("Move {file} up", { file: lora }), at === 0,
-        (pressed) => this.move(at, at - 1, pressed)),
+        () => this.move(at, at - 1)),
       this.press(at, "down", "▼", say("Move {file} down", { file: lora }), at === last,
-        (pressed) => this.move(at, at + 1, pressed)),
+        () => this.move(at, at + 1)),
       this.press(at, "more", at === this.open ? "▾" : "▸",
         say("Layers and more of {file}", { file: lora }), false, () => this.toggle(at)),
       this.press(at, "remove", "✕", say("Remove {file}", { file: lora }), false,
@@ -206,7 +241,7 @@ class RowList {
       line.classList.remove("craft-dragged");
       const { lines, to } = place(event);
       show(lines, at);
-      if (dropped) this.move(at, to, handle);
+      if (dropped) this.move(at, to);
     };
     handle.addEventListener("pointerup", (event) => end(event, true));
     handle.addEventListener("pointercancel", (event) => end(event, false));
@@ -227,11 +262,9 @@ class RowList {
   /** @param {number} at @param {string} lora @param {string[] | null} known */
   fileButton(at, lora, known) {
     const press = mark(button("craft-file", shortName(lora)), at, "file");
-    const isThere = !known || known.includes(lora);
-    press.title = isThere ? lora : say("{file} is not in models/loras", { file: lora });
-    press.classList.toggle("craft-missing", !isThere);
+    showPresence(press, lora, known);
     press.addEventListener("click", (event) =>
-      this.choose(event, (name) => changed(this.rows, at, { lora: name })));
+      this.choose(event, (name) => changed(this.rows, at, { lora: name }), at));
     return press;
   }
 
@@ -268,14 +301,12 @@ class RowList {
     layers.placeholder = say("Empty: the layers of its role");
     this.types(layers, () => this.set(changed(this.rows, at, { layers: layers.value })));
     const second = /** @type {HTMLSelectElement} */ (mark(make("select", ""), at, "second"));
-    const chosen = row.second_lora ?? SAME;
-    const names = [...new Set([SAME, NONE, ...(known ?? []), chosen])];
-    second.append(...names.map((name) => new Option(name, name, false, name === chosen)));
+    showFiles(second, row, known);
     second.addEventListener("change", () =>
       this.change(() => changed(this.rows, at, { second_lora: second.value })));
     return make(
       "div", "craft-details",
-      ...this.info(row, info),
+      make("div", "craft-info", ...this.info(row, info)),
       make("label", "", say("Own layers, one pattern a line"), layers),
       make("label", "", say("File for the Router's second_model"), second),
     );
@@ -323,13 +354,13 @@ class RowList {
   }
 
   /** @param {number} at @param {string} name @param {string} sign @param {string} label
-   * @param {boolean} disabled @param {(pressed: HTMLElement) => void} then */
+   * @param {boolean} disabled @param {() => void} then */
   press(at, name, sign, label, disabled, then) {
     const made = /** @type {HTMLButtonElement} */ (mark(button("craft-small", sign), at, name));
     made.disabled = disabled;
     made.title = label;
     made.setAttribute("aria-label", label);
-    made.addEventListener("click", () => then(made));
+    made.addEventListener("click", then);
     return made;
   }
 }
@@ -355,10 +386,27 @@ function infoLines({ kinds, ranks, text_encoder, family, stated }) {
   return names ? [...lines, say("Base model: {names}", { names })] : lines;
 }
 
-/** All of a state but what is typed into boxes. @param {any} state */
-const shapeOf = ({ rows, ...others }) =>
-  JSON.stringify([others, rows?.map((/** @type {Row} */ row) =>
+/** All of a state but what is typed into boxes and what the server tells, with the language that it
+ * is shown in. @param {any} state */
+const shapeOf = ({ rows, open, text }) =>
+  JSON.stringify([language(), open, text, rows?.map((/** @type {Row} */ row) =>
     ({ ...row, strength: 0, layers: "" }))]);
+
+/** Whether the server has a row's file. @param {HTMLElement} press its button @param {string} lora
+ * @param {string[] | null} known */
+function showPresence(press, lora, known) {
+  const isThere = !known || known.includes(lora);
+  press.title = isThere ? lora : say("{file} is not in models/loras", { file: lora });
+  press.classList.toggle("craft-missing", !isThere);
+}
+
+/** The entries of a row's second file, if they are others than before.
+ * @param {HTMLSelectElement} second @param {Row} row @param {string[] | null} known */
+function showFiles(second, { second_lora: chosen = SAME }, known) {
+  const names = [...new Set([SAME, NONE, ...(known ?? []), chosen])];
+  if (names.join("\n") === [...second.options].map(({ value }) => value).join("\n")) return;
+  second.replaceChildren(...names.map((name) => new Option(name, name, false, name === chosen)));
+}
 
 /** What is in the boxes of a row. @param {Row} row */
 const typedIn = ({ strength, layers }) => ({
@@ -368,8 +416,9 @@ const typedIn = ({ strength, layers }) => ({
 /** @param {string} file */
 const shortName = (file) => file.replace(/\.safetensors$/i, "");
 
-/** @param {Element} list @param {number} at @param {string} name @returns {HTMLElement | null} */
-const part = (list, at, name) => list.querySelector(`[data-row="${at}"][data-part="${name}"]`);
+/** @param {Element | null} list @param {number} at @param {string} name
+ * @returns {HTMLElement | null | undefined} */
+const part = (list, at, name) => list?.querySelector(`[data-row="${at}"][data-part="${name}"]`);
 
 /** @param {HTMLElement} element @param {number} at @param {string} name */
 function mark(element, at, name) {

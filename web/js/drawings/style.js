@@ -55,7 +55,8 @@ const CSS = `
 .craft-dragged { opacity: 0.5; }
 .craft-above { border-top-color: rgb(66 135 245); }
 .craft-below { border-bottom-color: rgb(66 135 245); }
-.craft-details { display: flex; flex-direction: column; gap: 4px; padding: 2px 4px 6px 20px; }
+.craft-details, .craft-info { display: flex; flex-direction: column; gap: 4px; }
+.craft-details { padding: 2px 4px 6px 20px; }
 .craft-preview { max-width: 100%; max-height: 200px; object-fit: contain; align-self: flex-start;
   border-radius: 4px; }
 .craft-details label { display: flex; flex-direction: column; gap: 2px; }
