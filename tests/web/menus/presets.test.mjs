@@ -140,9 +140,22 @@ test("a Router alone in a subgraph node stands for it, two do not", () => {
   assert.deepEqual(routerAt(host, []), { node: router, hosts: [host] });
   assert.equal(routerAt(around(router, { ...router }), []), null);
   assert.equal(routerAt({ id: 3, type: "KSampler" }, []), null);
-  assert.deepEqual(routersIn({ nodes: [host, router] }), [
-    { node: router, hosts: [host] }, { node: router, hosts: [] },
+  const other = { ...router };
+  assert.deepEqual(routersIn({ nodes: [host, other] }), [
+    { node: router, hosts: [host] }, { node: other, hosts: [] },
   ]);
+});
+
+test("a Router of a subgraph that is used twice is found once, one that does not run is not", () => {
+  const router = { id: 1, type: "CRAFTRouter", mode: 0 };
+  const host = (id, mode, ...nodes) => ({ id, type: "x", mode, subgraph: { nodes } });
+  assert.deepEqual(routersIn({ nodes: [host(7, 0, router), host(8, 0, router)] }), [
+    { node: router, hosts: null },
+  ]);
+  for (const mode of [2, 4]) {
+    assert.deepEqual(routersIn({ nodes: [{ ...router, mode }] }), []);
+    assert.deepEqual(routersIn({ nodes: [host(7, mode, router)] }), []);
+  }
 });
 
 test("a name is what every file system takes", () => {

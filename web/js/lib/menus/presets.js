@@ -6,7 +6,7 @@
 
 import { readPoints } from "../drawings/schedule.js";
 import { titleOf } from "../graph/links.js";
-import { REPLACED, samplersBehind } from "../graph/samplers.js";
+import { nodesIn, REPLACED, samplersBehind } from "../graph/samplers.js";
 import {
   decider, isActive, isPrimitive, origin, settingsOf, valueOf, widget,
 } from "../graph/upstream.js";
@@ -66,12 +66,17 @@ export function routerAt(node, hosts) {
   return inside.length === 1 && hosts ? { node: inside[0], hosts: [...hosts, node] } : null;
 }
 
-/** All Routers of a graph and of its subgraphs.
- * @param {any} graph @param {any[]} [hosts] @returns {At[]} */
-export function routersIn(graph, hosts = []) {
-  return (graph?.nodes ?? []).flatMap((/** @type {any} */ node) => {
-    if (node.type === ROUTER) return [{ node, hosts }];
-    return node.subgraph && hosts.length < 20 ? routersIn(node.subgraph, [...hosts, node]) : [];
+/**
+ * All Routers that run, of a graph and of its subgraphs, each once.
+ *
+ * @param {any} root the outermost graph
+ * @returns {At[]} hosts: null where its subgraph is used more than once
+ */
+export function routersIn(root) {
+  const found = nodesIn(root, []).filter(({ node }) => node.type === ROUTER && isActive(node));
+  return [...new Set(found.map(({ node }) => node))].map((node) => {
+    const [first, ...more] = found.filter((one) => one.node === node);
+    return { node, hosts: more.length ? null : first.hosts };
   });
 }
 
@@ -158,8 +163,12 @@ function around(root, { node, hosts }) {
 /** @param {string} shape that a preset has @param {boolean} isLinked whether the Router has another */
 const whyNoSchedule = (shape, isLinked) =>
   isLinked
-    ? say("The schedule {shape} is left out: the one linked to the Router cannot be set here.", { shape })
-    : say("The schedule {shape} is left out: no Timestep Schedule is linked to the Router.", { shape });
+    ? say("The schedule {shape} is left out: the one linked to the Router cannot be set here.", {
+        shape,
+      })
+    : say("The schedule {shape} is left out: no Timestep Schedule is linked to the Router.", {
+        shape,
+      });
 
 /** Whether a schedule is what a Router without one has. @param {Values} schedule */
 function isConstant(schedule) {
