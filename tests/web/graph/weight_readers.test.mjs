@@ -61,3 +61,14 @@ test("a bypassed node and a plain sampler say nothing", () => {
   root.getNodeById(3).mode = 4;
   assert.deepEqual(weightNotices(weightReaders(root, root.getNodeById(2))), []);
 });
+
+test("readers in the Router's own graph are offered to be shown, others only named", () => {
+  const root = graph(file(1), ROUTER, [3, "ModelSave", { model: 2 }], [4, "CheckpointSave", { model: 2 }]);
+  const readers = weightReaders(root, root.getNodeById(2));
+  const shown = () => weightNotices(readers, root).map(({ nodes, button }) => [nodes, button]);
+  assert.deepEqual(shown(), [[[3, 4], "Show"]]);
+  readers.reading[0].graph = { id: "another" };
+  assert.deepEqual(shown(), [[[4], "Show"]]);
+  readers.reading[1].graph = { id: "another" };
+  assert.deepEqual(shown(), [[undefined, undefined]]);
+});

@@ -124,7 +124,8 @@ function readNotices(node, hosts, phrases) {
     node.inputs.some((/** @type {any} */ input) => input.name === name && input.link != null);
   for (const notice of guidance)
     if (Object.keys(notice.strengths ?? {}).some(isLinked)) delete notice.button;
-  const reading = loras.length ? weightNotices(weightReaders(rootNow(), node)) : [];
+  const readers = loras.length ? weightReaders(rootNow(), node) : null;
+  const reading = readers ? weightNotices(readers, node.graph) : [];
   return [...guidance, ...reading, ...said];
 }
 
@@ -141,15 +142,16 @@ function drawNotice({ text, warns, button, strengths, samplers, nodes }, router)
       const wanted = replaceable(samplersBehind(rootNow(), router()));
       useAcfg(wanted.filter(({ id }) => samplers.includes(id)));
     }
-    if (nodes) setTimeout(() => showNodes(openNodes(nodes))); // after the press selects this node
+    // after the press selects this node
+    if (nodes) setTimeout(() => showNodes(beside(router(), nodes)));
   });
   line.append(" ", press);
   return line;
 }
 
-/** Those of the open graph. @param {any[]} ids */
-const openNodes = (ids) =>
-  app.canvas.graph.nodes.filter((/** @type {any} */ { id }) => ids.includes(id));
+/** Nodes of a node's own graph. @param {any} node @param {any[]} ids */
+const beside = (node, ids) =>
+  node.graph.nodes.filter((/** @type {any} */ { id }) => ids.includes(id));
 
 /** @param {() => any} router */
 function drawPresets(router) {

@@ -19,7 +19,8 @@ const ROLES = /** @type {Role[]} */ (["content", "style"]);
 /** @typedef {{node: any, hosts: any[]}} Sampler */
 /** @typedef {{text: string, warns?: boolean, strengths?: Record<string, number>, samplers?: any[],
  *   nodes?: any[], button?: string}} Notice strengths: the values of inputs that its button sets;
- * samplers: the ids of those that its button replaces; nodes: of those that it selects */
+ * samplers: the ids of those that its button replaces; nodes: of those beside the Router that it
+ * selects */
 
 /**
  * The LoRAs of a Router that are not `none`.
@@ -128,14 +129,16 @@ export function guidanceNotices(samplers, loras, dials) {
  * What nodes that read weights make of a MODEL whose LoRAs are in none.
  *
  * @param {ReturnType<typeof import("../graph/weight_readers.js").weightReaders>} readers
+ * @param {any} [beside] the Router's own graph, whose nodes can be shown
  * @returns {Notice[]}
  */
-export function weightNotices({ reading, merging, guiding }) {
-  const line = (/** @type {any[]} */ nodes, /** @type {(names: string) => string} */ text) =>
-    nodes.length
-      ? [{ text: text([...new Set(nodes.map(titleOf))].join(", ")),
-          nodes: nodes.map(({ id }) => id), button: say("Show") }]
-      : [];
+export function weightNotices({ reading, merging, guiding }, beside) {
+  const line = (/** @type {any[]} */ nodes, /** @type {(names: string) => string} */ says) => {
+    if (!nodes.length) return [];
+    const text = says([...new Set(nodes.map(titleOf))].join(", "));
+    const shown = nodes.filter(({ graph }) => graph === beside).map(({ id }) => id);
+    return [shown.length ? { text, nodes: shown, button: say("Show") } : { text }];
+  };
   return [
     ...line(reading, (nodes) => say(
       "{nodes}: reads weights. The LoRAs are put into them where no schedule and no method moves " +

@@ -30,7 +30,8 @@ export function markWords(prompt, from, to, role) {
   const written = new Map();
   const replaced = marks.filter((mark, at) => {
     const own = phrases.find((phrase) => markAfter(phrase, marks) === mark);
-    if (!own || mark.close || unmarked.includes(mark) || !unmarked.includes(marks[at - 1])) return false;
+    if (!own || mark.close || unmarked.includes(mark)) return false;
+    if (!unmarked.includes(marks[at - 1])) return false;
     written.set(own.start, mark.text).set(own.end, `</${mark.text.slice(1)}`);
     return true;
   });
