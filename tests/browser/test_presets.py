@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from launcher.paths import ROOT
 ONCE = once("drawn")
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "version": 0.4}
 OWN = "craft_lora/presets"
+USER_FILES = re.compile("/userdata")
 
 # Two chains of a loader, a schedule, a Router and a sampler; the second has no schedule.
 TWO_ROUTERS = """(sampler) => {
@@ -209,6 +211,31 @@ def test_ones_own_presets_are_renamed_and_deleted_and_never_lost(comfy, drawn, o
         assert page.locator(".craft-dialog").get_by_role("button", name=button).is_disabled()
     comfy.keep_screenshot("presets_dialog")
     graph.press("Close")
+
+
+@ONCE
+def test_enter_in_the_name_saves_and_applies_nothing(comfy, drawn, own):
+    graph = Graph(comfy)
+    before = graph.all()
+    graph.open()
+    graph.choose("Strong style")
+    name = comfy.page.get_by_role("textbox", name="Name")
+    name.fill("entered")
+    name.press("Enter")
+    comfy.until(lambda: (own / "entered.json").exists(), bool)
+    graph.press("Close")
+    assert (own / "entered.json").exists() and graph.all() == before
+
+
+@ONCE
+def test_where_ones_own_cannot_be_read_the_shipped_are_there_and_it_is_said(comfy, drawn):
+    graph = Graph(comfy)
+    comfy.page.route(USER_FILES, lambda route: route.fulfill(status=500, body="<html>"))
+    graph.open()
+    comfy.page.get_by_text("no answer that can be read").wait_for()
+    graph.choose("Balanced")
+    graph.press("Close")
+    comfy.page.unroute(USER_FILES)
 
 
 @ONCE
