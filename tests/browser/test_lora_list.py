@@ -8,6 +8,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -288,15 +289,22 @@ def test_the_keyboard_stays_at_what_it_presses(comfy, drawn):
 
 def test_selected_words_of_a_prompt_are_marked_with_a_right_click(comfy, drawn):
     List(comfy)
-    box = prompt_box(comfy)
+    entries = comfy.page.locator(".litecontextmenu .litemenu-entry")
+
+    def right_click(words: str) -> int:
+        """How many entries the menu has that opens; none while the box is being drawn anew."""
+        box = prompt_box(comfy)
+        box.evaluate(SELECT, words)
+        box.dispatch_event("contextmenu", {"clientX": 700, "clientY": 300})
+        return entries.count()
+
     for words, entry, expected in (
         ("animal", "Mark as style", "a sks <s>animal</s> in <s>zwx style</s>"),
         ("in", "Mark as content", "a sks <s>animal</s> <c>in</c> <s>zwx style</s>"),
         ("zwx", "Remove markers", "a sks <s>animal</s> <c>in</c> zwx style"),
     ):
-        box.evaluate(SELECT, words)
-        box.dispatch_event("contextmenu", {"clientX": 700, "clientY": 300})
-        comfy.page.locator(".litecontextmenu .litemenu-entry", has_text=entry).click()
+        comfy.until(partial(right_click, words), bool)
+        entries.filter(has_text=entry).first.click()
         comfy.becomes(PROMPT, expected)
     comfy.keep_screenshot(f"marked_{drawn}")
     comfy.evaluate(UNDO)
