@@ -99,7 +99,7 @@ def prompt_box(comfy) -> Locator:
     """The text box of the Router's prompt."""
     boxes = comfy.page.locator("textarea")
     at = comfy.until(
-        lambda: boxes.evaluate_all("(all) => all.findIndex((one) => one.value.includes('<c>'))"),
+        lambda: boxes.evaluate_all("(all) => all.findIndex((one) => one.value.includes('sks'))"),
         lambda found: found >= 0,
     )
     return boxes.nth(at)
