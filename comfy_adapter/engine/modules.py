@@ -81,8 +81,8 @@ def lora_layers(patcher: Any) -> dict[str, tuple[int, ...]]:
     fused = {
         f"{parent}.{name}"
         for parent, module in network.named_modules()
-        if _fuses_norms(type(module))
         for name in _QK_NORMS
+        if hasattr(module, name) and _fuses_norms(type(module))
     }
     norms = {
         path: tuple(module.weight.shape)

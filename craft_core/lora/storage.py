@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -101,11 +102,12 @@ def parse_lora(
     refused, rest = _refused_kinds(rest)
     strange, rest = _strange_endings(rest, names)
     faults += [*refused, *strange]
-    family = family_of(key for key in state if key not in text_encoder)
+    own = [key for key in state if key not in text_encoder]
+    family = cache(partial(family_of, own))  # many searches, which errors alone need
     if faults and not (allow and updates):
         raise _with_the_way_out(faults, bool(updates))
     if not updates and (rest or not text_encoder):
-        raise _nothing_matched(rest, family, layers)
+        raise _nothing_matched(rest, family(), layers)
     read = _Reading(metadata, layers, family)
     depth = {path: index for index, path in enumerate(layers)}
     for target in sorted(updates, key=lambda t: (depth[t.module], t.rows or (), t.columns or ())):
@@ -134,7 +136,10 @@ class _Reading:
     """The updates read so far, by module path. kinds, zeros: as in LoraFile."""
 
     def __init__(
-        self, metadata: Mapping[str, str], layers: LayerShapes, family: str | None
+        self,
+        metadata: Mapping[str, str],
+        layers: LayerShapes,
+        family: Callable[[], str | None],
     ) -> None:
         self.layers, self.family = layers, family
         self.configs, self.exact = read_peft_configs(metadata), _exact_scales(metadata)

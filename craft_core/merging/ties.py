@@ -54,7 +54,7 @@ def threshold(update: Tensor, density: float) -> float:
     keep = math.ceil(density * entries.numel() * (1.0 - _ROUNDING))
     if keep == 0:
         return math.inf
-    middle, half = _bracket(entries, keep)
+    middle, half = sample_bracket(entries, keep, update.shape[-1])
     signs, near = [], []
     for part in entries.split(block_of(entries)):
         sizes = part.abs()
@@ -75,10 +75,14 @@ def _total(counts: list[Tensor]) -> int:
     return int(torch.stack(counts).cpu().double().sum())
 
 
-def _bracket(entries: Tensor, keep: int) -> tuple[float, float]:
+def sample_bracket(entries: Tensor, keep: int, columns: int) -> tuple[float, float]:
     """(middle, half the width) of where the keep-th largest magnitude most likely is, from a
-    sample."""
-    sample = entries[:: max(1, entries.numel() // _SAMPLE)].abs()
+    sample of all columns alike: its step shares no factor with their number. One that does
+    misleads, as the columns of a low-rank matrix differ in size."""
+    step = max(1, entries.numel() // _SAMPLE)
+    while math.gcd(step, columns) > 1:
+        step += 1
+    sample = entries[::step].abs()
     count, share = sample.numel(), keep / entries.numel()
     place = round((1.0 - share) * count)
     margin = 8 + math.ceil(_DEVIATIONS * math.sqrt(share * (1.0 - share) * count))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -24,12 +24,12 @@ class AdaptedLayer:
     """Where an update goes. shape: the whole weight, (out, n), (out, n, *kernel), or (n,) of a
     normalisation.
 
-    family: the model family the file's names look like, for error messages.
+    family: gives the model family the file's names look like, for error messages.
     """
 
     target: LayerTarget
     shape: tuple[int, ...]
-    family: str | None = None
+    family: Callable[[], str | None] = lambda: None
 
     @property
     def out(self) -> int:
@@ -115,7 +115,8 @@ def misfit(key: str, tensor: Tensor, layer: AdaptedLayer) -> CraftError:
     rows, columns = layer.target.rows, layer.target.columns
     covered = f"outputs {rows[0]} to {sum(rows) - 1} of " if rows else ""
     covered += f"inputs {columns[0]} to {sum(columns) - 1} of " if columns else ""
-    looks = f"; the names in this file look like {layer.family}" if layer.family else ""
+    family = layer.family()
+    looks = f"; the names in this file look like {family}" if family else ""
     return CraftError(
         f"{key} has shape {tuple(tensor.shape)}, which does not fit {covered}"
         f"{layer.target.module} of this model, whose weight is {layer.shape}",

@@ -18,7 +18,7 @@ OUT, N, RANK = 6, 5, 2
 
 def build(shape, rows=None, stated=None, **tensors):
     parts = {part: (f"lora_unet_a.{part}", tensor) for part, tensor in tensors.items()}
-    layer = AdaptedLayer(LayerTarget("a", rows), shape, "SDXL")
+    layer = AdaptedLayer(LayerTarget("a", rows), shape, lambda: "SDXL")
     return build_updates(parts, layer, stated or Stated())[0][0]
 
 

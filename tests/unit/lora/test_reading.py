@@ -9,7 +9,7 @@ from raw_lora import ENDINGS, noise, pair
 from unet_layers import sd1_layers, sdxl_layers, unet_layers
 
 from craft_core.errors import CraftError
-from craft_core.lora import parse_lora, read_lora
+from craft_core.lora import parse_lora, read_lora, storage
 from craft_core.types import LayerTarget
 
 LAYERS = unet_layers((8, 16), (0, 2), 12, middle=2, linear=True, label=10)
@@ -196,6 +196,17 @@ def test_nan_and_infinity_are_refused_by_name(value, dtype):
     broken[0, 0] = value
     with pytest.raises(CraftError, match=f"{key} holds NaN or infinity"):
         parse_lora(state | {key: broken.to(dtype)}, {}, LAYERS)
+
+
+def test_the_family_of_a_file_is_looked_up_only_for_an_error_and_once(monkeypatch):
+    searches = []
+    monkeypatch.setattr(storage, "family_of", lambda names: searches.append([*names]) or "SDXL")
+    parse_lora(lora(), {}, LAYERS)
+    assert not searches
+    misfits = lora() | lora(stem=f"lora_unet_{flat(TO_OUT)}")
+    with pytest.raises(CraftError, match="look like SDXL"):
+        parse_lora(misfits, {}, dict.fromkeys((TO_K, TO_OUT), (9, 9)), allow=True)
+    assert len(searches) == 1
 
 
 def test_one_layer_under_two_names_is_refused():

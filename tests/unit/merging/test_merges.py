@@ -10,7 +10,7 @@ import torch
 from raw_lora import noise
 
 from craft_core.merging import MERGES, Updates
-from craft_core.merging.ties import threshold
+from craft_core.merging.ties import sample_bracket, threshold
 from craft_core.types import Factors
 
 SHAPES = {"linear": (6, 5), "conv": (6, 3, 2, 2), "wide": (4, 9)}
@@ -111,6 +111,16 @@ def test_the_threshold_of_a_large_update_is_that_of_all_entries_sorted(of, densi
     sizes = entries.abs().flatten().sort().values
     kept = math.ceil(density * entries.numel() - 1e-6)
     assert threshold(entries, density) == sizes[-kept].item()
+
+
+@pytest.mark.parametrize("shape", [(640, 640), (1280, 1280), (640, 2560), (2560, 320)])
+def test_a_sample_of_a_low_rank_update_does_not_mislead(shape):
+    """Its columns differ in size; a step of 100 takes but 64 of 1280."""
+    for seed in range(0, 12, 3):
+        entries = noise(shape[0], 2, seed=seed) @ noise(2, shape[1], seed=seed + 1)
+        keep = entries.numel() // 5
+        middle, half = sample_bracket(entries.flatten(), keep, shape[1])
+        assert abs(threshold(entries, 0.2) - middle) <= half
 
 
 def test_entries_that_cancel_exactly_have_no_sign():
