@@ -26,6 +26,7 @@ from ..comfy_adapter.page.sockets import (
 from ..comfy_adapter.page.training import (
     check_inputs,
     filled_slots,
+    fit_inputs,
     how,
     how_inputs,
     knobs_in,
@@ -147,6 +148,7 @@ class TrainingNode(io.ComfyNode):
                     socket.Input(name, optional=True, tooltip=own.get(name, usual))
                     for socket, name, usual in result.inputs
                 ),
+                *fit_inputs(),
             ],
             outputs=[
                 *(

@@ -9,6 +9,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...craft_core.registry import Method
+from ...craft_core.training.sizes import AREA, RULES, Fit
 from ...craft_core.training.slots import (
     DataSlots,
     FileSlot,
@@ -124,6 +125,22 @@ def how_inputs() -> list[io.Input]:
     ]  # fmt: skip
 
 
+def fit_inputs() -> list[io.Input]:
+    """Optional and last, so that a graph saved without them opens as it was."""
+    rules = [f"{key}: {what}" for key, what in RULES.items()]
+    return [
+        io.Int.Input(
+            "size", default=0, min=0, max=16384, step=8, optional=True,
+            tooltip="Width and height that pictures are made to fit, in pixels. 0: those that the "
+            "model was made for, such as 1024 for SDXL; the report says them.",
+        ),
+        io.Combo.Input(
+            "resize", options=list(RULES), default=AREA, optional=True,
+            tooltip="\n".join(["How a picture is made to fit.", *rules]),
+        ),
+    ]  # fmt: skip
+
+
 def check_inputs(slots: DataSlots, given: Mapping[str, Any], menu: Any = "") -> bool | str:
     """What validate_inputs says of a training before it is queued.
 
@@ -159,7 +176,12 @@ def filled_slots(
         for slot in slots.slots
         if not isinstance(slot, PictureSlot | LoraSlot)
     }
-    return source, FilledSlots(pictures, loras, choices), own
+    return source, FilledSlots(pictures, loras, choices, _fit(own)), own
+
+
+def _fit(own: Mapping[str, Any]) -> Fit:
+    side = own.get("size", 0)
+    return Fit(own.get("resize", AREA), (side, side) if side else None)
 
 
 def _choice(slot: Any, own: Mapping[str, Any]) -> Any:

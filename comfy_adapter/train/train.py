@@ -23,6 +23,7 @@ from ...craft_core.routing.presets import PRESETS
 from ...craft_core.tensor_file import file_hash
 from ...craft_core.training import Dataset, Denoiser, StepCallback, Training
 from ...craft_core.training.loop import state_metadata
+from ...craft_core.training.sizes import Fit
 from ...craft_core.training.slots import PictureSlot
 from ...craft_core.types import ROLES, Role
 from ..engine.engine import is_routed
@@ -86,11 +87,13 @@ class Trained:
 @dataclass(frozen=True)
 class FilledSlots:
     """The data slots of a training (craft_core/training/slots.py), filled on the page or by a
-    command: pictures by key, only those that were given; LoRAs; the other slots by key."""
+    command: pictures by key, only those that were given; LoRAs; the other slots by key. fit: how
+    pictures are made to fit the model."""
 
     pictures: Mapping[str, Captioned]
     loras: Sequence[BranchFile] = ()
     choices: Mapping[str, Any] = field(default_factory=dict)
+    fit: Fit = field(default_factory=Fit)
 
 
 @dataclass(frozen=True)
