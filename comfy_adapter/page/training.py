@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -197,9 +198,9 @@ def knobs_in(method: Method, own: Mapping[str, Any]) -> dict[str, Any]:
 def how(own: Mapping[str, Any], shown: PageWatch) -> How:
     return How(
         own["save_name"], own["resume"], own["precision"], own["gradient_checkpointing"],
-        shown.warn,
+        shown.warn, shown.kept,
     )  # fmt: skip
 
 
 def watch(node: type[io.ComfyNode], steps: int) -> PageWatch:
-    return PageWatch(steps, lambda text: tell(node, text))
+    return PageWatch(steps, partial(tell, node))

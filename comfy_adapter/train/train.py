@@ -31,7 +31,7 @@ from ..engine.modules import model_layers
 from ..model.lora_files import BranchFile
 from .data import ExampleEncoder, dataset
 from .precision import AUTO, PRECISIONS, Precision, decide
-from .run import SavePlace, run_training
+from .run import Kept, SavePlace, run_training
 
 CANCEL = comfy.model_management.throw_exception_if_processing_interrupted
 
@@ -57,13 +57,14 @@ class ModelParts:
 class How:
     """save_as: a name inside the output folder. resume: go on from what a stopped training of
     that name left. precision: one of precision.CHOICES. checkpointing: see open_denoiser.
-    warn: where a warning goes before the training begins."""
+    warn: where a warning goes before the training begins. kept: told what an interrupt left."""
 
     save_as: str
     resume: bool = False
     precision: str = AUTO
     checkpointing: bool = True
     warn: Callable[[str], None] = logging.getLogger("craft").warning
+    kept: Callable[[Kept], None] = lambda kept: None
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,9 @@ def trained(
     prepared: Prepared,
 ) -> Trained:
     """Run to the end, saved; the report has the notes that are not empty, and the settings."""
-    done = run_training(training, place, how.resume, precision, watch, how.warn, prepared.metadata)
+    done = run_training(
+        training, place, how.resume, precision, watch, how.warn, how.kept, prepared.metadata
+    )
     lines = [done.report, *filter(None, prepared.notes), *[_in_words(training)] * prepared.tells]
     return Trained(done.place.name, done.place.path, training.losses, "\n".join(lines))
 

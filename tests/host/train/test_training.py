@@ -267,8 +267,6 @@ def test_bad_input_is_named_and_nothing_is_written(world, changes, message):
     assert set(folder_paths.get_filename_list("loras")) == before
 
 
-
-
 def test_a_checkpoint_without_clip_or_vae_is_an_error(world):
     for missing in ("clip", "vae"):
         parts = {"model": world.model, "clip": world.clip, "vae": world.vae, missing: None}
