@@ -70,6 +70,19 @@ SLOTS = DataSlots(
             "on, for the Router's extra_branches.",
         },
     ),
+    from_pictures=NodeTexts(
+        node_id="CRAFTPairFromPictures",
+        title="LoRA Pair from Pictures",
+        description="Train Content and Style LoRA with few inputs: pictures of a thing, pictures "
+        "in a style, a trigger word for each, and how long. Captions are written for you where you "
+        "give none. Connect 'branches' to the Router's extra_branches.",
+        aliases=("train both loras", "easy lora training", "content and style", "trigger word"),
+        tooltips={
+            "branches": "Branches to add these two to.",
+            "branches_out": "The content and the style branch, each on the layers it was trained "
+            "on, for the Router's extra_branches.",
+        },
+    ),
     roles=ROLES,
     state="joint",
     arrange=lambda given: (

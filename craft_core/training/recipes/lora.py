@@ -83,6 +83,14 @@ SLOTS = DataSlots(
         "Connect 'branches' to the Router's extra_branches.",
         aliases=("dreambooth", "b-lora", "train lora", "one image", "layer restricted"),
     ),
+    from_pictures=NodeTexts(
+        node_id="CRAFTLoRAFromPictures",
+        title="LoRA from Pictures",
+        description="Train Content/Style LoRA with few inputs: pictures, a trigger word, what it "
+        "is, and how long. Captions are written for you where you give none. Connect 'branches' to "
+        "the Router's extra_branches.",
+        aliases=("train lora", "easy lora training", "dreambooth", "trigger word", "one image"),
+    ),
     state="{role}",
     arrange=lambda given: (
         Pictures(given.pictures["images"], given.pictures.get("prior")),
