@@ -33,6 +33,7 @@ from ..comfy_adapter.page.training import (
     how_inputs,
     knobs_in,
     resume_input,
+    sample_input,
     save_name,
     slot_inputs,
     source_inputs,
@@ -144,6 +145,7 @@ class TrainingNode(io.ComfyNode):
             *slot_inputs(slots, *_last(slots)),
             *_result_inputs(texts, result),
             *fit_inputs(),
+            *([sample_input()] if slots.samples else []),
         ])  # fmt: skip
 
     @classmethod

@@ -220,6 +220,15 @@ def fit_inputs() -> list[io.Input]:
     ]  # fmt: skip
 
 
+def sample_input() -> io.Input:
+    """Optional and last, as fit_inputs."""
+    return io.Int.Input(
+        "sample_every", default=0, min=0, max=1_000_000, optional=True,
+        tooltip="Steps from one sample picture of a caption to the next, shown beside the loss; "
+        "one takes about as long as ten steps. 0: none. What is learned is the same.",
+    )  # fmt: skip
+
+
 def check_inputs(slots: DataSlots, given: Mapping[str, Any], menu: Any = "") -> bool | str:
     """What validate_inputs says of a training before it is queued.
 
@@ -276,7 +285,7 @@ def knobs_in(method: Method, own: Mapping[str, Any]) -> dict[str, Any]:
 def how(own: Mapping[str, Any], shown: PageWatch) -> How:
     return How(
         own["save_name"], own["resume"], own["precision"], own["gradient_checkpointing"],
-        shown.warn, shown.kept,
+        shown.warn, shown.kept, own.get("sample_every", 0), shown.sample,
     )  # fmt: skip
 
 

@@ -13,11 +13,12 @@ from typing import Any
 import comfy.model_management
 import comfy.utils
 import folder_paths
+from torch import Tensor
 
 from ...craft_core.errors import CraftError
 from ...craft_core.training import StepCallback, Training
 from ...craft_core.writing import Taken
-from ..draw.pictures import loss_picture
+from ..draw.pictures import beside, loss_picture
 from .precision import Precision
 from .state import FAILURES, StateFile
 
@@ -239,12 +240,21 @@ class PageWatch:
         self._bar, self._tell, self._plotted = comfy.utils.ProgressBar(steps), tell, 0.0
         self._warning = ""
         self._first: tuple[float, int] | None = None  # when the first step ended, and its number
+        self._sample: Tensor | None = None
 
     def warn(self, text: str) -> None:
         """Show it above what is shown while the training runs, and log it."""
         log.warning(text)
         self._warning = f"{text}\n"
         self._tell(text)
+
+    def sample(self, picture: Tensor) -> None:
+        """Show it beside the loss from now on. picture: (height, width, 3) in [0, 1]."""
+        self._sample, self._plotted = picture, 0.0
+
+    def _picture(self, training: Training) -> Any:
+        curve = loss_picture(training.losses, training.pace.steps)
+        return curve if self._sample is None else beside(curve, self._sample)
 
     def kept(self, kept: Kept) -> None:
         """Show what an interrupt left, and that it can go on."""
@@ -257,7 +267,7 @@ class PageWatch:
         preview: Any = None
         if now - self._plotted > PLOT_SECONDS or last:
             self._plotted = now
-            preview = ("JPEG", loss_picture(training.losses, training.pace.steps), 640)
+            preview = ("JPEG", self._picture(training), 1000)
             said = f"step {training.step} of {training.pace.steps}, loss {training.losses[-1]:.4f}"
             self._tell(f"{self._warning}{said}{self._left(now, training)}")
         self._bar.update_absolute(training.step, training.pace.steps, preview)

@@ -22,6 +22,7 @@ from .denoiser import open_denoiser
 from .encoder import read_experts
 from .merge import read_merging
 from .run import save_place
+from .sample import with_samples
 from .sizes import fit_pictures
 from .train import (
     FilledSlots,
@@ -56,8 +57,11 @@ def start_training(
     prepared = READERS[slots.reader](source, method, filled, settings)
     prepared = replace(prepared, notes=[sizes, *prepared.notes])
     precision = precision_of(how, place, source.model)
-    with open_denoiser(source.model, prepared.vae, precision.name, how.checkpointing) as denoiser:
+    vae = source.vae if how.sample_every else prepared.vae
+    with open_denoiser(source.model, vae, precision.name, how.checkpointing) as denoiser:
         training = method.function(denoiser, *prepared.data(denoiser), **settings)
+        if how.sample_every:
+            watch = with_samples(watch, denoiser, how.sample_every, how.show)
         return trained(training, place, how, precision, watch, prepared)
 
 

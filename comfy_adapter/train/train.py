@@ -57,7 +57,8 @@ class ModelParts:
 class How:
     """save_as: a name inside the output folder. resume: go on from what a stopped training of
     that name left. precision: one of precision.CHOICES. checkpointing: see open_denoiser.
-    warn: where a warning goes before the training begins. kept: told what an interrupt left."""
+    warn: where a warning goes before the training begins. kept: told what an interrupt left.
+    sample_every, show: as with_samples has them; 0 for no pictures."""
 
     save_as: str
     resume: bool = False
@@ -65,6 +66,8 @@ class How:
     checkpointing: bool = True
     warn: Callable[[str], None] = logging.getLogger("craft").warning
     kept: Callable[[Kept], None] = lambda kept: None
+    sample_every: int = 0
+    show: Callable[[Tensor], None] = lambda picture: None
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,9 @@ class DataSlots:
     empty for that of the role slot, and both where one file holds both. state: what tells a stopped
     training's state from others of its name; {role} and {method} are filled in. crossed: two
     picture slots of which a command takes all pairs. limited: whether it may learn on a
-    rank-limited backbone. summary: where several methods share the command. arrange: the recipe's
+    rank-limited backbone. samples: whether the recipe can show pictures while it learns: it has
+    edits(), and shown(), the datasets whose captions they are of. summary: where several methods
+    share the command. arrange: the recipe's
     positional arguments after the denoiser. reader: the key of a reader in comfy_adapter/train
     that makes them where `arrange` cannot.
     """
@@ -199,6 +201,7 @@ class DataSlots:
     roles: tuple[Role, ...] = ()
     crossed: tuple[str, ...] = ()
     limited: bool = True
+    samples: bool = False
     summary: str = ""
     arrange: Callable[[SlotContents], tuple[Any, ...]] | None = None
     reader: str = ""

@@ -85,6 +85,7 @@ SLOTS = DataSlots(
     ),
     roles=ROLES,
     state="joint",
+    samples=True,
     arrange=lambda given: (
         PicturesOfBoth(given.pictures["content"], given.pictures["style"]),
         {role: RoleLayers(role, given.layers[role], given.layer_set) for role in ROLES},
@@ -179,6 +180,10 @@ class JointRecipe:
 
     def edits(self) -> dict[str, Edit]:
         return {path: edit for half in self.halves.values() for path, edit in half.edits().items()}
+
+    def shown(self) -> tuple[Dataset, ...]:
+        """What sample pictures are of."""
+        return tuple(half.pictures.learned for half in self.halves.values())
 
     def settings(self) -> Mapping[str, str]:
         first = self.halves["content"]

@@ -92,6 +92,7 @@ SLOTS = DataSlots(
         aliases=("train lora", "easy lora training", "dreambooth", "trigger word", "one image"),
     ),
     state="{role}",
+    samples=True,
     arrange=lambda given: (
         Pictures(given.pictures["images"], given.pictures.get("prior")),
         given.place([given.role]),
@@ -213,6 +214,10 @@ class LoraRecipe:
 
     def edits(self) -> dict[str, Edit]:
         return {path: branch_edit(self.factors(path)) for path in self.down}
+
+    def shown(self) -> tuple[Dataset, ...]:
+        """What sample pictures are of."""
+        return (self.pictures.learned,)
 
     def factors(self, path: str) -> Factors:
         """The layer's update as it is now."""

@@ -31,8 +31,9 @@ def test_a_node_has_an_input_for_every_slot_and_every_knob_and_each_once(recipe)
     wanted |= {parameter.name for parameter in recipe.parameters}
     assert wanted <= set(inputs) and len(set(inputs)) == len(inputs)
     usual = {"model", "clip", "vae", "save_name", "precision", "gradient_checkpointing", "resume"}
-    assert set(inputs) - wanted - usual <= {"branches", "size", "resize"}
-    assert inputs[-2:] == ["size", "resize"], "a graph that was saved without them opens unchanged"
+    last = ["size", "resize", *["sample_every"] * slots.samples]
+    assert set(inputs) - wanted - usual <= {"branches", *last}
+    assert inputs[-len(last) :] == last, "a graph that was saved without them opens unchanged"
 
 
 @every_recipe
