@@ -49,7 +49,7 @@ def loss_picture(losses: Sequence[float], steps: int) -> Image.Image:
     return image
 
 
-def beside(image: Image.Image, picture: Tensor) -> Image.Image:
+def side_by_side(image: Image.Image, picture: Tensor) -> Image.Image:
     """An image and right of it, as high, a picture (height, width, 3) in [0, 1]."""
     height, width, _ = picture.shape
     pixels = Image.fromarray((picture * 255).round().byte().numpy())

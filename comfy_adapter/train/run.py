@@ -18,7 +18,7 @@ from torch import Tensor
 from ...craft_core.errors import CraftError
 from ...craft_core.training import StepCallback, Training
 from ...craft_core.writing import Taken
-from ..draw.pictures import beside, loss_picture
+from ..draw.pictures import loss_picture, side_by_side
 from .precision import Precision
 from .state import FAILURES, StateFile
 
@@ -114,7 +114,7 @@ class TrainingOutcome:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoppedTraining:
     """What an interrupted training left. file: in the output folder. resume: the save_name under
     which it goes on; "" where its state was not saved."""
 
@@ -139,7 +139,7 @@ def run_training(
     precision: Precision,
     watch: StepCallback,
     warn: Callable[[str], None] = log.warning,
-    kept: Callable[[Kept], None] = lambda kept: None,
+    kept: Callable[[StoppedTraining], None] = lambda kept: None,
     metadata: Mapping[str, str] = MappingProxyType({}),
 ) -> TrainingOutcome:
     """Train to the end and save: the result first, then the state to go on from.
@@ -201,11 +201,11 @@ def _keep(
     return replace(place, state=state.path)
 
 
-def _kept(training: Training, place: SavePlace, state: StateFile) -> Kept:
+def _kept(training: Training, place: SavePlace, state: StateFile) -> StoppedTraining:
     file = place.path.relative_to(folder_paths.get_output_directory())
     name = Path(place.name).with_name(state.name).as_posix()
     resume = name if state.path.is_file() else ""
-    return Kept(file.as_posix(), training.step, training.pace.steps, resume)
+    return StoppedTraining(file.as_posix(), training.step, training.pace.steps, resume)
 
 
 def _report(training: Training, place: SavePlace, first: int, seconds: float) -> list[str]:
@@ -254,9 +254,9 @@ class PageWatch:
 
     def _picture(self, training: Training) -> Any:
         curve = loss_picture(training.losses, training.pace.steps)
-        return curve if self._sample is None else beside(curve, self._sample)
+        return curve if self._sample is None else side_by_side(curve, self._sample)
 
-    def kept(self, kept: Kept) -> None:
+    def kept(self, kept: StoppedTraining) -> None:
         """Show what an interrupt left, and that it can go on."""
         on = "Resume goes on from there." if kept.resume else "It cannot be resumed."
         text = f"Stopped after step {kept.step} of {kept.steps}. Kept: output/{kept.file}"

@@ -31,7 +31,7 @@ from ..engine.modules import model_layers
 from ..model.lora_files import BranchFile
 from .data import ExampleEncoder, dataset
 from .precision import AUTO, PRECISIONS, Precision, decide
-from .run import Kept, SavePlace, run_training
+from .run import SavePlace, StoppedTraining, run_training
 
 CANCEL = comfy.model_management.throw_exception_if_processing_interrupted
 
@@ -65,7 +65,7 @@ class How:
     precision: str = AUTO
     checkpointing: bool = True
     warn: Callable[[str], None] = logging.getLogger("craft").warning
-    kept: Callable[[Kept], None] = lambda kept: None
+    kept: Callable[[StoppedTraining], None] = lambda kept: None
     sample_every: int = 0
     show: Callable[[Tensor], None] = lambda picture: None
 
