@@ -40,6 +40,7 @@ from ..craft_core.requests import (
     TrainingOptions,
 )
 from ..craft_core.training import DataSlots, StepCallback, training_of
+from ..craft_core.training.sizes import Fit
 from ..craft_core.training.slots import NO_FILE, FileSlot
 from .engine.modules import lora_layers
 from .model.basis import FOLDER as BASES
@@ -101,13 +102,15 @@ def train(
 
 def _filled(data: TrainData, slots: DataSlots, job: TrainingOptions) -> FilledSlots:
     """Files read. Of crossed slots there are all N x M pairs, the first slot's pictures major."""
-    pictures = {key: _captioned(own, job) for key, own in data.pictures.items() if own}
+    pictures = {key: _captioned(own) for key, own in data.pictures.items() if own}
     if slots.crossed:
         pairs = list(itertools.product(*(_each(pictures[key]) for key in slots.crossed)))
         for key, own in zip(slots.crossed, zip(*pairs, strict=True), strict=True):
             pictures[key] = _together(own)
     files = {slot.key: _model_file(slot, data.choices[slot.key]) for slot in slots.of(FileSlot)}
-    return FilledSlots(pictures, _branches(data.experts), {**data.choices, **files})
+    return FilledSlots(
+        pictures, _branches(data.experts), {**data.choices, **files}, Fit(job.resize, job.size)
+    )
 
 
 def fuse(data: FuseData, watch: LayerCallback) -> SavedFile:
@@ -168,9 +171,9 @@ def _fitting(advice: tuple[str, str]) -> Iterator[None]:
         ) from error
 
 
-def _captioned(pictures: Sequence[Picture], job: TrainingOptions) -> Captioned:
+def _captioned(pictures: Sequence[Picture]) -> Captioned:
     """Each file is read once, so that a picture that counts often is encoded once."""
-    images = {path: _image(path, job.size) for path in {one.path: None for one in pictures}}
+    images = {path: _image(path) for path in {one.path: None for one in pictures}}
     return Captioned([images[one.path] for one in pictures], [one.caption for one in pictures])
 
 
@@ -182,20 +185,16 @@ def _together(pairs: Sequence[tuple[Tensor, str]]) -> Captioned:
     return Captioned([image for image, _ in pairs], [caption for _, caption in pairs])
 
 
-def _image(path: Path, size: tuple[int, int] | None) -> Tensor:
+def _image(path: Path) -> Tensor:
     """(1, height, width, 3) in [0, 1], read as the host's dataset loader does."""
     try:
-        image = load_and_process_images([path.name], str(path.parent))[0]
+        return load_and_process_images([path.name], str(path.parent))[0]
     except OSError as error:
         raise CraftError(
             f"{path} cannot be read as a picture ({error})",
             "Pictures are PNG, JPEG or WebP files",
             "Save it again as one",
         ) from error
-    if size is None or size == (image.shape[2], image.shape[1]):
-        return image
-    resized = comfy.utils.common_upscale(image.movedim(-1, 1), *size, "lanczos", "center")
-    return resized.movedim(1, -1)
 
 
 def _source(files: ModelFiles) -> ModelParts:

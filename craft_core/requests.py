@@ -46,8 +46,8 @@ class Picture:
 class TrainingOptions:
     """What every training is given besides its data and knobs.
 
-    name: of the saved file, inside its folder of the output directory. size: (width, height) that
-    every picture is resized and cropped to, None for as they are.
+    name: of the saved file, inside its folder of the output directory. size, resize: how pictures
+    are made to fit the model, as in training/sizes.py.
     """
 
     model: ModelFiles
@@ -56,6 +56,7 @@ class TrainingOptions:
     precision: str = "auto"
     checkpointing: bool = True
     size: tuple[int, int] | None = None
+    resize: str = "area"
 
 
 @dataclass(frozen=True)

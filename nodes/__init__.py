@@ -16,7 +16,7 @@ from .rank_limited import LoadRankLimitedUNet
 from .router import Router
 from .schedule import TimestepSchedule
 from .score import ContentStyleScore, FindBest
-from .training import TRAINING_NODES
+from .training import FROM_PICTURES, TRAINING_NODES
 
 NODES: list[type[io.ComfyNode]] = [
     LoadRankLimitedUNet,
@@ -34,6 +34,7 @@ NODES: list[type[io.ComfyNode]] = [
     PairBuilder,
     LoadExpertEncoder,
     *TRAINING_NODES.values(),
+    *FROM_PICTURES.values(),
     LearnMerge,
 ]
 

@@ -9,6 +9,7 @@ from ..comfy_adapter.page.sockets import BranchesSocket, LoraModelSocket, LossMa
 from ..comfy_adapter.page.training import (
     check_inputs,
     filled_slots,
+    fit_inputs,
     how,
     how_inputs,
     save_name,
@@ -48,6 +49,7 @@ class LearnMerge(io.ComfyNode):
                 save_name(MERGE_SLOTS.save_name, MERGE_SLOTS.folder),
                 *how_inputs(),
                 *slot_inputs(MERGE_SLOTS, "allow_unmatched"),
+                *fit_inputs(),
             ],
             outputs=[
                 BranchesSocket.Output("branches_out", display_name="branches",

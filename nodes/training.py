@@ -25,14 +25,21 @@ from ..comfy_adapter.page.sockets import (
 )
 from ..comfy_adapter.page.training import (
     check_inputs,
+    check_triggers,
+    effort_input,
     filled_slots,
+    fit_inputs,
     how,
     how_inputs,
     knobs_in,
+    resume_input,
+    sample_input,
     save_name,
     slot_inputs,
     source_inputs,
+    trigger_inputs,
     watch,
+    whole_inputs,
 )
 from ..comfy_adapter.page.widgets import knob_widgets, single_or_none
 from ..comfy_adapter.train.start import start_training
@@ -46,7 +53,9 @@ from ..craft_core.training.slots import (
     ROLE,
     FileSlot,
     LayerSlot,
+    NodeTexts,
     PictureSlot,
+    RoleSlot,
     UnmatchedSlot,
 )
 
@@ -126,38 +135,18 @@ class TrainingNode(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         slots: DataSlots = cls.recipe.traits.slots
         texts, result = slots.node, RESULTS[slots.folder]
-        own = texts.tooltips
-        return io.Schema(
-            node_id=texts.node_id,
-            display_name=texts.title,
-            category=TRAIN,
-            hidden=[io.Hidden.unique_id],
-            is_input_list=True,
-            description=texts.description,
-            search_aliases=list(texts.aliases),
-            inputs=[
-                *source_inputs(own),
-                *slot_inputs(slots, *_first(slots)),
-                save_name(slots.save_name, slots.folder),
-                *slot_inputs(slots, *(slot.key for slot in slots.of(FileSlot))),
-                *knob_widgets(cls.recipe),
-                *how_inputs(),
-                *slot_inputs(slots, *_last(slots)),
-                *(
-                    socket.Input(name, optional=True, tooltip=own.get(name, usual))
-                    for socket, name, usual in result.inputs
-                ),
-            ],
-            outputs=[
-                *(
-                    socket.Output(name, display_name=label or None, tooltip=own.get(name, usual))
-                    for socket, name, label, usual in result.outputs
-                ),
-                LossMapSocket.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
-                io.String.Output("report", tooltip=own.get(
-                    "report", "The saved file, the losses, the settings.")),
-            ],
-        )  # fmt: skip
+        return _schema(texts, result, [
+            *source_inputs(texts.tooltips),
+            *slot_inputs(slots, *_first(slots)),
+            save_name(slots.save_name, slots.folder),
+            *slot_inputs(slots, *(slot.key for slot in slots.of(FileSlot))),
+            *knob_widgets(cls.recipe),
+            *how_inputs(),
+            *slot_inputs(slots, *_last(slots)),
+            *_result_inputs(texts, result),
+            *fit_inputs(),
+            *([sample_input()] if slots.samples else []),
+        ])  # fmt: skip
 
     @classmethod
     def fingerprint_inputs(cls, **given: Any) -> str:
@@ -178,6 +167,62 @@ class TrainingNode(io.ComfyNode):
         trained = start_training(source, cls.recipe, filled, knobs, how(own, shown), shown)
         made = RESULTS[slots.folder].given(slots, source, own, trained)
         return io.NodeOutput(*made, {"loss": trained.losses}, trained.report)
+
+
+class FromPicturesNode(TrainingNode):
+    """The node of one recipe that asks for little more than pictures and trigger words;
+    `from_pictures_node` makes them."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        slots: DataSlots = cls.recipe.traits.slots
+        texts, result = slots.from_pictures, RESULTS[slots.folder]
+        learned = [slot for slot in slots.of(PictureSlot) if slot.required]
+        return _schema(texts, result, [
+            *source_inputs(texts.tooltips),
+            *slot_inputs(slots, *(slot.images_input for slot in learned)),
+            *slot_inputs(slots, *(slot.key for slot in slots.of(RoleSlot))),
+            *(own for slot in learned for own in trigger_inputs(slot)),
+            *slot_inputs(slots, *(slot.key for slot in slots.of(LayerSlot))),
+            effort_input(cls.recipe),
+            save_name(slots.save_name, slots.folder),
+            resume_input(),
+            *_result_inputs(texts, result),
+        ])  # fmt: skip
+
+    @classmethod
+    def execute(cls, model, clip, vae, **named: Any) -> io.NodeOutput:
+        return super().execute(model, clip, vae, **whole_inputs(cls.recipe, named))
+
+
+def _schema(texts: NodeTexts, result: ResultSockets, inputs: list[io.Input]) -> io.Schema:
+    own = texts.tooltips
+    return io.Schema(
+        node_id=texts.node_id,
+        display_name=texts.title,
+        category=TRAIN,
+        hidden=[io.Hidden.unique_id],
+        is_input_list=True,
+        description=texts.description,
+        search_aliases=list(texts.aliases),
+        inputs=inputs,
+        outputs=[
+            *(
+                socket.Output(name, display_name=label or None, tooltip=own.get(name, usual))
+                for socket, name, label, usual in result.outputs
+            ),
+            LossMapSocket.Output("loss_map", tooltip="For the host's Plot Loss Graph."),
+            io.String.Output("report", tooltip=own.get(
+                "report", "The saved file, the losses, the settings.")),
+        ],
+    )  # fmt: skip
+
+
+def _result_inputs(texts: NodeTexts, result: ResultSockets) -> list[io.Input]:
+    return [
+        socket.Input(name, optional=True, tooltip=texts.tooltips.get(name, usual))
+        for socket, name, usual in result.inputs
+    ]
 
 
 def _first(slots: DataSlots) -> list[str]:
@@ -219,13 +264,28 @@ def training_node(recipe: Method) -> type[TrainingNode]:
         return check_inputs(slots, {"save_name": (None,), **given}, menu)
 
     validate_inputs.__signature__ = _signature(checked, menu=bool(slots.of(LayerSlot)))
-    name = slots.node.node_id.removeprefix("CRAFT")
-    own = {
-        "recipe": recipe,
-        "validate_inputs": classmethod(validate_inputs),
-        "__doc__": recipe.summary,
-    }
-    return type(name, (TrainingNode,), {**own, "__module__": __name__})
+    return _node(TrainingNode, slots.node, recipe, validate_inputs)
+
+
+def from_pictures_node(recipe: Method) -> type[FromPicturesNode]:
+    """The node of a recipe that asks for little; it checks name, triggers and captions itself."""
+    slots: DataSlots = recipe.traits.slots
+    learned = [slot for slot in slots.of(PictureSlot) if slot.required]
+    checked = ["save_name"]
+    for slot in learned:
+        checked += [slot.trigger_input, slot.class_word_input, slot.captions_input]
+
+    def validate_inputs(cls: type, **given: Any) -> bool | str:
+        menu = given.pop(LAYERS, None) if slots.of(LayerSlot) else ""
+        return check_triggers(slots, {"save_name": (None,), **given}, menu)
+
+    validate_inputs.__signature__ = _signature(checked, menu=bool(slots.of(LayerSlot)))
+    return _node(FromPicturesNode, slots.from_pictures, recipe, validate_inputs)
+
+
+def _node(kind: type, texts: NodeTexts, recipe: Method, validate: Callable[..., Any]) -> type:
+    own = {"recipe": recipe, "validate_inputs": classmethod(validate), "__doc__": recipe.summary}
+    return type(texts.node_id.removeprefix("CRAFT"), (kind,), {**own, "__module__": __name__})
 
 
 def _signature(names: Sequence[str], *, menu: bool) -> inspect.Signature:
@@ -241,4 +301,9 @@ def _signature(names: Sequence[str], *, menu: bool) -> inspect.Signature:
 
 TRAINING_NODES = {
     recipe.key: training_node(recipe) for recipe in TRAINING if recipe.traits.slots.node
+}
+FROM_PICTURES = {
+    recipe.key: from_pictures_node(recipe)
+    for recipe in TRAINING
+    if recipe.traits.slots.from_pictures
 }

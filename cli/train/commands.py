@@ -26,7 +26,7 @@ from ..knob_flags import add_knob_flags, add_method_flags, chosen_method, flag, 
 from .common import (
     add_layer_sets_flag,
     add_picture_flags,
-    add_size_flag,
+    add_size_flags,
     add_training_flags,
     captioned_pictures,
     job,
@@ -52,7 +52,7 @@ def _command(methods: Sequence[Method]) -> Command:
         sized = False
         for slot in slots.slots:
             if isinstance(slot, PictureSlot | FileSlot) and not sized:
-                add_size_flag(parser)
+                add_size_flags(parser)
                 sized = True
             _add_flag(parser, slot)
         if slots.summary:

@@ -12,6 +12,7 @@ from ...craft_core.requests import Headless, Picture, SavedFile, TrainingOptions
 from ...craft_core.routing.layer_sets import parse_layer_sets
 from ...craft_core.routing.presets import OF_MODEL
 from ...craft_core.training import StepCallback
+from ...craft_core.training.sizes import AREA, CROP, RULES
 from ..host import add_host_flags, enter
 from ..model_flags import add_model_flags, model_files
 from ..pictures import caption_flag, find_pictures
@@ -61,11 +62,16 @@ def add_picture_flags(parser: ArgumentParser, flag: str, what: str, *, required:
     )  # fmt: skip
 
 
-def add_size_flag(parser: ArgumentParser) -> None:
+def add_size_flags(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--size", metavar="WxH", type=_size, default=None,
-        help="Resize every picture to this size and crop what is over, such as 1024x1024. "
-        "Default: they stay as they are.",
+        help="Size that pictures are made to fit, such as 1024x1024. Default: the one that the "
+        "model was made for; the report says it.",
+    )  # fmt: skip
+    rules = "; ".join(f"{key}: {what}" for key, what in RULES.items())
+    parser.add_argument(
+        "--resize", choices=tuple(RULES), default=None,
+        help=f"How a picture is made to fit. {rules}. Default: {CROP} with --size, else {AREA}.",
     )  # fmt: skip
 
 
@@ -104,7 +110,7 @@ def layer_sets(given: str, presets: Sequence[str]) -> str:
 def job(options: Namespace) -> TrainingOptions:
     return TrainingOptions(
         model_files(options), options.name, options.resume, options.precision,
-        options.checkpointing, options.size,
+        options.checkpointing, options.size, options.resize or (CROP if options.size else AREA),
     )  # fmt: skip
 
 

@@ -49,6 +49,17 @@ def loss_picture(losses: Sequence[float], steps: int) -> Image.Image:
     return image
 
 
+def side_by_side(image: Image.Image, picture: Tensor) -> Image.Image:
+    """An image and right of it, as high, a picture (height, width, 3) in [0, 1]."""
+    height, width, _ = picture.shape
+    pixels = Image.fromarray((picture * 255).round().byte().numpy())
+    scaled = pixels.resize((max(1, round(width * image.height / height)), image.height))
+    made = Image.new("RGB", (image.width + scaled.width, image.height), PAPER)
+    made.paste(image, (0, 0))
+    made.paste(scaled, (image.width, 0))
+    return made
+
+
 def _frame(draw: ImageDraw.ImageDraw, ends: tuple[str, str], below: str) -> None:
     small = ImageFont.load_default(13)
     for height, text in zip((0, 1), ends, strict=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import comfy.model_detection
 import comfy.utils
@@ -90,8 +91,8 @@ def file_layers(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def file_latent(path: Path) -> tuple[str, int, int] | None:
-    """What a picture of the file's model starts from, as `Family.latent`. A model class of another
-    pack may say so as its `first_latent`. None where neither is known.
+    """What a picture of the file's model starts from, as class_latent; None where the file holds
+    no model that the host knows.
 
     Raises CraftError for a file that is no safetensors file.
     """
@@ -101,6 +102,12 @@ def file_latent(path: Path) -> tuple[str, int, int] | None:
         config = comfy.model_detection.model_config_from_unet(state, prefix)
     except _BROKEN:
         return None
+    return class_latent(config)
+
+
+def class_latent(config: Any) -> tuple[str, int, int] | None:
+    """What a picture of a model starts from, as `Family.latent`. A model class of another pack may
+    say so as its `first_latent`. None where neither is known. config: the host's, of the model."""
     kind = type(config).__name__
     of_family = (one.latent for one in FAMILIES.values() if kind in one.classes)
     return next(of_family, getattr(config, "first_latent", None))

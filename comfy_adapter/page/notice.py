@@ -19,10 +19,11 @@ def warn(node: type[io.ComfyNode], text: str) -> None:
     tell(node, text)
 
 
-def tell(node: type[io.ComfyNode], text: str, preset: str = "") -> None:
+def tell(node: type[io.ComfyNode], text: str, preset: str = "", resume: str = "") -> None:
     """Show `text` on the running node, in place of what it showed, in the page that queued the
     prompt. Without such a page (tests, scripts, a prompt of no client) there is none to show it.
-    preset: a preset as JSON that the node found, for the page to apply and save."""
+    preset: a preset as JSON that the node found, for the page to apply and save. resume: the
+    save_name under which a training that was stopped goes on."""
     server = getattr(PromptServer, "instance", None)
     if server is None or server.client_id is None or node.hidden is None:
         return
@@ -33,6 +34,7 @@ def tell(node: type[io.ComfyNode], text: str, preset: str = "") -> None:
         "prompt_id": context and context.prompt_id,
         "text": text,
         **({"preset": preset} if preset else {}),
+        **({"resume": resume} if resume else {}),
     }
     server.send_sync(NOTICE, message, server.client_id)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from comfy_api.latest import io
 
+from ...craft_core.errors import CraftError
 from ...craft_core.registry import Method
+from ...craft_core.training.sizes import AREA, RULES, Fit
 from ...craft_core.training.slots import (
+    ROLE,
     DataSlots,
     FileSlot,
     LayerSlot,
@@ -19,23 +23,24 @@ from ...craft_core.training.slots import (
     TextSlot,
     UnmatchedSlot,
 )
+from ...craft_core.training.trigger import EFFORTS, PLACE, captions_with_trigger
 from ...craft_core.types import ROLES
 from ..model.slot_files import offered
-from ..train.data import check_texts
+from ..train.data import caption_lines, check_texts
 from ..train.precision import AUTO, CHOICES
 from ..train.run import PageWatch
 from ..train.train import Captioned, FilledSlots, How, ModelParts
 from ..use.router import layer_set_text
 from .notice import tell
 from .sockets import BranchesSocket
-from .widgets import layer_set_menu, single, single_or_none
+from .widgets import layer_set_menu, one, single, single_or_none
 
 
 def slot_inputs(slots: DataSlots, *names: str) -> list[io.Input]:
     """The inputs of these names: a picture slot has two, another slot one of its key."""
     made: dict[str, io.Input] = {}
     for slot in slots.slots:
-        made |= {one.id: one for one in _inputs(slot)}
+        made |= {own.id: own for own in _inputs(slot)}
     return [made[name] for name in names]
 
 
@@ -103,6 +108,77 @@ def save_name(default: str, folder: str) -> io.Input:
     )  # fmt: skip
 
 
+def trigger_inputs(slot: PictureSlot) -> list[io.Input]:
+    """Of a node that writes captions itself: the trigger, what it is, and own captions if any."""
+    return [
+        io.String.Input(
+            slot.trigger_input, default="",
+            tooltip="A rare word for what the pictures show, such as sks. Prompts use it later.",
+        ),
+        io.String.Input(
+            slot.class_word_input, default="",
+            tooltip="What it is in plain words, such as dog; for a style such as watercolor style.",
+        ),
+        io.String.Input(
+            slot.captions_input, multiline=True, default="", dynamic_prompts=False,
+            placeholder=f"{PLACE} on a beach",
+            tooltip="May stay empty. Else a line for each picture, one line for all, or a list of "
+            f"texts. {PLACE} stands for trigger and class word, marked by their role; without it "
+            "they come first.",
+        ),
+    ]  # fmt: skip
+
+
+def effort_input(recipe: Method) -> io.Input:
+    steps = [f"{key}: {_steps(recipe, key)} steps" for key in EFFORTS]
+    return io.Combo.Input(
+        "effort", options=list(EFFORTS), default="normal",
+        tooltip="\n".join(["How long it learns.", *steps]),
+    )  # fmt: skip
+
+
+def _steps(recipe: Method, effort: str) -> int:
+    (usual,) = [knob.default for knob in recipe.parameters if knob.name == "steps"]
+    return round(usual * EFFORTS[effort])
+
+
+def whole_inputs(recipe: Method, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the recipe's own node is given, from what its node that asks for little is given."""
+    slots: DataSlots = recipe.traits.slots
+    inputs = dict(given)
+    effort = one(inputs.pop("effort"), "effort")
+    for slot in slots.of(PictureSlot):
+        if slot.required:
+            role = one(inputs[ROLE], ROLE) if slots.of(RoleSlot) else slot.key
+            words = (one(inputs.pop(name), name) for name in _words_of(slot))
+            lines = caption_lines(inputs[slot.captions_input])
+            inputs[slot.captions_input] = captions_with_trigger(lines, *words, role)
+    usual = {parameter.name: [parameter.default] for parameter in recipe.parameters}
+    usual |= {"steps": [_steps(recipe, effort)], "precision": [AUTO]}
+    return {**usual, "gradient_checkpointing": [True], **inputs}
+
+
+def _words_of(slot: PictureSlot) -> tuple[str, str]:
+    return slot.trigger_input, slot.class_word_input
+
+
+def check_triggers(slots: DataSlots, given: Mapping[str, Any], menu: Any = "") -> bool | str:
+    """What validate_inputs says of a node that writes captions itself; as check_inputs."""
+    captions = {}
+    try:
+        for slot in slots.of(PictureSlot):
+            texts = given.get(slot.captions_input, ())
+            words = [single_or_none(given.get(name)) for name in _words_of(slot)]
+            if slot.required and None not in (*texts, *words):
+                role = slot.key if slot.key in ROLES else ROLES[0]
+                captions[slot.captions_input] = captions_with_trigger(
+                    caption_lines(texts), *words, role
+                )
+    except CraftError as error:
+        return str(error)
+    return check_inputs(slots, {"save_name": given["save_name"], **captions}, menu)
+
+
 def how_inputs() -> list[io.Input]:
     return [
         io.Combo.Input(
@@ -116,12 +192,41 @@ def how_inputs() -> list[io.Input]:
             tooltip="Keep less for the backward pass and compute it again: slower, much less "
             "memory, the same result.",
         ),
-        io.Boolean.Input(
-            "resume", default=False,
-            tooltip="Go on from where a training of this name was stopped, or towards more steps. "
-            "Off: begin afresh.",
+        resume_input(),
+    ]  # fmt: skip
+
+
+def resume_input() -> io.Input:
+    return io.Boolean.Input(
+        "resume", default=False,
+        tooltip="Go on from where a training of this name was stopped, or towards more steps. "
+        "Off: begin afresh.",
+    )  # fmt: skip
+
+
+def fit_inputs() -> list[io.Input]:
+    """Optional and last, so that a graph saved without them opens as it was."""
+    rules = [f"{key}: {what}" for key, what in RULES.items()]
+    return [
+        io.Int.Input(
+            "size", default=0, min=0, max=16384, step=8, optional=True,
+            tooltip="Width and height that pictures are made to fit, in pixels. 0: those that the "
+            "model was made for, such as 1024 for SDXL; the report says them.",
+        ),
+        io.Combo.Input(
+            "resize", options=list(RULES), default=AREA, optional=True,
+            tooltip="\n".join(["How a picture is made to fit.", *rules]),
         ),
     ]  # fmt: skip
+
+
+def sample_input() -> io.Input:
+    """Optional and last, as fit_inputs."""
+    return io.Int.Input(
+        "sample_every", default=0, min=0, max=1_000_000, optional=True,
+        tooltip="Steps from one sample picture of a caption to the next, shown beside the loss; "
+        "one takes about as long as ten steps. 0: none. What is learned is the same.",
+    )  # fmt: skip
 
 
 def check_inputs(slots: DataSlots, given: Mapping[str, Any], menu: Any = "") -> bool | str:
@@ -159,7 +264,12 @@ def filled_slots(
         for slot in slots.slots
         if not isinstance(slot, PictureSlot | LoraSlot)
     }
-    return source, FilledSlots(pictures, loras, choices), own
+    return source, FilledSlots(pictures, loras, choices, _fit(own)), own
+
+
+def _fit(own: Mapping[str, Any]) -> Fit:
+    side = own.get("size", 0)
+    return Fit(own.get("resize", AREA), (side, side) if side else None)
 
 
 def _choice(slot: Any, own: Mapping[str, Any]) -> Any:
@@ -175,9 +285,9 @@ def knobs_in(method: Method, own: Mapping[str, Any]) -> dict[str, Any]:
 def how(own: Mapping[str, Any], shown: PageWatch) -> How:
     return How(
         own["save_name"], own["resume"], own["precision"], own["gradient_checkpointing"],
-        shown.warn,
+        shown.warn, shown.kept, own.get("sample_every", 0), shown.sample,
     )  # fmt: skip
 
 
 def watch(node: type[io.ComfyNode], steps: int) -> PageWatch:
-    return PageWatch(steps, lambda text: tell(node, text))
+    return PageWatch(steps, partial(tell, node))

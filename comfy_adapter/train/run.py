@@ -13,11 +13,12 @@ from typing import Any
 import comfy.model_management
 import comfy.utils
 import folder_paths
+from torch import Tensor
 
 from ...craft_core.errors import CraftError
 from ...craft_core.training import StepCallback, Training
 from ...craft_core.writing import Taken
-from ..draw.pictures import loss_picture
+from ..draw.pictures import loss_picture, side_by_side
 from .precision import Precision
 from .state import FAILURES, StateFile
 
@@ -112,6 +113,17 @@ class TrainingOutcome:
     report: str
 
 
+@dataclass(frozen=True)
+class StoppedTraining:
+    """What an interrupted training left. file: in the output folder. resume: the save_name under
+    which it goes on; "" where its state was not saved."""
+
+    file: str
+    step: int
+    steps: int
+    resume: str
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, after the partial result and the state were saved at `place`."""
 
@@ -127,12 +139,13 @@ def run_training(
     precision: Precision,
     watch: StepCallback,
     warn: Callable[[str], None] = log.warning,
+    kept: Callable[[StoppedTraining], None] = lambda kept: None,
     metadata: Mapping[str, str] = MappingProxyType({}),
 ) -> TrainingOutcome:
     """Train to the end and save: the result first, then the state to go on from.
 
-    An interrupt saves both first, then goes on up as it is if it is the host's own, and as
-    Interrupted if it is Ctrl-C.
+    An interrupt saves both first and tells kept of them, then goes on up as it is if it is the
+    host's own, and as Interrupted if it is Ctrl-C.
     The state is also saved every few minutes; that of an earlier training of the name, where it
     is not resumed, is kept as .previous. metadata: further entries of both. A state that cannot be
     saved is a warning (warn, and a line of the report). CraftError: no result was written.
@@ -159,6 +172,7 @@ def run_training(
     except (comfy.model_management.InterruptProcessingException, KeyboardInterrupt) as interrupt:
         if training.step > 0:
             place = _keep(training, place, state, told)
+            kept(_kept(training, place, state))
             if isinstance(interrupt, KeyboardInterrupt):
                 raise Interrupted(place) from interrupt
         raise
@@ -187,6 +201,13 @@ def _keep(
     return replace(place, state=state.path)
 
 
+def _kept(training: Training, place: SavePlace, state: StateFile) -> StoppedTraining:
+    file = place.path.relative_to(folder_paths.get_output_directory())
+    name = Path(place.name).with_name(state.name).as_posix()
+    resume = name if state.path.is_file() else ""
+    return StoppedTraining(file.as_posix(), training.step, training.pace.steps, resume)
+
+
 def _report(training: Training, place: SavePlace, first: int, seconds: float) -> list[str]:
     done = training.step - first
     lines = [
@@ -210,11 +231,16 @@ def _report(training: Training, place: SavePlace, first: int, seconds: float) ->
 
 
 class PageWatch:
-    """The node's progress bar with the loss curve as its preview; stops when the user does."""
+    """The node's progress bar with the loss curve as its preview; stops when the user does.
 
-    def __init__(self, steps: int, tell: Callable[[str], None]) -> None:
+    tell: shows a text on the node; with resume, the save_name for the page to go on under.
+    """
+
+    def __init__(self, steps: int, tell: Callable[..., None]) -> None:
         self._bar, self._tell, self._plotted = comfy.utils.ProgressBar(steps), tell, 0.0
         self._warning = ""
+        self._first: tuple[float, int] | None = None  # when the first step ended, and its number
+        self._sample: Tensor | None = None
 
     def warn(self, text: str) -> None:
         """Show it above what is shown while the training runs, and log it."""
@@ -222,13 +248,47 @@ class PageWatch:
         self._warning = f"{text}\n"
         self._tell(text)
 
+    def sample(self, picture: Tensor) -> None:
+        """Show it beside the loss from now on. picture: (height, width, 3) in [0, 1]."""
+        self._sample, self._plotted = picture, 0.0
+
+    def _picture(self, training: Training) -> Any:
+        curve = loss_picture(training.losses, training.pace.steps)
+        return curve if self._sample is None else side_by_side(curve, self._sample)
+
+    def kept(self, kept: StoppedTraining) -> None:
+        """Show what an interrupt left, and that it can go on."""
+        on = "Resume goes on from there." if kept.resume else "It cannot be resumed."
+        text = f"Stopped after step {kept.step} of {kept.steps}. Kept: output/{kept.file}"
+        self._tell(f"{self._warning}{text}, which loads like a whole one. {on}", resume=kept.resume)
+
     def __call__(self, training: Training) -> None:
         now, last = time.monotonic(), training.step == training.pace.steps
         preview: Any = None
         if now - self._plotted > PLOT_SECONDS or last:
             self._plotted = now
-            preview = ("JPEG", loss_picture(training.losses, training.pace.steps), 640)
-            self._tell(f"{self._warning}step {training.step} of {training.pace.steps}, "
-                       f"loss {training.losses[-1]:.4f}")  # fmt: skip
+            preview = ("JPEG", self._picture(training), 1000)
+            said = f"step {training.step} of {training.pace.steps}, loss {training.losses[-1]:.4f}"
+            self._tell(f"{self._warning}{said}{self._left(now, training)}")
         self._bar.update_absolute(training.step, training.pace.steps, preview)
         comfy.model_management.throw_exception_if_processing_interrupted()
+
+    def _left(self, now: float, training: Training) -> str:
+        """ ", about 2 min left", by the mean of the steps since the first, which may be slower."""
+        if self._first is None:
+            self._first = now, training.step
+        began, first = self._first
+        more = training.pace.steps - training.step
+        if not more or training.step == first:
+            return ""
+        return f", about {duration((now - began) / (training.step - first) * more)} left"
+
+
+def duration(seconds: float) -> str:
+    """In words, as exact as an estimate is."""
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"

@@ -7,6 +7,7 @@ is read by `_plain`. The few that need more of the host name a reader below.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ...craft_core.registry import Method
@@ -21,6 +22,8 @@ from .denoiser import open_denoiser
 from .encoder import read_experts
 from .merge import read_merging
 from .run import save_place
+from .sample import with_samples
+from .sizes import fit_pictures
 from .train import (
     FilledSlots,
     How,
@@ -50,10 +53,15 @@ def start_training(
     settings, slots = method.knobs(dict(knobs)), method.traits.slots
     part = slots.state.format(role=filled.choices.get(ROLE, ""), method=method.key)
     place = save_place(how.save_as, slots.folder, part)
+    filled, sizes = fit_pictures(source, method, filled, how.warn)
     prepared = READERS[slots.reader](source, method, filled, settings)
+    prepared = replace(prepared, notes=[sizes, *prepared.notes])
     precision = precision_of(how, place, source.model)
-    with open_denoiser(source.model, prepared.vae, precision.name, how.checkpointing) as denoiser:
+    vae = source.vae if how.sample_every else prepared.vae
+    with open_denoiser(source.model, vae, precision.name, how.checkpointing) as denoiser:
         training = method.function(denoiser, *prepared.data(denoiser), **settings)
+        if how.sample_every:
+            watch = with_samples(watch, denoiser, how.sample_every, how.show)
         return trained(training, place, how, precision, watch, prepared)
 
 

@@ -33,6 +33,11 @@ class StateFile:
         """Report lines on what is otherwise than asked for."""
         return list(self._notes.values())
 
+    @property
+    def name(self) -> str:
+        """The name, without its folder, under which what is saved is resumed."""
+        return self._name(0)
+
     def resume(self, training: Training) -> None:
         """Go on from the file. CraftError as Training.resume."""
         own = _stamp(self.path)

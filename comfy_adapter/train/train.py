@@ -23,6 +23,7 @@ from ...craft_core.routing.presets import PRESETS
 from ...craft_core.tensor_file import file_hash
 from ...craft_core.training import Dataset, Denoiser, StepCallback, Training
 from ...craft_core.training.loop import state_metadata
+from ...craft_core.training.sizes import Fit
 from ...craft_core.training.slots import PictureSlot
 from ...craft_core.types import ROLES, Role
 from ..engine.engine import is_routed
@@ -30,7 +31,7 @@ from ..engine.modules import model_layers
 from ..model.lora_files import BranchFile
 from .data import ExampleEncoder, dataset
 from .precision import AUTO, PRECISIONS, Precision, decide
-from .run import SavePlace, run_training
+from .run import SavePlace, StoppedTraining, run_training
 
 CANCEL = comfy.model_management.throw_exception_if_processing_interrupted
 
@@ -56,13 +57,17 @@ class ModelParts:
 class How:
     """save_as: a name inside the output folder. resume: go on from what a stopped training of
     that name left. precision: one of precision.CHOICES. checkpointing: see open_denoiser.
-    warn: where a warning goes before the training begins."""
+    warn: where a warning goes before the training begins. kept: told what an interrupt left.
+    sample_every, show: as with_samples has them; 0 for no pictures."""
 
     save_as: str
     resume: bool = False
     precision: str = AUTO
     checkpointing: bool = True
     warn: Callable[[str], None] = logging.getLogger("craft").warning
+    kept: Callable[[StoppedTraining], None] = lambda kept: None
+    sample_every: int = 0
+    show: Callable[[Tensor], None] = lambda picture: None
 
 
 @dataclass(frozen=True)
@@ -86,11 +91,13 @@ class Trained:
 @dataclass(frozen=True)
 class FilledSlots:
     """The data slots of a training (craft_core/training/slots.py), filled on the page or by a
-    command: pictures by key, only those that were given; LoRAs; the other slots by key."""
+    command: pictures by key, only those that were given; LoRAs; the other slots by key. fit: how
+    pictures are made to fit the model."""
 
     pictures: Mapping[str, Captioned]
     loras: Sequence[BranchFile] = ()
     choices: Mapping[str, Any] = field(default_factory=dict)
+    fit: Fit = field(default_factory=Fit)
 
 
 @dataclass(frozen=True)
@@ -136,7 +143,9 @@ def trained(
     prepared: Prepared,
 ) -> Trained:
     """Run to the end, saved; the report has the notes that are not empty, and the settings."""
-    done = run_training(training, place, how.resume, precision, watch, how.warn, prepared.metadata)
+    done = run_training(
+        training, place, how.resume, precision, watch, how.warn, how.kept, prepared.metadata
+    )
     lines = [done.report, *filter(None, prepared.notes), *[_in_words(training)] * prepared.tells]
     return Trained(done.place.name, done.place.path, training.losses, "\n".join(lines))
 

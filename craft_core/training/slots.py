@@ -50,6 +50,14 @@ class PictureSlot:
     def captions_input(self) -> str:
         return "captions" if self.noun == "training" else f"{self.noun}_captions"
 
+    @property
+    def trigger_input(self) -> str:
+        return "trigger" if self.noun == "training" else f"{self.noun}_trigger"
+
+    @property
+    def class_word_input(self) -> str:
+        return "class_word" if self.noun == "training" else f"{self.noun}_class_word"
+
 
 @dataclass(frozen=True)
 class RoleSlot:
@@ -169,11 +177,14 @@ class DataSlots:
     example: a whole command, without its first words, in lines. slots: in the order of the flags.
     save_name: what a result is called where the user does not say. folder: where it is saved in
     the output directory, which also says what it is: a LoRA, a basis, an encoder. node: None where
-    several methods share a node with a menu of them. roles: of the LoRA that is saved; empty for
-    that of the role slot, and both where one file holds both. state: what tells a stopped
+    several methods share a node with a menu of them. from_pictures: a second node, which asks for
+    little more than pictures and trigger words (trigger.py). roles: of the LoRA that is saved;
+    empty for that of the role slot, and both where one file holds both. state: what tells a stopped
     training's state from others of its name; {role} and {method} are filled in. crossed: two
     picture slots of which a command takes all pairs. limited: whether it may learn on a
-    rank-limited backbone. summary: where several methods share the command. arrange: the recipe's
+    rank-limited backbone. samples: whether the recipe can show pictures while it learns: it has
+    edits(), and shown(), the datasets whose captions they are of. summary: where several methods
+    share the command. arrange: the recipe's
     positional arguments after the denoiser. reader: the key of a reader in comfy_adapter/train
     that makes them where `arrange` cannot.
     """
@@ -185,10 +196,12 @@ class DataSlots:
     save_name: str
     folder: str = "loras"
     node: NodeTexts | None = None
+    from_pictures: NodeTexts | None = None
     state: str = ""
     roles: tuple[Role, ...] = ()
     crossed: tuple[str, ...] = ()
     limited: bool = True
+    samples: bool = False
     summary: str = ""
     arrange: Callable[[SlotContents], tuple[Any, ...]] | None = None
     reader: str = ""

@@ -12,6 +12,8 @@ from launcher.paths import ROOT
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 PACK = "craft-lora"
+DOCS = ROOT / "web" / "docs"
+NODES = sorted(page.stem for page in DOCS.glob("*.md"))
 DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
 
 UNKNOWN_TYPES = """() => app.graph.nodes
@@ -27,6 +29,14 @@ CHOOSE = """([type, menu, entry]) => {
     app.graph.remove(node)
     return names
 }"""
+
+# The pictures of a help page.
+PICTURES = """(panel) => [...panel.querySelectorAll("img")].map((image) => ({
+    alt: image.alt,
+    path: new URL(image.src).pathname,
+    loaded: image.complete && image.naturalWidth > 0,
+    fits: image.getBoundingClientRect().right <= panel.getBoundingClientRect().right + 1,
+}))"""
 
 
 @dataclass(frozen=True)
@@ -117,3 +127,31 @@ def test_every_node_of_the_pack_has_its_help_page(live_server):
         served = live_server.server.client.get(f"/extensions/{PACK}/docs/{node}.md")
         assert served == (ROOT / "web" / "docs" / f"{node}.md").read_bytes()
         assert len(served.strip()) > 200
+
+
+def title_and_alt(node: str) -> tuple[str, str]:
+    lines = (DOCS / f"{node}.md").read_text("utf-8").split("\n")
+    return lines[0].removeprefix("# "), lines[2].removeprefix("![").partition("]")[0]
+
+
+@pytest.fixture(scope="module")
+def page(comfy) -> Any:
+    comfy.dismiss_alerts()
+    return comfy.page
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_the_info_button_of_a_node_shows_its_page_and_picture(comfy, page, node):
+    """Opened as a user does."""
+    comfy.errors.clear()
+    title, alt = title_and_alt(node)
+    help_page = comfy.help_of(node, title)
+    help_page.locator("img").first.wait_for(state="visible")
+    page.wait_for_function("() => [...document.images].every((image) => image.complete)")
+    comfy.keep_screenshot(f"help_{node}")
+
+    address = f"/extensions/craft-lora/docs/pictures/{node}.png"
+    assert help_page.evaluate(PICTURES) == [
+        {"alt": alt, "path": address, "loaded": True, "fits": True}
+    ]
+    assert comfy.our_errors() == []

@@ -44,6 +44,6 @@ app.registerExtension({
   nodeCreated(node) {
     const drawing = DRAWINGS[node.comfyClass];
     if (drawing) addDrawing(node, drawing(node));
-    if (node.comfyClass?.startsWith(OURS)) addDrawing(node, reportDrawing);
+    if (node.comfyClass?.startsWith(OURS)) addDrawing(node, reportDrawing(node));
   },
 });

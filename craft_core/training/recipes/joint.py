@@ -70,8 +70,22 @@ SLOTS = DataSlots(
             "on, for the Router's extra_branches.",
         },
     ),
+    from_pictures=NodeTexts(
+        node_id="CRAFTPairFromPictures",
+        title="LoRA Pair from Pictures",
+        description="Train Content and Style LoRA with few inputs: pictures of a thing, pictures "
+        "in a style, a trigger word for each, and how long. Captions are written for you where you "
+        "give none. Connect 'branches' to the Router's extra_branches.",
+        aliases=("train both loras", "easy lora training", "content and style", "trigger word"),
+        tooltips={
+            "branches": "Branches to add these two to.",
+            "branches_out": "The content and the style branch, each on the layers it was trained "
+            "on, for the Router's extra_branches.",
+        },
+    ),
     roles=ROLES,
     state="joint",
+    samples=True,
     arrange=lambda given: (
         PicturesOfBoth(given.pictures["content"], given.pictures["style"]),
         {role: RoleLayers(role, given.layers[role], given.layer_set) for role in ROLES},
@@ -166,6 +180,10 @@ class JointRecipe:
 
     def edits(self) -> dict[str, Edit]:
         return {path: edit for half in self.halves.values() for path, edit in half.edits().items()}
+
+    def shown(self) -> tuple[Dataset, ...]:
+        """What sample pictures are of."""
+        return tuple(half.pictures.learned for half in self.halves.values())
 
     def settings(self) -> Mapping[str, str]:
         first = self.halves["content"]

@@ -83,7 +83,16 @@ SLOTS = DataSlots(
         "Connect 'branches' to the Router's extra_branches.",
         aliases=("dreambooth", "b-lora", "train lora", "one image", "layer restricted"),
     ),
+    from_pictures=NodeTexts(
+        node_id="CRAFTLoRAFromPictures",
+        title="LoRA from Pictures",
+        description="Train Content/Style LoRA with few inputs: pictures, a trigger word, what it "
+        "is, and how long. Captions are written for you where you give none. Connect 'branches' to "
+        "the Router's extra_branches.",
+        aliases=("train lora", "easy lora training", "dreambooth", "trigger word", "one image"),
+    ),
     state="{role}",
+    samples=True,
     arrange=lambda given: (
         Pictures(given.pictures["images"], given.pictures.get("prior")),
         given.place([given.role]),
@@ -205,6 +214,10 @@ class LoraRecipe:
 
     def edits(self) -> dict[str, Edit]:
         return {path: branch_edit(self.factors(path)) for path in self.down}
+
+    def shown(self) -> tuple[Dataset, ...]:
+        """What sample pictures are of."""
+        return (self.pictures.learned,)
 
     def factors(self, path: str) -> Factors:
         """The layer's update as it is now."""

@@ -21,6 +21,8 @@ PUBLIC_IDS = {
     "CRAFTTrainLoRA",
     "CRAFTTrainB4M",
     "CRAFTTrainJoint",
+    "CRAFTLoRAFromPictures",
+    "CRAFTPairFromPictures",
     "CRAFTLoadExpertEncoder",
     "CRAFTTrainEncoder",
     "CRAFTLearnMerge",

@@ -6,9 +6,9 @@ import inspect
 
 import pytest
 from craft_lora_pack.craft_core.training import TRAINING
-from craft_lora_pack.craft_core.training.slots import LayerSlot, PictureSlot
+from craft_lora_pack.craft_core.training.slots import LayerSlot, PictureSlot, RoleSlot
 from craft_lora_pack.nodes import NODES, training
-from craft_lora_pack.nodes.training import TRAINING_NODES
+from craft_lora_pack.nodes.training import FROM_PICTURES, TRAINING_NODES
 
 every_recipe = pytest.mark.parametrize("recipe", list(TRAINING), ids=lambda one: one.key)
 
@@ -31,7 +31,9 @@ def test_a_node_has_an_input_for_every_slot_and_every_knob_and_each_once(recipe)
     wanted |= {parameter.name for parameter in recipe.parameters}
     assert wanted <= set(inputs) and len(set(inputs)) == len(inputs)
     usual = {"model", "clip", "vae", "save_name", "precision", "gradient_checkpointing", "resume"}
-    assert set(inputs) - wanted - usual <= {"branches"}
+    last = ["size", "resize", *["sample_every"] * slots.samples]
+    assert set(inputs) - wanted - usual <= {"branches", *last}
+    assert inputs[-len(last) :] == last, "a graph that was saved without them opens unchanged"
 
 
 @every_recipe
@@ -93,3 +95,75 @@ def test_pictures_and_captions_may_be_given_by_position(recipe, monkeypatch):
             TRAINING_NODES[recipe.key].execute("m", "c", "v", *names[:count], seed=1)
         given = {name: name for name in names[:count]}
         assert seen[-1] == {"model": "m", "clip": "c", "vae": "v", "seed": 1, **given}
+
+
+every_front = pytest.mark.parametrize("key", list(FROM_PICTURES))
+
+
+def front_words(key, captions="", trigger="sks", class_word="dog"):
+    """Trigger, class word and captions of every kind of pictures that the node asks for."""
+    slots = [one for one in TRAINING[key].traits.slots.of(PictureSlot) if one.required]
+    given = {}
+    for slot in slots:
+        values = (trigger, class_word, captions)
+        names = (slot.trigger_input, slot.class_word_input, slot.captions_input)
+        given |= {name: [value] for name, value in zip(names, values, strict=True)}
+    return given
+
+
+def front_inputs(key, **changes):
+    slots = TRAINING[key].traits.slots
+    images = {one.images_input: ["p"] for one in slots.of(PictureSlot) if one.required}
+    role = {"role": ["style"]} if slots.of(RoleSlot) else {}
+    return {
+        **images, **role, **front_words(key), "layer_sets": {"layer_sets": ["b-lora"]},
+        "effort": ["quick"], "save_name": ["one"], "resume": [False], **changes,
+    }  # fmt: skip
+
+
+@every_front
+def test_a_node_from_pictures_asks_for_little_and_gives_what_the_training_does(key):
+    """Nothing but words of its own that the training's node does not have."""
+    front, whole = FROM_PICTURES[key].define_schema(), TRAINING_NODES[key].define_schema()
+    assert [one.id for one in front.outputs] == [one.id for one in whole.outputs]
+    own = {one.id for one in front.inputs} - {one.id for one in whole.inputs}
+    assert own == {"effort", *(name for name in front_words(key) if "captions" not in name)}
+    assert len(front.inputs) < len(whole.inputs) and FROM_PICTURES[key] in NODES
+
+
+@every_front
+def test_a_node_from_pictures_is_the_trainings_node_with_its_usual_settings(key, monkeypatch):
+    seen = {}
+
+    def stop(slots, inputs):
+        seen.update(inputs)
+        raise InterruptedError
+
+    monkeypatch.setattr(training, "filled_slots", stop)
+    with pytest.raises(InterruptedError):
+        FROM_PICTURES[key].execute(["m"], ["c"], ["v"], **front_inputs(key))
+    needed = {one.id for one in TRAINING_NODES[key].define_schema().inputs if not one.optional}
+    assert set(seen) == needed
+    for parameter in TRAINING[key].parameters:
+        usual = 300 if parameter.name == "steps" else parameter.default
+        assert seen[parameter.name] == [usual], parameter.name
+    for slot in TRAINING[key].traits.slots.of(PictureSlot):
+        if slot.required:
+            mark = "<c>sks dog</c>" if slot.key == "content" else "<s>sks dog</s>"
+            (caption,) = seen[slot.captions_input]
+            assert mark in caption
+
+
+@every_front
+def test_a_node_from_pictures_tells_mistakes_before_they_are_queued(key):
+    node = FROM_PICTURES[key]
+    good = {"save_name": ["one"], **front_words(key), "layer_sets": {"layer_sets": "all"}}
+    assert node.validate_inputs(**good) is True
+    assert "trigger" in node.validate_inputs(**{**good, **front_words(key, trigger=" ")})
+    assert "marks no words" in node.validate_inputs(**{**good, **front_words(key, "<c></c> a")})
+    assert "save_as" in node.validate_inputs(**{**good, "save_name": ["../one"]})
+    assert "layer_sets" in node.validate_inputs(**{**good, "layer_sets": None})
+    linked = {name: [None] for name in front_words(key)}
+    assert node.validate_inputs(**{**good, **linked}) is True
+    read = inspect.getfullargspec(node.validate_inputs)
+    assert set(read.args) == {"cls", "save_name", *front_words(key)} and read.varkw is None

@@ -8,6 +8,7 @@ import pytest
 from craft_lora_pack.cli.command import parser_of
 from craft_lora_pack.cli.knob_flags import flag_of, knobs_of
 from craft_lora_pack.cli.main import commands_of
+from craft_lora_pack.cli.train.common import job
 from craft_lora_pack.cli.train.loras import experts
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.training import TRAINING
@@ -150,3 +151,17 @@ def test_a_size_is_width_and_height(text, capsys):
 def test_one_number_is_a_square_size():
     assert parse(("train", "lora"), "--size", "64").size == (64, 64)
     assert parse(("train", "lora"), "--size", "96x64").size == (96, 64)
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        ([], (None, "area")),
+        (["--size", "64"], ((64, 64), "crop")),
+        (["--size", "64", "--resize", "area"], ((64, 64), "area")),
+        (["--resize", "keep"], (None, "keep")),
+    ],
+)
+def test_pictures_are_scaled_to_the_models_area_or_cropped_to_a_given_size(flags, wanted):
+    own = job(parse(("train", "lora"), "--checkpoint", "a.safetensors", *flags))
+    assert (own.size, own.resize) == wanted

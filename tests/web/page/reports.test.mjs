@@ -15,7 +15,7 @@ function begun(...workflows) {
 
 test("a node says what its last run said, until it runs again", () => {
   const reports = begun("a");
-  reports.put("p0", "4", ROUTER, "first");
+  reports.put("p0", "4", ROUTER, said("first"));
   reports.begin("p1", "a");
   assert.deepEqual(reports.of("a", "4", ROUTER), said("first"));
   reports.forget("p1", "4");
@@ -24,7 +24,7 @@ test("a node says what its last run said, until it runs again", () => {
 
 test("a report shows on no node of another workflow, id or type", () => {
   const reports = begun("a", "b");
-  reports.put("p0", "4", ROUTER, "mine");
+  reports.put("p0", "4", ROUTER, said("mine"));
   assert.equal(reports.of("b", "4", ROUTER), null);
   assert.equal(reports.of("a", "5", ROUTER), null);
   assert.equal(reports.of("a", "4", "CRAFTMethodSweep"), null);
@@ -32,13 +32,20 @@ test("a report shows on no node of another workflow, id or type", () => {
 
 test("a failure takes the place of a report and ends with the next run of its workflow", () => {
   const reports = begun("a", "b");
-  reports.put("p0", "4", ROUTER, "went well");
-  reports.put("p0", 4, ROUTER, "went wrong", true);
+  reports.put("p0", "4", ROUTER, said("went well"));
+  reports.put("p0", 4, ROUTER, failed("went wrong"));
   assert.deepEqual(reports.of("a", "4", ROUTER), failed("went wrong"));
   reports.begin("p2", "b");
   assert.deepEqual(reports.of("a", "4", ROUTER), failed("went wrong"));
   reports.begin("p3", "a");
   assert.equal(reports.of("a", "4", ROUTER), null);
+});
+
+test("a report keeps what the page can do with it", () => {
+  const reports = begun("a");
+  const stopped = { ...said("Stopped"), resume: "craft/dog" };
+  reports.put("p0", "4", ROUTER, stopped);
+  assert.deepEqual(reports.of("a", "4", ROUTER), stopped);
 });
 
 test("the workflows of the last prompts are known, not those of all", () => {

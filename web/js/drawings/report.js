@@ -5,10 +5,12 @@
 import { app } from "../../../../scripts/app.js";
 import { notify } from "../insertion/graph_edit.js";
 import { titleOf } from "../lib/graph/links.js";
+import { hostsOf } from "../lib/graph/upstream.js";
 import { routersIn } from "../lib/menus/presets.js";
 import { idInPrompt } from "../lib/page/reports.js";
 import { say } from "../lib/texts.js";
 import { applyPreset } from "../menus/presets.js";
+import { resumeTraining } from "../menus/resume.js";
 import { reports } from "../page/runs.js";
 import { make } from "./style.js";
 
@@ -16,10 +18,10 @@ import { make } from "./style.js";
 
 const rootNow = () => app.rootGraph ?? app.graph;
 
-/** @type {import("./panel.js").Drawing} */
-export const reportDrawing = {
+/** @param {any} node @returns {import("./panel.js").Drawing} */
+export const reportDrawing = (node) => ({
   name: "craft_report",
-  read: (node, hosts) => {
+  read: (_, hosts) => {
     if (!hosts) return null;
     const root = rootNow();
     const report = reports.of(root.id, idInPrompt(node, hosts), node.comfyClass);
@@ -28,15 +30,24 @@ export const reportDrawing = {
     const named = routers.map((one) => ({ key: keyOf(one), title: titleOf(one) }));
     return { ...report, routers: named };
   },
-  draw: (content, { text, failed, preset, routers }) => {
+  draw: (content, { text, failed, preset, resume, routers }) => {
     const report = make("div", "craft-report", text);
     report.classList.toggle("craft-error", failed);
     report.tabIndex = 0; // a long one is scrolled with the keyboard, too
     report.addEventListener("wheel", (event) => event.stopPropagation());
     content.append(report, ...(routers ?? []).map((/** @type {Named} */ router) =>
       applyButton(router, preset)));
+    if (resume) content.append(resumeButton(node, resume));
   },
-};
+});
+
+/** @param {any} node @param {string} name the save_name of its training */
+function resumeButton(node, name) {
+  const made = make("button", "craft-offer", say("Resume"));
+  made.addEventListener("click", () =>
+    resumeTraining({ node, hosts: hostsOf(rootNow(), node.graph) }, name));
+  return made;
+}
 
 /** @param {Named} router @param {string} preset as JSON */
 function applyButton({ key, title }, preset) {

@@ -31,11 +31,12 @@ export function followRuns() {
   on("executing", (node) => {
     if (node) reports.forget(running, node);
   });
-  on(NOTICE, ({ prompt_id, node, type, text, preset }) =>
-    reports.put(prompt_id, node, type, text, false, preset));
+  on(NOTICE, ({ prompt_id, node, type, ...said }) =>
+    reports.put(prompt_id, node, type, { ...said, failed: false }));
   on("execution_error", ({ prompt_id, node_id, node_type, exception_message }) => {
     if (!node_type?.startsWith(OURS)) return;
-    reports.put(prompt_id, node_id, node_type, String(exception_message ?? "").trim(), true);
+    const text = String(exception_message ?? "").trim();
+    reports.put(prompt_id, node_id, node_type, { text, failed: true });
   });
 }
 

@@ -4,7 +4,13 @@
  * shows on no node of the same id elsewhere, until the node runs again or fails.
  */
 
-/** @typedef {{text: string, failed: boolean, preset?: string}} Report preset: as JSON, that it found */
+/**
+ * @typedef {object} Report
+ * @property {string} text
+ * @property {boolean} failed whether it is the reason why the node failed
+ * @property {string} [preset] that it found, as JSON
+ * @property {string} [resume] the save_name under which its training, which was stopped, goes on
+ */
 
 const MOST_PROMPTS = 300; // whose workflows are known; a running one is among the last
 
@@ -36,13 +42,11 @@ export class Reports {
    * @param {string} prompt
    * @param {string} node its id in the prompt
    * @param {string} type of the node
-   * @param {string} text
-   * @param {boolean} [failed] whether it is the reason why the node failed
-   * @param {string} [preset] that it found, as JSON
+   * @param {Report} report
    */
-  put(prompt, node, type, text, failed = false, preset) {
+  put(prompt, node, type, report) {
     const workflow = this.workflows.get(prompt);
-    if (workflow) this.kept.set(keyOf(workflow, node), { text, failed, preset, type, workflow });
+    if (workflow) this.kept.set(keyOf(workflow, node), { ...report, type, workflow });
   }
 
   /** What a node of a workflow says; null for nothing.
@@ -50,8 +54,8 @@ export class Reports {
   of(workflow, node, type) {
     const found = this.kept.get(keyOf(workflow, node));
     if (found?.type !== type) return null;
-    const { text, failed, preset } = found;
-    return preset ? { text, failed, preset } : { text, failed };
+    const { type: _, workflow: __, ...report } = found;
+    return report;
   }
 }
 

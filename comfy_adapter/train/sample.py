@@ -1,0 +1,69 @@
+"""A small picture of what a training has learned so far, without a trace in its numbers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...craft_core.training import Dataset, Denoiser, Example, StepCallback, Training
+
+STEPS, GUIDANCE = 12, 3.0
+OUT_OF_MEMORY = torch.cuda.OutOfMemoryError
+
+log = logging.getLogger("craft")
+
+
+def with_samples(
+    watch: StepCallback, denoiser: Denoiser, every: int, show: Callable[[Tensor], None]
+) -> StepCallback:
+    """`watch`, which also shows a picture every so many steps, of one caption after another. show:
+    is given (height, width, 3) in [0, 1]. Where a picture finds no memory there are no more."""
+    full = False
+
+    def after_step(training: Training) -> None:
+        nonlocal full
+        if training.step % every == 0 and not full:
+            try:
+                show(sample(denoiser, training, training.step // every - 1))
+            except OUT_OF_MEMORY:
+                full = True
+                log.warning("A sample picture found no memory; the training goes on without them")
+        watch(training)
+
+    return after_step
+
+
+def sample(denoiser: Denoiser, training: Training, number: int) -> Tensor:
+    """The picture of a caption with the present weights, (height, width, 3) in [0, 1]."""
+    recipe: Any = training.recipe
+    data, example = _turn(recipe.shown(), number)
+    with torch.no_grad(), denoiser.edited(recipe.edits()):
+        latent = _euler(denoiser, data, example, training.pace.seed)
+        return denoiser.decode(latent)[0].movedim(0, -1).float().cpu().clamp(0, 1)
+
+
+def _turn(shown: tuple[Dataset, ...], number: int) -> tuple[Dataset, Example]:
+    data = shown[number % len(shown)]
+    return data, data.examples[number // len(shown) % len(data.examples)]
+
+
+def _euler(denoiser: Denoiser, data: Dataset, example: Example, seed: int) -> Tensor:
+    """Euler's method over the model's noise levels, with standard guidance: (1, C, *spatial)."""
+    levels = torch.linspace(len(denoiser.sigmas) - 1, 0, STEPS).round().long()
+    sigmas = [*denoiser.sigmas.cpu()[levels].tolist(), 0.0]
+    generator = torch.Generator().manual_seed(seed % (1 << 63))
+    noise = torch.randn(1, *example.latent.shape, generator=generator).to(denoiser.device)
+    conditions = [example.condition] if data.empty is None else [example.condition, data.empty]
+    x = denoiser.noised(torch.zeros_like(noise), noise, torch.tensor([sigmas[0]]).to(noise))
+    for sigma, then in zip(sigmas, sigmas[1:], strict=False):
+        rows = len(conditions)
+        both = denoiser.denoise(
+            x.expand(rows, *x.shape[1:]), torch.full((rows,), sigma).to(x), conditions
+        )
+        denoised = both[-1:] + GUIDANCE * (both[:1] - both[-1:]) if rows > 1 else both
+        x = x + (x - denoised) / sigma * (then - sigma)
+    return x

@@ -1,0 +1,49 @@
+"""Captions made of a trigger word: the phrase that stands for what is learned, marked by its role.
+
+`[trigger]` in a caption is where the phrase goes, as trainers write it; `{trigger}` is the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from ..errors import CraftError
+from ..routing.markers import parse
+from ..types import Role
+
+PLACE = "[trigger]"
+USUAL: Mapping[Role, str] = {"content": f"a photo of {PLACE}", "style": f"a picture in {PLACE}"}
+"""The caption of pictures that have none."""
+EFFORTS: Mapping[str, float] = {"quick": 0.3, "normal": 1.0, "long": 2.0}
+"""Shares of the steps that a recipe takes where nothing is said."""
+_PLACES = re.compile(r"\[trigger\]|\{trigger\}", re.I)
+_MARKED: Mapping[Role, str] = {"content": "<c>{}</c>", "style": "<s>{}</s>"}
+_CLASS: Mapping[Role, str] = {"content": "", "style": "style"}
+
+
+def captions_with_trigger(
+    captions: Sequence[str], trigger: str, class_word: str, role: Role
+) -> list[str]:
+    """The captions with trigger and class word as a marked phrase of the role: at each PLACE, or in
+    front of a caption that neither has one nor marks a phrase of the role itself.
+
+    class_word: what it is, such as dog; "" for none, which for a style is "style". CraftError
+    without a trigger.
+    """
+    if not trigger.strip():
+        raise CraftError(
+            f"The trigger of the {role} is empty",
+            "What is learned gets a rare word of its own, such as sks",
+            "Write a word that the model does not know",
+        )
+    phrase = f"{trigger.strip()} {class_word.strip() or _CLASS[role]}".strip()
+    marked = _MARKED[role].format(phrase)
+    return [_with(one.strip() or USUAL[role], marked, role) for one in captions]
+
+
+def _with(caption: str, marked: str, role: Role) -> str:
+    found, count = _PLACES.subn(lambda place: marked, caption)
+    if count or getattr(parse(caption), role):
+        return found
+    return f"{marked}, {caption}"

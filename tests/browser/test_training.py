@@ -1,0 +1,118 @@
+"""A training in the page: its progress, what Cancel leaves, and the button that goes on."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import NOTE_THE_END, RUN_LIMIT
+from scenes import once
+
+ONCE = once("drawn")
+EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "version": 0.4}
+STEPS = 150
+
+# A loader, a plain picture, a training that takes some seconds, and its report.
+TRAINING = """(values) => {
+    const { graph } = app
+    const add = (type, place) => {
+        const node = LiteGraph.createNode(type)
+        graph.add(node)
+        node.pos = place
+        return node
+    }
+    const set = (node, name, value) => {
+        const widget = node.widgets.find((one) => one.name === name)
+        widget.value = value
+        widget.callback?.(value)
+    }
+    const loader = add("CheckpointLoaderSimple", [0, 0])
+    set(loader, "ckpt_name", "craft_small_world.safetensors")
+    const picture = add("EmptyImage", [0, 200])
+    set(picture, "width", 64)
+    set(picture, "height", 64)
+    const train = add("CRAFTTrainLoRA", [400, 0])
+    for (const [slot, name] of ["model", "clip", "vae"].entries())
+        loader.connect(slot, train, name)
+    picture.connect(0, train, "images")
+    for (const [name, value] of Object.entries(values)) set(train, name, value)
+    const report = add("PreviewAny", [900, 0])
+    train.connect(3, report, 0)
+    return Number(train.id)
+}"""
+PRESS_RUN = "() => void app.queuePrompt(0)"
+STOP = "() => app.api.interrupt()"
+REPORT = """(id) => app.graph.getNodeById(id).widgets
+    .find((one) => one.name === "craft_report").element.innerText"""
+VALUES = """(id) => Object.fromEntries(app.graph.getNodeById(id).widgets
+    .filter((one) => ["save_name", "resume", "size", "resize"].includes(one.name))
+    .map((one) => [one.name, one.value]))"""
+# What the host's own preview of a text shows.
+OUTPUT = """() => app.graph.findNodesByType("PreviewAny")[0].widgets
+    .map((one) => String(one.value)).join(" ")"""
+UNDO = "() => app.extensionManager.workflow.activeWorkflow.changeTracker.undo()"
+
+
+@pytest.fixture(params=["classic", "vue"])
+def drawn(comfy, request) -> Iterator[str]:
+    with comfy.drawing(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def training(comfy, drawn) -> tuple[int, str]:
+    """(the node of a training that does not run yet, its save_name)."""
+    name = f"craft/browser_{uuid.uuid4().hex[:8]}"
+    comfy.open_workflow(EMPTY, "training")
+    values = {
+        "captions": "a <c>sks animal</c>", "layer_sets": "duolora-prior", "save_name": name,
+        "rank": 2, "steps": STEPS, "warmup": 0, "precision": "fp32",
+        "gradient_checkpointing": False,
+    }  # fmt: skip
+    node = comfy.evaluate(TRAINING, values)
+    comfy.fit()
+    return node, name
+
+
+def ends(comfy, press: Any) -> list[str]:
+    """How a run ends that was begun by pressing something."""
+    comfy.evaluate(NOTE_THE_END)
+    press()
+    comfy.page.wait_for_function("() => window.ended", timeout=RUN_LIMIT)
+    return comfy.evaluate("() => window.ended")
+
+
+def says(comfy, node: int, pattern: str) -> str:
+    said = comfy.until(lambda: comfy.evaluate(REPORT, node), lambda text: re.search(pattern, text))
+    assert re.search(pattern, said), said
+    return said
+
+
+@ONCE
+def test_a_stopped_training_says_what_it_left_and_goes_on_with_one_click(comfy, training):
+    node, name = training
+    assert comfy.evaluate(VALUES, node) == {
+        "save_name": name, "resume": False, "size": 0, "resize": "area",
+    }  # fmt: skip
+
+    def stop_midway() -> None:
+        comfy.evaluate(PRESS_RUN)
+        says(comfy, node, rf"step \d+ of {STEPS}, loss [\d.]+, about .+ left")
+        comfy.evaluate(STOP)
+
+    assert ends(comfy, stop_midway)[0] == "execution_interrupted"
+    said = says(comfy, node, rf"Stopped after step (\d+) of {STEPS}\. Kept: output/loras/{name}_")
+    done = re.search(r"step (\d+)", said)[1]
+    comfy.keep_screenshot("training_stopped")
+    button = comfy.page.get_by_role("button", name="Resume")
+    assert ends(comfy, button.click) == ["execution_success", ""]
+    assert comfy.evaluate(VALUES, node)["resume"] is True
+    assert button.count() == 0
+    says(comfy, node, f"step {STEPS} of {STEPS}")
+    assert f"{done} of them resumed" in comfy.evaluate(OUTPUT)
+    comfy.evaluate(UNDO)
+    comfy.becomes("(id) => app.graph.getNodeById(id).widgets.find("
+                  "(one) => one.name === 'resume').value", False, node)  # fmt: skip
