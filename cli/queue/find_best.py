@@ -13,7 +13,7 @@ from typing import Any
 from ...client.address import Inputs
 from ...client.client import Client, PromptResult, server_url
 from ...client.errors import RemoteError
-from ...client.from_page.dynamic_prompts import drawn
+from ...client.from_page.dynamic_prompts import with_draws
 from ...client.workflow import dynamic_texts, read_both
 from ...craft_core.errors import CraftError
 from ...craft_core.writing import Taken, write_whole
@@ -65,7 +65,7 @@ def _run(options: Namespace) -> None:
         inputs = Inputs(prompt, info)
         prompt = inputs.with_values(dict(map(inputs.read, options.set)))
         dynamic = [one for one in dynamic_texts(page, info) if one[0] in prompt] if page else []
-        prompt = drawn(prompt, dynamic, prompt_key(prompt))
+        prompt = with_draws(prompt, dynamic, prompt_key(prompt))
         slots = info[NODE]["output_name"]
         for name, (kind, entry) in WATCHERS.items():
             prompt[name] = {"class_type": kind, "inputs": {entry: [node, slots.index(name)]}}

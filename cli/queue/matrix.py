@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...client.address import NUMBERS, Inputs, NodeInput
-from ...client.from_page.dynamic_prompts import drawn
+from ...client.from_page.dynamic_prompts import with_draws
 from ...client.widgets import kind_of
 from ...craft_core.errors import CraftError
 
@@ -89,13 +89,13 @@ def jobs_of(
             f"The matrix has {count} jobs", f"At most {MOST_JOBS} are queued", "Shorten an axis"
         )
     rows = itertools.product(*(axis.values for axis in axes))
-    return [_with_draws(_job(inputs, fixed, axes, row), dynamic) for row in rows]
+    return [_drawn_job(_job(inputs, fixed, axes, row), dynamic) for row in rows]
 
 
-def _with_draws(job: Job, dynamic: Collection[tuple[str, str]]) -> Job:
+def _drawn_job(job: Job, dynamic: Collection[tuple[str, str]]) -> Job:
     if not dynamic:
         return job
-    prompt = drawn(job.prompt, dynamic, job.key)
+    prompt = with_draws(job.prompt, dynamic, job.key)
     return job if prompt == job.prompt else Job(job.parameters, prompt, undrawn=job.prompt)
 
 

@@ -20,7 +20,7 @@ _COMMENT = re.compile(r"/\*[\s\S]*?\*/|//[^\n\r\u2028\u2029]*")
 _ESCAPED = re.compile(r"\\([{}|])")
 
 
-def drawn(prompt: Json, texts: Iterable[tuple[str, str]], key: str) -> Json:
+def with_draws(prompt: Json, texts: Iterable[tuple[str, str]], key: str) -> Json:
     """The prompt with a draw in each of these texts, named by node and input.
 
     The draws follow from the key and the names alone: the same key gives the same prompt. What is

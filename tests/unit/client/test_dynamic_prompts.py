@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from craft_lora_pack.client.from_page.dynamic_prompts import MOST_NESTED, draw_text, drawn
+from craft_lora_pack.client.from_page.dynamic_prompts import MOST_NESTED, draw_text, with_draws
 from craft_lora_pack.craft_core.errors import CraftError
 
 
@@ -48,8 +48,8 @@ PROMPT = {
 
 def test_the_same_key_draws_the_same_and_others_others():
     texts = [("1", "text"), ("2", "text"), ("2", "gone")]
-    results = [drawn(PROMPT, texts, f"job {number}") for number in range(20)]
-    assert results == [drawn(PROMPT, texts, f"job {number}") for number in range(20)]
+    results = [with_draws(PROMPT, texts, f"job {number}") for number in range(20)]
+    assert results == [with_draws(PROMPT, texts, f"job {number}") for number in range(20)]
     assert len({one["1"]["inputs"]["text"] for one in results}) > 3
     assert all(one["1"]["inputs"]["other"] == "{x|y}" for one in results)
     assert all(one["2"] == PROMPT["2"] for one in results)
@@ -58,7 +58,7 @@ def test_the_same_key_draws_the_same_and_others_others():
 
 def test_two_texts_of_a_prompt_are_drawn_apart():
     both = {"1": {"inputs": {"a": "{1|2|3|4|5|6|7|8}", "b": "{1|2|3|4|5|6|7|8}"}}}
-    results = [drawn(both, [("1", "a"), ("1", "b")], str(n))["1"]["inputs"] for n in range(20)]
+    results = [with_draws(both, [("1", "a"), ("1", "b")], str(n))["1"]["inputs"] for n in range(20)]
     assert any(one["a"] != one["b"] for one in results)
 
 
