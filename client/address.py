@@ -19,13 +19,13 @@ from .widgets import (
     WIDGETS,
     Json,
     all_inputs,
+    boxed,
     choices_of,
     chosen_inputs,
     default_of,
     kind_of,
     options_of,
 )
-from .workflow import boxed
 
 _SHOWN = 12  # names in a message
 _LONGEST_NUMBER = 300  # characters

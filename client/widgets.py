@@ -154,3 +154,13 @@ def choices_of(spec: Any) -> list[Any]:
         return spec[0]
     entries = options_of(spec).get("options") or []
     return [entry["key"] for entry in entries] if kind_of(spec) == DYNAMIC_COMBO else entries
+
+
+def boxed(value: Any) -> Any:
+    """Lists are boxed: a bare one would be read as a link."""
+    return {"__value__": value} if isinstance(value, list) else value
+
+
+def unboxed(value: Any) -> Any:
+    """The value as a widget has it."""
+    return value["__value__"] if isinstance(value, dict) and "__value__" in value else value

@@ -14,7 +14,7 @@ from ...client.client import Client, server_url
 from ...client.errors import RemoteError, ServerGone
 from ...client.jobs import nodes
 from ...client.widgets import Json
-from ...client.workflow import read_both, showing
+from ...client.workflow import dynamic_texts, read_both, showing
 from ...craft_core.errors import CraftError, plain
 from ..command import PROGRAM, Command, epilog
 from ..stand_in import declarations
@@ -100,14 +100,15 @@ def _run_on(options: Namespace, place: str | Fleet) -> None:
     base, page, object_info = _read(options.workflow, place)
     prompt = _preset(base, object_info, options.preset) if options.preset else base
     inputs = Inputs(prompt, object_info)
-    jobs = jobs_of(inputs, options.set, options.matrix, options.alias)
+    dynamic = dynamic_texts(page, object_info) if page else ()
+    jobs = jobs_of(inputs, options.set, options.matrix, options.alias, dynamic)
     if options.dry_run:
         _print_jobs(jobs)
         return
 
     def shown(job: Job) -> Json | None:
         """The page's workflow as the job's pictures carry it."""
-        return showing(page, base, job.prompt, object_info) if page else None
+        return showing(page, base, job.undrawn or job.prompt, object_info) if page else None
 
     folder = options.out or Path(f"queue_{options.workflow.stem}")
     try:

@@ -13,12 +13,14 @@ from typing import Any
 from ...client.address import Inputs
 from ...client.client import Client, PromptResult, server_url
 from ...client.errors import RemoteError
-from ...client.workflow import read_prompt
+from ...client.from_page.dynamic_prompts import with_draws
+from ...client.workflow import dynamic_texts, read_both
 from ...craft_core.errors import CraftError
 from ...craft_core.writing import Taken, write_whole
 from ..command import PROGRAM, Command, epilog
 from ..progress import progress_bar
 from .command import SERVER
+from .matrix import prompt_key
 
 NODE = "CRAFTFindBest"
 WATCHERS = {  # what shows each output, so that the server runs it: a node's type and its input
@@ -58,9 +60,12 @@ def _run(options: Namespace) -> None:
     client = Client(server_url(options.server))
     try:
         info = client.object_info()
-        prompt, node = search_alone(read_prompt(options.workflow, info), options.workflow)
+        whole, page = read_both(options.workflow, info)
+        prompt, node = search_alone(whole, options.workflow)
         inputs = Inputs(prompt, info)
         prompt = inputs.with_values(dict(map(inputs.read, options.set)))
+        dynamic = [one for one in dynamic_texts(page, info) if one[0] in prompt] if page else []
+        prompt = with_draws(prompt, dynamic, prompt_key(prompt))
         slots = info[NODE]["output_name"]
         for name, (kind, entry) in WATCHERS.items():
             prompt[name] = {"class_type": kind, "inputs": {entry: [node, slots.index(name)]}}

@@ -9,13 +9,14 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from ...client.address import NUMBERS, Inputs, NodeInput
+from ...client.from_page.dynamic_prompts import with_draws
 from ...client.widgets import kind_of
 from ...craft_core.errors import CraftError
 
@@ -36,18 +37,18 @@ class Axis:
 
 @dataclass(frozen=True)
 class Job:
-    """One run. `key` identifies its prompt: equal settings have equal keys."""
+    """One run. `key` identifies its prompt: equal settings have equal keys.
+
+    undrawn: the prompt with its dynamic texts as the page's widgets have them, where it has such.
+    """
 
     parameters: Mapping[str, str]
     prompt: dict[str, Any]
+    undrawn: dict[str, Any] | None = None
 
     @property
     def key(self) -> str:
-        bare = {
-            node: {"class_type": one["class_type"], "inputs": one["inputs"]}
-            for node, one in self.prompt.items()
-        }
-        return hashlib.sha256(json.dumps(bare, sort_keys=True).encode()).hexdigest()[:24]
+        return prompt_key(self.prompt)
 
     @property
     def name(self) -> str:
@@ -55,10 +56,27 @@ class Job:
         return " ".join(f"{name}={value}" for name, value in self.parameters.items())
 
 
+def prompt_key(prompt: Mapping[str, Any]) -> str:
+    """What tells prompts apart; the titles of their nodes do not."""
+    bare = {
+        node: {"class_type": one["class_type"], "inputs": one["inputs"]}
+        for node, one in prompt.items()
+    }
+    return hashlib.sha256(json.dumps(bare, sort_keys=True).encode()).hexdigest()[:24]
+
+
 def jobs_of(
-    inputs: Inputs, settings: Sequence[str], matrix: Sequence[str], aliases: Sequence[str]
+    inputs: Inputs,
+    settings: Sequence[str],
+    matrix: Sequence[str],
+    aliases: Sequence[str],
+    dynamic: Collection[tuple[str, str]] = (),
 ) -> list[Job]:
-    """Every combination, the last axis fastest; one job where there is no matrix."""
+    """Every combination, the last axis fastest; one job where there is no matrix.
+
+    dynamic: node and input of the texts in which each job draws; what it draws follows from its
+    own settings, so that a job which is made again is the same.
+    """
     named = _aliases(inputs, aliases)
     fixed: dict[NodeInput, str] = {}
     for assignment in settings:
@@ -70,7 +88,15 @@ def jobs_of(
         raise CraftError(
             f"The matrix has {count} jobs", f"At most {MOST_JOBS} are queued", "Shorten an axis"
         )
-    return [_job(inputs, fixed, axes, row) for row in itertools.product(*(a.values for a in axes))]
+    rows = itertools.product(*(axis.values for axis in axes))
+    return [_drawn_job(_job(inputs, fixed, axes, row), dynamic) for row in rows]
+
+
+def _drawn_job(job: Job, dynamic: Collection[tuple[str, str]]) -> Job:
+    if not dynamic:
+        return job
+    prompt = with_draws(job.prompt, dynamic, job.key)
+    return job if prompt == job.prompt else Job(job.parameters, prompt, undrawn=job.prompt)
 
 
 def _job(inputs: Inputs, fixed: dict[NodeInput, str], axes: list[Axis], row: Sequence[str]) -> Job:

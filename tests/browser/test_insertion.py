@@ -20,6 +20,7 @@ ONCE = once("drawn")
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "version": 0.4}
 INSERT, TWO_LORAS = "craft_lora.insert_fusion", "craft_lora.two_loras"
 LABEL = "Insert content/style LoRA fusion"
+CHECKPOINT = "craft_small_world.safetensors"
 CONTENT, STYLE = "craft_small_world_content.safetensors", "craft_small_world_style.safetensors"
 PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
 CFG = 3.5  # of GRAPH
@@ -742,6 +743,30 @@ def test_a_dropped_subgraph_does_not_burn_the_picture_as_it_comes(empty, live_se
     assert empty.comfy.evaluate(WIDGETS, "")["steps"] == 20
     pixels = empty.runs_to_a_picture(live_server)
     assert ((pixels == 0) | (pixels == 255)).mean() < CLIPPED
+
+
+@ONCE
+def test_from_an_empty_canvas_to_a_saved_picture_takes_at_most_eight_actions(empty, live_server):
+    loader, fusion = "CheckpointLoaderSimple", ""
+    walk = [  # what a hand does, one action a line; what the page then gets, with the last of each
+        ("select two files", None),
+        (
+            "drop them on the canvas",
+            lambda: empty.drop(files=[[CONTENT, "x", ""], [STYLE, "x", ""]]),
+        ),
+        ("open the list of checkpoints", None),
+        ("choose one", lambda: empty.comfy.evaluate(SET, [loader, "ckpt_name", CHECKPOINT])),
+        ("click into the prompt", None),
+        ("write it", lambda: empty.comfy.evaluate(SET, [fusion, "prompt", PROMPT])),
+        ("press Run", lambda: empty.runs_to_a_picture(live_server)),
+    ]
+    for _, act in walk:
+        if act is not None:
+            act()
+            empty.has(fusion, *WHOLE)
+    (saved,) = empty.comfy.evaluate(PREVIEWED)
+    assert saved["type"] == "output" and saved["filename"].endswith(".png")
+    assert len(walk) <= 8
 
 
 @ONCE

@@ -181,9 +181,13 @@ def test_the_modern_nodes_are_in_chinese_too(second, page):
     assert [name for name in SHOWN if texts["inputs"][name]["name"] not in shown] == []
 
 
-def test_the_template_browser_names_the_pack(page):
+def test_the_template_browser_names_the_pack_and_its_templates(second, page):
     page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    page.get_by_text(category("zh")).first.wait_for(state="attached")
+    page.get_by_text(category("zh")).first.click()
+    card = page.get_by_test_id(f"template-workflow-{FUSION.stem}")
+    title = main("zh")["craft_lora"]["Two LoRAs in one picture (SDXL)"]
+    card.get_by_role("heading", name=title).wait_for()
+    page.screenshot(path=second.artifacts / "chinese_templates.png")
     page.keyboard.press("Escape")
 
 

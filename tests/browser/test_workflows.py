@@ -168,6 +168,8 @@ def test_a_new_user_gets_from_the_template_browser_to_a_saved_picture(comfy, liv
     for path in WORKFLOWS:
         card = page.get_by_test_id(f"template-workflow-{path.stem}")
         card.scroll_into_view_if_needed()
+        title, sentence = (card.locator(part).inner_text() for part in ("h3", "p"))
+        assert title and sentence.endswith(".") and path.stem not in (title, sentence)
         thumbnail = card.locator("img").first
         assert thumbnail.evaluate("(image) => image.decode().then(() => image.naturalWidth)") > 0
     comfy.keep_screenshot("template_browser")

@@ -14,6 +14,7 @@ import { followLanguage } from "./page/language.js";
 import { followRuns } from "./page/runs.js";
 import { askMethods } from "./page/server.js";
 import { hintAtSmallWorld } from "./page/small_world.js";
+import { nameTemplates } from "./page/templates.js";
 import { showReadable } from "./page/view.js";
 
 /** @type {Record<string, (node: any) => import("./drawings/panel.js").Drawing>} */
@@ -34,6 +35,7 @@ app.registerExtension({
     addStyle();
     keepDrawings();
     followRuns();
+    nameTemplates();
     await Promise.all([followLanguage(), askMethods()]);
   },
   afterConfigureGraph() {

@@ -5,7 +5,7 @@ import json
 
 import pytest
 from craft_lora_pack.client.address import Inputs
-from craft_lora_pack.client.workflow import read_workflow, to_prompt
+from craft_lora_pack.client.workflow import dynamic_texts, read_both, read_workflow, to_prompt
 from craft_lora_pack.craft_core.errors import CraftError
 
 SEED = ["INT", {"default": 0, "control_after_generate": True}]
@@ -202,6 +202,89 @@ def test_a_muted_subgraph_runs_nothing_and_a_bypassed_one_passes_through():
     assert set(to_prompt(subgraph(mode=2), INFO)) == {"1", "3"}
     prompt = to_prompt(subgraph(mode=4), INFO)
     assert set(prompt) == {"1", "3"} and inputs_of(prompt, 3)["images"] == ["1", 0]
+
+
+def test_a_link_whose_origin_is_gone_is_no_link():
+    nodes = [
+        node(3, "Show", [("images", "IMAGE", 2)]),
+        node(4, "Sample", [("steps", "INT", 3, True)], widgets_values=[1, "fixed", 9]),
+    ]
+    prompt = to_prompt(flow(*nodes, links=[(2, 77, 0, 3, 0), (3, 78, 0, 4, 0)]), INFO)
+    assert inputs_of(prompt, 3) == {} and inputs_of(prompt, 4)["steps"] == 9
+
+
+def setter(number, name, link):
+    return node(number, "SetNode", [("IMAGE", "IMAGE", link)], ["*"], widgets_values=[name])
+
+
+def getter(number, name):
+    return node(number, "GetNode", widgets_values=[name])
+
+
+def test_a_get_node_gives_what_its_set_node_gets():
+    nodes = [
+        node(1, "Load"),
+        setter(2, "picture", 1),
+        getter(3, "picture"),
+        node(4, "Show", [("images", "IMAGE", 2)]),
+        node(5, "Show", [("images", "IMAGE", 3)]),
+        getter(6, "unused and unset"),
+    ]
+    links = [(1, 1, 0, 2, 0), (2, 3, 0, 4, 0), (3, 2, 0, 5, 0)]
+    prompt = to_prompt(flow(*nodes, links=links), INFO)
+    assert set(prompt) == {"1", "4", "5"}
+    assert inputs_of(prompt, 4) == inputs_of(prompt, 5) == {"images": ["1", 0]}
+
+
+def test_a_get_node_in_a_subgraph_finds_the_nearest_set_node_around_it():
+    workflow = subgraph()
+    (definition,) = workflow["definitions"]["subgraphs"]
+    definition["nodes"] = [getter(7, "picture"), node(8, "Pass", [("image", "IMAGE", 9)])]
+    inner = {"id": 9, "origin_id": 7, "origin_slot": 0, "target_id": 8, "target_slot": 0}
+    definition["links"] = [inner, definition["links"][2]]
+    definition["inputs"] = []
+    workflow["nodes"].append(setter(4, "picture", 5))
+    workflow["links"].append([5, 1, 1, 4, 0, "*"])
+    assert inputs_of(to_prompt(workflow, INFO), "2:8")["image"] == ["1", 1]
+    definition["nodes"].append(setter(10, "picture", None))
+    assert "image" not in inputs_of(to_prompt(workflow, INFO), "2:8")
+
+
+def test_a_get_node_without_its_set_node_is_named():
+    nodes = [getter(3, "lost"), node(4, "Show", [("images", "IMAGE", 2)])]
+    with pytest.raises(CraftError, match=r"GetNode 'lost' \(id 3\) gets nothing"):
+        to_prompt(flow(*nodes, links=[(2, 3, 0, 4, 0)]), INFO)
+
+
+def test_nodes_of_the_page_alone_are_left_out_and_those_that_make_links_named():
+    switch = node(7, "Fast Groups Muter (rgthree)", outputs=["*"])
+    assert set(to_prompt(flow(node(1, "Load"), switch), INFO)) == {"1"}
+    info = {**INFO, "Anything Everywhere": {"input": {}}}
+    with pytest.raises(CraftError, match=r"'Anything Everywhere' \(id 8\) makes links"):
+        to_prompt(flow(node(8, "Anything Everywhere")), info)
+
+
+def test_the_page_draws_in_texts_that_say_so_but_not_in_those_that_a_subgraph_shows():
+    text = ["STRING", {"dynamicPrompts": True}]
+    inputs = {"text": text, "plain": ["STRING", {"dynamicPrompts": False}], "old": ["STRING", {}]}
+    info = {**INFO, "Sample": {"input": {"required": inputs}}}
+    workflow = flow(node(1, "Sample"), node(2, "Sample", [("text", "STRING", None, True)]))
+    assert dynamic_texts(workflow, info) == {("1", "text"), ("2", "text")}
+    workflow = subgraph(widgets_values=["{a|b}"])
+    (definition,) = workflow["definitions"]["subgraphs"]
+    assert dynamic_texts(workflow, info) == {("2:9", "text")}
+    definition["nodes"][1]["inputs"] = node(9, "", [("text", "STRING", 6, True)])["inputs"]
+    assert dynamic_texts(workflow, info) == set()
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("wrap", [False, True])
+def test_a_byte_order_mark_and_the_body_of_a_request_are_fine(tmp_path, mark, wrap):
+    prompt = {"1": {"class_type": "Model", "inputs": {"file": "a"}}}
+    file = tmp_path / "body.json"
+    body = {"prompt": prompt, "client_id": "me"} if wrap else prompt
+    file.write_text(mark + json.dumps(body), encoding="utf-8")
+    assert read_both(file, INFO) == (prompt, None)
 
 
 def test_the_workflow_is_not_written_to():

@@ -12,7 +12,7 @@ from craft_lora_pack.cli.queue.journal import NAME
 from craft_lora_pack.client import client
 from craft_lora_pack.client.client import Client, server_url
 from craft_lora_pack.craft_core.errors import CraftError
-from fake_comfyui import FAILING_SEED, LORAS, PARTLY_WRONG, PROMPT, FakeComfyUI
+from fake_comfyui import FAILING_SEED, LORAS, OBJECT_INFO, PARTLY_WRONG, PROMPT, FakeComfyUI
 from PIL import Image
 
 PAGE = {
@@ -103,6 +103,35 @@ def test_pictures_of_a_workflow_of_the_page_restore_it_with_the_jobs_values(serv
         assert values[1] == [LORAS[0], "ink.safetensors", 1.0, "plain", "a dog"]
         assert shown["links"] == page["links"]
         assert (shown["nodes"][1]["title"], shown["nodes"][1]["pos"]) == ("Mine", [1, 2])
+
+
+def test_dynamic_texts_are_drawn_for_each_job_and_alike_when_it_runs_again(
+    server, queue, monkeypatch
+):
+    text = ["STRING", {"dynamicPrompts": True}]
+    monkeypatch.setitem(OBJECT_INFO["Router"]["input"]["required"], "prompt", text)
+    page = json.loads(json.dumps(PAGE))
+    page["nodes"][0]["widgets_values"][4] = "a {red|blue|green|white} cat // as it comes"
+    queue.file.write_text(json.dumps(page))
+    assert queue("--matrix", "seed=1..12")[0] == 0
+    drawn = [prompt["1"]["inputs"]["prompt"] for prompt in server.ran]
+    assert 1 < len(set(drawn)) <= 4 and all(one.endswith(" cat ") for one in drawn)
+    for number, shown in enumerate(workflows(server), 1):
+        assert shown["nodes"][0]["widgets_values"] == page["nodes"][0]["widgets_values"]
+        assert shown["nodes"][1]["widgets_values"][0] == number
+    for file in queue.out.iterdir():
+        file.unlink()
+    assert queue("--matrix", "seed=1..12")[0] == 0
+    again = [prompt["1"]["inputs"]["prompt"] for prompt in server.ran[12:]]
+    assert again == drawn
+    assert queue("--matrix", "seed=1..12")[1].startswith("0 done, 12 done before")
+
+
+def test_an_exported_prompt_is_sent_as_it_is(server, queue, monkeypatch):
+    text = ["STRING", {"dynamicPrompts": True}]
+    monkeypatch.setitem(OBJECT_INFO["Router"]["input"]["required"], "prompt", text)
+    assert queue("--set", "prompt={a|b}")[0] == 0  # the page has drawn when it exports
+    assert server.ran[0]["1"]["inputs"]["prompt"] == "{a|b}"
 
 
 @pytest.mark.parametrize("arguments", [("method=mixed",), ("method=mixed", "method.alpha=0.2")])
