@@ -9,7 +9,7 @@ from json import dumps
 
 from comfy_api.latest import io
 
-from ..comfy_adapter.draw.comparison import labelled, shown_pictures, side_by_side
+from ..comfy_adapter.draw.comparison import in_a_row, labelled, shown_pictures
 from ..comfy_adapter.draw.runs import logged, runs_sheet
 from ..comfy_adapter.draw.score_plot import score_plot
 from ..comfy_adapter.model.lora_files import lora_stamps
@@ -426,7 +426,7 @@ def _shown(grid: Grid, made: MadeCell | None, judges: Judges) -> dict:
     if made is None:
         return {**labels, "cells": []}
     file = BytesIO()
-    side_by_side(shown_pictures(made.picture, _ON_NODE)).save(file, "JPEG", quality=90)
+    in_a_row(shown_pictures(made.picture, _ON_NODE)).save(file, "JPEG", quality=90)
     scores = ""
     if judges.any:
         groups = [""] * len(made.picture)
