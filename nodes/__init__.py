@@ -6,7 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..comfy_adapter.page.routes import add_page_routes
 from .acfg import ACFGGuider, ACFGKSampler
-from .compare import ComparisonGrid, MethodSweep
+from .compare import ComparisonGrid, MethodSweep, XYGrid
 from .expert_encoder import LoadExpertEncoder
 from .fuse import FuseToFile
 from .learn_merge import LearnMerge
@@ -30,6 +30,7 @@ NODES: list[type[io.ComfyNode]] = [
     ComparisonGrid,
     ContentStyleScore,
     FindBest,
+    XYGrid,
     FuseToFile,
     PairBuilder,
     LoadExpertEncoder,

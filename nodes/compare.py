@@ -1,16 +1,20 @@
-"""Compare fusion methods on one's own pair: a sweep of routed models, and a labelled grid."""
+"""Compare settings on one's own pair: a sweep of models, a labelled grid, and both in one node."""
 
 from __future__ import annotations
 
+from base64 import b64encode
+from io import BytesIO
 from itertools import product
+from json import dumps
 
 from comfy_api.latest import io
 
-from ..comfy_adapter.draw.comparison import comparison_grid, labelled
+from ..comfy_adapter.draw.comparison import in_a_row, labelled, shown_pictures
 from ..comfy_adapter.draw.runs import logged, runs_sheet
 from ..comfy_adapter.draw.score_plot import score_plot
 from ..comfy_adapter.model.lora_files import lora_stamps
-from ..comfy_adapter.page.notice import warn
+from ..comfy_adapter.page.choices import SAMPLERS, SCHEDULERS
+from ..comfy_adapter.page.notice import tell, warn
 from ..comfy_adapter.page.pair import pair_inputs
 from ..comfy_adapter.page.sockets import (
     CATEGORY,
@@ -20,29 +24,32 @@ from ..comfy_adapter.page.sockets import (
     ScheduleSocket,
 )
 from ..comfy_adapter.page.whole_sigmas import given_sigmas, whole_sigmas_input
-from ..comfy_adapter.page.widgets import encoder_input, layer_set_menu, one
-from ..comfy_adapter.score.scoring import (
-    ROLES,
-    best_first,
-    lines_by_group,
-    means_by_group,
-    means_text,
-    pair_points,
-    report_text,
-    score_pictures,
+from ..comfy_adapter.page.widgets import (
+    chosen,
+    encoder_input,
+    layer_set_menu,
+    method_menu,
+    one,
 )
-from ..comfy_adapter.score.vision import encoders_by_role
+from ..comfy_adapter.score.scoring import lines_by_group
 from ..comfy_adapter.use.router import RouterRequest, check_request, layer_set_text, with_own_loras
+from ..comfy_adapter.use.sampling import Sampling
+from ..comfy_adapter.use.scored_grid import AS_GIVEN, ORDERS, Judges, check_order, scored_grid
 from ..comfy_adapter.use.sweep import guidance_scales, method_lines, sweep, under_line
+from ..comfy_adapter.use.xy_grid import GridRequest, MadeCell, fill_grid
 from ..craft_core.errors import CraftError
-from ..craft_core.evaluation.pair_columns import HARMONIC
 from ..craft_core.fusion import FUSION
+from ..craft_core.guidance import GUIDANCE
+from ..craft_core.routing.presets import OF_MODEL
+from ..craft_core.search import KINDS, MOST_CELLS, Grid, GridSetting, grid_of
 from ..craft_core.starting import GUIDED_CFG, GUIDED_STRENGTH
 
 _METHODS = "\n".join(FUSION.keys())
-_AS_GIVEN = "as given"
 _PLOT = "content against style"
 _NO_PLOT = "connect clip_vision and both references to see content against style"
+_X = "strength: 0.4, 0.7, 1"
+_Y = "method\ncraft\ndirect\nk_lora"
+_ON_NODE = 160  # longest edge of a picture on the node, in pixels
 
 
 class MethodSweep(io.ComfyNode):
@@ -216,7 +223,7 @@ class ComparisonGrid(io.ComfyNode):
                     "Content/Style Score does.",
                 ),
                 encoder_input("style_clip_vision", "Looks at style instead of clip_vision."),
-                io.Combo.Input("sort_by", options=[_AS_GIVEN, HARMONIC, *ROLES], default=_AS_GIVEN,
+                io.Combo.Input("sort_by", options=ORDERS, default=AS_GIVEN,
                                optional=True, tooltip="The order of the rows: as they come, or "
                                "the best score first."),
             ],
@@ -236,36 +243,199 @@ class ComparisonGrid(io.ComfyNode):
     @classmethod
     def execute(
         cls, images, rows, columns, cell, content_reference=(), style_reference=(), models=(),
-        clip_vision=(), style_clip_vision=(), sort_by=(_AS_GIVEN,),
+        clip_vision=(), style_clip_vision=(), sort_by=(AS_GIVEN,),
     ) -> io.NodeOutput:  # fmt: skip
         references = {"content": content_reference, "style": style_reference}
-        heads = [
-            (name, picture)
-            for name, given in references.items()
-            for picture in given
-            if picture is not None
-        ]
-        cells, order = labelled(images, rows, columns), one(sort_by, "sort_by")
-        texts, row_texts, report, points = {}, {}, "", []
-        if any(given is not None for given in (*clip_vision, *style_clip_vision)):
-            places = [(spot.row, spot.column) for spot in cells for _ in spot.picture]
-            names = [row for row, _ in places]
-            encoders = encoders_by_role(clip_vision, style_clip_vision)
-            scores = score_pictures(images, references, encoders, names)
-            means = means_by_group(scores, names)
-            if order != _AS_GIVEN:
-                means = best_first(means, order)
-                ranks = {row: rank for rank, row in enumerate(means)}
-                cells = sorted(cells, key=lambda spot: ranks.get(spot.row, len(ranks)))
-            texts, report = lines_by_group(scores, places), report_text(scores)
-            row_texts = {row: means_text(found) for row, found in means.items()}
-            points = pair_points(means)
-        elif order != _AS_GIVEN:
-            raise CraftError(
-                f"sort_by is {order}, and nothing is scored",
-                "Rows are sorted by scores of clip_vision",
-                f"Connect clip_vision, or set sort_by to {_AS_GIVEN}",
-            )
-        grid = comparison_grid(cells, one(cell, "cell"), heads, texts, row_texts)
-        plot = score_plot(points, _PLOT if points else _NO_PLOT)
-        return io.NodeOutput(grid, runs_sheet(models), report, plot)
+        judges = Judges(references, clip_vision, style_clip_vision)
+        cells = labelled(images, rows, columns)
+        found = scored_grid(cells, one(cell, "cell"), judges, one(sort_by, "sort_by"))
+        plot = score_plot(found.points, _PLOT if found.points else _NO_PLOT)
+        return io.NodeOutput(found.grid, runs_sheet(models), found.report, plot)
+
+
+class XYGrid(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CRAFTXYGrid",
+            display_name="XY Grid",
+            category=CATEGORY,
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+            description="Makes a picture for every pair of values of two axes: methods with their "
+            "settings, strengths, guidance, cfg, seeds, layer sets, schedules. The node shows each "
+            "cell when it is made; click one to set the Router to it. Press Run again after a "
+            "stop, and it goes on.",
+            search_aliases=["xy plot", "x/y plot", "xyz plot", "craft compare", "lora grid",
+                            "image grid", "strength comparison"],
+            inputs=[
+                io.Model.Input("model", tooltip="The backbone the LoRAs act on."),
+                io.Clip.Input("clip", tooltip="Encodes the prompt without its markers."),
+                io.Vae.Input("vae", tooltip="Decodes the pictures."),
+                io.Conditioning.Input("negative", tooltip="For sampling, as for ACFG KSampler."),
+                io.Latent.Input("latent_image", tooltip="An empty one of the size of a picture."),
+                io.String.Input(
+                    "prompt", multiline=True, dynamic_prompts=True,
+                    default="A photo of <c>sks dog</c> in <s>watercolor style</s>",
+                    tooltip="Phrases marked as for the Content/Style LoRA Router.",
+                ),
+                io.String.Input(
+                    "x_axis", multiline=True, default=_X, dynamic_prompts=False,
+                    tooltip="The columns: what differs, a colon and values with commas or a line "
+                    f"each. It can be {', '.join(KINDS)}. Values with settings are as in Method "
+                    f"Sweep: 'role: weight = 1.5'. A grid has at most {MOST_CELLS} cells.",
+                ),
+                io.String.Input(
+                    "y_axis", multiline=True, default=_Y, dynamic_prompts=False,
+                    tooltip="The rows, written as x_axis. Empty: one row.",
+                ),
+                *pair_inputs(
+                    "Dial of content, where no axis sets it.",
+                    "Dial of style, where no axis sets it.",
+                    GUIDED_STRENGTH,
+                ),
+                layer_set_menu("layer_sets"),
+                method_menu("method", FUSION, "How the branches are combined, where no axis says."),
+                method_menu(
+                    "guidance", GUIDANCE,
+                    "How the predictions of a step are combined, where no axis says.",
+                ),
+                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF,
+                             control_after_generate=io.ControlAfterGenerate.fixed,
+                             tooltip="Of every cell, where no axis sets it."),
+                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Of each picture."),
+                io.Float.Input("cfg", default=GUIDED_CFG, min=0.0, max=100.0, step=0.1, round=0.01,
+                               tooltip="Guidance scale, where no axis sets it."),
+                io.Combo.Input("sampler_name", options=SAMPLERS, default="euler",
+                               tooltip="The algorithm of sampling."),
+                io.Combo.Input("scheduler", options=SCHEDULERS, default="normal",
+                               tooltip="How noise is spread over the steps."),
+                io.Int.Input("cell", default=256, min=0, max=4096,
+                             tooltip="Longest edge of a picture, in pixels; 0: as it is."),
+                ScheduleSocket.Input("schedule", optional=True,
+                                     tooltip="Strength over time, where no axis sets it."),
+                BranchesSocket.Input(
+                    "extra_branches", optional=True,
+                    tooltip="Further contents or styles, from LoRA List or Load LoRA Branch.",
+                ),
+                LoraStackSocket.Input("lora_stack", optional=True,
+                                      tooltip="Ordinary LoRAs to apply to the backbone itself."),
+                EncoderSocket.Input(
+                    "expert_encoder", optional=True, tooltip="From Load Expert Encoder."
+                ),
+                encoder_input(
+                    "clip_vision",
+                    "From Load CLIP Vision: scores every picture against the references, as "
+                    "Content/Style Score does.",
+                ),
+                encoder_input("style_clip_vision", "Looks at style instead of clip_vision."),
+                io.Image.Input("content_reference", optional=True,
+                               tooltip="What content was trained on, shown above the grid."),
+                io.Image.Input("style_reference", optional=True,
+                               tooltip="What style was trained on, shown above the grid."),
+                io.Combo.Input("sort_by", options=ORDERS, default=AS_GIVEN, optional=True,
+                               tooltip="The order of the rows: as they come, or the best score "
+                               "first."),
+                io.Boolean.Input(
+                    "allow_unmatched", default=False, optional=True, advanced=True,
+                    tooltip="On: LoRA keys or layer patterns that match nothing are ignored.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("grid", tooltip="For Preview Image or Save Image."),
+                io.Image.Output("images", is_output_list=True,
+                                tooltip="The pictures of all cells, row by row."),
+                io.String.Output("rows", is_output_list=True,
+                                 tooltip="A row label for each image."),
+                io.String.Output("columns", is_output_list=True,
+                                 tooltip="A column label for each image."),
+                io.String.Output("scores", tooltip="Every picture's scores and a mean for each "
+                                 "row. Without clip_vision: empty."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(
+        cls, prompt=None, x_axis=None, y_axis=None, *, layer_sets=None, method=None, guidance=None
+    ):
+        if guidance is None:
+            return f"guidance: choose one of {', '.join(GUIDANCE.keys())}."
+        try:
+            if None not in (x_axis, y_axis):
+                _xy(x_axis, y_axis)
+        except CraftError as error:
+            return str(error)
+        return check_request(prompt, layer_sets, method)
+
+    @classmethod
+    def fingerprint_inputs(cls, content_lora=None, style_lora=None, **others) -> str:
+        return lora_stamps(content_lora, style_lora)
+
+    @classmethod
+    def execute(
+        cls, model, clip, vae, negative, latent_image, prompt, x_axis, y_axis, content_lora,
+        style_lora, content_strength, style_strength, layer_sets, method, guidance, seed, steps,
+        cfg, sampler_name, scheduler, cell, schedule=None, extra_branches=(), lora_stack=(),
+        expert_encoder="", clip_vision=None, style_clip_vision=None, content_reference=None,
+        style_reference=None, sort_by=AS_GIVEN, allow_unmatched=False,
+    ) -> io.NodeOutput:  # fmt: skip
+        references = {"content": [content_reference], "style": [style_reference]}
+        judges = Judges(references, [clip_vision], [style_clip_vision])
+        check_order(sort_by, judges)
+        grid, layers = _xy(x_axis, y_axis), layer_set_text(layer_sets)
+        fusion, knobs = chosen(method, "method", FUSION)
+        rule, weights = chosen(guidance, "guidance", GUIDANCE)
+        request = GridRequest(
+            grid,
+            GridSetting(fusion, knobs, layers, content_strength, style_strength, schedule,
+                        rule.key, weights, cfg, seed),
+            (content_lora, style_lora), tuple(extra_branches or ()), lora_stack or (),
+            RouterRequest(prompt, (), layers, {}, None, allow_unmatched, expert_encoder or ""),
+            Sampling(negative, latent_image, vae, steps, cfg, sampler_name, scheduler),
+        )  # fmt: skip
+
+        def show(text: str, made: MadeCell | None) -> None:
+            tell(cls, text, grid=_shown(grid, made, judges))
+
+        found = fill_grid(model, clip, request, show)
+        for text in found.warnings:
+            warn(cls, text)
+        cells = found.labelled(grid)
+        sheet = scored_grid(cells, cell, judges, sort_by)
+        done = "\n".join([*found.warnings, f"{len(cells)} cells are done."])
+        tell(cls, done, grid=_shown(grid, None, judges))
+        return io.NodeOutput(
+            sheet.grid,
+            [one.picture for one in cells],
+            [one.row for one in cells],
+            [one.column for one in cells],
+            sheet.report,
+        )
+
+
+def _xy(x_axis: str, y_axis: str) -> Grid:
+    return grid_of(x_axis, y_axis, ("auto", *OF_MODEL))
+
+
+def _shown(grid: Grid, made: MadeCell | None, judges: Judges) -> dict:
+    """What the page draws: the labels, and the cell that is new."""
+    labels = {
+        "rows": [value.label for value in grid.rows],
+        "columns": [value.label for value in grid.columns],
+    }
+    if made is None:
+        return {**labels, "cells": []}
+    file = BytesIO()
+    in_a_row(shown_pictures(made.picture, _ON_NODE)).save(file, "JPEG", quality=90)
+    scores = ""
+    if judges.any:
+        groups = [""] * len(made.picture)
+        scores = lines_by_group(judges.scores([made.picture]), groups)[""]
+    cell = {
+        "row": made.cell.row,
+        "column": made.cell.column,
+        "picture": f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}",
+        "scores": scores,
+        "preset": dumps(made.cell.setting.as_preset()),
+    }
+    return {**labels, "cells": [cell]}

@@ -15,8 +15,9 @@ from ..comfy_adapter.page.widgets import encoder_input, layer_set_menu, one
 from ..comfy_adapter.score.pair_scorer import PairScorer
 from ..comfy_adapter.score.scoring import mean_text, report_text, score_pictures, scores_json
 from ..comfy_adapter.score.vision import CROPS, encoders_by_role
-from ..comfy_adapter.use.find_best import Sampling, SearchRequest, find_best
+from ..comfy_adapter.use.find_best import SearchRequest, find_best
 from ..comfy_adapter.use.router import RouterRequest, check_request, layer_set_text
+from ..comfy_adapter.use.sampling import Sampling
 from ..craft_core.errors import CraftError
 from ..craft_core.guidance import GUIDANCE
 from ..craft_core.routing.presets import OF_MODEL

@@ -66,7 +66,7 @@ def comparison_grid(
     for cell in cells:
         table.setdefault((cell.row, cell.column), []).extend(shown_pictures(cell.picture, edge))
     table = {place: found for place, found in table.items() if found}
-    strips = {place: _beside(found) for place, found in table.items()}
+    strips = {place: in_a_row(found) for place, found in table.items()}
     font = ImageFont.load_default(max(13, max(one.height for one in strips.values()) // 18))
     for place, text in (texts or {}).items():
         strips[place] = _above(strips[place], _text_picture(text, font))
@@ -74,9 +74,9 @@ def comparison_grid(
     shown = {(said.get(row, row), column): strip for (row, column), strip in strips.items()}
     body = labelled_table([said.get(row, row) for row in rows], columns, shown, font)
     top = [
-        _captioned(name, _beside(shown_pictures(picture, edge)), font) for name, picture in heads
+        _captioned(name, in_a_row(shown_pictures(picture, edge)), font) for name, picture in heads
     ]
-    return to_image(_above(_beside(top), body) if top else body)
+    return to_image(_above(in_a_row(top), body) if top else body)
 
 
 def labelled_table(
@@ -154,7 +154,8 @@ def shown_pictures(images: Tensor, edge: int) -> list[Image.Image]:
     return found
 
 
-def _beside(pictures: Sequence[Image.Image]) -> Image.Image:
+def in_a_row(pictures: Sequence[Image.Image]) -> Image.Image:
+    """One picture of them all, in a row."""
     width = sum(one.width for one in pictures) + _GAP * (len(pictures) - 1)
     sheet = Image.new("RGB", (width, max(one.height for one in pictures)), PAPER)
     x = 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
@@ -19,11 +21,18 @@ def warn(node: type[io.ComfyNode], text: str) -> None:
     tell(node, text)
 
 
-def tell(node: type[io.ComfyNode], text: str, preset: str = "", resume: str = "") -> None:
+def tell(
+    node: type[io.ComfyNode],
+    text: str,
+    preset: str = "",
+    resume: str = "",
+    grid: Mapping[str, Any] | None = None,
+) -> None:
     """Show `text` on the running node, in place of what it showed, in the page that queued the
     prompt. Without such a page (tests, scripts, a prompt of no client) there is none to show it.
     preset: a preset as JSON that the node found, for the page to apply and save. resume: the
-    save_name under which a training that was stopped goes on."""
+    save_name under which a training that was stopped goes on. grid: labels of rows and columns,
+    and the cells that are new, which are added to those of the same run."""
     server = getattr(PromptServer, "instance", None)
     if server is None or server.client_id is None or node.hidden is None:
         return
@@ -35,6 +44,7 @@ def tell(node: type[io.ComfyNode], text: str, preset: str = "", resume: str = ""
         "text": text,
         **({"preset": preset} if preset else {}),
         **({"resume": resume} if resume else {}),
+        **({"grid": grid} if grid is not None else {}),
     }
     server.send_sync(NOTICE, message, server.client_id)
 

@@ -8,7 +8,6 @@ from itertools import groupby
 from typing import Any
 
 import comfy.model_management
-import comfy.sample
 import comfy.utils
 import torch
 from PIL import Image
@@ -36,7 +35,8 @@ from ..engine.modules import model_layers
 from ..model.expert_encoder import lora_hash
 from ..model.lora_files import NONE
 from ..score.pair_scorer import PairScorer
-from .router import Routed, RouterRequest, route, with_own_loras
+from .router import Routed, RouterRequest, with_own_loras
+from .sampling import Sampling, routed_by
 from .search_journal import Scored, SearchJournal
 from .search_report import Outcome, TriedSetting, preset_json, search_report
 from .sweep import under_line
@@ -45,33 +45,6 @@ _SEEDS = 1 << 64
 _SHOWN = 24  # settings on the plot besides those of the frontier
 _PREVIEW = 1024  # longest edge of the plot on the node, in pixels
 _CONSTANT = "constant"
-_RATIOS = ("downscale_ratio_spacial", "downscale_ratio_temporal")  # of a LATENT; older have none
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """What ACFG KSampler and VAE Decode take. latent: LATENT, an empty one."""
-
-    negative: Any
-    latent: dict[str, Any]
-    vae: Any
-    steps: int
-    cfg: float
-    sampler_name: str
-    scheduler: str
-
-    def picture(self, model: Any, positive: Any, seed: int) -> Tensor:
-        """(B, h, w, 3): what KSampler and VAE Decode make, without their progress on the node."""
-        ratios = {name: self.latent[name] for name in _RATIOS if name in self.latent}
-        empty = comfy.sample.fix_empty_latent_channels(model, self.latent["samples"], **ratios)
-        noise = comfy.sample.prepare_noise(empty, seed, self.latent.get("batch_index"))
-        latent = comfy.sample.sample(
-            model, noise, self.steps, self.cfg, self.sampler_name, self.scheduler, positive,
-            self.negative, empty, noise_mask=self.latent.get("noise_mask"), disable_pbar=True,
-            seed=seed,
-        )  # fmt: skip
-        pictures = self.vae.decode(latent)
-        return pictures.reshape(-1, *pictures.shape[-3:])[..., :3]
 
 
 @dataclass(frozen=True)
@@ -187,15 +160,9 @@ class Search:
         line = setting.line
         strengths = (setting.content_strength, setting.style_strength)
         schedule = None if setting.schedule == _CONSTANT else Schedule(setting.schedule)
-        own = replace(
-            self.request.routing,
-            branches=with_own_loras(self.request.pair, strengths, ()),
-            method={"method": line.method.key, **line.knobs},
-            layer_sets=line.layer_sets or self.request.routing.layer_sets,
-            schedule=schedule,
-        )
-        found = route(self.model, self.clip, own)
-        return replace(found, model=under_line(found.model, line, True)[0])
+        branches = with_own_loras(self.request.pair, strengths, ())
+        routing = replace(self.request.routing, branches=branches, schedule=schedule)
+        return routed_by(self.model, self.clip, routing, line)
 
     def run(self, trial: Trial, routed: Routed) -> None:
         """Make and score one picture."""

@@ -37,7 +37,7 @@ class SearchJournal:
     def of(parts: Any) -> SearchJournal:
         """That of a search. parts: what its pictures and their scores depend on, as far as it has
         a content, in lists and dicts. What cannot be read in the file is left out."""
-        name = hashlib.sha256(_content([_FORMAT, parts]).encode()).hexdigest()
+        name = hashlib.sha256(content_of([_FORMAT, parts]).encode()).hexdigest()
         path = _folder() / f"{name}.jsonl"
         return SearchJournal(path, _read(path))
 
@@ -78,7 +78,7 @@ class SearchJournal:
         self.path = None
 
 
-def _content(value: Any) -> str:
+def content_of(value: Any) -> str:
     """The same for equal numbers, texts and tensors, in dicts and sequences; of others the type."""
     if getattr(value, "is_nested", False):
         value = value.unbind()
@@ -87,10 +87,10 @@ def _content(value: Any) -> str:
         digest = hashlib.sha256(numbers.numpy().tobytes()).hexdigest()
         return f"{tuple(value.shape)} {value.dtype} {digest}"
     if isinstance(value, Mapping):
-        named = sorted((str(name), _content(one)) for name, one in value.items())
-        return f"{{{_content(named)}}}"
+        named = sorted((str(name), content_of(one)) for name, one in value.items())
+        return f"{{{content_of(named)}}}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_content, value))}]"
+        return f"[{', '.join(map(content_of, value))}]"
     if value is None or isinstance(value, str | int | float):
         return repr(value)
     return type(value).__qualname__

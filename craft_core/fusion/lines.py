@@ -51,7 +51,7 @@ def parse_lines(text: str, presets: tuple[str, ...], rules: Registry) -> tuple[L
         if not written:
             continue
         try:
-            line = _line(written, presets, rules)
+            line = parse_line(written, presets, rules)
         except CraftError as error:
             raise CraftError(
                 f"Line {number}: {error.given}", error.possible, error.action
@@ -79,10 +79,11 @@ def meaning(line: Line, rules: Registry) -> tuple[Any, ...]:
     return (*named, tuple(knobs.items()), tuple(weights.items()))
 
 
-def _line(written: str, presets: tuple[str, ...], rules: Registry) -> Line:
+def parse_line(written: str, presets: tuple[str, ...], rules: Registry) -> Line:
+    """One line without its comment, as parse_lines reads it."""
     key, _, rest = written.partition(":")
     method = FUSION[key.strip()]
-    settings = _settings(rest)
+    settings = settings_in(rest)
     label = "\n".join([method.key, *(f"{name} = {value}" for name, value in settings.items())])
     layer_sets = settings.pop("layer_sets", "")
     guidance = settings.pop("guidance", "")
@@ -118,7 +119,8 @@ def _of_rule(key: str, rules: Registry) -> dict[str, Parameter]:
     return {one.name: one for one in rules[key].parameters} if key else {}
 
 
-def _settings(text: str) -> dict[str, str]:
+def settings_in(text: str) -> dict[str, str]:
+    """What is written as "name = value" with commas between; CraftError for what is not."""
     settings: dict[str, str] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         name, equals, value = (piece.strip() for piece in part.partition("="))

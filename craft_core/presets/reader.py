@@ -3,7 +3,7 @@
     {"method": {"method": "k_lora", "pattern": "s*"}, "layer_sets": "auto",
      "content_strength": 1.0, "style_strength": 0.7,
      "schedule": {"shape": "cosine", "content_floor": 0.5, "style_floor": 0.5},
-     "guidance": {"guidance": "role", "weight": 1.5}, "cfg": 3.0}
+     "guidance": {"guidance": "role", "weight": 1.5}, "cfg": 3.0, "seed": 7}
 
 Each entry may be left out; what is not written of a method, a shape or a rule has its default.
 layer_sets is a key or lines of patterns. A schedule may be a shape alone, "cosine". guidance is a
@@ -30,6 +30,7 @@ from ..schedule.curve import read_points
 from ..schedule.schedule import Schedule
 
 STRONGEST, LARGEST_CFG = 10.0, 100.0  # of the nodes' inputs
+LARGEST_SEED = (1 << 64) - 1
 _BY_SWITCH = "acfg/cfg"  # the entry of the nodes' menu that leaves guidance to `asymmetric`
 _SWITCHED = {"acfg": True, "cfg": False}
 _FLOORS = ("content_floor", "style_floor")
@@ -45,12 +46,13 @@ class NodeValues:
     """What a preset sets, by the names of the nodes' inputs, a menu before what its entry brings.
 
     router: of the Content/Style LoRA Router. schedule: of Timestep Schedule. guidance: of ACFG
-    KSampler and ACFG Guider. What is not there stays as it is.
+    KSampler and ACFG Guider. sampler: of a sampler with a seed. What is not there stays as it is.
     """
 
     router: Mapping[str, Any] = field(default_factory=dict)
     schedule: Mapping[str, Any] = field(default_factory=dict)
     guidance: Mapping[str, Any] = field(default_factory=dict)
+    sampler: Mapping[str, Any] = field(default_factory=dict)
 
 
 def node_values(preset: Any) -> NodeValues:
@@ -61,7 +63,9 @@ def node_values(preset: Any) -> NodeValues:
     unknown = [name for name in preset if name not in _READ and name not in _FOUND_BY]
     if unknown:
         raise _no_preset(f"It has {listed(map(repr, unknown), 5)}")
-    parts: dict[str, dict[str, Any]] = {"router": {}, "schedule": {}, "guidance": {}}
+    parts: dict[str, dict[str, Any]] = {
+        "router": {}, "schedule": {}, "guidance": {}, "sampler": {}
+    }  # fmt: skip
     for name, (part, read) in _READ.items():
         if name in preset:
             parts[part] |= read(preset[name], name)
@@ -76,6 +80,12 @@ def _strength(value: Any, name: str) -> dict[str, Any]:
 
 def _cfg(value: Any, name: str) -> dict[str, Any]:
     return {name: _number(value, name, 0.0, LARGEST_CFG)}
+
+
+def _seed(value: Any, name: str) -> dict[str, Any]:
+    if not _is_of(int, value) or not 0 <= value <= LARGEST_SEED:
+        raise _wrong(name, value, f"A whole number from 0 to {LARGEST_SEED}")
+    return {name: value}
 
 
 def _layer_sets(value: Any, name: str) -> dict[str, Any]:
@@ -168,6 +178,7 @@ _READ: Mapping[str, tuple[str, Callable[[Any, str], dict[str, Any]]]] = {
     "schedule": ("schedule", _schedule),
     "guidance": ("guidance", _guidance),
     "cfg": ("guidance", _cfg),
+    "seed": ("sampler", _seed),
 }
 
 

@@ -1,5 +1,6 @@
-"""Which setting is best, found with as few pictures as asked for."""
+"""Which settings to make pictures with: to find the best with few, or to fill a grid."""
 
+from .grid import KINDS, MOST_CELLS, Grid, GridCell, GridSetting, Value, axis_of, grid_of
 from .settings import Setting, settings_of
 from .successive_halving import (
     FIRST,
@@ -15,13 +16,21 @@ from .successive_halving import (
 
 __all__ = [
     "FIRST",
+    "KINDS",
     "LEAST_BUDGET",
+    "MOST_CELLS",
+    "GridCell",
+    "Grid",
+    "GridSetting",
     "Halving",
     "Rung",
     "Setting",
     "Trial",
+    "Value",
+    "axis_of",
     "best_of",
     "compared",
+    "grid_of",
     "pending",
     "plan_halving",
     "settings_of",

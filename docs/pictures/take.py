@@ -5,7 +5,8 @@ scenes.json lists the scenes. `workflow` is opened, `set` gives widgets (NODE.WI
 `run` presses Run (true) or runs some output nodes and what they need (ids), `press` is a button of
 a node. `graph` is a file for the whole graph and the scale it is drawn at. `nodes` are the
 help pages' pictures, each of one node, or of one and those below it that show what it gives;
-`sizes` are nodes' sizes in these, where they are not the workflow's. Notes are left out.
+`sizes` are nodes' sizes in these, where they are not the workflow's, and `colours` how many they
+have, where it is not 256. Notes are left out.
 """
 
 import io
@@ -95,7 +96,9 @@ class Photographer:
             self.page.evaluate(RESIZE, [int(node), size])
         for name, ids in nodes.items():
             if name in chosen:
-                self._take_nodes(HELP / f"{name}.png", ids if isinstance(ids, list) else [ids])
+                together = ids if isinstance(ids, list) else [ids]
+                colours = scene.get("colours", COLOURS)
+                self._take_nodes(HELP / f"{name}.png", together, colours)
 
     def _set_up(self, scene: dict[str, Any]) -> None:
         path = ROOT / scene["workflow"]
@@ -143,7 +146,7 @@ class Photographer:
                 box["y"] = top
             set_down.append(box)
 
-    def _take_nodes(self, file: Path, ids: list[int]) -> None:
+    def _take_nodes(self, file: Path, ids: list[int], colours: int) -> None:
         """The nodes one below another, away from all others, with what folds on them open."""
         x, y = 0.0, float(AWAY * ids[0])
         self._look_at(x, y, 1)
@@ -154,7 +157,7 @@ class Photographer:
                 fold.click()
             y += self._box([node])["height"] - 2 * MARGIN + GAP
         self.page.mouse.move(0, 0)
-        self._save(file, ids)
+        self._save(file, ids, colours)
 
     def _look_at(self, x: float, y: float, scale: float) -> None:
         """Draw the point of the graph at the corner of the screen."""
@@ -183,7 +186,7 @@ class Photographer:
             before, now = now, self.page.screenshot()
         return now
 
-    def _save(self, file: Path, ids: list[int]) -> None:
+    def _save(self, file: Path, ids: list[int], colours: int = COLOURS) -> None:
         screen = Image.open(io.BytesIO(self._wait_until_drawn())).convert("RGB")
         box = self._box(ids)
         if box["x"] + box["width"] > SCREEN["width"] or box["y"] + box["height"] > SCREEN["height"]:
@@ -191,7 +194,7 @@ class Photographer:
         left, top, width, height = (box[key] for key in ("x", "y", "width", "height"))
         edges = (left, top, left + width, top + height)
         picture = screen.crop(tuple(round(edge * SHARPNESS) for edge in edges))
-        few = picture.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        few = picture.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
         few.save(file, optimize=True)
         size = f"{picture.width} x {picture.height}, {file.stat().st_size / 1000:.0f} KB"
         print(f"  wrote {file.relative_to(ROOT)} ({size})", flush=True)

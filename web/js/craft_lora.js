@@ -4,6 +4,7 @@
 // @ts-ignore: the host's own module
 import { app } from "../../../scripts/app.js";
 import { acfgDrawing } from "./drawings/acfg.js";
+import { gridDrawing } from "./drawings/grid.js";
 import { rowsDrawing } from "./drawings/lora_rows.js";
 import { addDrawing, keepDrawings } from "./drawings/panel.js";
 import { reportDrawing } from "./drawings/report.js";
@@ -25,6 +26,7 @@ const DRAWINGS = {
   CRAFTMethodSweep: routerDrawing,
   CRAFTACFGKSampler: () => acfgDrawing,
   CRAFTACFGGuider: () => acfgDrawing,
+  CRAFTXYGrid: gridDrawing,
 };
 
 const OURS = "CRAFT";

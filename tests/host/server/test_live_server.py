@@ -31,6 +31,7 @@ PUBLIC_IDS = {
     "CRAFTComparisonGrid",
     "CRAFTScore",
     "CRAFTFindBest",
+    "CRAFTXYGrid",
 }
 PICTURE = {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 8, "batch_size": 2}}
 SAVE = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "t"}}

@@ -42,6 +42,7 @@ from craft_lora_pack.craft_core.projection import read_basis, read_header  # noq
 from craft_lora_pack.craft_core.routing.layer_sets import resolve  # noqa: E402
 from craft_lora_pack.craft_core.routing.markers import parse  # noqa: E402
 from craft_lora_pack.craft_core.schedule.schedule import Schedule, sample_curve  # noqa: E402
+from craft_lora_pack.craft_core.search import axis_of  # noqa: E402
 from craft_lora_pack.craft_core.training.loop import state_metadata  # noqa: E402
 from craft_lora_pack.craft_core.training.perceptual import read_vgg  # noqa: E402
 from craft_lora_pack.craft_core.types import LoraFile  # noqa: E402
@@ -351,6 +352,18 @@ METHODS = {
 }
 for _name, _text in METHODS.items():
     case(f"methods: {_name}")(lambda folder, text=_text: partial(parse_lines, text, (), GUIDANCE))
+
+AXES = {
+    "methods": "method\n" + METHODS["lines"],
+    "one method": "method: " + METHODS["settings"],
+    "numbers": "cfg: " + ",".join(str(n / 1e6) for n in range(400_000)),
+    "one long number": "seed: " + "9" * SIZE,
+    "a long kind": "k" * SIZE,
+    "commas": "cfg: " + "," * SIZE,
+    "comments": "# x\n" * (SIZE // 4),
+}
+for _name, _text in AXES.items():
+    case(f"axis: {_name}")(lambda folder, text=_text: partial(axis_of, text, "x_axis", ()))
 
 MATRICES = {
     "a huge range": ["seed=0..999999999999999999"],

@@ -50,6 +50,21 @@ const VALUES = {
 };
 const CONSTANT = { shape: "constant", "shape.content": 1, "shape.style": 1 };
 
+test("a seed goes to each sampler that has one, or it is said", () => {
+  const values = { ...VALUES, sampler: { seed: 7 } };
+  for (const sampler of ["CRAFTACFGKSampler", "KSampler"]) {
+    const { root, router } = graph({ sampler, others: { guide: { seed: 1 } } });
+    const { targets, left } = planPreset(values, root, router);
+    assert.deepEqual(targets.at(-1).values, { seed: 7 });
+    assert.equal(targets.at(-1).node.id, 4);
+    assert.ok(!left.some((text) => text.includes("seed")));
+  }
+  const { root, router } = graph();
+  const { targets, left } = planPreset(values, root, router);
+  assert.ok(targets.every((one) => !("seed" in one.values)));
+  assert.deepEqual(left, ["The seed is left out: no sampler with a seed follows the Router."]);
+});
+
 test("a preset's values go to the Router, its schedule and our sampler behind it", () => {
   const { root, router } = graph();
   const { targets, left } = planPreset(VALUES, root, router);

@@ -4,6 +4,7 @@ import { test } from "node:test";
 import { idInPrompt, Reports } from "../../../web/js/lib/page/reports.js";
 
 const ROUTER = "CRAFTRouter";
+const GRID = "CRAFTXYGrid";
 const failed = (text) => ({ text, failed: true });
 const said = (text) => ({ text, failed: false });
 
@@ -39,6 +40,20 @@ test("a failure takes the place of a report and ends with the next run of its wo
   assert.deepEqual(reports.of("a", "4", ROUTER), failed("went wrong"));
   reports.begin("p3", "a");
   assert.equal(reports.of("a", "4", ROUTER), null);
+});
+
+test("a grid gets cell after cell until its node runs again, and a failure keeps them", () => {
+  const reports = begun("a");
+  const grid = (...cells) => ({ rows: ["r"], columns: ["a", "b"], cells });
+  const [first, second] = [{ row: 0, column: 0 }, { row: 0, column: 1 }];
+  reports.put("p0", "4", GRID, { ...said("cell 1 of 2"), grid: grid(first) });
+  reports.put("p0", "4", GRID, { ...said("cell 2 of 2"), grid: grid(second) });
+  assert.deepEqual(reports.of("a", "4", GRID), { ...said("cell 2 of 2"), grid: grid(first, second) });
+  reports.put("p0", "4", GRID, failed("no memory"));
+  assert.deepEqual(reports.of("a", "4", GRID), { ...failed("no memory"), grid: grid(first, second) });
+  reports.forget("p0", "4");
+  reports.put("p0", "4", GRID, { ...said("cell 1 of 2"), grid: grid() });
+  assert.deepEqual(reports.of("a", "4", GRID).grid.cells, []);
 });
 
 test("a report keeps what the page can do with it", () => {

@@ -25,10 +25,8 @@ export const reportDrawing = (node) => ({
     if (!hosts) return null;
     const root = rootNow();
     const report = reports.of(root.id, idInPrompt(node, hosts), node.comfyClass);
-    if (!report?.preset) return report;
-    const routers = routersIn(root).map((router) => router.node);
-    const named = routers.map((one) => ({ key: keyOf(one), title: titleOf(one) }));
-    return { ...report, routers: named };
+    if (!report?.preset) return report && withoutGrid(report);
+    return { ...withoutGrid(report), routers: namedRouters() };
   },
   draw: (content, { text, failed, preset, resume, routers }) => {
     const report = make("div", "craft-report", text);
@@ -49,16 +47,31 @@ function resumeButton(node, name) {
   return made;
 }
 
+/** A report without its grid, which another drawing shows.
+ * @param {import("../lib/page/reports.js").Report} report */
+function withoutGrid({ grid, ...report }) {
+  return report;
+}
+
+/** The Routers of the graph. @returns {Named[]} */
+export const namedRouters = () =>
+  routersIn(rootNow()).map(({ node }) => ({ key: keyOf(node), title: titleOf(node) }));
+
 /** @param {Named} router @param {string} preset as JSON */
-function applyButton({ key, title }, preset) {
-  const made = make("button", "craft-offer", say("Apply to {router}", { router: title }));
-  made.addEventListener("click", () => {
-    const router = routersIn(rootNow()).find(({ node }) => keyOf(node) === key);
-    if (router) return applyPreset(router, preset);
-    const why = say("{router} is no longer there.", { router: title });
-    return notify("warn", say("Nothing was changed"), why);
-  });
+export function applyButton(router, preset) {
+  const said = say("Apply to {router}", { router: router.title });
+  const made = make("button", "craft-offer", said);
+  made.addEventListener("click", () => applyTo(router, preset));
   return made;
+}
+
+/** Set a Router, and the nodes around it, to a preset. @param {Named} named
+ * @param {string} preset as JSON */
+export function applyTo({ key, title }, preset) {
+  const router = routersIn(rootNow()).find(({ node }) => keyOf(node) === key);
+  if (router) return applyPreset(router, preset);
+  const why = say("{router} is no longer there.", { router: title });
+  return notify("warn", say("Nothing was changed"), why);
 }
 
 /** What tells a node from all others, also after an undo. @param {any} node */

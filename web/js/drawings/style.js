@@ -61,6 +61,16 @@ const CSS = `
   border-radius: 4px; }
 .craft-details label { display: flex; flex-direction: column; gap: 2px; }
 .craft-details textarea, .craft_rows > div > textarea { width: 100%; resize: none; }
+.craft-cells { overflow: auto; max-height: 480px; }
+.craft-cells table { border-collapse: collapse; }
+.craft-cells th { padding: 2px 4px; font-weight: normal; white-space: pre-wrap; }
+.craft-cells td { padding: 1px; min-width: 48px; height: 48px; vertical-align: top;
+  background: var(--component-node-widget-background, var(--comfy-input-bg, #222)); }
+.craft-cells button { display: block; padding: 0; border: 0; background: none; color: inherit;
+  font: inherit; white-space: pre-wrap; cursor: pointer; }
+.craft-cells img { display: block; max-width: 160px; }
+.craft-cells button:focus-visible { outline: 2px solid rgb(66 135 245); }
+.craft-chosen { display: flex; flex-direction: column; gap: 4px; }
 .craft-curves { height: 100%; min-height: 96px; }
 .craft-curves svg { flex: 1 1 0; min-height: 72px; width: 100%; }
 .craft-curves path { fill: none; stroke-width: 2.5; vector-effect: non-scaling-stroke; }

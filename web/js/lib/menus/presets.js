@@ -15,8 +15,8 @@ import { say } from "../texts.js";
 
 /** @typedef {{node: any, hosts: any[] | null}} At a node, and the subgraph nodes around it */
 /** @typedef {Record<string, any>} Values by input, a menu before what its entry brings */
-/** @typedef {{router: Values, schedule: Values, guidance: Values}} NodeValues as the server gives
- * them */
+/** @typedef {{router: Values, schedule: Values, guidance: Values, sampler?: Values}} NodeValues as
+ * the server gives them */
 
 const ROUTER = "CRAFTRouter";
 const SCHEDULE = "CRAFTTimestepSchedule";
@@ -104,6 +104,12 @@ export function planPreset(values, root, router) {
         })
       : say("Guidance is left out: no ACFG KSampler or ACFG Guider follows the Router."),
   );
+  if (Object.keys(values.sampler ?? {}).length) {
+    const seeded = [...guides, ...others].filter(({ node }) => widget(node, "seed"));
+    targets.push(...seeded.map((one) => ({ ...one, values: values.sampler ?? {} })));
+    if (!seeded.length)
+      left.push(say("The seed is left out: no sampler with a seed follows the Router."));
+  }
   return { targets: targets.filter((one) => Object.keys(one.values).length), left };
 }
 

@@ -4,12 +4,17 @@
  * shows on no node of the same id elsewhere, until the node runs again or fails.
  */
 
+import { withCells } from "../drawings/grid.js";
+
+/** @typedef {import("../drawings/grid.js").Grid} Grid */
+
 /**
  * @typedef {object} Report
  * @property {string} text
  * @property {boolean} failed whether it is the reason why the node failed
  * @property {string} [preset] that it found, as JSON
  * @property {string} [resume] the save_name under which its training, which was stopped, goes on
+ * @property {Grid} [grid] labels and cells: in a message those that are new, kept those of the run
  */
 
 const MOST_PROMPTS = 300; // whose workflows are known; a running one is among the last
@@ -42,11 +47,14 @@ export class Reports {
    * @param {string} prompt
    * @param {string} node its id in the prompt
    * @param {string} type of the node
-   * @param {Report} report
+   * @param {Report} report what its run has made of a grid before stays beside what is new
    */
   put(prompt, node, type, report) {
     const workflow = this.workflows.get(prompt);
-    if (workflow) this.kept.set(keyOf(workflow, node), { ...report, type, workflow });
+    if (!workflow) return;
+    const key = keyOf(workflow, node);
+    const grid = withCells(this.kept.get(key)?.grid, report.grid);
+    this.kept.set(key, { ...report, ...(grid && { grid }), type, workflow });
   }
 
   /** What a node of a workflow says; null for nothing.

@@ -1,0 +1,109 @@
+"""The latents of a grid's cells, in files: a stopped grid goes on, and a larger one uses them.
+
+A folder for all that cells have in common, a file a cell. Nothing in a file says which MODEL it is
+of, as a MODEL has no name: one cell is made again, and where it differs the folder begins anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from torch import Tensor
+
+from ...craft_core.errors import CraftError
+from ...craft_core.search import GridSetting
+from ...craft_core.tensor_file import Kind, read, save
+from .search_journal import content_of
+
+_FORMAT = "1"  # another where the same parts give other latents, or are stored otherwise
+_KIND = Kind("cell of a grid", "Press Run again")
+_MOST_FOLDERS = 16  # the oldest others are removed
+_SAME = 0.01  # how far latents of one picture may differ on the mean, as on a GPU they do
+
+
+@dataclass
+class KeptCells:
+    """folder: None to keep nothing."""
+
+    folder: Path | None
+
+    @staticmethod
+    def of(parts: Any) -> KeptCells:
+        """Those of a grid. parts: what its latents depend on besides the cell's own setting and the
+        MODEL, as far as it has a content, in lists and dicts."""
+        name = hashlib.sha256(content_of([_FORMAT, parts]).encode()).hexdigest()
+        root = _root()
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            others = [one for one in root.iterdir() if one.is_dir() and one.name != name]
+            others.sort(key=lambda one: one.stat().st_mtime, reverse=True)
+            for old in others[_MOST_FOLDERS - 1 :]:
+                shutil.rmtree(old, ignore_errors=True)
+            (root / name).mkdir(exist_ok=True)
+        except OSError as error:
+            _warn(error)
+            return KeptCells(None)
+        return KeptCells(root / name)
+
+    @property
+    def empty(self) -> bool:
+        return self.folder is None or not any(self.folder.glob("*.safetensors"))
+
+    def get(self, setting: GridSetting) -> Tensor | None:
+        """The latent of a cell; None where none is kept, or it cannot be read."""
+        path = self._path(setting)
+        if path is None or not path.is_file():
+            return None
+        try:
+            return read(path, _KIND)[0].get("samples")
+        except CraftError:
+            return None
+
+    def put(self, setting: GridSetting, latent: Tensor) -> None:
+        """A folder that takes no file is no fault: then a stopped grid begins anew. So it does
+        where latents are nested, as those of picture and sound are."""
+        path = self._path(setting)
+        if path is None or latent.is_nested:
+            return
+        try:
+            save(path, {"samples": latent}, {}, "A cell")
+        except CraftError as error:
+            _warn(error)
+            self.folder = None
+
+    def begin_anew(self) -> None:
+        try:
+            for path in self.folder.glob("*.safetensors") if self.folder else ():
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            _warn(error)
+            self.folder = None
+
+    def _path(self, setting: GridSetting) -> Path | None:
+        text = json.dumps(setting.as_preset(), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return self.folder and self.folder / f"{digest}.safetensors"
+
+
+def agree(one: Tensor, other: Tensor) -> bool:
+    """Whether two latents are of one picture by one MODEL."""
+    if one.is_nested or one.shape != other.shape:
+        return False
+    one, other = one.float().cpu(), other.float().cpu()
+    return bool((one - other).abs().mean() <= _SAME * other.abs().mean())
+
+
+def _root() -> Path:
+    """Inside the host's user folder, under a name that its HTTP routes do not serve."""
+    return Path(folder_paths.get_user_directory()) / "__craft_lora" / "xy_grid"
+
+
+def _warn(error: Exception) -> None:
+    logging.getLogger("craft").warning("The cells of the grid cannot be stored: %s", error)

@@ -1,0 +1,253 @@
+"""XY Grid: every cell is the picture of the nodes set by hand, a stop loses nothing."""
+
+import json
+
+import comfy.model_management
+import comfy.sample
+import nodes
+import pytest
+import small_world_models as small
+import torch
+from craft_lora_pack.comfy_adapter.use import kept_cells
+from craft_lora_pack.comfy_adapter.use.xy_grid import progress_line
+from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.presets import node_values
+from craft_lora_pack.nodes import compare
+from craft_lora_pack.nodes.acfg import ACFGKSampler
+from craft_lora_pack.nodes.compare import XYGrid
+from craft_lora_pack.nodes.router import Router
+from craft_lora_pack.nodes.schedule import TimestepSchedule
+
+from small_world.judge_node import SmallWorldJudge
+
+PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
+ALL = {"layer_sets": "all"}
+STEPS = 2
+GIVEN = {
+    "prompt": PROMPT, "content_lora": small.CONTENT, "style_lora": small.STYLE,
+    "content_strength": 0.7, "style_strength": 0.4, "layer_sets": ALL,
+    "method": {"method": "direct"}, "guidance": {"guidance": "acfg"}, "seed": 5, "steps": STEPS,
+    "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal", "cell": 64,
+}  # fmt: skip
+AXES = {
+    "method": ("method: craft\nk_lora: pattern = s*", ""),
+    "content_strength": ("content_strength: 0.2, 1", "style_strength: 0.8"),
+    "style_strength": ("style_strength: 0, 1", ""),
+    "strength": ("strength: -0.5, 0.6", "seed: 4"),
+    "guidance": ("guidance: cfg\nrole: weight = 1.5", "cfg: 2.5"),
+    "cfg": ("cfg: 1, 4", ""),
+    "schedule": ("schedule: linear\ncosine: content_floor = 0.5, clock = model", ""),
+    "layer_sets": ("layer_sets: all, auto", "method: craft"),
+    "seed": ("seed: 0, 12", ""),
+}
+
+
+@pytest.fixture(scope="module")
+def world():
+    return small.load()
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(kept_cells, "_root", lambda: tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The seeds of the pictures that are sampled, in order; `stop` interrupts after so many."""
+
+    class Made(list):
+        stop = 10**9
+
+    found, sample = Made(), comfy.sample.sample
+
+    def counted(*arguments, seed, **others):
+        if len(found) >= found.stop:
+            raise comfy.model_management.InterruptProcessingException()
+        found.append(seed)
+        return sample(*arguments, seed=seed, **others)
+
+    monkeypatch.setattr(comfy.sample, "sample", counted)
+    return found
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """(text, grid) of everything that the page is told."""
+    found = []
+    monkeypatch.setattr(compare, "tell", lambda _, text, grid: found.append((text, grid)))
+    return found
+
+
+def empty_latent():
+    return nodes.EmptyLatentImage().generate(64, 64)[0]
+
+
+def grid(world, x_axis, y_axis="", model=None, **others):
+    with torch.inference_mode():
+        result = XYGrid.execute(
+            model or world.model, world.clip, world.vae, world.encode(""), empty_latent(),
+            **{**GIVEN, "x_axis": x_axis, "y_axis": y_axis, **others},
+        ).result  # fmt: skip
+    return dict(zip(("grid", "images", "rows", "columns", "scores"), result, strict=True))
+
+
+def menu(values, name):
+    """A menu's value as the host passes it, from what a preset sets."""
+    inner = {
+        key.partition(".")[2]: one for key, one in values.items() if key.startswith(f"{name}.")
+    }
+    return {name: values[name], **inner}
+
+
+def by_hand(world, preset):
+    """The picture of Router, Timestep Schedule and ACFG KSampler with a preset's values."""
+    values = node_values(json.loads(preset))
+    router, course, guide = values.router, values.schedule, values.guidance
+    with torch.inference_mode():
+        floors = [course[name] for name in ("content_floor", "style_floor", "clock")]
+        schedule = TimestepSchedule.execute(menu(course, "shape"), *floors).result[0]
+        model, positive, *_ = Router.execute(
+            world.model, world.clip, PROMPT, small.CONTENT, small.STYLE,
+            router["content_strength"], router["style_strength"], menu(router, "layer_sets"),
+            menu(router, "method"), schedule,
+        ).result  # fmt: skip
+        latent = ACFGKSampler.execute(
+            model, values.sampler["seed"], STEPS, guide["cfg"], "euler", "normal", positive,
+            world.encode(""), empty_latent(), 1.0, guide.get("asymmetric", True),
+            menu(guide, "guidance"),
+        ).result[0]["samples"]  # fmt: skip
+        return world.vae.decode(latent)
+
+
+def shown(told):
+    """The cells that the page got, in order."""
+    return [cell for _, grid in told for cell in grid["cells"]]
+
+
+@pytest.mark.parametrize("kind", AXES)
+def test_a_cell_sent_back_to_the_nodes_gives_its_picture(world, kept, told, kind):
+    found = grid(world, *AXES[kind])
+    cells = shown(told)
+    assert len(cells) == len(found["images"]) == len(found["rows"]) >= 2
+    for cell, picture in zip(cells, found["images"], strict=True):
+        assert torch.equal(picture, by_hand(world, cell["preset"]))
+    different = {picture.numpy().tobytes() for picture in found["images"]}
+    assert len(different) > 1
+
+
+def test_rows_and_columns_are_the_axes(world, kept, told):
+    found = grid(world, "seed: 3, 4", "method: craft, direct")
+    assert found["rows"] == ["craft", "craft", "direct", "direct"]
+    assert found["columns"] == ["seed 3", "seed 4"] * 2
+    _, frame = told[0]
+    assert (frame["rows"], frame["columns"]) == (["craft", "direct"], ["seed 3", "seed 4"])
+    assert [(cell["row"], cell["column"]) for cell in shown(told)] == [
+        (0, 0), (0, 1), (1, 0), (1, 1),
+    ]  # fmt: skip
+    assert all(cell["picture"].startswith("data:image/jpeg;base64,") for cell in shown(told))
+    texts = [text for text, _ in told]
+    assert texts[0] == "cell 1 of 4" and texts[-1] == "4 cells are done."
+    assert any(text.startswith("cell 2 of 4, about ") for text in texts)
+
+
+def test_a_stopped_grid_keeps_its_cells_and_goes_on(world, kept, told, made):
+    axes = ("seed: 1, 2, 3", "method: craft, direct")
+    whole = grid(world, *axes)
+    for path in kept.rglob("*.safetensors"):
+        path.unlink()
+    made.clear()
+    told.clear()
+    made.stop = 4
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        grid(world, *axes)
+    assert len(shown(told)) == 4
+    assert told[-1][0] == "Stopped: 4 of 6 cells are done. Run goes on from there."
+    made.clear()
+    made.stop = 10**9
+    again = grid(world, *axes)
+    assert made == [1, 2, 3]  # the first is made again
+    assert torch.equal(again["grid"], whole["grid"])
+    for one, other in zip(again["images"], whole["images"], strict=True):
+        assert torch.equal(one, other)
+    made.clear()
+    grid(world, "seed: 1, 2, 3, 4", axes[1])
+    assert made == [1, 4, 4]  # and what another grid has in common with it is used
+
+
+def test_cells_of_another_model_are_not_taken(world, kept, told, made):
+    axes = ("seed: 1, 2", "")
+    grid(world, *axes)
+    other = world.with_loras((small.STYLE, 1.0)).model
+    made.clear()
+    of_other = grid(world, *axes, model=other)
+    assert made == [1, 2]
+    for path in kept.rglob("*.safetensors"):
+        path.unlink()
+    alone = grid(world, *axes, model=other)
+    for one, two in zip(of_other["images"], alone["images"], strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize(
+    "change", [{"steps": 3}, {"prompt": "<c>a cat</c> in <s>ink</s>"}, {"style_lora": "None"}]
+)
+def test_what_all_cells_share_is_part_of_what_is_kept(world, kept, told, made, change):
+    grid(world, "seed: 1, 2")
+    made.clear()
+    if "style_lora" in change:
+        change = {"style_lora": compare.pair_inputs("", "", 1.0)[0].options[0]}
+    grid(world, "seed: 1, 2", **change)
+    assert made == [1, 2]
+
+
+def test_damaged_cells_are_made_again(world, kept, told, made):
+    whole = grid(world, "seed: 1, 2, 3")
+    for path in kept.rglob("*.safetensors"):
+        path.write_bytes(b"damaged")
+    made.clear()
+    again = grid(world, "seed: 1, 2, 3")
+    assert made == [1, 2, 3]
+    assert torch.equal(again["grid"], whole["grid"])
+
+
+def test_cells_are_scored_and_rows_sorted(world, kept, told):
+    content_judge, style_judge = SmallWorldJudge.execute("first").result
+    generator = torch.Generator().manual_seed(0)
+    content, style = torch.rand(2, 1, 64, 64, 3, generator=generator).split(1)
+    found = grid(
+        world, "seed: 1, 2", "strength: 0, 1", clip_vision=content_judge,
+        style_clip_vision=style_judge, content_reference=content[0], style_reference=style[0],
+        sort_by="style",
+    )  # fmt: skip
+    for cell in shown(told):
+        assert "content 0" in cell["scores"] or "content -0" in cell["scores"]
+    assert "strength 0" in found["scores"]
+    with pytest.raises(CraftError, match="nothing is scored"):
+        grid(world, "seed: 1, 2", sort_by="style")
+
+
+def test_axes_are_refused_before_a_run():
+    menus = {"layer_sets": ALL, "method": GIVEN["method"], "guidance": GIVEN["guidance"]}
+    checked = {"prompt": PROMPT, "x_axis": "cfg: 1", "y_axis": "", **menus}
+    assert XYGrid.validate_inputs(**checked) is True
+    assert "x_axis, line 2" in XYGrid.validate_inputs(**{**checked, "x_axis": "cfg: 1\nx"})
+    seeds = ", ".join(map(str, range(300)))
+    assert "256" in XYGrid.validate_inputs(**{**checked, "y_axis": f"seed: {seeds}"})
+    for name in menus:
+        assert f"{name}: choose" in XYGrid.validate_inputs(**{**checked, name: None})
+
+
+@pytest.mark.parametrize(
+    ("took", "missing", "said"),
+    [
+        ([], 9, "cell 2 of 10"),
+        ([60.0], 9, "cell 2 of 10, about 9 min left"),
+        ([60.0, 2.0, 4.0], 8, "cell 2 of 10, about 24 s left"),
+        ([1.0, 1200.0], 8, "cell 2 of 10, about 2 h 40 min left"),
+        ([0.1], 0, "cell 2 of 10, about 1 s left"),
+    ],
+)
+def test_the_time_left_is_that_of_the_pictures_to_make(took, missing, said):
+    assert progress_line(1, 10, took, missing) == said

@@ -1,0 +1,68 @@
+// @ts-check
+/** The drawing of XY Grid: its cells as they are made. A click on one sets the Router to it. */
+
+// @ts-ignore: the host's own module
+import { app } from "../../../../scripts/app.js";
+import { notify } from "../insertion/graph_edit.js";
+import { inALine, nameOf, stateOf, tableOf } from "../lib/drawings/grid.js";
+import { idInPrompt } from "../lib/page/reports.js";
+import { say } from "../lib/texts.js";
+import { reports } from "../page/runs.js";
+import { applyButton, applyTo, namedRouters } from "./report.js";
+import { make } from "./style.js";
+
+/** @typedef {import("../lib/drawings/grid.js").Cell} Cell */
+/** @typedef {import("../lib/drawings/grid.js").Grid} Grid */
+
+/** @returns {import("./panel.js").Drawing} */
+export function gridDrawing() {
+  /** @type {Grid | null} */
+  let grid = null;
+  return {
+    name: "craft_grid",
+    read: (node, hosts) => {
+      const root = app.rootGraph ?? app.graph;
+      const found = hosts && reports.of(root.id, idInPrompt(node, hosts), node.comfyClass);
+      grid = found?.grid ?? null;
+      return grid?.cells.length ? stateOf(grid) : null;
+    },
+    draw: (content) => {
+      if (grid) content.append(...drawn(grid));
+    },
+  };
+}
+
+/** @param {Grid} grid */
+function drawn(grid) {
+  const chosen = make("div", "craft-chosen");
+  const head = make("tr", "", make("th", ""), ...grid.columns.map((one) => make("th", "", one)));
+  const rows = tableOf(grid).map((cells, row) => {
+    const made = cells.map((cell) => make("td", "", ...(cell ? [button(grid, cell, chosen)] : [])));
+    return make("tr", "", make("th", "", grid.rows[row]), ...made);
+  });
+  const table = make("div", "craft-cells", make("table", "", head, ...rows));
+  table.addEventListener("wheel", (event) => event.stopPropagation());
+  return [table, chosen];
+}
+
+/** @param {Grid} grid @param {Cell} cell @param {HTMLElement} chosen where Routers are offered */
+function button(grid, cell, chosen) {
+  const picture = /** @type {HTMLImageElement} */ (make("img", ""));
+  picture.src = cell.picture;
+  picture.alt = nameOf(grid, cell);
+  const made = make("button", "", picture, ...(cell.scores ? [make("div", "", cell.scores)] : []));
+  made.title = say("Set the Router to {cell}", { cell: inALine(nameOf(grid, cell)) });
+  made.addEventListener("click", () => send(grid, cell, chosen));
+  return made;
+}
+
+/** To the one Router; where there are several, they are offered. @param {Grid} grid
+ * @param {Cell} cell @param {HTMLElement} chosen */
+function send(grid, cell, chosen) {
+  const routers = namedRouters();
+  if (routers.length === 1) return applyTo(routers[0], cell.preset);
+  if (!routers.length)
+    return notify("warn", say("Nothing was changed"), say("There is no Router in this workflow."));
+  const offers = routers.map((router) => applyButton(router, cell.preset));
+  return chosen.replaceChildren(make("div", "", nameOf(grid, cell)), ...offers);
+}
