@@ -17,6 +17,8 @@ NODES = [page.stem for page in PAGES]
 PICTURE = re.compile(r"^!\[([^\]]+)\]\((\S+)\)$", re.M)
 MOST_BYTES, MOST_BYTES_OF_ALL = 80_000, 1_000_000
 WIDTHS = range(300, 800)  # pixels; the help panel is about 350 wide, twice that on fine screens
+STEPS = re.compile(r"^(\d)\. .+$", re.M)
+LONG = 700  # words
 README_PICTURES = ("demo_graph.png", "training_graph.png")
 
 
@@ -47,6 +49,14 @@ def test_a_page_begins_with_its_title_and_its_picture(page):
     found = PICTURE.fullmatch(picture)
     assert found and found[2] == f"pictures/{page.stem}.png"
     assert len(found[1].split()) > 4  # describes what the picture shows
+
+
+def test_a_long_page_begins_with_a_few_steps():
+    long = [page for page in PAGES if len(page.read_text("utf-8").split()) > LONG]
+    assert long
+    for page in long:
+        start, _, _ = page.read_text("utf-8").partition("\n## ")
+        assert STEPS.findall(start) in ([*"123"], [*"1234"], [*"12345"]), page.name
 
 
 @pytest.mark.parametrize("node", NODES)
