@@ -268,10 +268,11 @@ def training_node(recipe: Method) -> type[TrainingNode]:
 
 
 def from_pictures_node(recipe: Method) -> type[FromPicturesNode]:
-    """The node of a recipe that asks for little; it checks name, triggers and captions itself."""
+    """The node of a recipe that asks for little; it checks name, role, triggers and captions
+    itself."""
     slots: DataSlots = recipe.traits.slots
     learned = [slot for slot in slots.of(PictureSlot) if slot.required]
-    checked = ["save_name"]
+    checked = ["save_name", *(slot.key for slot in slots.of(RoleSlot))]
     for slot in learned:
         checked += [slot.trigger_input, slot.class_word_input, slot.captions_input]
 

@@ -163,14 +163,18 @@ def _words_of(slot: PictureSlot) -> tuple[str, str]:
 
 
 def check_triggers(slots: DataSlots, given: Mapping[str, Any], menu: Any = "") -> bool | str:
-    """What validate_inputs says of a node that writes captions itself; as check_inputs."""
+    """What validate_inputs says of a node that writes captions itself; as check_inputs. given: the
+    role, too, where the node has one."""
+    chosen = single_or_none(given.get(ROLE))
+    if chosen not in (None, *ROLES):
+        return f"role: choose one of {', '.join(ROLES)}."
     captions = {}
     try:
         for slot in slots.of(PictureSlot):
             texts = given.get(slot.captions_input, ())
             words = [single_or_none(given.get(name)) for name in _words_of(slot)]
-            if slot.required and None not in (*texts, *words):
-                role = slot.key if slot.key in ROLES else ROLES[0]
+            role = chosen if slots.of(RoleSlot) else slot.key
+            if slot.required and None not in (*texts, *words, role):
                 captions[slot.captions_input] = captions_with_trigger(
                     caption_lines(texts), *words, role
                 )

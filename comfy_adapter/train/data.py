@@ -11,6 +11,7 @@ from torch import Tensor
 from ...craft_core.errors import CraftError
 from ...craft_core.routing.markers import MarkedPrompt, parse
 from ...craft_core.training import Condition, Dataset, Example
+from ...craft_core.training.sizes import AREA
 from .run import require_name
 
 
@@ -144,7 +145,7 @@ def _require_size(image: Tensor, vae: Any, name: str) -> None:
         raise CraftError(
             f"The {name} is {width} x {height}",
             f"This model's VAE takes {possible}",
-            "Resize or crop it: Upscale Image or Center Crop Images, --size on the command line",
+            f"Set resize to {AREA}, which makes any picture fit, or size to such a multiple",
         )
 
 

@@ -116,12 +116,14 @@ class TrainingOutcome:
 @dataclass(frozen=True)
 class StoppedTraining:
     """What an interrupted training left. file: in the output folder. resume: the save_name under
-    which it goes on; "" where its state was not saved."""
+    which it goes on; "" where its state was not saved. earlier: whether it goes on from a step
+    before, as the last state could not be saved."""
 
     file: str
     step: int
     steps: int
     resume: str
+    earlier: bool = False
 
 
 class Interrupted(KeyboardInterrupt):
@@ -204,8 +206,8 @@ def _keep(
 def _kept(training: Training, place: SavePlace, state: StateFile) -> StoppedTraining:
     file = place.path.relative_to(folder_paths.get_output_directory())
     name = Path(place.name).with_name(state.name).as_posix()
-    resume = name if state.path.is_file() else ""
-    return StoppedTraining(file.as_posix(), training.step, training.pace.steps, resume)
+    resume, steps = name if state.holds else "", training.pace.steps
+    return StoppedTraining(file.as_posix(), training.step, steps, resume, state.is_behind)
 
 
 def _report(training: Training, place: SavePlace, first: int, seconds: float) -> list[str]:
@@ -258,7 +260,8 @@ class PageWatch:
 
     def kept(self, kept: StoppedTraining) -> None:
         """Show what an interrupt left, and that it can go on."""
-        on = "Resume goes on from there." if kept.resume else "It cannot be resumed."
+        there = "an earlier step" if kept.earlier else "there"
+        on = f"Resume goes on from {there}." if kept.resume else "It cannot be resumed."
         text = f"Stopped after step {kept.step} of {kept.steps}. Kept: output/{kept.file}"
         self._tell(f"{self._warning}{text}, which loads like a whole one. {on}", resume=kept.resume)
 

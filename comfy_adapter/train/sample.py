@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,28 +9,33 @@ import torch
 from torch import Tensor
 
 from ...craft_core.training import Dataset, Denoiser, Example, StepCallback, Training
+from .train import CANCEL
 
 STEPS, GUIDANCE = 12, 3.0
-OUT_OF_MEMORY = torch.cuda.OutOfMemoryError
-
-log = logging.getLogger("craft")
+_FAILURES = (RuntimeError, MemoryError)  # the first: torch has no memory, on whatever device
 
 
 def with_samples(
-    watch: StepCallback, denoiser: Denoiser, every: int, show: Callable[[Tensor], None]
+    watch: StepCallback,
+    denoiser: Denoiser,
+    every: int,
+    show: Callable[[Tensor], None],
+    warn: Callable[[str], None],
 ) -> StepCallback:
     """`watch`, which also shows a picture every so many steps, of one caption after another. show:
-    is given (height, width, 3) in [0, 1]. Where a picture finds no memory there are no more."""
-    full = False
+    is given (height, width, 3) in [0, 1]. Where one cannot be made there are no more, and warn is
+    told why."""
+    failed = False
 
     def after_step(training: Training) -> None:
-        nonlocal full
-        if training.step % every == 0 and not full:
+        nonlocal failed
+        if training.step % every == 0 and not failed:
             try:
                 show(sample(denoiser, training, training.step // every - 1))
-            except OUT_OF_MEMORY:
-                full = True
-                log.warning("A sample picture found no memory; the training goes on without them")
+            except _FAILURES as error:
+                failed = True
+                why = " ".join(str(error).split())[:200] or type(error).__name__
+                warn(f"The training goes on without sample pictures; one failed: {why}")
         watch(training)
 
     return after_step
@@ -52,7 +56,8 @@ def _turn(shown: tuple[Dataset, ...], number: int) -> tuple[Dataset, Example]:
 
 
 def _euler(denoiser: Denoiser, data: Dataset, example: Example, seed: int) -> Tensor:
-    """Euler's method over the model's noise levels, with standard guidance: (1, C, *spatial)."""
+    """Euler's method over the model's noise levels, with standard guidance: (1, C, *spatial). An
+    interrupt is heard before each step."""
     levels = torch.linspace(len(denoiser.sigmas) - 1, 0, STEPS).round().long()
     sigmas = [*denoiser.sigmas.cpu()[levels].tolist(), 0.0]
     generator = torch.Generator().manual_seed(seed % (1 << 63))
@@ -60,6 +65,7 @@ def _euler(denoiser: Denoiser, data: Dataset, example: Example, seed: int) -> Te
     conditions = [example.condition] if data.empty is None else [example.condition, data.empty]
     x = denoiser.noised(torch.zeros_like(noise), noise, torch.tensor([sigmas[0]]).to(noise))
     for sigma, then in zip(sigmas, sigmas[1:], strict=False):
+        CANCEL()
         rows = len(conditions)
         both = denoiser.denoise(
             x.expand(rows, *x.shape[1:]), torch.full((rows,), sigma).to(x), conditions

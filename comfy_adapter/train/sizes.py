@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ...craft_core.errors import listed
 from ...craft_core.registry import Method
-from ...craft_core.training.sizes import AREA, KEEP, USUAL, Fit, Fitted, Size, fitted
+from ...craft_core.training.sizes import AREA, USUAL, Fit, Fitted, Size, fitted
 from ...craft_core.training.slots import PictureSlot
 from ..model.file_layers import class_latent
 from .data import training_images
-from .train import FilledSlots, ModelParts
+from .train import CANCEL, FilledSlots, ModelParts
 
 _SLOW = 2  # times the pixels that the model was made for, from which a warning is due
 _WHITE = 1.0
@@ -31,24 +31,25 @@ def native_size(model: Any) -> Size | None:
 def fit_pictures(
     source: ModelParts, method: Method, filled: FilledSlots, warn: Callable[[str], None]
 ) -> tuple[FilledSlots, str]:
-    """(the slots with pictures that fit, a line of the report). warn: told of pictures that keep a
-    size at which training takes far longer."""
+    """(the slots with pictures that fit, a line of the report). warn: told of pictures that are
+    learned at a size at which training takes far longer."""
     if source.vae is None:  # an error of whoever encodes
         return filled, ""
     native = native_size(source.model)
-    size = filled.fit.size or native or USUAL
+    made_for = native or USUAL
+    size = filled.fit.size or made_for
     fitting = _Fitting(filled.fit, size, int(source.vae.spacial_compression_encode()))
     nouns = {slot.key: slot.noun for slot in method.traits.slots.of(PictureSlot)}
     pictures = {
         key: replace(own, images=fitting.all(training_images(own.images, nouns[key])))
         for key, own in filled.pictures.items()
     }
-    largest = max(fitting.seen, key=_pixels)
-    times = _pixels(largest) / _pixels(size)
-    if filled.fit.resize == KEEP and times > _SLOW:
-        warn(f"Pictures keep their sizes: {_text(largest)} is {times:.0f} times the pixels of "
-             f"{_text(size)}, and a step takes at least as many times longer. Set resize to {AREA} "
-             "to have them scaled")  # fmt: skip
+    largest = max(fitting.seen.values(), key=_pixels)
+    times = _pixels(largest) / _pixels(made_for)
+    if times > _SLOW:
+        warn(f"Pictures are learned at up to {_text(largest)}: {times:.0f} times the pixels of "
+             f"{_text(made_for)}, and a step takes at least as many times longer. Set size to 0 "
+             f"and resize to {AREA} to have them scaled")  # fmt: skip
     return replace(filled, pictures=pictures), f"{fitting.report()}. {_made_for(native)}"
 
 
@@ -65,6 +66,7 @@ class _Fitting:
 
     def _one(self, image: Tensor) -> Tensor:
         """(1, height, width, 3) -> the same of the size that fits."""
+        CANCEL()
         size = (image.shape[2], image.shape[1])
         how = fitted(size, self._fit.resize, self._size, self._cell)
         self.seen[size] = how.size if how else size

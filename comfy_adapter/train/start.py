@@ -61,7 +61,7 @@ def start_training(
     with open_denoiser(source.model, vae, precision.name, how.checkpointing) as denoiser:
         training = method.function(denoiser, *prepared.data(denoiser), **settings)
         if how.sample_every:
-            watch = with_samples(watch, denoiser, how.sample_every, how.show)
+            watch = with_samples(watch, denoiser, how.sample_every, how.show, how.warn)
         return trained(training, place, how, precision, watch, prepared)
 
 

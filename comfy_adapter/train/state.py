@@ -38,6 +38,16 @@ class StateFile:
         """The name, without its folder, under which what is saved is resumed."""
         return self._name(0)
 
+    @property
+    def holds(self) -> bool:
+        """Whether the file has this training, of now or of an earlier step."""
+        return self._own is not None and _stamp(self.path) == self._own
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the last step that was to be saved is not in the file."""
+        return "failed" in self._notes
+
     def resume(self, training: Training) -> None:
         """Go on from the file. CraftError as Training.resume."""
         own = _stamp(self.path)

@@ -195,7 +195,7 @@ class Training:
             raise CraftError(
                 f"{path.name} is the state of another training ({listed(changes)})",
                 "A training is resumed with the settings it was started with",
-                "Set them back, or start afresh under another name",
+                "Set them back, turn resume off, or choose another name",
             )
         self._require_mine(path, tensors)
         count = len(tensors["losses"])
@@ -203,7 +203,7 @@ class Training:
             raise CraftError(
                 f"{path.name} has done {count} steps, {self.pace.steps} were asked for",
                 "A training can be resumed towards as many steps or more",
-                "Ask for more steps, or start afresh under another name",
+                "Ask for more steps, turn resume off, or choose another name",
             )
         _require_finite(path, tensors)
         with torch.no_grad():

@@ -26,10 +26,11 @@ def captions_with_trigger(
     captions: Sequence[str], trigger: str, class_word: str, role: Role
 ) -> list[str]:
     """The captions with trigger and class word as a marked phrase of the role: at each PLACE, or in
-    front of a caption that neither has one nor marks a phrase of the role itself.
+    front of a caption that neither has one nor marks a phrase of the role itself. A PLACE inside a
+    phrase that the caption marks for the role gets them without markers.
 
     class_word: what it is, such as dog; "" for none, which for a style is "style". CraftError
-    without a trigger.
+    without a trigger, and for captions whose markers cannot be read.
     """
     if not trigger.strip():
         raise CraftError(
@@ -37,13 +38,17 @@ def captions_with_trigger(
             "What is learned gets a rare word of its own, such as sks",
             "Write a word that the model does not know",
         )
-    phrase = f"{trigger.strip()} {class_word.strip() or _CLASS[role]}".strip()
-    marked = _MARKED[role].format(phrase)
-    return [_with(one.strip() or USUAL[role], marked, role) for one in captions]
+    words = f"{trigger.strip()} {class_word.strip() or _CLASS[role]}"
+    phrase = parse(words).clean.strip()  # some write the markers, too
+    return [_with(one.strip() or USUAL[role], phrase, role) for one in captions]
 
 
-def _with(caption: str, marked: str, role: Role) -> str:
-    found, count = _PLACES.subn(lambda place: marked, caption)
-    if count or getattr(parse(caption), role):
-        return found
-    return f"{marked}, {caption}"
+def _with(caption: str, phrase: str, role: Role) -> str:
+    marked, own = _MARKED[role].format(phrase), getattr(parse(caption), role)
+
+    def put(place: re.Match[str]) -> str:
+        inside = any(one.start <= place.start() and place.end() <= one.end for one in own)
+        return phrase if inside else marked
+
+    found, count = _PLACES.subn(put, caption)
+    return found if count or own else f"{marked}, {caption}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import comfy.model_management
 import comfy.utils
 import pytest
 import tiny
 import torch
 from craft_lora_pack.comfy_adapter import headless
+from craft_lora_pack.comfy_adapter.train import sizes
 from craft_lora_pack.comfy_adapter.train.data import ExampleEncoder, dataset
 from craft_lora_pack.comfy_adapter.train.sizes import fit_pictures, native_size
 from craft_lora_pack.comfy_adapter.train.train import Captioned, FilledSlots, ModelParts
@@ -118,14 +120,19 @@ def test_a_picture_that_counts_often_is_scaled_and_encoded_once(world):
     assert first is again and first is not other
 
 
-def test_pictures_that_keep_a_far_larger_size_are_warned_of(world):
+@pytest.mark.parametrize("size", [None, (32, 32), (512, 512)])
+@pytest.mark.parametrize("resize", RULES)
+def test_whatever_makes_steps_far_longer_is_warned_of(world, resize, size):
+    """A rule or a size: what counts is what is learned, beside what the model was made for."""
     said: list[str] = []
-    fit(parts(world), [image(640, 480), image(64, 64)], said.append, resize=KEEP)
-    (text,) = said
-    assert "640 x 480 is 75 times the pixels of 64 x 64" in text and "area" in text
-    fit(parts(world), [image(64, 64)], said.append, resize=KEEP)
-    fit(parts(world), [image(640, 480)], said.append)
-    assert len(said) == 1
+    pictures = [image(640, 480), image(64, 64)]
+    sizes, _, _ = fit(parts(world), pictures, said.append, resize=resize, size=size)
+    pixels = max(height * width for _, height, width, _ in sizes)
+    if pixels > 2 * 64 * 64:
+        (text,) = said
+        assert f"{pixels / 64**2:.0f} times the pixels of 64 x 64" in text and "area" in text
+    else:
+        assert said == []
 
 
 def test_a_model_of_an_unknown_size_says_what_stands_for_it(world, monkeypatch):
@@ -135,10 +142,11 @@ def test_a_model_of_an_unknown_size_says_what_stands_for_it(world, monkeypatch):
 
 
 @pytest.mark.parametrize("asked", [{"resize": KEEP}, {"resize": "crop", "size": (60, 60)}])
-def test_a_size_that_the_vae_cannot_take_is_an_error_with_the_nearest(asked):
+def test_a_size_that_the_vae_cannot_take_is_an_error_with_a_way_out(asked):
     small = ModelParts(tiny.sd15(), tiny_clip(), tiny_vae())
     _, _, found = fit(small, [image(60, 70)], **asked)
-    with torch.inference_mode(), pytest.raises(CraftError, match=r"multiples of 8, such as 56 x"):
+    told = r"multiples of 8, such as 56 x .*resize to area"
+    with torch.inference_mode(), pytest.raises(CraftError, match=told):
         encoder = ExampleEncoder(small.model, small.clip, small.vae)
         dataset(encoder, found.pictures["images"].images, ["a cat"])
 
@@ -147,6 +155,15 @@ def test_by_default_a_picture_of_any_size_fits_the_vae():
     small = ModelParts(tiny.sd15(), tiny_clip(), tiny_vae())
     sizes, _, _ = fit(small, [image(60, 70), image(700, 501)])
     assert sizes == [(1, 64, 56, 3), (1, 448, 576, 3)]
+
+
+def test_cancel_is_heard_between_two_pictures(world, monkeypatch):
+    made = []
+    monkeypatch.setattr(sizes, "_resized", lambda image, how: made.append(how) or stop() or image)
+    stop = comfy.model_management.interrupt_current_processing
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        fit(parts(world), [image(640, 480, seed) for seed in range(9)])
+    assert len(made) == 1
 
 
 def test_what_is_no_picture_is_named_before_it_is_scaled(world):

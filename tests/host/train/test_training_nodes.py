@@ -7,6 +7,7 @@ import inspect
 import pytest
 from craft_lora_pack.craft_core.training import TRAINING
 from craft_lora_pack.craft_core.training.slots import LayerSlot, PictureSlot, RoleSlot
+from craft_lora_pack.craft_core.types import ROLES
 from craft_lora_pack.nodes import NODES, training
 from craft_lora_pack.nodes.training import FROM_PICTURES, TRAINING_NODES
 
@@ -157,7 +158,9 @@ def test_a_node_from_pictures_is_the_trainings_node_with_its_usual_settings(key,
 @every_front
 def test_a_node_from_pictures_tells_mistakes_before_they_are_queued(key):
     node = FROM_PICTURES[key]
-    good = {"save_name": ["one"], **front_words(key), "layer_sets": {"layer_sets": "all"}}
+    role = {"role": ["style"]} if TRAINING[key].traits.slots.of(RoleSlot) else {}
+    words = {**front_words(key), **role}
+    good = {"save_name": ["one"], **words, "layer_sets": {"layer_sets": "all"}}
     assert node.validate_inputs(**good) is True
     assert "trigger" in node.validate_inputs(**{**good, **front_words(key, trigger=" ")})
     assert "marks no words" in node.validate_inputs(**{**good, **front_words(key, "<c></c> a")})
@@ -166,4 +169,18 @@ def test_a_node_from_pictures_tells_mistakes_before_they_are_queued(key):
     linked = {name: [None] for name in front_words(key)}
     assert node.validate_inputs(**{**good, **linked}) is True
     read = inspect.getfullargspec(node.validate_inputs)
-    assert set(read.args) == {"cls", "save_name", *front_words(key)} and read.varkw is None
+    assert set(read.args) == {"cls", "save_name", *words} and read.varkw is None
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_node_from_pictures_reads_captions_and_trigger_as_those_of_its_role(role):
+    """One that is right for its role is not refused, and what is wrong is said of its role."""
+    node, mark = FROM_PICTURES["lora"], {"content": "c", "style": "s"}[role]
+    given = {
+        "save_name": ["one"], "role": [role], "layer_sets": {"layer_sets": "all"},
+        **front_words("lora", f"in <{mark}>[trigger]</{mark}>"),
+    }  # fmt: skip
+    assert node.validate_inputs(**given) is True
+    assert f"trigger of the {role}" in node.validate_inputs(**{**given, "trigger": [""]})
+    assert "role" in node.validate_inputs(**{**given, "role": ["both"]})
+    assert node.validate_inputs(**{**given, "role": [None]}) is True

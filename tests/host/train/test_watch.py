@@ -13,6 +13,7 @@ import torch
 from craft_lora_pack.comfy_adapter.page.notice import NOTICE
 from craft_lora_pack.comfy_adapter.page.training import watch
 from craft_lora_pack.comfy_adapter.train import sample
+from craft_lora_pack.comfy_adapter.train.denoiser import HostDenoiser
 from craft_lora_pack.comfy_adapter.train.run import (
     PLOT_SECONDS,
     PageWatch,
@@ -118,6 +119,26 @@ def test_what_cannot_go_on_has_no_name_to_go_on_under(world, monkeypatch):
     assert seen[0].step == 2 and seen[0].resume == ""
 
 
+def test_what_goes_on_from_an_earlier_step_only_says_so(world, monkeypatch):
+    """The state of a training that was stopped before is left; the next one finds no room."""
+    seen: list[StoppedTraining] = []
+    said: list[str] = []
+    for stop in (1, 3):
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            learn(world, "watch/earlier", seen, resume=stop > 1, stop=stop)
+
+        def fails(*_given, **_more):
+            raise OSError(28, "no room")
+
+        monkeypatch.setattr(Training, "save", fails)
+    assert [(one.step, one.resume, one.earlier) for one in seen] == [
+        (1, "watch/earlier", False), (3, "watch/earlier", True),
+    ]  # fmt: skip
+    shown = PageWatch(4, lambda text, **more: said.append(text))
+    shown.kept(seen[1])
+    assert said[0].endswith("Resume goes on from an earlier step.")
+
+
 def test_the_page_that_queued_the_training_is_told_and_can_resume(monkeypatch):
     sent = []
     server = SimpleNamespace(client_id="page", send_sync=lambda *given: sent.append(given))
@@ -179,27 +200,41 @@ def test_the_same_weights_and_caption_make_the_same_picture(world):
     assert not torch.equal(runs[0][0], runs[0][2]), "the weights have changed"
 
 
-def test_no_room_for_a_picture_ends_the_pictures_and_not_the_training(world, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    "error",
+    [torch.cuda.OutOfMemoryError("no room"), RuntimeError("no room"), MemoryError("no room")],
+    ids=lambda one: type(one).__name__,
+)
+def test_no_room_for_a_picture_ends_the_pictures_and_not_the_training(world, monkeypatch, error):
+    """Each device has an error of its own; the page is told once."""
+    said: list[str] = []
+
     def full(*_given):
-        raise torch.cuda.OutOfMemoryError("none")
+        raise error
 
     monkeypatch.setattr(sample, "sample", full)
-    done = learn_any(world, SAMPLED[0], "sample/full", 1)
+    done = learn_any(world, SAMPLED[0], "sample/full", 1, warn=said.append)
     assert len(done.losses) == 4
-    assert caplog.text.count("found no memory") == 1
+    assert said == ["The training goes on without sample pictures; one failed: no room"]
 
 
 def test_cancel_is_heard_while_a_picture_is_made(world, monkeypatch):
-    kept, make = [], sample.sample
+    """After the step of it that runs, not after the whole picture."""
+    kept, calls, turn, denoise = [], [], sample._turn, HostDenoiser.denoise
 
-    def cancelled(*given):
+    def counted(*given):
+        calls.append(1)
         comfy.model_management.interrupt_current_processing()
-        return make(*given)
+        return denoise(*given)
 
-    monkeypatch.setattr(sample, "sample", cancelled)
+    def begun(*given):
+        monkeypatch.setattr(HostDenoiser, "denoise", counted)
+        return turn(*given)
+
+    monkeypatch.setattr(sample, "_turn", begun)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         learn_any(world, SAMPLED[0], "sample/cancel", 2, kept=kept.append)
-    assert [one.step for one in kept] == [2]
+    assert [one.step for one in kept] == [2] and len(calls) == 1
 
 
 def test_the_page_shows_the_picture_beside_the_loss(world):

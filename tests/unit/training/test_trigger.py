@@ -19,10 +19,20 @@ from craft_core.types import ROLES
         ("on a beach", "<c>sks dog</c>, on a beach"),
         ("my <c>sks terrier</c> runs", "my <c>sks terrier</c> runs"),
         ("in <s>ink style</s>", "<c>sks dog</c>, in <s>ink style</s>"),
+        ("a photo of <c>[trigger]</c>", "a photo of <c>sks dog</c>"),
+        ("<c>a sleepy [trigger]</c>, [trigger]", "<c>a sleepy sks dog</c>, <c>sks dog</c>"),
+        ("[trigger] <c> runs", "sks dog <c> runs"),
     ],
 )
 def test_the_phrase_goes_to_its_place_or_in_front(caption, made):
     assert captions_with_trigger([caption], " sks ", "dog", "content") == [made]
+
+
+@pytest.mark.parametrize("trigger", ["<c>sks</c>", "<s>sks</s>", " <C>sks</C> "])
+@pytest.mark.parametrize("role", ROLES)
+def test_a_trigger_that_is_marked_already_is_marked_once(trigger, role):
+    plain = captions_with_trigger(["", "[trigger] runs"], "sks", "dog", role)
+    assert captions_with_trigger(["", "[trigger] runs"], trigger, "dog", role) == plain
 
 
 def test_a_style_without_a_class_word_is_a_style():
@@ -33,7 +43,16 @@ def test_a_style_without_a_class_word_is_a_style():
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize(
-    "caption", ["", "x", "[trigger]", "<c>a</c> <s>b</s>", "[TRIGGER] [trigger]"]
+    "caption",
+    [
+        "",
+        "x",
+        "[trigger]",
+        "<c>a</c> <s>b</s>",
+        "[TRIGGER] [trigger]",
+        "<c>a</c>, [trigger]",
+        "<s>b</s>, {trigger}",
+    ],
 )
 def test_every_caption_marks_a_phrase_of_the_role(role, caption):
     (made,) = captions_with_trigger([caption], "sks", "cat", role)
