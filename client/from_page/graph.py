@@ -9,12 +9,12 @@ from functools import cached_property
 from typing import Any
 
 from ...craft_core.errors import CraftError
-from ..widgets import Json, all_inputs, boxed, kind_of, options_of, widget_values
+from ..widgets import Json, all_inputs, boxed, kind_of, options_of, unboxed, widget_values
 
 MUTED, BYPASSED = 2, 4
 INPUT_NODE, OUTPUT_NODE = -10, -20  # the two ends of a subgraph
 MOST_PARTS = 100_000  # nodes and links, with those of subgraphs in each place where they stand
-MOST_EFFORT = 1_000_000  # entries looked at and pieces of text written to make a prompt
+MOST_EFFORT = 500_000  # entries looked at and pieces of text written to make a prompt
 _PIECE = 64  # characters
 PRIMITIVE = "PrimitiveNode"
 SETTER, GETTER = "SetNode", "GetNode"  # of ComfyUI-KJNodes: a link without its line
@@ -89,6 +89,7 @@ class Effort:
 
     def __init__(self) -> None:
         self._left = MOST_EFFORT
+        self._lengths: dict[int, tuple[Any, int]] = {}  # of lists and tables, by their id
 
     def spend(self, entries: int, text: str = "") -> None:
         """CraftError where a workflow asks for more than any page shows."""
@@ -102,8 +103,11 @@ class Effort:
 
     def spend_value(self, value: Any) -> None:
         """What it costs to send a value."""
-        if isinstance(value, dict):
-            value = json.dumps(value)
+        value = unboxed(value)
+        if isinstance(value, list | dict):
+            if id(value) not in self._lengths:
+                self._lengths[id(value)] = value, len(json.dumps(value)) // _PIECE
+            self.spend(self._lengths[id(value)][1])
         self.spend(1, value if isinstance(value, str) else "")
 
 

@@ -367,8 +367,8 @@ def test_a_file_that_asks_for_far_more_than_it_has_is_refused_at_once(made):
 
 
 def test_a_large_workflow_is_read():
-    nodes, links = reroutes(20)
-    nodes += [{**many(30, 20), "id": 1000 + number} for number in range(1000)]
+    nodes, links = reroutes(10)
+    nodes += [{**many(20, 20), "id": 1000 + number} for number in range(1000)]
     assert len(to_prompt(flow(node(9, "Load"), *nodes, links=links), INFO)) == 1001
 
 
