@@ -8,6 +8,8 @@ origin is gone dropped, subgraphs and group nodes flattened to ids like `12:3`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +48,16 @@ def read_both(path: Path, object_info: Json) -> tuple[Json, Json | None]:
 
 
 def dynamic_texts(workflow: Json, object_info: Json) -> set[tuple[str, str]]:
-    """(node of the prompt, input) of every text of the page's workflow in which the page draws."""
-    return {
-        (graph.path(node), name)
-        for graph, node in _root(workflow, object_info).walk()
-        for name in graph.dynamic_texts(node)
-    }
+    """(node of the prompt, input) of every text of the page's workflow in which the page draws.
+
+    CraftError for a damaged workflow.
+    """
+    with _whole("The file"):
+        return {
+            (graph.path(node), name)
+            for graph, node in _root(workflow, object_info).walk()
+            for name in graph.dynamic_texts(node)
+        }
 
 
 def showing(workflow: Json, base: Json, prompt: Json, object_info: Json) -> Json | None:
@@ -69,7 +75,9 @@ def showing(workflow: Json, base: Json, prompt: Json, object_info: Json) -> Json
     shown = {str(node["id"]): dict(node) for node in workflow["nodes"]}
     for (node_id, name), value in changed.items():
         node = shown.get(node_id)
-        if node is None or isinstance(base[node_id]["inputs"].get(name), list):
+        if node is None or node["type"] != base[node_id]["class_type"]:
+            return None
+        if isinstance(base[node_id]["inputs"].get(name), list):
             return None
         info = object_info[node["type"]]
         specs = dict(all_inputs(info))
@@ -86,16 +94,8 @@ def showing(workflow: Json, base: Json, prompt: Json, object_info: Json) -> Json
 
 def _prompt_of(path: Path, content: Any, object_info: Json) -> Json:
     if _is_of_page(content):
-        try:
+        with _whole(str(path)):
             return to_prompt(content, object_info)
-        except CraftError:
-            raise
-        except _BROKEN as error:  # what is read by name and place is not there, or not of its kind
-            raise CraftError(
-                f"{path} is a damaged workflow ({type(error).__name__}: {error})",
-                "It is the JSON file of the page's File > Save or Export",
-                "Open it in the page, which mends what it can, and save it again",
-            ) from error
     if not _is_prompt(content):
         raise CraftError(
             f"{path} is no workflow",
@@ -105,6 +105,21 @@ def _prompt_of(path: Path, content: Any, object_info: Json) -> Json:
     for node_id, node in content.items():
         require_known(node["class_type"], node_id, object_info)
     return content
+
+
+@contextmanager
+def _whole(file: str) -> Iterator[None]:
+    """CraftError where what is read by name and place is not there, or not of its kind."""
+    try:
+        yield
+    except CraftError:
+        raise
+    except _BROKEN as error:
+        raise CraftError(
+            f"{file} is a damaged workflow ({type(error).__name__}: {error})",
+            "It is the JSON file of the page's File > Save or Export",
+            "Open it in the page, which mends what it can, and save it again",
+        ) from error
 
 
 def _read(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -68,9 +69,9 @@ def _text(prompt: _Prompt, link: Any) -> str:
 
 def _above(prompt: _Prompt, link: Any) -> Iterator[Mapping[str, Any]]:
     """The inputs of the node that a link comes from, and of those above it, nearest first."""
-    waiting, seen = [link], set()
+    waiting, seen = deque([link]), set()
     while waiting:
-        link = waiting.pop(0)
+        link = waiting.popleft()
         node = link[0] if isinstance(link, list) and link and isinstance(link[0], str) else None
         if node is None or node in seen or node not in prompt:
             continue

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from ...craft_core.errors import CraftError
-from ..widgets import Json, all_inputs, boxed, kind_of, options_of, widget_values
+from ..widgets import Json, all_inputs, boxed, kind_of, options_of, unboxed, widget_values
 
 MUTED, BYPASSED = 2, 4
 INPUT_NODE, OUTPUT_NODE = -10, -20  # the two ends of a subgraph
 MOST_PARTS = 100_000  # nodes and links, with those of subgraphs in each place where they stand
+MOST_EFFORT = 500_000  # entries looked at and pieces of text written to make a prompt
+_PIECE = 64  # characters
 PRIMITIVE = "PrimitiveNode"
 SETTER, GETTER = "SetNode", "GetNode"  # of ComfyUI-KJNodes: a link without its line
 PASS_THROUGH = {"Reroute", "Reroute (rgthree)", SETTER}
@@ -80,6 +83,34 @@ def require_known(kind: str, node_id: str, object_info: Json) -> None:
         )
 
 
+class Effort:
+    """What making a prompt has cost so far: a file of a few bytes may ask for any amount, by what
+    it has in many places and leads through many nodes."""
+
+    def __init__(self) -> None:
+        self._left = MOST_EFFORT
+        self._lengths: dict[int, tuple[Any, int]] = {}  # of lists and tables, by their id
+
+    def spend(self, entries: int, text: str = "") -> None:
+        """CraftError where a workflow asks for more than any page shows."""
+        self._left -= entries + len(text) // _PIECE
+        if self._left < 0:
+            raise CraftError(
+                "The workflow's prompt is too long to make",
+                "The same links, or the same long text, are in too many places of it",
+                "Make the workflow smaller, or give the file of the page's File > Export (API)",
+            )
+
+    def spend_value(self, value: Any) -> None:
+        """What it costs to send a value."""
+        value = unboxed(value)
+        if isinstance(value, list | dict):
+            if id(value) not in self._lengths:
+                self._lengths[id(value)] = value, len(json.dumps(value)) // _PIECE
+            self.spend(self._lengths[id(value)][1])
+        self.spend(1, value if isinstance(value, str) else "")
+
+
 class Graph:
     """One level of a workflow: the root, or one instance of a subgraph inside `parent`."""
 
@@ -93,6 +124,7 @@ class Graph:
     ):
         self.content, self.subgraphs, self.object_info = content, subgraphs, object_info
         self.parent, self.instance = parent, instance
+        self.effort: Effort = parent.effort if parent else Effort()
         self.nodes: dict[Any, Json] = {node["id"]: node for node in content["nodes"]}
         self.links = {link["id"]: link for link in map(_link, content.get("links") or [])}
         self.inner = {
@@ -103,10 +135,15 @@ class Graph:
 
     def path(self, node: Json) -> str:
         """The node's id, after the ids of the subgraph instances around it."""
-        own = str(node["id"])
+        path = f"{self._prefix}{node['id']}"
+        self.effort.spend(1, path)
+        return path
+
+    @cached_property
+    def _prefix(self) -> str:
         if self.parent is None or self.instance is None:
-            return own
-        return f"{self.parent.path(self.instance)}:{own}"
+            return ""
+        return f"{self.parent.path(self.instance)}:"
 
     def walk(self) -> Iterator[tuple[Graph, Json]]:
         """Every node that will run, with the graph it is in."""
@@ -130,6 +167,7 @@ class Graph:
 
     def prompt_inputs(self, node: Json) -> Json:
         """The inputs of one node for the API: widget values, then links over them."""
+        self.effort.spend(len(node.get("inputs") or []))
         values = widget_values(node, self.object_info[node["type"]])
         inputs = {name: boxed(value) for name, value in values.items()}
         for index, entry in enumerate(node.get("inputs") or []):
@@ -138,11 +176,14 @@ class Graph:
                 continue
             linked = source.origin is not None
             inputs[entry["name"]] = [source.origin, source.slot] if linked else boxed(source.value)
+        for value in inputs.values():
+            self.effort.spend_value(value)
         return inputs
 
     def dynamic_texts(self, node: Json) -> set[str]:
         """The inputs in whose texts the page draws at each run, but for those that the instance of
         a subgraph shows."""
+        self.effort.spend(len(node.get("inputs") or []))
         texts = {
             name
             for name, spec in all_inputs(self.object_info[node["type"]])
@@ -157,6 +198,7 @@ class Graph:
 
     def resolve_input(self, node: Json, index: int, kind: str) -> InputSource | None:
         """What feeds input `index` of a node, traced back through what only passes values on."""
+        self.effort.spend(1)
         link = self.links.get(node["inputs"][index].get("link"))
         if link is None:
             return None
@@ -174,6 +216,7 @@ class Graph:
 
     def instance_input(self, instance: Json, name: str, kind: str) -> InputSource | None:
         """What a subgraph instance is given for one of its inputs: a link or a widget value."""
+        self.effort.spend(len(instance.get("inputs") or []))
         for index, entry in enumerate(instance.get("inputs") or []):
             if entry["name"] == name and entry.get("link") is not None:
                 return self.resolve_input(instance, index, kind)
@@ -186,6 +229,7 @@ class Graph:
         Where the instance has saved none, the value of the inner widget that it shows.
         """
         shown = self._shown
+        self.effort.spend(len(shown))
         values = self.instance.get("widgets_values") if self.instance else None
         if isinstance(values, list):
             values = dict(zip(shown, values, strict=True)) if len(shown) == len(values) else {}
@@ -196,11 +240,13 @@ class Graph:
     @cached_property
     def _shown(self) -> dict[str, tuple[Json, Json]]:
         """The inputs of this subgraph that its instance shows as widgets: what they lead to."""
+        self.effort.spend(len(self.content["inputs"]))
         found = {entry["name"]: self._shown_widget(entry) for entry in self.content["inputs"]}
         return {name: widget for name, widget in found.items() if widget is not None}
 
     def _shown_widget(self, subgraph_input: Json) -> tuple[Json, Json] | None:
         """The first (node, input entry) that an input of this subgraph leads to as a widget."""
+        self.effort.spend(len(subgraph_input.get("linkIds") or []))
         for link_id in subgraph_input.get("linkIds") or []:
             link = self.links.get(link_id)
             target = self.nodes.get(link["target_id"]) if link else None
@@ -215,6 +261,7 @@ class Graph:
         if node["id"] in self.inner:
             return self.inner[node["id"]].shown_value(entry["name"])
         self._require_known(node)
+        self.effort.spend(len(node.get("inputs") or []))
         values = widget_values(node, self.object_info[node["type"]])
         name = entry["widget"]["name"]
         return InputSource(None, value=values[name]) if name in values else None
@@ -225,6 +272,8 @@ class Graph:
         if mode == MUTED:
             return None
         if mode == BYPASSED:
+            for entry in node.get("inputs") or []:
+                self.effort.spend(1, f"{entry.get('type')}{kind}")
             index = _bypass_input(node, slot, kind)
             return None if index is None else self.resolve_input(node, index, kind)
         if node["id"] in self.inner:
@@ -248,6 +297,7 @@ class Graph:
                     "Name the SetNode so, or choose another in the GetNode",
                 )
             graph = graph.parent
+            self.effort.spend(1)
         return graph.resolve_input(setter, 0, kind) if setter.get("inputs") else None
 
     @cached_property

@@ -39,6 +39,7 @@ def without_groups(workflow: Json, object_info: Json) -> Json:
     groups = (workflow.get("extra") or {}).get("groupNodes") or {}
     made: list[Json] = []
     parts = 0
+    sizes: dict[str, int] = {}  # of the groups
 
     def opened(graph: Json) -> Json:
         nonlocal parts
@@ -46,7 +47,9 @@ def without_groups(workflow: Json, object_info: Json) -> Json:
         for node in graph["nodes"]:
             name = _group_name(node)
             if name in groups:
-                parts += len(groups[name]["nodes"]) + len(groups[name]["links"])
+                if name not in sizes:
+                    sizes[name] = _size(groups[name])
+                parts += sizes[name]
                 require_few_parts(parts)
                 subgraph = _Group(name, groups[name], node, object_info).subgraph(len(made))
                 made.append(subgraph)
@@ -62,6 +65,15 @@ def without_groups(workflow: Json, object_info: Json) -> Json:
 
     root, *inner = map(opened, graphs)
     return {**root, "definitions": {"subgraphs": [*inner, *made]}}
+
+
+def _size(group: Json) -> int:
+    """How many parts each of its nodes is made of: nodes with their slots and values, links."""
+    of_nodes = sum(
+        1 + sum(len(node.get(key) or []) for key in ("inputs", "outputs", "widgets_values"))
+        for node in group["nodes"]
+    )
+    return of_nodes + len(group["links"]) + len(group.get("external") or [])
 
 
 def _group_name(node: Json) -> str:

@@ -1,9 +1,15 @@
 """Texts with `{a|b}` and comments become what the page may send, the same for the same key."""
 
 import random
+import time
 
 import pytest
-from craft_lora_pack.client.from_page.dynamic_prompts import MOST_NESTED, draw_text, with_draws
+from craft_lora_pack.client.from_page.dynamic_prompts import (
+    MOST_NESTED,
+    MOST_TEXT,
+    draw_text,
+    with_draws,
+)
 from craft_lora_pack.craft_core.errors import CraftError
 
 
@@ -25,6 +31,9 @@ def possible(text):
         ("a // not this {x|y}\nb", {"a \nb"}),
         ("a /* nor\nthis */b", {"a b"}),
         ("a{ // first\nx|y}", {"a \nx", "ay"}),
+        ("/* never closed {x|x}", {"/* never closed x"}),
+        ("/*/ one */{/* two */x}/*/", {"x/*/"}),
+        ("{a{b|c}", {"ab", "ac"}),
         ("a} b|c", {"a} b|c"}),
         ("never {closed|open", {"never closed", "never open"}),
         (r"a \( b", {r"a \( b"}),
@@ -66,3 +75,22 @@ def test_braces_inside_one_another_without_end_are_refused_in_words():
     draw_text("{" * MOST_NESTED + "a" + "}" * MOST_NESTED, random.Random(0))
     with pytest.raises(CraftError, match="inside one another"):
         draw_text("{" * 100_000, random.Random(0))
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["/* ", "/*", "//\n", "{a|b}", "{}", r"\{", "|", "}", "\\\\{x}"],
+)
+def test_a_long_text_takes_no_longer_than_it_is_long(part):
+    text = "{" * (MOST_NESTED - 1) + part * ((MOST_TEXT - MOST_NESTED) // len(part))
+    start = time.process_time()
+    draw_text(text, random.Random(0))
+    assert time.process_time() - start < 2
+
+
+def test_more_text_than_is_drawn_from_is_refused_and_other_text_is_not_counted():
+    halves = {"1": {"inputs": {"a": "{}" * (MOST_TEXT // 4), "b": "plain " * MOST_TEXT}}}
+    texts = [("1", "a"), ("1", "b")]
+    assert with_draws(halves, texts, "")["1"]["inputs"]["a"] == ""
+    with pytest.raises(CraftError, match="more than 262144 characters"):
+        with_draws(halves, [*texts, *texts, ("1", "a")], "")

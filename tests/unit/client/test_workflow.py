@@ -2,10 +2,17 @@
 
 import copy
 import json
+import time
 
 import pytest
 from craft_lora_pack.client.address import Inputs
-from craft_lora_pack.client.workflow import dynamic_texts, read_both, read_workflow, to_prompt
+from craft_lora_pack.client.workflow import (
+    dynamic_texts,
+    read_both,
+    read_workflow,
+    showing,
+    to_prompt,
+)
 from craft_lora_pack.craft_core.errors import CraftError
 
 SEED = ["INT", {"default": 0, "control_after_generate": True}]
@@ -285,6 +292,133 @@ def test_a_byte_order_mark_and_the_body_of_a_request_are_fine(tmp_path, mark, wr
     body = {"prompt": prompt, "client_id": "me"} if wrap else prompt
     file.write_text(mark + json.dumps(body), encoding="utf-8")
     assert read_both(file, INFO) == (prompt, None)
+
+
+def many(link, count=20_000):
+    """A node with so many inputs, all with one link."""
+    return node(9, "Show", [(f"i{number}", "IMAGE", link) for number in range(count)])
+
+
+def reroutes(count):
+    nodes = [node(number, "Reroute", [("", "*", number)]) for number in range(10, 10 + count)]
+    return nodes, [(number, number - 1, 0, number, 0) for number in range(10, 11 + count)]
+
+
+def through_reroutes():
+    nodes, links = reroutes(150)
+    return flow(*nodes, many(160), links=links)
+
+
+def through_bypassed():
+    wide = {**many(None), "id": 2, "type": "Pass", "mode": 4}
+    return flow(wide, many(1), links=[(1, 2, 0, 9, 0)])
+
+
+def through_a_wide_instance():
+    links = [
+        {"id": slot, "origin_id": -10, "origin_slot": slot, "target_id": 9, "target_slot": slot}
+        for slot in range(20_000)
+    ]
+    inner = many(None)
+    for slot, entry in enumerate(inner["inputs"]):
+        entry["link"] = slot
+    shown = [{"name": f"i{slot}", "linkIds": []} for slot in range(20_000)]
+    definition = {"id": "uuid", "inputs": shown, "nodes": [inner], "links": links}
+    return flow({**many(None), "type": "uuid"}, definitions={"subgraphs": [definition]})
+
+
+def one_long_text_in_many_places(text="long " * 200_000):
+    primitive = node(1, "PrimitiveNode", (), widgets_values=[text])
+    return flow(primitive, many(1), links=[(1, 1, 0, 9, 0)])
+
+
+def one_long_list_in_many_places():
+    return one_long_text_in_many_places([[0.5, 1.0]] * 20_000)
+
+
+def long_names_of_subgraphs(depth=20):
+    definitions = [
+        {"id": f"s{level}", "inputs": [], "links": [],
+         "nodes": [{"id": "n" * 10_000, "type": f"s{level + 1}"}]}
+        for level in range(depth)
+    ]  # fmt: skip
+    nodes = [{"id": number, "type": "Show"} for number in range(20_000)]
+    definitions.append({"id": f"s{depth}", "inputs": [], "links": [], "nodes": nodes})
+    return flow({"id": 1, "type": "s0"}, definitions={"subgraphs": definitions})
+
+
+def a_wide_group_in_many_places():
+    group = {"nodes": [{"type": "Show", "inputs": many(None)["inputs"]}], "links": []}
+    nodes = [{"id": number, "type": "workflow>wide"} for number in range(20_000)]
+    return flow(*nodes, extra={"groupNodes": {"wide": group}})
+
+
+@pytest.mark.parametrize(
+    "made",
+    [through_reroutes, through_bypassed, through_a_wide_instance, one_long_text_in_many_places,
+     one_long_list_in_many_places, long_names_of_subgraphs, a_wide_group_in_many_places],
+)  # fmt: skip
+def test_a_file_that_asks_for_far_more_than_it_has_is_refused_at_once(made):
+    workflow = made()
+    start = time.process_time()
+    with pytest.raises(CraftError, match="too long to make|more than 100000 nodes"):
+        to_prompt(workflow, INFO)
+    assert time.process_time() - start < 2
+
+
+def test_a_large_workflow_is_read():
+    nodes, links = reroutes(10)
+    nodes += [{**many(20, 20), "id": 1000 + number} for number in range(1000)]
+    assert len(to_prompt(flow(node(9, "Load"), *nodes, links=links), INFO)) == 1001
+
+
+def loop_of_set_and_get():
+    return flow(
+        setter(1, "a", 1), getter(2, "a"), node(3, "Show", [("images", "IMAGE", 2)]),
+        links=[(1, 2, 0, 1, 0), (2, 2, 0, 3, 0)],
+    )  # fmt: skip
+
+
+def subgraph_in_itself():
+    definition = {"id": "s", "inputs": [], "links": [], "nodes": [{"id": 1, "type": "s"}]}
+    return flow({"id": 1, "type": "s"}, definitions={"subgraphs": [definition]})
+
+
+def group_that_holds_what_holds_it():
+    definition = {"id": "s", "inputs": [], "links": [], "nodes": [{"id": 1, "type": "workflow>g"}]}
+    group = {"nodes": [{"type": "s"}], "links": []}
+    return flow(
+        {"id": 1, "type": "s"},
+        definitions={"subgraphs": [definition]},
+        extra={"groupNodes": {"g": group}},
+    )
+
+
+@pytest.mark.parametrize(
+    "made", [loop_of_set_and_get, subgraph_in_itself, group_that_holds_what_holds_it]
+)
+def test_what_leads_back_to_itself_is_refused_at_once(tmp_path, made):
+    path = tmp_path / "loop.json"
+    path.write_text(json.dumps(made()), encoding="utf-8")
+    start = time.process_time()
+    with pytest.raises(CraftError):
+        read_both(path, INFO)
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("entry", [{"link": None}, {"name": [], "link": None}])
+def test_a_slot_without_a_name_is_told_in_words_by_all_who_read_it(entry):
+    damaged = flow({"id": 1, "type": "Show", "inputs": [entry]})
+    with pytest.raises(CraftError, match="damaged"):
+        dynamic_texts(damaged, INFO)
+
+
+def test_a_workflow_with_an_id_twice_shows_no_value_on_the_wrong_node():
+    twice = flow(node(1, "Load", widgets_values=["x.png"]), node("1", "Note"))
+    base = to_prompt(twice, INFO)
+    changed = {"1": {**base["1"], "inputs": {"name": "y.png"}}}
+    assert showing(twice, base, base, INFO) is not None
+    assert showing(twice, base, changed, INFO) is None
 
 
 def test_the_workflow_is_not_written_to():

@@ -3,6 +3,7 @@ short."""
 
 import io
 import json
+import time
 
 import pytest
 from craft_lora_pack.cli.queue.batch import MOST_FILES
@@ -101,6 +102,15 @@ def test_settings_that_are_not_found_are_left_out():
     assert parameters_text({"1": {"class_type": "S", "inputs": {"seed": 1, "steps": [[], 0]}}}) == (
         "\nSeed: 1"
     )
+
+
+def test_settings_of_a_prompt_with_very_many_links_are_looked_for_at_once():
+    links = {f"i{number}": [f"n{number}", 0] for number in range(400_000)}
+    wide = sampled(cfg=1) | {"9": {"class_type": "Wide", "inputs": links}}
+    wide["1"] = {"class_type": "S", "inputs": {"seed": 1, "steps": 2, "positive": ["9", 0]}}
+    start = time.process_time()
+    parameters_text(wide)
+    assert time.process_time() - start < 2
 
 
 def test_what_is_no_png_stays_as_it_is():

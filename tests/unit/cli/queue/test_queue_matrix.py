@@ -1,7 +1,7 @@
 """The matrix: what a user writes, and the jobs that come of it."""
 
 import pytest
-from craft_lora_pack.cli.queue.matrix import jobs_of
+from craft_lora_pack.cli.queue.matrix import jobs_of, prompt_key
 from craft_lora_pack.client.address import Inputs
 from craft_lora_pack.craft_core.errors import CraftError
 from fake_comfyui import LORAS, OBJECT_INFO, PROMPT
@@ -73,6 +73,29 @@ def test_the_key_is_of_the_prompt_alone():
     (plain,) = jobs("seed=3")
     (addressed,) = jobs(settings=["Main v1.5.seed=3"])
     assert plain.key == addressed.key != jobs("seed=4")[0].key
+
+
+def test_a_journal_of_an_earlier_version_knows_its_jobs():
+    inputs = {"text": "a (cat:1.2), 50% | b", "seed": 7}
+    prompt = {
+        "1": {"class_type": "Text", "inputs": inputs, "_meta": {"title": "any"}},
+        "2": {"class_type": "Show", "inputs": {"images": ["1", 0]}},
+    }
+    assert prompt_key(prompt) == "da7dc019bfa0b6c17ddd2db6"
+
+
+def test_a_text_without_signs_leaves_a_job_as_it_was_and_a_draw_is_made_again_alike():
+    def made(text):
+        dynamic = [("1", "prompt")]
+        (job,) = jobs_of(Inputs(PROMPT, OBJECT_INFO), [f"prompt={text}"], [], [], dynamic)
+        return job
+
+    (plain,) = jobs(settings=["prompt=a dog | (b:1.2)"])
+    assert made("a dog | (b:1.2)") == plain
+    drawn = made("a {dog|cat}")
+    assert drawn == made("a {dog|cat}")
+    assert drawn.undrawn["1"]["inputs"]["prompt"] == "a {dog|cat}"
+    assert drawn.prompt["1"]["inputs"]["prompt"] in ("a dog", "a cat")
 
 
 @pytest.mark.parametrize(
