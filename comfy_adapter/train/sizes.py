@@ -33,8 +33,9 @@ def fit_pictures(
 ) -> tuple[FilledSlots, str]:
     """(the slots with pictures that fit, a line of the report). warn: told of pictures that are
     learned at a size at which training takes far longer."""
-    if source.vae is None:  # an error of whoever encodes
-        return filled, ""
+    missing = any(not len(batch) for own in filled.pictures.values() for batch in own.images)
+    if source.vae is None or missing or not all(own.images for own in filled.pictures.values()):
+        return filled, ""  # an error of whoever reads them, who may have worse to tell
     native = native_size(source.model)
     made_for = native or USUAL
     size = filled.fit.size or made_for

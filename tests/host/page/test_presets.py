@@ -108,7 +108,7 @@ def answer(body):
 def test_the_page_gets_the_values_of_a_preset(name):
     values = node_values(PRESETS[name])
     given = answer(json.dumps(PRESETS[name]).encode())
-    own = {"router": values.router, "schedule": values.schedule, "guidance": values.guidance}
+    own = {part: getattr(values, part) for part in ("router", "schedule", "guidance", "sampler")}
     assert given == json.loads(json.dumps(own))
     for part, expected in own.items():
         assert list(given[part]) == list(expected)  # a menu comes before what its entry brings

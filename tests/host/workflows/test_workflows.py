@@ -15,7 +15,7 @@ import pytest
 from craft_lora_pack.client.client import PromptResult
 from craft_lora_pack.client.errors import RemoteError
 from craft_lora_pack.client.widgets import widget_values
-from craft_lora_pack.client.workflow import NOTES, read_workflow
+from craft_lora_pack.client.workflow import read_workflow
 from PIL import Image
 from small_world_models import CHECKPOINT, CONTENT, STYLE
 from workflow_prompts import FOLDER, STEPS, base_folder, ids, in_few_steps, inputs, linked, refusal
@@ -54,6 +54,7 @@ SAVED = {
     WAN: 0,  # it saves a video
 }  # pictures that each one saves
 TWINS = {FILES: 4}  # pictures that may come out the same: at run time, and from an exact file
+NOTES = {"Note", "MarkdownNote"}
 MAIN_NODES = {
     "CRAFTLoadRankLimitedUNet",
     "CRAFTRouter",
