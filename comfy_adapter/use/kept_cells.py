@@ -26,7 +26,7 @@ from .search_journal import content_of
 _FORMAT = "1"  # another where the same parts give other latents, or are stored otherwise
 _KIND = Kind("cell of a grid", "Press Run again")
 _MOST_FOLDERS = 16  # the oldest others are removed
-_MOST_BYTES = 2 << 30  # of the cells of all grids; the oldest are removed
+_MOST_BYTES = 2 << 30  # of the cells of all grids; the longest unused are removed
 _SAME = 0.01  # how far latents of one picture may differ on the mean, as on a GPU they do
 
 
@@ -65,8 +65,9 @@ class KeptCells:
         if path is None or not path.is_file():
             return None
         try:
+            os.utime(path)  # not among the oldest, which are removed
             return read(path, _KIND)[0].get("samples")
-        except CraftError:
+        except (CraftError, OSError):
             return None
 
     def put(self, setting: GridSetting, latent: Tensor) -> None:

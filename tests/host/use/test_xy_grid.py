@@ -216,7 +216,7 @@ def test_damaged_cells_are_made_again(world, kept, told, made):
     assert torch.equal(again["grid"], whole["grid"])
 
 
-def test_of_all_that_is_kept_the_oldest_is_removed(world, kept, told, made, monkeypatch):
+def test_of_all_that_is_kept_the_longest_unused_is_removed(world, kept, told, made, monkeypatch):
     grid(world, "seed: 1, 2")
     (size,) = {path.stat().st_size for path in kept.rglob("*.safetensors")}
     monkeypatch.setattr(kept_cells, "_MOST_BYTES", 3 * size)
