@@ -229,7 +229,7 @@ def _schedule(text: str, presets: tuple[str, ...]) -> Value:
 def _layer_sets(text: str, presets: tuple[str, ...]) -> Value:
     if text not in presets:
         raise CraftError(
-            f"layer_sets = {text[:80]!r}",
+            f"layer_sets = {text[:80]}",
             f"It can be one of {', '.join(presets)}",
             "Choose one of these",
         )
