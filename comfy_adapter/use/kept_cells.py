@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from .search_journal import content_of
 _FORMAT = "1"  # another where the same parts give other latents, or are stored otherwise
 _KIND = Kind("cell of a grid", "Press Run again")
 _MOST_FOLDERS = 16  # the oldest others are removed
+_MOST_BYTES = 2 << 30  # of the cells of all grids; the longest unused are removed
 _SAME = 0.01  # how far latents of one picture may differ on the mean, as on a GPU they do
 
 
@@ -47,6 +49,7 @@ class KeptCells:
             for old in others[_MOST_FOLDERS - 1 :]:
                 shutil.rmtree(old, ignore_errors=True)
             (root / name).mkdir(exist_ok=True)
+            os.utime(root / name)  # used now, also where nothing is written
         except OSError as error:
             _warn(error)
             return KeptCells(None)
@@ -62,8 +65,9 @@ class KeptCells:
         if path is None or not path.is_file():
             return None
         try:
+            os.utime(path)  # not among the oldest, which are removed
             return read(path, _KIND)[0].get("samples")
-        except CraftError:
+        except (CraftError, OSError):
             return None
 
     def put(self, setting: GridSetting, latent: Tensor) -> None:
@@ -74,7 +78,8 @@ class KeptCells:
             return
         try:
             save(path, {"samples": latent}, {}, "A cell")
-        except CraftError as error:
+            _remove_oldest(path.parents[1])
+        except (CraftError, OSError) as error:
             _warn(error)
             self.folder = None
 
@@ -98,6 +103,17 @@ def agree(one: Tensor, other: Tensor) -> bool:
         return False
     one, other = one.float().cpu(), other.float().cpu()
     return bool((one - other).abs().mean() <= _SAME * other.abs().mean())
+
+
+def _remove_oldest(root: Path) -> None:
+    """Keep at most _MOST_BYTES of cells."""
+    files = [(path, path.stat()) for path in root.glob("*/*.safetensors")]
+    size = sum(found.st_size for _, found in files)
+    for path, found in sorted(files, key=lambda one: one[1].st_mtime_ns):
+        if size <= _MOST_BYTES:
+            return
+        path.unlink(missing_ok=True)
+        size -= found.st_size
 
 
 def _root() -> Path:

@@ -85,26 +85,31 @@ def fill_grid(model: Any, clip: Any, request: GridRequest, show: Show) -> Filled
     model, clip, _ = apply_stack(model, clip, request.stack)
     maker = _Maker(model, clip, request)
     kept = KeptCells.of(_parts(request))
-    _forget_of_other_model(kept, cells, maker)
     bar = comfy.utils.ProgressBar(len(cells))
-    missing = sum(kept.get(cell.setting) is None for cell in cells)
     found: list[MadeCell] = []
     took: list[float] = []  # seconds
     try:
+        if not kept.empty:
+            show("One cell is made again, to see that the model is the same.", None)
+            _forget_of_other_model(kept, cells, maker)
+        missing = sum(kept.get(cell.setting) is None for cell in cells)
         for cell in cells:
             show(progress_line(len(found), len(cells), took, missing - len(took)), None)
             comfy.model_management.throw_exception_if_processing_interrupted()
             latent, begun = kept.get(cell.setting), perf_counter()
-            made = maker.latent(cell.setting) if latent is None else latent
-            picture = request.sampling.decoded(made)
-            if latent is None:
-                kept.put(cell.setting, made)
+            if made := latent is None:
+                latent = maker.latent(cell.setting)
+                kept.put(cell.setting, latent)
+            picture = request.sampling.decoded(latent)
+            if made:
                 took.append(perf_counter() - begun)
             found.append(MadeCell(cell, picture))
             bar.update_absolute(len(found))
             show(progress_line(len(found), len(cells), took, missing - len(took)), found[-1])
     except comfy.model_management.InterruptProcessingException:
-        show(f"Stopped: {len(found)} of {len(cells)} cells are done. Run goes on from there.", None)
+        later = sum(kept.get(cell.setting) is not None for cell in cells[len(found) :])
+        done = len(found) + later  # those of an earlier run too
+        show(f"Stopped: {done} of {len(cells)} cells are done. Run goes on from there.", None)
         raise
     return Filled(tuple(found), tuple(dict.fromkeys(maker.warnings)))
 
@@ -168,8 +173,7 @@ def _forget_of_other_model(kept: KeptCells, cells: Sequence[GridCell], maker: _M
                 kept.begin_anew()
                 kept.put(cell.setting, made)
             return
-    if not kept.empty:
-        kept.begin_anew()
+    kept.begin_anew()
 
 
 def _require_blocks(cells: Sequence[GridCell], model: Any) -> None:

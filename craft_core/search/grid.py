@@ -219,7 +219,7 @@ def _schedule(text: str, presets: tuple[str, ...]) -> Value:
             own[name] = value if name == "clock" else _number(value, name, 0.0, 1.0)
         else:
             raise CraftError(
-                f"{shape.key} has no setting {name!r} that can be written",
+                f"{shape.key} has no setting {name[:80]!r} that can be written",
                 f"It has {', '.join([*known, *_OF_SCHEDULE])}",
                 "Use one of these",
             )
@@ -229,7 +229,9 @@ def _schedule(text: str, presets: tuple[str, ...]) -> Value:
 def _layer_sets(text: str, presets: tuple[str, ...]) -> Value:
     if text not in presets:
         raise CraftError(
-            f"layer_sets = {text}", f"It can be one of {', '.join(presets)}", "Choose one of these"
+            f"layer_sets = {text[:80]}",
+            f"It can be one of {', '.join(presets)}",
+            "Choose one of these",
         )
     return Value(f"layer_sets {text}", {"layer_sets": text})
 

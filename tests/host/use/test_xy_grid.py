@@ -165,6 +165,10 @@ def test_a_stopped_grid_keeps_its_cells_and_goes_on(world, kept, told, made):
     assert len(shown(told)) == 4
     assert told[-1][0] == "Stopped: 4 of 6 cells are done. Run goes on from there."
     made.clear()
+    made.stop = 0  # while the first is made again
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        grid(world, *axes)
+    assert told[-1][0] == "Stopped: 4 of 6 cells are done. Run goes on from there."
     made.stop = 10**9
     again = grid(world, *axes)
     assert made == [1, 2, 3]  # the first is made again
@@ -210,6 +214,28 @@ def test_damaged_cells_are_made_again(world, kept, told, made):
     again = grid(world, "seed: 1, 2, 3")
     assert made == [1, 2, 3]
     assert torch.equal(again["grid"], whole["grid"])
+
+
+def test_of_all_that_is_kept_the_longest_unused_is_removed(world, kept, told, made, monkeypatch):
+    grid(world, "seed: 1, 2")
+    (size,) = {path.stat().st_size for path in kept.rglob("*.safetensors")}
+    monkeypatch.setattr(kept_cells, "_MOST_BYTES", 3 * size)
+    grid(world, "seed: 3, 4", steps=STEPS + 1)
+    assert len(list(kept.rglob("*.safetensors"))) == 3
+    made.clear()
+    grid(world, "seed: 1, 2")
+    assert made == [2, 1]  # the second is made again, to see that the model is the same
+
+
+def test_a_picture_that_cannot_be_decoded_is_kept_as_a_latent(world, kept, told, monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.vae, "decode", full)
+        with pytest.raises(MemoryError):
+            grid(world, "seed: 1, 2")
+    assert len(list(kept.rglob("*.safetensors"))) == 1
 
 
 def test_cells_are_scored_and_rows_sorted(world, kept, told):

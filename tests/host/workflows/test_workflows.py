@@ -36,6 +36,7 @@ ROLE = FOLDER / "role_guidance_small_world.json"
 WEIGHTS = FOLDER / "role_weights_small_world.json"
 HIRES = FOLDER / "hires_second_pass_small_world.json"
 BEST = FOLDER / "find_best_small_world.json"
+XY = FOLDER / "xy_small_world.json"
 WAN = FOLDER / "wan22_two_experts.json"
 SAVED = {
     DEMO: 5,
@@ -51,6 +52,7 @@ SAVED = {
     WEIGHTS: 2,
     HIRES: 2,
     BEST: 5,
+    XY: 2,
     WAN: 0,  # it saves a video
 }  # pictures that each one saves
 TWINS = {FILES: 4}  # pictures that may come out the same: at run time, and from an exact file

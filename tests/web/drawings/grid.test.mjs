@@ -29,10 +29,12 @@ test("a cell is called by its row and its column", () => {
   assert.equal(nameOf({ ...grid(), rows: [""] }, cell(0, 1)), "cfg 2");
 });
 
-test("a grid is drawn anew for a new cell or label, and its pictures are not compared", () => {
+test("a grid is drawn anew for every cell that comes in, also an equal one, and for labels", () => {
   const text = (one) => JSON.stringify(stateOf(one));
+  const one = cell(0, 0);
   assert.notEqual(text(grid()), text(grid(cell(0, 0))));
   assert.notEqual(text(grid(cell(0, 0, "a"))), text(grid(cell(0, 0, "b"))));
   assert.notEqual(text(grid()), text({ ...grid(), columns: ["a", "b"] }));
-  assert.equal(text(grid(cell(0, 0))), text(grid({ ...cell(0, 0), picture: "data:x" })));
+  assert.notEqual(text(grid(one)), text(grid({ ...one, picture: "data:x" })));
+  assert.equal(text(grid(one)), text(withCells(grid(one), grid())));
 });

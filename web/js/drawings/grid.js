@@ -4,9 +4,9 @@
 // @ts-ignore: the host's own module
 import { app } from "../../../../scripts/app.js";
 import { notify } from "../insertion/graph_edit.js";
-import { inALine, nameOf, stateOf, tableOf } from "../lib/drawings/grid.js";
+import { inALine, labelsOf, nameOf, stateOf, tableOf } from "../lib/drawings/grid.js";
 import { idInPrompt } from "../lib/page/reports.js";
-import { say } from "../lib/texts.js";
+import { language, say } from "../lib/texts.js";
 import { reports } from "../page/runs.js";
 import { applyButton, applyTo, namedRouters } from "./report.js";
 import { make } from "./style.js";
@@ -18,6 +18,9 @@ import { make } from "./style.js";
 export function gridDrawing() {
   /** @type {Grid | null} */
   let grid = null;
+  let drawn = ""; // its labels, and in which language
+  /** @type {(grid: Grid) => void} */
+  let fill = () => {};
   return {
     name: "craft_grid",
     read: (node, hosts) => {
@@ -27,22 +30,44 @@ export function gridDrawing() {
       return grid?.cells.length ? stateOf(grid) : null;
     },
     draw: (content) => {
-      if (grid) content.append(...drawn(grid));
+      if (!grid) return;
+      const empty = emptyTable(grid);
+      drawn = language() + labelsOf(grid);
+      fill = empty.fill;
+      fill(grid);
+      content.append(...empty.elements);
+    },
+    update: (content) => {
+      if (!grid || !content.children.length || drawn !== language() + labelsOf(grid)) return false;
+      fill(grid); // what has the focus, or is being clicked, stays
+      return true;
     },
   };
 }
 
-/** @param {Grid} grid */
-function drawn(grid) {
+/** The labels, and a place for each cell. fill: puts cells in that are not there yet.
+ * @param {Grid} grid */
+function emptyTable(grid) {
   const chosen = make("div", "craft-chosen");
   const head = make("tr", "", make("th", ""), ...grid.columns.map((one) => make("th", "", one)));
-  const rows = tableOf(grid).map((cells, row) => {
-    const made = cells.map((cell) => make("td", "", ...(cell ? [button(grid, cell, chosen)] : [])));
-    return make("tr", "", make("th", "", grid.rows[row]), ...made);
-  });
+  /** @type {Map<HTMLElement, Cell | undefined>} */
+  const shown = new Map();
+  const places = grid.rows.map(() => grid.columns.map(() => make("td", "")));
+  const rows = grid.rows.map((label, row) =>
+    make("tr", "", make("th", "", label), ...places[row]));
   const table = make("div", "craft-cells", make("table", "", head, ...rows));
   table.addEventListener("wheel", (event) => event.stopPropagation());
-  return [table, chosen];
+  /** @param {Grid} now */
+  const fill = (now) => {
+    for (const [row, cells] of tableOf(now).entries())
+      for (const [column, cell] of cells.entries()) {
+        const place = places[row][column];
+        if (shown.get(place) === cell) continue;
+        shown.set(place, cell);
+        place.replaceChildren(...(cell ? [button(now, cell, chosen)] : []));
+      }
+  };
+  return { elements: [table, chosen], fill };
 }
 
 /** @param {Grid} grid @param {Cell} cell @param {HTMLElement} chosen where Routers are offered */

@@ -33,13 +33,23 @@ export function tableOf({ rows, columns, cells }) {
 export const nameOf = ({ rows, columns }, { row, column }) =>
   [rows[row], columns[column]].filter(Boolean).map(inALine).join("; ");
 
-/** What tells whether a grid is drawn already: its pictures are too long to compare.
- * @param {Grid} grid */
-export const stateOf = (grid) =>
-  [labelsOf(grid), ...grid.cells.map(({ row, column, preset }) => `${row} ${column} ${preset}`)];
+/** What tells whether a grid is drawn already: its cells are too long to compare, so each that
+ * comes in has a number. @param {Grid} grid */
+export const stateOf = (grid) => [labelsOf(grid), ...grid.cells.map(numberOf)];
+
+/** @type {WeakMap<Cell, number>} */
+const numbers = new WeakMap();
+let last = 0;
+
+/** @param {Cell} cell */
+function numberOf(cell) {
+  const number = numbers.get(cell) ?? ++last;
+  numbers.set(cell, number);
+  return number;
+}
 
 /** @param {string} label */
 export const inALine = (label) => label.split("\n").join(", ");
 
 /** @param {Grid} grid */
-const labelsOf = ({ rows, columns }) => JSON.stringify([rows, columns]);
+export const labelsOf = ({ rows, columns }) => JSON.stringify([rows, columns]);

@@ -43,6 +43,10 @@ export const templates = () => ({
     say("Every method on one pair"),
     say("Compares all ways to join two LoRAs while sampling, in one grid with scores."),
   ],
+  xy_small_world: [
+    say("A grid of two axes"),
+    say("Three methods and three strengths, cell by cell; a click sets the Router."),
+  ],
   find_best_small_world: [
     say("The best settings for a pair"),
     say("Searches methods, strengths, guidance and schedules in 40 pictures."),
