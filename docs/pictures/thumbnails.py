@@ -18,6 +18,7 @@ BY_THEMSELVES = {
     "demo_small_world": ("demo", True),
     "method_comparison_small_world": ("", False),
     "pair_building_small_world": ("", False),
+    "xy_small_world": ("xy_grid", False),
 }
 QUALITY = 88
 
