@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 
 import comfy.model_management
-import comfy.sample
 import nodes
 import pytest
 import small_world_models as small
@@ -48,25 +47,6 @@ def world():
 def journals(tmp_path, monkeypatch):
     monkeypatch.setattr(search_journal, "_folder", lambda: tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def made(monkeypatch):
-    """The seeds of the pictures that are sampled, in order; `stop` interrupts after so many."""
-
-    class Made(list):
-        stop = 10**9
-
-    found, sample = Made(), comfy.sample.sample
-
-    def counted(*arguments, seed, **others):
-        if len(found) >= found.stop:
-            raise comfy.model_management.InterruptProcessingException()
-        found.append(seed)
-        return sample(*arguments, seed=seed, **others)
-
-    monkeypatch.setattr(comfy.sample, "sample", counted)
-    return found
 
 
 def references():

@@ -3,7 +3,6 @@
 import json
 
 import comfy.model_management
-import comfy.sample
 import nodes
 import pytest
 import small_world_models as small
@@ -51,25 +50,6 @@ def world():
 def kept(tmp_path, monkeypatch):
     monkeypatch.setattr(kept_cells, "_root", lambda: tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def made(monkeypatch):
-    """The seeds of the pictures that are sampled, in order; `stop` interrupts after so many."""
-
-    class Made(list):
-        stop = 10**9
-
-    found, sample = Made(), comfy.sample.sample
-
-    def counted(*arguments, seed, **others):
-        if len(found) >= found.stop:
-            raise comfy.model_management.InterruptProcessingException()
-        found.append(seed)
-        return sample(*arguments, seed=seed, **others)
-
-    monkeypatch.setattr(comfy.sample, "sample", counted)
-    return found
 
 
 @pytest.fixture
