@@ -47,7 +47,7 @@ OLDER = (
 )
 """Oldest first. Before these, io.Curve is missing (0.18.2), and the pack says so when it loads."""
 OLDEST = OLDER[0]
-PAGE_SMOKE = ("tests/browser/test_workflows.py", "-k", "demo_small_world")
+PAGE_SMOKE = ("tests/browser/workflows/test_workflows.py", "-k", "demo_small_world")
 IN_CI = "tests/host/engine/test_engine_equalities.py"
 
 
