@@ -33,8 +33,8 @@ def fit_pictures(
 ) -> tuple[FilledSlots, str]:
     """(the slots with pictures that fit, a line of the report). warn: told of pictures that are
     learned at a size at which training takes far longer."""
-    missing = any(not len(batch) for own in filled.pictures.values() for batch in own.images)
-    if source.vae is None or missing or not all(own.images for own in filled.pictures.values()):
+    given = [sum(len(batch) for batch in own.images) for own in filled.pictures.values()]
+    if source.vae is None or not all(given):
         return filled, ""  # an error of whoever reads them, who may have worse to tell
     native = native_size(source.model)
     made_for = native or USUAL

@@ -22,6 +22,7 @@ from ..engine.modules import model_layers
 from ..model.expert_encoder import encoder_path, lora_hash
 from ..model.file_hash import hash_of
 from ..model.lora_files import NONE, BranchFile, apply_stack
+from ..train.run import duration
 from .kept_cells import KeptCells, agree
 from .router import Routed, RouterRequest, with_own_loras
 from .sampling import Sampling, routed_by
@@ -151,15 +152,7 @@ def progress_line(done: int, count: int, took: Sequence[float], missing: int) ->
     if not took:
         return said
     usual = took[1:] or took
-    return f"{said}, about {_duration(missing * sum(usual) / len(usual))} left"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    hours, rest = divmod(minutes, 60)
-    return f"{hours} h {rest} min" if hours else f"{minutes} min"
+    return f"{said}, about {duration(missing * sum(usual) / len(usual))} left"
 
 
 def _forget_of_other_model(kept: KeptCells, cells: Sequence[GridCell], maker: _Maker) -> None:
