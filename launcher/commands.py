@@ -146,6 +146,15 @@ def _parser() -> argparse.ArgumentParser:
     symbols = commands.add_parser(
         "host-symbols", help="write docs/host_symbols.md: what the pack uses of ComfyUI"
     )
+    symbols.add_argument(
+        "--source",
+        action="append",
+        default=[],
+        type=_source,
+        metavar="VERSION=PLACE",
+        help="a version to read and not to run: PLACE is a folder of its source, or FOLDER@COMMIT "
+        "of a git repository; may be given several times",
+    )
     symbols.set_defaults(run=_host_symbols)
     pictures = commands.add_parser("pictures", help="take the pictures of docs and templates anew")
     pictures.add_argument(
@@ -229,8 +238,16 @@ def _locales(_chosen: argparse.Namespace, _passed_on: list[str]) -> int:
     return 0
 
 
-def _host_symbols(_chosen: argparse.Namespace, _passed_on: list[str]) -> int:
-    write_page(trees())
+def _source(text: str) -> tuple[str, str]:
+    """VERSION=PLACE of an option."""
+    version, _, place = text.partition("=")
+    if version.strip() and place and "|" not in version:
+        return version.strip(), place
+    raise argparse.ArgumentTypeError(f"{text!r} is not VERSION=PLACE, as in 0.33.0=../ComfyUI")
+
+
+def _host_symbols(chosen: argparse.Namespace, _passed_on: list[str]) -> int:
+    write_page(trees(), dict(chosen.source))
     return 0
 
 

@@ -2,15 +2,17 @@
 
 The names are read from the code: what is imported from the host's modules, and what is asked of an
 imported module (`comfy.utils.ProgressBar`). Whether a version has a name is read from its source
-too, so that no version need be started.
+too, so that no version need be started; versions that the matrix cannot run can be read alone.
 """
 
 import ast
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ..errors import LaunchError
 from ..paths import ROOT
 from ..terminal import say
+from .host_source import Folder, HostSource, files_at
 
 PAGE = ROOT / "docs" / "host_symbols.md"
 ROOMS = ("__init__.py", "nodes", "comfy_adapter", "small_world")
@@ -28,30 +30,87 @@ HOST_ROOTS = {
     "nodes",
     "server",
 }
+READ = " (read)"  # behind a version that was read and not run
+UNKNOWN = "?"
 HEAD = """# What the pack uses of ComfyUI
 
 Written by `python run.py host-symbols` from the pack's code and each version's source; a test keeps
-the list and the last column true. `x`: the version's source defines the name; `-`: it does not, and
-the pack does without it there. What objects are asked for while the pack runs (`model.clone()`)
-cannot be read like this: `python run.py matrix` runs the tests on the older versions for that.
+the list of names and the column of the version that CI runs true. `x`: the version's source defines
+the name; `-`: it does not, and the pack does without it there. What objects are asked for while the
+pack runs (`model.clone()`) cannot be read like this: `python run.py matrix` runs the tests on the
+older versions for that.
+
+A version marked `(read)` was read and never run: `--source VERSION=FOLDER`, or `FOLDER@COMMIT` of a
+git repository, adds its column, which stays when the page is written again without that source.
+There `~` says that a function takes other arguments than in the newest version that was run, and
+`?` that the pack began to use the name after the version was read.
 
 """
 
+Columns = dict[str, dict[str, str]]
+"""By the heading of a column, the mark of each name."""
 
-def write_page(trees: Mapping[str, Path], page: Path = PAGE) -> None:
-    """Write the page. trees: version -> its source tree, oldest first."""
-    page.write_text(page_text(trees), "utf-8")
+
+def write_page(
+    trees: Mapping[str, Path], sources: Mapping[str, str] | None = None, page: Path = PAGE
+) -> None:
+    """Write the page. trees: version -> its source tree, oldest first, of those that are run.
+    sources: version -> where the source of one that is only read is (host_source.files_at);
+    LaunchError where there is none."""
+    twice = sorted(trees.keys() & (sources or {}).keys())
+    if twice:
+        raise LaunchError(f"ComfyUI {', '.join(twice)} is run: it needs no --source.")
+    run = {version: HostSource(Folder(tree)) for version, tree in trees.items()}
+    read = {version: HostSource(files_at(given)) for version, given in (sources or {}).items()}
+    kept = columns(page.read_text("utf-8")) if page.is_file() else {}
+    page.write_text(page_text(run, read, kept), "utf-8")
     say(f"wrote {page}")
 
 
-def page_text(trees: Mapping[str, Path]) -> str:
-    """The page as Markdown; a table of names and versions, with the rooms that use a name."""
-    sources = {version: HostSource(tree) for version, tree in trees.items()}
-    rows = [["name", *sources, "used in"], ["---"] * (len(sources) + 2)]
-    for name, rooms in used_symbols().items():
-        marks = ["x" if source.has(name) else "-" for source in sources.values()]
-        rows.append([f"`{name}`", *marks, ", ".join(rooms)])
+def page_text(
+    run: Mapping[str, HostSource], read: Mapping[str, HostSource], kept: Columns | None = None
+) -> str:
+    """The page as Markdown; a table of names and versions, with the rooms that use a name.
+
+    run, read: versions by what was done with them, oldest first. kept: a page's columns, of which
+    those of other versions that were read stay.
+    """
+    names = used_symbols()
+    newest = list(run.values())[-1]
+    marks = {
+        version: {name: _mark(one.has(name)) for name in names} for version, one in run.items()
+    }
+    for heading, standing in (kept or {}).items():
+        version = heading.removesuffix(READ)
+        if version != heading and version not in run:
+            marks[heading] = {name: standing.get(name, UNKNOWN) for name in names}
+    for version, one in read.items():
+        marks[version + READ] = {name: _compared(one, newest, name) for name in names}
+    rows = [["name", *marks, "used in"], ["---"] * (len(marks) + 2)]
+    for name, rooms in names.items():
+        rows.append([f"`{name}`", *(own[name] for own in marks.values()), ", ".join(rooms)])
     return HEAD + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _mark(there: bool) -> str:
+    return "x" if there else "-"
+
+
+def _compared(source: HostSource, newest: HostSource, name: str) -> str:
+    changed = source.has(name) and source.arguments(name) != newest.arguments(name)
+    return "~" if changed else _mark(source.has(name))
+
+
+def columns(text: str) -> Columns:
+    """The columns of a page, `used in` among them."""
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    if not rows:
+        return {}
+    headings, body = rows[0][1:], rows[2:]
+    return {
+        heading: {row[0].strip("`"): row[place] for row in body}
+        for place, heading in enumerate(headings, 1)
+    }
 
 
 def used_symbols(root: Path = ROOT) -> dict[str, list[str]]:
@@ -110,85 +169,3 @@ def _asked(node: ast.Attribute, modules: Mapping[str, str]) -> Iterator[str]:
 
 def _is_host(module: str) -> bool:
     return module.split(".")[0] in HOST_ROOTS
-
-
-class HostSource:
-    """A version's source tree, asked by name; nothing of it is imported."""
-
-    def __init__(self, tree: Path):
-        self.tree = tree
-        self._scopes: dict[Path, dict[str, ast.AST]] = {}
-
-    def has(self, name: str) -> bool:
-        """Whether the dotted name is a module, or is defined in one, or in a class of one."""
-        parts = name.split(".")
-        for cut in range(len(parts), 0, -1):
-            file = self._module(parts[:cut])
-            if file is not None:
-                return self._inside(file, parts[cut:])
-        return False
-
-    def _module(self, parts: list[str]) -> Path | None:
-        place = self.tree.joinpath(*parts)
-        for file in (place.with_suffix(".py"), place / "__init__.py"):
-            if file.is_file():
-                return file
-        return place if place.is_dir() else None
-
-    def _inside(self, file: Path, rest: list[str]) -> bool:
-        if not rest or file.is_dir():
-            return not rest
-        scope = self._scope(file)
-        if "*" in scope and rest[0] not in scope:
-            return True  # a star import: anything may come from it
-        for depth, part in enumerate(rest):
-            if part not in scope:
-                return False
-            node = scope[part]
-            if not isinstance(node, ast.ClassDef):
-                return depth == len(rest) - 1 or not isinstance(node, ast.FunctionDef)
-            if node.bases and depth < len(rest) - 1 and rest[depth + 1] not in _defined(node.body):
-                return True  # may be inherited
-            scope = _defined(node.body) | _given(node)
-        return True
-
-    def _scope(self, file: Path) -> dict[str, ast.AST]:
-        if file not in self._scopes:
-            self._scopes[file] = _defined(ast.parse(file.read_text("utf-8")).body)
-        return self._scopes[file]
-
-
-def _given(made: ast.ClassDef) -> dict[str, ast.AST]:
-    """What a class's own methods set on it: `PromptServer.instance = self`."""
-    return {
-        target.attr: node
-        for node in ast.walk(made)
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Attribute)
-        and isinstance(target.value, ast.Name)
-        and target.value.id == made.name
-    }
-
-
-def _defined(body: Iterable[ast.stmt]) -> dict[str, ast.AST]:
-    """The names that statements define, through conditions and tries, with what defines them."""
-    names: dict[str, ast.AST] = {}
-    for node in body:
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            names[node.name] = node
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            for one in node.names:
-                names[one.asname or one.name.split(".")[0]] = node
-        elif isinstance(node, (ast.If, ast.Try, ast.With, ast.For, ast.While)):
-            for part in ("body", "orelse", "finalbody"):
-                names |= _defined(getattr(node, part, []))
-            for handler in getattr(node, "handlers", []):
-                names |= _defined(handler.body)
-        elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            for target in targets:
-                for one in ast.walk(target):
-                    if isinstance(one, ast.Name):
-                        names[one.id] = node
-    return names
