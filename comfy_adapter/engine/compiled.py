@@ -157,6 +157,10 @@ class GraphHook(LayerHook):
         self.column = column
         self.factors: list[tuple[Tensor, Tensor]] = []
 
+    def acts(self) -> bool:
+        """It is on its layer only during calls with branches; their gates are no part of graphs."""
+        return True
+
     def refresh(self) -> None:
         if self.is_plain:
             self.factors = [(part.held("down"), part.held("up")) for part in self.parts]

@@ -38,8 +38,15 @@ from .compiled import (
 )
 from .conditionings import ConditioningKind, ConditioningKinds
 from .guiding import Guiding, guide
-from .hooks import GatedChunks, ModelCall, attached, layer_hooks, without_kept_keys
+from .hooks import GatedChunks, ModelCall, attached, layer_hooks
 from .recorder import RECORDERS, SAMPLER, Recorder, add_recorder
+from .shortcuts import (
+    forget_keys,
+    keep_nothing,
+    layers_called,
+    without_kept_keys,
+    without_replays,
+)
 from .weights import KEY, answering
 
 LOG = logging.getLogger("craft")
@@ -72,14 +79,16 @@ class _RunModel:
 class _Session:
     """A sampling run: its time, its conditionings and its models, one for each device.
 
-    asking: one model call at a time asks what is due; devices call theirs from threads of their
-    own. batch: images a conditioning evaluates, as the host says it.
+    alike: whether the branches act alike in all model calls. asking: one model call at a time asks
+    what is due; devices call theirs from threads of their own. batch: images a conditioning
+    evaluates, as the host says it.
     """
 
     time: Timeline
     kinds: ConditioningKinds
     guiding: Guiding
     recorders: Sequence[Recorder] = ()
+    alike: bool = False
     models: dict[int, _RunModel] = field(default_factory=dict)
     batch: int | None = None
     asking: Lock = field(default_factory=Lock)
@@ -180,7 +189,10 @@ class RoutedBank:
         levels = noise_levels(guider.model_patcher)
         time = Timeline.of(sigmas.tolist(), levels, self.whole)
         recorders = tuple(options.get(RECORDERS, {}).values())
-        session = _Session(time, kinds, guiding, recorders)
+        alike = self.constant_gates(options) is not None
+        if not alike:
+            keep_nothing(options)
+        session = _Session(time, kinds, guiding, recorders, alike)
         if not kinds.banks:
             guide(model_options, guiding, kinds, session.moment)
         copy_all = guiding.evaluation("uncond").branches
@@ -196,6 +208,8 @@ class RoutedBank:
     def _open(self, session: _Session, guider: Any, stack: ExitStack) -> None:
         """Prepare the models of a run, until the stack is closed."""
         patchers, hooks, calls = _patchers(guider), {}, {}
+        stack.enter_context(without_replays())
+        stack.enter_context(layers_called())
         for patcher in patchers:
             model = patcher.model.diffusion_model
             key = id(patcher.model)
@@ -244,6 +258,8 @@ class RoutedBank:
             call.set(*self._runs(session, options, rows))
             call.share = self.gates.share(self._moment(session, options["sigmas"]))
         call.doubled = 2 * rows if kwargs.get("ref_latents") else None
+        if not session.alike:
+            forget_keys(executor.class_obj.diffusion_model)
         try:
             with model.running(args[0].device):
                 return executor(*args, **kwargs)

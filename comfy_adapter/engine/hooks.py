@@ -94,18 +94,6 @@ def attached(hooks: Hooks) -> Iterator[None]:
             handle.remove()
 
 
-@contextmanager
-def without_kept_keys(diffusion_model: nn.Module) -> Iterator[None]:
-    """HiDream-O1 keeps keys of the text from run to run, made with other strengths: none before
-    the block and after it."""
-    forget = getattr(diffusion_model, "clear_kv_cache", lambda: None)
-    forget()
-    try:
-        yield
-    finally:
-        forget()
-
-
 class LayerHook:
     """The branches of one layer.
 
@@ -128,6 +116,10 @@ class LayerHook:
             and all(type(part.update) is Factors for part in parts)
         )
         self.covered = [part.update.rows for part in parts]
+
+    def acts(self) -> bool:
+        """Whether the model call now under way asks for anything in this layer."""
+        return any(any(run.gates[self.index]) for run in self.call.runs)
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Any:
         for run in self.call.runs:

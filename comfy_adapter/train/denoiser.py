@@ -29,6 +29,7 @@ from torch.nn import functional
 from ...craft_core.errors import CraftError
 from ...craft_core.training import Edit, LayerCall
 from ..engine.modules import is_norm, model_layers, output_axis, scaled_norm
+from ..engine.shortcuts import forget_keys, without_replays
 from .precision import AUTO, decide
 
 # Blocks of UNets and VAEs whose inner activations are computed again in the backward pass.
@@ -68,6 +69,7 @@ class HostDenoiser:
         if self.device.type == "cpu":
             options["optimized_attention_override"] = _explicit_attention
         mixed = self._precision != torch.float32
+        forget_keys(self._model.diffusion_model)  # made with the weights of an earlier step
         with torch.autocast(self.device.type, self._precision, enabled=mixed):
             return self._model.apply_model(x, sigma, transformer_options=options, **given).float()
 
@@ -137,6 +139,7 @@ def open_denoiser(
         management.load_models_gpu([patcher], memory_required=1e20, force_full_load=True)
         undo.callback(patcher.detach)
         management.in_training = True
+        undo.enter_context(without_replays())
         prepare = _checkpoint_blocks if checkpointing else _own_norm_inputs
         undo.callback(prepare(patcher.model.diffusion_model))
         decoder = None
