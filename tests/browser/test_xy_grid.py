@@ -34,9 +34,9 @@ VALUES = """(ids) => ids.map((id) => Object.fromEntries(app.graph.getNodeById(id
     .map((one) => [one.name, one.value])))"""
 # From now on, what the page is told of the grid.
 NOTE_WHAT_IS_TOLD = """() => {
-    window.told = []
-    app.api.addEventListener("craft_lora.notice", ({ detail }) =>
+    if (!window.told) app.api.addEventListener("craft_lora.notice", ({ detail }) =>
         window.told.push([detail.text, detail.grid.cells.length]))
+    window.told = []
 }"""
 # A press that begins on a cell is none if the cell is another element when it ends.
 MARK = """() => document.querySelectorAll(".craft-cells button")
