@@ -6,6 +6,7 @@ from base64 import b64encode
 from io import BytesIO
 from itertools import product
 from json import dumps
+from typing import Any
 
 from comfy_api.latest import io
 
@@ -35,6 +36,7 @@ from ..comfy_adapter.score.scoring import lines_by_group
 from ..comfy_adapter.use.router import RouterRequest, check_request, layer_set_text, with_own_loras
 from ..comfy_adapter.use.sampling import Sampling
 from ..comfy_adapter.use.scored_grid import AS_GIVEN, ORDERS, Judges, check_order, scored_grid
+from ..comfy_adapter.use.shown_grid import ShownGrid
 from ..comfy_adapter.use.sweep import guidance_scales, method_lines, sweep, under_line
 from ..comfy_adapter.use.xy_grid import GridRequest, MadeCell, fill_grid
 from ..craft_core.errors import CraftError
@@ -260,7 +262,7 @@ class XYGrid(io.ComfyNode):
             node_id="CRAFTXYGrid",
             display_name="XY Grid",
             category=CATEGORY,
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             is_output_node=True,
             description="Makes a picture for every pair of values of two axes: methods with their "
             "settings, strengths, guidance, cfg, seeds, layer sets, schedules. The node shows each "
@@ -394,16 +396,19 @@ class XYGrid(io.ComfyNode):
             Sampling(negative, latent_image, vae, steps, cfg, sampler_name, scheduler),
         )  # fmt: skip
 
+        kept = _kept(cls.hidden)
+
         def show(text: str, made: MadeCell | None) -> None:
-            tell(cls, text, grid=_shown(grid, made, judges))
+            shown = _shown(grid, made, judges)
+            kept.add(text, shown)
+            tell(cls, text, grid=shown)
 
         found = fill_grid(model, clip, request, show)
         for text in found.warnings:
             warn(cls, text)
         cells = found.labelled(grid)
         sheet = scored_grid(cells, cell, judges, sort_by)
-        done = "\n".join([*found.warnings, f"{len(cells)} cells are done."])
-        tell(cls, done, grid=_shown(grid, None, judges))
+        show("\n".join([*found.warnings, f"{len(cells)} cells are done."]), None)
         return io.NodeOutput(
             sheet.grid,
             [one.picture for one in cells],
@@ -415,6 +420,15 @@ class XYGrid(io.ComfyNode):
 
 def _xy(x_axis: str, y_axis: str) -> Grid:
     return grid_of(x_axis, y_axis, ("auto", *OF_MODEL))
+
+
+def _kept(hidden: Any) -> ShownGrid:
+    """Where what the node shows is kept, for the page to show it when it is loaded again."""
+    saved = hidden and hidden.extra_pnginfo
+    workflow = saved.get("workflow") if isinstance(saved, dict) else None
+    if not isinstance(workflow, dict):  # a prompt of no workflow
+        return ShownGrid(None)
+    return ShownGrid.begun(workflow.get("id"), hidden.unique_id)
 
 
 def _shown(grid: Grid, made: MadeCell | None, judges: Judges) -> dict:

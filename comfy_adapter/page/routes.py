@@ -24,15 +24,19 @@ from ...craft_core.tensor_file import read_metadata
 from ..model.file_hash import hash_of
 from ..model.file_layers import file_latent, file_of
 from ..model.lora_files import require
+from ..use.shown_grid import shown_grid
+from .kept_training import kept_training
 from .layer_counts import layer_counts
 from .lora_info import lora_info
 
+KEPT_TRAINING = "/craft_lora/kept_training"
 LATENT = "/craft_lora/latent"
 LAYER_SETS = "/craft_lora/layer_sets"
 LORA_INFO = "/craft_lora/lora_info"
 METHODS = "/craft_lora/methods"
 PRESETS = "/craft_lora/presets"
 PRESET_VALUES = "/craft_lora/preset_values"
+SHOWN_GRID = "/craft_lora/shown_grid"
 TRIGGER_WORDS = "/craft_lora/trigger_words"
 WORKFLOW = "/craft_lora/workflow"
 MOST_OF_A_PRESET = 1 << 20  # bytes
@@ -43,12 +47,14 @@ def add_page_routes() -> None:
     server = getattr(PromptServer, "instance", None)
     if server is not None:
         server.routes.get(FILES)(_files)
+        server.routes.get(KEPT_TRAINING)(_kept_training)
         server.routes.get(LATENT)(_latent)
         server.routes.get(LAYER_SETS)(_layer_sets)
         server.routes.get(LORA_INFO)(_lora_info)
         server.routes.get(METHODS)(_methods)
         server.routes.get(PRESETS)(_presets)
         server.routes.post(PRESET_VALUES)(_preset_values)
+        server.routes.get(SHOWN_GRID)(_shown_grid)
         server.routes.get(TRIGGER_WORDS)(_trigger_words)
         server.routes.get(WORKFLOW)(_workflow)
 
@@ -75,6 +81,12 @@ def _version() -> str:
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8")
     found = re.search(r'^version = "(.+)"$', text, re.M)
     return found[1] if found else "unknown"
+
+
+async def _kept_training(request: web.Request) -> web.Response:
+    """node, save_name and what else tells a training: as kept_training; {"error": why} where they
+    tell none."""
+    return await _answered(request, kept_training)
 
 
 async def _latent(request: web.Request) -> web.Response:
@@ -121,6 +133,12 @@ def _values_of(body: bytes) -> dict[str, Any]:
     return asdict(node_values(parse_json(body)))
 
 
+async def _shown_grid(request: web.Request) -> web.Response:
+    """workflow, node: ids. {"shown": what the node, an XY Grid, has shown of its last run}, null
+    where nothing is kept."""
+    return await _answered(request, _grid_of)
+
+
 async def _trigger_words(request: web.Request) -> web.Response:
     """name: a LoRA file. {"words": [...]}, those it was trained with as far as it says them;
     {"error": why} where it cannot be read."""
@@ -147,6 +165,10 @@ def _latent_of(asked: Mapping[str, str]) -> dict[str, Any]:
 def _layer_sets_of(asked: Mapping[str, str]) -> dict[str, Any]:
     path = file_of(asked.get("kind", ""), asked.get("name", ""))
     return layer_counts(path, asked.get("patterns", "").strip())
+
+
+def _grid_of(asked: Mapping[str, str]) -> dict[str, Any]:
+    return {"shown": shown_grid(asked.get("workflow", ""), asked.get("node", ""))}
 
 
 def _words_of(asked: Mapping[str, str]) -> dict[str, Any]:

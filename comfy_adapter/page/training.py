@@ -130,14 +130,15 @@ def trigger_inputs(slot: PictureSlot) -> list[io.Input]:
 
 
 def effort_input(recipe: Method) -> io.Input:
-    steps = [f"{key}: {_steps(recipe, key)} steps" for key in EFFORTS]
+    steps = [f"{key}: {effort_steps(recipe, key)} steps" for key in EFFORTS]
     return io.Combo.Input(
         "effort", options=list(EFFORTS), default="normal",
         tooltip="\n".join(["How long it learns.", *steps]),
     )  # fmt: skip
 
 
-def _steps(recipe: Method, effort: str) -> int:
+def effort_steps(recipe: Method, effort: str) -> int:
+    """The steps that an effort stands for."""
     (usual,) = [knob.default for knob in recipe.parameters if knob.name == "steps"]
     return round(usual * EFFORTS[effort])
 
@@ -154,7 +155,7 @@ def whole_inputs(recipe: Method, given: Mapping[str, Any]) -> dict[str, Any]:
             lines = caption_lines(inputs[slot.captions_input])
             inputs[slot.captions_input] = captions_with_trigger(lines, *words, role)
     usual = {parameter.name: [parameter.default] for parameter in recipe.parameters}
-    usual |= {"steps": [_steps(recipe, effort)], "precision": [AUTO]}
+    usual |= {"steps": [effort_steps(recipe, effort)], "precision": [AUTO]}
     return {**usual, "gradient_checkpointing": [True], **inputs}
 
 

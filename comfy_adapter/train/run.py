@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
@@ -61,12 +62,30 @@ def save_place(prefix: str, folder: str, part: str = "") -> SavePlace:
         raise _no_place(root, error) from error
     directory, filename, counter, subfolder, _ = found
     path = Path(directory) / f"{filename}_{counter:05}_.safetensors"
-    state = Path(folder_paths.get_output_directory()) / STATES / folder / subfolder
     name = str(Path(subfolder) / path.name)
+    state = _state_path(folder, subfolder, filename, part)
+    return SavePlace(path, name, state, lambda: save_place(prefix, folder, part), part)
+
+
+def kept_state(prefix: str, folder: str, part: str) -> tuple[str, Path]:
+    """(the name to go on under, where its state is if there is one) of a training that save_place
+    gives a place. Nothing is made in the output folder. CraftError for a name that cannot be one.
+    """
+    require_name(prefix)
+    with TemporaryDirectory() as elsewhere:  # the host makes the folder of a name that it is asked
+        try:
+            found = folder_paths.get_save_image_path(prefix, elsewhere)
+        except (OSError, ValueError) as error:
+            raise _no_place(Path(prefix).parent, error) from error
+    _, filename, _, subfolder, _ = found
+    name = (Path(subfolder) / filename).as_posix()
+    return name, _state_path(folder, subfolder, filename, part)
+
+
+def _state_path(folder: str, subfolder: str, filename: str, part: str) -> Path:
     stem = f"{filename}.{part}" if part else filename
-    return SavePlace(
-        path, name, state / f"{stem}.safetensors", lambda: save_place(prefix, folder, part), part
-    )
+    states = Path(folder_paths.get_output_directory()) / STATES / folder / subfolder
+    return states / f"{stem}.safetensors"
 
 
 def write_new(place: SavePlace, write: Callable[[Path], None]) -> SavePlace:

@@ -51,7 +51,7 @@ def start_training(
 ) -> Trained:
     """Train to the end: output/<folder of the slots>/<save_as>_00001_.safetensors."""
     settings, slots = method.knobs(dict(knobs)), method.traits.slots
-    part = slots.state.format(role=filled.choices.get(ROLE, ""), method=method.key)
+    part = slots.state_part(filled.choices.get(ROLE, ""), method.key)
     place = save_place(how.save_as, slots.folder, part)
     filled, sizes = fit_pictures(source, method, filled, how.warn)
     prepared = READERS[slots.reader](source, method, filled, settings)

@@ -107,11 +107,11 @@ def fill_grid(model: Any, clip: Any, request: GridRequest, show: Show) -> Filled
             found.append(MadeCell(cell, picture))
             bar.update_absolute(len(found))
             show(progress_line(len(found), len(cells), took, missing - len(took)), found[-1])
-    except comfy.model_management.InterruptProcessingException:
-        later = sum(kept.get(cell.setting) is not None for cell in cells[len(found) :])
-        done = len(found) + later  # those of an earlier run too
-        show(f"Stopped: {done} of {len(cells)} cells are done. Run goes on from there.", None)
-        raise
+    finally:
+        if len(found) < len(cells):  # stopped, or failed
+            later = sum(kept.get(cell.setting) is not None for cell in cells[len(found) :])
+            done = len(found) + later  # those of an earlier run too
+            show(f"Stopped: {done} of {len(cells)} cells are done. Run goes on from there.", None)
     return Filled(tuple(found), tuple(dict.fromkeys(maker.warnings)))
 
 

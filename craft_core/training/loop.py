@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CraftError, listed
-from ..tensor_file import Kind, read, read_metadata, save
+from ..tensor_file import BadHeader, Kind, read, read_metadata, read_shapes, save
 from .losses import Draw
 
 STATE_FORMAT = "craft_training_state"
@@ -257,6 +257,16 @@ def _thinned(losses: list[float]) -> list[float]:
     count = min(CURVE_POINTS, len(losses))
     edges = [round(i * len(losses) / max(1, count)) for i in range(count + 1)]
     return [sum(losses[a:b]) / (b - a) for a, b in pairwise(edges)]
+
+
+def state_steps(path: Path) -> int:
+    """The steps that a state has done, from the file's header alone. CraftError if it is none."""
+    state_metadata(path)
+    try:
+        (steps,) = read_shapes(path)["losses"]
+    except (OSError, BadHeader, KeyError, ValueError) as error:
+        raise STATE.damaged(path, "it has no losses") from error
+    return steps
 
 
 def state_metadata(path: Path) -> Mapping[str, str]:

@@ -213,6 +213,10 @@ class DataSlots:
     def slot(self, key: str) -> Any:
         return next(slot for slot in self.slots if slot.key == key)
 
+    def state_part(self, role: str, method: str) -> str:
+        """`state`, filled in; "" where states of a name need not be told apart."""
+        return self.state.format(role=role, method=method)
+
 
 def _any_prompt(knobs: Mapping[str, Any], given: bool) -> None:
     """Nothing is asked of a prompt."""

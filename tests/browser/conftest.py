@@ -64,6 +64,11 @@ SETTINGS = {
 }
 # The page opens a workflow of its own when it has set up everything else.
 READY = "window.app?.extensionManager?.workflow?.activeWorkflow?.changeTracker"
+# The workflow and how many nodes it shows; the page opens the one that it kept, after a while.
+SHOWN = "() => ({ id: app.rootGraph.id, nodes: app.rootGraph.nodes.length })"
+# The page keeps what it shows some time after it has changed.
+DRAFTS = """(id) => [localStorage, sessionStorage].some((store) =>
+    Object.keys(store).some((key) => store.getItem(key).includes(id)))"""
 LOAD = "([graph, name]) => app.loadGraphData(graph, true, true, name)"
 DISMISS = """() => {
     app.extensionManager.toast.removeAll()
@@ -128,6 +133,15 @@ class ComfyPage:
         self.dismiss_alerts()
         self.errors.clear()
         self.evaluate(LOAD, [workflow, name])
+        self.fit()
+
+    def reload(self) -> None:
+        """Load the page again, as with F5, and wait until it shows the workflow that it showed."""
+        known = self.evaluate(SHOWN)
+        self.until(lambda: self.evaluate(DRAFTS, known["id"]), bool)
+        self.page.reload(timeout=LOAD_LIMIT)
+        self.page.wait_for_function(READY, timeout=LOAD_LIMIT)
+        self.becomes(SHOWN, known)
         self.fit()
 
     def fit(self) -> None:

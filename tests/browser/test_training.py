@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import NOTE_THE_END, RUN_LIMIT
-from scenes import once
+from scenes import TWO_FRAMES, once
 
 ONCE = once("drawn")
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "version": 0.4}
@@ -53,6 +53,10 @@ VALUES = """(id) => Object.fromEntries(app.graph.getNodeById(id).widgets
 # What the host's own preview of a text shows.
 OUTPUT = """() => app.graph.findNodesByType("PreviewAny")[0].widgets
     .map((one) => String(one.value)).join(" ")"""
+SET = """([id, name, value]) => {
+    app.graph.getNodeById(id).widgets.find((one) => one.name === name).value = value
+}"""
+ASKED = re.compile("/craft_lora/kept_training")
 UNDO = "() => app.extensionManager.workflow.activeWorkflow.changeTracker.undo()"
 
 
@@ -116,3 +120,37 @@ def test_a_stopped_training_says_what_it_left_and_goes_on_with_one_click(comfy, 
     comfy.evaluate(UNDO)
     comfy.becomes("(id) => app.graph.getNodeById(id).widgets.find("
                   "(one) => one.name === 'resume').value", False, node)  # fmt: skip
+
+
+@ONCE
+def test_a_stopped_training_is_offered_again_when_the_page_is_loaded_again(comfy, training):
+    node, name = training
+
+    def stop_early() -> None:
+        comfy.evaluate(PRESS_RUN)
+        says(comfy, node, rf"step \d+ of {STEPS}")
+        comfy.evaluate(STOP)
+
+    assert ends(comfy, stop_early)[0] == "execution_interrupted"
+    done = int(re.search(r"step (\d+)", says(comfy, node, r"Stopped after step \d+"))[1])
+    comfy.reload()
+    says(comfy, node, rf"Stopped after step {done} of {STEPS}\. Resume goes on from there\.")
+    comfy.keep_screenshot("training_stopped_reloaded")
+    button = comfy.page.get_by_role("button", name="Resume")
+
+    comfy.evaluate(SET, [node, "save_name", f"{name}_other"])  # of which nothing is kept
+    comfy.until(button.count, lambda count: count == 0)
+    assert button.count() == 0
+    comfy.evaluate(SET, [node, "save_name", name])
+    comfy.evaluate(SET, [node, "steps", done + 2])
+    says(comfy, node, rf"Stopped after step {done} of {done + 2}\.")
+    assert ends(comfy, button.click) == ["execution_success", ""]
+    says(comfy, node, f"step {done + 2} of {done + 2}")
+    assert f"{done} of them resumed" in comfy.evaluate(OUTPUT)
+
+    with comfy.page.expect_response(ASKED) as asked:
+        comfy.reload()
+    assert asked.value.json() == {"kept": None}  # it has all its steps
+    comfy.evaluate(TWO_FRAMES)
+    assert button.count() == 0
+    assert comfy.our_errors() == []

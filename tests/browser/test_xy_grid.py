@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from conftest import NOTE_THE_END
 from craft_lora_pack.client.workflow import read_workflow
 from scenes import RESTORED, TWO_FRAMES
 
@@ -33,15 +34,17 @@ VALUES = """(ids) => ids.map((id) => Object.fromEntries(app.graph.getNodeById(id
     .map((one) => [one.name, one.value])))"""
 # From now on, what the page is told of the grid.
 NOTE_WHAT_IS_TOLD = """() => {
-    window.told = []
-    app.api.addEventListener("craft_lora.notice", ({ detail }) =>
+    if (!window.told) app.api.addEventListener("craft_lora.notice", ({ detail }) =>
         window.told.push([detail.text, detail.grid.cells.length]))
+    window.told = []
 }"""
 # A press that begins on a cell is none if the cell is another element when it ends.
 MARK = """() => document.querySelectorAll(".craft-cells button")
     .forEach((one) => { one.marked = true })"""
 MARKED = """() => [...document.querySelectorAll(".craft-cells button")]
     .filter((one) => one.marked).length"""
+REPORT = """(id) => app.graph.getNodeById(id).widgets
+    .find((one) => one.name === "craft_report").element.innerText"""
 UNDO = "() => app.extensionManager.command.execute('Comfy.Undo')"
 NO_ROUTER = "(id) => app.graph.remove(app.graph.getNodeById(id))"
 
@@ -103,6 +106,44 @@ def test_cells_come_one_by_one_and_a_click_on_one_is_undone_in_one_step(comfy, d
     cells.first.click()
     comfy.page.get_by_text("There is no Router in this workflow.").wait_for()
     assert comfy.our_errors() == []
+
+
+def test_a_page_that_is_loaded_again_shows_the_cells_and_a_click_on_one_sets_the_router(
+    comfy, drawn
+):
+    grid, router, _ = opened(comfy, 200 + SEEDS[drawn])
+    assert comfy.run() == ["execution_success", ""]
+    cells = comfy.page.locator(".craft-cells button")
+    comfy.until(cells.count, lambda count: count == 4)
+    comfy.reload()
+    comfy.until(cells.count, lambda count: count == 4)
+    assert cells.count() == 4
+    comfy.becomes(REPORT, "4 cells are done.", grid)
+    comfy.keep_screenshot(f"xy_grid_reloaded_{drawn}")
+    comfy.page.get_by_role("button", name="k_lora; strength 0.25").click()
+    set_to = {"method": "k_lora", "content_strength": 0.25, "style_strength": 0.25}
+    (now,) = comfy.until(
+        lambda: comfy.evaluate(VALUES, [router]), lambda values: set_to.items() <= values[0].items()
+    )
+    assert set_to.items() <= now.items(), json.dumps(now)
+    assert comfy.our_errors() == []
+
+
+def test_a_page_that_is_loaded_again_shows_the_cells_of_a_grid_that_was_stopped(comfy, drawn):
+    grid, *_ = opened(comfy, 300 + SEEDS[drawn])
+    cells = comfy.page.locator(".craft-cells button")
+    comfy.evaluate(NOTE_THE_END)
+    comfy.evaluate("() => void app.queuePrompt(0)")
+    comfy.until(cells.count, bool)
+    comfy.evaluate("() => app.api.interrupt()")
+    comfy.page.wait_for_function("() => window.ended")
+    assert comfy.evaluate("() => window.ended[0]") == "execution_interrupted"
+    count, said = cells.count(), comfy.evaluate(REPORT, grid)
+    assert 1 <= count < 4 and said.startswith(f"Stopped: {count} of 4 cells are done.")
+    comfy.reload()
+    comfy.becomes(REPORT, said, grid)
+    comfy.until(cells.count, lambda now: now == count)
+    assert cells.count() == count
 
 
 def test_cells_that_are_there_stay_where_more_come(comfy, drawn):

@@ -216,6 +216,7 @@ def test_a_picture_that_cannot_be_decoded_is_kept_as_a_latent(world, kept, told,
         with pytest.raises(MemoryError):
             grid(world, "seed: 1, 2")
     assert len(list(kept.rglob("*.safetensors"))) == 1
+    assert told[-1][0] == "Stopped: 1 of 2 cells are done. Run goes on from there."
 
 
 def test_cells_are_scored_and_rows_sorted(world, kept, told):

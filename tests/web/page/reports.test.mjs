@@ -56,6 +56,20 @@ test("a grid gets cell after cell until its node runs again, and a failure keeps
   assert.deepEqual(reports.of("a", "4", GRID).grid.cells, []);
 });
 
+test("a grid of before the page was loaded is there, under what has come in since", () => {
+  const reports = begun("a");
+  const grid = (...cells) => ({ rows: ["r"], columns: ["a", "b"], cells });
+  const [first, second, newer] = [
+    { row: 0, column: 0 }, { row: 0, column: 1 }, { row: 0, column: 1, scores: "better" },
+  ];
+  const before = { ...said("cell 1 of 2"), grid: grid(first, second) };
+  reports.restore("b", "4", GRID, before);
+  assert.deepEqual(reports.of("b", "4", GRID), before);
+  reports.put("p0", "4", GRID, { ...said("2 of 2 cells"), grid: grid(newer) });
+  reports.restore("a", "4", GRID, before);
+  assert.deepEqual(reports.of("a", "4", GRID), { ...said("2 of 2 cells"), grid: grid(first, newer) });
+});
+
 test("a report keeps what the page can do with it", () => {
   const reports = begun("a");
   const stopped = { ...said("Stopped"), resume: "craft/dog" };

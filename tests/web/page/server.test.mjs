@@ -8,7 +8,7 @@ registerHooks({
   resolve: (name, context, next) =>
     name.endsWith("/scripts/api.js") ? { url, shortCircuit: true } : next(name, context),
 });
-const { loraInfo, modelFiles } = await import("../../../web/js/page/server.js");
+const { AGAIN, loraInfo, modelFiles, TrainingQuestion } = await import("../../../web/js/page/server.js");
 
 test("a folder's files are told from a server that gives none", async () => {
   const answers = {
@@ -37,4 +37,36 @@ test("the answers for a long list are kept, the oldest goes when there are too m
   assert.equal(asked, 4001);
   assert.equal(loraInfo("1").number, 2);
   assert.equal(loraInfo("0"), null); // asked for anew
+});
+
+test("what a training has left is asked anew now and then, and of another training at once", async (t) => {
+  let now = 0;
+  t.mock.method(performance, "now", () => now);
+  const routes = [];
+  let kept = { resume: "dog", step: 3, steps: 9 };
+  globalThis.answerTo = async (route) => {
+    routes.push(route);
+    if (!kept) throw new TypeError("Failed to fetch");
+    return { json: async () => ({ kept }) };
+  };
+  const question = new TrainingQuestion();
+  const told = async (asked) => {
+    question.ask(asked);
+    now += 1000; // a name that is being typed is not asked about
+    question.ask(asked);
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    return question.ask(asked);
+  };
+  const [dog, cat] = [{ node: "CRAFTTrainLoRA", save_name: "dog" }, { save_name: "cat" }];
+  assert.deepEqual(await told(dog), kept);
+  assert.deepEqual(routes, ["/craft_lora/kept_training?node=CRAFTTrainLoRA&save_name=dog"]);
+  await told(dog);
+  assert.equal(routes.length, 1);
+  const before = kept;
+  [kept, now] = [null, now + AGAIN];
+  assert.deepEqual(await told(dog), before); // the server is gone
+  now += AGAIN;
+  globalThis.answerTo = async () => ({ json: async () => ({ kept: null }) });
+  assert.equal(await told(dog), null);
+  assert.equal(question.ask(cat), null);
 });

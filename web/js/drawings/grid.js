@@ -7,7 +7,7 @@ import { notify } from "../insertion/graph_edit.js";
 import { inALine, labelsOf, nameOf, stateOf, tableOf } from "../lib/drawings/grid.js";
 import { idInPrompt } from "../lib/page/reports.js";
 import { language, say } from "../lib/texts.js";
-import { reports } from "../page/runs.js";
+import { askForGrid, reports } from "../page/runs.js";
 import { applyButton, applyTo, namedRouters } from "./report.js";
 import { make } from "./style.js";
 
@@ -24,9 +24,10 @@ export function gridDrawing() {
   return {
     name: "craft_grid",
     read: (node, hosts) => {
-      const root = app.rootGraph ?? app.graph;
-      const found = hosts && reports.of(root.id, idInPrompt(node, hosts), node.comfyClass);
-      grid = found?.grid ?? null;
+      if (!hosts) return null;
+      const [root, id] = [app.rootGraph ?? app.graph, idInPrompt(node, hosts)];
+      askForGrid(root.id, id, node.comfyClass);
+      grid = reports.of(root.id, id, node.comfyClass)?.grid ?? null;
       return grid?.cells.length ? stateOf(grid) : null;
     },
     draw: (content) => {

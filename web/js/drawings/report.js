@@ -7,11 +7,13 @@ import { notify } from "../insertion/graph_edit.js";
 import { titleOf } from "../lib/graph/links.js";
 import { hostsOf } from "../lib/graph/upstream.js";
 import { routersIn } from "../lib/menus/presets.js";
+import { trainingOf } from "../lib/menus/trainings.js";
 import { idInPrompt } from "../lib/page/reports.js";
 import { say } from "../lib/texts.js";
 import { applyPreset } from "../menus/presets.js";
 import { resumeTraining } from "../menus/resume.js";
-import { reports } from "../page/runs.js";
+import { reports, runsNow } from "../page/runs.js";
+import { TrainingQuestion } from "../page/server.js";
 import { make } from "./style.js";
 
 /** @typedef {{key: string, title: string}} Named a Router */
@@ -19,25 +21,43 @@ import { make } from "./style.js";
 const rootNow = () => app.rootGraph ?? app.graph;
 
 /** @param {any} node @returns {import("./panel.js").Drawing} */
-export const reportDrawing = (node) => ({
-  name: "craft_report",
-  read: (_, hosts) => {
-    if (!hosts) return null;
-    const root = rootNow();
-    const report = reports.of(root.id, idInPrompt(node, hosts), node.comfyClass);
-    if (!report?.preset) return report && withoutGrid(report);
-    return { ...withoutGrid(report), routers: namedRouters() };
-  },
-  draw: (content, { text, failed, preset, resume, routers }) => {
-    const report = make("div", "craft-report", text);
-    report.classList.toggle("craft-error", failed);
-    report.tabIndex = 0; // a long one is scrolled with the keyboard, too
-    report.addEventListener("wheel", (event) => event.stopPropagation());
-    content.append(report, ...(routers ?? []).map((/** @type {Named} */ router) =>
-      applyButton(router, preset)));
-    if (resume) content.append(resumeButton(node, resume));
-  },
-});
+export function reportDrawing(node) {
+  const question = new TrainingQuestion();
+  return {
+    name: "craft_report",
+    read: (_, hosts) => {
+      if (!hosts) return null;
+      const root = rootNow();
+      const report = reports.of(root.id, idInPrompt(node, hosts), node.comfyClass);
+      if (!report) return leftOf(node, hosts, question);
+      if (!report.preset) return withoutGrid(report);
+      return { ...withoutGrid(report), routers: namedRouters() };
+    },
+    draw: (content, { text, failed, preset, resume, routers }) => {
+      const report = make("div", "craft-report", text);
+      report.classList.toggle("craft-error", failed);
+      report.tabIndex = 0; // a long one is scrolled with the keyboard, too
+      report.addEventListener("wheel", (event) => event.stopPropagation());
+      content.append(report, ...(routers ?? []).map((/** @type {Named} */ router) =>
+        applyButton(router, preset)));
+      if (resume) content.append(resumeButton(node, resume));
+    },
+  };
+}
+
+/** The report of a training that was stopped before the page was loaded; null for none.
+ * @param {any} node @param {any[]} hosts @param {TrainingQuestion} question
+ * @returns {import("../lib/page/reports.js").Report | null} */
+function leftOf(node, hosts, question) {
+  const asked = runsNow(idInPrompt(node, hosts)) ? null : trainingOf(node, hosts);
+  const kept = asked && question.ask(asked);
+  if (!kept) return null;
+  const { resume, step, steps } = kept;
+  const text = say("Stopped after step {step} of {steps}. Resume goes on from there.", {
+    step, steps,
+  });
+  return { text, failed: false, resume };
+}
 
 /** @param {any} node @param {string} name the save_name of its training */
 function resumeButton(node, name) {

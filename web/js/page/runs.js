@@ -4,12 +4,16 @@
 // @ts-ignore: the host's own module
 import { api } from "../../../../scripts/api.js";
 import { Reports } from "../lib/page/reports.js";
+import { AGAIN } from "./server.js";
 
 const NOTICE = "craft_lora.notice"; // the event that comfy_adapter/page/notice.py sends
 const OURS = "CRAFT";
 
 export const reports = new Reports();
 let running = "";
+let runningNode = ""; // its id in the prompt
+/** @type {Set<string>} nodes whose grid was asked for */
+const asked = new Set();
 /** What came in, one after another: a message may arrive while its workflow is asked for. */
 let known = Promise.resolve();
 
@@ -29,6 +33,7 @@ function on(event, take) {
 export function followRuns() {
   on("execution_start", () => {}); // its prompt begins
   on("executing", (node) => {
+    runningNode = node ?? "";
     if (node) reports.forget(running, node);
   });
   on(NOTICE, ({ prompt_id, node, type, ...said }) =>
@@ -38,6 +43,23 @@ export function followRuns() {
     const text = String(exception_message ?? "").trim();
     reports.put(prompt_id, node_id, node_type, { text, failed: true });
   });
+}
+
+/** Whether a node runs at this moment, as far as its id tells. @param {string} node in the prompt */
+export const runsNow = (node) => node === runningNode;
+
+/** Have the grid that a node showed before the page was loaded among the reports; asked for once.
+ * @param {string} workflow @param {string} node its id in the prompt @param {string} type */
+export function askForGrid(workflow, node, type) {
+  const query = new URLSearchParams({ workflow, node });
+  const key = String(query);
+  if (asked.has(key)) return;
+  asked.add(key);
+  known = known.then(async () => {
+    const answer = await api.fetchApi(`/craft_lora/shown_grid?${query}`);
+    const { shown } = await answer.json();
+    if (shown) reports.restore(workflow, node, type, { ...shown, failed: false });
+  }).catch(() => setTimeout(() => asked.delete(key), AGAIN));
 }
 
 /** The workflow that a prompt was queued from; null where it is of none, or the server is gone.

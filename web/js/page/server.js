@@ -9,6 +9,9 @@ const SETTLED = 350; // milliseconds without a change, before patterns being typ
 const KEPT = 4000; // answers; the rows of a long list ask for two each
 export const AGAIN = 30_000; // milliseconds until a request that failed is made again
 
+/** @typedef {{resume: string, step: number, steps: number}} Kept resume: the save_name under which
+ * the training goes on */
+
 /** @type {Map<string, any>} */
 const answers = new Map();
 /** @type {Record<string, import("../lib/drawings/warnings.js").Traits>} */
@@ -48,6 +51,38 @@ export class LayerQuestion {
     if (answers.has(key)) return answers.get(key);
     if (!patterns || performance.now() - this.since > SETTLED) request(key);
     return null;
+  }
+}
+
+/** Asks what a stopped training of one node has left; anew now and then, as the files may go. */
+export class TrainingQuestion {
+  constructor() {
+    [this.key, this.due] = ["", 0];
+    /** @type {Kept | null} */
+    this.kept = null;
+  }
+
+  /** null where nothing is left to go on from, and until that is known.
+   * @param {Record<string, string>} asked as trainingOf gives it @returns {Kept | null} */
+  ask(asked) {
+    const [key, now] = [question("kept_training", asked), performance.now()];
+    if (key !== this.key) [this.key, this.due, this.kept] = [key, now + SETTLED, null];
+    if (now >= this.due) {
+      this.due = now + AGAIN;
+      this.request(key);
+    }
+    return this.kept;
+  }
+
+  /** @param {string} key */
+  async request(key) {
+    try {
+      const answer = await api.fetchApi(`/craft_lora/${key}`);
+      const { kept } = await answer.json();
+      if (key === this.key) this.kept = kept ?? null; // else another training is asked about by now
+    } catch {
+      // the server is gone: what was known stays
+    }
   }
 }
 

@@ -57,6 +57,21 @@ export class Reports {
     this.kept.set(key, { ...report, ...(grid && { grid }), type, workflow });
   }
 
+  /**
+   * What a node said before the page was loaded; what has come in since stays.
+   *
+   * @param {string} workflow
+   * @param {string} node its id in the prompt
+   * @param {string} type of the node
+   * @param {Report} report
+   */
+  restore(workflow, node, type, report) {
+    const key = keyOf(workflow, node);
+    const now = this.kept.get(key);
+    const grid = withCells(report.grid, now?.grid);
+    this.kept.set(key, { ...report, ...now, ...(grid && { grid }), type, workflow });
+  }
+
   /** What a node of a workflow says; null for nothing.
    * @param {string} workflow @param {string} node @param {string} type @returns {Report | null} */
   of(workflow, node, type) {
