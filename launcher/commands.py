@@ -11,6 +11,7 @@ from craft_lora_pack.client.errors import RemoteError
 from craft_lora_pack.craft_core.errors import BREAKS, CraftError, told
 
 from .errors import LaunchError
+from .lasting.soak import run_soak
 from .paths import ROOT
 from .publish.locales import write_locales
 from .publish.pictures import take_pictures
@@ -36,6 +37,7 @@ EXAMPLES = """examples:
   python run.py test host -- -x      one tier, with options for pytest
   python run.py test -n 1 --all      one test at a time, and the sweeps that CI leaves out
   python run.py fuzz --minutes 30    damaged files and texts at every place where they come in
+  python run.py soak --prompts 500   many prompts in one server: does anything stay behind?
 
 The ComfyUI used is yours if COMFYUI_PATH names it or this folder lies in its custom_nodes
 (its Python: COMFYUI_PYTHON, else the one found beside it); nothing is written to it. Otherwise
@@ -135,6 +137,10 @@ def _parser() -> argparse.ArgumentParser:
     fuzz.add_argument("--minutes", type=float, default=2.0, metavar="N", help="default: 2")
     fuzz.add_argument("--seed", type=int, default=None, metavar="N", help="default: the clock's")
     fuzz.set_defaults(run=_fuzz)
+    soak = commands.add_parser("soak", help="many prompts, trainings and interrupts in one server")
+    soak.add_argument("--prompts", type=_count, default=500, metavar="N", help="default: 500")
+    soak.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    soak.set_defaults(run=_soak)
     bench = commands.add_parser("bench", help="run a benchmark in the host's environment")
     bench.add_argument("name", help="a file of benchmarks/, for example: engine")
     bench.set_defaults(run=_bench)
@@ -221,11 +227,15 @@ def _fuzz(chosen: argparse.Namespace, _passed_on: list[str]) -> int:
     return run_fuzz(chosen.minutes, seed)
 
 
+def _soak(chosen: argparse.Namespace, _passed_on: list[str]) -> int:
+    return run_soak(chosen.prompts, chosen.seed)
+
+
 def _count(text: str) -> int:
     """A whole number from 1 on, of an option."""
     if text.isdecimal() and int(text) > 0:
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of workers; give 1, 2, ...")
+    raise argparse.ArgumentTypeError(f"{text!r} is no such number; give 1, 2, ...")
 
 
 def _bench(chosen: argparse.Namespace, passed_on: list[str]) -> int:

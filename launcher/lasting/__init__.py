@@ -1,0 +1,1 @@
+"""What shows only over time: many prompts in one live server."""
