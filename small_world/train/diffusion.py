@@ -6,7 +6,7 @@ from torch.nn import functional
 from . import device as devices
 
 NOISE = ("uniform", "lognormal", "min-snr")
-CENTRE, SPREAD, EVERYWHERE = -0.3, 1.3, 0.15  # of lognormal: ln sigma, and the share left uniform
+CENTRE, SPREAD, EVERYWHERE = 1.5, 1.3, 0.15  # of lognormal: ln sigma, and the share left uniform
 SNR_LIMIT = 5.0
 
 
