@@ -229,7 +229,7 @@ class BaseTraining:
         images, ids = self.pool.batch(size, self.generator)
         images = torch.nn.functional.avg_pool2d(images, 2) if half else images
         context, vector = self.encode.encode(self._captions(ids))
-        steps = self.levels.draw(size, self.generator)
+        steps = self.levels.draw(size, self.generator, self.step / self.total)
         noise = torch.randn(images.shape, generator=self.generator, device=self.device)
         loss = self.learn(images, context, vector, steps, noise)
         decay = min(DECAY, 1 - REMEMBERED / self.total, (1 + self.step) / (10 + self.step))
