@@ -9,8 +9,6 @@ MODELS = Path(__file__).resolve().parents[1] / "models"
 PICTURE = MODELS.parents[1] / "docs" / "pairs.png"
 REFERENCES = MODELS.parent / "references"
 CHECKPOINT = Path("checkpoints") / "craft_small_world.safetensors"
-# The weights of the longest training so far: not good enough to ship, but to start from.
-START = Path(__file__).with_name("start") / CHECKPOINT.name
 WHAT = ("base", "text", "compare", "speed", "judge", "judged", "references", "pairs", "measure",
         "fidelity", "gates", "choose", "pairs-picture", "preview")  # fmt: skip
 
@@ -77,7 +75,7 @@ def parse() -> argparse.Namespace:
     training.add_argument(
         "--start",
         type=Path,
-        help="begin with a checkpoint's weights (default: those in train/start)",
+        help="begin with a checkpoint's weights (default: the shipped one's)",
     )
     training.add_argument("--fresh", action="store_true", help="begin with random weights")
     training.add_argument("--text", type=Path, help="a text encoder for --fresh, of `text`")
@@ -187,8 +185,7 @@ def _base(options: argparse.Namespace, workers: int) -> None:
         pictures=options.pictures, first=options.first, save_seconds=options.save_seconds,
         compile=options.compile, record=not options.eager, seed=options.seed,
     )  # fmt: skip
-    newest = START if START.is_file() else MODELS / CHECKPOINT
-    start = None if options.fresh else options.start or newest
+    start = None if options.fresh else options.start or MODELS / CHECKPOINT
     training = BaseTraining(options.out, settings, workers, start, options.text)
     if options.what == "base":
         print(training.run())

@@ -6,7 +6,9 @@ from torch.nn import functional
 from . import device as devices
 
 NOISE = ("uniform", "lognormal", "min-snr")
-CENTRE, SPREAD, EVERYWHERE = -0.3, 1.3, 0.15  # of lognormal: ln sigma, and the share left uniform
+# Of lognormal: ln sigma in the first half of a training, from where it falls to that of its end.
+# What an object is shows in the loss at sigma >= 2 alone, how its edges look below that.
+CENTRES, SPREAD, EVERYWHERE = (1.5, 0.3), 1.3, 0.15  # the last: the share left uniform
 SNR_LIMIT = 5.0
 
 
@@ -14,7 +16,7 @@ class NoiseLevels:
     """How often each of the host's noise levels is trained on, and how much it counts.
 
     `uniform`: every step of the host's schedule equally often.  `lognormal`: ln sigma is normal
-    around CENTRE (Karras et al. 2022, arXiv:2206.00364), with a uniform rest.  `min-snr`:
+    around one of CENTRES (Karras et al. 2022, arXiv:2206.00364), with a uniform rest.  `min-snr`:
     uniform, with the loss of v weighted by min(SNR, 5) / (SNR + 1) (Hang et al. 2023,
     arXiv:2303.09556).
     """
@@ -22,26 +24,30 @@ class NoiseLevels:
     def __init__(self, kind: str, sigmas: torch.Tensor, device: torch.device):
         assert kind in NOISE
         sigmas = sigmas.double().cpu()
-        often = torch.ones_like(sigmas)
+        often = [torch.ones_like(sigmas)] * len(CENTRES)
         weight = torch.ones_like(sigmas)
         if kind == "lognormal":
-            level = sigmas.log()
-            width = torch.gradient(level)[0]
-            normal = (-0.5 * ((level - CENTRE) / SPREAD) ** 2).exp() * width
-            often = (1 - EVERYWHERE) * normal / normal.sum() + EVERYWHERE / len(sigmas)
+            often = [_lognormal(sigmas.log(), centre) for centre in CENTRES]
         elif kind == "min-snr":
             snr = sigmas**-2
             weight = snr.clamp(max=SNR_LIMIT) / (snr + 1)
             weight = weight / weight.mean()
-        self.cumulated = (often.cumsum(0) / often.sum()).float().to(device)
+        self.cumulated = [(one.cumsum(0) / one.sum()).float().to(device) for one in often]
         self.weight, self.sigmas = weight.float().to(device), sigmas.float().to(device)
 
-    def draw(self, size: int, generator: torch.Generator) -> torch.Tensor:
-        """(B,) indices of noise levels, stratified."""
-        device = self.cumulated.device
-        spread = torch.rand(size, generator=generator, device=device)
-        spread = (spread + torch.arange(size, device=device)) / size
-        return torch.searchsorted(self.cumulated, spread).clamp(max=len(self.sigmas) - 1)
+    def draw(self, size: int, generator: torch.Generator, progress: float = 0.0) -> torch.Tensor:
+        """(B,) indices of noise levels, stratified. progress: of the training, 0 to 1."""
+        first, last = self.cumulated
+        cumulated = first.lerp(last, min(1.0, max(0.0, 2 * progress - 1)))
+        spread = torch.rand(size, generator=generator, device=first.device)
+        spread = (spread + torch.arange(size, device=first.device)) / size
+        return torch.searchsorted(cumulated, spread).clamp(max=len(self.sigmas) - 1)
+
+
+def _lognormal(level: torch.Tensor, centre: float) -> torch.Tensor:
+    """How often each ln sigma of `level` is drawn; sums to 1."""
+    normal = (-0.5 * ((level - centre) / SPREAD) ** 2).exp() * torch.gradient(level)[0]
+    return (1 - EVERYWHERE) * normal / normal.sum() + EVERYWHERE / len(level)
 
 
 def v_loss(

@@ -28,6 +28,11 @@ class Icon:
         y, x = (CELL * k for k in divmod(self.index, COLUMNS))
         return _sheet()[y : y + CELL, x : x + CELL]
 
+    def borders(self) -> int:
+        """How many neighbouring cells have different roles: how much detail there is to draw."""
+        roles = self.roles()
+        return sum(int((np.diff(roles.astype(int), axis=axis) != 0).sum()) for axis in (0, 1))
+
 
 @cache
 def _sheet() -> np.ndarray:

@@ -655,7 +655,10 @@ CORE_OBJECTS = tuple(
     "cake house castle umbrella heart star sun crown ghost".split()
 )
 HELD_OUT_OBJECTS = held_out.OBJECTS
+# Of the icons, the base model sees those with the least detail: they are legible at 64 x 64.
+_ICONS = [name for name in ICONS if name not in HELD_OUT_OBJECTS]
+SPARE_OBJECTS = tuple(sorted(_ICONS, key=lambda name: (ICONS[name].borders(), name))[124:])
 TRAINED_OBJECTS = (
     *CORE_OBJECTS,
-    *(name for name in OBJECTS if name not in {*CORE_OBJECTS, *HELD_OUT_OBJECTS}),
+    *(n for n in OBJECTS if n not in {*CORE_OBJECTS, *HELD_OUT_OBJECTS, *SPARE_OBJECTS}),
 )

@@ -16,6 +16,7 @@ from .textures import TEXTURES
 
 SIZE = 64
 OVERSAMPLE = 4
+MIRRORED = 0.1  # the share of random poses that face the other way
 
 Layer = tuple[str, np.ndarray, np.ndarray]
 
@@ -32,12 +33,12 @@ class Pose:
 
 
 def random_pose(rng: np.random.Generator) -> Pose:
-    """A small change of place, size and angle; one in two is mirrored."""
+    """A small change of place, size and angle; a share of MIRRORED faces the other way."""
     return Pose(
         *rng.uniform(-0.06, 0.06, 2),
         scale=rng.uniform(0.82, 0.96),
         turn=rng.uniform(-6, 6),
-        mirrored=bool(rng.random() < 0.5),
+        mirrored=bool(rng.random() < MIRRORED),
     )
 
 

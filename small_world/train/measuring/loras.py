@@ -29,7 +29,7 @@ from ...world.render import Pose, render
 from ..references import STYLE, SUBJECT
 
 # The recipe of the shipped LoRAs, see "The basis, the LoRAs and the encoder" in the README.
-RECIPE = {"rank": 8, "batch_size": 6, "learning_rate": 0.002, "shift": 3, "mirror": True}
+RECIPE = {"rank": 8, "batch_size": 6, "learning_rate": 0.002, "shift": 3}
 STEPS = {"content": 300, "style": 250}
 SHOTS = {"content": len(SUBJECT), "style": 1}  # pictures a LoRA learns from, where not said
 LAYER_SETS = "all"

@@ -29,8 +29,14 @@ from small_world.world.composed import (
     TRAINED_COMPOSED,
 )
 from small_world.world.icons import CELL, COLUMNS, ICONS
-from small_world.world.objects import DRAWN, HELD_OUT_OBJECTS, OBJECTS, TRAINED_OBJECTS
-from small_world.world.render import Pose, render, style_named
+from small_world.world.objects import (
+    DRAWN,
+    HELD_OUT_OBJECTS,
+    OBJECTS,
+    SPARE_OBJECTS,
+    TRAINED_OBJECTS,
+)
+from small_world.world.render import Pose, random_pose, render, style_named
 from small_world.world.shapes import ROLES
 from small_world.world.styles import HELD_OUT_STYLES, LATER_STYLES, STYLES, TRAINED_STYLES
 from small_world.world.textures import TEXTURES
@@ -154,13 +160,13 @@ def test_every_caption_has_known_words_and_fits_the_encoder():
 
 
 def test_held_out_and_trained_share_nothing_and_leave_nothing_out():
-    for held_out, trained, everything in (
-        (HELD_OUT_OBJECTS, TRAINED_OBJECTS, OBJECTS),
-        (HELD_OUT_STYLES, TRAINED_STYLES, STYLES),
-        (HELD_OUT_COMPOSED, TRAINED_COMPOSED, COMPOSED),
+    for held_out, trained, spare, everything in (
+        (HELD_OUT_OBJECTS, TRAINED_OBJECTS, SPARE_OBJECTS, OBJECTS),
+        (HELD_OUT_STYLES, TRAINED_STYLES, (), STYLES),
+        (HELD_OUT_COMPOSED, TRAINED_COMPOSED, (), COMPOSED),
     ):
         assert not set(held_out) & set(trained)
-        assert sorted([*held_out, *trained]) == sorted(everything)
+        assert sorted([*held_out, *trained, *spare]) == sorted(everything)
         assert len(held_out) >= 8
     assert "owl" in HELD_OUT_OBJECTS and "vapor" in HELD_OUT_STYLES
     assert {word for name in TRAINED_COMPOSED for word in name.split()} == set(PARTS)
@@ -177,6 +183,17 @@ def test_the_held_out_lists_are_two_halves_of_known_words():
     assert len(TRAINED_STYLES) >= 40
     assert sum(name in ICONS for name in TRAINED_OBJECTS) >= 120
     assert sum(name in DRAWN for name in TRAINED_OBJECTS) >= 50
+
+
+def test_the_base_model_sees_the_icons_with_the_least_detail():
+    shown = max(ICONS[name].borders() for name in TRAINED_OBJECTS if name in ICONS)
+    assert shown <= min(ICONS[name].borders() for name in SPARE_OBJECTS)
+    assert all(name in ICONS for name in SPARE_OBJECTS)
+
+
+def test_one_random_pose_in_ten_faces_the_other_way():
+    rng = np.random.default_rng(0)
+    assert 0.08 < np.mean([random_pose(rng).mirrored for _ in range(2000)]) < 0.12
 
 
 def test_held_out_words_never_occur_in_the_training_pool():

@@ -13,20 +13,27 @@ SIGMAS = torch.logspace(-1.5, 1.8, 1000)
 
 
 @pytest.mark.parametrize("kind", diffusion.NOISE)
-def test_noise_levels_are_drawn_as_often_as_said(kind):
+@pytest.mark.parametrize("end", [0, 1])
+def test_noise_levels_are_drawn_as_often_as_said(kind, end):
     levels = diffusion.NoiseLevels(kind, SIGMAS, torch.device("cpu"))
-    drawn = levels.draw(20_000, torch.Generator().manual_seed(0))
+    drawn = levels.draw(20_000, torch.Generator().manual_seed(0), end)
     assert drawn.min() >= 0 and drawn.max() < 1000
     found = torch.bincount(drawn, minlength=1000).cumsum(0) / len(drawn)
-    assert (found - levels.cumulated).abs().max() < 0.01
-    assert levels.cumulated[-1] == pytest.approx(1.0, abs=1e-5)
+    assert (found - levels.cumulated[end]).abs().max() < 0.01
+    assert levels.cumulated[end][-1] == pytest.approx(1.0, abs=1e-5)
 
 
-def test_lognormal_levels_lie_around_their_centre_and_leave_none_out():
+def test_lognormal_levels_lie_around_a_centre_that_falls_and_leave_none_out():
     levels = diffusion.NoiseLevels("lognormal", SIGMAS, torch.device("cpu"))
-    drawn = SIGMAS[levels.draw(20_000, torch.Generator().manual_seed(0))].log()
-    assert abs(drawn.median() - diffusion.CENTRE) < 0.2
-    assert (levels.cumulated.diff() > 0).all()
+    centres = [
+        SIGMAS[levels.draw(20_000, torch.Generator().manual_seed(0), progress)].log().median()
+        for progress in (0.0, 0.5, 0.75, 1.0, 1.1)
+    ]
+    first, last = diffusion.CENTRES
+    assert centres[0] == centres[1] == pytest.approx(first, abs=0.2)
+    assert centres[3] == centres[4] == pytest.approx(last, abs=0.2)
+    assert centres[0] > centres[2] > centres[3]
+    assert all((one.diff() > 0).all() for one in levels.cumulated)
 
 
 def test_min_snr_counts_clean_levels_less_and_keeps_the_mean():
