@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher import commands
 from launcher.commands import main
 from launcher.errors import LaunchError
 from launcher.run.environment import PINNED
@@ -114,6 +115,15 @@ def test_a_source_without_a_version_or_place_is_said(given, capsys):
     with pytest.raises(SystemExit):
         main(["host-symbols", "--source", given])
     assert "is not VERSION=PLACE" in capsys.readouterr().err
+
+
+def test_the_command_hands_on_the_sources_that_are_only_read(monkeypatch):
+    handed = []
+    monkeypatch.setattr(commands, "trees", lambda: {"1": Path("tree")})
+    monkeypatch.setattr(commands, "write_page", lambda *given: handed.append(given))
+    options = ["--source", "2=a/b@v2", "--source", "3=c=d"]
+    assert main(["host-symbols", *options]) == 0
+    assert handed == [({"1": Path("tree")}, {"2": "a/b@v2", "3": "c=d"})]
 
 
 OLD = {"module.py": "def here(a): pass\ndef gone(a): pass\ndef other(a): pass\n"}
