@@ -33,7 +33,8 @@ test("the workflow that is given is not written to", () => {
   assert.deepEqual(given, workflow());
 });
 
-test("a line without a translation stays, also one that is the name of what every object has", () => {
-  const given = { nodes: [node("Note", { title: "toString", widgets_values: ["constructor\nOne"] })] };
+test("a line without a translation stays, also one that names what every object has", () => {
+  const note = node("Note", { title: "toString", widgets_values: ["constructor\nOne"] });
+  const given = { nodes: [note] };
   assert.deepEqual(translated(given, {}), given);
 });

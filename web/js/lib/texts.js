@@ -7,7 +7,8 @@
 let spoken = "en";
 /** @type {Record<string, string>} */
 let known = {};
-/** @typedef {Record<string, {inputs?: Record<string, {options?: Record<string, string>}>}>} Nodes */
+/** @typedef {{inputs?: Record<string, {options?: Record<string, string>}>}} Definition */
+/** @typedef {Record<string, Definition>} Nodes */
 /** @type {{templates: Record<string, Record<string, string>>, nodes: Nodes}} */
 let around = { templates: {}, nodes: {} };
 

@@ -39,14 +39,12 @@ function showWords(widget, node) {
   };
 }
 
-/** The page places a list with such labels before it has entries, so a long one may end below the
- * page's edge, out of reach. */
+/** The page places a list with such labels before it has entries, so near the page's edges too
+ * little of it is seen. */
 function keepOnPage() {
   const list = /** @type {HTMLElement | undefined} */ ([...document.querySelectorAll(MENU)].at(-1));
   if (!list) return;
-  const { right, bottom } = list.getBoundingClientRect();
-  const beyond = { left: right - innerWidth + MARGIN, top: bottom - innerHeight + MARGIN };
-  for (const edge of /** @type {const} */ (["left", "top"]))
-    if (beyond[edge] > 0)
-      list.style[edge] = `${Math.max(0, parseFloat(list.style[edge]) - beyond[edge])}px`;
+  const { offsetLeft: left, offsetTop: top, offsetWidth: width, scrollHeight: height } = list;
+  list.style.left = `${Math.max(0, Math.min(left, innerWidth - width - MARGIN))}px`;
+  list.style.top = `${Math.max(0, Math.min(top, innerHeight - height - MARGIN))}px`;
 }
