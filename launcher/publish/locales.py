@@ -5,13 +5,17 @@ of a menu, such as method.gamma, is method_gamma there. It compiles names and de
 messages, in which some characters are syntax, and shows tooltips as they are.
 
 Texts that the pack's own scripts show are written in them as say("..."), and main.json has the
-translation of each under its English. The page itself looks up the label of a command: under the
-command's id, and in menus under the English label.
+translation of each under its English. So it has the texts that the pack's templates bring, by
+template and English line: the page's script puts them in when it opens one. The page itself looks
+up the label of a command: under the command's id, and in menus under the English label.
+
+What a value of a menu is called in a language is "options" beside the name of the input; a value
+that a language has no word for keeps its own, as all do in English.
 """
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,9 @@ PAGE = "craft_lora"  # the part of main.json that the scripts read
 PHRASES = "phrases.json"
 MODULE = "custom_nodes.craft-lora"
 MENU = "COMFY_DYNAMICCOMBO_V3"
+TEMPLATES = "craft_lora_templates"  # the part of main.json with the texts of templates
+WORKFLOWS = ROOT / "workflows"
+NOTES = ("Note", "MarkdownNote")
 _LITERAL = r'"(?:[^"\\]|\\.)*"'
 _SAID = re.compile(rf"(?<!function )\bsay\(\s*({_LITERAL}(?:\s*\+\s*{_LITERAL})*)?")
 _COMMAND = re.compile(
@@ -37,15 +44,27 @@ _COMMAND = re.compile(
 
 
 class Translations:
-    """A language's phrases: for names, for each line of nodes' texts, and for what scripts say.
+    """A language's phrases: for names, for each line of nodes' texts, for what scripts say, for
+    each line of templates' texts, and for the values of menus, as "input: value".
 
     What it lacks is English.
     """
 
     def __init__(
-        self, names: dict[str, str], texts: dict[str, str], said: dict[str, str] | None = None
+        self,
+        names: dict[str, str],
+        texts: dict[str, str],
+        said: dict[str, str] | None = None,
+        templates: dict[str, str] | None = None,
+        options: dict[str, str] | None = None,
     ):
-        self._known = {"names": names, "texts": texts, "said": said or {}}
+        self._known = {
+            "names": names,
+            "texts": texts,
+            "said": said or {},
+            "templates": templates or {},
+            "options": options or {},
+        }
         self._asked: dict[str, dict[str, None]] = {table: {} for table in self._known}
 
     def name(self, english: str) -> str:
@@ -56,6 +75,15 @@ class Translations:
 
     def said(self, english: str) -> str:
         return self._say("said", english)
+
+    def template(self, english: str) -> str:
+        return self._say("templates", english)
+
+    def options(self, name: str, values: Iterable[str]) -> dict[str, str]:
+        """The words for those values of the input that the language has words for."""
+        words = {value: f"{name}: {value}" for value in values}
+        known = {value: key for value, key in words.items() if key in self._known["options"]}
+        return {value: self._say("options", key) for value, key in known.items()}
 
     def _say(self, table: str, english: str) -> str:
         self._asked[table][english] = None
@@ -91,7 +119,33 @@ def main_texts(language: Path, phrases: Translations) -> dict[str, Any]:
         **kept,
         "menuLabels": {_key(label): message(phrases.said(label)) for label in labels},
         PAGE: {english: phrases.said(english) for english in said_texts(SCRIPTS)},
+        TEMPLATES: {
+            file.stem: {line: phrases.template(line) for line in template_lines(_read(file))}
+            for file in sorted(WORKFLOWS.glob("*.json"))
+        },
     }
+
+
+def template_lines(workflow: dict[str, Any]) -> list[str]:
+    """The lines of a workflow's notes and the titles that it gives nodes and groups, each once;
+    without those that have no letter, such as the rule of a table."""
+    subgraphs = workflow.get("definitions", {}).get("subgraphs", [])
+    lines = [
+        line
+        for graph in (workflow, *subgraphs)
+        for text in _texts_of_graph(graph)
+        for line in text.split("\n")
+    ]
+    return [line for line in dict.fromkeys(lines) if re.search(r"[^\W\d_]", line)]
+
+
+def _texts_of_graph(graph: dict[str, Any]) -> Iterator[str]:
+    for node in graph["nodes"]:
+        yield node.get("title") or ""
+        if node["type"] in NOTES:
+            yield from node["widgets_values"]
+    for group in graph.get("groups", []):
+        yield group["title"]
 
 
 def command_texts(phrases: Translations) -> dict[str, Any]:
@@ -135,26 +189,39 @@ def _node(info: dict[str, Any], phrases: Translations) -> dict[str, Any]:
     }
 
 
-def _inputs(info: dict[str, Any], phrases: Translations) -> Iterator[tuple[str, dict[str, str]]]:
+def _inputs(info: dict[str, Any], phrases: Translations) -> Iterator[tuple[str, dict[str, Any]]]:
     found: dict[str, dict[str, list[str]]] = {}  # name, tooltip, the entries of a menu it is for
-    for name, entry, tooltip in _slots(info["input"]):
-        found.setdefault(name, {}).setdefault(tooltip, []).append(entry)
+    values: dict[str, list[str]] = {}
+    for name, entry, settings in _slots(info["input"]):
+        found.setdefault(name, {}).setdefault(settings["tooltip"], []).append(entry)
+        values.setdefault(name, []).extend(map(_value, settings.get("options", ())))
     for name, tooltips in found.items():
         lines = [phrases.text(tooltip) for tooltip in tooltips]
         if len(lines) > 1:
             owners = [", ".join(entries) for entries in tooltips.values()]
             lines = [f"{owner}: {line}" for owner, line in zip(owners, lines, strict=True)]
-        label = message(phrases.name(name.rpartition(".")[2]))
-        yield name.replace(".", "_"), {"name": label, "tooltip": "\n".join(lines)}
+        own = name.rpartition(".")[2]
+        texts: dict[str, Any] = {
+            "name": message(phrases.name(own)),
+            "tooltip": "\n".join(lines),
+        }
+        if options := phrases.options(own, values[name]):
+            texts["options"] = options
+        yield name.replace(".", "_"), texts
+
+
+def _value(option: str | dict[str, Any]) -> str:
+    """The value that an option of a menu gives; one that brings inputs is a table."""
+    return option["key"] if isinstance(option, dict) else option
 
 
 def _slots(
     inputs: dict[str, dict[str, Any]], menu: str = "", entry: str = ""
-) -> Iterator[tuple[str, str, str]]:
-    """(name as in the page, entry of the menu that brings it, tooltip) of every input."""
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(name as in the page, entry of the menu that brings it, settings) of every input."""
     for group in ("required", "optional"):
         for name, (kind, settings) in inputs.get(group, {}).items():
-            yield menu + name, entry, settings["tooltip"]
+            yield menu + name, entry, settings
             for option in settings["options"] if kind == MENU else []:
                 yield from _slots(option["inputs"], f"{menu}{name}.", option["key"])
 

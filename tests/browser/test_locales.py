@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scenes import MEASURED, once
+from scenes import MEASURED, RESTORED, once
 
 from launcher.paths import ROOT
 
@@ -24,6 +24,7 @@ OURS = "/extensions/craft-lora/"
 SCHEDULE, ROUTER_NODE, SAMPLER = "CRAFTTimestepSchedule", "CRAFTRouter", "CRAFTACFGKSampler"
 LOAD = "([graph, name]) => app.loadGraphData(graph, true, true, name)"
 SAVED = "() => app.graph.serialize()"
+SAVED_FILE = "() => JSON.stringify(app.graph.serialize())"  # the same without what is undefined
 PROMPT = "async () => (await app.graphToPrompt()).output"
 
 # A new Router with the method chosen; how its title, inputs, widgets and outputs are written.
@@ -71,6 +72,26 @@ PLACE = """(name) => {
 }"""
 
 
+# A new Timestep Schedule at a place of the canvas.
+SCHEDULE_AT = """(place) => {
+    app.graph.clear()
+    app.graph.id = crypto.randomUUID()
+    const node = LiteGraph.createNode("CRAFTTimestepSchedule")
+    app.graph.add(node)
+    node.pos = place
+}"""
+
+# The value of the first node's widget, and how the classic canvas writes it.
+CHOSEN = """(name) => {
+    const widget = app.graph.nodes[0].widgets.find((widget) => widget.name === name)
+    return [widget.value, widget._displayValue]
+}"""
+
+BROWSE = "() => app.extensionManager.command.execute('Comfy.BrowseTemplates')"
+OPENED = """() => !app.canvas.graph.nodes.length ? null
+    : app.extensionManager.workflow.activeWorkflow.filename"""
+
+
 def chinese() -> dict[str, Any]:
     return json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text("utf-8"))
 
@@ -83,6 +104,40 @@ def category(language: str) -> str:
     return main(language)["templateWorkflows"]["category"]["craft-lora"]
 
 
+def open_template(comfy_page, language: str, name: str) -> dict[str, Any]:
+    """Click a card of the template browser; the graph that opens, as the page saves it."""
+    page = comfy_page.page
+    comfy_page.dismiss_alerts()
+    page.evaluate("() => app.graph.clear()")
+    page.evaluate(BROWSE)
+    page.get_by_text(category(language)).first.click()
+    page.get_by_test_id(f"template-workflow-{name}").click()
+    opened = comfy_page.until(lambda: page.evaluate(OPENED), lambda at: (at or "").startswith(name))
+    assert opened.startswith(name)
+    page.wait_for_function(RESTORED)
+    return json.loads(page.evaluate(SAVED_FILE))
+
+
+def texts_of(workflow: dict[str, Any]) -> dict[tuple[int, str], str]:
+    """What a workflow says by itself: the titles that it sets, and the texts of its notes."""
+    notes = {
+        (node["id"], "note"): node["widgets_values"][0]
+        for node in workflow["nodes"]
+        if node["type"] == "MarkdownNote"
+    }
+    titles = {(n["id"], "title"): n["title"] for n in workflow["nodes"] if "title" in n}
+    return notes | titles
+
+
+def in_chinese(workflow: Path) -> dict[tuple[int, str], str]:
+    lines = main("zh")["craft_lora_templates"][workflow.stem]
+    english = texts_of(json.loads(workflow.read_text("utf-8")))
+    return {
+        place: "\n".join(lines.get(line, line) for line in text.split("\n"))
+        for place, text in english.items()
+    }
+
+
 def graph_and_prompt(page, workflow: Path) -> tuple[Any, Any]:
     """A workflow as the page saves it and as it queues it, without what only affects its looks."""
     page.evaluate(LOAD, [json.loads(workflow.read_text("utf-8")), workflow.stem])
@@ -90,6 +145,12 @@ def graph_and_prompt(page, workflow: Path) -> tuple[Any, Any]:
     for node in prompt.values():
         node.pop("_meta")
     return graph_of(page.evaluate(SAVED)), prompt
+
+
+def without(saved: dict[str, Any], notes: list[int]) -> Any:
+    """The graph that was saved, without the texts of its notes."""
+    nodes, links = graph_of(saved)
+    return {number: node for number, node in nodes.items() if number not in notes}, links
 
 
 def graph_of(saved: dict[str, Any]) -> Any:
@@ -182,13 +243,62 @@ def test_the_modern_nodes_are_in_chinese_too(second, page):
 
 
 def test_the_template_browser_names_the_pack_and_its_templates(second, page):
-    page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    page.evaluate(BROWSE)
     page.get_by_text(category("zh")).first.click()
     card = page.get_by_test_id(f"template-workflow-{FUSION.stem}")
     title = main("zh")["craft_lora"]["Two LoRAs in one picture (SDXL)"]
     card.get_by_role("heading", name=title).wait_for()
     page.screenshot(path=second.artifacts / "chinese_templates.png")
     page.keyboard.press("Escape")
+
+
+def test_a_template_opens_with_chinese_notes_and_titles(comfy, second):
+    english, wanted = texts_of(json.loads(DEMO.read_text("utf-8"))), in_chinese(DEMO)
+    assert [place for place, text in english.items() if text == wanted[place]] == []
+    saved = open_template(second, "zh", DEMO.stem)
+    second.fit()
+    second.keep_screenshot("chinese_template")
+    assert texts_of(saved).items() >= wanted.items()
+    notes = [node for node, kind in wanted if kind == "note"]
+    assert notes and without(saved, notes) == without(open_template(comfy, "en", DEMO.stem), notes)
+    assert [error for error in second.errors if OURS in error] == []
+
+
+def test_in_english_a_template_opens_as_its_file_says(comfy):
+    english = texts_of(json.loads(DEMO.read_text("utf-8")))
+    assert texts_of(open_template(comfy, "en", DEMO.stem)).items() >= english.items()
+
+
+def test_a_workflow_of_the_users_own_keeps_its_language(second):
+    """Also one that was saved from a template, under its name."""
+    for own in (json.loads(DEMO.read_text("utf-8")), open_template(second, "zh", DEMO.stem)):
+        second.open_workflow(own, DEMO.stem)
+        assert texts_of(second.saved()).items() >= texts_of(own).items()
+        assert second.alerts() == []
+
+
+def test_the_values_of_menus_have_chinese_words_and_stay_as_they_are(second, page):
+    options = chinese()["CRAFTTimestepSchedule"]["inputs"]["shape"]["options"]
+    page.evaluate(SCHEDULE_AT, [200, 920])  # so low that the list does not fit below the menu
+    page.wait_for_function(MEASURED)
+    assert page.evaluate(CHOSEN, "shape") == ["cosine", options["cosine"]]
+    page.mouse.click(*page.evaluate(PLACE, "shape"))
+    entries = page.locator(".litecontextmenu .litemenu-entry")
+    entries.last.wait_for()
+    second.keep_screenshot("chinese_menu_values")
+    assert entries.all_inner_texts() == list(options.values())
+    box = entries.last.bounding_box()
+    assert box and box["y"] + box["height"] <= page.viewport_size["height"]
+    entries.filter(has_text="sigmoid").click()
+    assert page.evaluate(CHOSEN, "shape") == ["sigmoid", options["sigmoid"]]
+
+
+def test_the_modern_nodes_have_the_words_for_values_too(second, page):
+    schedule = chinese()["CRAFTTimestepSchedule"]
+    page.evaluate(SCHEDULE_AT, [200, 200])
+    with second.drawing("vue"):
+        node = page.locator("[data-node-id]").filter(has_text=schedule["display_name"])
+        node.filter(has_text=schedule["inputs"]["shape"]["options"]["cosine"]).wait_for()
 
 
 def test_a_workflow_is_saved_and_queued_the_same_in_both_languages(comfy, second, page):

@@ -4,7 +4,7 @@ import { afterEach, test } from "node:test";
 import { parse } from "../../web/js/lib/drawings/markers.js";
 import { sampleCurve } from "../../web/js/lib/drawings/schedule.js";
 import { markerWarnings } from "../../web/js/lib/drawings/warnings.js";
-import { language, say, sayRole, speak } from "../../web/js/lib/texts.js";
+import { language, linesOf, say, sayRole, sayValue, speak, wordsOf } from "../../web/js/lib/texts.js";
 
 afterEach(() => speak("en", {}));
 
@@ -43,6 +43,22 @@ test("a role is called as the language calls it", () => {
   assert.deepEqual(["content", "style"].map(sayRole), ["content", "style"]);
   speak("zh", { content: "内容", style: "风格" });
   assert.deepEqual(["content", "style"].map(sayRole), ["内容", "风格"]);
+});
+
+test("a template has its lines, and a menu its words, in the language spoken", () => {
+  const options = { cosine: "余弦（cosine）" };
+  const nodes = { Node: { inputs: { shape: {}, method_gamma: { options } } } };
+  speak("zh", {}, { demo: { One: "一" } }, nodes);
+  assert.deepEqual(linesOf("demo"), { One: "一" });
+  assert.equal(sayValue("Node", "method.gamma", "cosine"), "余弦（cosine）");
+  assert.equal(sayValue("Node", "method.gamma", "constructor"), "constructor");
+  assert.equal(sayValue("Node", "method.gamma", null), "");
+  for (const name of ["other", "constructor", null]) assert.deepEqual(linesOf(name), {});
+  assert.equal(wordsOf("Node", "shape"), undefined);
+  assert.equal(wordsOf("toString", "shape"), undefined);
+  speak("en", {});
+  assert.deepEqual(linesOf("demo"), {});
+  assert.equal(sayValue("Node", "method.gamma", "cosine"), "cosine");
 });
 
 test("an error is in one language, with sentences joined as that language joins them", () => {

@@ -12,6 +12,7 @@ import { routerDrawing } from "./drawings/router.js";
 import { scheduleDrawing } from "./drawings/schedule.js";
 import { addStyle } from "./drawings/style.js";
 import { followLanguage } from "./page/language.js";
+import { openTranslated } from "./page/open_templates.js";
 import { followRuns } from "./page/runs.js";
 import { askMethods } from "./page/server.js";
 import { hintAtSmallWorld } from "./page/small_world.js";
@@ -38,6 +39,7 @@ app.registerExtension({
     keepDrawings();
     followRuns();
     nameTemplates();
+    openTranslated();
     await Promise.all([followLanguage(), askMethods()]);
   },
   afterConfigureGraph() {

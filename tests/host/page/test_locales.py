@@ -28,10 +28,23 @@ LANGUAGES = ("en", "zh")
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 SAME_IN_CHINESE = {"lora", "clip", "vae", "vgg", "cfg", "gamma", "alpha", "beta", "beta_star"}
 VERBATIM = re.compile(
-    r"</?[cs]>|\{\w+\}|(?<!\w)'[^']* [^']*'|arXiv:[\d.]+\d"
+    r"</?[cs]>|\{\w+\}|(?<![\w*])'[^']* [^']*'|arXiv:[\d.]+\d"
     r"|(?:models|output)/\w+|\b\w+_\w+(?:\.\w+)+|(?<![A-Za-z\d.])\d+(?:\.\d+)?(?:e-\d+)?|\|\|.*\|\|\^2"
 )
 LINE_OF_A_MENU = re.compile(r"^[\w-]+(?: mix)?: ")
+# Menus of files, or of the host's own names, in which the page's filter is needed more than words.
+LISTS = {
+    "sampler_name", "scheduler", "resize_method", "basis", "encoder", "vgg", "unet_name",
+    "ckpt_name", "lora", "content_lora", "style_lora", "second_lora", "second_content_lora",
+    "second_style_lora",
+}  # fmt: skip
+# Menus of registries, with the names that papers gave; those of them that are words have Chinese.
+PAPERS = {"method", "layer_sets", "guidance"}
+# Types of numbers, algorithms, and signs of formulas.
+STAY = {
+    "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2", "fp16", "bf16", "fp32", "s", "s*", "top-k",
+    "ties", "dct", "fft", "adamw", "sgd",
+}  # fmt: skip
 HOST_NODES = {
     "加载CLIP视觉",
     "UNet加载器",
@@ -63,10 +76,10 @@ GLOSSARY = {
     "merges?": "合并",
     "noise": "噪波",
     "prompts?": "提示词",
-    "ranks?": "秩",
+    "(?<!not )ranks?": "秩",
     "schedule": "调度",
     "seeds?": "种子",
-    "steps": "步",
+    "steps(?! back)": "步",
     "strengths?": "强度",
     "styles?": "风格",
     "subspaces?": "子空间",
@@ -83,13 +96,14 @@ def file_of(language: str, name: str = DEFINITIONS) -> dict[str, Any]:
 
 
 def phrases_of_the_texts() -> dict[str, str]:
-    """The explanations of nodes and the texts of scripts, which are sentences; not the names."""
+    """The explanations of nodes and the texts of scripts and templates, which are sentences; not
+    the names."""
     tables = file_of("zh", PHRASES)
-    return tables["texts"] | tables["said"]
+    return tables["texts"] | tables["said"] | tables["templates"]
 
 
 def without_examples(english: str) -> str:
-    return re.sub(r"(?<!\w)'[^']*'|\{\w+\}|\S*[_/]\S*", "", english)
+    return re.sub(r"`[^`]*`|(?<!\w)'[^']*'|\{\w+\}|\S*[_/]\S*", "", english)
 
 
 def inputs_of_schema(inputs: list, menu: str = "") -> list[tuple[str, Any]]:
@@ -141,12 +155,40 @@ def test_every_language_has_the_same_entries():
         return [path for key, inner in value.items() for path in paths(inner, f"{at}.{key}")]
 
     for name in (DEFINITIONS, MAIN, COMMANDS):
-        assert paths(file_of("zh", name)) == paths(file_of("en", name))
+        english = paths(file_of("en", name))
+        assert [path for path in paths(file_of("zh", name)) if ".options." not in path] == english
+        assert not [path for path in english if ".options." in path]  # values are English
 
 
 def test_the_keys_have_no_dots_as_the_page_looks_them_up():
     for node, entry in file_of("en").items():
         assert not [key for key in (node, *entry["inputs"]) if "." in key]
+
+
+def values_of(inputs: dict[str, dict[str, Any]]) -> set[tuple[str, str]]:
+    """(input, value) of every menu, those that another menu's entries bring included."""
+    found = set()
+    for name, (_, settings) in (inputs.get("required", {}) | inputs.get("optional", {})).items():
+        for option in settings.get("options") or ():
+            found.add((name, option["key"] if isinstance(option, dict) else option))
+            if isinstance(option, dict):
+                found |= values_of(option["inputs"])
+    return {(name, value) for name, value in found if name not in LISTS}
+
+
+def test_every_value_of_our_menus_is_named_in_chinese_or_stays_on_purpose(nodes):
+    named = {tuple(key.split(": ", 1)) for key in file_of("zh", PHRASES)["options"]}
+    values = set().union(*(values_of(info["input"]) for info in nodes.values()))
+    assert named <= values
+    left = {(name, value) for name, value in values - named if name not in PAPERS}
+    assert {value for _, value in left} == STAY
+
+
+def test_the_word_for_a_value_has_the_value_in_it():
+    """Reports, help and papers name the value, and so does the command line."""
+    for key, word in file_of("zh", PHRASES)["options"].items():
+        value = key.split(": ", 1)[1]
+        assert word.endswith(f"（{value}）") and CHINESE.search(word), key
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -189,17 +231,21 @@ def test_an_input_that_entries_of_a_menu_share_says_what_it_is_in_each():
         "output_name": ["LATENT", "report"],
         "output_tooltips": ["The latent.", "The report."],
     }
-    phrases = Translations({"seed": "种子", "old": "旧"}, {"Of the draw.": "抽取用。"})
+    phrases = Translations(
+        {"seed": "种子", "old": "旧"},
+        {"Of the draw.": "抽取用。"},
+        options={"way: two": "二（two）", "seed: two": "二"},
+    )
     made = definitions({"N": node}, phrases)["N"]
     assert made["inputs"] == {
-        "way": {"name": "way", "tooltip": "How."},
+        "way": {"name": "way", "tooltip": "How.", "options": {"two": "二（two）"}},
         "way_seed": {"name": "种子", "tooltip": "one, three: 抽取用。\ntwo: Same file."},
     }
     assert made["outputs"] == {
         "0": {"tooltip": "The latent."},
         "1": {"name": "report", "tooltip": "The report."},
     }
-    assert phrases.unused() == ["old"]
+    assert phrases.unused() == ["old", "seed: two"]
     assert {"way", "report", "Node", "How."} <= set(phrases.lacking())
 
 

@@ -18,11 +18,14 @@ from launcher.publish.locales import (
     MAIN,
     PAGE,
     SCRIPTS,
+    TEMPLATES,
+    WORKFLOWS,
     command_labels,
     command_texts,
     main_texts,
     read_phrases,
     said_texts,
+    template_lines,
 )
 
 LANGUAGES = ("en", "zh")
@@ -36,6 +39,9 @@ ICON = re.compile('"pi pi-')
 REGISTERED = re.compile(r"\{\s*id: [^}]*\blabel\b")  # a command
 VALUE = re.compile(r"\{\w+\}")
 ROOMS = ("craft_core", "comfy_adapter", "nodes", "client", "cli")
+CHINESE = re.compile(r"[\u4e00-\u9fff]")
+LETTER = re.compile(r"[A-Za-z]")
+START = re.compile(r"(#+ |- |\d\. |\|)?")  # a heading, an item of a list, a row of a table
 FEW = 2  # words, that may be the same by chance
 NO_TEXTS = {"style.js": "const CSS"}  # the style sheet
 
@@ -161,3 +167,55 @@ def test_what_else_main_has_is_kept(tmp_path: Path):
     made = main_texts(tmp_path, phrases)
     assert made["other"] == 1 and "stale" not in made[PAGE]
     assert made[PAGE]["content"] == "内容"
+    assert list(made[TEMPLATES]) == sorted(file.stem for file in WORKFLOWS.glob("*.json"))
+
+
+def graphs(workflow: dict) -> Iterator[dict]:
+    yield workflow
+    yield from workflow.get("definitions", {}).get("subgraphs", [])
+
+
+def shown_by(workflow: dict) -> Iterator[str]:
+    """Every note and title that a workflow brings, whole."""
+    for graph in graphs(workflow):
+        yield from (group["title"] for group in graph.get("groups", []))
+        for node in graph["nodes"]:
+            yield node.get("title", "")
+            if "Note" in node["type"]:
+                yield from node["widgets_values"]
+
+
+@pytest.mark.parametrize("file", sorted(WORKFLOWS.glob("*.json")), ids=lambda file: file.stem)
+def test_every_note_and_title_of_a_template_has_its_chinese(file: Path):
+    """A line that was changed in English alone is found: its Chinese is under the old line."""
+    lines = json.loads((LOCALES / "zh" / MAIN).read_text("utf-8"))[TEMPLATES][file.stem]
+    texts = "\n".join(shown_by(json.loads(file.read_text("utf-8")))).split("\n")
+    wanted = {line for line in texts if LETTER.search(line)}
+    assert wanted and wanted == set(lines)
+    assert [line for line in wanted if not CHINESE.search(lines[line])] == []
+
+
+def test_chinese_has_no_line_that_no_template_has():
+    files = [json.loads(file.read_text("utf-8")) for file in WORKFLOWS.glob("*.json")]
+    phrases = json.loads((LOCALES / "zh" / "phrases.json").read_text("utf-8"))["templates"]
+    assert set(phrases) == {line for workflow in files for line in template_lines(workflow)}
+
+
+def test_a_line_keeps_what_markdown_makes_of_it():
+    """Its beginning, the cells of a table, and all code; and each sign that opens is closed."""
+    phrases = json.loads((LOCALES / "zh" / "phrases.json").read_text("utf-8"))["templates"]
+    for english, chinese in phrases.items():
+        assert START.match(chinese)[0] == START.match(english)[0], english
+        assert [chinese.count(sign) % 2 for sign in "`*"] == [0, 0], chinese
+        assert chinese.count("|") == english.count("|"), english
+        assert set(re.findall("`[^`]*`", english)) <= set(re.findall("`[^`]*`", chinese)), english
+
+
+def test_groups_and_subgraphs_of_a_template_count_too():
+    inner = {"nodes": [{"type": "Note", "widgets_values": ["Inner\n---\nInner"]}]}
+    workflow = {
+        "nodes": [{"type": "A", "title": "Node", "widgets_values": ["value"]}, {"type": "B"}],
+        "groups": [{"title": "Group"}],
+        "definitions": {"subgraphs": [inner]},
+    }
+    assert template_lines(workflow) == ["Node", "Group", "Inner"]

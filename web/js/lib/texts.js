@@ -7,15 +7,22 @@
 let spoken = "en";
 /** @type {Record<string, string>} */
 let known = {};
+/** @typedef {{inputs?: Record<string, {options?: Record<string, string>}>}} Definition */
+/** @typedef {Record<string, Definition>} Nodes */
+/** @type {{templates: Record<string, Record<string, string>>, nodes: Nodes}} */
+let around = { templates: {}, nodes: {} };
 
 /**
  * From now on, say texts in a language.
  *
  * @param {string} language as the page names it
  * @param {Record<string, string>} texts that language's, by the English ones
+ * @param {Record<string, Record<string, string>>} [templates] the lines of each template, in the
+ *   same way, by the template's name
+ * @param {Nodes} [nodes] that language's nodeDefs, which have the words for values of menus
  */
-export function speak(language, texts) {
-  [spoken, known] = [language, texts];
+export function speak(language, texts, templates = {}, nodes = {}) {
+  [spoken, known, around] = [language, texts, { templates, nodes }];
 }
 
 /** The language in which texts are said. */
@@ -34,6 +41,24 @@ export function say(english, values = {}) {
     Object.hasOwn(values, name) ? String(values[name]) : sign,
   );
 }
+
+/** The lines of a template in the language spoken, by the English ones; none where it has none.
+ * @param {unknown} name the template's */
+export const linesOf = (name) => own(around.templates, name) ?? {};
+
+/** What the values of a node's menu are called, by value; undefined where none has a word.
+ * @param {string} node its type @param {string} input such as method.gamma */
+export const wordsOf = (node, input) =>
+  own(own(around.nodes, node)?.inputs ?? {}, input.replaceAll(".", "_"))?.options;
+
+/** What a value of a node's menu is called; the value itself where it has no word.
+ * @param {string} node @param {string} input @param {string | null} value none: nothing chosen */
+export const sayValue = (node, input, value) =>
+  own(wordsOf(node, input) ?? {}, value) ?? value ?? "";
+
+/** @template T @param {Record<string, T>} table @param {unknown} key @returns {T | undefined} */
+const own = (table, key) =>
+  typeof key === "string" && Object.hasOwn(table, key) ? table[key] : undefined;
 
 /** What a role is called. @param {string} role */
 export function sayRole(role) {

@@ -9,6 +9,7 @@ import { speak } from "../lib/texts.js";
 
 const SETTING = "Comfy.Locale";
 const OWN = "craft_lora"; // the key of our texts in main.json
+const TEMPLATES = "craft_lora_templates"; // and of the texts that our templates bring
 
 /** @type {Promise<Record<string, any>> | undefined} every language's texts */
 let files;
@@ -29,7 +30,8 @@ export async function followLanguage() {
   const follow = async (language) => {
     wanted = language;
     const texts = await localeTexts(language);
-    if (language === wanted) speak(language, texts[OWN] ?? {}); // it may have changed meanwhile
+    if (language !== wanted) return; // it has changed meanwhile
+    speak(language, texts[OWN] ?? {}, texts[TEMPLATES], texts.nodeDefs);
   };
   app.ui.settings.addEventListener(`${SETTING}.change`, (/** @type {CustomEvent} */ event) =>
     follow(event.detail.value), // the setting itself still has the old one
