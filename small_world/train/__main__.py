@@ -10,7 +10,7 @@ PICTURE = MODELS.parents[1] / "docs" / "pairs.png"
 REFERENCES = MODELS.parent / "references"
 CHECKPOINT = Path("checkpoints") / "craft_small_world.safetensors"
 WHAT = ("base", "text", "compare", "speed", "judge", "judged", "references", "pairs", "measure",
-        "fidelity", "gates", "choose", "pairs-picture", "preview")  # fmt: skip
+        "fidelity", "levels", "gates", "choose", "pairs-picture", "preview")  # fmt: skip
 
 
 def training_cache() -> Path:
@@ -138,6 +138,11 @@ def main() -> None:
 
         kinds = options.kinds or KINDS
         fidelity(options.models / CHECKPOINT, device, options.seed, options.count, kinds)
+    elif options.what == "levels":
+        from .measuring.levels import KINDS, levels
+
+        kinds = options.kinds or KINDS
+        levels(options.models / CHECKPOINT, options.seed, options.count, kinds)
     elif options.what == "gates":
         _gates(options)
     elif options.what == "choose":

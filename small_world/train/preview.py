@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-CONTENTS = ("cat", "house", "rocket", "mushroom", "crown", "dog", "helicopter")
+CONTENTS = ("cat", "house", "rocket", "mushroom", "crown", "dog", "guitar")
 STYLES = ("flat", "comic", "blueprint", "neon", "sunset", "crimson dotted outlined")
 MAGNIFIED = 4
 

@@ -30,7 +30,7 @@ from ..references import STYLE, SUBJECT
 
 # The recipe of the shipped LoRAs, see "The basis, the LoRAs and the encoder" in the README.
 RECIPE = {"rank": 8, "batch_size": 6, "learning_rate": 0.002, "shift": 3}
-STEPS = {"content": 300, "style": 250}
+STEPS = {"content": 200, "style": 100}
 SHOTS = {"content": len(SUBJECT), "style": 1}  # pictures a LoRA learns from, where not said
 LAYER_SETS = "all"
 SAMPLING_STEPS, CFG = 20, 3.0
