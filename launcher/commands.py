@@ -235,7 +235,9 @@ def _count(text: str) -> int:
     """A whole number from 1 on, of an option."""
     if text.isdecimal() and int(text) > 0:
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no such number; give 1, 2, ...")
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not a number of workers or prompts; give 1, 2, ..."
+    )
 
 
 def _bench(chosen: argparse.Namespace, passed_on: list[str]) -> int:

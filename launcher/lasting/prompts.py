@@ -35,15 +35,13 @@ CHECKPOINT, LORA = "craft_small_world.safetensors", "craft_small_world_{}.safete
 COPY, CHANGING = "soak_copy.safetensors", "soak_changing.safetensors"
 ROLES = ("content", "style")
 
-Prompt = dict[str, dict[str, Any]]
-
 
 @dataclass(frozen=True)
-class Job:
+class SoakJob:
     """One prompt: what it is, by which equal ones are known, and the prompt itself."""
 
     key: tuple[str, ...]
-    prompt: Prompt
+    prompt: dict[str, dict[str, Any]]
 
 
 class Prompts:
@@ -59,16 +57,16 @@ class Prompts:
         methods = object_info["CRAFTRouter"]["input"]["required"]["method"]
         self._methods = [str(key) for key in choices_of(methods)]
 
-    def reference(self) -> Job:
+    def reference(self) -> SoakJob:
         """The one prompt that is run again and again."""
-        return Job(("reference",), self._prompts[DEMO])
+        return SoakJob(("reference",), self._prompts[DEMO])
 
-    def drawn(self) -> Iterator[Job]:
+    def drawn(self) -> Iterator[SoakJob]:
         """Jobs without an end; a LoRA file is replaced under its name before some of them."""
         names, often = list(WORKFLOWS), list(WORKFLOWS.values())
         while True:
             name = self._rng.choices(names, often)[0]
-            yield self._demo() if name == DEMO else Job((name,), self._prompts[name])
+            yield self._demo() if name == DEMO else SoakJob((name,), self._prompts[name])
 
     def replace(self, role: str) -> None:
         """Put the LoRA of a role under the name that prompts load, as a user does."""
@@ -78,7 +76,7 @@ class Prompts:
         shutil.copyfile(MODELS / "loras" / LORA.format(role), fresh)
         os.replace(fresh, folder / CHANGING)
 
-    def _demo(self) -> Job:
+    def _demo(self) -> SoakJob:
         """The demo with another method, strength, guidance weight, checkpoint, LoRA file."""
         draw = self._rng.choice
         settings = {
@@ -95,9 +93,9 @@ class Prompts:
             settings["CRAFTRouter.content_lora"] = CHANGING
         inputs = Inputs(self._prompts[DEMO], self._info)
         values = {inputs.find_in_node(name): text for name, text in settings.items()}
-        return Job((DEMO, *settings.values(), inside), inputs.with_values(values))
+        return SoakJob((DEMO, *settings.values(), inside), inputs.with_values(values))
 
-    def _few_steps(self, name: str) -> Prompt:
+    def _few_steps(self, name: str) -> dict[str, dict[str, Any]]:
         workflow = read_workflow(ROOT / "workflows" / f"{name}.json")
         prompt = to_prompt(workflow, self._info)
         for node in prompt.values():

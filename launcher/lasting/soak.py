@@ -19,13 +19,14 @@ from craft_lora_pack.client.client import Client
 from craft_lora_pack.client.errors import RemoteError
 
 from ..errors import LaunchError
+from ..paths import ROOT
 from ..run.hosts import pinned_host
 from ..run.server import Server
 from ..run.workspace import link, prepare_workspace
 from ..terminal import say
-from .prompts import Job, Prompts
+from .prompts import Prompts, SoakJob
 
-PROBE, ROUTE = Path(__file__).with_name("probe"), "/craft_soak_probe"
+PROBE, ROUTE = ROOT / "benchmarks" / "soak_probe", "/craft_soak_probe"
 INTERRUPTED = 0.1  # share of the prompts
 SOON = 2.0  # seconds within which a prompt is interrupted
 LOOKS = 20  # of a soak
@@ -120,7 +121,7 @@ def soak_server(client: Client, drawn: Prompts, count: int, seed: int) -> Soak:
     return soak
 
 
-def _run(client: Client, soak: Soak, job: Job) -> None:
+def _run(client: Client, soak: Soak, job: SoakJob) -> None:
     try:
         result = client.run(job.prompt, limit=LIMIT)
         files = hashlib.sha256(b"".join(client.fetch(item) for item in result.files()))
@@ -129,7 +130,7 @@ def _run(client: Client, soak: Soak, job: Job) -> None:
         soak.faults.append(f"{' '.join(job.key)}: {error}")
 
 
-def _run_and_stop(client: Client, job: Job, after: float) -> bool:
+def _run_and_stop(client: Client, job: SoakJob, after: float) -> bool:
     """Interrupt a prompt after a while; whether it had not ended before."""
     timer = threading.Timer(after, client.interrupt)
     timer.start()
@@ -143,7 +144,7 @@ def _run_and_stop(client: Client, job: Job, after: float) -> bool:
     return False
 
 
-def _look(client: Client, soak: Soak, reference: Job, number: int) -> None:
+def _look(client: Client, soak: Soak, reference: SoakJob, number: int) -> None:
     _run(client, soak, reference)
     client.post_json("/history", {"clear": True})  # the host keeps every prompt: that is its own
     soak.looks.append(Look(number, client.ask(ROUTE)))

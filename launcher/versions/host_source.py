@@ -15,7 +15,7 @@ from typing import Protocol
 from ..errors import LaunchError
 
 
-class Files(Protocol):
+class SourceFiles(Protocol):
     """The files of a source, by their paths with `/`."""
 
     def has_file(self, path: str) -> bool: ...
@@ -79,7 +79,7 @@ class Commit:
         return done.stdout.decode("utf-8")
 
 
-def files_at(given: str) -> Files:
+def files_at(given: str) -> SourceFiles:
     """A source as a user names it: a folder, or a repository with `@` and a commit behind it."""
     folder = Path(given)
     if folder.is_dir():
@@ -100,7 +100,7 @@ _ANYTHING = ast.Pass()
 class HostSource:
     """A version's source, asked by dotted names."""
 
-    def __init__(self, files: Files):
+    def __init__(self, files: SourceFiles):
         self._files = files
         self._scopes: dict[str, dict[str, ast.AST]] = {}
         self._stars: dict[str, list[ast.ImportFrom]] = {}

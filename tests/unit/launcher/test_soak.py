@@ -6,7 +6,7 @@ import pytest
 from craft_lora_pack.client.errors import RemoteError
 
 from launcher.lasting import soak as soaking
-from launcher.lasting.prompts import Job
+from launcher.lasting.prompts import SoakJob
 from launcher.lasting.soak import Look, Soak, soak_server, thirds
 
 
@@ -80,13 +80,13 @@ class Server:
 
 class Drawn:
     def reference(self):
-        return Job(("reference",), {"name": "reference"})
+        return SoakJob(("reference",), {"name": "reference"})
 
     def drawn(self):
         rng = random.Random(0)
         while True:
             name = rng.choice(["even", "odd"])
-            yield Job((name,), {"name": name})
+            yield SoakJob((name,), {"name": name})
 
 
 @pytest.fixture(autouse=True)

@@ -45,6 +45,9 @@ function keepOnPage() {
   const list = /** @type {HTMLElement | undefined} */ ([...document.querySelectorAll(MENU)].at(-1));
   if (!list) return;
   const { offsetLeft: left, offsetTop: top, offsetWidth: width, scrollHeight: height } = list;
-  list.style.left = `${Math.max(0, Math.min(left, innerWidth - width - MARGIN))}px`;
-  list.style.top = `${Math.max(0, Math.min(top, innerHeight - height - MARGIN))}px`;
+  const inside = [
+    Math.min(left, innerWidth - width - MARGIN),
+    Math.min(top, innerHeight - height - MARGIN),
+  ].map((place) => `${Math.max(0, place)}px`);
+  [list.style.left, list.style.top] = inside;
 }
