@@ -58,4 +58,6 @@ def write_preview(path: Path, seed: int) -> None:
     rows.append(np.concatenate(row, axis=1))
     sheet = Image.fromarray(np.concatenate(rows, axis=0))
     size = sheet.width * MAGNIFIED, sheet.height * MAGNIFIED
-    sheet.resize(size, Image.Resampling.LANCZOS).quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    sheet.resize(size, Image.Resampling.LANCZOS).quantize(256, dither=Image.Dither.NONE).save(
+        path, optimize=True
+    )
