@@ -74,6 +74,20 @@ DISMISS = """() => {
     app.extensionManager.toast.removeAll()
     return document.querySelectorAll(".p-toast-message").length
 }"""
+# Where a node's help did not open: what the page shows in its place.
+NO_HELP = """() => {
+    const text = (selector) =>
+        [...document.querySelectorAll(selector)].map((one) => one.innerText.slice(0, 200))
+    return JSON.stringify({
+        buttons: document.querySelectorAll("[data-testid=info-button]").length,
+        help: text(".node-help-content"),
+        over: text("[role=dialog], [role=alert], .litesearchbox, .litecontextmenu"),
+        selected: [...app.canvas.selectedItems].map((one) => one.type ?? one.title),
+        nodes: app.graph.nodes.map((one) => one.type),
+        root: app.canvas.graph === app.rootGraph,
+        vue: LiteGraph.vueNodesMode,
+    })
+}"""
 VUE_NODES = "(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
 NOTE_THE_END = """() => {
     window.ended = null
@@ -188,23 +202,31 @@ class ComfyPage:
         """The help of a node type, opened with the info button of a new one.
 
         The page shows the button some time after the selection has changed, so a press may meet the
-        button of the selection before: it is pressed again until the help opens.
+        button of the selection before: it is pressed again until the help opens. What lies over
+        the canvas by then, such as a search that a quick second click has opened, is closed first.
         """
         panel = self.page.locator(".node-help-content")
         heading = panel.get_by_role("heading", name=title, exact=True, level=1)
         button = self.page.get_by_test_id("info-button")
 
         def opened() -> bool:
-            self.page.mouse.click(*self.evaluate(ALONE, node))
-            self.page.wait_for_function(MEASURED)
+            place = self.evaluate(ALONE, node)
+            self.evaluate(TWO_FRAMES)
+            self.page.mouse.click(*place)
             try:
+                self.page.wait_for_function(MEASURED, timeout=PATIENCE)
                 button.dispatch_event("click", timeout=PATIENCE)  # it moves with the node
                 heading.wait_for(timeout=PATIENCE)
             except TimeoutError:
+                tried.append(self.evaluate(NO_HELP))
+                self.page.keyboard.press("Escape")
                 return False
             return True
 
-        assert self.until(opened, bool), f"the help of {node} does not open"
+        tried: list[str] = []
+        if not self.until(opened, bool):
+            self.keep_screenshot(f"no_help_{node}")
+            raise AssertionError(f"the help of {node} does not open: {tried}")
         return panel
 
     def alerts(self) -> list[str]:

@@ -6,7 +6,6 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,26 @@ COLOURS = 16  # a picture has more
 CLIPPED = 0.4  # of a picture's channel values; burnt pictures have more
 PLACE = [900, 400]  # of the mouse, where nothing lies over the graph
 BELOW = [500, 1000]  # the same, with a graph that is fitted into the page
-FREE = [[960, 120], [1040, 120]]  # where no node is
+
+# Of the places on the canvas where no element of the page lies, the one farthest from all nodes and
+# from the last; the view may be moving.
+FREE = """(last) => {
+    const { canvas, ds, graph } = app.canvas
+    const edge = canvas.getBoundingClientRect()
+    const screen = ({ boundingRect: [x, y, width, height] }) => {
+        const at = ds.convertOffsetToCanvas([x, y])
+        const [left, top] = [at[0] + edge.x, at[1] + edge.y]
+        return [left, top, left + width * ds.scale, top + height * ds.scale]
+    }
+    const boxes = [...graph.nodes.map(screen), ...(last ? [[...last, ...last]] : [])]
+    const room = ([x, y]) => Math.min(...boxes.map(([left, top, right, bottom]) =>
+        Math.hypot(Math.max(left - x, 0, x - right), Math.max(top - y, 0, y - bottom))))
+    const places = []
+    for (let x = 100; x < innerWidth; x += 40)
+        for (let y = 100; y < innerHeight; y += 40)
+            if (document.elementFromPoint(x, y) === canvas) places.push([x, y])
+    return places.reduce((best, place) => (room(place) > room(best) ? place : best))
+}"""
 
 # A loader, two texts, a latent, a KSampler with its own title and colour, a decode, a preview.
 GRAPH = """() => {
@@ -276,6 +294,7 @@ class Graph:
 
     def __init__(self, comfy):
         self.comfy, self.page = comfy, comfy.page
+        self.clicked: list[int] | None = None  # the last place beside nodes
 
     def types(self) -> list[str]:
         return self.comfy.evaluate(TYPES)
@@ -313,8 +332,9 @@ class Graph:
 
     def click_beside_nodes(self, times: int) -> None:
         """Click where no node is, each time in another place: a double click opens the search."""
-        for place in islice(cycle(FREE), times):
-            self.page.mouse.click(*place)
+        for _ in range(times):
+            self.clicked = self.comfy.evaluate(FREE, self.clicked)
+            self.page.mouse.click(*self.clicked)
 
     def press(self, keys: str) -> None:
         """Press the keys of an undo or a redo, and wait until the page has done it."""

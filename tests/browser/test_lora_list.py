@@ -85,6 +85,16 @@ def drawn(comfy, request) -> Iterator[str]:
         yield request.param
 
 
+# The rows as they are drawn, read in one step: between two, the page may draw them anew.
+ROWS = """(panels) => panels.flatMap((panel) =>
+    [...panel.querySelectorAll(".craft-row")].map((_, row) => {
+        const part = (name) => panel.querySelector(`[data-row="${row}"][data-part="${name}"]`)
+        return [
+            part("file").innerText, part("role").innerText, part("strength").value,
+            part("on").checked,
+        ]
+    }))"""
+
 # In one step: between two, the page may draw the box anew, without what was selected in it.
 RIGHT_CLICK = """(box, words) => {
     const start = box.value.indexOf(words)
@@ -128,21 +138,15 @@ class List:
     def shows(self, *rows: dict[str, Any]) -> None:
         """Wait until the list has these rows, in its text and as it is drawn."""
         assert self.comfy.until(self.rows, lambda now: now == list(rows)) == list(rows)
-        assert self.comfy.until(self.drawn, lambda now: len(now) == len(rows)) == [
+        drawn = [
             (row["lora"].removesuffix(".safetensors"), row["role"], f"{row['strength']:g}",
              row.get("on", True))
             for row in rows
         ]  # fmt: skip
+        assert self.comfy.until(self.drawn, lambda now: now == drawn) == drawn
 
     def drawn(self) -> list[tuple[str, str, str, bool]]:
-        lines = range(self.panel.locator(".craft-row").count())
-        return [
-            (
-                self.part(at, "file").inner_text(), self.part(at, "role").inner_text(),
-                self.part(at, "strength").input_value(), self.part(at, "on").is_checked(),
-            )
-            for at in lines
-        ]  # fmt: skip
+        return [tuple(row) for row in self.panel.evaluate_all(ROWS)]
 
     def choose(self, press: Locator, name: str) -> None:
         press.click()
