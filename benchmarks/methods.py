@@ -1,6 +1,6 @@
 """Which method joins a content LoRA and a style LoRA best, on held-out LoRAs of the small world?
 
-    python run.py bench methods [--limit 18] [--each 6] [--pictures 2] [--out DIR] [--minutes N]
+    python run.py bench methods [--limit 18] [--each 6] [--pictures 2] [--out DIR] [--plot FILE]
 
 Every run-time and every file method of this pack, each under standard guidance and under ACFG:
 
@@ -36,7 +36,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))
 
-from benchmarks.parts.method_figures import Row, best_strength, table  # noqa: E402
+from benchmarks.parts.method_figures import Interval, Row, best_strength, table  # noqa: E402
 from benchmarks.parts.method_runs import (  # noqa: E402
     CHANCE,
     NOTHING,
@@ -141,7 +141,10 @@ def main() -> None:
     finally:
         workers.close()
     print(failures(journal, halves, options.enough))
-    print(said(options, journal, ways, strengths, report))
+    rows, text = said(options, journal, ways, strengths, report)
+    print(text)
+    if options.plot:
+        write_plot(options.plot, rows, len(report) * options.pictures)
 
 
 def gated(workers: Workers, journal: Journal, names: tuple, enough: float, say) -> tuple:
@@ -188,8 +191,8 @@ def _strangers(pair: Pair, pairs: Sequence[Pair]) -> Pair:
 
 
 def said(options, journal: Journal, ways: Sequence[str], strengths: Mapping,
-         pairs: Sequence[Pair]) -> str:  # fmt: skip
-    """The table in Markdown, by both judges together, then the share of the way by each."""
+         pairs: Sequence[Pair]) -> tuple[list[Row], str]:  # fmt: skip
+    """The tuned rows, and the table in Markdown: by both judges, then the share of each."""
     results = {NOTHING: held(journal, NOTHING, "standard", 1.0, pairs)}
     results |= {way: held(journal, way, "standard", 1.0, pairs) for way in FRAME[1:]}
     results |= {
@@ -200,7 +203,8 @@ def said(options, journal: Journal, ways: Sequence[str], strengths: Mapping,
     results[CHANCE] = held(journal, CHANCE, "standard", 0.0, pairs)
     at = {f"{way}, {rule}": f"{strength:g}" for (way, rule), strength in strengths.items()}
     rows, *apart = (table(results, NOTHING, TRUTH, REFERENCE, judge) for judge in (None, 0, 1))
-    corrected = _corrected([row for row in rows if row.name in at])
+    tuned = [row for row in rows if row.name in at]
+    corrected = _corrected(tuned)
     lines = [
         f"{len(pairs)} pairs of {len({c for c, _ in pairs})} held-out objects and "
         f"{len({s for _, s in pairs})} held-out styles, {options.pictures} pictures a pair, "
@@ -220,7 +224,27 @@ def said(options, journal: Journal, ways: Sequence[str], strengths: Mapping,
             f"{'' if p is None else f'{p:.3f}'} | {row.content.value:.2f} | {row.style.value:.2f}"
             f" | {row.both.said()} | {apart[0][k].way.value:.2f} | {apart[1][k].way.value:.2f} |"
         )
-    return "\n".join(lines)
+    return tuned, "\n".join(lines)
+
+
+def write_plot(path: Path, rows: Sequence[Row], pictures: int) -> None:
+    """Content against style: a point for every row with its intervals, and the frontier."""
+    from launcher.pack import as_package
+
+    as_package()
+    from craft_lora_pack.comfy_adapter.draw.score_plot import score_sheet
+    from craft_lora_pack.craft_core.evaluation import Point, Score
+
+    def score(axis: str, of: Interval) -> Score:
+        over = ("contents", "styles")
+        return Score(axis, of.value, of.low, of.high, pictures, over, "small world judges", "none")
+
+    points = [
+        Point(row.name, score("content", row.content), score("style", row.style)) for row in rows
+    ]
+    sheet = score_sheet(points, "Two LoRAs of the small world: methods under either guidance")
+    sheet.quantize(64).save(path, optimize=True)
+    print(f"wrote {path}")
 
 
 def _corrected(rows: Sequence[Row]) -> dict[str, float]:
@@ -249,6 +273,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, default=MODELS / CHECKPOINT)
     default = training_cache().with_name("small_world_gates")
     parser.add_argument("--out", type=Path, default=default, help=f"default: {default}")
+    parser.add_argument("--plot", type=Path, help="a picture of content against style")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     required = {"direct", *FRAME}

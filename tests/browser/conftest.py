@@ -85,6 +85,7 @@ NO_HELP = """() => {
         selected: [...app.canvas.selectedItems].map((one) => one.type ?? one.title),
         nodes: app.graph.nodes.map((one) => one.type),
         root: app.canvas.graph === app.rootGraph,
+        visible: document.visibilityState,
         vue: LiteGraph.vueNodesMode,
     })
 }"""
@@ -172,7 +173,8 @@ class ComfyPage:
         """Ask until the answer fits, or for as long as we wait for anything; the last answer."""
         ends = time.monotonic() + LIMIT / 1000
         while not fits(answer := ask()) and time.monotonic() < ends:
-            self.evaluate(TWO_FRAMES)
+            if not self.evaluate(TWO_FRAMES):
+                self.page.bring_to_front()
         return answer
 
     @contextmanager
@@ -210,9 +212,7 @@ class ComfyPage:
         button = self.page.get_by_test_id("info-button")
 
         def opened() -> bool:
-            place = self.evaluate(ALONE, node)
-            self.evaluate(TWO_FRAMES)
-            self.page.mouse.click(*place)
+            self.page.mouse.click(*self.evaluate(ALONE, node))
             try:
                 self.page.wait_for_function(MEASURED, timeout=PATIENCE)
                 button.dispatch_event("click", timeout=PATIENCE)  # it moves with the node

@@ -33,9 +33,12 @@ FIT = """() => {
     app.canvas.ds.fitToBounds([left, top, end(Math.max, 2) - left, end(Math.max, 3) - top])
 }"""
 
-# Wait until the page has drawn its present state.
-TWO_FRAMES = """() => new Promise((done) =>
-    requestAnimationFrame(() => requestAnimationFrame(done)))"""
+# Wait until the page has drawn its present state; false if the browser does not draw it, as one in
+# the background.
+TWO_FRAMES = """() => new Promise((done) => {
+    requestAnimationFrame(() => requestAnimationFrame(() => done(true)))
+    setTimeout(() => done(false), 15_000)
+})"""
 
 # Whether each node is on the page, has the size that it is drawn in, and shows its drawing.
 MEASURED = """() => app.canvas.graph.nodes.every((node) => {

@@ -101,3 +101,15 @@ def test_a_journal_goes_on_after_a_line_that_was_cut_short(tmp_path):
     assert Journal(path, {"steps": 1}).results == {"a": [1], "c": [3]}
     with pytest.raises(SystemExit, match="--out"):
         Journal(path, {"steps": 2})
+
+
+def test_the_plot_has_a_point_for_every_tuned_row(tmp_path):
+    from PIL import Image
+
+    from benchmarks.methods import write_plot
+
+    rows = table(world(none=0.1, direct=0.5, other=0.6, true=0.9), "none", "true", "direct")
+    write_plot(tmp_path / "plot.png", rows[1:3], len(PAIRS) * 2)
+    with Image.open(tmp_path / "plot.png") as plot:
+        assert plot.width > 700 and plot.height > 600
+        assert len(plot.convert("RGB").getcolors()) > 16
