@@ -33,10 +33,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))
 
-from benchmarks.parts.method_figures import Interval, Row, best_strength, table  # noqa: E402
+from benchmarks.parts.method_figures import Interval, Row, best_strength, columns, table  # noqa: E402
 from benchmarks.parts.method_runs import (  # noqa: E402
     CHANCE,
     NOTHING,
@@ -141,6 +143,7 @@ def main() -> None:
     finally:
         workers.close()
     print(failures(journal, halves, options.enough))
+    print(f"best on the tuning half: {best_on(journal, strengths, tuning)}\n")
     rows, text = said(options, journal, ways, strengths, report)
     print(text)
     if options.plot:
@@ -183,6 +186,18 @@ def choose(journal: Journal, ways: Sequence[str], pairs: Sequence[Pair]) -> dict
         (way, rule): best_strength({s: held(journal, way, rule, s, pairs) for s in GRID[rule]})
         for way, rule in tuned_ways(ways)
     }
+
+
+def best_on(journal: Journal, strengths: Mapping, pairs: Sequence[Pair]) -> str:
+    """The way, rule and strength with the highest mean geo over the pairs."""
+    means = {
+        (way, rule): np.mean([
+            columns(rows, None)[0] for rows in held(journal, way, rule, strength, pairs).values()
+        ])
+        for (way, rule), strength in strengths.items()
+    }  # fmt: skip
+    best = max(means, key=lambda one: means[one])
+    return f"{', '.join(best)}, strength {strengths[best]:g}, geo {means[best]:.3f}"
 
 
 def _strangers(pair: Pair, pairs: Sequence[Pair]) -> Pair:

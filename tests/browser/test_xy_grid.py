@@ -58,10 +58,10 @@ def drawn(comfy, request) -> Iterator[str]:
         yield request.param
 
 
-def opened(comfy, seed: int) -> list[int]:
-    """A workflow whose grid never ran before."""
+def opened(comfy, seed: int, **values: Any) -> list[int]:
+    """A workflow whose grid never ran before. values: of its inputs."""
     comfy.open_workflow({**read_workflow(WORKFLOW), "id": str(uuid.uuid4())}, "grid")
-    ids = comfy.evaluate(PREPARE, {**SMALL, "seed": seed})
+    ids = comfy.evaluate(PREPARE, {**SMALL, "seed": seed, **values})
     comfy.fit()
     return ids
 
@@ -144,6 +144,23 @@ def test_a_page_that_is_loaded_again_shows_the_cells_of_a_grid_that_was_stopped(
     comfy.becomes(REPORT, said, grid)
     comfy.until(cells.count, lambda now: now == count)
     assert cells.count() == count
+
+
+def test_a_page_that_is_loaded_again_while_a_grid_runs_shows_its_cells_and_those_that_come(
+    comfy, drawn
+):
+    grid, *_ = opened(comfy, 400 + SEEDS[drawn], steps=60)  # for longer than the page loads
+    cells = comfy.page.locator(".craft-cells button")
+    comfy.evaluate("() => void app.queuePrompt(0)")
+    comfy.until(cells.count, bool)
+    assert cells.count() < 4
+    comfy.reload()
+    comfy.evaluate(NOTE_WHAT_IS_TOLD)
+    comfy.until(cells.count, lambda count: count == 4)
+    assert cells.count() == 4
+    comfy.becomes(REPORT, "4 cells are done.", grid)
+    assert comfy.evaluate("() => window.told.at(-1)[0]") == "4 cells are done."
+    assert comfy.our_errors() == []
 
 
 def test_cells_that_are_there_stay_where_more_come(comfy, drawn):
