@@ -8,7 +8,7 @@ from __future__ import annotations
 
 FULL_STRENGTH = 1.0
 """Where nothing multiplies the LoRAs: standard guidance, and a fused file."""
-GUIDED_CFG = 3.0
+GUIDED_CFG = 2.0
 """cfg of a new node that guides by ACFG."""
 GUIDED_WEIGHT = 1.5
 """Strength times cfg to start with where ACFG multiplies the LoRAs by cfg."""
@@ -16,5 +16,5 @@ GUIDED_STRENGTH = GUIDED_WEIGHT / GUIDED_CFG
 """Of a new node whose LoRAs may be guided by ACFG."""
 MOST_GUIDED_WEIGHT = 2.0
 """The largest strength times weight that docs/benchmarks.md found good pictures at."""
-FLOOR = 0.5
+FLOOR = 0.75
 """Of a schedule that comes with the Router; a schedule added alone has none."""

@@ -10,7 +10,8 @@ PICTURE = MODELS.parents[1] / "docs" / "pairs.png"
 REFERENCES = MODELS.parent / "references"
 CHECKPOINT = Path("checkpoints") / "craft_small_world.safetensors"
 WHAT = ("base", "text", "compare", "speed", "judge", "judged", "references", "pairs", "measure",
-        "fidelity", "levels", "gates", "choose", "pairs-picture", "preview")  # fmt: skip
+        "fidelity", "levels", "gates", "starting", "choose", "pairs-picture",
+        "preview")  # fmt: skip
 
 
 def training_cache() -> Path:
@@ -90,7 +91,7 @@ def parse() -> argparse.Namespace:
     measured = training_cache().with_name("small_world_gates")
     default = (
         measured
-        if options.what in ("gates", "choose", "pairs-picture")
+        if options.what in ("gates", "starting", "choose", "pairs-picture")
         else training_cache()
         if trained
         else MODELS
@@ -143,7 +144,7 @@ def main() -> None:
 
         kinds = options.kinds or KINDS
         levels(options.models / CHECKPOINT, options.seed, options.count, kinds)
-    elif options.what == "gates":
+    elif options.what in ("gates", "starting"):
         _gates(options)
     elif options.what == "choose":
         from .measuring.shown import choose
@@ -177,6 +178,10 @@ def _gates(options: argparse.Namespace) -> None:
         options.pictures_each, options.count, options.shots, options.parts, options.divide_steps,
     )  # fmt: skip
     cores, workers = os.cpu_count() or 1, options.workers or 1
+    if options.what == "starting":
+        from .measuring.starting import starting
+
+        return starting(plan, workers)
     threads = max(1, (options.threads or cores) // workers)
     gates(plan, workers, threads, options.minutes)
 

@@ -75,7 +75,7 @@ def write_pairs_picture(path: Path, comfyui: Path, checkpoint: Path, folder: Pat
     load_pack()
     import folder_paths
     from craft_lora_pack.craft_core.schedule import Schedule
-    from craft_lora_pack.craft_core.starting import FLOOR, GUIDED_STRENGTH
+    from craft_lora_pack.craft_core.starting import FLOOR, GUIDED_CFG, GUIDED_STRENGTH
 
     from .loras import SHOTS, Studio, own_noise
 
@@ -91,8 +91,9 @@ def write_pairs_picture(path: Path, comfyui: Path, checkpoint: Path, folder: Pat
         plain = studio.pictures([(*one, 1.0) for one in files], prompt, noise)
         guided = [(*one, GUIDED_STRENGTH) for one in files]
         ours = studio.pictures(
-            guided, prompt, noise, method="craft", asymmetric=True, schedule=schedule
-        )
+            guided, prompt, noise, method="craft", asymmetric=True, schedule=schedule,
+            cfg=GUIDED_CFG,
+        )  # fmt: skip
         rows.append([
             render(content, PLAIN, pose=Pose()), render(STYLE[0], style, pose=Pose()),
             _as_bytes(plain), _as_bytes(ours), render(content, style, pose=Pose()),

@@ -111,8 +111,8 @@ export const wrongPoints = (values) =>
   );
 
 export const FULL_STRENGTH = 1.0;
-export const GUIDED_CFG = 3.0;
+export const GUIDED_CFG = 2.0;
 export const GUIDED_WEIGHT = 1.5;
-export const GUIDED_STRENGTH = 0.5;
+export const GUIDED_STRENGTH = 0.75;
 export const MOST_GUIDED_WEIGHT = 2.0;
-export const FLOOR = 0.5;
+export const FLOOR = 0.75;
