@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from craft_lora_pack.client.workflow import read_workflow
+from craft_lora_pack.craft_core.starting import GUIDED_STRENGTH
 from PIL import Image
 from scenes import TWO_FRAMES, once
 
@@ -127,7 +128,8 @@ def test_strengths_that_guidance_would_burn_are_warned_of_and_set_with_a_click(c
     bare = Bare(comfy, "CRAFTACFGKSampler")
     bare.says_not("pictures burn")
     bare.set("sampler", "cfg", 8.0)
-    bare.says("Strength 0.5 times cfg 8 is 4; above 2, pictures burn")
+    own = GUIDED_STRENGTH
+    bare.says(f"Strength {own:g} times cfg 8 is {own * 8:g}; above 2, pictures burn")
     comfy.keep_screenshot(f"burns_{drawn}")
     comfy.page.get_by_role("button", name="Set to 0.2").click()
     bare.says_not("pictures burn")
