@@ -205,7 +205,7 @@ class ComfyPage:
 
         The page shows the button some time after the selection has changed, so a press may meet the
         button of the selection before: it is pressed again until the help opens. What lies over
-        the canvas by then, such as a search that a quick second click has opened, is closed first.
+        the canvas, such as a search that a quick second click has opened, is closed before that.
         """
         panel = self.page.locator(".node-help-content")
         heading = panel.get_by_role("heading", name=title, exact=True, level=1)
