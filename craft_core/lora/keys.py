@@ -45,6 +45,7 @@ PREFIX = re.compile(
     r"|(model\.)?diffusion_model\.|unet\.|transformer\.|pipe\.dit\.)?(base_model\.model\.)?"
 )
 """What trainers put before the name of a layer of the diffusion model."""
+_LONGEST_PREFIX = 60  # letters that PREFIX can take
 FUSED = {
     "to_qkv": ("to_q", "to_k", "to_v"),
     "to_kv": ("to_k", "to_v"),
@@ -88,7 +89,10 @@ def unet_diffusers_paths(layers: LayerShapes) -> dict[str, str]:
 
 class LoraNames(Mapping[str, LayerTarget]):
     """Stem -> target. Listed are the names as they are known; a stem that is none of them is found
-    by its name without prefix, dots as underscores, where that says which layer is meant."""
+    by its name without prefix, dots as underscores, where that says which layer is meant.
+
+    longest: letters; a stem that is longer points nowhere.
+    """
 
     def __init__(self, names: Mapping[str, LayerTarget], layers: LayerShapes) -> None:
         self._names = names
@@ -97,6 +101,8 @@ class LoraNames(Mapping[str, LayerTarget]):
             found.setdefault(bare_name(stem), set()).add(target)
         self._bare = {name: next(iter(of)) for name, of in found.items() if len(of) == 1}
         self._fused = dict(_fused(self._bare, layers))
+        bare = max(map(len, (*self._bare, *self._fused)), default=0)
+        self.longest = max((bare + _LONGEST_PREFIX, *map(len, names)))
 
     def targets(self, stem: str) -> tuple[LayerTarget, ...]:
         """Where a stem points: to one target, to those of a layer that a trainer has fused and the

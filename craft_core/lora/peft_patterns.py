@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 LONGEST = 500  # characters of a pattern
+MOST = 50_000  # patterns; the largest models have some thousand layers
 LARGEST = 2000  # places of all that are no plain names, repeats and alternatives written out
 MOST_STEPS = 100_000  # different steps of the automaton; patterns of real files need some hundred
 _DEEPEST = 20  # groups inside one another
@@ -67,6 +68,8 @@ class Patterns(Generic[_Value]):
     """
 
     def __init__(self, table: Mapping[str, _Value]) -> None:
+        if len(table) > MOST:
+            raise NotMatched(f"it has {len(table)} patterns, up to {MOST} are read")
         self._values = list(table.values())
         self._plain: dict[str, int] = {}
         rows: list[tuple[int, _Row]] = []

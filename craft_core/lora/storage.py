@@ -336,7 +336,7 @@ def _strange_endings(keys: Iterable[str], names: LoraNames) -> tuple[list[CraftE
 
 
 def _starts_with_stem(key: str, names: LoraNames) -> bool:
-    dots = (index for index, letter in enumerate(key) if letter == ".")
+    dots = (index for index, letter in enumerate(key[: names.longest + 1]) if letter == ".")
     return any(names.targets(key[:index]) for index in dots)
 
 

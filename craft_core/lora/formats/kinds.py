@@ -21,11 +21,19 @@ from ..peft_config import Stated
 from .parts import AdaptedLayer, Parts, check_float, misfit
 
 _LARGEST = 1 << 30  # numbers of a weight; those of the largest models have a fourth of it
+_LONGEST_ENDING = 160  # letters; the longest has a trainer's own word in it, such as ".default"
 ALPHA = "alpha"  # the part that every kind may have
 
 
 def ending(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"(?:{pattern})\Z")
+
+
+def _at_end(pattern: re.Pattern[str], key: str) -> re.Match[str] | None:
+    """Where the ending begins. The key's last letters decide: its length does not choose the time."""
+    if pattern.pattern.startswith(r"\A"):
+        return pattern.match(key)
+    return pattern.search(key, max(0, len(key) - _LONGEST_ENDING))
 
 
 @dataclass(frozen=True)
@@ -92,14 +100,14 @@ class Kinds:
     def split(self, key: str) -> Key | None:
         """The key's stem and part; None if its ending is of no kind that is carried."""
         for part, pattern in self._endings.items():
-            found = pattern.search(key)
+            found = _at_end(pattern, key)
             if found:
                 return Key(key[: found.start(pattern.groups)], part)
         return None
 
     def refused(self, key: str) -> RefusedKind | None:
         """The kind that is not carried, read off the key's ending."""
-        return next((kind for kind in self._refused if kind.endings.search(key)), None)
+        return next((kind for kind in self._refused if _at_end(kind.endings, key)), None)
 
     def of(self, parts: Mapping[str, object]) -> tuple[AdapterKind, ...]:
         """The kinds whose complete forms a layer's parts are: one of the weight, one of the bias,

@@ -48,6 +48,8 @@ from craft_core.lora.keys import kohya_name, unet_diffusers_paths
 def test_a_key_is_split_into_layer_and_part(key, stem, part):
     assert KINDS.split(key) == Key(stem, part)
     assert KINDS.refused(key) is None
+    long = stem + "_b" * 1000
+    assert KINDS.split(long + key.removeprefix(stem)) == Key(long, part)
 
 
 @pytest.mark.parametrize(

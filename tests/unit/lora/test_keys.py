@@ -222,3 +222,18 @@ def test_a_fused_projection_is_one_slice_where_the_model_has_fused_it_too():
     assert names["lycoris_a_0_attn_to_qkv"] == LayerTarget("double.0.qkv")
     assert names["lycoris_b_0_attn_to_qkv"] == LayerTarget("single.0.linear1", (0, 12))
     assert names["transformer.b.0.attn.to_kv"] == LayerTarget("single.0.linear1", (4, 8))
+
+
+@pytest.mark.parametrize("layers", [sd1_layers(), sdxl_layers()])
+def test_no_stem_that_points_somewhere_is_longer_than_the_longest(layers):
+    """Its bound keeps a file's names from choosing how long they are looked up."""
+    names = lora_names(layers)
+    before = [
+        "base_model.model." + inner + outer
+        for inner in ("", "model.diffusion_model.", "lora_prior_unet_", "lora_transformer_")
+        for outer in ("", "base_model.model.")
+    ]
+    stems = [prefix + name for prefix in before for name in names]
+    found = [stem for stem in stems if names.targets(stem)]
+    assert len(found) > len(names)
+    assert max(map(len, found)) <= names.longest < 200

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from craft_core.lora.peft_patterns import LARGEST, LONGEST, NotMatched, Patterns
+from craft_core.lora.peft_patterns import LARGEST, LONGEST, MOST, NotMatched, Patterns
 
 NAMES = [
     "", "a", "b", "ab", "aab", "abb", "a.b", "b.a", "a.a.b", "ab.ab", "a1", "a10.b", "1", "1.2",
@@ -96,6 +96,8 @@ def test_many_patterns_are_refused_unless_they_are_plain():
     assert Patterns(plain).first("unet.blocks.4999.to_q", None) == 4999
     with pytest.raises(NotMatched, match=str(LARGEST)):
         Patterns({f"blocks.{number}.*": number for number in range(LARGEST)})
+    with pytest.raises(NotMatched, match=str(MOST)):
+        Patterns({str(number): number for number in range(MOST + 1)})
 
 
 def test_patterns_that_lead_everywhere_are_given_up():
