@@ -30,7 +30,7 @@ def ending(pattern: str) -> re.Pattern[str]:
 
 
 def _at_end(pattern: re.Pattern[str], key: str) -> re.Match[str] | None:
-    """Where the ending begins. The key's last letters decide: its length does not choose the time."""
+    """The ending, sought in the last letters: a key's length does not choose the time."""
     if pattern.pattern.startswith(r"\A"):
         return pattern.match(key)
     return pattern.search(key, max(0, len(key) - _LONGEST_ENDING))
