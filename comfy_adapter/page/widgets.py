@@ -76,7 +76,10 @@ def _plain(value: Any) -> Any:
     """
     if not (isinstance(value, CurveInput) or isinstance(value, dict) and "points" in value):
         return value
-    curve = CurveInput.from_raw(value)
+    try:
+        curve = CurveInput.from_raw(value)
+    except (TypeError, ValueError, OverflowError):
+        return value["points"]  # which are none: the core says in words what points are
     if isinstance(curve, MonotoneCubicCurve):
         return tuple(curve.points)
     return tuple((i / _DENSE, curve.interp(i / _DENSE)) for i in range(_DENSE + 1))

@@ -64,11 +64,14 @@ def run_tiers(tiers: Mapping[str, "Tier"], choice: Choice) -> int:
 
 
 def run_fuzz(minutes: float, seed: int) -> int:
-    """Damaged inputs at every door for so many minutes; 0 when each was read or refused."""
+    """Damaged inputs at every door, and a quarter of the time in a server; 0 when each was read or
+    refused, and the server is as it was."""
     host = pinned_host(tools=True)
-    script = str(ROOT / "tests" / "fuzz" / "fuzz.py")
-    return _python(host, [script, "--minutes", str(minutes), "--seed", str(seed)],
-                   COMFYUI_PATH=str(host.comfyui), OMP_NUM_THREADS="1")  # fmt: skip
+    folder, failed = ROOT / "tests" / "fuzz", False
+    for script, share in {"fuzz.py": 0.75, "live.py": 0.25}.items():
+        command = [str(folder / script), "--minutes", str(share * minutes), "--seed", str(seed)]
+        failed |= bool(_python(host, command, COMFYUI_PATH=str(host.comfyui), OMP_NUM_THREADS="1"))
+    return int(failed)
 
 
 def default_workers() -> int:
