@@ -1,6 +1,6 @@
 """What sharing a matrix out costs: `queue` on one server, on several, and beside Dask's workers.
 
-    python run.py bench scale [--hosts 4] [--jobs 200] [--seconds 0.5] [--dask] [--real]
+    python run.py bench scale [--hosts 4] [--jobs 200] [--seconds 0.5] [--dask] [--real [--ends]]
 
 The servers are small stand-ins whose jobs take `--seconds` and compute nothing, so that what is
 left is the command's own work; with `--seconds 0` that is all there is. `--real` starts as many
@@ -10,7 +10,9 @@ a scheduler and a worker beside each server, each a process. A row is one comman
 its own, its start included. `efficiency` is the time on one server, divided by the number of
 servers and the time on them. `command` and `scheduler` are processor milliseconds a job, which
 other programs on the machine change little; `journal` is bytes a job. The files of each row are
-compared with those of one server.
+compared with those of one server. `--ends`, with `--real`, runs the matrix on one server, and
+then on all while a ComfyUI, with `--dask` a worker too, and the command itself are killed, and with
+`--dask` a ComfyUI joins: no job may be lost, be there twice, or give other files.
 """
 
 from __future__ import annotations
@@ -18,13 +20,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -40,6 +42,7 @@ from launcher.run.workspace import prepare_workspace  # noqa: E402
 from craft_lora_pack.cli.queue.hosts.pictures import shown  # noqa: E402
 from fake_comfyui import PROMPT  # noqa: E402
 from fake_host import FakeHost  # noqa: E402
+from parts.ending import cluster, ended, run_with_ends  # noqa: E402
 
 QUICK = ["--set", "steps=2", "--set", "batch_size=1"]
 
@@ -53,9 +56,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="of a stand-in's job")
     parser.add_argument("--dask", action="store_true", help="also beside Dask workers")
     parser.add_argument("--real", action="store_true", help="ComfyUIs in place of stand-ins")
+    parser.add_argument("--ends", action="store_true", help="kill some of them; with --real")
     given = parser.parse_args()
+    if given.ends and not (given.real and given.hosts >= 3):
+        parser.error("--ends needs --real and three hosts, of which one loses its worker")
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        begun = servers_of(given, Path(folder), stack)
+        real = [real_server(Path(folder), stack) for _ in range(given.hosts * given.real)]
+        begun = partial(addresses, given, real, stack)
         workflow = Path(folder, "demo.json")
         workflow.write_text(json.dumps(PROMPT))
         words = [f"seed=1001..{1000 + given.jobs}"]
@@ -69,37 +76,35 @@ def main() -> None:
         print(f"{'':12} {'s':>8} {'jobs/s':>8} {'efficiency':>11} {'command':>8} {'scheduler':>10} "
               f"{'journal':>8}  files")  # fmt: skip
         one, files = 0.0, {}
-        for name, place in rows.items():
+        for name, place in list(rows.items())[: 1 if given.ends else None]:
             urls = begun()
             spent, busy, out = ran(command, place(urls), Path(folder, name))
             one, files = one or spent, files or shown_in(out)
             report(name, given, spent, one, busy, 0.0, out, files)
-        if given.dask:
-            with cluster(begun(), Path(folder)) as (address, scheduler):
-                spent, busy, out = ran(command, ["--dask", address], Path(folder, "dask"))
-                told = sum(psutil.Process(scheduler).cpu_times()[:2])
+        if given.dask and not given.ends:
+            with cluster(begun(), Path(folder)) as running:
+                spent, busy, out = ran(command, ["--dask", running.address], Path(folder, "dask"))
+                told = sum(psutil.Process(running.processes[0].pid).cpu_times()[:2])
             report(f"{given.hosts} workers", given, spent, one, busy, told, out, files)
+        if given.ends:
+            with_ends(given, command, real, Path(folder), stack, files)
 
 
-def servers_of(
-    given: argparse.Namespace, folder: Path, stack: ExitStack
-) -> Callable[[], list[str]]:
-    """A function that gives the addresses of servers which have drawn nothing yet."""
-    number = 0
+def real_server(folder: Path, stack: ExitStack) -> Server:
+    """A ComfyUI on the CPU with a folder of its own."""
+    host = Host(Path(os.environ["COMFYUI_PATH"]), Path(sys.executable), own=False)
+    base = prepare_workspace(host, Path(tempfile.mkdtemp(prefix="base", dir=folder)))
+    return stack.enter_context(Server(host, base, cpu=True))
 
-    def start() -> str:
-        nonlocal number
-        number += 1
-        if given.real:
-            host = Host(Path(os.environ["COMFYUI_PATH"]), Path(sys.executable), own=False)
-            base = prepare_workspace(host, folder / f"base{number}")
-            return stack.enter_context(Server(host, base, cpu=True)).url
-        fake = stack.enter_context(FakeHost())
+
+def addresses(given: argparse.Namespace, real: Sequence[Server], stack: ExitStack) -> list[str]:
+    """Of the ComfyUIs, or of stand-ins that have drawn nothing yet."""
+    if real:
+        return [server.url for server in real]
+    fakes = [stack.enter_context(FakeHost()) for _ in range(given.hosts)]
+    for fake in fakes:
         fake.at_job = lambda _: time.sleep(given.seconds)
-        return fake.url
-
-    kept = [start() for _ in range(given.hosts)] if given.real else []
-    return lambda: kept or [start() for _ in range(given.hosts)]
+    return [fake.url for fake in fakes]
 
 
 def ran(command: Sequence[str], place: Sequence[str], out: Path) -> tuple[float, float, Path]:
@@ -134,40 +139,43 @@ def report(
     )
 
 
-@contextmanager
-def cluster(urls: Sequence[str], folder: Path) -> Iterator[tuple[str, int]]:
-    """A scheduler, and a worker beside each server; the scheduler's address and process."""
-    log = folder / "scheduler.log"
-    processes = []
+def with_ends(
+    given: argparse.Namespace, command: Sequence[str], real: Sequence[Server], folder: Path,
+    stack: ExitStack, files: dict[str, str],
+) -> None:  # fmt: skip
+    """Kill a ComfyUI, a worker and the command, let a ComfyUI join, and see what is there then."""
+    living, out = list(real[1:]), folder / "with_ends"
+    events: dict[str, Callable[[], None]] = {
+        "a ComfyUI is killed": real[0].kill, "the command is killed": lambda: None,
+    }  # fmt: skip
+    if given.dask:
+        with cluster([server.url for server in real], folder) as running:
+            living.append(real_server(folder, stack))
+            worker = running.processes[2]  # the second; the scheduler is the first of them
+            events |= {
+                "a worker is killed": worker.kill,
+                "a ComfyUI joins": lambda: running.add(living[-1].url),
+            }
+            run_with_ends([*command, "--dask", running.address], given.jobs, out, events)
+    else:
+        places = [word for server in real for word in ("--server", server.url)]
+        run_with_ends([*command, *places], given.jobs, out, events)
+    done, there = ended(out), shown_in(out)
+    lost = [name for name in files if name not in there]
+    others = [name for name in there if there[name] != files.get(name)]
+    twice = sum(count > 1 for count in done.values())
+    print(
+        f"{len(done)} of {given.jobs} jobs done, {twice} of them twice; {len(there)} files, "
+        f"{len(lost)} lost, {len(others)} that one server has not; prompts that the living servers "
+        f"ran, checks included: {', '.join(str(prompts_of(server)) for server in living)}"
+    )
+    if lost or others or twice or len(done) != given.jobs:
+        raise SystemExit("a job was lost, is there twice, or gave other files")
 
-    def start(program: str, *arguments: str, **more: str) -> None:
-        command = [sys.executable, "-m", f"distributed.cli.dask_{program}", "--no-dashboard"]
-        with log.open("a") as file:
-            processes.append(subprocess.Popen(
-                [*command, *arguments], stdout=file, stderr=file, cwd=folder,
-                env=os.environ | more,
-            ))  # fmt: skip
 
-    def until(found: Callable[[], re.Match[str] | bool | None]) -> None:
-        while not found():
-            time.sleep(0.1)
-
-    def at() -> re.Match[str] | None:
-        return re.search(r"Scheduler at: +(tcp://\S+)", log.read_text())
-
-    try:
-        start("scheduler", "--host", "127.0.0.1", "--port", "0")
-        until(at)
-        address = at()[1]
-        for url in urls:
-            arguments = ["--no-nanny", "--nthreads", "1", "--resources", "comfy=1"]
-            start("worker", address, *arguments, COMFYUI_URL=url)
-        until(lambda: log.read_text().count("Registered to:") == len(urls))
-        yield address, processes[0].pid
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+def prompts_of(server: Server) -> int:
+    """How many prompts a server has finished."""
+    return len(server.client.get_json("/history?max_items=100000"))
 
 
 if __name__ == "__main__":
