@@ -31,7 +31,8 @@ export function reportDrawing(node) {
       const [root, id] = [rootNow(), idInPrompt(node, hosts)];
       const report = reports.of(root.id, id, node.comfyClass);
       if (!report) return leftOf(node, hosts, question);
-      const stop = keepsWhatIsDone(node) ? promptOf(root.id, id) : "";
+      const over = report.failed || report.resume || !keepsWhatIsDone(node);
+      const stop = over ? "" : promptOf(root.id, id);
       const said = { ...withoutGrid(report), ...(stop && { stop }) };
       return report.preset ? { ...said, routers: namedRouters() } : said;
     },
