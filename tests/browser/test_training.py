@@ -56,6 +56,15 @@ OUTPUT = """() => app.graph.findNodesByType("PreviewAny")[0].widgets
 SET = """([id, name, value]) => {
     app.graph.getNodeById(id).widgets.find((one) => one.name === name).value = value
 }"""
+# Width to height of the picture that the node shows while it trains: more with a sample beside the
+# loss.
+PREVIEW_SHAPE = """async (id) => {
+    const [url] = app.nodePreviewImages[id] ?? []
+    if (!url) return 0
+    const image = Object.assign(new Image(), { src: url })
+    return image.decode().then(() => image.naturalWidth / image.naturalHeight, () => 0)
+}"""
+LONG = 20_000  # steps; for longer than the page loads
 ASKED = re.compile("/craft_lora/kept_training")
 UNDO = "() => app.extensionManager.workflow.activeWorkflow.changeTracker.undo()"
 
@@ -67,8 +76,8 @@ def drawn(comfy, request) -> Iterator[str]:
 
 
 @pytest.fixture
-def training(comfy, drawn) -> tuple[int, str]:
-    """(the node of a training that does not run yet, its save_name)."""
+def training(comfy, drawn) -> Iterator[tuple[int, str]]:
+    """(the node of a training that does not run yet, its save_name). Ended in the end."""
     name = f"craft/browser_{uuid.uuid4().hex[:8]}"
     comfy.open_workflow(EMPTY, "training")
     values = {
@@ -78,7 +87,8 @@ def training(comfy, drawn) -> tuple[int, str]:
     }  # fmt: skip
     node = comfy.evaluate(TRAINING, values)
     comfy.fit()
-    return node, name
+    yield node, name
+    comfy.evaluate(STOP)
 
 
 def ends(comfy, press: Any) -> list[str]:
@@ -153,4 +163,49 @@ def test_a_stopped_training_is_offered_again_when_the_page_is_loaded_again(comfy
     assert asked.value.json() == {"kept": None}  # it has all its steps
     comfy.evaluate(TWO_FRAMES)
     assert button.count() == 0
+    assert comfy.our_errors() == []
+
+
+@ONCE
+def test_a_page_that_is_loaded_again_while_a_training_runs_follows_it_stops_it_and_goes_on(
+    comfy, training
+):
+    node, _ = training
+    running = rf"step (\d+) of {LONG}, loss [\d.]+, about .+ left"
+    button = comfy.page.get_by_role("button", name="Resume")
+    stop = comfy.page.get_by_role("button", name="Stop and keep what is done")
+
+    def stopped() -> int:
+        assert ends(comfy, stop.click)[0] == "execution_interrupted"
+        said = says(comfy, node, rf"Stopped after step \d+ of {LONG}\. Kept: .*Resume goes on")
+        comfy.until(stop.count, lambda count: count == 0)
+        assert stop.count() == 0
+        return int(re.search(r"step (\d+)", said)[1])
+
+    comfy.evaluate(SET, [node, "steps", LONG])
+    comfy.evaluate(SET, [node, "sample_every", 25])
+    comfy.evaluate(PRESS_RUN)
+    before = int(re.search(running, says(comfy, node, running))[1])
+    alone = comfy.until(lambda: comfy.evaluate(PREVIEW_SHAPE, node), bool)
+    assert alone
+    comfy.reload()
+    shown = int(re.search(running, says(comfy, node, running))[1])
+    assert shown >= before
+    shape = comfy.until(lambda: comfy.evaluate(PREVIEW_SHAPE, node), lambda it: it > alone + 0.5)
+    assert shape > alone + 0.5
+    comfy.keep_screenshot("training_reloaded_while_it_runs")
+    done = stopped()
+    assert done >= shown
+
+    button.click()
+    further = comfy.until(lambda: comfy.evaluate(REPORT, node), lambda it: re.match(running, it))
+    assert int(re.match(running, further)[1]) > done
+    comfy.reload()
+    says(comfy, node, running)
+    done = stopped()
+    comfy.reload()
+    comfy.evaluate(SET, [node, "steps", done + 2])
+    says(comfy, node, rf"Stopped after step {done} of {done + 2}\.")
+    assert ends(comfy, button.click) == ["execution_success", ""]
+    assert f"{done} of them resumed" in comfy.evaluate(OUTPUT)
     assert comfy.our_errors() == []

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import NOTE_THE_END
+from conftest import NOTE_THE_END, RUN_LIMIT
 from craft_lora_pack.client.workflow import read_workflow
 from scenes import RESTORED, TWO_FRAMES
 
@@ -43,6 +43,7 @@ MARK = """() => document.querySelectorAll(".craft-cells button")
     .forEach((one) => { one.marked = true })"""
 MARKED = """() => [...document.querySelectorAll(".craft-cells button")]
     .filter((one) => one.marked).length"""
+ALL_CELLS = "(count) => document.querySelectorAll('.craft-cells button').length === count"
 REPORT = """(id) => app.graph.getNodeById(id).widgets
     .find((one) => one.name === "craft_report").element.innerText"""
 UNDO = "() => app.extensionManager.command.execute('Comfy.Undo')"
@@ -156,7 +157,7 @@ def test_a_page_that_is_loaded_again_while_a_grid_runs_shows_its_cells_and_those
     assert cells.count() < 4
     comfy.reload()
     comfy.evaluate(NOTE_WHAT_IS_TOLD)
-    comfy.until(cells.count, lambda count: count == 4)
+    comfy.page.wait_for_function(ALL_CELLS, arg=4, timeout=RUN_LIMIT)
     assert cells.count() == 4
     comfy.becomes(REPORT, "4 cells are done.", grid)
     assert comfy.evaluate("() => window.told.at(-1)[0]") == "4 cells are done."

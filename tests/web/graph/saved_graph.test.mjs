@@ -32,3 +32,11 @@ test("a size is noted, and a place only where it is asked for", () => {
   assert.deepEqual(entry, { pos: [7, 8], size: [30, 40] });
   noteSize(undefined, node, true);
 });
+
+test("a place that differs by the rounding of the page is noted with the size", () => {
+  const entry = { pos: [0, 418], size: [10, 10] };
+  noteSize(entry, { pos: [-0.0000538, 417.9999147], size: [30, 40] });
+  assert.deepEqual(entry, { pos: [-0.0000538, 417.9999147], size: [30, 40] });
+  noteSize(entry, { pos: [0.5, 417.9999147], size: [30, 40] });
+  assert.deepEqual(entry.pos, [-0.0000538, 417.9999147]); // the user moved it
+});

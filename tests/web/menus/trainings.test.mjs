@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { trainingOf } from "../../../web/js/lib/menus/trainings.js";
+import { keepsWhatIsDone, trainingOf } from "../../../web/js/lib/menus/trainings.js";
 
 function training(values, linked = []) {
   return {
@@ -32,4 +32,11 @@ test("a node that trains nothing, and one whose name only a run can tell, are no
   assert.equal(resume, false);
   assert.equal(trainingOf(training(others), []), null);
   assert.equal(trainingOf(training(LORA, ["save_name"]), []), null);
+});
+
+test("trainings, searches and grids keep what is done where their run is stopped", () => {
+  assert.equal(keepsWhatIsDone(training(LORA)), true);
+  for (const comfyClass of ["CRAFTXYGrid", "CRAFTFindBest"])
+    assert.equal(keepsWhatIsDone({ ...training({}), comfyClass }), true);
+  assert.equal(keepsWhatIsDone({ ...training({}), comfyClass: "CRAFTRouter" }), false);
 });

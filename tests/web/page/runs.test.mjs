@@ -29,3 +29,19 @@ test("after a message that nothing can be made of, the next are still taken", as
   assert.deepEqual(reports.of("a", "3", "CRAFTRouter"), { text: "", failed: true });
   assert.equal(reports.of("a", "4", "CRAFTRouter").text, "said");
 });
+
+test("a node's prompt is known from what it says, also in a page that did not see it begin", async () => {
+  const { api } = await import(asModule(HOST));
+  const { promptOf } = await import("../../../web/js/page/runs.js");
+  const send = async (name, detail) => {
+    api.dispatchEvent(Object.assign(new Event(name), { detail }));
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  };
+  assert.equal(promptOf("a", "7"), "");
+  await send("craft_lora.notice", { prompt_id: "q", node: "7", type: "CRAFTTrainLoRA", text: "" });
+  assert.equal(promptOf("a", "7"), "q");
+  assert.equal(promptOf("a", "8"), "");
+  assert.equal(promptOf("b", "7"), ""); // a node of the same number in another workflow
+  await send("executing", null);
+  assert.equal(promptOf("a", "7"), "");
+});

@@ -7,12 +7,12 @@ import { notify } from "../insertion/graph_edit.js";
 import { titleOf } from "../lib/graph/links.js";
 import { hostsOf } from "../lib/graph/upstream.js";
 import { routersIn } from "../lib/menus/presets.js";
-import { trainingOf } from "../lib/menus/trainings.js";
+import { keepsWhatIsDone, trainingOf } from "../lib/menus/trainings.js";
 import { idInPrompt } from "../lib/page/reports.js";
-import { say } from "../lib/texts.js";
+import { language, say } from "../lib/texts.js";
 import { applyPreset } from "../menus/presets.js";
 import { resumeTraining } from "../menus/resume.js";
-import { reports, runsNow } from "../page/runs.js";
+import { promptOf, reports, runsNow, stopRun } from "../page/runs.js";
 import { TrainingQuestion } from "../page/server.js";
 import { make } from "./style.js";
 
@@ -23,17 +23,22 @@ const rootNow = () => app.rootGraph ?? app.graph;
 /** @param {any} node @returns {import("./panel.js").Drawing} */
 export function reportDrawing(node) {
   const question = new TrainingQuestion();
+  let drawn = ""; // all but its text, and in which language
   return {
     name: "craft_report",
     read: (_, hosts) => {
       if (!hosts) return null;
-      const root = rootNow();
-      const report = reports.of(root.id, idInPrompt(node, hosts), node.comfyClass);
+      const [root, id] = [rootNow(), idInPrompt(node, hosts)];
+      const report = reports.of(root.id, id, node.comfyClass);
       if (!report) return leftOf(node, hosts, question);
-      if (!report.preset) return withoutGrid(report);
-      return { ...withoutGrid(report), routers: namedRouters() };
+      const over = report.failed || report.resume || !keepsWhatIsDone(node);
+      const stop = over ? "" : promptOf(root.id, id);
+      const said = { ...withoutGrid(report), ...(stop && { stop }) };
+      return report.preset ? { ...said, routers: namedRouters() } : said;
     },
-    draw: (content, { text, failed, preset, resume, routers }) => {
+    draw: (content, state) => {
+      const { text, failed, preset, resume, routers, stop } = state;
+      drawn = allBut(state);
       const report = make("div", "craft-report", text);
       report.classList.toggle("craft-error", failed);
       report.tabIndex = 0; // a long one is scrolled with the keyboard, too
@@ -41,6 +46,12 @@ export function reportDrawing(node) {
       content.append(report, ...(routers ?? []).map((/** @type {Named} */ router) =>
         applyButton(router, preset)));
       if (resume) content.append(resumeButton(node, resume));
+      if (stop) content.append(stopButton(stop));
+    },
+    update: ({ firstElementChild }, state) => {
+      if (!firstElementChild || drawn !== allBut(state)) return false;
+      firstElementChild.textContent = state.text; // a button that is being pressed stays
+      return true;
     },
   };
 }
@@ -66,6 +77,19 @@ function resumeButton(node, name) {
     resumeTraining({ node, hosts: hostsOf(rootNow(), node.graph) }, name));
   return made;
 }
+
+/** @param {string} prompt that runs */
+function stopButton(prompt) {
+  const made = make("button", "craft-offer", say("Stop and keep what is done"));
+  made.addEventListener("click", () => {
+    /** @type {HTMLButtonElement} */ (made).disabled = true; // the step that runs is done first
+    stopRun(prompt);
+  });
+  return made;
+}
+
+/** What is drawn beside the text. @param {any} state */
+const allBut = ({ text, ...state }) => JSON.stringify([language(), state]);
 
 /** A report without its grid, which another drawing shows.
  * @param {import("../lib/page/reports.js").Report} report */

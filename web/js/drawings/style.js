@@ -24,6 +24,7 @@ const CSS = `
 .craft-quiet { opacity: 0.7; }
 .craft-offer { padding: 0 6px; border: 1px solid currentColor; border-radius: 4px; cursor: pointer;
   background: none; color: inherit; font: inherit; }
+.craft-offer:disabled { opacity: 0.5; cursor: default; }
 .craft-offer:focus-visible { outline: 2px solid rgb(66 135 245); }
 .craft-layers summary { cursor: pointer; border-radius: 3px; }
 .craft-layers summary:focus-visible { outline: 2px solid rgb(66 135 245); }

@@ -36,8 +36,10 @@ export function followRuns() {
     runningNode = node ?? "";
     if (node) reports.forget(running, node);
   });
-  on(NOTICE, ({ prompt_id, node, type, ...said }) =>
-    reports.put(prompt_id, node, type, { ...said, failed: false }));
+  on(NOTICE, ({ prompt_id, node, type, ...said }) => {
+    runningNode = node; // a page that was loaded in the middle may have missed that it runs
+    reports.put(prompt_id, node, type, { ...said, failed: false });
+  });
   on("execution_error", ({ prompt_id, node_id, node_type, exception_message }) => {
     if (!node_type?.startsWith(OURS)) return;
     const text = String(exception_message ?? "").trim();
@@ -47,6 +49,15 @@ export function followRuns() {
 
 /** Whether a node runs at this moment, as far as its id tells. @param {string} node in the prompt */
 export const runsNow = (node) => node === runningNode;
+
+/** The prompt in which a node of a workflow runs at this moment; "" where it does not, and until it
+ * has said something. @param {string} workflow @param {string} node its id in the prompt */
+export const promptOf = (workflow, node) =>
+  runsNow(node) && reports.workflows.get(running) === workflow ? running : "";
+
+/** Stop a prompt, as the page's own Cancel does, which a page that was loaded while the prompt runs
+ * does not offer. @param {string} prompt */
+export const stopRun = (prompt) => api.interrupt(prompt);
 
 /** Have the grid that a node showed before the page was loaded among the reports; asked for once.
  * @param {string} workflow @param {string} node its id in the prompt @param {string} type */

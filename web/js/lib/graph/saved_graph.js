@@ -16,10 +16,13 @@ export function entryOf(saved, node, root) {
   return graph?.nodes?.find((/** @type {any} */ one) => String(one.id) === String(node.id));
 }
 
-/** Write a node's size into its entry, and its place if asked.
+const ROUNDING = 0.01; // of a place that a page reads off its own drawing, as older ones do
+
+/** Write a node's size into its entry; its place if asked, or if it has not moved but for rounding.
  * @param {any} entry @param {any} node @param {boolean} [place] */
 export function noteSize(entry, node, place = false) {
   if (!entry) return;
   entry.size = [...node.size];
-  if (place) entry.pos = [...node.pos];
+  const near = [0, 1].every((axis) => Math.abs(entry.pos?.[axis] - node.pos[axis]) < ROUNDING);
+  if (place || near) entry.pos = [...node.pos];
 }
