@@ -48,8 +48,8 @@ class Operations(TorchDispatchMode):
     """Counts what torch computes, and once, at the given operation, has no memory left.
 
     Passed over for the next operation are those in which others hide what has failed: torch while
-    a file is read, which is mapped and takes no memory of the device, and the host's attention,
-    which goes on in smaller parts.
+    a file is read, which is mapped and takes no memory of the device, or copied into a network, and
+    the host's attention, which goes on in smaller parts.
     """
 
     def __init__(self, fails_at: int | None = None) -> None:
@@ -68,8 +68,8 @@ class Operations(TorchDispatchMode):
 def is_hidden() -> bool:
     codes = [frame.f_code for frame, _ in traceback.walk_stack(None)]
     hiding = {tensor_file.__file__, sub_quadratic_attention.__file__}
-    reads = comfy.utils.load_torch_file.__code__
-    return any(code.co_filename in hiding or code is reads for code in codes)
+    reads = {comfy.utils.load_torch_file.__code__, torch.nn.Module.load_state_dict.__code__}
+    return any(code.co_filename in hiding or code in reads for code in codes)
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +157,11 @@ def memory_runs_out() -> Iterator[None]:
 @pytest.mark.parametrize("method", METHODS)
 def test_memory_that_runs_out_in_a_run_changes_nothing_of_the_next(world, from_disk, method):
     chosen, before = METHODS[method], weights(world)
+    expected = sampled(world, chosen)
+    comfy.model_management.unload_all_models()
+    from_disk()
     counted = Operations()
-    expected = sampled(world, chosen, counted)
-    assert counted.count > 1000
+    assert torch.equal(sampled(world, chosen, counted), expected) and counted.count > 1000
     for place in spread(counted.count, FAULTS, seed=len(method)):
         from_disk()
         with memory_runs_out():
@@ -183,7 +185,8 @@ def learned(world, name: str, within: Any = None, resume: bool = False) -> Path:
 
 
 def test_memory_that_runs_out_in_a_training_costs_no_file_and_no_second_try(world, monkeypatch):
-    """A state that finds no memory is left out, and the training goes on."""
+    """A state that finds no memory is left out, and the training goes on. The second try comes
+    while the error is still held, as by whoever reports it."""
     monkeypatch.setattr(run, "SAVE_SECONDS", -1.0)
     counted, before = Operations(), weights(world)
     expected = load_file(learned(world, "memory/whole", counted))
