@@ -54,13 +54,14 @@ class Operations(TorchDispatchMode):
 
     def __init__(self, fails_at: int | None = None) -> None:
         super().__init__()
-        self.count, self.fails_at = 0, fails_at
+        self.count, self.fails_at, self.where = 0, fails_at, "nowhere"
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         due = self.fails_at is not None and self.count >= self.fails_at
         self.count += 1
         if due and not is_hidden():
             self.fails_at = None
+            self.where = "".join(traceback.format_stack(limit=8))
             raise OUT_OF_MEMORY("Allocation on device")
         return func(*args, **(kwargs or {}))
 
@@ -80,10 +81,11 @@ def world():
 
 @pytest.fixture
 def from_disk(tmp_path, monkeypatch) -> Callable[[], None]:
-    """Has everything read and measured anew by the next run, as in a server just started."""
+    """Has the next run read, load and measure everything anew, as in a server just started."""
     monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
 
     def forget() -> None:
+        comfy.model_management.unload_all_models()
         gc.collect()
         assert not in_use._patchers, "a failed run keeps the modules of its files"
         given._known.clear()
@@ -147,10 +149,14 @@ def spread(count: int, faults: int, seed: int) -> list[int]:
 
 
 @contextmanager
-def memory_runs_out() -> Iterator[None]:
+def memory_runs_out(failing: Operations) -> Iterator[None]:
     """It is the host's own error, of which the host then unloads all models."""
-    with pytest.raises(OUT_OF_MEMORY):
+    try:
         yield
+    except OUT_OF_MEMORY:
+        pass
+    else:
+        pytest.fail(f"what failed is not seen: {failing.where}")
     comfy.model_management.unload_all_models()
 
 
@@ -158,14 +164,14 @@ def memory_runs_out() -> Iterator[None]:
 def test_memory_that_runs_out_in_a_run_changes_nothing_of_the_next(world, from_disk, method):
     chosen, before = METHODS[method], weights(world)
     expected = sampled(world, chosen)
-    comfy.model_management.unload_all_models()
     from_disk()
     counted = Operations()
     assert torch.equal(sampled(world, chosen, counted), expected) and counted.count > 1000
     for place in spread(counted.count, FAULTS, seed=len(method)):
         from_disk()
-        with memory_runs_out():
-            sampled(world, chosen, Operations(place))
+        failing = Operations(place)
+        with memory_runs_out(failing):
+            sampled(world, chosen, failing)
         is_as_before(world, before)
         assert torch.equal(sampled(world, chosen), expected), place
         is_as_before(world, before)
