@@ -41,9 +41,15 @@ def told(error: Exception) -> CraftError:
             "Files are read from where they are, and written into folders with room and permission",
             "Check the path, the folder's permissions and the disk",
         )
-    reasons = {MemoryError: "there is not enough memory", RecursionError: "it is nested too deeply"}
+    if isinstance(error, MemoryError):
+        return CraftError(
+            f"There is not enough memory{f' ({error})' if str(error) else ''}",
+            "What is read and made at once must fit into this computer's memory",
+            "Give fewer or smaller files or pictures, or close other programs",
+        )
+    reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
     return CraftError(
-        f"Something that was given cannot be read: {reasons.get(type(error), str(error))}",
+        f"Something that was given cannot be read: {reason}",
         "Files and texts are read as the programs write them that they are from",
         "Leave out or replace the file or text that was added last",
     )

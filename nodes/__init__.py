@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..comfy_adapter.page.boundary import bounded
 from ..comfy_adapter.page.routes import add_page_routes
 from .acfg import ACFGGuider, ACFGKSampler
 from .compare import ComparisonGrid, MethodSweep, XYGrid
@@ -18,7 +19,7 @@ from .schedule import TimestepSchedule
 from .score import ContentStyleScore, FindBest
 from .training import FROM_PICTURES, TRAINING_NODES
 
-NODES: list[type[io.ComfyNode]] = [
+_ALL: list[type[io.ComfyNode]] = [
     LoadRankLimitedUNet,
     LoadLoRABranch,
     LoRAList,
@@ -38,6 +39,7 @@ NODES: list[type[io.ComfyNode]] = [
     *FROM_PICTURES.values(),
     LearnMerge,
 ]
+NODES = [bounded(node) for node in _ALL]
 
 
 class CraftExtension(ComfyExtension):

@@ -25,6 +25,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 LONGEST_FIRST = (
     "test_workflows.py",
     "test_training.py",
+    "test_out_of_memory.py",
     "test_b4m.py",
     "test_training_workflow.py",
     "test_insertion.py",

@@ -8,6 +8,7 @@ weights), with the MODEL's patches on it (a rank-limited backbone stays one).
 from __future__ import annotations
 
 import copy
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -273,7 +274,12 @@ def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
 
     def run(*args: Any, **kwargs: Any) -> Any:
         given = {name: dict(v) if isinstance(v, dict) else v for name, v in kwargs.items()}
-        return torch.utils.checkpoint.checkpoint(fresh, *args, use_reentrant=False, **given)
+        try:
+            return torch.utils.checkpoint.checkpoint(fresh, *args, use_reentrant=False, **given)
+        except BaseException as error:
+            # What torch has put on this thread stays, for any training, as long as these frames do.
+            traceback.clear_frames(error.__traceback__)
+            raise
 
     return run
 

@@ -32,6 +32,7 @@ FRESH = ROOT / "small_world" / "models"
 CHECKPOINT, LORA = "craft_small_world.safetensors", "craft_small_world_{}.safetensors"
 GIVEN = "given.safetensors"
 FAILED = "execution_error"  # the host's event
+UNFORESEEN = "that was not foreseen"  # in what the boundary around every node says
 Prompt = dict[str, dict[str, Any]]
 Link = tuple[str, int]
 
@@ -96,7 +97,8 @@ class Live:
         from craft_lora_pack.craft_core.errors import MOST, plain
 
         for data in failed:
-            if not str(data.get("exception_type")).endswith(".CraftError"):
+            ours = str(data.get("exception_type")).endswith(".CraftError")
+            if not ours or UNFORESEEN in said:
                 self._fault(name, f"{data.get('exception_type')}: {said}")
         if len(said) > MOST + 500 or said != plain(said, MOST + 500):  # the command adds the node
             self._fault(name, f"{len(said)} characters, or such as no page shows: {said[:300]!r}")

@@ -7,6 +7,7 @@ import pytest
 from craft_lora_pack import comfy_entrypoint
 from craft_lora_pack.client.errors import RemoteError
 from craft_lora_pack.craft_core.families import FAMILIES
+from small_world_models import CHECKPOINT
 
 PUBLIC_IDS = {
     "CRAFTLoadRankLimitedUNet",
@@ -127,6 +128,32 @@ def test_a_failing_node_gives_its_own_message(live_server):
     }
     with pytest.raises(RemoteError, match=r"node 4 \(PreviewImage\) failed: \S+"):
         live_server.run(prompt)
+
+
+def test_a_fault_that_nobody_foresaw_stands_on_our_node_in_words(live_server):
+    """A video's latent in a model of pictures: the network breaks, deep inside the host."""
+
+    def text(words: str) -> dict:
+        return {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": words}}
+
+    settings = {"seed": 1, "steps": 1, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal",
+                "denoise": 1.0, "asymmetric": True}  # fmt: skip
+    links = {"model": ["1", 0], "positive": ["2", 0], "negative": ["3", 0],
+             "latent_image": ["4", 0]}  # fmt: skip
+    sides = {"width": 64, "height": 64, "length": 5, "batch_size": 1}
+    prompt = {
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": CHECKPOINT}},
+        "2": text("a sks animal"),
+        "3": text(""),
+        "4": {"class_type": "EmptyHunyuanLatentVideo", "inputs": sides},
+        "5": {"class_type": "CRAFTACFGKSampler", "inputs": {**settings, **links}},
+        "6": {"class_type": "PreviewAny", "inputs": {"source": ["5", 0]}},
+    }
+    with pytest.raises(RemoteError, match=r"node 5 \(CRAFTACFGKSampler\) failed: ") as failed:
+        live_server.run(prompt)
+    said = str(failed.value)
+    assert "Error: " in said and "Check the inputs of this node" in said
+    assert "direct cause of the following exception" in live_server.log()
 
 
 def test_the_host_in_this_process_is_the_real_one_and_ours_is_one_copy():

@@ -213,8 +213,9 @@ def test_a_picture_that_cannot_be_decoded_is_kept_as_a_latent(world, kept, told,
 
     with monkeypatch.context() as patch:
         patch.setattr(world.vae, "decode", full)
-        with pytest.raises(MemoryError):
+        with pytest.raises(CraftError, match="not enough memory") as raised:
             grid(world, "seed: 1, 2")
+    assert isinstance(raised.value.__cause__, MemoryError)
     assert len(list(kept.rglob("*.safetensors"))) == 1
     assert told[-1][0] == "Stopped: 1 of 2 cells are done. Run goes on from there."
 
