@@ -119,7 +119,8 @@ def _entries(given: list[Any]) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class PromptRecord:
-    """A prompt that has ended. outputs: node id -> the node's own ui outputs."""
+    """A prompt that has ended. outputs: node id -> the node's own ui outputs, by node id: the host
+    lists them as they were made, those it had kept first."""
 
     succeeded: bool
     messages: list[tuple[str, Json]]
@@ -141,7 +142,13 @@ def record_of(answer: Any, prompt_id: str) -> PromptRecord | None:
     succeeded = status.get("status_str") == "success"
     if succeeded and not _is_table_of_tables(outputs):
         raise other_answer(path, "it has no outputs")
-    return PromptRecord(succeeded, _messages(status.get("messages")), outputs if succeeded else {})
+    made = dict(sorted(outputs.items(), key=_by_number)) if succeeded else {}
+    return PromptRecord(succeeded, _messages(status.get("messages")), made)
+
+
+def _by_number(output: tuple[str, Json]) -> list[tuple[int, str]]:
+    """9 before 10, and 4:9, which is inside 4, before 4:10."""
+    return [(len(part), part) for part in output[0].split(":")]
 
 
 def _is_table_of_tables(outputs: Any) -> bool:

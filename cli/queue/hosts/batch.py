@@ -203,7 +203,7 @@ class HostsBatch:
         if isinstance(answer, RemoteError):
             host.failure = str(answer)
         else:
-            host.pictures = tuple(shown(content) for _, _, content in answer)
+            host.pictures = tuple(sorted(shown(content) for _, _, content in answer))
             if self._standard is None and not self._journal.is_done(reference):
                 alike = (one for one in self._busy(Does.WAITS) if one.pictures == host.pictures)
                 host.made = next((one.made for one in alike if one.made), answer)  # held once
@@ -244,7 +244,7 @@ class HostsBatch:
         known: tuple[str, ...] | None = None
         if self._journal.is_done(self._reference):
             names = self._journal.files(self._reference)
-            known = tuple(shown((self._folder / name).read_bytes()) for name in names)
+            known = tuple(sorted(shown((self._folder / name).read_bytes()) for name in names))
 
         def rank(host: FleetHost) -> tuple[bool, int, int]:
             like = sum(not differs(host, other) for other in sound)

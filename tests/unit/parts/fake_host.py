@@ -52,19 +52,21 @@ class FakeHost(FakeComfyUI):
         super()._run(body)
 
     def outputs(self, prompt: dict[str, Any]) -> dict[str, Any]:
-        """A picture of each node that saves; one that has nothing new to do gives its last."""
-        found = {}
+        """A picture of each node that saves; one that has nothing new to do gives its last, and
+        comes first, as in the host."""
+        found, kept = {}, {}
         for node, one in prompt.items():
             if one["class_type"] == "Save":
                 above = one["inputs"]["images"][0]
                 parts = {key: prompt[key]["inputs"] for key in (node, above, "1")}
                 told = json.dumps(parts, sort_keys=True)
+                place = kept if told in self._files else found
                 if told not in self._files:
                     self._files[told] = self._picture(told, prompt)
                 number = list(self._files).index(told) + 1
                 name = f"{one['inputs']['filename_prefix']}_{number:05}_.png"
-                found[node] = {"images": [{"filename": name, "subfolder": "", "type": "output"}]}
-        return found
+                place[node] = {"images": [{"filename": name, "subfolder": "", "type": "output"}]}
+        return {**kept, **found}
 
     def file(self, number: int) -> bytes:
         return list(self._files.values())[number - 1]

@@ -146,6 +146,20 @@ def test_a_file_of_several_jobs_is_saved_once_whichever_servers_made_it(hosts, q
     assert made == alone
 
 
+def test_servers_that_have_made_some_of_it_already_give_the_same(hosts, queue):
+    """What a server has kept comes first in its list: that is no other picture."""
+    queue.file.write_text(json.dumps(PAIRS))
+    warm, cold = [hosts(), hosts()], hosts()
+    for number, host in enumerate(warm):
+        assert queue([host], *MATRIX[:2], "seed=101", out=f"before{number}")[0] == 0
+    assert queue([*warm, cold], "--matrix", "content=dog,cat", "seed=1..2")[0] == 0
+    status, out, err = queue([*warm, cold], *MATRIX)
+    assert status == 0 and out.splitlines()[-1] == "16 done, 4 done before, 0 failed", out + err
+    assert "is left out" not in err
+    assert queue([hosts()], *MATRIX, out="one")[0] == 0
+    assert sorted(pictures(queue)) == sorted(pictures(queue, "one"))
+
+
 def test_what_a_command_had_written_before_it_could_say_so_is_no_second_file(hosts, queue):
     assert queue([hosts(), hosts()], *MATRIX)[0] == 0
     before, journal = pictures(queue), queue.folder / "out" / NAME
