@@ -58,6 +58,8 @@ def parse() -> argparse.Namespace:
                        choices=("base", "alone", "one", "fused"),
                        help="one: content LoRAs from one picture as well")  # fmt: skip
     gates.add_argument("--divide-steps", type=int, default=1, help="of the LoRAs, to rehearse")
+    gates.add_argument("--rows", choices=("start", "style"), default="start",
+                       help="of `starting`; style: for the preset strong_style")  # fmt: skip
     training = parser.add_argument_group("training")
     training.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     training.add_argument("--steps", type=int, help="of a training; its rate ends there at nothing")
@@ -181,7 +183,7 @@ def _gates(options: argparse.Namespace) -> None:
     if options.what == "starting":
         from .measuring.starting import starting
 
-        return starting(plan, workers)
+        return starting(plan, workers, options.rows)
     threads = max(1, (options.threads or cores) // workers)
     gates(plan, workers, threads, options.minutes)
 
