@@ -9,7 +9,8 @@ Every run-time and every file method of this pack, each under standard guidance 
 2. On the *tuning* half cfg and strength of every method under every rule are chosen from as many
    points for either rule: standard .7, 1, 1.3, 1.6 at cfg 3 and 1, 1.3 at cfg 2; ACFG, which
    multiplies the LoRAs by cfg, .5, .75, 1, 1.25 at cfg 2 and .5, .7 at cfg 3. The highest mean
-   score wins. From here on it is fixed.
+   score wins. From here on it is fixed. (--grid strength has --cfg alone, with strengths .7, 1,
+   1.3, 1.6 and .25, .35, .5, .7.)
 3. On the *report* half, whose objects and styles no setting was chosen on, every object is joined
    with --each styles (an incomplete design), --pictures pictures a pair. Every pair has
    noise of its own, the same for every method.
@@ -59,10 +60,16 @@ HALVES = {
     "tuning": (held_out.TUNING_OBJECTS, held_out.TUNING_STYLES),
     "report": (held_out.REPORT_OBJECTS, held_out.REPORT_STYLES),
 }
-GRID = {
-    "standard": ((3.0, 0.7), (3.0, 1.0), (3.0, 1.3), (3.0, 1.6), (2.0, 1.0), (2.0, 1.3)),
-    "ACFG": ((3.0, 0.5), (3.0, 0.7), (2.0, 0.5), (2.0, 0.75), (2.0, 1.0), (2.0, 1.25)),
-}  # (cfg, strength)
+GRIDS = {
+    "cfg": {
+        "standard": ((3.0, 0.7), (3.0, 1.0), (3.0, 1.3), (3.0, 1.6), (2.0, 1.0), (2.0, 1.3)),
+        "ACFG": ((3.0, 0.5), (3.0, 0.7), (2.0, 0.5), (2.0, 0.75), (2.0, 1.0), (2.0, 1.25)),
+    },
+    "strength": {
+        "standard": tuple((None, strength) for strength in (0.7, 1.0, 1.3, 1.6)),
+        "ACFG": tuple((None, strength) for strength in (0.25, 0.35, 0.5, 0.7)),
+    },
+}  # (cfg, None for --cfg, and strength)
 ROLES, FEWEST = ("content", "style"), 2
 REFERENCE = "direct, standard"
 FRAME = (NOTHING, "content alone", "style alone")  # not tuned: strength 1, standard guidance
@@ -70,9 +77,9 @@ Pair = tuple[str, str]
 Point = tuple[float | None, float]  # cfg, None for --cfg, and strength
 
 
-def grid(rule: str, cfg: float) -> list[Point]:
-    """The points of a rule. cfg: --cfg."""
-    return [(None if own == cfg else own, strength) for own, strength in GRID[rule]]
+def grid(rule: str, cfg: float, which: str = "cfg") -> list[Point]:
+    """The points of a rule. cfg, which: --cfg and --grid."""
+    return [(None if own == cfg else own, strength) for own, strength in GRIDS[which][rule]]
 
 
 def jobs_at(way: str, rule: str, point: Point, pairs: Sequence[Pair]) -> dict[Pair, Job]:
@@ -136,12 +143,12 @@ def main() -> None:
         jobs = [
             job
             for way, rule in tuned_ways(ways)
-            for point in grid(rule, options.cfg)
+            for point in grid(rule, options.cfg, options.grid)
             for job in jobs_at(way, rule, point, tuning).values()
         ]
         say(f"tuning: {len(jobs)} runs of {options.pictures} pictures")
         workers.do(jobs, journal, say)
-        points = choose(journal, ways, tuning, options.cfg)
+        points = choose(journal, ways, tuning, options.cfg, options.grid)
         jobs = [Job(TRUTH, "", 0.0, *pair) for pair in report]
         jobs += [Job(way, "standard", 1.0, *pair) for way in FRAME for pair in report]
         for (way, rule), point in points.items():
@@ -191,11 +198,12 @@ def failures(journal: Journal, halves: Mapping, enough: float) -> str:
     return "\n".join(lines) + "\n"
 
 
-def choose(journal: Journal, ways: Sequence[str], pairs: Sequence[Pair], cfg: float) -> dict:
+def choose(journal: Journal, ways: Sequence[str], pairs: Sequence[Pair], cfg: float,
+           which: str = "cfg") -> dict:  # fmt: skip
     """{(way, rule): the point with the highest mean score on the tuning pairs}."""
     return {
         (way, rule): best_point({
-            point: held(journal, way, rule, point, pairs) for point in grid(rule, cfg)
+            point: held(journal, way, rule, point, pairs) for point in grid(rule, cfg, which)
         })
         for way, rule in tuned_ways(ways)
     }  # fmt: skip
@@ -298,6 +306,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, default=2, help="of a pair")
     parser.add_argument("--steps", type=int, default=12, help="of a picture")
     parser.add_argument("--cfg", type=float, default=3.0, help="of rows that are not tuned")
+    parser.add_argument("--grid", choices=GRIDS, default="cfg", help="what is tuned")
     parser.add_argument("--enough", type=float, default=0.8,
                         help="share of a LoRA's own pictures that must be right")  # fmt: skip
     parser.add_argument("--divide-steps", type=int, default=1, help="of the LoRAs, to rehearse")

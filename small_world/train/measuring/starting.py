@@ -56,7 +56,7 @@ ROWS = {"start": (
 ), "style": (
     First(False, 3, 1), First(False, 3, 0.7, style=1), First(False, 3, 1, style=1.3),
     First(True, 2, 0.75), First(True, 2, 0.7, style=1), First(True, 2, 1),
-    First(True, 2, 0.75, style=1.25), First(True, 3, 0.5),
+    First(True, 2, 0.5, style=1), First(True, 3, 0.5),
 )}  # fmt: skip
 # What a set of rows shows, and is sorted by: the first.
 MEASURES = {"start": ("geo", "both right"), "style": ("style cosine", "content right")}

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.methods import GRID, choose, grid, jobs_at, named
+from benchmarks.methods import GRIDS, choose, grid, jobs_at, named
 from benchmarks.parts.method_figures import best_point, columns, draws, p_value, table
 from benchmarks.parts.method_runs import Job, Journal
 
@@ -92,10 +92,16 @@ def test_the_strength_is_chosen_on_pairs_that_all_strengths_have():
     assert best_point(results) == 1.0
 
 
-def test_every_rule_has_as_many_points_and_acfg_is_tried_at_the_cfg_of_new_nodes():
-    assert len({len(points) for points in GRID.values()}) == 1
-    assert all(len(set(points)) == len(points) for points in GRID.values())
-    assert max(GRID["ACFG"])[0] == 3 and {cfg for cfg, _ in GRID["ACFG"]} == {2, 3}
+@pytest.mark.parametrize("which", GRIDS)
+def test_every_rule_has_as_many_points(which):
+    assert len({len(points) for points in GRIDS[which].values()}) == 1
+    assert all(len(set(points)) == len(points) for points in GRIDS[which].values())
+
+
+def test_either_rule_is_tuned_at_two_cfgs_unless_strengths_alone_are():
+    for points in GRIDS["cfg"].values():
+        assert {cfg for cfg, _ in points} == {2, 3}
+    assert grid("ACFG", 3.0, "strength") == [(None, s) for s in (0.25, 0.35, 0.5, 0.7)]
 
 
 def test_runs_at_the_cfg_of_a_journal_have_the_keys_of_older_journals():
