@@ -11,8 +11,9 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,8 +56,7 @@ ROWS = {"start": (
     First(True, 2, 0.85, 0.75), First(True, 2, 1), First(True, 1.5, 1),
 ), "style": (
     First(False, 3, 1), First(False, 3, 0.7, style=1), First(False, 3, 1, style=1.3),
-    First(True, 2, 0.75), First(True, 2, 0.7, style=1), First(True, 2, 1),
-    First(True, 2, 0.5, style=1), First(True, 3, 0.5),
+    First(True, 2, 0.75), First(True, 2, 0.7, style=1), First(True, 2, 1), First(True, 3, 0.5),
 )}  # fmt: skip
 # What a set of rows shows, and is sorted by: the first.
 MEASURES = {"start": ("geo", "both right"), "style": ("style cosine", "content right")}
@@ -66,22 +66,14 @@ def measured_pair(
     plan: GatePlan, rows: Sequence[First], pair: Pair
 ) -> list[dict[str, list[float]]]:
     """For each row: every measure of the pair's pictures, by each judge."""
-    from launcher.run.inside_host import enter_host, load_pack
-
-    torch.set_num_threads(1)
-    enter_host(plan.comfyui, plan.out / "host", cpu=True)
-    load_pack()
-    import folder_paths
+    studio, scorers = _made(plan)
     from craft_lora_pack.craft_core.schedule import Schedule
 
-    from .loras import SHOTS, Studio, own_noise
+    from .loras import SHOTS, own_noise
 
-    folder_paths.set_output_directory(str(plan.out.resolve()))
     content, style = pair
-    scorers = [Scorer(load_judge(place)) for place in JUDGES]
     found = []
     with torch.inference_mode():
-        studio = Studio(plan.checkpoint)
         loras = [(studio.lora(role, name, SHOTS[role], plan.divider), role)
                  for role, name in (("content", content), ("style", style))]  # fmt: skip
         prompt = f"<c>a sks {OBJECTS[content].family}</c> in <s>zwx style</s>"
@@ -106,6 +98,24 @@ def measured_pair(
     return found
 
 
+@cache
+def _made(plan: GatePlan) -> tuple[Any, list[Scorer]]:
+    """The host's models and the judges, once for a process."""
+    from launcher.run.inside_host import enter_host, load_pack
+
+    torch.set_num_threads(1)
+    enter_host(plan.comfyui, plan.out / "host", cpu=True)
+    load_pack()
+    import folder_paths
+
+    from . import loras
+
+    folder_paths.set_output_directory(str(plan.out.resolve()))
+    loras.SAMPLING_STEPS = plan.steps
+    with torch.inference_mode():
+        return loras.Studio(plan.checkpoint), [Scorer(load_judge(place)) for place in JUDGES]
+
+
 def starting(plan: GatePlan, workers: int, asked: str = "start") -> None:
     """Print a row for each of ROWS[asked], the best first. LoRAs that the folder lacks are
     trained."""
@@ -113,9 +123,9 @@ def starting(plan: GatePlan, workers: int, asked: str = "start") -> None:
     pairs = list(zip(contents, styles, strict=True))[: plan.limit]
     plan.out.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
-    with ProcessPoolExecutor(workers, get_context("spawn"), max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         results = list(pool.map(partial(measured_pair, plan, ROWS[asked]), pairs))
-    print(f"{plan.half} half, {len(pairs)} pairs of {plan.pictures} pictures: "
+    print(f"{plan.half} half, {len(pairs)} pairs of {plan.pictures} pictures, {plan.steps} steps: "
           f"{', '.join(map('/'.join, pairs))} ({time.monotonic() - begun:.0f} s)\n")  # fmt: skip
     print(table(pairs, results, asked))
     if asked == "style":

@@ -115,6 +115,6 @@ def test_what_a_fusion_starts_with_is_a_row_each_the_best_first():
     of_pair = [measured(0.1 * place, [1.0, 1.0]) for place in range(len(starting.ROWS["style"]))]
     head, _, first, *others = starting.table(pairs, [of_pair] * 2, "style").splitlines()
     assert head == "| | style cosine, judge 1 | judge 2 | content right, judge 1 | judge 2 |"
-    assert first.startswith("| ACFG, cfg 3, strength 0.5, constant | 0.70 [0.70, 0.70] |")
+    assert first.startswith("| ACFG, cfg 3, strength 0.5, constant | 0.60 [0.60, 0.60] |")
     assert len(others) == len(of_pair) - 1
     assert any(line.startswith("| standard, cfg 3, 0.7 and 1, constant |") for line in others)
