@@ -22,13 +22,13 @@ import os
 import statistics
 import sys
 
-from _kinds import print_kinds
 from _sdxl_class import DEVICE, SCALE, STRENGTHS, World, add_flags, oracle, print_table, torch
 
 import comfy.hooks  # isort: skip
 import comfy.model_management  # isort: skip
 import comfy.sd  # isort: skip
 from comfy_extras.nodes_torch_compile import TorchCompileModel  # isort: skip
+from benchmarks.parts.kinds import print_kinds  # isort: skip
 from craft_lora_pack.comfy_adapter.engine import engine
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
 from craft_lora_pack.craft_core.fusion.compose import compose

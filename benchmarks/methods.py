@@ -6,9 +6,11 @@ Every run-time and every file method of this pack, each under standard guidance 
 
 1. LoRAs of held-out objects and styles are trained with the shipped recipe, and each by itself must
    be right in 80 % of 24 pictures; those that are not are named, and left out.
-2. On the *tuning* half the strength of every method under every rule is chosen from the same grid:
-   standard .7, 1, 1.3, 1.6; ACFG .25, .35, .5, .7. The highest mean score wins. From here on
-   it is fixed.
+2. On the *tuning* half cfg and strength of every method under every rule are chosen from as many
+   points for either rule: standard .7, 1, 1.3, 1.6 at cfg 3 and 1, 1.3 at cfg 2; ACFG, which
+   multiplies the LoRAs by cfg, .5, .75, 1, 1.25 at cfg 2 and .5, .7 at cfg 3. The highest mean
+   score wins. From here on it is fixed. (--grid strength has --cfg alone, with strengths .7, 1,
+   1.3, 1.6 and .25, .35, .5, .7.)
 3. On the *report* half, whose objects and styles no setting was chosen on, every object is joined
    with --each styles (an incomplete design), --pictures pictures a pair. Every pair has
    noise of its own, the same for every method.
@@ -17,8 +19,8 @@ The score of a picture is geo = sqrt(content cosine x style cosine) to one pictu
 LoRAs learned, the mean of two judges. A method's figure is the share of the way from
 no LoRA (0) to true renders of the same pairs (1). 95 % intervals draw objects and styles again.
 `less direct` is the difference to the direct merge under standard guidance at its own tuned
-strength, in the same draws; p is corrected for all rows (Holm 1979). `no LoRA`, one LoRA alone,
-the true render, and references of other pairs (chance) frame the table.
+cfg and strength, in the same draws; p is corrected for all rows (Holm 1979). `no LoRA` and one LoRA
+alone at --cfg, the true render, and references of other pairs (chance) frame the table.
 
 Results are journalled in --out: a run that was stopped, or given more to do, goes on. The folder of
 `python -m small_world.train gates` serves for the LoRAs.
@@ -38,7 +40,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))
 
-from benchmarks.parts.method_figures import Interval, Row, best_strength, columns, table  # noqa: E402
+from benchmarks.parts.method_figures import Interval, Row, best_point, columns, table  # noqa: E402
 from benchmarks.parts.method_runs import (  # noqa: E402
     CHANCE,
     NOTHING,
@@ -58,11 +60,32 @@ HALVES = {
     "tuning": (held_out.TUNING_OBJECTS, held_out.TUNING_STYLES),
     "report": (held_out.REPORT_OBJECTS, held_out.REPORT_STYLES),
 }
-GRID = {"standard": (0.7, 1.0, 1.3, 1.6), "ACFG": (0.25, 0.35, 0.5, 0.7)}
+GRIDS = {
+    "cfg": {
+        "standard": ((3.0, 0.7), (3.0, 1.0), (3.0, 1.3), (3.0, 1.6), (2.0, 1.0), (2.0, 1.3)),
+        "ACFG": ((3.0, 0.5), (3.0, 0.7), (2.0, 0.5), (2.0, 0.75), (2.0, 1.0), (2.0, 1.25)),
+    },
+    "strength": {
+        "standard": tuple((None, strength) for strength in (0.7, 1.0, 1.3, 1.6)),
+        "ACFG": tuple((None, strength) for strength in (0.25, 0.35, 0.5, 0.7)),
+    },
+}  # (cfg, None for --cfg, and strength)
 ROLES, FEWEST = ("content", "style"), 2
 REFERENCE = "direct, standard"
 FRAME = (NOTHING, "content alone", "style alone")  # not tuned: strength 1, standard guidance
 Pair = tuple[str, str]
+Point = tuple[float | None, float]  # cfg, None for --cfg, and strength
+
+
+def grid(rule: str, cfg: float, which: str = "cfg") -> list[Point]:
+    """The points of a rule. cfg, which: --cfg and --grid."""
+    return [(None if own == cfg else own, strength) for own, strength in GRIDS[which][rule]]
+
+
+def jobs_at(way: str, rule: str, point: Point, pairs: Sequence[Pair]) -> dict[Pair, Job]:
+    """A run for each pair."""
+    cfg, strength = point
+    return {pair: Job(way, rule, strength, *pair, cfg) for pair in pairs}
 
 
 def design(contents: Sequence[str], styles: Sequence[str], each: int) -> list[Pair]:
@@ -76,14 +99,14 @@ def design(contents: Sequence[str], styles: Sequence[str], each: int) -> list[Pa
 
 
 def tuned_ways(chosen: Sequence[str]) -> list[tuple[str, str]]:
-    """(way, rule) of every row that has a strength to choose."""
+    """(way, rule) of every row that has cfg and strength to choose."""
     return [(way, rule) for way in chosen if way not in FRAME for rule in RULES]
 
 
-def held(journal: Journal, way: str, rule: str, strength: float, pairs: Sequence[Pair]) -> Mapping:
+def held(journal: Journal, way: str, rule: str, point: Point, pairs: Sequence[Pair]) -> Mapping:
     """{pair: result} of those pairs that are measured."""
-    jobs = {pair: Job(way, rule, strength, *pair).key for pair in pairs}
-    return {pair: journal.results[key] for pair, key in jobs.items() if key in journal.results}
+    keys = {pair: job.key for pair, job in jobs_at(way, rule, point, pairs).items()}
+    return {pair: journal.results[key] for pair, key in keys.items() if key in journal.results}
 
 
 def main() -> None:
@@ -118,33 +141,28 @@ def main() -> None:
         tuning = design(*passed["tuning"], options.tuning_each)
         report = design(*passed["report"], options.each)
         jobs = [
-            Job(way, rule, strength, *pair)
+            job
             for way, rule in tuned_ways(ways)
-            for strength in GRID[rule]
-            for pair in tuning
+            for point in grid(rule, options.cfg, options.grid)
+            for job in jobs_at(way, rule, point, tuning).values()
         ]
         say(f"tuning: {len(jobs)} runs of {options.pictures} pictures")
         workers.do(jobs, journal, say)
-        strengths = choose(journal, ways, tuning)
+        points = choose(journal, ways, tuning, options.cfg, options.grid)
         jobs = [Job(TRUTH, "", 0.0, *pair) for pair in report]
         jobs += [Job(way, "standard", 1.0, *pair) for way in FRAME for pair in report]
-        jobs += [
-            Job(way, rule, strength, *pair)
-            for (way, rule), strength in strengths.items()
-            for pair in report
-        ]
-        direct = strengths["direct", "standard"]
+        for (way, rule), point in points.items():
+            jobs += jobs_at(way, rule, point, report).values()
+        direct = jobs_at("direct", "standard", points["direct", "standard"], report)
         others = [*report[1:], report[0]]
-        chance = {
-            Job("direct", "standard", direct, *pair): _strangers(pair, report) for pair in others
-        }
+        chance = {direct[pair]: _strangers(pair, report) for pair in others}
         say(f"report: {len(jobs)} runs of {options.pictures} pictures")
         workers.do(jobs, journal, say, chance)
     finally:
         workers.close()
     print(failures(journal, halves, options.enough))
-    print(f"best on the tuning half: {best_on(journal, strengths, tuning)}\n")
-    rows, text = said(options, journal, ways, strengths, report)
+    print(f"best on the tuning half: {best_on(journal, points, tuning, options.cfg)}\n")
+    rows, text = said(options, journal, points, report)
     print(text)
     if options.plot:
         write_plot(options.plot, rows, len(report) * options.pictures)
@@ -180,24 +198,32 @@ def failures(journal: Journal, halves: Mapping, enough: float) -> str:
     return "\n".join(lines) + "\n"
 
 
-def choose(journal: Journal, ways: Sequence[str], pairs: Sequence[Pair]) -> dict:
-    """{(way, rule): the strength with the highest mean score on the tuning pairs}."""
+def choose(journal: Journal, ways: Sequence[str], pairs: Sequence[Pair], cfg: float,
+           which: str = "cfg") -> dict:  # fmt: skip
+    """{(way, rule): the point with the highest mean score on the tuning pairs}."""
     return {
-        (way, rule): best_strength({s: held(journal, way, rule, s, pairs) for s in GRID[rule]})
+        (way, rule): best_point({
+            point: held(journal, way, rule, point, pairs) for point in grid(rule, cfg, which)
+        })
         for way, rule in tuned_ways(ways)
-    }
+    }  # fmt: skip
 
 
-def best_on(journal: Journal, strengths: Mapping, pairs: Sequence[Pair]) -> str:
-    """The way, rule and strength with the highest mean geo over the pairs."""
+def best_on(journal: Journal, points: Mapping, pairs: Sequence[Pair], cfg: float) -> str:
+    """The way, rule, cfg and strength with the highest mean geo over the pairs."""
     means = {
         (way, rule): np.mean([
-            columns(rows, None)[0] for rows in held(journal, way, rule, strength, pairs).values()
+            columns(rows, None)[0] for rows in held(journal, way, rule, point, pairs).values()
         ])
-        for (way, rule), strength in strengths.items()
+        for (way, rule), point in points.items()
     }  # fmt: skip
     best = max(means, key=lambda one: means[one])
-    return f"{', '.join(best)}, strength {strengths[best]:g}, geo {means[best]:.3f}"
+    return f"{', '.join(best)}, {named(points[best], cfg)}, geo {means[best]:.3f}"
+
+
+def named(point: Point, cfg: float) -> str:
+    own, strength = point
+    return f"cfg {cfg if own is None else own:g}, strength {strength:g}"
 
 
 def _strangers(pair: Pair, pairs: Sequence[Pair]) -> Pair:
@@ -205,28 +231,28 @@ def _strangers(pair: Pair, pairs: Sequence[Pair]) -> Pair:
     return next(other for other in pairs if other[0] != pair[0] and other[1] != pair[1])
 
 
-def said(options, journal: Journal, ways: Sequence[str], strengths: Mapping,
+def said(options, journal: Journal, points: Mapping,
          pairs: Sequence[Pair]) -> tuple[list[Row], str]:  # fmt: skip
     """The tuned rows, and the table in Markdown: by both judges, then the share of each."""
-    results = {NOTHING: held(journal, NOTHING, "standard", 1.0, pairs)}
-    results |= {way: held(journal, way, "standard", 1.0, pairs) for way in FRAME[1:]}
+    results = {way: held(journal, way, "standard", (None, 1.0), pairs) for way in FRAME}
     results |= {
-        f"{way}, {rule}": held(journal, way, rule, strength, pairs)
-        for (way, rule), strength in strengths.items()
+        f"{way}, {rule}": held(journal, way, rule, point, pairs)
+        for (way, rule), point in points.items()
     }
-    results[TRUTH] = held(journal, TRUTH, "", 0.0, pairs)
-    results[CHANCE] = held(journal, CHANCE, "standard", 0.0, pairs)
-    at = {f"{way}, {rule}": f"{strength:g}" for (way, rule), strength in strengths.items()}
+    results[TRUTH] = held(journal, TRUTH, "", (None, 0.0), pairs)
+    results[CHANCE] = held(journal, CHANCE, "standard", points["direct", "standard"], pairs)
+    at = {f"{way}, {rule}": named(point, options.cfg).replace("strength ", "")
+          for (way, rule), point in points.items()}  # fmt: skip
     rows, *apart = (table(results, NOTHING, TRUTH, REFERENCE, judge) for judge in (None, 0, 1))
     tuned = [row for row in rows if row.name in at]
     corrected = _corrected(tuned)
     lines = [
         f"{len(pairs)} pairs of {len({c for c, _ in pairs})} held-out objects and "
         f"{len({s for _, s in pairs})} held-out styles, {options.pictures} pictures a pair, "
-        f"{options.steps} steps, cfg {options.cfg:g}",
+        f"{options.steps} steps, rows without a strength at cfg {options.cfg:g}",
         "",
-        "| method, guidance | strength | share of the way | less direct | p | content | style | "
-        "both right | judge 1 | judge 2 |",
+        "| method, guidance | cfg, strength | share of the way | less direct | p | content | "
+        "style | both right | judge 1 | judge 2 |",
         "|---" * 10 + "|",
     ]
     order = sorted(range(len(rows)), key=lambda k: -rows[k].way.value)
@@ -279,7 +305,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tuning-each", type=int, default=3)
     parser.add_argument("--pictures", type=int, default=2, help="of a pair")
     parser.add_argument("--steps", type=int, default=12, help="of a picture")
-    parser.add_argument("--cfg", type=float, default=3.0)
+    parser.add_argument("--cfg", type=float, default=3.0, help="of rows that are not tuned")
+    parser.add_argument("--grid", choices=GRIDS, default="cfg", help="what is tuned")
     parser.add_argument("--enough", type=float, default=0.8,
                         help="share of a LoRA's own pictures that must be right")  # fmt: skip
     parser.add_argument("--divide-steps", type=int, default=1, help="of the LoRAs, to rehearse")

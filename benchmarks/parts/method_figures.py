@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 DRAWS = 4000
 Pair = tuple[str, str]
+Point = TypeVar("Point")
 
 
 def draws(pairs: Sequence[Pair], count: int = DRAWS, seed: int = 0) -> np.ndarray:
@@ -117,11 +119,11 @@ def p_value(differences: np.ndarray) -> float:
     return float(min(1.0, 2 * max(min(below, above), 1 / len(differences))))
 
 
-def best_strength(results: Mapping[float, Mapping[Pair, Sequence]]) -> float:
-    """The strength whose mean geo is highest over the pairs that all strengths have."""
+def best_point(results: Mapping[Point, Mapping[Pair, Sequence]]) -> Point:
+    """The point of a grid whose mean geo is highest over the pairs that all points have."""
     pairs = set.intersection(*(set(one) for one in results.values()))
-    assert pairs, "no pair was measured at every strength"
+    assert pairs, "no pair was measured at every point"
     return max(
         results,
-        key=lambda s: np.mean([columns(results[s][pair], None)[0] for pair in sorted(pairs)]),
+        key=lambda p: np.mean([columns(results[p][pair], None)[0] for pair in sorted(pairs)]),
     )

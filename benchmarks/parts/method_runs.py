@@ -7,11 +7,12 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from small_world.judge import JUDGES, as_images, load_judge
@@ -71,17 +72,26 @@ MOST_RANK = 32  # of the other fused files
 
 @dataclass(frozen=True)
 class Job:
-    """A way at one rule and strength on one pair; all its pictures in one run of the sampler."""
+    """A way at one rule and strength on one pair; all its pictures in one run of the sampler.
+
+    cfg: None for the lab's. Journals from when every run had the lab's have the same keys.
+    """
 
     way: str
     rule: str
     strength: float
     content: str
     style: str
+    cfg: float | None = None
 
     @property
     def key(self) -> str:
-        return "/".join([self.way, self.rule, f"{self.strength:g}", self.content, self.style])
+        at = f"{self.strength:g}" + ("" if self.cfg is None else f" at cfg {self.cfg:g}")
+        return "/".join([self.way, self.rule, at, self.content, self.style])
+
+    def as_chance(self) -> Job:
+        """What the same pictures are called where they are scored against another pair."""
+        return replace(self, way=CHANCE)
 
 
 def alone_key(role: str, name: str) -> str:
@@ -143,10 +153,19 @@ class Lab:
     divider: int
 
     def made_for(self) -> dict[str, Any]:
-        digest = hashlib.sha256(self.checkpoint.read_bytes()).hexdigest()[:16]
         ways = {way.name: [way.method, way.layer_sets] for way in WAYS.values()}
+        return {**self.pictures_made_for(), "ways": ways}
+
+    def pictures_made_for(self) -> dict[str, Any]:
+        """The same whatever ways there are."""
+        digest = hashlib.sha256(self.checkpoint.read_bytes()).hexdigest()[:16]
         return {"checkpoint": digest, "pictures": self.pictures, "steps": self.steps,
-                "cfg": self.cfg, "LoRA steps divided by": self.divider, "ways": ways}  # fmt: skip
+                "cfg": self.cfg, "LoRA steps divided by": self.divider}  # fmt: skip
+
+
+def learned(content: str, style: str) -> list[np.ndarray]:
+    """One picture each of what the two LoRAs learned: references, as a user has them."""
+    return [render(content, PLAIN, seed=0, pose=Pose()), render(STYLE[0], style, 0, Pose())]
 
 
 class Bench:
@@ -192,12 +211,12 @@ class Bench:
             )
         else:
             images = self._drawn(job)
-        return self._scores(images, job.content, job.style)
+        return self.scores(images, job.content, job.style)
 
     @torch.inference_mode()
     def chance(self, job: Job, other: tuple[str, str]) -> list:
         """The pictures of a job scored against another pair's references."""
-        return self._scores(self._drawn(job), *other)
+        return self.scores(self._drawn(job), *other)
 
     def _drawn(self, job: Job) -> torch.Tensor:
         way = WAYS[job.way]
@@ -209,7 +228,8 @@ class Bench:
         prompt = f"<c>a sks {family}</c> in <s>zwx style</s>"
         return self.studio.pictures(
             files, prompt, noise, method=way.method if not way.file else "direct",
-            layer_sets=way.layer_sets, asymmetric=job.rule == "ACFG", cfg=self.lab.cfg,
+            layer_sets=way.layer_sets, asymmetric=job.rule == "ACFG",
+            cfg=self.lab.cfg if job.cfg is None else job.cfg,
         )  # fmt: skip
 
     def _fused(self, way: Way, job: Job) -> str:
@@ -236,10 +256,9 @@ class Bench:
                        save_place(prefix, "loras"))  # fmt: skip
         return str(first.relative_to(self.lab.loras.resolve() / "loras"))
 
-    def _scores(self, images: torch.Tensor, content: str, style: str) -> list:
-        """(pictures, judges, MEASURES)."""
-        shown = [render(content, PLAIN, seed=0, pose=Pose()), render(STYLE[0], style, 0, Pose())]
-        first, second = as_images(shown).split(1)
+    def scores(self, images: torch.Tensor, content: str, style: str) -> list:
+        """(pictures, judges, MEASURES) of pictures that should show the pair."""
+        first, second = as_images(learned(content, style)).split(1)
         rows = []
         for scorer in self.scorers:
             hits = scorer.hits(images, [(content, style)] * len(images))
@@ -293,10 +312,7 @@ class Workers:
            chance: dict[Job, tuple[str, str]] | None = None) -> None:  # fmt: skip
         """Jobs that the journal lacks. chance: jobs to score against another pair."""
         asked = {job.key: (job, None) for job in jobs}
-        asked |= {
-            Job(CHANCE, job.rule, 0.0, job.content, job.style).key: (job, other)
-            for job, other in (chance or {}).items()
-        }
+        asked |= {job.as_chance().key: (job, other) for job, other in (chance or {}).items()}
         futures = {
             self.pool.submit(_do, *given): key
             for key, given in asked.items()

@@ -58,6 +58,9 @@ def parse() -> argparse.Namespace:
                        choices=("base", "alone", "one", "fused"),
                        help="one: content LoRAs from one picture as well")  # fmt: skip
     gates.add_argument("--divide-steps", type=int, default=1, help="of the LoRAs, to rehearse")
+    gates.add_argument("--rows", choices=("start", "style"), default="start",
+                       help="of `starting`; style: for the preset strong_style")  # fmt: skip
+    gates.add_argument("--sampling-steps", type=int, default=20, help="of a picture of `starting`")
     training = parser.add_argument_group("training")
     training.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     training.add_argument("--steps", type=int, help="of a training; its rate ends there at nothing")
@@ -175,13 +178,14 @@ def _gates(options: argparse.Namespace) -> None:
     plan = GatePlan(
         (options.models / CHECKPOINT).resolve(), Path(options.comfyui).resolve(),
         options.out.resolve(), options.held_out, options.limit, options.each,
-        options.pictures_each, options.count, options.shots, options.parts, options.divide_steps,
+        options.pictures_each, options.count, options.shots, tuple(options.parts),
+        options.divide_steps, options.sampling_steps,
     )  # fmt: skip
     cores, workers = os.cpu_count() or 1, options.workers or 1
     if options.what == "starting":
         from .measuring.starting import starting
 
-        return starting(plan, workers)
+        return starting(plan, workers, options.rows)
     threads = max(1, (options.threads or cores) // workers)
     gates(plan, workers, threads, options.minutes)
 

@@ -267,7 +267,7 @@ def test_what_no_node_takes_is_said(comfy, drawn):
     graph = Graph(comfy, "KSampler")
     said = graph.apply("Strong style", 1)
     assert "KSampler has standard guidance" in said
-    graph.holds(graph.ids["second"]["router"], {"content_strength": 0.5, "style_strength": 0.5})
+    graph.holds(graph.ids["second"]["router"], {"content_strength": 0.75, "style_strength": 0.75})
 
 
 FIND = """(values) => {

@@ -60,7 +60,7 @@ class GateJob:
 class GatePlan:
     """What to measure. limit: objects, and styles, of the half; None for all of them. each: styles
     that an object is fused with. pictures: of a pair. shots: pictures of a content LoRA. divider:
-    of a LoRA's steps, for a rehearsal."""
+    of a LoRA's steps, for a rehearsal. steps: of a picture of `starting`."""
 
     checkpoint: Path
     comfyui: Path
@@ -71,8 +71,9 @@ class GatePlan:
     pictures: int = 4
     count: int = 96
     shots: int = 4
-    parts: Sequence[str] = ("base", "alone", "fused")
+    parts: tuple[str, ...] = ("base", "alone", "fused")
     divider: int = 1
+    steps: int = 20
 
     def contents(self) -> tuple[str, ...]:
         return HALVES[self.half][0][: self.limit]

@@ -106,7 +106,13 @@ class Studio:
         menu = {"method": method} if isinstance(method, str) else method
         request = RouterRequest(prompt, branches, layer_sets, menu, schedule)
         routed = route(self.model, self.clip, request)
-        guider = acfg_guider(routed.model, routed.conditioning, self.negative, cfg, asymmetric)
+        return self.sampled(routed.model, routed.conditioning, noise, asymmetric, cfg)
+
+    def sampled(
+        self, model: Any, positive: Any, noise: torch.Tensor, asymmetric: bool, cfg: float
+    ) -> torch.Tensor:
+        """(B, 3, 64, 64) in [-1, 1] of a MODEL that is routed already."""
+        guider = acfg_guider(model, positive, self.negative, cfg, asymmetric)
         sampling = self.model.get_model_object("model_sampling")
         sigmas = comfy.samplers.calculate_sigmas(sampling, "normal", SAMPLING_STEPS)
         euler = comfy.samplers.sampler_object("euler")

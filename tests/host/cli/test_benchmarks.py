@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -21,3 +22,27 @@ def test_a_benchmark_starts(script):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert f"usage: {script.name}" in done.stdout
+
+
+def test_find_best_measures_what_the_node_comes_out_with(tmp_path):
+    flags = {"--limit": 1, "--each": 1, "--budget": 4, "--steps": 1, "--pictures": 1,
+             "--divide-steps": 200, "--out": tmp_path}  # fmt: skip
+    script = ROOT / "benchmarks" / "find_best.py"
+    done = subprocess.run(
+        [sys.executable, str(script), *(str(word) for pair in flags.items() for word in pair)],
+        cwd=ROOT, env=dict(os.environ), check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ")[0].strip("| ") for line in done.stdout.splitlines() if "| " in line]
+    ways = {"found", "own values", "first of the lists", "two LoRA loaders", "true render"}
+    assert ways | {"found, less own values"} <= set(rows)
+    (best,) = [line for line in done.stdout.splitlines() if line.startswith("- ")]
+    (journal,) = tmp_path.glob("find_best_4_pictures_1_steps.jsonl")
+    made_for, (pair, kept) = map(json.loads, journal.read_text("utf-8").splitlines())
+    assert made_for["budget"] == 4 and "craft" in made_for["node"]["methods"]
+    assert best.split(": ", 1) == [
+        f"- {' in '.join(pair.split('/'))}", kept["report"].split("\n")[0].removeprefix("Best: "),
+    ]  # fmt: skip
+    assert kept["results"].keys() == ways
+    searches = list((tmp_path / "host" / "user").glob("__craft_lora/find_best/*.jsonl"))
+    assert len(searches) == 1 and searches[0].read_text("utf-8").count("\n") <= 4

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.parts.method_figures import best_strength, columns, draws, p_value, table
-from benchmarks.parts.method_runs import Journal
+from benchmarks.methods import GRIDS, choose, grid, jobs_at, named
+from benchmarks.parts.method_figures import best_point, columns, draws, p_value, table
+from benchmarks.parts.method_runs import Job, Journal
 
 CONTENTS, STYLES = "abcd", "wxyz"
 PAIRS = [(c, STYLES[(k + turn) % 4]) for turn in range(3) for k, c in enumerate(CONTENTS)]
@@ -88,7 +89,40 @@ def test_p_never_is_nothing():
 def test_the_strength_is_chosen_on_pairs_that_all_strengths_have():
     results = {0.5: {PAIRS[0]: result(0.4, 0.4)}, 1.0: {PAIRS[0]: result(0.5, 0.5)}}
     results[0.5][PAIRS[1]] = result(1.0, 1.0)
-    assert best_strength(results) == 1.0
+    assert best_point(results) == 1.0
+
+
+@pytest.mark.parametrize("which", GRIDS)
+def test_every_rule_has_as_many_points(which):
+    assert len({len(points) for points in GRIDS[which].values()}) == 1
+    assert all(len(set(points)) == len(points) for points in GRIDS[which].values())
+
+
+def test_either_rule_is_tuned_at_two_cfgs_unless_strengths_alone_are():
+    for points in GRIDS["cfg"].values():
+        assert {cfg for cfg, _ in points} == {2, 3}
+    assert grid("ACFG", 3.0, "strength") == [(None, s) for s in (0.25, 0.35, 0.5, 0.7)]
+
+
+def test_runs_at_the_cfg_of_a_journal_have_the_keys_of_older_journals():
+    assert grid("standard", 3.0)[0] == (None, 0.7)
+    (job,) = jobs_at("direct", "ACFG", (None, 0.7), [("owl", "glass")]).values()
+    assert job.key == Job("direct", "ACFG", 0.7, "owl", "glass").key == "direct/ACFG/0.7/owl/glass"
+    (other,) = jobs_at("direct", "ACFG", (2.0, 0.7), [("owl", "glass")]).values()
+    assert other.key == "direct/ACFG/0.7 at cfg 2/owl/glass"
+    assert grid("ACFG", 2.0)[-1] == (None, 1.25) and grid("ACFG", 2.0)[0] == (3.0, 0.5)
+
+
+def test_the_choice_names_its_cfg(tmp_path):
+    journal = Journal(tmp_path / "methods.jsonl", {})
+    for rule, best in (("standard", (None, 1.3)), ("ACFG", (2.0, 0.75))):
+        for point in grid(rule, 3.0):
+            for job in jobs_at("direct", rule, point, PAIRS).values():
+                journal.add(job.key, result(*[0.8 if point == best else 0.5] * 2))
+    chosen = choose(journal, ["no LoRA", "direct"], PAIRS, 3.0)
+    assert {rule: named(point, 3.0) for (_, rule), point in chosen.items()} == {
+        "standard": "cfg 3, strength 1.3", "ACFG": "cfg 2, strength 0.75",
+    }  # fmt: skip
 
 
 def test_a_journal_goes_on_after_a_line_that_was_cut_short(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from small_world.train.measuring import gates, shown
+from small_world.train.measuring import gates, shown, starting
 from small_world.world import held_out
 from small_world.world.objects import OBJECTS
 
@@ -91,3 +91,30 @@ def test_what_is_shown_was_never_trained():
     for content, style in [kept["demo"], *kept["pairs"]]:
         assert content in held_out.OBJECTS and style in held_out.STYLES
     assert OBJECTS[kept["demo"][0]].family == shown.FAMILY  # the workflows say `a sks animal`
+
+
+def measured(style: float, content_right: list[float]) -> dict[str, list[float]]:
+    values = {"style cosine": [style] * 2, "content right": content_right, "geo": [0.5] * 2,
+              "both right": [1.0, 0.0]}  # fmt: skip
+    return {f"{name} {judge}": held for name, held in values.items() for judge in (1, 2)}
+
+
+def test_the_most_style_is_looked_for_where_contents_are_right():
+    rows = starting.ROWS["style"]
+    of_pair = [measured(0.1 * place, [1.0, 1.0]) for place in range(len(rows))]
+    of_pair[-1] = measured(0.9, [1.0, 0.5])
+    assert starting.most_style([of_pair, of_pair]) == rows[-2]
+    of_pair[-1] = measured(0.9, [1.0, 0.7])
+    assert starting.most_style([of_pair, of_pair]) == rows[-1]
+    none = [measured(0.9, [0.5, 0.5])] * len(rows)
+    assert starting.most_style([none]) is None
+
+
+def test_what_a_fusion_starts_with_is_a_row_each_the_best_first():
+    pairs = [("owl", "vapor"), ("fox", "quilt")]
+    of_pair = [measured(0.1 * place, [1.0, 1.0]) for place in range(len(starting.ROWS["style"]))]
+    head, _, first, *others = starting.table(pairs, [of_pair] * 2, "style").splitlines()
+    assert head == "| | style cosine, judge 1 | judge 2 | content right, judge 1 | judge 2 |"
+    assert first.startswith("| ACFG, cfg 3, strength 0.5, constant | 0.60 [0.60, 0.60] |")
+    assert len(others) == len(of_pair) - 1
+    assert any(line.startswith("| standard, cfg 3, 0.7 and 1, constant |") for line in others)

@@ -52,8 +52,8 @@ def test_every_router_and_every_sampler_of_ours_is_set_and_no_other():
     made, left = with_preset(given, INFO, node_values(SHIPPED["strong_style"]))
     assert left == []
     for router in ("1", "2"):
-        assert made[router]["inputs"]["content_strength"] == 0.5
-    assert made["3"]["inputs"] == {"cfg": 3.0, "asymmetric": True, "guidance": "acfg/cfg"}
+        assert made[router]["inputs"]["content_strength"] == 0.75
+    assert made["3"]["inputs"] == {"cfg": 2.0, "asymmetric": True, "guidance": "acfg/cfg"}
     assert made["4"] == given["4"] and given["1"]["inputs"]["content_strength"] == 0.1
 
 
