@@ -22,10 +22,12 @@ from ..craft_core.errors import CraftError
 from ..craft_core.guidance import GUIDANCE
 from ..craft_core.routing.presets import OF_MODEL
 from ..craft_core.search import LEAST_BUDGET, Setting, settings_of
-from ..craft_core.starting import FULL_STRENGTH, GUIDED_CFG
+from ..craft_core.starting import FLOOR, FULL_STRENGTH, GUIDED_CFG, GUIDED_STRENGTH
 
 _METHODS = "craft\ndirect\nk_lora\nnp_lora"
 _GUIDANCES = "acfg\ncfg\nrole: weight = 1.5"
+_STRENGTHS = f"{GUIDED_STRENGTH:g}, {FULL_STRENGTH:g}, 0.5"
+_SCHEDULES = f"constant\ncosine: content_floor = {FLOOR:g}, style_floor = {FLOOR:g}"
 
 
 class ContentStyleScore(io.ComfyNode):
@@ -151,11 +153,14 @@ class FindBest(io.ComfyNode):
                     tooltip="One a line: acfg, cfg, or a rule with its settings, 'role: weight = "
                     "1.5'. A method that names its guidance keeps that one.",
                 ),
-                io.String.Input("strengths", default="0.5, 0.3, 0.7, 1",
+                io.String.Input("strengths", default=_STRENGTHS,
                                 tooltip="Numbers with commas, each for content with each for "
                                 "style."),
-                io.String.Input("schedules", default="constant, cosine",
-                                tooltip="Shapes of Timestep Schedule, with commas."),
+                io.String.Input(
+                    "schedules", multiline=True, default=_SCHEDULES, dynamic_prompts=False,
+                    tooltip="Shapes of Timestep Schedule, with commas; one with settings on a line "
+                    "of its own: 'cosine: content_floor = 0.5'.",
+                ),
                 io.Int.Input("first_seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF,
                              control_after_generate=io.ControlAfterGenerate.fixed,
                              tooltip="The next pictures count up, the same for all settings. It "

@@ -19,7 +19,7 @@ from ...craft_core.evaluation.pair_columns import HARMONIC
 from ...craft_core.fusion import FUSION
 from ...craft_core.guidance import GUIDANCE
 from ...craft_core.routing.plan import lacks_blocks
-from ...craft_core.schedule import SHAPES, Schedule
+from ...craft_core.schedule import SHAPES
 from ...craft_core.search import (
     FIRST,
     Halving,
@@ -44,7 +44,6 @@ from .sweep import under_line
 _SEEDS = 1 << 64
 _SHOWN = 24  # settings on the plot besides those of the frontier
 _PREVIEW = 1024  # longest edge of the plot on the node, in pixels
-_CONSTANT = "constant"
 
 
 @dataclass(frozen=True)
@@ -159,9 +158,8 @@ class Search:
         """Its MODEL under its guidance, and the prompt."""
         line = setting.line
         strengths = (setting.content_strength, setting.style_strength)
-        schedule = None if setting.schedule == _CONSTANT else Schedule(setting.schedule)
         branches = with_own_loras(self.request.pair, strengths, ())
-        routing = replace(self.request.routing, branches=branches, schedule=schedule)
+        routing = replace(self.request.routing, branches=branches, schedule=setting.course)
         return routed_by(self.model, self.clip, routing, line)
 
     def run(self, trial: Trial, routed: Routed) -> None:
@@ -234,6 +232,12 @@ class Search:
         gains = [one - other for one, other in zip(*sides, strict=True)]
         return self._mean("gain", gains, seeds)
 
+    @property
+    def chosen(self) -> int:
+        """What comes out: the best, but the first setting where the comparison found it as good."""
+        gain = self.gain()
+        return FIRST if gain is not None and gain.mean <= 0 else self.best
+
     def sheet(self) -> Image.Image:
         """The plot so far."""
         return score_sheet(*self._shown())
@@ -244,22 +248,23 @@ class Search:
         on = {rows[place].point.name for place in frontier([row.point for row in rows])}
         shown = [row for rank, row in enumerate(rows) if rank < _SHOWN or row.point.name in on]
         names = [row.point.name for row in shown]
-        best = self.request.settings[self.best].label
+        best = self.request.settings[self.chosen].label
         title = f"{self.done} pictures of {len(self.plan.entrants)} settings"
         return [row.point for row in shown], title, names.index(best) if best in names else None
 
     def line(self) -> str:
-        best = self.request.settings[self.best].label
+        best = self.request.settings[self.chosen].label
         return f"{self.done} of at most {self.plan.most_pictures} pictures; best so far: {best}"
 
     def result(self, left_out: Sequence[str]) -> Best:
         """left_out: what the search could not try."""
-        best = self.request.settings[self.best]
+        best = self.request.settings[self.chosen]
         routed = self.routed(best)
         rows = self.rows()
         on = frontier([row.point for row in rows])
         outcome = Outcome(
-            best, self.request.settings[FIRST], rows, [rows[place] for place in on], self.gain(),
+            best, self.request.settings[self.best], self.request.settings[FIRST], rows,
+            [rows[place] for place in on], self.gain(),
             self.request.content_weight, self.done, len(self.plan.entrants),
             len(self.request.settings), self.request.scorer.encoders,
         )  # fmt: skip

@@ -30,11 +30,13 @@ class TriedSetting:
 
 @dataclass(frozen=True)
 class Outcome:
-    """rows: by falling harmonic mean. on_frontier: by rising content. gain: of the best over the
-    first setting, on seeds that chose nothing; None where the first is the best. entrants: how many
-    of all settings were tried."""
+    """best: what comes out. found: what the search liked best; the two differ where the first
+    setting was as good on seeds that chose nothing. rows: by falling harmonic mean. on_frontier: by
+    rising content. gain: of what was found over the first setting, on those seeds; None where it is
+    the first. entrants: how many of all settings were tried."""
 
     best: Setting
+    found: Setting
     first: Setting
     rows: Sequence[TriedSetting]
     on_frontier: Sequence[TriedSetting]
@@ -83,10 +85,17 @@ def _measured(row: TriedSetting) -> str:
 def _gained(outcome: Outcome) -> str:
     if outcome.gain is None:
         return "It is the first setting of the lists"
+    gain = f"{outcome.gain.mean:+.3f}" + mean_text(outcome.gain).removeprefix(
+        f"{outcome.gain.mean:.3f}"
+    )
+    if outcome.best != outcome.found:
+        return (
+            f"It is the first setting of the lists. The search liked {outcome.found.label} better, "
+            f"but on {outcome.gain.n} seeds that chose nothing that has no more: {gain}"
+        )
     return (
         f"Against the first setting of the lists ({outcome.first.label}) on {outcome.gain.n} seeds "
-        f"that chose nothing: {outcome.gain.mean:+.3f}"
-        + mean_text(outcome.gain).removeprefix(f"{outcome.gain.mean:.3f}")
+        f"that chose nothing: {gain}"
     )
 
 
@@ -96,11 +105,17 @@ def preset_json(outcome: Outcome, common: Mapping[str, Any]) -> str:
         **common,
         **_chosen(outcome.of_best, common),
         "content_weight": outcome.content_weight,
-        "gain_over_first": None if outcome.gain is None else asdict(outcome.gain),
+        "gain_over_first": _gain_of_best(outcome),
         "first": outcome.first.as_data(),
         "frontier": [_chosen(row, common) for row in outcome.on_frontier],
     }
     return json.dumps(whole, indent=2, ensure_ascii=False)
+
+
+def _gain_of_best(outcome: Outcome) -> dict[str, Any] | None:
+    if outcome.gain is None or outcome.best != outcome.found:
+        return None
+    return asdict(outcome.gain)
 
 
 def _chosen(row: TriedSetting, common: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,17 +15,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import CraftError
-from ..fusion.lines import Line, parse_line, settings_in
+from ..fusion.lines import Line, parse_line
 from ..guidance import GUIDANCE
 from ..registry import Method
-from ..schedule import SHAPES
 from ..schedule.schedule import Schedule
+from .schedule_text import entries, read_number, read_schedule, schedule_data
 
 MOST_CELLS = 256
 STRONGEST, LARGEST_CFG = 10.0, 100.0  # of the nodes' inputs
 LARGEST_SEED = (1 << 53) - 1  # that a page can set
 _BARE = "direct"  # a method without settings, to read a guidance rule beside
-_OF_SCHEDULE = ("content_floor", "style_floor", "clock")
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class GridSetting:
             "layer_sets": self.layer_sets,
             "content_strength": self.content_strength,
             "style_strength": self.style_strength,
-            "schedule": _schedule_data(self.schedule),
+            "schedule": schedule_data(self.schedule),
             "guidance": {"guidance": rule.key, **rule.knobs(dict(self.weights))},
             "cfg": self.cfg,
             "seed": self.seed,
@@ -134,7 +133,7 @@ def axis_of(text: str, name: str, presets: tuple[str, ...]) -> tuple[Value, ...]
             if not kind:
                 kind, _, written = (part.strip() for part in written.partition(":"))
                 _require_kind(kind)
-            for entry in _entries(kind, written):
+            for entry in entries(written, settings=kind in _WITH_SETTINGS):
                 value = _READ[kind](entry, presets)
                 if value.label in values:
                     raise CraftError(
@@ -178,13 +177,6 @@ def _require_kind(kind: str) -> None:
         )
 
 
-def _entries(kind: str, written: str) -> Sequence[str]:
-    """What stands between commas, but for one value with its settings."""
-    if kind in _WITH_SETTINGS and ":" in written:
-        return [written]
-    return [part for piece in written.split(",") if (part := piece.strip())]
-
-
 def _method(text: str, presets: tuple[str, ...]) -> Value:
     line = parse_line(text, presets, GUIDANCE)
     sets: dict[str, Any] = {"method": line.method, "knobs": line.knobs}
@@ -206,24 +198,8 @@ def _guidance(text: str, presets: tuple[str, ...]) -> Value:
 
 
 def _schedule(text: str, presets: tuple[str, ...]) -> Value:
-    key, _, rest = text.partition(":")
-    shape, written = SHAPES[key.strip()], settings_in(rest)
-    label = "\n".join([shape.key, *(f"{name} = {value}" for name, value in written.items())])
-    known = {one.name: one for one in shape.parameters if one.type is not tuple}
-    own: dict[str, Any] = {}
-    settings: dict[str, Any] = {}
-    for name, value in written.items():
-        if name in known:
-            settings[name] = known[name].read(value, shape.key)
-        elif name in _OF_SCHEDULE:
-            own[name] = value if name == "clock" else _number(value, name, 0.0, 1.0)
-        else:
-            raise CraftError(
-                f"{shape.key} has no setting {name[:80]!r} that can be written",
-                f"It has {', '.join([*known, *_OF_SCHEDULE])}",
-                "Use one of these",
-            )
-    return Value(label, {"schedule": Schedule(shape.key, settings, **own)})
+    label, schedule = read_schedule(text)
+    return Value(label, {"schedule": schedule})
 
 
 def _layer_sets(text: str, presets: tuple[str, ...]) -> Value:
@@ -250,32 +226,10 @@ def _numbers(label: str, names: Sequence[str], least: float, most: float) -> Cal
     """Reads a number with as many digits as its label has. names: the fields that it sets."""
 
     def read(text: str, presets: tuple[str, ...]) -> Value:
-        number = _number(text, label, least, most)
+        number = read_number(text, label, least, most)
         return Value(f"{label} {number:g}", dict.fromkeys(names, float(f"{number:g}")))
 
     return read
-
-
-def _number(text: str, name: str, least: float, most: float) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    if not least <= number <= most:
-        raise CraftError(
-            f"{name} = {text[:80]!r}",
-            f"It is a number from {least:g} to {most:g}",
-            "Write such a number",
-        )
-    return number
-
-
-def _schedule_data(schedule: Schedule | None) -> Any:
-    if schedule is None:
-        return "constant"
-    knobs = SHAPES[schedule.shape].knobs(dict(schedule.settings))
-    own = {name: getattr(schedule, name) for name in _OF_SCHEDULE}
-    return {"shape": schedule.shape, **knobs, **own}
 
 
 def _in_a_line(label: str) -> str:

@@ -10,15 +10,18 @@ from ..errors import CraftError
 from ..fusion.lines import Line, meaning, parse_lines
 from ..registry import Registry
 from ..schedule import SHAPES
+from ..schedule.schedule import Schedule
+from .schedule_text import entries, read_schedule, schedule_data
 
 MOST_STRENGTHS, STRONGEST = 16, 10.0
 MOST_SETTINGS = 10_000
+_CONSTANT = "constant"
 _BARE = "direct"  # a method without settings, to read a guidance rule beside
 
 
 @dataclass(frozen=True)
 class Setting:
-    """line: the method and its guidance rule. schedule: a shape with its own defaults."""
+    """line: the method and its guidance rule. schedule: as read_schedule reads it, in one line."""
 
     line: Line
     content_strength: float
@@ -40,8 +43,13 @@ class Setting:
             "content_strength": self.content_strength,
             "style_strength": self.style_strength,
             "guidance": {"guidance": self.line.guidance, **self.line.weights},
-            "schedule": self.schedule,
+            "schedule": schedule_data(self.course) if ":" in self.schedule else self.schedule,
         }
+
+    @property
+    def course(self) -> Schedule | None:
+        """The schedule itself; None for a constant one."""
+        return None if self.schedule == _CONSTANT else read_schedule(self.schedule)[1]
 
 
 def settings_of(
@@ -56,8 +64,9 @@ def settings_of(
 
     methods: lines as in parse_lines; one that names its guidance keeps that one. guidances: a rule
     a line, "role: weight = 1.5". strengths: numbers with commas between them, for content and style
-    alike. schedules: shapes with commas. presets, rules: as in parse_lines. CraftError for what
-    cannot be read, and where there are fewer than two settings or more than MOST_SETTINGS.
+    alike. schedules: shapes with commas, and lines such as "cosine: style_floor = 0.5". presets,
+    rules: as in parse_lines. CraftError for what cannot be read, and where there are fewer than two
+    settings or more than MOST_SETTINGS.
     """
     under = _guidances(guidances, presets, rules)
     lines: dict[tuple[Any, ...], Line] = {}
@@ -65,9 +74,7 @@ def settings_of(
         for each in [line] if line.guidance else [_under(line, rule) for rule in under]:
             lines.setdefault(meaning(each, rules), each)
     numbers = _numbers(strengths)
-    shapes = _entries(schedules, "schedules", f"one or more of {', '.join(SHAPES.keys())}")
-    for shape in shapes:
-        SHAPES[shape]
+    shapes = _schedules(schedules)
     size = len(lines) * len(numbers) ** 2 * len(shapes)
     if size > MOST_SETTINGS:
         raise CraftError(
@@ -82,6 +89,20 @@ def settings_of(
             "Write more of them",
         )
     return tuple(Setting(*one) for one in product(lines.values(), numbers, numbers, shapes))
+
+
+def _schedules(text: str) -> tuple[str, ...]:
+    """Each schedule in one line, with its settings behind a colon."""
+    found = []
+    for line in text.splitlines():
+        written = line.split("#", 1)[0]
+        for entry in entries(written, settings=True):
+            shape, *settings = read_schedule(entry)[0].split("\n")
+            found.append(f"{shape}: {', '.join(settings)}" if settings else shape)
+    if not found or len(set(found)) < len(found):
+        possible = f"one or more of {', '.join(SHAPES.keys())}"
+        raise _unreadable(text, "schedules", possible)
+    return tuple(found)
 
 
 def _guidances(text: str, presets: tuple[str, ...], rules: Registry) -> tuple[Line, ...]:

@@ -12,13 +12,13 @@ import torch
 from craft_lora_pack.comfy_adapter.score.pair_scorer import PairScorer
 from craft_lora_pack.comfy_adapter.score.scoring import score_pictures
 from craft_lora_pack.comfy_adapter.use import search_journal
-from craft_lora_pack.comfy_adapter.use.find_best import SearchRequest, fitting_request
+from craft_lora_pack.comfy_adapter.use.find_best import Search, SearchRequest, fitting_request
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.evaluation import harmonic_mean
 from craft_lora_pack.craft_core.guidance import GUIDANCE
 from craft_lora_pack.craft_core.presets import node_values
 from craft_lora_pack.craft_core.routing.presets import OF_MODEL
-from craft_lora_pack.craft_core.search import settings_of
+from craft_lora_pack.craft_core.search import FIRST, settings_of
 from craft_lora_pack.nodes import score
 from craft_lora_pack.nodes.acfg import ACFGKSampler
 from craft_lora_pack.nodes.router import Router
@@ -115,6 +115,27 @@ def test_a_search_keeps_to_its_budget_and_leaves_the_best(world, journals, made)
     values = node_values(preset)
     assert values.router["method"] == preset["method"]["method"]
     assert values.router["layer_sets"] == "all" and values.guidance["cfg"] == CFG
+
+
+@pytest.mark.parametrize(("fresh", "comes_out"), [(0.9, False), (0.5, True), (0.1, True)])
+def test_what_is_no_better_on_fresh_seeds_does_not_come_out(
+    world, journals, monkeypatch, fresh, comes_out
+):
+    """The others score well where they are chosen, and `fresh` where they are compared."""
+
+    def run(self, trial, routed):
+        other = 0.9 if trial.seed < self.plan.seeds else fresh
+        score = 0.5 if trial.setting == FIRST else other
+        self.journal.add(self._key(trial), (score, score))
+        self._take_up([trial])
+
+    monkeypatch.setattr(Search, "run", run)
+    found = search(world)
+    preset = json.loads(found["preset"])
+    first = {name: preset[name] for name in preset["first"]}
+    assert (first == {**preset["first"], "layer_sets": preset["layer_sets"]}) == comes_out
+    assert ("The search liked " in found["report"]) == comes_out
+    assert (preset["gain_over_first"] is None) == comes_out
 
 
 def test_the_page_is_told_the_preset(world, journals, monkeypatch):

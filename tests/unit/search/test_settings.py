@@ -5,7 +5,9 @@ import json
 import pytest
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.guidance import GUIDANCE
+from craft_lora_pack.craft_core.presets import node_values
 from craft_lora_pack.craft_core.routing.presets import OF_MODEL
+from craft_lora_pack.craft_core.schedule import Schedule
 from craft_lora_pack.craft_core.search import settings_of
 
 LISTS = {
@@ -70,6 +72,19 @@ def test_a_setting_is_data_for_programs():
     assert data["schedule"] == "cosine"
 
 
+def test_a_schedule_may_have_settings_on_a_line_of_its_own():
+    written = "constant, linear\ncosine: style_floor = 0.5 , content_floor = 0.25  # a note"
+    found = settings(methods="direct", guidances="cfg", strengths="1", schedules=written)
+    floors = "cosine: style_floor = 0.5, content_floor = 0.25"
+    assert [one.schedule for one in found] == ["constant", "linear", floors]
+    assert [one.course for one in found] == [
+        None, Schedule("linear"), Schedule("cosine", {}, 0.25, 0.5),
+    ]  # fmt: skip
+    assert found[-1].label.endswith(f"; {floors}")
+    data = json.loads(json.dumps(found[-1].as_data()))
+    assert node_values({"schedule": data["schedule"]}).schedule["style_floor"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("lists", "given"),
     [
@@ -88,6 +103,10 @@ def test_a_setting_is_data_for_programs():
         ({"strengths": ", ".join(map(str, range(17)))}, "strengths is"),
         ({"schedules": "cosin"}, "cosin"),
         ({"schedules": "cosine, cosine"}, "schedules is"),
+        ({"schedules": ""}, "schedules is"),
+        ({"schedules": "cosine: style_floor = 0.5\ncosine:style_floor=0.5"}, "schedules is"),
+        ({"schedules": "cosine: floor = 0.5"}, "floor"),
+        ({"schedules": "cosine: style_floor = 2"}, "style_floor"),
         (
             {
                 "methods": "\n".join(f"k_lora: alpha = {1 + k / 100}" for k in range(50)),
