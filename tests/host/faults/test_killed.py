@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing is fork
 
 FILE = Kind("file", "Make it again")
 STEPS = 8
-KILLS = 6
+KILLS = 4
 
 
 @pytest.fixture(scope="module")

@@ -32,8 +32,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trainings import train_lora
 
 OUT_OF_MEMORY = torch.OutOfMemoryError
-FAULTS = 12  # of a method, spread over its run
-FEWER = 6  # of a training
+FAULTS = 8  # of a method, spread over its run
+FEWER = 4  # of a training
 PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
 SCHEDULE = TimestepSchedule.execute({"shape": "cosine"}, 0.1, 0.0, "steps").result[0]
 SETTINGS = {
