@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from craft_lora_pack.client.client import Client
@@ -60,14 +61,19 @@ def require_port(port: int) -> int:
 
 
 class Server:
-    """One ComfyUI process: `with Server(host, base) as server: server.client.object_info()`."""
+    """One ComfyUI process: `with Server(host, base) as server: server.client.object_info()`.
 
-    def __init__(self, host: Host, base: Path, *, cpu: bool, port: int | None = None):
+    more: further options of ComfyUI's command line."""
+
+    def __init__(
+        self, host: Host, base: Path, *, cpu: bool, port: int | None = None,
+        more: Sequence[str] = (),
+    ):  # fmt: skip
         self.port = port or free_port()
         self.log = base / "logs" / f"server-{self.port}.log"
         self._temp = base / "temp" / str(self.port)
         self.client = Client(self.url, alive=self.alive)
-        self._command = server_command(host, base, self.port, cpu=cpu)
+        self._command = [*server_command(host, base, self.port, cpu=cpu), *more]
         self._environment = clean_environment()
         if host.own:
             self._environment["PYTHONDONTWRITEBYTECODE"] = "1"
