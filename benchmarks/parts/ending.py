@@ -109,7 +109,7 @@ def run_with_ends(
         if time.monotonic() - begun > LONGEST:
             process.kill()
             raise RuntimeError(f"{sum(ended(out).values())} of {jobs} jobs after {LONGEST:.0f} s")
-        if process.poll() is not None:
+        if waiting and process.poll() is not None:
             raise RuntimeError(f"the command ended before: {waiting[0][1]}")
         if waiting and len(ended(out)) >= waiting[0][0] * jobs:
             _, name = waiting.pop(0)

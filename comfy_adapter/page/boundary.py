@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 import comfy.model_management
 from comfy_api.latest import io
 
-from ...craft_core.errors import BREAKS, CraftError, told
+from ...craft_core.errors import CraftError, told
 
 Node = TypeVar("Node", bound=type[io.ComfyNode])
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # where no GPU is
 _SHAPES = "mat1 and mat2 shapes"  # by which the host, too, knows a text encoder of another model
 
 
@@ -55,9 +56,13 @@ def _in_words() -> Iterator[None]:
 
 
 def _worded(error: Exception) -> CraftError:
-    if isinstance(error, BREAKS):
+    """Here runs more than what reads files and texts: only errors whose kind says it all are told
+    as elsewhere."""
+    if isinstance(error, OSError | MemoryError):
         return told(error)
     said = "".join(format_exception_only(error)).strip()
+    if isinstance(error, RuntimeError) and any(one in said for one in _NO_MEMORY):
+        return told(MemoryError(said))
     if isinstance(error, RuntimeError) and _SHAPES in said:
         return CraftError(
             f"The model cannot take what it is given. {said}",

@@ -246,9 +246,10 @@ class Search:
         """The points of the frontier and of the best others, a title, and the best of them."""
         rows = self.rows()
         on = {rows[place].point.name for place in frontier([row.point for row in rows])}
+        best = self.request.settings[self.chosen].label
+        on.add(best)
         shown = [row for rank, row in enumerate(rows) if rank < _SHOWN or row.point.name in on]
         names = [row.point.name for row in shown]
-        best = self.request.settings[self.chosen].label
         title = f"{self.done} pictures of {len(self.plan.entrants)} settings"
         return [row.point for row in shown], title, names.index(best) if best in names else None
 

@@ -90,8 +90,9 @@ def _gained(outcome: Outcome) -> str:
     )
     if outcome.best != outcome.found:
         return (
-            f"It is the first setting of the lists. The search liked {outcome.found.label} better, "
-            f"but on {outcome.gain.n} seeds that chose nothing that has no more: {gain}"
+            f"It is the first setting of the lists. The search had preferred "
+            f'"{outcome.found.label}", but on {outcome.gain.n} further seeds, which had no part in '
+            f"that choice, it scored no better: {gain}"
         )
     return (
         f"Against the first setting of the lists ({outcome.first.label}) on {outcome.gain.n} seeds "

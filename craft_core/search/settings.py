@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -93,16 +94,28 @@ def settings_of(
 
 def _schedules(text: str) -> tuple[str, ...]:
     """Each schedule in one line, with its settings behind a colon."""
-    found = []
-    for line in text.splitlines():
-        written = line.split("#", 1)[0]
-        for entry in entries(written, settings=True):
-            shape, *settings = read_schedule(entry)[0].split("\n")
-            found.append(f"{shape}: {', '.join(settings)}" if settings else shape)
-    if not found or len(set(found)) < len(found):
-        possible = f"one or more of {', '.join(SHAPES.keys())}"
-        raise _unreadable(text, "schedules", possible)
-    return tuple(found)
+    read = [read_schedule(entry) for line in text.splitlines() for entry in _on_a_line(line)]
+    meant = {
+        str(schedule_data(schedule)) for _, schedule in read
+    }  # cosine: clock = steps is cosine
+    if not read or len(meant) < len(read):
+        raise _unreadable(text, "schedules", f"one or more of {', '.join(SHAPES.keys())}")
+    lines = (label.partition("\n") for label, _ in read)
+    return tuple(
+        shape + (f": {', '.join(settings.splitlines())}" if settings else "")
+        for shape, _, settings in lines
+    )
+
+
+def _on_a_line(line: str) -> Sequence[str]:
+    written = line.split("#", 1)[0]
+    if ":" in written and "," in written.partition(":")[0]:
+        raise CraftError(
+            f"schedules has {written[:200]!r} on one line",
+            "A schedule with settings stands on a line of its own",
+            "Write it on the next line",
+        )
+    return entries(written, settings=True)
 
 
 def _guidances(text: str, presets: tuple[str, ...], rules: Registry) -> tuple[Line, ...]:

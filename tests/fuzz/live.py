@@ -310,7 +310,7 @@ def run(live: Live, cases: int, seconds: float, seed: int) -> dict[str, int]:
     for round_number in range(max(1, -(-cases // EACH))):
         for name, door in LIVE.items():
             left = min(EACH, cases - counts[name])
-            for content in examples(doors[name], left, seed + round_number):
+            for content in examples(doors[name], left, seed + round_number) if left > 0 else ():
                 if time.monotonic() > end or not live.server.alive():
                     return counts
                 counts[name] += 1

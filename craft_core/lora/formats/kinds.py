@@ -21,7 +21,7 @@ from ..peft_config import Stated
 from .parts import AdaptedLayer, Parts, check_float, misfit
 
 _LARGEST = 1 << 30  # numbers of a weight; those of the largest models have a fourth of it
-_LONGEST_ENDING = 160  # letters; the longest has a trainer's own word in it, such as ".default"
+_LONGEST_ENDING = 320  # letters; the longest has a trainer's own word in it, such as ".default"
 ALPHA = "alpha"  # the part that every kind may have
 
 

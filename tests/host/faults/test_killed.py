@@ -101,7 +101,7 @@ def test_killed_at_any_moment_a_training_goes_on_from_its_last_whole_state(nurse
         seen = [path.stat().st_ino for path in states(nursery, "killed")]
         training = nursery.start("train", name="killed", steps=STEPS)
         until(lambda seen=seen: [one.stat().st_ino for one in states(nursery, "killed")] != seen)
-        time.sleep(draw.uniform(0.0, 0.25))
+        time.sleep(draw.uniform(0.0, 0.25) if killed else 0.0)  # two kills at least
         nursery.kill(training)
         killed += 1
         (path,) = states(nursery, "killed")

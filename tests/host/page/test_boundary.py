@@ -110,12 +110,22 @@ def raising(error: BaseException) -> type:
 
 
 @pytest.mark.parametrize("kind", BREAKS)
-def test_what_breaks_is_told_as_everywhere(kind):
+def test_what_breaks_is_told_in_three_parts_with_its_own_words(kind):
     error = UnicodeDecodeError("utf-8", b"a", 0, 1, "why") if kind is UnicodeError else kind("why")
     with pytest.raises(CraftError) as raised:
         run(raising(error), value=1)
     assert raised.value.__cause__ is error
-    assert raised.value.given and raised.value.possible and raised.value.action
+    assert "why" in raised.value.given and raised.value.possible and raised.value.action
+    assert ("not foreseen" in raised.value.given) == (kind not in (OSError, MemoryError))
+
+
+def test_memory_that_a_processor_lacks_is_no_unforeseen_error():
+    def execute(cls: type, value: Any) -> io.NodeOutput:
+        return io.NodeOutput(torch.empty(1 << 55))
+
+    with pytest.raises(CraftError, match="not enough memory") as raised:
+        run(made(execute), value=1)
+    assert "fewer or smaller" in raised.value.action
 
 
 def test_what_the_host_or_another_pack_said_is_still_said():

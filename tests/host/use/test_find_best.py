@@ -134,7 +134,7 @@ def test_what_is_no_better_on_fresh_seeds_does_not_come_out(
     preset = json.loads(found["preset"])
     first = {name: preset[name] for name in preset["first"]}
     assert (first == {**preset["first"], "layer_sets": preset["layer_sets"]}) == comes_out
-    assert ("The search liked " in found["report"]) == comes_out
+    assert ("The search had preferred " in found["report"]) == comes_out
     assert (preset["gain_over_first"] is None) == comes_out
 
 

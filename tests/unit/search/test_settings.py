@@ -105,6 +105,9 @@ def test_a_schedule_may_have_settings_on_a_line_of_its_own():
         ({"schedules": "cosine, cosine"}, "schedules is"),
         ({"schedules": ""}, "schedules is"),
         ({"schedules": "cosine: style_floor = 0.5\ncosine:style_floor=0.5"}, "schedules is"),
+        ({"schedules": "cosine: style_floor = 0.5\ncosine: style_floor = 0.50"}, "schedules is"),
+        ({"schedules": "cosine\ncosine: style_floor = 0"}, "schedules is"),
+        ({"schedules": "constant, cosine: style_floor = 0.5"}, "line of its own"),
         ({"schedules": "cosine: floor = 0.5"}, "floor"),
         ({"schedules": "cosine: style_floor = 2"}, "style_floor"),
         (

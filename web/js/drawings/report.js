@@ -82,8 +82,12 @@ function resumeButton(node, name) {
 function stopButton(prompt) {
   const made = make("button", "craft-offer", say("Stop and keep what is done"));
   made.addEventListener("click", () => {
-    /** @type {HTMLButtonElement} */ (made).disabled = true; // the step that runs is done first
-    stopRun(prompt);
+    const button = /** @type {HTMLButtonElement} */ (made);
+    button.disabled = true; // the step that runs is done first
+    Promise.resolve(stopRun(prompt)).catch((error) => {
+      button.disabled = false;
+      notify("warn", say("Nothing was changed"), String(error?.message ?? error));
+    });
   });
   return made;
 }

@@ -34,7 +34,7 @@ export const SHIPPED = {
   },
   strong_style: {
     name: () => say("Strong style"),
-    use: () => say("ACFG at cfg 2, which multiplies both LoRAs; the subject holds less well."),
+    use: () => say("ACFG at cfg 2, which multiplies both LoRAs: near to the style."),
   },
   balanced: {
     name: () => say("Balanced"),
