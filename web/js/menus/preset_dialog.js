@@ -32,38 +32,40 @@ export async function choosePreset(use) {
   name.setAttribute("aria-label", say("Name"));
 
   const chosen = () => ({ kind: select.value.split(":")[0], name: select.value.replace(/^\w+:/, "") });
-  /** @param {() => string} value what is chosen in the list then */
-  const refresh = async (value) => {
+  let choices = 0; // of the user
+  /** @param {() => string} value what is chosen in the list then, unless the user has chosen since
+   * @param {number} before choices */
+  const refresh = async (value, before) => {
     const own = await ownPresets();
-    const wanted = value();
+    const wanted = choices === before ? value() : select.value;
     select.replaceChildren(...groups(own));
     select.value = wanted;
     check();
   };
   /** Do something; where it cannot be done, show why.
-   * @param {() => Promise<void>} work */
+   * @param {(before: number) => Promise<void>} work before: how often the user had chosen */
   const trying = async (work) => {
     wrong.hidden = true;
     try {
-      await work();
+      await work(choices);
     } catch (error) {
       if (!(error instanceof CraftError)) throw error;
       wrong.textContent = error.message;
       wrong.hidden = false;
     }
   };
-  const save = button(say("Save the present settings"), () => trying(async () => {
+  const save = button(say("Save the present settings"), () => trying(async (before) => {
     const own = named(name.value);
     await saveOwn(own, use.present());
-    await refresh(() => `${OWN}:${own}`);
+    await refresh(() => `${OWN}:${own}`, before);
   }));
-  const rename = button(say("Rename"), () => trying(async () => {
+  const rename = button(say("Rename"), () => trying(async (before) => {
     const own = named(name.value);
     await renameOwn(chosen().name, own);
-    await refresh(() => `${OWN}:${own}`);
+    await refresh(() => `${OWN}:${own}`, before);
   }));
   let doomed = ""; // the preset that the next press deletes
-  const remove = button(say("Delete"), () => trying(async () => {
+  const remove = button(say("Delete"), () => trying(async (before) => {
     if (doomed !== select.value) {
       doomed = select.value;
       check();
@@ -71,7 +73,7 @@ export async function choosePreset(use) {
     }
     await deleteOwn(chosen().name);
     name.value = "";
-    await refresh(() => "");
+    await refresh(() => "", before);
   }));
   const add = button(say("From a file..."), () => file.click());
   const apply = button(say("Apply"), () => trying(async () => {
@@ -91,6 +93,7 @@ export async function choosePreset(use) {
     says.textContent = kind === SHIP ? SHIPPED[chosen().name].use() : "";
   };
   select.addEventListener("input", () => {
+    choices++;
     name.value = chosen().kind === OWN ? chosen().name : "";
     check();
   });
@@ -100,14 +103,14 @@ export async function choosePreset(use) {
     event.preventDefault(); // of the form, which applies
     save.click();
   });
-  file.addEventListener("change", () => trying(async () => {
+  file.addEventListener("change", () => trying(async (before) => {
     const [given] = file.files ?? [];
     if (!given) return;
     const text = await given.text();
     file.value = ""; // the same file may be chosen again
     const own = named(given.name.replace(/\.json$/i, ""));
     await saveOwn(own, text);
-    await refresh(() => `${OWN}:${own}`);
+    await refresh(() => `${OWN}:${own}`, before);
   }));
   dialog.addEventListener("keydown", (event) => event.stopPropagation()); // no page shortcuts
   dialog.addEventListener("close", () => dialog.remove());
@@ -124,7 +127,7 @@ export async function choosePreset(use) {
   select.value = "";
   check();
   dialog.showModal();
-  await trying(() => refresh(() => select.value));
+  await trying((before) => refresh(() => select.value, before));
 }
 
 /** @param {string[]} own */
