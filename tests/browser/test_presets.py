@@ -214,6 +214,31 @@ def test_ones_own_presets_are_renamed_and_deleted_and_never_lost(comfy, drawn, o
 
 
 @ONCE
+def test_what_is_chosen_while_a_preset_is_renamed_stays_chosen(comfy, drawn, own):
+    """The list that comes after it says what is there, not what the user meant."""
+    graph, page, held = Graph(comfy), comfy.page, []
+    own.mkdir(parents=True, exist_ok=True)
+    for text in ("one", "two"):
+        (own / f"{text}.json").write_text("{}")
+    graph.open()
+    presets = page.get_by_role("listbox", name="Presets")
+    graph.choose("one")
+    page.get_by_role("textbox", name="Name").fill("three")
+    page.route(USER_FILES, lambda route: held.append(route) if route.request.method == "GET"
+               else route.continue_())  # fmt: skip
+    graph.press("Rename")
+    comfy.until(lambda: held, bool)
+    graph.choose("two")
+    for route in held:
+        route.continue_()
+    page.unroute(USER_FILES)
+    presets.get_by_role("option", name="three", exact=True).wait_for(state="attached")
+    chosen = presets.input_value()
+    graph.press("Close")
+    assert chosen.endswith(":two")
+
+
+@ONCE
 def test_enter_in_the_name_saves_and_applies_nothing(comfy, drawn, own):
     graph = Graph(comfy)
     before = graph.all()
