@@ -95,9 +95,8 @@ def settings_of(
 def _schedules(text: str) -> tuple[str, ...]:
     """Each schedule in one line, with its settings behind a colon."""
     read = [read_schedule(entry) for line in text.splitlines() for entry in _on_a_line(line)]
-    meant = {
-        str(schedule_data(schedule)) for _, schedule in read
-    }  # cosine: clock = steps is cosine
+    # By what they mean: "cosine: clock = steps" is "cosine".
+    meant = {str(schedule_data(schedule)) for _, schedule in read}
     if not read or len(meant) < len(read):
         raise _unreadable(text, "schedules", f"one or more of {', '.join(SHAPES.keys())}")
     lines = (label.partition("\n") for label, _ in read)
