@@ -101,7 +101,7 @@ def _bias_update(parts: Parts, layer: AdaptedLayer, stated: Stated) -> BiasDiffe
         raise misfit(key, difference, layer)
     scale = 1.0
     if "lora_bias" in parts:
-        if "down" not in parts:
+        if "down" not in parts or not parts["down"][1].ndim:
             raise incomplete_pair(key)
         scale = scale_from(parts, parts["down"][1].shape[0], stated)
     return BiasDifference(difference, scale, layer.target.rows)

@@ -50,7 +50,13 @@ def scale_from(parts: Parts, rank: int, stated: Stated) -> float:
 
     Metadata that states another rank is left over from before the factors were made anew (a
     resized LoRA, say). It says nothing then, and is refused only where alpha is nowhere else.
+    CraftError for a rank of 0 too, as alpha / rank is then no number.
     """
+    if rank < 1:
+        key = next(iter(parts.values()))[0]
+        raise CraftError(
+            f"The factors at {key} have rank 0", "A LoRA has rank 1 or more", _SAVE_AGAIN
+        )
     stale = stated.rank is not None and stated.rank != rank
     if "alpha" in parts:
         key, tensor = parts["alpha"]
@@ -58,6 +64,7 @@ def scale_from(parts: Parts, rank: int, stated: Stated) -> float:
             raise CraftError(
                 f"{key} has shape {tuple(tensor.shape)}", "An alpha is one number", _SAVE_AGAIN
             )
+        check_float(key, tensor)
         return scale_of(float(tensor.item()), rank, stated.rslora and not stale)
     if stated.alpha is None:
         return 1.0

@@ -117,3 +117,23 @@ def test_stale_metadata_leaves_its_updates_out_where_that_is_allowed():
     file = parse_lora(state, config, layers, allow=True)
     assert list(file.layers) == ["b"] and len(file.faults) == 1
     assert with_stated_alphas(file.text_encoder, file.metadata, allow=True) == {}
+
+
+@pytest.mark.parametrize("stem", [TEXT, LAYER])
+@pytest.mark.parametrize("stated", [{"lora_alpha": 4}, {"r": 0, "lora_alpha": 4}])
+@pytest.mark.parametrize("own_alpha", [torch.tensor(2.0), torch.tensor(1j), None])
+def test_factors_without_ranks_are_refused_in_words(stem, stated, own_alpha):
+    state = pair(stem, (5, 4), rank=0)
+    if own_alpha is not None:
+        state[f"{stem}.alpha"] = own_alpha
+    with pytest.raises(CraftError):
+        parse_lora(state, metadata(**stated), {"a.to_q": (5, 4)})
+    with pytest.raises(CraftError):
+        with_stated_alphas(state, metadata(**stated))
+
+
+@pytest.mark.parametrize("stem", [TEXT, LAYER])
+def test_an_alpha_that_is_no_real_number_is_refused_in_words(stem):
+    state = pair(stem, (5, 4), rank=2) | {f"{stem}.alpha": torch.tensor(1j)}
+    with pytest.raises(CraftError, match="complex64 numbers"):
+        parse_lora(state, metadata(r=2, lora_alpha=4), {"a.to_q": (5, 4)})
