@@ -45,7 +45,7 @@ PREFIX = re.compile(
     r"|(model\.)?diffusion_model\.|unet\.|transformer\.|pipe\.dit\.)?(base_model\.model\.)?"
 )
 """What trainers put before the name of a layer of the diffusion model."""
-_LONGEST_PREFIX = 60  # letters that PREFIX can take
+_LONGEST_PREFIX, _DEEPEST_PREFIX = 60, 8  # letters and words that PREFIX can take
 FUSED = {
     "to_qkv": ("to_q", "to_k", "to_v"),
     "to_kv": ("to_k", "to_v"),
@@ -91,7 +91,7 @@ class LoraNames(Mapping[str, LayerTarget]):
     """Stem -> target. Listed are the names as they are known; a stem that is none of them is found
     by its name without prefix, dots as underscores, where that says which layer is meant.
 
-    longest: letters; a stem that is longer points nowhere.
+    longest, deepest: letters and words; a stem that has more points nowhere.
     """
 
     def __init__(self, names: Mapping[str, LayerTarget], layers: LayerShapes) -> None:
@@ -103,6 +103,8 @@ class LoraNames(Mapping[str, LayerTarget]):
         self._fused = dict(_fused(self._bare, layers))
         bare = max(map(len, (*self._bare, *self._fused)), default=0)
         self.longest = max((bare + _LONGEST_PREFIX, *map(len, names)))
+        words = (stem.count(".") + stem.count("_") + 1 for stem in names)
+        self.deepest = _DEEPEST_PREFIX + max(words, default=0)
 
     def targets(self, stem: str) -> tuple[LayerTarget, ...]:
         """Where a stem points: to one target, to those of a layer that a trainer has fused and the

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from ..errors import CraftError
@@ -58,12 +59,15 @@ class PeftConfig:
             raise _unreadable(error) from error
 
 
-def read_peft_configs(metadata: Mapping[str, str]) -> dict[str, PeftConfig]:
+def read_peft_configs(metadata: Mapping[str, str]) -> Mapping[str, PeftConfig]:
     """Component -> its configuration; empty without such metadata, CraftError if it is broken."""
-    if METADATA_KEY not in metadata:
-        return {}
+    return _configs(metadata[METADATA_KEY]) if METADATA_KEY in metadata else {}
+
+
+@lru_cache(maxsize=1)  # a file is looked at from several sides, one after another
+def _configs(text: str) -> Mapping[str, PeftConfig]:
     try:
-        entries = json.loads(metadata[METADATA_KEY])
+        entries = json.loads(text)
         fields: dict[str, dict[str, Any]] = {}
         for name, value in entries.items():
             component, _, entry = name.rpartition(".")

@@ -14,6 +14,7 @@ at the end. In a plain name a dot is that dot; to PEFT it is any character.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
@@ -21,7 +22,10 @@ from typing import Generic, TypeVar
 LONGEST = 500  # characters of a pattern
 MOST = 50_000  # patterns; the largest models have some thousand layers
 LARGEST = 2000  # places of all that are no plain names, repeats and alternatives written out
-MOST_STEPS = 100_000  # different steps of the automaton; patterns of real files need some hundred
+MOST_STEPS = 20_000  # different steps of the automaton; patterns of real files need some hundred
+MOST_TESTS = 400_000  # of characters by places; real files have some thousand
+MOST_CHARACTERS = 1_000_000  # of different names; of the largest models half a million
+MOST_WRITTEN = 60_000  # characters of all that are no plain names
 _DEEPEST = 20  # groups inside one another
 _PLAIN = re.compile(r"[\w-]+(?:\\?\.[\w-]+)*", re.ASCII)
 _REPEAT = re.compile(r"\{(\d{1,3})(?:,(\d{1,3}))?\}", re.ASCII)
@@ -40,6 +44,9 @@ _Test = Callable[[str], bool]
 
 class NotMatched(ValueError):
     """Patterns that are not matched, and why."""
+
+
+_TOO_MANY = NotMatched("its patterns leave too many ways to match a name")
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ class Patterns(Generic[_Value]):
         self._values = list(table.values())
         self._plain: dict[str, int] = {}
         rows: list[tuple[int, _Row]] = []
-        size = 0
+        size = written = 0
         for number, pattern in enumerate(table):
             if len(pattern) > LONGEST:
                 raise NotMatched(
@@ -82,6 +89,9 @@ class Patterns(Generic[_Value]):
             if _PLAIN.fullmatch(pattern):
                 self._plain.setdefault(pattern.replace("\\", ""), number)
                 continue
+            written += len(pattern)
+            if written > MOST_WRITTEN:
+                raise NotMatched(f"its patterns have more than {MOST_WRITTEN} characters")
             found = _Reader(pattern).rows()
             size += _size(found)
             if size > LARGEST:
@@ -115,8 +125,10 @@ class _Automaton:
         self._starts = self._free = self._optional = self._repeated = self._last = 0
         self._pattern_of: dict[int, int] = {}  # a row's last place -> its pattern
         self._tests: dict[str, tuple[_Test, int]] = {}  # text of atoms -> test, their places
+        self._accepting: dict[str, int] = {}  # character -> the places that accept it
         self._steps: dict[int, dict[str, int]] = {}
-        self._step_count = 0
+        self._found: dict[str, int | None] = {}  # by name
+        self._step_count = self._character_count = 0
         place = 0
         for pattern, row in rows:
             self._starts |= 1 << place
@@ -135,6 +147,14 @@ class _Automaton:
         """The first pattern that matches the whole name or its end behind a dot, by number."""
         if not self._last:
             return None
+        if name not in self._found:
+            self._found[name] = self._matched(name)
+        return self._found[name]
+
+    def _matched(self, name: str) -> int | None:
+        self._character_count += len(name)
+        if self._character_count > MOST_CHARACTERS:
+            raise _TOO_MANY
         places = self._past_optional(self._starts)
         for character in name:
             steps = self._steps.setdefault(places, {})
@@ -147,13 +167,21 @@ class _Automaton:
     def _step(self, places: int, character: str) -> int:
         self._step_count += 1
         if self._step_count > MOST_STEPS:
-            raise NotMatched("its patterns leave too many ways to match a name")
-        accepting = 0
-        for test, of_test in self._tests.values():
-            if test(character):
-                accepting |= of_test
-        after = ((places << 1) | (places & self._repeated)) & accepting
+            raise _TOO_MANY
+        after = (places << 1) | (places & self._repeated)
+        after &= self._accept(character) if after else 0
         return self._past_optional(after | (self._free if character == "." else 0))
+
+    def _accept(self, character: str) -> int:
+        if character not in self._accepting:
+            if (len(self._accepting) + 1) * len(self._tests) > MOST_TESTS:
+                raise _TOO_MANY
+            places = 0
+            for test, of_test in self._tests.values():
+                if test(character):
+                    places |= of_test
+            self._accepting[character] = places
+        return self._accepting[character]
 
     def _past_optional(self, places: int) -> int:
         """With the places behind the optional atoms that follow: a sum carries through a run of
@@ -288,29 +316,56 @@ class _Reader:
 
     def _class(self) -> _Test:
         """The characters of a class; its opening bracket is read."""
-        wanted = not self._take("^")
-        tests: list[_Test] = []
-        while not tests or self._next != "]":
+        wanted, start = not self._take("^"), self._at
+        signs: set[str] = set()
+        kinds: set[_Test] = set()
+        spans: list[tuple[str, str]] = []
+        while self._at == start or self._next != "]":
             character = self._any()
             if character == "\\":
-                tests.append(self._escaped(self._any()))
+                sign = self._any()
+                test = self._escaped(sign)
+                if sign in _KINDS:
+                    kinds.add(test)
+                else:
+                    signs.add(sign)
                 if self._spans():
                     raise self._unknown("a range from an escaped sign")
             elif self._spans():
                 self._any()
-                tests.append(self._span(character, self._any()))
+                spans.append(self._span(character, self._any()))
             else:
-                tests.append(character.__eq__)
+                signs.add(character)
         self._any()
-        return lambda given: any(test(given) for test in tests) is wanted
+        spans = _joined_spans(spans)
+        firsts = [first for first, _ in spans]
+
+        def test(given: str) -> bool:
+            """In a time that does not depend on how much the class holds."""
+            at = bisect_right(firsts, given) - 1
+            within = at >= 0 and given <= spans[at][1]
+            return (within or given in signs or any(kind(given) for kind in kinds)) is wanted
+
+        return test
 
     def _spans(self) -> bool:
         return self._next == "-" and self._pattern[self._at + 1 : self._at + 2] != "]"
 
-    def _span(self, first: str, last: str) -> _Test:
+    def _span(self, first: str, last: str) -> tuple[str, str]:
         if last == "\\" or first > last:
             raise self._unknown(f"the unknown range {first}-{last}")
-        return lambda given: first <= given <= last
+        return first, last
+
+
+def _joined_spans(spans: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """(first, last character) of ranges, those that overlap made one, in order."""
+    joined: list[tuple[str, str]] = []
+    for first, last in sorted(spans):
+        if joined and first <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(last, joined[-1][1])
+        else:
+            joined.append((first, last))
+    return joined
 
 
 def _size(rows: Sequence[_Row]) -> int:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -337,7 +338,7 @@ def _strange_endings(keys: Iterable[str], names: LoraNames) -> tuple[list[CraftE
 
 def _starts_with_stem(key: str, names: LoraNames) -> bool:
     dots = (index for index, letter in enumerate(key[: names.longest + 1]) if letter == ".")
-    return any(names.targets(key[:index]) for index in dots)
+    return any(names.targets(key[:index]) for index in islice(dots, names.deepest))
 
 
 def _nothing_matched(keys: Sequence[str], family: str | None, layers: LayerShapes) -> CraftError:

@@ -29,6 +29,8 @@ _PREFIX = re.compile(
     r"(?:base_model\.model\.)*"
     r"(?:lora_te(\d*)_|te(\d*)[._]|lora_text_encoder(\d*)_|text_encoder(?:_(\d+))?[._])"
 )
+_LARGEST = 1 << 28  # numbers of a matrix; those of the largest text models have half of it
+_MOST_DENSE = 1 << 30  # of all that are written as they are; two CLIPs have 0.8 of it
 _DIFFUSERS_ATTENTION = re.compile(r"_to_(q|k|v|out)\Z")
 
 
@@ -94,6 +96,13 @@ def merge_text_encoders(
                 weighted = replace(update, scale=update.scale * strength)
                 updates.setdefault((name, update.of_bias), []).append(weighted)
     tensors: dict[str, Tensor] = {}
+    dense = sum(_dense(stem, parts) for (stem, _), parts in updates.items())
+    if dense > _MOST_DENSE:
+        raise CraftError(
+            f"The text-encoder parts would become {dense} numbers, up to {_MOST_DENSE} are written",
+            "What is of full rank is written as one number for each of the weight",
+            "Leave the text-encoder parts out, or convert them to plain LoRAs",
+        )
     sizes, errors = [], []
     for (stem, of_bias), parts in updates.items():
         whole = _joined(stem, parts)
@@ -145,6 +154,20 @@ def _joined(stem: str, parts: Sequence[LayerUpdate]) -> Factors:
             "Choose files of one model family",
         )
     return combine(parts)
+
+
+def _dense(stem: str, parts: Sequence[LayerUpdate]) -> int:
+    """How many numbers the sum is written in where it has no form of low rank, else 0."""
+    if all(one.is_low_rank for one in parts):
+        return 0
+    size = math.prod((parts[0].outputs, *parts[0].inputs))
+    if size > _LARGEST:
+        raise CraftError(
+            f"{stem} is an update of full rank, of {size} numbers",
+            f"A text encoder's matrix has up to {_LARGEST} numbers",
+            "The file is damaged: get it again",
+        )
+    return size
 
 
 def _stored(stem: str, factors: Factors, dtype: torch.dtype) -> Factors:

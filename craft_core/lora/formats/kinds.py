@@ -18,10 +18,11 @@ from torch import Tensor
 from ...errors import CraftError
 from ...types import LayerUpdate
 from ..peft_config import Stated
-from .parts import AdaptedLayer, Parts, check_float, misfit
+from .parts import AdaptedLayer, Parts, check_float, check_made, misfit
 
 _LARGEST = 1 << 30  # numbers of a weight; those of the largest models have a fourth of it
 _LONGEST_ENDING = 320  # letters; the longest has a trainer's own word in it, such as ".default"
+_MOST_DOTS = 5  # in an ending; the most is three, and a pattern may begin within a word
 ALPHA = "alpha"  # the part that every kind may have
 
 
@@ -29,11 +30,17 @@ def ending(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"(?:{pattern})\Z")
 
 
-def _at_end(pattern: re.Pattern[str], key: str) -> re.Match[str] | None:
-    """The ending, sought in the last letters: a key's length does not choose the time."""
-    if pattern.pattern.startswith(r"\A"):
-        return pattern.match(key)
-    return pattern.search(key, max(0, len(key) - _LONGEST_ENDING))
+def _last_words(key: str) -> int:
+    """Where its last words begin, in which an ending is sought: neither a key's length nor its dots
+    choose the time."""
+    last = key[-_LONGEST_ENDING:]
+    words = last.rsplit(".", _MOST_DOTS)
+    return len(key) - len(last) + (len(words[0]) if len(words) > _MOST_DOTS else 0)
+
+
+def _at_end(pattern: re.Pattern[str], key: str, start: int) -> re.Match[str] | None:
+    whole = pattern.pattern.startswith(r"\A")
+    return pattern.match(key) if whole else pattern.search(key, start)
 
 
 @dataclass(frozen=True)
@@ -99,15 +106,17 @@ class Kinds:
 
     def split(self, key: str) -> Key | None:
         """The key's stem and part; None if its ending is of no kind that is carried."""
+        start = _last_words(key)
         for part, pattern in self._endings.items():
-            found = _at_end(pattern, key)
+            found = _at_end(pattern, key, start)
             if found:
                 return Key(key[: found.start(pattern.groups)], part)
         return None
 
     def refused(self, key: str) -> RefusedKind | None:
         """The kind that is not carried, read off the key's ending."""
-        return next((kind for kind in self._refused if _at_end(kind.endings, key)), None)
+        start = _last_words(key)
+        return next((one for one in self._refused if _at_end(one.endings, key, start)), None)
 
     def of(self, parts: Mapping[str, object]) -> tuple[AdapterKind, ...]:
         """The kinds whose complete forms a layer's parts are: one of the weight, one of the bias,
@@ -186,9 +195,12 @@ def build_updates(
         if not layer.inputs and kind.axes > 1:
             raise misfit(*next(parts[part] for part in kind.endings if part in parts), layer)
     try:
-        return [(kind.update(parts, layer, stated), kind) for kind in kinds]
+        built = [(kind.update(parts, layer, stated), kind) for kind in kinds]
     except IndexError as error:  # a tensor lacks an axis
         raise misfit(*min(parts.values(), key=lambda part: part[1].ndim), layer) from error
+    made = sum(tensor.numel() for update, _ in built for tensor in update.tensors().values())
+    check_made(made, *parts.values())
+    return built
 
 
 def incomplete(parts: Parts) -> CraftError:

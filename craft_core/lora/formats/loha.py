@@ -6,6 +6,7 @@ scale is alpha / r1, as LyCORIS writes it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -15,7 +16,7 @@ from ...types import Factors
 from ..factors import wide
 from ..peft_config import Stated
 from .kinds import KINDS, AdapterKind, ending
-from .parts import AdaptedLayer, Parts, fits, misfit, ranks_differ, scale_from
+from .parts import AdaptedLayer, Parts, check_made, fits, misfit, ranks_differ, scale_from
 
 _FACTORS = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
 _CORES = ("hada_t1", "hada_t2")
@@ -64,6 +65,8 @@ def _pair(parts: Parts, number: str, layer: AdaptedLayer) -> tuple[Tensor, Tenso
             raise ranks_differ(core_key, core, b_key, b)
         if not fits((b.shape[1], *core.shape[2:]), layer.inputs):
             raise misfit(core_key, core, layer)
+        made = len(core) * math.prod((b.shape[1], *core.shape[2:]))
+        check_made(made, (core_key, core), (b_key, b), (a_key, a))
         up, down = up.T, torch.einsum("ij...,jn->in...", wide(core), down)
     if up.shape[0] != layer.out:
         raise misfit(a_key, a, layer)

@@ -25,7 +25,7 @@ from ...types import Factors, LayerPass, LayerUpdate, times
 from ..factors import beside_identity, unit_matrix, wide
 from ..peft_config import Stated
 from .kinds import KINDS, AdapterKind, ending
-from .parts import AdaptedLayer, Parts, fits, misfit, ranks_differ, scale_from
+from .parts import AdaptedLayer, Parts, check_made, fits, misfit, ranks_differ, scale_from
 
 _LEFT = ({"lokr_w1"}, {"lokr_w1_a", "lokr_w1_b"})
 _RIGHT = (
@@ -195,6 +195,7 @@ def _left(parts: Parts, layer: AdaptedLayer) -> Tensor:
     _check_pair(a_key, a, b_key, b, layer)
     if layer.out % a.shape[0] or layer.inputs[0] % b.shape[1]:
         raise misfit(a_key, a, layer)
+    check_made(a.shape[0] * b.shape[1], (a_key, a), (b_key, b))
     return wide(a) @ wide(b)
 
 
@@ -210,10 +211,12 @@ def _right(
     (up_key, up), (down_key, down) = parts["lokr_w2_a"], parts["lokr_w2_b"]
     if "lokr_t2" in parts:  # up is (r, c) then
         core_key, core = parts["lokr_t2"]
-        if core.ndim < 2 or tuple(core.shape[:2]) != (up.shape[0], down.shape[0]):
+        if down.ndim != 2 or core.ndim < 2 or tuple(core.shape[:2]) != (up.shape[0], down.shape[0]):
             raise ranks_differ(core_key, core, down_key, down)
         if not fits((*down.shape[1:], *core.shape[2:]), block[1:]):
             raise misfit(core_key, core, layer)
+        made = len(core) * math.prod((*down.shape[1:], *core.shape[2:]))
+        check_made(made, (core_key, core), (down_key, down), (up_key, up))
         up, down = up.T, torch.einsum("ij...,jd->id...", wide(core), wide(down))
     else:
         _check_pair(up_key, up, down_key, down, layer)

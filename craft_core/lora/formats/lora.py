@@ -10,6 +10,7 @@ without adapter name). PEFT's A is the down factor, B the up factor.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -20,7 +21,7 @@ from ...types import Factors
 from ..factors import wide
 from ..peft_config import Stated
 from .kinds import KINDS, AdapterKind, ending
-from .parts import AdaptedLayer, Parts, fits, misfit, ranks_differ, scale_from
+from .parts import AdaptedLayer, Parts, check_made, fits, misfit, ranks_differ, scale_from
 
 
 def _factor(part: str, letter: str) -> re.Pattern[str]:
@@ -68,6 +69,8 @@ def _fold_mid(
         raise ranks_differ(down_key, down, mid_key, mid)
     if not fits((down[0].numel(), *mid.shape[2:]), layer.inputs):
         raise misfit(mid_key, mid, layer)
+    made = rank * math.prod((down[0].numel(), *mid.shape[2:]))
+    check_made(made, (down_key, down), (mid_key, mid))
     return torch.einsum("mr...,rn->mn...", wide(mid), wide(down.reshape(rank, -1)))
 
 

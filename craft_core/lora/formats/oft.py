@@ -19,6 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ...errors import CraftError
 from ...types import LayerPass
 from ..factors import wide
 from ..peft_config import Stated
@@ -110,7 +111,9 @@ def _update(parts: Parts, layer: AdaptedLayer, stated: Stated) -> Rotation:
         if alpha.numel() != 1:
             raise misfit(alpha_key, alpha, layer)
         bound = float(alpha)
-    return Rotation(_turns(wide(blocks), bound), layer.inputs, rescaled, 1.0, layer.target.rows)
+    return Rotation(
+        _turns(key, wide(blocks), bound), layer.inputs, rescaled, 1.0, layer.target.rows
+    )
 
 
 def _is_butterfly(blocks: Tensor) -> bool:
@@ -119,14 +122,21 @@ def _is_butterfly(blocks: Tensor) -> bool:
     return size % 2 == 0 and count * size % (2**stages * (size // 2)) == 0
 
 
-def _turns(blocks: Tensor, bound: float) -> Tensor:
+def _turns(key: str, blocks: Tensor, bound: float) -> Tensor:
     """R - I, of Q = B - B^T with |Q| at most the bound, where there is one."""
     skew = blocks - blocks.transpose(-1, -2)
     size = skew.norm() + 1e-8
     if 0 < bound < size:
         skew = skew * bound / size
     one = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
-    return (one + skew) @ torch.linalg.inv(one - skew) - one
+    turns, failed = torch.linalg.solve_ex(one - skew, 2.0 * skew)  # 2 (I - Q)^-1 Q = R - I
+    if failed.any() or not turns.isfinite().all():
+        raise CraftError(
+            f"{key} holds numbers of up to {blocks.abs().amax().item():g}, which make no rotation",
+            "The numbers of an OFT's blocks are small: at 1 it turns by a right angle",
+            "The file is damaged: get it again",
+        )
+    return turns
 
 
 KINDS.carry(

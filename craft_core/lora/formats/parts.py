@@ -16,6 +16,7 @@ from ..peft_config import Stated
 Parts = Mapping[str, tuple[str, Tensor]]
 """Part of an update (kinds.Key.part) -> (the file's key, its tensor)."""
 
+_MOST_MADE = 64  # times the numbers of a file that an update is made of; a LoHa of rank 64 has 32
 _SAVE_AGAIN = "Save the LoRA again with the tool it was made with"
 
 
@@ -76,6 +77,19 @@ def scale_from(parts: Parts, rank: int, stated: Stated) -> float:
             _SAVE_AGAIN,
         )
     return scale_of(stated.alpha, rank, stated.rslora)
+
+
+def check_made(made: int, *of: tuple[str, Tensor]) -> None:
+    """CraftError where a few numbers of a file would become very many: an update takes memory in
+    proportion to its file. made: how many; of: the keys and tensors that they are made of."""
+    held = sum(tensor.numel() for _, tensor in of)
+    if made > _MOST_MADE * held:
+        names = " and ".join(f"{key} {tuple(tensor.shape)}" for key, tensor in of[:3])
+        raise CraftError(
+            f"{names} would become {made} numbers",
+            f"An update's factors become up to {_MOST_MADE} times as many numbers as they are",
+            "The file is damaged: get it again",
+        )
 
 
 def fits(given: Sequence[int], wanted: Sequence[int]) -> bool:

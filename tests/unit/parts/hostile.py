@@ -54,6 +54,7 @@ HANGS = 60.0  # seconds of CPU time
 LAYERS = sdxl_layers()
 PATH, (OUT, IN) = next((p, s) for p, s in LAYERS.items() if p.endswith("to_q"))
 STEM = f"diffusion_model.{PATH}"
+TEXT = "lora_te1_text_model_encoder_layers_0_mlp_fc1"
 STEMS = [f"diffusion_model.{path}" for path in LAYERS]
 CHANCE = random.Random(0)
 EVIL = r"(\w+\.?)+!"
@@ -125,6 +126,9 @@ PATTERNS = {
     "open groups": {"(" * SIZE: 1},
     "alternatives": {"a|" * 8_000_000: 1},
     "alternatives of groups": {"(a|b)" * 3_000_000: 1},
+    "large classes": {
+        "[" + "".join(chr(0x3000 + n + i) for i in range(490)) + "]": 1 for n in range(999)
+    },
 }
 for _name, _table in PATTERNS.items():
 
@@ -134,6 +138,17 @@ for _name, _table in PATTERNS.items():
         return partial(
             lora, every_layer(folder / "p.safetensors", {"lora_adapter_metadata": entry})
         )
+
+
+@case("alpha_pattern: classes and names of many characters")
+def _(folder: Path) -> Run:
+    names = ["".join(chr(0x3000 + 450 * n + i) for i in range(450)) for n in range(40)]
+    table = {f"[{chr(0x3000 + n)}-{chr(0x5000 + n)}]": 1 for n in range(500)}
+    entry = json.dumps({"alpha_pattern": table, "rank_pattern": table, "r": 1})
+    shapes = ONE_LAYER | {f"{name}.lora_A.weight": (1, 1) for name in names}
+    place = folder / "n.safetensors"
+    metadata = {"lora_adapter_metadata": entry}
+    return partial(read_lora, with_tensors(place, shapes, metadata), LAYERS, allow=True)
 
 
 @case("alpha_pattern: of a million models")
@@ -170,6 +185,9 @@ HEADERS = {
     "many tensors with names of blocks": lambda: {
         f"down_blocks_1_{'input_blocks_1_' * 20}{n}.{KINDS[n % 7]}": (1,) for n in range(20_000)
     },
+    "many tensors with names of many words": lambda: {
+        f"{n}.{'a.' * 200}{KINDS[n % 7]}": (1, 1) for n in range(20_000)
+    },
     "one long name of dots": lambda: {"." * 8_000_000: (1,)},
     "one long name of numbers": lambda: {"down_blocks_" + "1" * 8_000_000: (1,)},
     "one long name of text encoders": lambda: {"base_model.model." * 900_000: (1,)},
@@ -189,6 +207,29 @@ HEADERS = {
             "lokr_w1": (1, 1), "lokr_w2_a": (1, OUT), "lokr_w2_b": (1, 1_000_000),
             "lokr_t2": (1, 1, 1000, 1000),
         }.items()
+    },
+    "a LoKr rank that blows up": lambda: {
+        f"{STEM}.{part}": shape for part, shape in {
+            "lokr_w1": (OUT, 1), "lokr_w2_a": (2_000_000, 1), "lokr_w2_b": (1, IN),
+            "lokr_t2": (2_000_000, 1, 1, 1),
+        }.items()
+    },
+    "a text encoder's LoHa that blows up": lambda: {
+        f"{TEXT}.{part}": shape for part, shape in {
+            "hada_w1_a": (1_000_000, 1), "hada_w1_b": (1, 1_000_000), "hada_t1": (1_000_000, 1, 1),
+            "hada_w2_a": (1, 1), "hada_w2_b": (1, 1_000_000), "hada_t2": (1, 1, 1),
+        }.items()
+    },
+    "a text encoder's LoKr that blows up": lambda: {
+        f"{TEXT}.{part}": shape for part, shape in {
+            "lokr_w1_a": (20_000, 1), "lokr_w1_b": (1, 20_000), "lokr_w2": (1, 1),
+        }.items()
+    },
+    "text encoder matrices of full rank": lambda: {
+        f"lora_te1_{n}.{part}": (60, 60) for n in range(1000) for part in ("lokr_w1", "lokr_w2")
+    },
+    "a text encoder matrix of full rank": lambda: {
+        "lora_te1_a.lokr_w1": (130, 130), "lora_te1_a.lokr_w2": (130, 130),
     },
     "a LoKr side that blows up": lambda: {
         f"{STEM}.{part}": shape for part, shape in {
