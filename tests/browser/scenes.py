@@ -57,3 +57,23 @@ RESTORED = """() => {
     const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker
     return !tracker._restoringState && !tracker.constructor.isLoadingGraph
 }"""
+
+# What lies over the page: dialogs and menus, the pack's and the page's own; the beginning of what
+# each says.
+OVERLAYS = """() => [...document.querySelectorAll(`
+        dialog[open], [role=dialog], [role=alertdialog], [role=menu], .comfy-modal,
+        .litecontextmenu, .litesearchbox, .graphdialog, .p-overlay-mask, .p-popover,
+        .p-contextmenu, .p-tieredmenu-overlay, .p-select-overlay, .help-center-backdrop,
+        [data-reka-popper-content-wrapper]`)]
+    .filter((one) => one.checkVisibility())
+    .map((one) => `${one.localName}.${one.className}: ${one.innerText.slice(0, 80)}`)"""
+
+# Close what has a way to be closed; the Escape key closes the rest.
+CLOSE_OVERLAYS = """() => {
+    for (const one of document.querySelectorAll("dialog[open]")) one.close()
+    const dialogs = app.extensionManager._p._s.get("dialog") // the page's own store
+    for (const { key } of [...dialogs.dialogStack]) dialogs.closeDialog({ key })
+    app.ui.dialog.close()
+    LiteGraph.closeAllContextMenus()
+    document.querySelector(".help-center-backdrop")?.click()
+}"""

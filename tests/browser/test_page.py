@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from conftest import close_overlays
 from craft_lora_pack.client.workflow import read_workflow
+from scenes import OVERLAYS
 
 from launcher.paths import ROOT
 
@@ -37,6 +39,26 @@ PICTURES = """(panel) => [...panel.querySelectorAll("img")].map((image) => ({
     loaded: image.complete && image.naturalWidth > 0,
     fits: image.getBoundingClientRect().right <= panel.getBoundingClientRect().right + 1,
 }))"""
+
+
+# What lays something over the page: dialogs, one of them above another, and menus.
+OPENERS = {
+    "our dialog": "app.extensionManager.command.execute('craft_lora.two_loras')",
+    "templates": "app.extensionManager.command.execute('Comfy.BrowseTemplates')",
+    "question over the settings": """
+        app.extensionManager.command.execute("Comfy.ShowSettingsDialog")
+        app.extensionManager.dialog.prompt({ title: "A name", message: "Which?" })""",
+    "question over our dialog": """
+        app.extensionManager.command.execute("craft_lora.two_loras")
+        app.extensionManager.dialog.prompt({ title: "A name", message: "Which?" })""",
+    "older dialog": "app.ui.dialog.show('A message')",
+    "menu": """
+        const event = new MouseEvent("click", { clientX: 900, clientY: 500 })
+        new LiteGraph.ContextMenu(["one", "two"], { event })""",
+    "node search": "app.extensionManager._p._s.get('searchBox').visible = true",
+    "help centre": "app.extensionManager.command.execute('Comfy.ToggleHelpCenter')",
+    "main menu": "document.querySelector('.comfy-menu-button-wrapper').click()",
+}
 
 
 @dataclass(frozen=True)
@@ -78,6 +100,22 @@ def test_the_page_loads_without_an_error(comfy):
 def test_the_page_knows_every_node_of_the_pack(comfy, live_server):
     known = set(comfy.evaluate("() => Object.keys(LiteGraph.registered_node_types)"))
     assert our_nodes(live_server).keys() and our_nodes(live_server).keys() <= known
+
+
+def leave_open(comfy, opener: str) -> None:
+    comfy.evaluate(f"() => {{ {OPENERS[opener]} }}")
+    assert comfy.until(lambda: comfy.evaluate(OVERLAYS), bool)
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+def test_the_page_can_be_clicked_when_what_was_left_open_is_closed(comfy, opener):
+    assert comfy.evaluate(OVERLAYS) == []  # also what the case before has left
+    leave_open(comfy, opener)
+    close_overlays(comfy.page)
+    assert comfy.evaluate(OVERLAYS) == []
+    comfy.page.locator("#graph-canvas").click(trial=True)
+    comfy.page.get_by_test_id("queue-button").click(trial=True)
+    leave_open(comfy, opener)  # for the fixture that closes it after every test
 
 
 def test_every_entry_of_our_menus_brings_its_inputs_in_the_page(comfy, live_server):
