@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import close_overlays
 from craft_lora_pack.client.workflow import read_workflow
-from scenes import OVERLAYS
+from scenes import CUT_OFF, MEASURED, OVERLAYS
 
 from launcher.paths import ROOT
 
@@ -70,6 +70,7 @@ class Opened:
     unknown_types: list[str]
     errors: list[str]
     alerts: list[str]
+    cut_off: list[list[Any]]
 
 
 def our_nodes(live_server) -> dict[str, dict[str, Any]]:
@@ -138,8 +139,10 @@ def opened(comfy, request) -> Opened:
     workflow = read_workflow(request.param)
     comfy.open_workflow(workflow, request.param.stem)
     alerts, errors = comfy.alerts(), comfy.our_errors()
+    comfy.page.wait_for_function(MEASURED)
+    cut_off = comfy.until(lambda: comfy.evaluate(CUT_OFF), lambda found: not found)
     comfy.keep_screenshot(request.param.stem)
-    return Opened(workflow, comfy.saved(), comfy.evaluate(UNKNOWN_TYPES), errors, alerts)
+    return Opened(workflow, comfy.saved(), comfy.evaluate(UNKNOWN_TYPES), errors, alerts, cut_off)
 
 
 def test_a_workflow_opens_with_all_its_nodes_and_without_an_error(opened):
@@ -150,6 +153,11 @@ def test_a_workflow_opens_with_all_its_nodes_and_without_an_error(opened):
 
 def test_the_page_finds_a_workflow_file_well_formed(opened):
     assert [text for text in opened.alerts if "Invalid workflow" in text] == []
+
+
+def test_every_text_of_a_workflow_has_a_box_as_tall_as_itself(opened):
+    """On the classic canvas; on Vue nodes each is looked at before it runs."""
+    assert opened.cut_off == []
 
 
 def test_widget_values_survive_opening_and_saving(opened):
