@@ -27,6 +27,7 @@ DEMO = ROOT / "workflows" / "demo_small_world.json"
 PACK = "CRAFT LoRA: Content + Style"
 ABSENT = "craft_small_world_absent.safetensors"
 
+FIND_BEST = ROOT / "workflows" / "find_best_small_world.json"
 TOO_LARGE = ROOT / "workflows" / "wan22_two_experts.json"
 FEW_STEPS = 4
 
@@ -86,6 +87,13 @@ OVERLAPS = """() => {
     return boxes.flatMap((one, at) => boxes.slice(at + 1)
         .filter((other) => cover(one, other))
         .map((other) => `${one.node.id} ${one.node.type} and ${other.node.id} ${other.node.type}`))
+}"""
+
+MENU = "layer_sets"  # it has inputs of its own, and the template's value is not its first entry
+MENUS_VALUE = """([id, name]) =>
+    app.graph.getNodeById(id).widgets.find((one) => one.name === name).value"""
+SET_MENU = """([id, name, value]) => {
+    app.graph.getNodeById(id).widgets.find((one) => one.name === name).value = value
 }"""
 
 
@@ -158,6 +166,25 @@ def test_a_workflow_whose_models_are_not_there_opens_with_room_for_every_node(co
     assert comfy.evaluate(OVERLAPS) == []
     comfy.keep_screenshot(TOO_LARGE.stem)
     assert comfy.our_errors() == []
+
+
+def test_a_menu_with_inputs_of_its_own_shows_what_it_is_set_to(comfy, vue_nodes):
+    """By the workflow, by a script and by hand."""
+    comfy.open_workflow(read_workflow(FIND_BEST), FIND_BEST.stem)
+    comfy.dismiss_alerts()
+    (node,) = (n["id"] for n in read_workflow(FIND_BEST)["nodes"] if n["type"] == "CRAFTFindBest")
+    menu = comfy.page.locator(f'[data-node-id="{node}"] [role=combobox][aria-label={MENU}]')
+
+    def shows(entry: str) -> None:
+        assert comfy.until(menu.inner_text, lambda shown: shown == entry) == entry
+        assert comfy.evaluate(MENUS_VALUE, [node, MENU]) == entry
+
+    shows("all")
+    comfy.evaluate(SET_MENU, [node, MENU, "duolora-prior"])
+    shows("duolora-prior")
+    menu.click()
+    comfy.page.get_by_role("option", name="b-lora", exact=True).click()
+    shows("b-lora")
 
 
 @pytest.mark.sweep
