@@ -1,4 +1,4 @@
-"""`run.py matrix`: the host tests, and the demo in the page, on older versions of ComfyUI.
+"""`run.py matrix`: the host tests, and two tests of the page, on older versions of ComfyUI.
 
 Each version has its own source and its own front end; the large packages (torch, transformers) are
 those of the pinned environment, on top of which each older one is a thin layer.
@@ -47,7 +47,11 @@ OLDER = (
 )
 """Oldest first. Before these, io.Curve is missing (0.18.2), and the pack says so when it loads."""
 OLDEST = OLDER[0]
-PAGE_SMOKE = ("tests/browser/workflows/test_workflows.py", "-k", "demo_small_world")
+PAGE_SMOKE = (
+    "tests/browser/workflows/test_workflows.py",
+    "-k",
+    "demo_small_world or inputs_of_its_own",
+)
 IN_CI = "tests/host/engine/test_engine_equalities.py"
 
 
@@ -82,7 +86,7 @@ def _run_on(pinned: PinnedHost, choice: Choice) -> list[str]:
     host = older_host(pinned)
     say(f"\n== ComfyUI {pinned.version}: host tests ==")
     failed = [] if host_tests(host, choice) else ["host"]
-    say(f"\n== ComfyUI {pinned.version}: the demo in its page ==")
+    say(f"\n== ComfyUI {pinned.version}: the demo and a menu in its page ==")
     if not page_tests(host, replace(choice, arguments=PAGE_SMOKE, workers=1)):
         failed.append("page")
     return failed

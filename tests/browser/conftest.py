@@ -33,7 +33,14 @@ HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE), str(HERE.parent / "host" / "parts")]
 
 from live_server import live_server, pytest_runtest_makereport  # noqa: E402, F401
-from scenes import ALONE, FIT, MEASURED, TWO_FRAMES  # noqa: E402
+from scenes import (  # noqa: E402
+    ALONE,
+    CLOSE_OVERLAYS,
+    FIT,
+    MEASURED,
+    OVERLAYS,
+    TWO_FRAMES,
+)
 
 _COMFYUI = os.environ.get("COMFYUI_PATH", "")
 if not (Path(_COMFYUI) / "main.py").is_file():
@@ -247,6 +254,16 @@ class ComfyPage:
         return path
 
 
+def close_overlays(page: Page) -> None:
+    """Close every dialog and menu over the page; AssertionError if one stays."""
+    ends = time.monotonic() + PATIENCE / 1000
+    while left := page.evaluate(OVERLAYS):
+        assert time.monotonic() < ends, f"over the page, and not to be closed: {left}"
+        page.evaluate(CLOSE_OVERLAYS)
+        page.keyboard.press("Escape")
+        page.evaluate(TWO_FRAMES)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest file first, so that no worker still runs it when the others are done."""
@@ -272,3 +289,12 @@ def comfy(live_server, artifacts: Path) -> Iterator[ComfyPage]:  # noqa: F811
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
         yield ComfyPage.load(browser, live_server.url, artifacts)
         browser.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_open(comfy) -> Iterator[None]:
+    """No test meets a dialog or menu that the one before has left open, as one that fails does."""
+    yield
+    for context in comfy.page.context.browser.contexts:
+        for page in context.pages:
+            close_overlays(page)

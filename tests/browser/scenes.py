@@ -52,8 +52,37 @@ MEASURED = """() => app.canvas.graph.nodes.every((node) => {
     return node.flags.collapsed || Math.abs(height - node.size[1]) <= 1
 })"""
 
+# The boxes of texts on the nodes that must be scrolled to be read: what a box says, how tall it is
+# and how tall its text. A note's source is there, and not seen.
+CUT_OFF = """() => [...document.querySelectorAll("[data-node-id] *, .dom-widget *")]
+    .filter((one) => one.localName === "textarea" ||
+        /auto|scroll/.test(getComputedStyle(one).overflowY))
+    .filter((one) => one.checkVisibility({ opacityProperty: true }) && one.clientHeight)
+    .filter((one) => one.scrollHeight > one.clientHeight + 1)
+    .map((one) => [one.value ?? one.innerText, one.clientHeight, one.scrollHeight])"""
+
 # Whether the page is done with an undo, a redo or the opening of a graph.
 RESTORED = """() => {
     const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker
     return !tracker._restoringState && !tracker.constructor.isLoadingGraph
+}"""
+
+# What lies over the page: dialogs and menus, the pack's and the page's own; the beginning of what
+# each says.
+OVERLAYS = """() => [...document.querySelectorAll(`
+        dialog[open], [role=dialog], [role=alertdialog], [role=menu], .comfy-modal,
+        .litecontextmenu, .litesearchbox, .graphdialog, .p-overlay-mask, .p-popover,
+        .p-contextmenu, .p-tieredmenu-overlay, .p-select-overlay, .help-center-backdrop,
+        [data-reka-popper-content-wrapper]`)]
+    .filter((one) => one.checkVisibility())
+    .map((one) => `${one.localName}.${one.className}: ${one.innerText.slice(0, 80)}`)"""
+
+# Close what has a way to be closed; the Escape key closes the rest.
+CLOSE_OVERLAYS = """() => {
+    for (const one of document.querySelectorAll("dialog[open]")) one.close()
+    const dialogs = app.extensionManager._p._s.get("dialog") // the page's own store
+    for (const { key } of [...dialogs.dialogStack]) dialogs.closeDialog({ key })
+    app.ui.dialog.close()
+    LiteGraph.closeAllContextMenus()
+    document.querySelector(".help-center-backdrop")?.click()
 }"""

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from conftest import close_overlays
 from craft_lora_pack.client.workflow import read_workflow
+from scenes import CUT_OFF, MEASURED, OVERLAYS
 
 from launcher.paths import ROOT
 
@@ -39,6 +41,26 @@ PICTURES = """(panel) => [...panel.querySelectorAll("img")].map((image) => ({
 }))"""
 
 
+# What lays something over the page: dialogs, one of them above another, and menus.
+OPENERS = {
+    "our dialog": "app.extensionManager.command.execute('craft_lora.two_loras')",
+    "templates": "app.extensionManager.command.execute('Comfy.BrowseTemplates')",
+    "question over the settings": """
+        app.extensionManager.command.execute("Comfy.ShowSettingsDialog")
+        app.extensionManager.dialog.prompt({ title: "A name", message: "Which?" })""",
+    "question over our dialog": """
+        app.extensionManager.command.execute("craft_lora.two_loras")
+        app.extensionManager.dialog.prompt({ title: "A name", message: "Which?" })""",
+    "older dialog": "app.ui.dialog.show('A message')",
+    "menu": """
+        const event = new MouseEvent("click", { clientX: 900, clientY: 500 })
+        new LiteGraph.ContextMenu(["one", "two"], { event })""",
+    "node search": "app.extensionManager._p._s.get('searchBox').visible = true",
+    "help centre": "app.extensionManager.command.execute('Comfy.ToggleHelpCenter')",
+    "main menu": "document.querySelector('.comfy-menu-button-wrapper').click()",
+}
+
+
 @dataclass(frozen=True)
 class Opened:
     """A workflow file, and what the page made of it."""
@@ -48,6 +70,7 @@ class Opened:
     unknown_types: list[str]
     errors: list[str]
     alerts: list[str]
+    cut_off: list[list[Any]]
 
 
 def our_nodes(live_server) -> dict[str, dict[str, Any]]:
@@ -80,6 +103,22 @@ def test_the_page_knows_every_node_of_the_pack(comfy, live_server):
     assert our_nodes(live_server).keys() and our_nodes(live_server).keys() <= known
 
 
+def leave_open(comfy, opener: str) -> None:
+    comfy.evaluate(f"() => {{ {OPENERS[opener]} }}")
+    assert comfy.until(lambda: comfy.evaluate(OVERLAYS), bool)
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+def test_the_page_can_be_clicked_when_what_was_left_open_is_closed(comfy, opener):
+    assert comfy.evaluate(OVERLAYS) == []  # also what the case before has left
+    leave_open(comfy, opener)
+    close_overlays(comfy.page)
+    assert comfy.evaluate(OVERLAYS) == []
+    comfy.page.locator("#graph-canvas").click(trial=True)
+    comfy.page.get_by_test_id("queue-button").click(trial=True)
+    leave_open(comfy, opener)  # for the fixture that closes it after every test
+
+
 def test_every_entry_of_our_menus_brings_its_inputs_in_the_page(comfy, live_server):
     comfy.errors.clear()
     tried = 0
@@ -100,8 +139,10 @@ def opened(comfy, request) -> Opened:
     workflow = read_workflow(request.param)
     comfy.open_workflow(workflow, request.param.stem)
     alerts, errors = comfy.alerts(), comfy.our_errors()
+    comfy.page.wait_for_function(MEASURED)
+    cut_off = comfy.until(lambda: comfy.evaluate(CUT_OFF), lambda found: not found)
     comfy.keep_screenshot(request.param.stem)
-    return Opened(workflow, comfy.saved(), comfy.evaluate(UNKNOWN_TYPES), errors, alerts)
+    return Opened(workflow, comfy.saved(), comfy.evaluate(UNKNOWN_TYPES), errors, alerts, cut_off)
 
 
 def test_a_workflow_opens_with_all_its_nodes_and_without_an_error(opened):
@@ -112,6 +153,11 @@ def test_a_workflow_opens_with_all_its_nodes_and_without_an_error(opened):
 
 def test_the_page_finds_a_workflow_file_well_formed(opened):
     assert [text for text in opened.alerts if "Invalid workflow" in text] == []
+
+
+def test_every_text_of_a_workflow_has_a_box_as_tall_as_itself(opened):
+    """On the classic canvas; on Vue nodes each is looked at before it runs."""
+    assert opened.cut_off == []
 
 
 def test_widget_values_survive_opening_and_saving(opened):

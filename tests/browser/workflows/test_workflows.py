@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from craft_lora_pack.client.workflow import read_workflow
 from PIL import Image
+from scenes import CUT_OFF, MEASURED
 
 from launcher.paths import ROOT
 from launcher.run.environment import PINNED
@@ -26,6 +27,7 @@ DEMO = ROOT / "workflows" / "demo_small_world.json"
 PACK = "CRAFT LoRA: Content + Style"
 ABSENT = "craft_small_world_absent.safetensors"
 
+FIND_BEST = ROOT / "workflows" / "find_best_small_world.json"
 TOO_LARGE = ROOT / "workflows" / "wan22_two_experts.json"
 FEW_STEPS = 4
 
@@ -87,6 +89,13 @@ OVERLAPS = """() => {
         .map((other) => `${one.node.id} ${one.node.type} and ${other.node.id} ${other.node.type}`))
 }"""
 
+MENU = "layer_sets"  # it has inputs of its own, and the template's value is not its first entry
+MENUS_VALUE = """([id, name]) =>
+    app.graph.getNodeById(id).widgets.find((one) => one.name === name).value"""
+SET_MENU = """([id, name, value]) => {
+    app.graph.getNodeById(id).widgets.find((one) => one.name === name).value = value
+}"""
+
 
 def run_to_pictures(comfy, live_server, name: str) -> None:
     """Press Run; every Save Image must show pictures in the page, none of a single colour."""
@@ -133,23 +142,49 @@ def vue_nodes(comfy) -> Iterator[None]:
         yield
 
 
+def open_with_room_for_its_texts(comfy, path: Path) -> None:
+    """Open a workflow; each text must have a box as tall as itself."""
+    comfy.open_workflow(read_workflow(path), path.stem)
+    comfy.page.wait_for_function(MEASURED)
+    comfy.becomes(CUT_OFF, [])
+
+
 RUNNING = [path for path in WORKFLOWS if path != TOO_LARGE]
 
 
 @pytest.mark.parametrize("path", RUNNING, ids=lambda path: path.stem)
 def test_a_workflow_runs_from_the_page_to_its_pictures(comfy, live_server, vue_nodes, path: Path):
-    comfy.open_workflow(read_workflow(path), path.stem)
+    open_with_room_for_its_texts(comfy, path)
     choose(comfy, OWN_FILES.get(path.stem, {}))
     assert (comfy.evaluate(TRAIN_SHORTLY, FEW_STEPS) > 0) == (path in TRAINED)
     run_to_pictures(comfy, live_server, path.stem)
 
 
 def test_a_workflow_whose_models_are_not_there_opens_with_room_for_every_node(comfy, vue_nodes):
-    comfy.open_workflow(read_workflow(TOO_LARGE), TOO_LARGE.stem)
+    open_with_room_for_its_texts(comfy, TOO_LARGE)
     comfy.dismiss_alerts()
     assert comfy.evaluate(OVERLAPS) == []
     comfy.keep_screenshot(TOO_LARGE.stem)
     assert comfy.our_errors() == []
+
+
+def test_a_menu_with_inputs_of_its_own_shows_what_it_is_set_to(comfy, vue_nodes):
+    """By the workflow, by a script and by hand."""
+    comfy.open_workflow(read_workflow(FIND_BEST), FIND_BEST.stem)
+    comfy.dismiss_alerts()
+    (node,) = (n["id"] for n in read_workflow(FIND_BEST)["nodes"] if n["type"] == "CRAFTFindBest")
+    menu = comfy.page.locator(f'[data-node-id="{node}"] [role=combobox][aria-label={MENU}]')
+
+    def shows(entry: str) -> None:
+        assert comfy.until(menu.inner_text, lambda shown: shown == entry) == entry
+        assert comfy.evaluate(MENUS_VALUE, [node, MENU]) == entry
+
+    shows("all")
+    comfy.evaluate(SET_MENU, [node, MENU, "duolora-prior"])
+    shows("duolora-prior")
+    menu.click()
+    comfy.page.get_by_role("option", name="b-lora", exact=True).click()
+    shows("b-lora")
 
 
 @pytest.mark.sweep

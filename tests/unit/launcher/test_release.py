@@ -9,8 +9,11 @@ import pytest
 from small_pack import commit, edit, git, small_pack
 
 from launcher import commands
+from launcher.errors import LaunchError
+from launcher.paths import ROOT
 from launcher.publish import release
-from launcher.publish.registry import RULES
+from launcher.publish.comfy_cli import comfy_program
+from launcher.publish.registry import RULES, read_pack
 
 
 @pytest.fixture
@@ -104,6 +107,40 @@ def test_comfy_clis_own_check_is_asked_where_it_is_there(pack, monkeypatch, caps
     monkeypatch.setattr(release, "COMFY", (str(script), *release.COMFY))
     assert release.check_release(pack) == status
     assert "`comfy node validate` has no complaint" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def real_comfy() -> str:
+    """The path of comfy-cli itself."""
+    try:
+        return str(comfy_program())
+    except LaunchError as error:
+        pytest.skip(f"comfy-cli cannot be installed here: {error}")
+
+
+@pytest.fixture
+def asked(real_comfy, monkeypatch, tmp_path) -> None:
+    """`comfy` on the path, which keeps its own settings in the user's home folder: a new one."""
+    monkeypatch.setattr(shutil, "which", lambda _name: real_comfy)
+    for home in ("HOME", "USERPROFILE", "LOCALAPPDATA"):
+        monkeypatch.setenv(home, str(tmp_path))
+
+
+def test_comfy_cli_itself_has_no_complaint_about_this_clone(asked):
+    assert release.comfys_own_check(read_pack(ROOT)) == []
+
+
+@pytest.mark.parametrize("bad", ["exec('1')\n", "x = 1; y = 2\n"])
+def test_comfy_cli_itself_complains_of_what_it_looks_for(pack, asked, bad):
+    assert release.comfys_own_check(read_pack(pack)) == []
+    (pack / "added.py").write_text(bad)
+    assert release.comfys_own_check(read_pack(pack)) != []
+
+
+def test_comfy_cli_itself_refuses_a_pack_without_a_version(pack, asked):
+    wrong = read_pack(pack)
+    edit(pack / "pyproject.toml", 'version = "0.2.0"\n', "")
+    assert release.comfys_own_check(wrong) != []
 
 
 def test_the_command_gives_the_status(pack, monkeypatch, capsys):
