@@ -282,7 +282,8 @@ class PageWatch:
         there = "an earlier step" if kept.earlier else "there"
         on = f"Resume goes on from {there}." if kept.resume else "It cannot be resumed."
         text = f"Stopped after step {kept.step} of {kept.steps}. Kept: output/{kept.file}"
-        self._tell(f"{self._warning}{text}, which loads like a whole one. {on}", resume=kept.resume)
+        said = f"{text}, which loads like a whole one. {on}"
+        self._tell(f"{self._warning}{said}", resume=kept.resume)
 
     def __call__(self, training: Training) -> None:
         now, last = time.monotonic(), training.step == training.pace.steps

@@ -198,11 +198,11 @@ def _with_second(
     try:
         placed = _place(second.model, clip, asked, marked, stack, text=False)
     except CraftError as error:
+        files = (
+            f"second_content_lora and second_style_lora choose the files of this model, or {NONE}"
+        )
         raise CraftError(
-            f"second_model: {error.given}",
-            error.possible,
-            f"{error.action}. second_content_lora and second_style_lora choose the files of this "
-            f"model, or {NONE}",
+            f"second_model: {error.given}", error.possible, f"{error.action}. {files}"
         ) from error
     silent = _silent_text(request, asked, placed.files)
     lines = [*placed.plan.report, *silent, _time_of_both(request), *placed.lines]

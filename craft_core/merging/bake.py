@@ -68,7 +68,7 @@ class Totals:
     def __str__(self) -> str:
         if not self.layers:
             return "no layer, the text encoder alone"
-        layers = f"{self.layers} layer{'' if self.layers == 1 else 's'}"
+        layers = "1 layer" if self.layers == 1 else f"{self.layers} layers"
         summary = f"{layers}, rank up to {self.rank}; relative error {self.error:.2e}"
         if self.worst == 0.0:
             return summary

@@ -120,7 +120,7 @@ def _report(recipe: FuseSettings, whole: str, text: TextPart) -> Iterator[str]:
     yield from map(str, recipe.sources)
     yield from text.notes()
     if text.matrices:
-        of = f"{text.matrices} matri{'x' if text.matrices == 1 else 'ces'}"
+        of = "1 matrix" if text.matrices == 1 else f"{text.matrices} matrices"
         yield f"Text encoder: {of} added up; relative error {text.error:.2e}"
         parts = zip(recipe.sources, text.files, strict=True)
         idle = [one.name for one, taken in parts if taken and one.layers[1] and not one.layers[0]]

@@ -43,6 +43,13 @@ def _functions() -> Iterator[str]:
             yield _function(name, (message,), _said(message))
 
 
+def core_texts() -> list[str]:
+    """Every English text that the core and the page share."""
+    shared = [text for name, text in vars(messages).items() if name.isupper() and name[0] != "_"]
+    parts = (text.parts if isinstance(text, messages.Mistake) else (text,) for text in shared)
+    return list(dict.fromkeys(part for each in parts for part in each))
+
+
 def _function(name: str, parts: tuple[str, ...], body: str) -> str:
     names = dict.fromkeys(value for part in parts for value in _VALUE.findall(part))
     if not names:

@@ -9,6 +9,9 @@ translation of each under its English. So it has the texts that the pack's templ
 template and English line: the page's script puts them in when it opens one. The page itself looks
 up the label of a command: under the command's id, and in menus under the English label.
 
+What the server says is in main.json by templates of its English, which the page's script matches.
+A language's table has those that the page does not say itself.
+
 What a value of a menu is called in a language is "options" beside the name of the input; a value
 that a language has no word for keeps its own, as all do in English.
 """
@@ -22,7 +25,8 @@ from typing import Any
 from ..errors import LaunchError
 from ..paths import ROOT
 from ..terminal import say
-from .core_script import SCRIPT, core_script
+from .core_script import SCRIPT, core_script, core_texts
+from .server_texts import is_said
 
 LOCALES = ROOT / "locales"
 SCRIPTS = ROOT / "web" / "js"
@@ -34,6 +38,7 @@ PHRASES = "phrases.json"
 MODULE = "custom_nodes.craft-lora"
 MENU = "COMFY_DYNAMICCOMBO_V3"
 TEMPLATES = "craft_lora_templates"  # the part of main.json with the texts of templates
+SERVER = "craft_lora_server"  # the part of main.json with what the server says
 WORKFLOWS = ROOT / "workflows"
 NOTES = ("Note", "MarkdownNote")
 _LITERAL = r'"(?:[^"\\]|\\.)*"'
@@ -45,7 +50,8 @@ _COMMAND = re.compile(
 
 class Translations:
     """A language's phrases: for names, for each line of nodes' texts, for what scripts say, for
-    each line of templates' texts, and for the values of menus, as "input: value".
+    each line of templates' texts, for the values of menus, as "input: value", and for what the
+    server says.
 
     What it lacks is English.
     """
@@ -57,6 +63,7 @@ class Translations:
         said: dict[str, str] | None = None,
         templates: dict[str, str] | None = None,
         options: dict[str, str] | None = None,
+        server: dict[str, str] | None = None,
     ):
         self._known = {
             "names": names,
@@ -64,6 +71,7 @@ class Translations:
             "said": said or {},
             "templates": templates or {},
             "options": options or {},
+            "server": server or {},
         }
         self._asked: dict[str, dict[str, None]] = {table: {} for table in self._known}
 
@@ -78,6 +86,9 @@ class Translations:
 
     def template(self, english: str) -> str:
         return self._say("templates", english)
+
+    def server(self, english: str) -> str:
+        return self._say("server", english)
 
     def options(self, name: str, values: Iterable[str]) -> dict[str, str]:
         """The words for those values of the input that the language has words for."""
@@ -123,7 +134,17 @@ def main_texts(language: Path, phrases: Translations) -> dict[str, Any]:
             file.stem: {line: phrases.template(line) for line in template_lines(_read(file))}
             for file in sorted(WORKFLOWS.glob("*.json"))
         },
+        SERVER: {
+            **{english: phrases.said(english) for english in core_texts()},
+            **{english: phrases.server(english) for english in server_texts()},
+        },
     }
+
+
+def server_texts() -> list[str]:
+    """The templates that some language has, of what the server still says."""
+    tables = [_read(file).get("server", {}) for file in sorted(LOCALES.glob(f"*/{PHRASES}"))]
+    return [text for text in dict.fromkeys(one for each in tables for one in each) if is_said(text)]
 
 
 def template_lines(workflow: dict[str, Any]) -> list[str]:

@@ -64,6 +64,7 @@ PREVIEW_SHAPE = """async (id) => {
     const image = Object.assign(new Image(), { src: url })
     return image.decode().then(() => image.naturalWidth / image.naturalHeight, () => 0)
 }"""
+SPEAK = "(language) => app.extensionManager.setting.set('Comfy.Locale', language)"
 LONG = 20_000  # steps; for longer than the page loads
 ASKED = re.compile("/craft_lora/kept_training")
 UNDO = "() => app.extensionManager.workflow.activeWorkflow.changeTracker.undo()"
@@ -73,6 +74,14 @@ UNDO = "() => app.extensionManager.workflow.activeWorkflow.changeTracker.undo()"
 def drawn(comfy, request) -> Iterator[str]:
     with comfy.drawing(request.param):
         yield request.param
+
+
+@pytest.fixture
+def in_chinese(comfy) -> Iterator[None]:
+    """A change of the language opens the workflow anew, as it was last saved."""
+    comfy.evaluate(SPEAK, "zh")
+    yield
+    comfy.evaluate(SPEAK, "en")
 
 
 @pytest.fixture
@@ -208,4 +217,22 @@ def test_a_page_that_is_loaded_again_while_a_training_runs_follows_it_stops_it_a
     says(comfy, node, rf"Stopped after step {done} of {done + 2}\.")
     assert ends(comfy, button.click) == ["execution_success", ""]
     assert f"{done} of them resumed" in comfy.evaluate(OUTPUT)
+    assert comfy.our_errors() == []
+
+
+@ONCE
+def test_a_training_says_its_progress_and_what_it_left_in_chinese(comfy, in_chinese, training):
+    node, name = training
+    stop = comfy.page.get_by_role("button", name="停止并保留已完成的部分")
+
+    def stop_midway() -> None:
+        comfy.evaluate(SET, [node, "steps", LONG])
+        comfy.evaluate(PRESS_RUN)
+        says(comfy, node, rf"第 \d+ / {LONG} 步，损失 [\d.]+，约剩 \d+ (秒|分钟|小时)")
+        comfy.keep_screenshot("training_in_chinese")
+        stop.click()
+
+    assert ends(comfy, stop_midway)[0] == "execution_interrupted"
+    kept = rf"已停在第 \d+ / {LONG} 步。已保存：output/loras/{name}_\d+_\.safetensors，"
+    says(comfy, node, rf"{kept}可像训练完成的文件一样加载。“继续训练”可从那里接着训练。")
     assert comfy.our_errors() == []

@@ -136,11 +136,12 @@ def misfit(key: str, tensor: Tensor, layer: AdaptedLayer) -> CraftError:
     rows, columns = layer.target.rows, layer.target.columns
     covered = f"outputs {rows[0]} to {sum(rows) - 1} of " if rows else ""
     covered += f"inputs {columns[0]} to {sum(columns) - 1} of " if columns else ""
+    where = covered + layer.target.module
     family = layer.family()
     looks = f"; the names in this file look like {family}" if family else ""
     return CraftError(
-        f"{key} has shape {tuple(tensor.shape)}, which does not fit {covered}"
-        f"{layer.target.module} of this model, whose weight is {layer.shape}",
+        f"{key} has shape {tuple(tensor.shape)}, which does not fit {where} of this model, whose "
+        f"weight is {layer.shape}",
         f"A LoRA fits only models of the family it was trained on{looks}",
         "This LoRA was made for another base model: load that one, or choose another LoRA",
     )

@@ -16,6 +16,7 @@ from launcher.publish.locales import (
     MODULE,
     PAGE,
     PHRASES,
+    SERVER,
     Translations,
     definitions,
     main_texts,
@@ -96,10 +97,10 @@ def file_of(language: str, name: str = DEFINITIONS) -> dict[str, Any]:
 
 
 def phrases_of_the_texts() -> dict[str, str]:
-    """The explanations of nodes and the texts of scripts and templates, which are sentences; not
-    the names."""
+    """The explanations of nodes and the texts of scripts, templates and the server, which are
+    sentences; not the names."""
     tables = file_of("zh", PHRASES)
-    return tables["texts"] | tables["said"] | tables["templates"]
+    return tables["texts"] | tables["said"] | tables["templates"] | tables["server"]
 
 
 def without_examples(english: str) -> str:
@@ -316,5 +317,6 @@ def test_the_host_serves_them(live_server):
         assert served[language]["nodeDefs"].items() >= file_of(language).items()
         category = served[language]["templateWorkflows"]["category"]
         assert category["craft-lora"]
-        assert served[language][PAGE] == file_of(language, MAIN)[PAGE]
+        for part in (PAGE, SERVER):
+            assert served[language][part] == file_of(language, MAIN)[part]
         assert served[language]["commands"].items() >= file_of(language, COMMANDS).items()

@@ -1,6 +1,5 @@
 """What web/js writes in the page is said through the locale files, and Chinese has all of it."""
 
-import ast
 import json
 import re
 import shutil
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import LaunchError
-from launcher.paths import ROOT
 from launcher.publish.core_script import SCRIPT, core_script
 from launcher.publish.locales import (
     COMMANDS,
@@ -27,6 +25,7 @@ from launcher.publish.locales import (
     said_texts,
     template_lines,
 )
+from launcher.publish.server_texts import VALUE, texts_of
 
 LANGUAGES = ("en", "zh")
 TOKEN = re.compile(
@@ -37,7 +36,6 @@ TOKEN = re.compile(
 WORDS = re.compile(r"[A-Za-z]{2,}[,:;]? [A-Za-z]{2,}|[A-Z][a-z]+: ")
 ICON = re.compile('"pi pi-')
 REGISTERED = re.compile(r"\{\s*id: [^}]*\blabel\b")  # a command
-VALUE = re.compile(r"\{\w+\}")
 ROOMS = ("craft_core", "comfy_adapter", "nodes", "client", "cli")
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 LETTER = re.compile(r"[A-Za-z]")
@@ -74,19 +72,8 @@ def test_the_script_of_the_cores_texts_is_what_the_core_gives():
     assert SCRIPT.read_text("utf-8") == core_script()
 
 
-def python_texts(room: str) -> Iterator[str]:
-    """Every text of a room's files, with {} for a value."""
-    for file in sorted((ROOT / room).rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-            if isinstance(node, ast.JoinedStr):
-                pieces = (getattr(part, "value", None) for part in node.values)
-                yield "".join(one if isinstance(one, str) else "{}" for one in pieces)
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                yield VALUE.sub("{}", node.value)
-
-
 def test_a_text_that_python_says_too_comes_to_the_page_from_there(tmp_path: Path):
-    python = {text for room in ROOMS for text in python_texts(room)}
+    python = {text for room in ROOMS for text in texts_of(room)}
     own = shutil.copytree(SCRIPTS, tmp_path / "js", ignore=shutil.ignore_patterns(SCRIPT.name))
     scripts, besides = (
         {VALUE.sub("{}", text) for text in said_texts(folder)} for folder in (SCRIPTS, own)

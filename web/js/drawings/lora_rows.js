@@ -9,6 +9,7 @@ import {
   changed, dropPlace, moved, placeAfterMove, readRows, without, withRow, writeRows,
 } from "../lib/drawings/lora_rows.js";
 import { valueOf } from "../lib/graph/upstream.js";
+import { sayOfServer } from "../lib/page/server_texts.js";
 import { language, say, sayRole } from "../lib/texts.js";
 import { asOneStep } from "../page/history.js";
 import { loraInfo, pictureAddress } from "../page/server.js";
@@ -315,7 +316,7 @@ class RowList {
   /** What the file says of itself. @param {Row} row @param {any} info @returns {Node[]} */
   info({ lora, role }, info) {
     if (!info) return [make("div", "craft-quiet", say("Reading the file …"))];
-    if (info.error) return [make("div", "craft-warning", info.error)];
+    if (info.error) return [make("div", "craft-warning", sayOfServer(info.error))];
     const lines = infoLines(info).map((text) => make("div", "craft-quiet", text));
     if (info.words.length) {
       const put = button("craft-offer", say("Put into the prompt"));

@@ -9,6 +9,7 @@ import { hostsOf } from "../lib/graph/upstream.js";
 import { routersIn } from "../lib/menus/presets.js";
 import { keepsWhatIsDone, trainingOf } from "../lib/menus/trainings.js";
 import { idInPrompt } from "../lib/page/reports.js";
+import { sayOfServer } from "../lib/page/server_texts.js";
 import { language, say } from "../lib/texts.js";
 import { applyPreset } from "../menus/presets.js";
 import { resumeTraining } from "../menus/resume.js";
@@ -33,7 +34,8 @@ export function reportDrawing(node) {
       if (!report) return leftOf(node, hosts, question);
       const over = report.failed || report.resume || !keepsWhatIsDone(node);
       const stop = over ? "" : promptOf(root.id, id);
-      const said = { ...withoutGrid(report), ...(stop && { stop }) };
+      const text = sayOfServer(report.text);
+      const said = { ...withoutGrid(report), text, ...(stop && { stop }) };
       return report.preset ? { ...said, routers: namedRouters() } : said;
     },
     draw: (content, state) => {

@@ -17,6 +17,7 @@ import {
 import { replaceable, samplersBehind } from "../lib/graph/samplers.js";
 import { chain, modelSource, valueOf } from "../lib/graph/upstream.js";
 import { weightReaders } from "../lib/graph/weight_readers.js";
+import { sayOfServer } from "../lib/page/server_texts.js";
 import { say, sayRole } from "../lib/texts.js";
 import { openPresets } from "../menus/presets.js";
 import { asOneStep } from "../page/history.js";
@@ -186,7 +187,7 @@ function whyNoLayers(linked, file, error) {
   if (!linked) return say("Layers: connect a model to see them.");
   if (!file) return say("Layers: only a run can tell this model's; see the report.");
   return error
-    ? say("Layers: {why}", { why: error })
+    ? say("Layers: {why}", { why: sayOfServer(error) })
     : say("Layers: reading the model file …");
 }
 
@@ -235,7 +236,7 @@ function table({ used, sets }) {
     const counts = set.error ? ["-", "-"] : [set.content, set.style];
     const row = make("tr", "", ...[name, ...counts].map((cell) => make("td", "", String(cell))));
     if (name === used) row.setAttribute("aria-current", "true");
-    row.title = set.error ?? lacks(set.unmatched);
+    row.title = set.error ? sayOfServer(set.error) : lacks(set.unmatched);
     return row;
   });
   const heads = [say("layer set"), sayRole("content"), sayRole("style")];

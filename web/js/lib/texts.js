@@ -9,8 +9,10 @@ let spoken = "en";
 let known = {};
 /** @typedef {{inputs?: Record<string, {options?: Record<string, string>}>}} Definition */
 /** @typedef {Record<string, Definition>} Nodes */
-/** @type {{templates: Record<string, Record<string, string>>, nodes: Nodes}} */
-let around = { templates: {}, nodes: {} };
+/** @typedef {{templates: Record<string, Record<string, string>>, nodes: Nodes,
+ *   server: Record<string, string>}} Around */
+/** @type {Around} */
+let around = { templates: {}, nodes: {}, server: {} };
 
 /**
  * From now on, say texts in a language.
@@ -20,9 +22,10 @@ let around = { templates: {}, nodes: {} };
  * @param {Record<string, Record<string, string>>} [templates] the lines of each template, in the
  *   same way, by the template's name
  * @param {Nodes} [nodes] that language's nodeDefs, which have the words for values of menus
+ * @param {Record<string, string>} [server] what the server says, by the English templates
  */
-export function speak(language, texts, templates = {}, nodes = {}) {
-  [spoken, known, around] = [language, texts, { templates, nodes }];
+export function speak(language, texts, templates = {}, nodes = {}, server = {}) {
+  [spoken, known, around] = [language, texts, { templates, nodes, server }];
 }
 
 /** The language in which texts are said. */
@@ -45,6 +48,9 @@ export function say(english, values = {}) {
 /** The lines of a template in the language spoken, by the English ones; none where it has none.
  * @param {unknown} name the template's */
 export const linesOf = (name) => own(around.templates, name) ?? {};
+
+/** What the server says in the language spoken, by the English templates. */
+export const serverTexts = () => around.server;
 
 /** What the values of a node's menu are called, by value; undefined where none has a word.
  * @param {string} node its type @param {string} input such as method.gamma */

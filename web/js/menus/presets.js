@@ -9,6 +9,7 @@ import { attempt, notify, setWidget } from "../insertion/graph_edit.js";
 import { hostsOf, widget } from "../lib/graph/upstream.js";
 import { placeOf, planPreset, presetOf, routerAt } from "../lib/menus/presets.js";
 import { jsonOf } from "../lib/page/answers.js";
+import { sayOfServer } from "../lib/page/server_texts.js";
 import { say } from "../lib/texts.js";
 import { asOneStep } from "../page/history.js";
 import { look } from "./memory.js";
@@ -44,7 +45,7 @@ export function applyPreset(router, text) {
     const body = { method: "POST", body: text };
     const values = await jsonOf(api.fetchApi("/craft_lora/preset_values", body));
     if (values.error) {
-      notify("warn", say("Nothing was changed"), values.error);
+      notify("warn", say("Nothing was changed"), sayOfServer(values.error));
       return;
     }
     const { targets, left } = planPreset(values, rootNow(), router);

@@ -10,6 +10,7 @@ import { speak } from "../lib/texts.js";
 const SETTING = "Comfy.Locale";
 const OWN = "craft_lora"; // the key of our texts in main.json
 const TEMPLATES = "craft_lora_templates"; // and of the texts that our templates bring
+const SERVER = "craft_lora_server"; // and of what the server says
 
 /** @type {Promise<Record<string, any>> | undefined} every language's texts */
 let files;
@@ -31,7 +32,7 @@ export async function followLanguage() {
     wanted = language;
     const texts = await localeTexts(language);
     if (language !== wanted) return; // it has changed meanwhile
-    speak(language, texts[OWN] ?? {}, texts[TEMPLATES], texts.nodeDefs);
+    speak(language, texts[OWN] ?? {}, texts[TEMPLATES], texts.nodeDefs, texts[SERVER]);
   };
   app.ui.settings.addEventListener(`${SETTING}.change`, (/** @type {CustomEvent} */ event) =>
     follow(event.detail.value), // the setting itself still has the old one

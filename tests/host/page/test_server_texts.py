@@ -1,0 +1,189 @@
+"""What the nodes themselves say of a run is shown in Chinese, none of its words left in English."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import comfy.model_management
+import nodes
+import pytest
+import small_world_models as small
+import torch
+from craft_lora_pack.comfy_adapter.guide.acfg import objections
+from craft_lora_pack.comfy_adapter.train.precision import decide
+from craft_lora_pack.comfy_adapter.train.run import PageWatch, StoppedTraining
+from craft_lora_pack.comfy_adapter.use import kept_cells, search_journal
+from craft_lora_pack.comfy_adapter.use.fuse_file import FuseRequest, fuse_branches
+from craft_lora_pack.comfy_adapter.use.router import with_own_loras
+from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.fusion import FUSION
+from craft_lora_pack.nodes import compare, router, score
+from craft_lora_pack.nodes.compare import XYGrid
+from craft_lora_pack.nodes.router import Router
+from craft_lora_pack.nodes.score import FindBest
+from playwright._impl._driver import compute_driver_executable
+
+from launcher.paths import ROOT
+from small_world.judge_node import SmallWorldJudge
+
+NODE, _ = compute_driver_executable()  # node as the browser tier brings it
+SCRIPT = ROOT / "tests" / "web" / "say_of_server.mjs"
+PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
+LORAS = {"content_lora": small.CONTENT, "style_lora": small.STYLE}
+ALL = {"layer_sets": {"layer_sets": "all"}}
+SAMPLING = {"steps": 1, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal"}
+ENGLISH = re.compile(r"(?<![\w./'-])[a-z]+ (?:[a-z]+ )+[a-z]+")  # three words in a row
+CLEAN = ("a sks animal in zwx style", "a sks animal in ink")  # prompts, which stay as they are
+
+
+def in_chinese(texts: list[str]) -> list[str]:
+    done = subprocess.run(
+        [NODE, str(SCRIPT)], input=json.dumps(texts), capture_output=True, text=True, cwd=ROOT,
+        check=False, encoding="utf-8",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def assert_in_chinese(texts: list[str]) -> None:
+    assert texts
+    for english, said in zip(texts, in_chinese(texts), strict=True):
+        for line, own in zip(english.split("\n"), said.split("\n"), strict=True):
+            rest = own
+            for prompt in CLEAN:
+                rest = rest.replace(prompt, "")
+            assert not line.strip() or re.search(r"[\u4e00-\u9fff]", own), line
+            assert not ENGLISH.search(rest), own
+
+
+@pytest.fixture(scope="module")
+def world():
+    return small.load()
+
+
+def empty_latent() -> Any:
+    return nodes.EmptyLatentImage().generate(64, 64)[0]
+
+
+def trained(monkeypatch, steps: int, seconds: float, warning: str) -> list[str]:
+    """What a training whose steps take so many seconds tells the page, stopped in the end."""
+    said: list[str] = []
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    shown = PageWatch(steps, lambda text, **more: said.append(text))
+    shown.warn(warning)
+    for step in range(1, steps + 1):
+        now[0] += seconds
+        pace = SimpleNamespace(steps=steps)
+        shown(SimpleNamespace(step=step, losses=[0.25], pace=pace))
+    for resume, earlier in (("craft/dog", False), ("craft/dog", True), ("", False)):
+        file = "loras/craft/dog_00001_.safetensors"
+        shown.kept(StoppedTraining(file, steps // 2, steps, resume, earlier))
+    return said
+
+
+def test_the_progress_of_a_training_and_what_it_left(monkeypatch):
+    monkeypatch.setattr(comfy.model_management, "should_use_bf16", lambda device: False)
+    slow = decide("bf16", torch.device("cuda:0")).warning
+    for seconds in (3.0, 200.0):
+        assert_in_chinese(trained(monkeypatch, 40, seconds, slow))
+    line = "step 120 of 400, loss 0.2500, about 14 min left"
+    left = "step 1 of 400, loss 0.2500, about 2 h 30 min left"
+    kept = (
+        "Stopped after step 40 of 400. Kept: output/loras/craft/dog_00001_.safetensors, which "
+        "loads like a whole one. Resume goes on from there."
+    )
+    assert in_chinese([line, left, kept]) == [
+        "第 120 / 400 步，损失 0.2500，约剩 14 分钟",
+        "第 1 / 400 步，损失 0.2500，约剩 2 小时 30 分钟",
+        "已停在第 40 / 400 步。已保存：output/loras/craft/dog_00001_.safetensors，"
+        "可像训练完成的文件一样加载。“继续训练”可从那里接着训练。",
+    ]
+
+
+def test_the_progress_of_a_grid_and_what_is_done_when_it_is_stopped(world, tmp_path, monkeypatch):
+    said: list[str] = []
+    stop_at = ["cell 3"]
+    monkeypatch.setattr(kept_cells, "_root", lambda: tmp_path)
+
+    def tell(node: Any, text: str, grid: Any) -> None:
+        said.append(text)
+        if text.startswith(tuple(stop_at)):
+            raise comfy.model_management.InterruptProcessingException
+
+    monkeypatch.setattr(compare, "tell", tell)
+
+    def grid() -> None:
+        with torch.inference_mode():
+            XYGrid.execute(
+                world.model, world.clip, world.vae, world.encode(""), empty_latent(),
+                prompt="a sks animal in <s>zwx style</s>", x_axis="seed: 1, 2",
+                y_axis="strength: 0.5, 1", content_strength=1, style_strength=1, seed=1, cell=64,
+                method={"method": "craft"}, guidance={"guidance": "acfg"}, **LORAS, **ALL,
+                **SAMPLING,
+            )  # fmt: skip
+
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        grid()
+    stop_at.clear()
+    grid()
+    assert any(text.startswith("Stopped: ") for text in said)
+    assert any("made again" in text for text in said)
+    assert "4 cells are done." in said[-1]
+    assert_in_chinese(said)
+
+
+def test_the_progress_of_a_search(world, tmp_path, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(search_journal, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(score, "tell", lambda _, text, preset="": said.append(text))
+    judges = SmallWorldJudge.execute("first").result
+    with torch.inference_mode():
+        FindBest.execute(
+            world.model, world.clip, world.vae, world.encode(""), empty_latent(),
+            prompt=PROMPT, methods="craft", guidances="acfg", strengths="0.5, 1",
+            schedules="constant", content_weight=0.5, budget=4, first_seed=1,
+            clip_vision=judges[0], style_clip_vision=judges[1],
+            content_reference=torch.rand(1, 64, 64, 3), style_reference=torch.rand(1, 64, 64, 3),
+            **LORAS, **ALL, **SAMPLING,
+        )  # fmt: skip
+    assert len(said) > 1 and all(" pictures; best so far: " in text for text in said)
+    for text in in_chinese(said):
+        assert re.match(r"已完成 \d+ 张图，最多 \d+ 张；目前最佳：", text)
+
+
+@pytest.mark.parametrize("method", FUSION.keys())
+def test_the_warnings_and_the_report_of_a_router(world, monkeypatch, method):
+    prompts = (PROMPT, "a sks animal in <s>zwx style</s>", "a sks animal <c> in ink")
+    for prompt in prompts if method == "craft" else (PROMPT,):
+        said: list[str] = []
+        monkeypatch.setattr(router, "warn", lambda _, text, said=said: said.append(text))
+        try:
+            report = Router.execute(
+                world.model, world.clip, prompt, content_strength=0.9, style_strength=0.6,
+                method={"method": method}, second_content_lora=small.CONTENT, **LORAS, **ALL,
+            ).result[3]  # fmt: skip
+        except CraftError as error:
+            assert method == "b_lora"  # which is for SDXL
+            said.append(str(error))
+        else:
+            said.append(report)
+        assert_in_chinese(said)
+
+
+def test_what_the_sampler_objects_to(world):
+    found = [*objections(world.model, 1.0, True), *objections(world.model, 2.0, True)]
+    assert_in_chinese(found)
+
+
+@pytest.mark.parametrize("method", ["svd", "direct", "k_lora"])
+def test_the_report_of_a_fused_file(world, method):
+    branches = with_own_loras((small.CONTENT, small.STYLE), (1.0, 0.5), ())
+    request = FuseRequest(branches, "all", {"method": method}, rank=4)
+    made = fuse_branches(world.model, request, lambda done, total: None)
+    assert_in_chinese([f"Saved craft/dog_00001_.safetensors\n{made.report}"])

@@ -1,0 +1,179 @@
+// @ts-check
+/**
+ * What the server says, in the page's language. The server speaks English; the locale files have
+ * templates of its sentences, in which {name} stands for a value.
+ *
+ * How a name begins says what its value is: `text` another text of the server, `number` a number,
+ * `file` the name of a file, `role` content or style, `line` all the rest of the line. Any other
+ * value stays as it is, and so does a sentence that no template makes.
+ */
+
+import { sayRole, serverTexts } from "../texts.js";
+
+const LONGEST = 4000; // characters of a line that is translated
+const MOST_SENTENCES = 24; // of a line; what follows counts to the last
+const MOST_TRIES = 300_000; // templates that are tried for a text; what is left of it then stays
+const MOST_KEPT = 64; // texts whose translation is remembered
+const FULL_STOP = /(?<!\.)\.$/;
+
+/** @typedef {{pieces: string[], names: string[], words: string}} Template words: in the language */
+/** @typedef {{said: string, whole: boolean}} Said whole: with all its texts translated */
+/** @typedef {{templates: Template[], kept: Map<string, string>}} Language */
+
+/** @type {WeakMap<Record<string, string>, Language>} by the table that it is made of */
+const languages = new WeakMap();
+
+/** A text of the server, line by line, in the language spoken. @param {string} text */
+export function sayOfServer(text) {
+  const table = serverTexts();
+  if (!Object.keys(table).length) return text;
+  const { templates, kept } = languageOf(table);
+  const known = kept.get(text);
+  if (known !== undefined) return known;
+  const translation = new Translation(templates);
+  const said = text.split("\n").map((line) => translation.line(line)).join("\n");
+  if (kept.size >= MOST_KEPT) kept.clear();
+  kept.set(text, said);
+  return said;
+}
+
+/** @param {Record<string, string>} table @returns {Language} */
+function languageOf(table) {
+  const made = languages.get(table) ?? { templates: templatesOf(table), kept: new Map() };
+  languages.set(table, made);
+  return made;
+}
+
+/** Those that begin with words first, as a value takes what comes before the words of others; of them
+ * those that say most. @param {Record<string, string>} table @returns {Template[]} */
+function templatesOf(table) {
+  const made = Object.entries(table).map(([english, words]) => {
+    const [pieces, names] = [[""], /** @type {string[]} */ ([])];
+    for (const [at, part] of english.replace(FULL_STOP, "").split(/\{(\w+)\}/).entries())
+      if (at % 2) names.push(part);
+      else pieces[at / 2] = part;
+    return { pieces, names, words: words.replace(/。$/, "") };
+  });
+  const rank = (/** @type {Template} */ { pieces }) =>
+    (pieces[0] ? LONGEST : 0) + pieces.join("").length;
+  return made.toSorted((one, other) => rank(other) - rank(one));
+}
+
+/** Of one text, with what is left of its tries. */
+class Translation {
+  /** @param {Template[]} templates */
+  constructor(templates) {
+    this.templates = templates;
+    this.left = MOST_TRIES;
+  }
+
+  /** @param {string} line */
+  line(line) {
+    if (line.length > LONGEST || this.left < 0) return line;
+    const { said } = this.text(line);
+    return this.left < 0 ? line : said;
+  }
+
+  /** Sentences, each translated if it can be. @param {string} text @returns {Said} */
+  text(text) {
+    const sentences = sentencesOf(text);
+    let [said, whole, at] = ["", true, 0];
+    while (at < sentences.length) {
+      const { end, ...next } = this.longEnough(sentences, at);
+      said += (said && !/[。！？：；]$/.test(said) ? " " : "") + next.said;
+      whole &&= next.whole;
+      at = end;
+    }
+    return { said, whole };
+  }
+
+  /** The fewest sentences from a place on that a template makes, best with all its texts; one as it
+   * is where there is none. @param {string[]} sentences @param {number} at
+   * @returns {Said & {end: number}} */
+  longEnough(sentences, at) {
+    let best = null;
+    for (let end = at + 1; end <= sentences.length; end++) {
+      const found = this.sentence(sentences.slice(at, end).join(" "), end === sentences.length);
+      if (found?.whole) return { ...found, end };
+      if (found) best ??= { ...found, end };
+    }
+    return best ?? { said: sentences[at], whole: false, end: at + 1 };
+  }
+
+  /** What the first template that makes it says, best with all its texts; null where none does.
+   * @param {string} sentence @param {boolean} isLast of its text @returns {Said | null} */
+  sentence(sentence, isLast) {
+    const bare = sentence.replace(FULL_STOP, "");
+    let best = null;
+    for (const { pieces, names, words } of this.templates) {
+      if (--this.left < 0) break;
+      const takesLine = names.at(-1)?.startsWith("line") && pieces.at(-1) === "";
+      const values = takesLine && !isLast ? null : valuesOf(pieces, takesLine ? sentence : bare);
+      if (!values?.every((value, place) => fits(names[place], value))) continue;
+      const found = this.filled(words, names, values);
+      if (!takesLine && bare !== sentence) found.said += "。";
+      if (found.whole) return found;
+      best ??= found;
+    }
+    return best;
+  }
+
+  /** @param {string} words @param {string[]} names @param {string[]} values @returns {Said} */
+  filled(words, names, values) {
+    let whole = true;
+    const said = words.replace(/\{(\w+)\}(_?)/g, (_, name, part) => {
+      const value = values[names.indexOf(name)];
+      if (name.startsWith("role")) return (part ? value : sayRole(value)) + part;
+      if (!name.startsWith("text")) return value + part;
+      const inner = this.value(value);
+      whole &&= inner.whole;
+      return inner.said + part;
+    });
+    return { said, whole };
+  }
+
+  /** A text that is a value of another: one, or several after semicolons. @param {string} text
+   * @returns {Said} */
+  value(text) {
+    const one = text ? this.text(text) : { said: "", whole: true };
+    if (one.whole || !text.includes("; ")) return one;
+    const several = text.split("; ").map((part) => this.text(part));
+    return {
+      said: several.map(({ said }) => said).join("；"),
+      whole: several.every(({ whole }) => whole),
+    };
+  }
+}
+
+/** @param {string} text */
+function sentencesOf(text) {
+  const parts = text.split(". ");
+  const last = parts.splice(Math.min(parts.length, MOST_SENTENCES) - 1).join(". ");
+  return [...parts.map((part) => `${part}.`), last];
+}
+
+/** The values between a template's pieces, each as short as it can be; null where the text is not
+ * made of the pieces. @param {string[]} pieces @param {string} text */
+function valuesOf(pieces, text) {
+  const last = pieces.length - 1;
+  if (!last) return text === pieces[0] ? [] : null;
+  if (!text.startsWith(pieces[0]) || !text.endsWith(pieces[last])) return null;
+  const end = text.length - pieces[last].length;
+  let at = pieces[0].length;
+  const values = [];
+  for (const piece of pieces.slice(1, last)) {
+    const found = text.indexOf(piece, at);
+    if (found < 0) return null;
+    values.push(text.slice(at, found));
+    at = found + piece.length;
+  }
+  if (at > end) return null;
+  return [...values, text.slice(at, end)];
+}
+
+/** Whether a value can be what a name stands for. @param {string} name @param {string} value */
+function fits(name, value) {
+  if (name.startsWith("number")) return value.trim() !== "" && Number.isFinite(Number(value));
+  if (name.startsWith("file")) return !value.includes(", ");
+  return !name.startsWith("role") || value === "content" || value === "style";
+}
