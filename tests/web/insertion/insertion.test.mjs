@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { FLOOR, FULL_STRENGTH, GUIDED_STRENGTH } from "../../../web/js/lib/core.js";
 import { isSampler } from "../../../web/js/lib/graph/samplers.js";
 import {
-  isOffered, nextSteps, onlySampler, planInsertion, samplersOf, startOf,
+  isOffered, nextSteps, nodesAmong, onlySampler, planInsertion, samplersOf, startOf,
   wholeOf,
 } from "../../../web/js/lib/insertion/insertion.js";
 
@@ -236,6 +236,13 @@ test("without a selection the only sampler is meant, and of several none", () =>
   const { nodes, one } = simple();
   assert.deepEqual(onlySampler(nodes), [one]);
   assert.throws(() => onlySampler([...nodes, sampler(8)]), /2 samplers are in this graph/);
+});
+
+test("of a selection the nodes count, not its groups and reroutes", () => {
+  const { one } = simple();
+  const [group, reroute] = [{ title: "Group", nodes: [one] }, { id: 3, linkIds: new Set() }];
+  assert.deepEqual(nodesAmong(new Set([group, one, reroute])), [one]);
+  assert.deepEqual(nodesAmong(new Set([group])), []);
 });
 
 test("samplers behind one ControlNet give its positive input to the Router once", () => {

@@ -10,6 +10,7 @@
 
 // @ts-ignore: the host's own module
 import { app } from "../../../../scripts/app.js";
+import { withoutUnsaved } from "../lib/graph/saved_values.js";
 import { hostsOf } from "../lib/graph/upstream.js";
 import { language } from "../lib/texts.js";
 import { growsWithoutAStep } from "../page/history.js";
@@ -17,6 +18,7 @@ import { make } from "./style.js";
 
 const EVERY = 150; // milliseconds
 const MARGIN = 4;
+const TYPE = "craft_drawing"; // of the widgets
 
 /**
  * @typedef {object} Drawing
@@ -59,7 +61,7 @@ export function addDrawing(node, drawing) {
     if (element.hidden) return 0;
     return Math.max(drawing.minimum ?? 0, drawing.minimum ? 0 : content.offsetHeight) + 2 * MARGIN;
   };
-  const widget = node.addDOMWidget(drawing.name, "craft_drawing", element, {
+  const widget = node.addDOMWidget(drawing.name, TYPE, element, {
     serialize: false,
     hideOnZoom: false,
     hideInPanel: true, // the list of the selected node's parameters would show an empty entry
@@ -70,6 +72,7 @@ export function addDrawing(node, drawing) {
   widget.serialize = false;
   place(node, widget, drawing.after);
   saveWithoutGaps(node);
+  loadWithoutGaps(node);
 
   let seen = "";
   const look = () => {
@@ -124,6 +127,21 @@ function saveWithoutGaps(node) {
     if (Array.isArray(saved.widgets_values))
       saved.widgets_values = saved.widgets_values.filter(() => true); // filter skips gaps
   });
+}
+
+/** @type {WeakSet<any>} nodes that load without gaps */
+const loading = new WeakSet();
+
+/** Newer front ends take out values where unsaved widgets stand, if a node is saved with more values
+ * than a new one has, as under a menu's entry. So our drawings are away while it loads.
+ * @param {any} node */
+function loadWithoutGaps(node) {
+  if (loading.has(node)) return;
+  loading.add(node);
+  const { configure } = node;
+  node.configure = function (/** @type {any} */ saved) {
+    return withoutUnsaved(this, saved, TYPE, () => configure.call(this, saved));
+  };
 }
 
 /** @param {any} node @param {string} name @param {(...values: any[]) => void} then */

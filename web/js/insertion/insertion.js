@@ -6,7 +6,7 @@ import { app } from "../../../../scripts/app.js";
 import { hostsOf } from "../lib/graph/upstream.js";
 import { modelInput } from "../lib/graph/samplers.js";
 import {
-  isOffered, nextSteps, onlySampler, planInsertion, samplersOf, startOf, wholeOf,
+  isOffered, nextSteps, nodesAmong, onlySampler, planInsertion, samplersOf, startOf, wholeOf,
 } from "../lib/insertion/insertion.js";
 import { say } from "../lib/texts.js";
 import {
@@ -46,7 +46,7 @@ function insertFor(chosen) {
 
 /** The selected nodes; the graph's only sampler if there are none. */
 function chosenNodes() {
-  const selected = Object.values(app.canvas.selected_nodes ?? {});
+  const selected = nodesAmong(app.canvas.selectedItems);
   return selected.length ? selected : onlySampler(app.canvas.graph.nodes);
 }
 

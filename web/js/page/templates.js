@@ -27,14 +27,15 @@ function writeOnCards() {
     const name = card.getAttribute("data-testid")?.slice(CARD.length) ?? "";
     if (!Object.hasOwn(named, name)) continue;
     const [title, sentence] = named[name];
-    write(card.querySelector("h3"), title);
-    write(card.querySelector("p"), sentence);
+    const below = card.querySelector("p"); // newer front ends have none
+    write(card.querySelector("h3"), title, below ? title : sentence);
+    write(below, sentence, sentence);
   }
 }
 
-/** @param {Element | null} element @param {string} text */
-function write(element, text) {
+/** @param {Element | null} element @param {string} text @param {string} tooltip */
+function write(element, text, tooltip) {
   if (!element || element.textContent === text) return; // else each writing would call for another
   element.textContent = text;
-  element.setAttribute("title", text);
+  element.setAttribute("title", tooltip);
 }

@@ -68,6 +68,10 @@ export function samplersOf(nodes) {
   return [...found];
 }
 
+/** The nodes among what is selected: groups and reroutes may be, too.
+ * @param {Iterable<any>} items @returns {GraphNode[]} */
+export const nodesAmong = (items) => [...items].filter(({ inputs }) => Array.isArray(inputs));
+
 /** The graph's only sampler, which is meant where nothing is selected.
  * @param {GraphNode[]} nodes of a graph */
 export function onlySampler(nodes) {
