@@ -174,6 +174,8 @@ class Graph:
             source = self.resolve_input(node, index, entry.get("type", "*"))
             if source is None:
                 continue
+            if not isinstance(entry["name"], str):
+                raise TypeError(f"an input of node {self.path(node)} has no text as its name")
             linked = source.origin is not None
             inputs[entry["name"]] = [source.origin, source.slot] if linked else boxed(source.value)
         for value in inputs.values():

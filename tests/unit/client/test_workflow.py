@@ -413,6 +413,17 @@ def test_a_slot_without_a_name_is_told_in_words_by_all_who_read_it(entry):
         dynamic_texts(damaged, INFO)
 
 
+@pytest.mark.parametrize("name", [None, 3, True])
+def test_a_linked_input_whose_name_is_no_text_is_told_in_words(tmp_path, name):
+    content = subgraph()
+    node_3 = next(one for one in content["nodes"] if one["id"] == 3)
+    next(entry for entry in node_3["inputs"] if entry.get("link"))["name"] = name
+    path = tmp_path / "unnamed.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(CraftError, match="damaged"):
+        read_both(path, INFO)
+
+
 def test_a_workflow_with_an_id_twice_shows_no_value_on_the_wrong_node():
     twice = flow(node(1, "Load", widgets_values=["x.png"]), node("1", "Note"))
     base = to_prompt(twice, INFO)
