@@ -1,5 +1,7 @@
 """ComfyUI-CRAFT-LoRA: content x style personalisation with LoRAs."""
 
+import re
+
 WEB_DIRECTORY = "./web"
 OLDEST_COMFYUI = "0.20.1"  # the oldest that `run.py matrix` tests; pyproject.toml has it too
 
@@ -10,9 +12,12 @@ except ImportError as error:
 
     try:
         version = import_module("comfyui_version").__version__
-    except ImportError:
+    except (ImportError, AttributeError):
         version = ""
-    if not version or [int(part) for part in version.split(".")[:2]] >= [0, 20]:
+    numbers = (re.match(r"[0-9]*", part)[0] for part in f"{version}..".split(".")[:2])
+    first, second = (int(digits) if digits and len(digits) < 9 else None for digits in numbers)
+    # A version that says nothing, as "dev", is taken for a new one.
+    if first != 0 or second is None or second >= 20:
         raise
     raise ImportError(
         f"CRAFT LoRA needs ComfyUI {OLDEST_COMFYUI} or newer, and this is {version}. "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
 
-from ..craft_core.errors import BREAKS, CraftError, told
+from ..craft_core.errors import BREAKS, CraftError, lacks_memory, told
 from ..craft_core.requests import Stopped
 from .command import Command, parser_of
 from .stand_in import declarations, require_torch
@@ -51,6 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return FAILED
     except BREAKS as error:
+        print(f"Error: {told(error)}", file=sys.stderr)
+        return FAILED
+    except RuntimeError as error:
+        if not lacks_memory(error):
+            raise
         print(f"Error: {told(error)}", file=sys.stderr)
         return FAILED
     except Stopped as stopped:

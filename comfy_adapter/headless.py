@@ -25,7 +25,7 @@ from comfy_extras.nodes_dataset import load_and_process_images
 from torch import Tensor
 from utils.extra_config import load_extra_path_config
 
-from ..craft_core.errors import CraftError, listed
+from ..craft_core.errors import CraftError, lacks_memory, listed
 from ..craft_core.projection import read_basis
 from ..craft_core.requests import (
     Expert,
@@ -266,6 +266,8 @@ def _loaded(kind: str, given: str, load: Callable[..., Any], **settings: Any) ->
     except (CraftError, OUT_OF_MEMORY):  # the one has its message, the other gets it in _fitting
         raise
     except (RuntimeError, ValueError, safetensors.SafetensorError) as error:
+        if lacks_memory(error):
+            raise
         raise CraftError(
             f"{path} cannot be loaded ({' '.join(str(error).split())})",
             f"A file of {kind} is one that ComfyUI's own loader takes",

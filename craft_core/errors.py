@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from traceback import format_exception_only
 
 MOST = 2000  # characters of a message
 _MOST_OF_PARTS = (1200, 500, 280)
@@ -27,13 +28,25 @@ class CraftError(ValueError):
         self.given, self.possible, self.action = given, possible, action
 
 
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # as torch says it
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether memory ran out, which torch says in a RuntimeError."""
+    if not isinstance(error, RuntimeError):
+        return isinstance(error, MemoryError)
+    said = "".join(format_exception_only(error))
+    return any(words in said for words in _NO_MEMORY)
+
+
 # What breaks where bytes or texts of others are read, or a file is written. Anything else is a
 # fault of the program, and is seen as one.
 BREAKS = (OSError, MemoryError, RecursionError, OverflowError, UnicodeError, re.error)
 
 
 def told(error: Exception) -> CraftError:
-    """One of BREAKS in three parts, for the outermost of a program, a route or a command."""
+    """One of BREAKS, or what lacks_memory, in three parts, for the outermost of a program, a route
+    or a command."""
     if isinstance(error, OSError):
         what = f"{error.filename} cannot be" if error.filename else "A file or connection cannot be"
         return CraftError(
@@ -41,7 +54,7 @@ def told(error: Exception) -> CraftError:
             "Files are read from where they are, and written into folders with room and permission",
             "Check the path, the folder's permissions and the disk",
         )
-    if isinstance(error, MemoryError):
+    if lacks_memory(error):
         return CraftError(
             f"There is not enough memory{f' ({error})' if str(error) else ''}",
             "What is read and made at once must fit into this computer's memory",

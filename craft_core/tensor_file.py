@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from .errors import CraftError
+from .errors import CraftError, lacks_memory
 from .writing import write_whole
 
 MOST_HEADER = 1 << 25  # bytes; training tools write some hundred kilobytes of metadata
@@ -150,6 +150,20 @@ def opened(path: Path, kind: Kind) -> Iterator[Any]:
         ) from error
 
 
+@contextmanager
+def decoding(path: Path, kind: Kind) -> Iterator[None]:
+    """Where numbers are made of a file's bytes: CraftError for those that torch makes nothing of,
+    as of types that it does not know or cannot convert. Lack of memory stays what it is."""
+    try:
+        yield
+    except CraftError:
+        raise
+    except (RuntimeError, AttributeError, TypeError, ValueError) as error:
+        if lacks_memory(error):
+            raise
+        raise kind.damaged(path, f"its numbers cannot be read ({error})") from error
+
+
 def read_metadata(path: Path, kind: Kind) -> dict[str, str]:
     """The file's metadata, checked; its tensors are not read."""
     with opened(path, kind) as file:
@@ -167,8 +181,9 @@ def read(path: Path, kind: Kind, mapped: bool = False) -> tuple[dict[str, Tensor
     with opened(path, kind) as file:
         metadata = dict(file.metadata() or {})
         kind.check(path, metadata)
-        tensors = {key: file.get_tensor(key) for key in sorted(file.keys())}
-        return tensors if mapped else {k: one.clone() for k, one in tensors.items()}, metadata
+        with decoding(path, kind):
+            tensors = {key: file.get_tensor(key) for key in sorted(file.keys())}
+            return tensors if mapped else {k: one.clone() for k, one in tensors.items()}, metadata
 
 
 def file_hash(path: str | os.PathLike[str]) -> str:

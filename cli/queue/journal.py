@@ -110,6 +110,8 @@ class Journal:
         line = {"job": job.key, "parameters": dict(job.parameters), "state": state, **more}
         self._last[job.key] = line
         # Half characters of a name that is no UTF-8 are written as JSON's own \\udc80.
+        text = ("\n" if self._cut else "") + json.dumps(line, ensure_ascii=False) + "\n"
+        self._cut = True  # as long as it is not seen to be whole: the disk may be full
         with self._file.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(("\n" if self._cut else "") + json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(text)
         self._cut = False

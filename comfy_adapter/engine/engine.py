@@ -185,6 +185,7 @@ class RoutedBank:
     def _attach(self, guider: Any, model_options: dict, sigmas: Tensor) -> Iterator[None]:
         options = model_options["transformer_options"]
         guiding = options.get(GUIDED_BY) or Guiding()
+        self._check_negative(guider, guiding)
         kinds = options.setdefault(KINDS, ConditioningKinds())
         levels = noise_levels(guider.model_patcher)
         time = Timeline.of(sigmas.tolist(), levels, self.whole)
@@ -204,6 +205,25 @@ class RoutedBank:
                 yield
             finally:
                 self._session = outer
+
+    def _check_negative(self, guider: Any, guiding: Guiding) -> None:
+        """CraftError where the host's guider of two MODELs would evaluate the negative prompt with
+        other LoRAs than its MODEL has: one network has the branches of this MODEL."""
+        negative = getattr(guider, "uncond_model_patcher", None)
+        if negative is None or getattr(guider, "uncond_inner", None) is None:  # not evaluated
+            return
+        if negative.attachments.get(self.factors_key) is self:
+            return
+        shared = negative.model is guider.model_patcher.model
+        if is_routed(negative) or (shared and guiding.evaluation("uncond").branches):
+            raise CraftError(
+                "The negative prompt has a MODEL of its own, which does not have the LoRAs that "
+                "are routed in the other one, or has further ones",
+                "In ComfyUI both prompts run with what the first MODEL does, and MODELs of one "
+                "checkpoint are one network",
+                "To keep the LoRAs out of the negative prompt use ACFG Guider; else give both "
+                "inputs the routed MODEL",
+            )
 
     def _open(self, session: _Session, guider: Any, stack: ExitStack) -> None:
         """Prepare the models of a run, until the stack is closed."""

@@ -12,10 +12,9 @@ from typing import Any, TypeVar
 import comfy.model_management
 from comfy_api.latest import io
 
-from ...craft_core.errors import CraftError, told
+from ...craft_core.errors import CraftError, lacks_memory, told
 
 Node = TypeVar("Node", bound=type[io.ComfyNode])
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # where no GPU is
 _SHAPES = "mat1 and mat2 shapes"  # by which the host, too, knows a text encoder of another model
 
 
@@ -52,17 +51,15 @@ def _in_words() -> Iterator[None]:
     except Exception as error:
         if comfy.model_management.is_oom(error):
             raise
-        raise _worded(error).with_traceback(error.__traceback__) from error
+        raise worded(error).with_traceback(error.__traceback__) from error
 
 
-def _worded(error: Exception) -> CraftError:
-    """Here runs more than what reads files and texts: only errors whose kind says it all are told
-    as elsewhere."""
-    if isinstance(error, OSError | MemoryError):
+def worded(error: Exception) -> CraftError:
+    """Any error in three parts. Where this is asked, more runs than what reads files and texts:
+    only errors whose kind says it all are told as elsewhere."""
+    if isinstance(error, OSError) or lacks_memory(error):
         return told(error)
     said = "".join(format_exception_only(error)).strip()
-    if isinstance(error, RuntimeError) and any(one in said for one in _NO_MEMORY):
-        return told(MemoryError(said))
     if isinstance(error, RuntimeError) and _SHAPES in said:
         return CraftError(
             f"The model cannot take what it is given. {said}",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from ..model.file_hash import hash_of
 from ..model.file_layers import file_latent, file_of
 from ..model.lora_files import require
 from ..use.shown_grid import shown_grid
+from .boundary import worded
 from .kept_training import kept_training
 from .layer_counts import layer_counts
 from .lora_info import lora_info
@@ -107,30 +110,28 @@ async def _lora_info(request: web.Request) -> web.Response:
 
 
 async def _methods(request: web.Request) -> web.Response:
-    return web.json_response(method_traits())
+    """What each fusion method reads, by its key."""
+    return await _answered(request, lambda _: method_traits())
 
 
-async def _presets(_: web.Request) -> web.Response:
+async def _presets(request: web.Request) -> web.Response:
     """The presets that come with the pack, by name."""
-    return web.json_response(dict(SHIPPED))
+    return await _answered(request, lambda _: dict(SHIPPED))
 
 
 async def _preset_values(request: web.Request) -> web.Response:
     """The body: a preset's file. What it sets on each kind of node; {"error": why} where it is no
     preset."""
-    try:
-        values = await asyncio.to_thread(_values_of, await request.read())
-        return web.json_response(values)
-    except (CraftError, NoJson) as error:
-        return web.json_response({"error": str(error)})
-    except BREAKS as error:
-        return web.json_response({"error": told(error).given})
+    return await _answered_body(request, _values_of)
 
 
 def _values_of(body: bytes) -> dict[str, Any]:
-    if len(body) > MOST_OF_A_PRESET:
-        raise NoJson(f"it has more than {MOST_OF_A_PRESET} bytes")
-    return asdict(node_values(parse_json(body)))
+    try:
+        if len(body) > MOST_OF_A_PRESET:
+            raise NoJson(f"it has more than {MOST_OF_A_PRESET} bytes")
+        return asdict(node_values(parse_json(body)))
+    except (CraftError, NoJson) as error:
+        return {"error": str(error)}
 
 
 async def _shown_grid(request: web.Request) -> web.Response:
@@ -149,13 +150,43 @@ async def _answered(
     request: web.Request, answer_to: Callable[[Mapping[str, str]], dict[str, Any]]
 ) -> web.Response:
     """The answer to what was asked, made beside the server's own work, or why there is none."""
+
+    async def read() -> str:
+        return await asyncio.to_thread(_text_of, answer_to, request.rel_url.query)
+
+    return await _in_words(read())
+
+
+async def _answered_body(
+    request: web.Request, answer_to: Callable[[bytes], dict[str, Any]]
+) -> web.Response:
+    """The same, to the body of a request."""
+
+    async def read() -> str:
+        return await asyncio.to_thread(_text_of, answer_to, await request.read())
+
+    return await _in_words(read())
+
+
+def _text_of(answer_to: Callable[[Any], dict[str, Any]], asked: Any) -> str:
+    return json.dumps(answer_to(asked))
+
+
+async def _in_words(answering: Awaitable[str]) -> web.Response:
+    """An answer, or {"error": why there is none}, also where nobody foresaw it; the log says more
+    of that. The server's own answers, as to a body that is too large, are left to it."""
     try:
-        answer = await asyncio.to_thread(answer_to, request.rel_url.query)
+        text = await answering
+    except web.HTTPException:
+        raise
     except CraftError as error:
-        answer = {"error": error.given}
+        text = json.dumps({"error": error.given})
     except BREAKS as error:  # the file went away, or its folder may not be read
-        answer = {"error": told(error).given}
-    return web.json_response(answer)
+        text = json.dumps({"error": told(error).given})
+    except Exception as error:
+        logging.getLogger("craft").exception("A question of the page could not be answered")
+        text = json.dumps({"error": worded(error).given})
+    return web.json_response(text=text)
 
 
 def _latent_of(asked: Mapping[str, str]) -> dict[str, Any]:
@@ -179,15 +210,27 @@ def _words_of(asked: Mapping[str, str]) -> dict[str, Any]:
 async def _workflow(request: web.Request) -> web.Response:
     """prompt_id: of a prompt that runs or has run. {"workflow": the id of the one that it was
     queued from}, null where it is of none."""
-    prompt_id = request.rel_url.query.get("prompt_id", "")
+    return await _answered(request, _workflow_of)
+
+
+def _workflow_of(asked: Mapping[str, str]) -> dict[str, Any]:
+    prompt_id = asked.get("prompt_id", "")
     queue = PromptServer.instance.prompt_queue
     running, _ = queue.get_current_queue_volatile()
     history = queue.get_history(prompt_id=prompt_id, map_function=lambda one: one["prompt"])
     extras = [
         extra for _, known, _, extra, *_ in [*running, *history.values()] if known == prompt_id
     ]
-    saved = [(extra.get("extra_pnginfo") or {}).get("workflow") or {} for extra in extras]
-    return web.json_response({"workflow": saved[0].get("id") if saved else None})
+    return {"workflow": workflow_id(extras[0]) if extras else None}
+
+
+def workflow_id(extra: Any) -> str | None:
+    """The id of the workflow that a prompt was queued from, by its `extra_data`, in which whoever
+    queues a prompt may put what they like."""
+    found = extra
+    for name in ("extra_pnginfo", "workflow", "id"):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def method_traits() -> dict[str, dict[str, Any]]:

@@ -19,6 +19,7 @@ import folder_paths
 from torch import Tensor
 
 from ...craft_core.errors import CraftError
+from ...craft_core.lora.factors import is_plain_float
 from ...craft_core.search import GridSetting
 from ...craft_core.tensor_file import Kind, read, save
 from .search_journal import content_of
@@ -66,9 +67,10 @@ class KeptCells:
             return None
         try:
             os.utime(path)  # not among the oldest, which are removed
-            return read(path, _KIND)[0].get("samples")
+            latent = read(path, _KIND)[0].get("samples")
         except (CraftError, OSError):
             return None
+        return latent if latent is not None and is_plain_float(latent) else None
 
     def put(self, setting: GridSetting, latent: Tensor) -> None:
         """A folder that takes no file is no fault: then a stopped grid begins anew. So it does

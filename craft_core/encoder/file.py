@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from ..errors import CraftError
-from ..tensor_file import Kind, read, save
+from ..lora.factors import is_plain_float
+from ..tensor_file import Kind, decoding, read, save
 from ..types import ROLES, Role
 from .network import Concept, ExpertEncoder, parameter_shapes
 
@@ -65,9 +66,10 @@ def read_encoder(path: str | Path) -> tuple[ExpertEncoder, dict[str, str]]:
     shapes = parameter_shapes(sum(map(len, layers.values())), width, len(concepts))
     if {name: tuple(value.shape) for name, value in tensors.items()} != shapes:
         raise KIND.damaged(path, "its tensors are not those its metadata describes")
-    if not all(value.is_floating_point() for value in tensors.values()):
+    if not all(map(is_plain_float, tensors.values())):
         raise KIND.damaged(path, "its tensors are not floating point numbers")
-    tensors = {name: value.float() for name, value in tensors.items()}
+    with decoding(path, KIND):
+        tensors = {name: value.float() for name, value in tensors.items()}
     _require_finite(path, tensors)
     encoder = ExpertEncoder(layers, width, concepts)
     encoder.load_state_dict(tensors)

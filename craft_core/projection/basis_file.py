@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from ..errors import CraftError, listed
-from ..tensor_file import Kind, read, read_metadata, save
+from ..lora.factors import is_plain_float
+from ..tensor_file import Kind, decoding, read, read_metadata, save
 from ..types import ROLES, Factors, Role
 from .subspace import (
     Side,
@@ -129,12 +130,13 @@ def read_basis(path: str | Path) -> Basis:
         for layer in header.ranks
     }
     given = [q for pair in layers.values() for _, q in _present(pair)]
-    if not tensors and any(q.ndim != 2 or not q.is_floating_point() for q in given):
+    if not tensors and any(q.ndim != 2 or not is_plain_float(q) for q in given):
         raise KIND.damaged(Path(path), "a basis of a layer is no matrix of floating point numbers")
-    layers = {
-        layer: LayerBasis(*(q if q is None else q.float() for q in (pair.content, pair.style)))
-        for layer, pair in layers.items()
-    }
+    with decoding(Path(path), KIND):
+        layers = {
+            layer: LayerBasis(*(q if q is None else q.float() for q in (pair.content, pair.style)))
+            for layer, pair in layers.items()
+        }
     basis = Basis(layers, header.side, header.base_model, header.metadata)
     if tensors or _ranks(basis) != header.ranks:
         raise KIND.damaged(Path(path), "its tensors are not those its metadata lists")

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ..errors import CraftError, listed
-from ..tensor_file import BadHeader, Kind, read, read_metadata, read_shapes, save
+from ..lora.factors import is_plain_float
+from ..tensor_file import BadHeader, Kind, decoding, read, read_metadata, read_shapes, save
 from .losses import Draw
 
 STATE_FORMAT = "craft_training_state"
@@ -185,7 +186,7 @@ class Training:
 
     def resume(self, path: Path) -> None:
         """Go on where `save` left off. CraftError, and nothing changed, if the file is of another
-        training, damaged, or holds NaN or infinity."""
+        training, damaged, or holds what this training's types cannot or no training leaves."""
         tensors, metadata = read(path, STATE)
         stored = {"optimiser": "adamw", **_recipe(path, metadata)}  # the only one once
         own = self.settings()
@@ -205,12 +206,14 @@ class Training:
                 "A training can be resumed towards as many steps or more",
                 "Ask for more steps, turn resume off, or choose another name",
             )
+        tensors = self._converted(path, tensors)
         _require_finite(path, tensors)
+        self._require_moments(path, tensors)
         with torch.no_grad():
             for name, value in self.parameters.items():
                 value.copy_(tensors[f"parameter.{name}"])
                 if f"{_MOMENTS[0]}.{name}" in tensors:
-                    moments = {kind: tensors[f"{kind}.{name}"].to(value) for kind in _MOMENTS}
+                    moments = {kind: tensors[f"{kind}.{name}"] for kind in _MOMENTS}
                     self.optimiser.state[value] = {"step": torch.tensor(float(count)), **moments}
         self.losses = tensors["losses"].tolist()
 
@@ -219,13 +222,33 @@ class Training:
         shapes = {f"parameter.{name}": one.shape for name, one in self.parameters.items()}
         moments = {f"{kind}.{name}": one.shape for name, one in self.parameters.items()
                    for kind in _MOMENTS}  # fmt: skip
-        if moments.keys() & tensors.keys():
-            shapes |= moments
         losses = tensors.get("losses")
+        if self.pace.optimiser == "adamw" and losses is not None and losses.numel():
+            shapes |= moments
         found = {key: one.shape for key, one in tensors.items() if key != "losses"}
-        numbers = all(one.is_floating_point() for one in tensors.values())
+        numbers = all(map(is_plain_float, tensors.values()))
         if found != shapes or losses is None or losses.ndim != 1 or not numbers:
             raise STATE.damaged(path, "its tensors are not those of this training")
+
+    def _converted(self, path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """In the types that the training goes on with, where a large number may become infinity."""
+        with decoding(path, STATE):
+            found = {"losses": tensors["losses"].to(torch.float64)}
+            for name, value in self.parameters.items():
+                keys = (f"{kind}.{name}" for kind in ("parameter", *_MOMENTS))
+                found |= {key: tensors[key].to(value) for key in keys if key in tensors}
+            return found
+
+    def _require_moments(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
+        """CraftError for moments that no training leaves: with them the next step is not finite."""
+        for name in self.parameters:
+            mean, square = (tensors.get(f"{kind}.{name}") for kind in _MOMENTS)
+            if mean is None or square is None:
+                continue
+            step = mean / (square.sqrt() + self.optimiser.defaults["eps"])  # NaN of negative ones
+            if not bool(step.isfinite().all()):
+                reason = f"no training leaves such averages of gradients as it has of {name}"
+                raise STATE.damaged(path, reason)
 
     def settings(self) -> dict[str, str]:
         """The pace's, all but its steps, and the recipe's: a training resumes with the same."""
@@ -256,7 +279,7 @@ def _thinned(losses: list[float]) -> list[float]:
     """At most CURVE_POINTS means of equal stretches of the curve."""
     count = min(CURVE_POINTS, len(losses))
     edges = [round(i * len(losses) / max(1, count)) for i in range(count + 1)]
-    return [sum(losses[a:b]) / (b - a) for a, b in pairwise(edges)]
+    return [sum(loss / (b - a) for loss in losses[a:b]) for a, b in pairwise(edges)]
 
 
 def state_steps(path: Path) -> int:

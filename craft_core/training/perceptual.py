@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import CraftError
-from ..tensor_file import Kind, opened
+from ..lora.factors import is_plain_float
+from ..tensor_file import Kind, decoding, opened
 
 _USE = "Use model.safetensors of timm/vgg19.tv_in1k, or set perceptual_weight to 0"
 KIND = Kind("VGG-19 file", _USE)
@@ -110,7 +111,15 @@ def _convolutions(path: Path, file: Any, prefix: str) -> Iterator[tuple[str, Ten
             stored = file.get_slice(key).get_shape()
             if stored != shape:
                 raise _unusable(f"{key} of {path.name} has the shape {stored}, not {shape}")
-            yield name, file.get_tensor(key).float().clone()
+            with decoding(path, KIND):
+                tensor = file.get_tensor(key)
+                if not is_plain_float(tensor):
+                    stored = str(tensor.dtype).removeprefix("torch.")
+                    raise _unusable(f"{key} of {path.name} holds {stored} numbers")
+                weight = tensor.float().clone()
+            if not bool(weight.isfinite().all()):
+                raise _unusable(f"{key} of {path.name} holds NaN or infinity")
+            yield name, weight
 
 
 def _unusable(given: str) -> CraftError:

@@ -46,7 +46,7 @@ from craft_lora_pack.craft_core.routing.layer_sets import resolve
 from craft_lora_pack.craft_core.routing.lora_rows import read_rows
 from craft_lora_pack.craft_core.routing.markers import parse
 from craft_lora_pack.craft_core.schedule.schedule import Schedule, sample_curve
-from craft_lora_pack.craft_core.training.loop import state_metadata
+from craft_lora_pack.craft_core.training.loop import Pace, Training, state_metadata
 from fake_comfyui import OBJECT_INFO, PROMPT
 from hypothesis import strategies as st
 from mutations import SoundFile, damaged_file, damaged_json, damaged_text
@@ -171,10 +171,40 @@ def _new_basis(path: Path) -> None:
 
 
 ENCODER, BASIS = _made(_encoder), _made(_new_basis)
-STATE = SoundFile.of_shapes(
-    {"parameter.a": (2, 2), "losses": (3,)},
-    {"format": "craft_training_state", "recipe": {"lr": "1"}},
-)
+
+
+class _Still:
+    """A recipe whose parameter stays as it is."""
+
+    def __init__(self) -> None:
+        self.value = torch.ones(2, 2, requires_grad=True)
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        return {"a": self.value}
+
+    def backward(self, draw: Any, share: float) -> dict[str, float]:
+        loss = self.value.mean()
+        (share * loss).backward()
+        return {"loss": float(loss.detach())}
+
+    def settings(self) -> dict[str, str]:
+        return {}
+
+    def write(self, path: Path, metadata: Any) -> None:
+        """Nothing is learned."""
+
+
+def _training() -> Training:
+    return Training(_Still(), Pace(steps=4, rate=0.1))
+
+
+def _new_state(path: Path) -> None:
+    training = _training()
+    training.advance()
+    training.save(path)
+
+
+STATE = _made(_new_state)
 
 
 def _basis(content: bytes, folder: Path) -> None:
@@ -184,7 +214,12 @@ def _basis(content: bytes, folder: Path) -> None:
 
 
 def _state(content: bytes, folder: Path) -> None:
-    state_metadata(_file(content, folder))
+    path = _file(content, folder)
+    _refused(lambda: state_metadata(path))
+    training = _training()
+    training.resume(path)
+    training.run()
+    assert training.recipe.value.isfinite().all(), "a state was resumed that ends in NaN"
 
 
 # Texts

@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from craft_lora_pack.cli.queue.journal import NAME, Journal
+from craft_lora_pack.cli.queue.matrix import jobs_of
+from craft_lora_pack.cli.queue.saving import save_output
+from craft_lora_pack.client.address import Inputs
 from craft_lora_pack.craft_core.encoder.file import read_encoder, write_encoder
 from craft_lora_pack.craft_core.encoder.network import Concept, ExpertEncoder
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.projection import Basis, LayerBasis, read_basis, write_basis
 from craft_lora_pack.craft_core.tensor_file import read_shapes, save
+from fake_comfyui import OBJECT_INFO, PROMPT, picture
 
 resource = pytest.importorskip("resource")
 
@@ -68,3 +73,36 @@ def test_what_was_there_stays_where_there_is_no_room(tmp_path, limit, kind):
     with pytest.raises(CraftError):
         write(path)
     assert path.read_bytes() == b"mine" and list(tmp_path.iterdir()) == [path]
+
+
+JOBS = jobs_of(Inputs(PROMPT, OBJECT_INFO), [], ["seed=1..3"], [])
+
+
+@pytest.mark.parametrize("size", [0, 1, 30, 100])
+def test_a_picture_of_a_job_is_whole_or_not_there(tmp_path, limit, size):
+    earlier = save_output(b"earlier", tmp_path, "a", "demo", JOBS[0], "x.png")
+    content = picture(1)
+    limit(size)
+    with pytest.raises(OSError, match="too large"):
+        save_output(content, tmp_path, "a", "demo", JOBS[0], "x.png")
+    assert [file.name for file in tmp_path.iterdir()] == [earlier]
+    assert (tmp_path / earlier).read_bytes() == b"earlier"
+    limit(resource.RLIM_INFINITY)
+    assert save_output(content, tmp_path, "a", "demo", JOBS[0], "x.png") != earlier
+
+
+@pytest.mark.parametrize("size", [0, 1, 30, 100])
+def test_a_journal_keeps_its_lines_and_goes_on_behind_one_that_was_cut(tmp_path, limit, size):
+    """Also in the command that saw the disk full."""
+    journal = Journal(tmp_path, "0" * 32)
+    journal.failed(JOBS[0], "why")
+    before = (tmp_path / NAME).read_bytes()
+    limit(len(before) + size)
+    with pytest.raises(OSError, match="too large"):
+        journal.failed(JOBS[1], "why" * 100)
+    limit(resource.RLIM_INFINITY)
+    assert (tmp_path / NAME).read_bytes().startswith(before)
+    (tmp_path / "a").write_bytes(b"picture")
+    journal.done(JOBS[2], ["a"])
+    again = Journal(tmp_path, "1" * 32)
+    assert again.is_done(JOBS[2]) and not again.is_done(JOBS[1])

@@ -123,7 +123,8 @@ def test_what_is_no_preset_is_answered_in_words(body):
 
 
 def test_the_page_gets_the_shipped_presets():
-    served = json.loads(asyncio.run(routes._presets(None)).text)
+    asked_nothing = SimpleNamespace(rel_url=SimpleNamespace(query={}))
+    served = json.loads(asyncio.run(routes._presets(asked_nothing)).text)
     assert served == {name: dict(preset) for name, preset in SHIPPED.items()}
 
 

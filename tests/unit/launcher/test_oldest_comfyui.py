@@ -15,11 +15,27 @@ INIT = Path(__file__).resolve().parents[3] / "__init__.py"
 @pytest.mark.parametrize(
     ("version", "said"),
     [
-        (None, "^the fault$"),
+        (..., "^the fault$"),
         ("0.20.1", "^the fault$"),
         ("0.30.0", "^the fault$"),
         ("1.0.0", "^the fault$"),
         ("0.19.9", "needs ComfyUI .* and this is 0.19.9.*the fault"),
+        ("0.19", "needs ComfyUI .* and this is 0.19.*the fault"),
+        ("0.3-dev", "needs ComfyUI .* and this is 0.3-dev.*the fault"),
+        ("0.30.0-dev", "^the fault$"),
+        ("0.30-dev", "^the fault$"),
+        ("0.20rc1", "^the fault$"),
+        ("1-dev", "^the fault$"),
+        ("0", "^the fault$"),
+        ("0.x", "^the fault$"),
+        ("dev", "^the fault$"),
+        ("v0.3.0", "^the fault$"),
+        ("", "^the fault$"),
+        (".", "^the fault$"),
+        ("٣.٤", "^the fault$"),
+        (f"0.{'9' * 5000}", "^the fault$"),
+        (None, "^the fault$"),
+        (30, "^the fault$"),
     ],
 )
 def test_a_fault_of_the_nodes_is_told_as_the_version_only_where_that_is_known_and_old(
@@ -28,7 +44,7 @@ def test_a_fault_of_the_nodes_is_told_as_the_version_only_where_that_is_known_an
     (tmp_path / "__init__.py").write_text(INIT.read_text("utf-8"), "utf-8")
     (tmp_path / "nodes.py").write_text("raise ImportError('the fault')\n")
     host = None  # cannot be imported
-    if version is not None:
+    if version is not ...:
         host = ModuleType("comfyui_version")
         host.__version__ = version
     monkeypatch.setitem(sys.modules, "comfyui_version", host)

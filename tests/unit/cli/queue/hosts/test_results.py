@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import struct
+import zlib
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
-from craft_lora_pack.cli.queue.hosts import results
+from craft_lora_pack.cli.queue.hosts import pictures, results
 from craft_lora_pack.cli.queue.hosts.pictures import shown
 from craft_lora_pack.cli.queue.hosts.results import Results, made_of
 from craft_lora_pack.cli.queue.journal import Journal
@@ -61,6 +65,91 @@ def test_a_broken_picture_is_like_itself_alone():
     for one in broken:
         assert shown(one) == shown(bytes(one))
     assert shown(whole) not in {shown(one) for one in broken[:rows]}
+
+
+PASSES = [(0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2),
+          (0, 1, 1, 2)]  # fmt: skip
+BITS = {(0, 1): 1, (0, 2): 2, (0, 4): 4, (0, 8): 8, (0, 16): 16, (2, 8): 24, (2, 16): 48,
+        (3, 1): 1, (3, 2): 2, (3, 4): 4, (3, 8): 8, (4, 8): 16, (4, 16): 32, (6, 8): 32,
+        (6, 16): 64}  # fmt: skip
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def by_hand(size, kind=2, depth=8, interlaced=0, rows=None, level=6):
+    """A black PNG, or one of these rows."""
+    width, height = size
+    if rows is None:
+        rows = b""
+        for x, across, y, down in PASSES if interlaced else [(0, 1, 0, 1)]:
+            columns = len(range(x, width, across))
+            line = b"\0" * (1 + (columns * BITS[kind, depth] + 7) // 8)
+            rows += line * len(range(y, height, down)) if columns else b""
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, interlaced)
+    colours = chunk(b"PLTE", bytes(6)) if kind == 3 else b""
+    data = zlib.compress(rows, level)
+    halves = chunk(b"IDAT", data[: len(data) // 2]) + chunk(b"IDAT", data[len(data) // 2 :])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + colours + halves + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("interlaced", [0, 1])
+@pytest.mark.parametrize(("kind", "depth"), BITS)
+def test_every_kind_of_png_is_compared_by_its_rows(kind, depth, interlaced):
+    for size in ((1, 1), (3, 2), (5, 9), (40, 30)):
+        one, other = (by_hand(size, kind, depth, interlaced, level=level) for level in (0, 9))
+        Image.open(io.BytesIO(one)).load()
+        assert one != other and shown(one) == shown(other)
+
+
+@pytest.fixture
+def inflated(monkeypatch):
+    """The bytes that were inflated."""
+    counted = []
+
+    class Counting:
+        def __init__(self):
+            self.inner = zlib.decompressobj()
+
+        def decompress(self, data, most):
+            assert most > 0  # 0 is without a limit
+            made = self.inner.decompress(data, most)
+            counted.append(len(made))
+            return made
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+    replaced = SimpleNamespace(decompressobj=Counting, error=zlib.error)
+    monkeypatch.setattr(pictures, "zlib", replaced)
+    return counted
+
+
+@pytest.mark.parametrize("more", [1, 1000, 30_000_000])
+def test_nothing_is_inflated_beyond_the_size_in_the_header(inflated, more):
+    stated = 3 * (1 + 4 * 3)
+    bomb = by_hand((4, 3), rows=bytes(stated + more))
+    assert shown(bomb) == hashlib.sha256(bomb).hexdigest()
+    assert sum(inflated) == stated + 1
+
+
+@pytest.mark.parametrize("size", [(16384, 16384), (1 << 31, 1), (4_000_000_000, 4_000_000_000)])
+def test_a_picture_of_more_than_pictures_have_is_compared_as_it_is_stored(inflated, size):
+    bomb = by_hand(size, 6, 16, rows=bytes(1000))
+    assert shown(bomb) == hashlib.sha256(bomb).hexdigest() and inflated == []
+
+
+def test_a_picture_of_8192_pixels_a_side_is_small_enough():
+    rows = 8192 * (1 + 8192 * 4)
+    assert rows <= pictures._MOST < 2 * rows
+
+
+@pytest.mark.parametrize("change", [{"kind": 5, "rows": b""}, {"depth": 3, "rows": b""},
+                                    {"interlaced": 2}, {"rows": b""}, {"rows": b"12"}])  # fmt: skip
+def test_a_header_of_no_picture_or_of_another_is_compared_as_it_is(change):
+    one = by_hand((4, 3), **change)
+    assert shown(one) == hashlib.sha256(one).hexdigest()
 
 
 def test_what_a_node_is_made_of_is_all_that_leads_to_it_and_nothing_else():
