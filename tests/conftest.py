@@ -31,6 +31,8 @@ LONGEST_FIRST = (
     "test_insertion.py",
     "test_headless.py",
     "test_engine_surroundings.py",
+    "test_every_model_node.py",
+    "test_fuzz.py",
     "test_routed_weights.py",
     "test_quantised.py",
     "test_benchmarks.py",
