@@ -212,7 +212,7 @@ class RoutedBank:
         negative = getattr(guider, "uncond_model_patcher", None)
         if negative is None or getattr(guider, "uncond_inner", None) is None:  # not evaluated
             return
-        if negative.attachments.get(self.factors_key) is self:
+        if _banks(negative) == _banks(guider.model_patcher):
             return
         shared = negative.model is guider.model_patcher.model
         if is_routed(negative) or (shared and guiding.evaluation("uncond").branches):
@@ -420,6 +420,13 @@ def attach(
     routed.set_additional_models(key, loaded)
     RoutedBank(bank, gates, whole, key, modules, held).put_on(routed)
     return answering(routed)
+
+
+def _banks(patcher: Any) -> dict[str, int]:
+    """Which routed banks a MODEL has: their keys, and which objects they are."""
+    return {
+        key: id(bank) for key, bank in patcher.attachments.items() if isinstance(bank, RoutedBank)
+    }
 
 
 def is_routed(model: Any) -> bool:

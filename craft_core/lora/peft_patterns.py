@@ -2,7 +2,8 @@
 
 PEFT reads a pattern as a regular expression for the end of a module's name, at its start or behind
 a dot: (.*\\.)?(pattern)$. What PEFT and diffusers write are names of modules, now and then with
-alternatives or a wildcard. A plain name is looked up in a table. The others are simulated side by
+alternatives or a wildcard. A plain name is looked up in a table, and so is one from ^ on, which
+diffusers writes where layers have different ranks. The others are simulated side by
 side as one automaton, whose places are the bits of a number (Navarro and Raffinot 2002, "Flexible
 Pattern Matching in Strings", ch. 4): one pass over a name decides, nothing is tried twice.
 
@@ -13,6 +14,7 @@ at the end. In a plain name a dot is that dot; to PEFT it is any character.
 
 from __future__ import annotations
 
+import itertools
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +27,7 @@ LARGEST = 2000  # places of all that are no plain names, repeats and alternative
 MOST_STEPS = 20_000  # different steps of the automaton; patterns of real files need some hundred
 MOST_TESTS = 400_000  # of characters by places; real files have some thousand
 MOST_CHARACTERS = 1_000_000  # of different names; of the largest models half a million
+MOST_WAYS = 500  # in which dots are placed in names from ^ on; in those of a model, some dozens
 MOST_WRITTEN = 60_000  # characters of all that are no plain names
 _DEEPEST = 20  # groups inside one another
 _PLAIN = re.compile(r"[\w-]+(?:\\?\.[\w-]+)*", re.ASCII)
@@ -46,7 +49,7 @@ class NotMatched(ValueError):
     """Patterns that are not matched, and why."""
 
 
-_TOO_MANY = NotMatched("its patterns leave too many ways to match a name")
+_TOO_MANY = "its patterns leave too many ways to match a name"
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Patterns(Generic[_Value]):
             raise NotMatched(f"it has {len(table)} patterns, up to {MOST} are read")
         self._values = list(table.values())
         self._plain: dict[str, int] = {}
+        self._whole = _WholeNames()
         rows: list[tuple[int, _Row]] = []
         size = written = 0
         for number, pattern in enumerate(table):
@@ -88,6 +92,9 @@ class Patterns(Generic[_Value]):
                 )
             if _PLAIN.fullmatch(pattern):
                 self._plain.setdefault(pattern.replace("\\", ""), number)
+                continue
+            if pattern.startswith("^") and _PLAIN.fullmatch(pattern[1:].removesuffix("$")):
+                self._whole.add(pattern[1:].removesuffix("$"), number)
                 continue
             written += len(pattern)
             if written > MOST_WRITTEN:
@@ -103,8 +110,8 @@ class Patterns(Generic[_Value]):
     def first(self, name: str, default: _Value | None) -> _Value | None:
         """The value of the first pattern that matches. NotMatched if that takes too many steps."""
         found = [self._plain[end] for end in self._ends(name) if end in self._plain]
-        matched = self._automaton.first(name)
-        found += [] if matched is None else [matched]
+        others = (self._whole.first(name), self._automaton.first(name))
+        found += [number for number in others if number is not None]
         return self._values[min(found)] if found else default
 
     def _ends(self, name: str) -> Iterator[str]:
@@ -115,6 +122,39 @@ class Patterns(Generic[_Value]):
         while at >= 0:
             yield name[at + 1 :]
             at = name.find(".", at + 1)
+
+
+class _WholeNames:
+    """Plain names from ^ on, as diffusers writes them. A dot of theirs is any character, so they
+    are looked up without their dots, for each way in which those are placed."""
+
+    def __init__(self) -> None:
+        self._tables: dict[int, dict[tuple[int, ...], dict[str, int]]] = {}  # by length, by dots
+        self._ways = 0
+
+    def add(self, pattern: str, number: int) -> None:
+        parts = pattern.split("\\.")  # an escaped dot is that dot
+        name = ".".join(parts)
+        escaped = set(itertools.accumulate(len(part) + 1 for part in parts[:-1]))
+        dots = tuple(at for at, sign in enumerate(name) if sign == "." and at + 1 not in escaped)
+        tables = self._tables.setdefault(len(name), {})
+        if dots not in tables:
+            self._ways += 1
+            if self._ways > MOST_WAYS:
+                raise NotMatched(f"its names have dots in more than {MOST_WAYS} different ways")
+        tables.setdefault(dots, {}).setdefault(_without(name, dots), number)
+
+    def first(self, name: str) -> int | None:
+        if "\n" in name:
+            return None
+        tables = self._tables.get(len(name), {})
+        found = (table.get(_without(name, dots)) for dots, table in tables.items())
+        return min((number for number in found if number is not None), default=None)
+
+
+def _without(name: str, places: Sequence[int]) -> str:
+    ends = zip((0, *(at + 1 for at in places)), (*places, len(name)), strict=True)
+    return "\n".join(name[start:end] for start, end in ends)
 
 
 class _Automaton:
@@ -154,7 +194,7 @@ class _Automaton:
     def _matched(self, name: str) -> int | None:
         self._character_count += len(name)
         if self._character_count > MOST_CHARACTERS:
-            raise _TOO_MANY
+            raise NotMatched(_TOO_MANY)
         places = self._past_optional(self._starts)
         for character in name:
             steps = self._steps.setdefault(places, {})
@@ -167,7 +207,7 @@ class _Automaton:
     def _step(self, places: int, character: str) -> int:
         self._step_count += 1
         if self._step_count > MOST_STEPS:
-            raise _TOO_MANY
+            raise NotMatched(_TOO_MANY)
         after = (places << 1) | (places & self._repeated)
         after &= self._accept(character) if after else 0
         return self._past_optional(after | (self._free if character == "." else 0))
@@ -175,7 +215,7 @@ class _Automaton:
     def _accept(self, character: str) -> int:
         if character not in self._accepting:
             if (len(self._accepting) + 1) * len(self._tests) > MOST_TESTS:
-                raise _TOO_MANY
+                raise NotMatched(_TOO_MANY)
             places = 0
             for test, of_test in self._tests.values():
                 if test(character):

@@ -29,8 +29,8 @@ _PREFIX = re.compile(
     r"(?:base_model\.model\.)*"
     r"(?:lora_te(\d*)_|te(\d*)[._]|lora_text_encoder(\d*)_|text_encoder(?:_(\d+))?[._])"
 )
-_LARGEST = 1 << 28  # numbers of a matrix; those of the largest text models have half of it
-_MOST_DENSE = 1 << 30  # of all that are written as they are; two CLIPs have 0.8 of it
+_LARGEST = 1 << 28  # numbers of a matrix of full rank that factors stand for
+_MOST_DENSE = 1 << 30  # of all of these; two CLIPs have 0.8 of it
 _DIFFUSERS_ATTENTION = re.compile(r"_to_(q|k|v|out)\Z")
 
 
@@ -157,15 +157,16 @@ def _joined(stem: str, parts: Sequence[LayerUpdate]) -> Factors:
 
 
 def _dense(stem: str, parts: Sequence[LayerUpdate]) -> int:
-    """How many numbers the sum is written in where it has no form of low rank, else 0."""
-    if all(one.is_low_rank for one in parts):
-        return 0
+    """How many numbers the sum is written in where factors stand for one of full rank, else 0."""
     size = math.prod((parts[0].outputs, *parts[0].inputs))
+    held = sum(tensor.numel() for one in parts for tensor in one.tensors().values())
+    if all(one.is_low_rank for one in parts) or held >= size:
+        return 0
     if size > _LARGEST:
         raise CraftError(
             f"{stem} is an update of full rank, of {size} numbers",
-            f"A text encoder's matrix has up to {_LARGEST} numbers",
-            "The file is damaged: get it again",
+            f"Factors of a text encoder may stand for up to {_LARGEST} numbers",
+            "Leave the text-encoder parts out, or convert them to plain LoRAs",
         )
     return size
 

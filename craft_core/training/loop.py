@@ -245,7 +245,8 @@ class Training:
             mean, square = (tensors.get(f"{kind}.{name}") for kind in _MOMENTS)
             if mean is None or square is None:
                 continue
-            step = mean / (square.sqrt() + self.optimiser.defaults["eps"])  # NaN of negative ones
+            eps = self.optimiser.defaults["eps"]  # nothing in half precision
+            step = mean.float() / (square.float().sqrt() + eps)  # NaN of negative ones
             if not bool(step.isfinite().all()):
                 reason = f"no training leaves such averages of gradients as it has of {name}"
                 raise STATE.damaged(path, reason)

@@ -199,7 +199,7 @@ def build_updates(
     except IndexError as error:  # a tensor lacks an axis
         raise misfit(*min(parts.values(), key=lambda part: part[1].ndim), layer) from error
     made = sum(tensor.numel() for update, _ in built for tensor in update.tensors().values())
-    check_made(made, *parts.values())
+    check_made(made, *parts.values(), kernel=math.prod(layer.inputs[1:]))
     return built
 
 

@@ -17,6 +17,7 @@ Parts = Mapping[str, tuple[str, Tensor]]
 """Part of an update (kinds.Key.part) -> (the file's key, its tensor)."""
 
 _MOST_MADE = 64  # times the numbers of a file that an update is made of; a LoHa of rank 64 has 32
+_LARGEST_KERNEL = 27  # of which each place counts anew, as in a LoHa with cores
 _SAVE_AGAIN = "Save the LoRA again with the tool it was made with"
 
 
@@ -79,16 +80,17 @@ def scale_from(parts: Parts, rank: int, stated: Stated) -> float:
     return scale_of(stated.alpha, rank, stated.rslora)
 
 
-def check_made(made: int, *of: tuple[str, Tensor]) -> None:
+def check_made(made: int, *of: tuple[str, Tensor], kernel: int = 1) -> None:
     """CraftError where a few numbers of a file would become very many: an update takes memory in
-    proportion to its file. made: how many; of: the keys and tensors that they are made of."""
-    held = sum(tensor.numel() for _, tensor in of)
+    proportion to its file. made: how many; of: the keys and tensors that they are made of. kernel:
+    places of a convolution's, for a whole update."""
+    held = sum(tensor.numel() for _, tensor in of) * min(kernel, _LARGEST_KERNEL)
     if made > _MOST_MADE * held:
         names = " and ".join(f"{key} {tuple(tensor.shape)}" for key, tensor in of[:3])
         raise CraftError(
             f"{names} would become {made} numbers",
             f"An update's factors become up to {_MOST_MADE} times as many numbers as they are",
-            "The file is damaged: get it again",
+            "The file is damaged, or its ranks are far too large for its layers: get another one",
         )
 
 

@@ -43,6 +43,7 @@ LEFT_OUT: dict[str, str] = {
     "ModelNoiseScale": "it is for a flow's noise levels",
     "TorchCompileModel": "it compiles for minutes; test_compiled.py has it",
 }
+REFUSED: dict[str, set[str]] = {}  # node -> where it is refused in a sentence: before, after
 # Where the values that a node starts with leave everything as it is.
 MOVED: dict[str, dict[str, Any]] = {
     "UNetSelfAttentionMultiply": {"q": 1.2, "k": 0.9, "v": 1.1, "out": 0.8},
@@ -123,9 +124,9 @@ class Loaded:
         return two_loaders(model, self.states)
 
 
-def fault(loaded: Loaded, patch: Callable) -> str:
+def fault(loaded: Loaded, patch: Callable, refused: set[str]) -> str:
     """How a node before or after the Router differs from the node and the host's loaders; "" if it
-    does not."""
+    does not. Orders in which it is refused are added to `refused`."""
     after = latents(patch(loaded.expected(loaded.model)))
     orders = {
         "after": (lambda made: patch(made(loaded.model)), after),
@@ -135,6 +136,7 @@ def fault(loaded: Loaded, patch: Callable) -> str:
         try:
             found = latents(graph(loaded.ours))
         except CraftError:
+            refused.add(order)
             continue
         if distance(found, wanted) <= LAW:
             continue
@@ -148,7 +150,7 @@ def fault(loaded: Loaded, patch: Callable) -> str:
 
 @pytest.mark.parametrize("family", ["sdxl", pytest.param("sd15", marks=pytest.mark.sweep)])
 def test_a_node_acts_with_the_router_as_with_the_hosts_loaders(classes, family):
-    faults, tried, loaded = {}, 0, Loaded(family)
+    faults, refusals, tried, loaded = {}, {}, 0, Loaded(family)
     plain = latents(loaded.model)
     for name, node in sorted(classes.items()):
         values = values_of(node)
@@ -157,13 +159,16 @@ def test_a_node_acts_with_the_router_as_with_the_hosts_loaders(classes, family):
         for own in [values, {**values, **MOVED[name]}] if name in MOVED else [values]:
             tried += 1
             try:
-                found = fault(loaded, partial(patched, node, values=own))
+                found = fault(
+                    loaded, partial(patched, node, values=own), refusals.setdefault(name, set())
+                )
             except Exception as error:  # the host's own, on the tiny model
                 found = f"the host: {type(error).__name__}: {str(error)[:200]}"
             if found:
                 faults[name] = found
     assert tried >= 40
     assert faults == {}
+    assert {name: orders for name, orders in refusals.items() if orders} == REFUSED
     assert torch.equal(latents(loaded.model), plain)
 
 
@@ -214,6 +219,8 @@ def test_the_negative_of_two_models_is_its_own_models_or_refused(classes, family
                 run(ours, negative)
     with pytest.raises(CraftError, match="a MODEL of its own"):
         run(ours, routed(model, states))  # other LoRAs, as far as anyone can tell
+    with pytest.raises(CraftError, match="has further ones"):
+        run(ours, routed(ours, states))  # a second Router behind the first
     assert distance(run(ours, FAMILIES[family]()), expected) <= LAW  # a network of its own
     if not asymmetric:
         assert distance(run(ours, ours), both) <= LAW

@@ -106,3 +106,33 @@ def test_patterns_that_lead_everywhere_are_given_up():
     with pytest.raises(NotMatched, match="too many ways"):
         for _ in range(5000):
             table.first("".join(chance.choices("abc.", k=300)), None)
+
+
+def test_whole_names_as_diffusers_writes_them_are_looked_up():
+    names = [f"transformer_blocks.{n}.attn.to_q" for n in range(5000)]
+    table = {f"^{name}": n for n, name in enumerate(names)} | {"^proj_out$": -1}
+    patterns = Patterns(table)
+    assert [patterns.first(name, None) for name in names] == list(range(5000))
+    assert patterns.first("proj_out", None) == -1
+    assert patterns.first("x.transformer_blocks.1.attn.to_q", None) is None
+    assert patterns.first("transformer_blocks.1.attn.to_q.x", None) is None
+
+
+def test_the_first_pattern_decides_in_whatever_way_it_is_looked_up():
+    first = Patterns({"^a.b": 1, "b": 2, ".*b": 3})
+    assert [first.first(name, None) for name in ("a.b", "x.b", "xb", "b")] == [1, 2, 3, 2]
+    last = Patterns({".*b": 3, "b": 2, "^a.b": 1})
+    assert [last.first(name, None) for name in ("a.b", "x.b")] == [3, 3]
+
+
+def test_each_refusal_is_an_error_of_its_own():
+    """One that is raised again keeps every caller's frame alive."""
+    patterns = Patterns({f".*a.{{0,{40 + n}}}": n for n in range(20)})
+    names = ("".join(random.Random(n).choices("ab", k=500)) for n in range(3000))
+    raised = []
+    for name in names:
+        try:
+            patterns.first(name, None)
+        except NotMatched as error:
+            raised.append(error)
+    assert len(raised) > 1 and raised[0] is not raised[-1]

@@ -174,6 +174,6 @@ function valuesOf(pieces, text) {
 /** Whether a value can be what a name stands for. @param {string} name @param {string} value */
 function fits(name, value) {
   if (name.startsWith("number")) return value.trim() !== "" && Number.isFinite(Number(value));
-  if (name.startsWith("file")) return !value.includes(", ");
+  if (name.startsWith("file")) return !/[,:] /.test(value);
   return !name.startsWith("role") || value === "content" || value === "style";
 }
