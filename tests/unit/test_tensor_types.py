@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import safetensors
 import torch
+from pulled_recipe import Pulled
 from safetensors import safe_open
 
 from craft_core import tensor_file
@@ -34,28 +35,8 @@ BYTES = {"zeros": b"\0", "ones": b"\x01", "high": b"\x7f", "all": b"\xff"}
 ANY = Kind("test file", "Make it again")
 
 
-class Fixed:
-    """A recipe whose parameter is pulled to 0."""
-
-    def __init__(self) -> None:
-        self.value = torch.ones(4, 2, requires_grad=True)
-
-    def parameters(self):
-        return {"a": self.value}
-
-    def backward(self, draw, share):
-        loss = self.value.square().sum()
-        (share * loss).backward()
-        return {"loss": float(loss.detach())}
-
-    def settings(self):
-        return {}
-
-    def write(self, path, metadata): ...
-
-
 def training(optimiser: str = "adamw") -> Training:
-    return Training(Fixed(), Pace(4, 0.1, optimiser=optimiser))
+    return Training(Pulled(4, 2), Pace(4, 0.1, optimiser=optimiser))
 
 
 def state(path: Path) -> None:

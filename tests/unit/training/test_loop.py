@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from pulled_recipe import Pulled
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from toy_denoiser import ToyDenoiser, dataset
@@ -127,28 +128,11 @@ def test_a_loss_that_is_not_finite_stops_before_the_parameters_change():
 def test_gradients_of_accumulated_batches_are_means_not_sums():
     """A loss without randomness: any number of equal batches takes the same step."""
 
-    class Fixed:
-        def __init__(self):
-            self.value = torch.ones(2, requires_grad=True)
-
-        def parameters(self):
-            return {"value": self.value}
-
-        def backward(self, draw, share):
-            loss = self.value.square().sum()
-            (share * loss).backward()
-            return {"loss": float(loss.detach())}
-
-        def settings(self):
-            return {}
-
-        def write(self, path, metadata): ...
-
     results = []
     for accumulate in (1, 4):
-        training = Training(Fixed(), Pace(3, 0.1, accumulate=accumulate))
+        training = Training(Pulled(2), Pace(3, 0.1, accumulate=accumulate))
         training.run()
-        results.append((training.losses, training.parameters["value"].detach()))
+        results.append((training.losses, training.parameters["a"].detach()))
     assert results[0][0] == pytest.approx(results[1][0])
     torch.testing.assert_close(results[0][1], results[1][1])
 
