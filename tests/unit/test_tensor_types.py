@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import safetensors
 import torch
-from pulled_recipe import Pulled
 from safetensors import safe_open
+from toy_denoiser import Pulled
 
 from craft_core import tensor_file
 from craft_core.encoder import Concept, ExpertEncoder, read_encoder, write_encoder

@@ -102,3 +102,24 @@ def dataset(count: int = 2, seed: int = 0, size: tuple[int, int] = (6, 8)) -> Da
         for i in range(count)
     )
     return Dataset(examples, torch.zeros(TEXT))
+
+
+class Pulled:
+    """A recipe without randomness, whose one parameter `a`, ones of any shape, is
+    pulled to 0."""
+
+    def __init__(self, *shape: int) -> None:
+        self.value = torch.ones(shape, requires_grad=True)
+
+    def parameters(self):
+        return {"a": self.value}
+
+    def backward(self, draw, share):
+        loss = self.value.square().sum()
+        (share * loss).backward()
+        return {"loss": float(loss.detach())}
+
+    def settings(self):
+        return {}
+
+    def write(self, path, metadata): ...

@@ -6,10 +6,9 @@ import json
 
 import pytest
 import torch
-from pulled_recipe import Pulled
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from toy_denoiser import ToyDenoiser, dataset
+from toy_denoiser import Pulled, ToyDenoiser, dataset
 
 from craft_core.errors import CraftError
 from craft_core.training import Pace, Pictures, RoleLayers, Training, lora
