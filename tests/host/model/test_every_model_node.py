@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import folder_paths
 import nodes
 import oracle
 import pytest
@@ -59,10 +60,13 @@ MOVED: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def classes() -> Iterator[dict[str, type]]:
-    """The host's nodes, also those that it loads as extras, by their ids."""
+    """The host's nodes, also those that it loads as extras, by their ids. There are no files to
+    choose, whatever other tests have left: a node that takes one takes no plain value."""
     before = dict(nodes.NODE_CLASS_MAPPINGS)
     asyncio.run(nodes.init_builtin_extra_nodes())
-    yield dict(nodes.NODE_CLASS_MAPPINGS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folder_paths, "get_filename_list", lambda *_: [])
+        yield dict(nodes.NODE_CLASS_MAPPINGS)
     nodes.NODE_CLASS_MAPPINGS.clear()
     nodes.NODE_CLASS_MAPPINGS.update(before)
 
