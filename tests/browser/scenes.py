@@ -53,12 +53,13 @@ MEASURED = """() => app.canvas.graph.nodes.every((node) => {
 })"""
 
 # The boxes of texts on the nodes that must be scrolled to be read: what a box says, how tall it is
-# and how tall its text. A note's source is there, and not seen.
+# and how tall its text. A note's source is there, and not seen; a run's report is not looked at.
 CUT_OFF = """() => [...document.querySelectorAll("[data-node-id] *, .dom-widget *")]
     .filter((one) => one.localName === "textarea" ||
         /auto|scroll/.test(getComputedStyle(one).overflowY))
     .filter((one) => one.checkVisibility({ opacityProperty: true }) && one.clientHeight)
     .filter((one) => one.scrollHeight > one.clientHeight + 1)
+    .filter((one) => !one.matches(".craft-report")) // of an earlier run, not of the workflow
     .map((one) => [one.value ?? one.innerText, one.clientHeight, one.scrollHeight])"""
 
 # Whether the page is done with an undo, a redo or the opening of a graph.
