@@ -18,7 +18,6 @@ from typing import Any
 from ....client import jobs
 from ....client.errors import RemoteError, ServerGone
 from ....craft_core.errors import CraftError
-from . import started
 from .host import Door
 
 RESOURCE = "comfy"
@@ -141,9 +140,6 @@ class DaskWorkers:
             plugins = importlib.import_module("distributed.diagnostics.plugin")
             for kind in (plugins.SchedulerUploadFile, plugins.UploadFile):
                 self._client.register_plugin(kind(str(path)), name=PACKAGE)
-        importlib.import_module("cloudpickle").register_pickle_by_value(started)
-        starts = type("ComfyPlugin", (started.StartsHost, plugins.WorkerPlugin), {})
-        self._client.register_plugin(starts())
 
     def _gone(self, error: object) -> ServerGone:
         return ServerGone(f"the Dask scheduler {self._address} does not answer ({error}).")

@@ -6,14 +6,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -80,51 +76,6 @@ def until(what, seconds=240.0):
         assert time.monotonic() < end
         time.sleep(0.02)
     return found
-
-
-HOST = """
-import os, sys, threading
-from pathlib import Path
-sys.path[:0] = {paths!r}
-import launcher
-from fake_host import FakeHost
-with FakeHost(port={port}):
-    Path({pid!r}).write_text(str(os.getpid()))
-    threading.Event().wait()
-"""
-
-
-def test_a_worker_starts_its_own_comfyui_again_and_ends_it(start, scheduler, queue, tmp_path):
-    """Also where it is killed; another command finds it running."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    script = tmp_path / "host.py"
-    paths = [path for path in sys.path if path]
-    pid = tmp_path / "host.pid"
-    script.write_text(HOST.format(paths=paths, port=port, pid=str(pid)))
-    url = f"http://127.0.0.1:{port}"
-    process, log = start(
-        "worker", scheduler, "--no-nanny", "--nthreads", "1", "--resources", "comfy=1",
-        COMFYUI_URL=url, COMFYUI_START=shlex.join([sys.executable, str(script)]),
-    )  # fmt: skip
-    short = [*queue[:-2], "content=dog", "seed=1..3"]
-    assert main(short) == 0
-    starts = "COMFYUI_START starts"
-    assert Path(log.name).read_text().count(starts) == 1
-    os.kill(int(pid.read_text()), signal.SIGKILL)
-    assert main([*queue[:-2], "content=dog", "seed=1..5"]) == 0
-    assert Path(log.name).read_text().count(starts) == 2
-    process.kill()
-    until(lambda: not answers(url))
-
-
-def answers(url):
-    try:
-        with urllib.request.urlopen(f"{url}/system_stats", timeout=5):
-            return True
-    except OSError:
-        return False
 
 
 IMPATIENT = "import craft_lora_pack.client.client as one; one.PATIENCE = 0.3"
