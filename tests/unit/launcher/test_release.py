@@ -14,6 +14,7 @@ from launcher.paths import ROOT
 from launcher.publish import release
 from launcher.publish.comfy_cli import comfy_program
 from launcher.publish.registry import RULES, read_pack
+from launcher.run.environment import ensure_environment
 
 
 @pytest.fixture
@@ -111,7 +112,9 @@ def test_comfy_clis_own_check_is_asked_where_it_is_there(pack, monkeypatch, caps
 
 @pytest.fixture(scope="module")
 def real_comfy() -> str:
-    """The path of comfy-cli itself."""
+    """The path of comfy-cli itself. Only its own installation may fail: ComfyUI's environment, on
+    which it is laid, must be there."""
+    ensure_environment()
     try:
         return str(comfy_program())
     except LaunchError as error:
