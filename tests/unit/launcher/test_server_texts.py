@@ -4,7 +4,7 @@ import ast
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from playwright._impl._driver import compute_driver_executable
@@ -137,13 +137,24 @@ def test_what_pictures_of_a_training_are_called_is_in_the_table():
 def test_the_page_says_each_template_with_its_values_and_alters_none():
     """No other template stands in the way, and a full stop in a value cuts nothing."""
     asked, wanted = zip(*(sampled(*one) for one in TABLE.items()), strict=True)
+    said = zip(asked, said_in_chinese(asked), wanted, strict=True)
+    assert [one for one in said if one[1] != one[2]] == []
+
+
+def test_a_long_list_is_said_to_its_end():
+    faults = "; ".join(f"a{number}.safetensors: 3 keys (x, y and 2 more)" for number in range(60))
+    (said,) = said_in_chinese([f"Something given matches nothing: {faults}. Choose one."])
+    assert said.count("3 个键（x, y 等，另有 2 个）") == 60
+    assert said.endswith("请选一个。")
+
+
+def said_in_chinese(texts: Sequence[str]) -> list[str]:
     done = subprocess.run(
-        [NODE, str(SCRIPT)], input=json.dumps(asked), capture_output=True, text=True, cwd=ROOT,
+        [NODE, str(SCRIPT)], input=json.dumps(texts), capture_output=True, text=True, cwd=ROOT,
         check=False, encoding="utf-8",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    said = zip(asked, json.loads(done.stdout), wanted, strict=True)
-    assert [one for one in said if one[1] != one[2]] == []
+    return json.loads(done.stdout)
 
 
 def sampled(english: str, chinese: str) -> tuple[str, str]:

@@ -114,6 +114,7 @@ class Translation {
           left: found.left + rests[end].left,
           known: true,
         };
+        if (between !== " ") break; // a list may be long
       }
     }
     return rests[0];
