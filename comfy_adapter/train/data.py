@@ -102,7 +102,7 @@ def training_images(batches: Sequence[Tensor], what: str) -> list[Tensor]:
     for number, image in enumerate(images, start=1):
         if image.shape[-1] != 3 or not bool(torch.isfinite(image).all()):
             raise CraftError(
-                f"{what.capitalize()} image {number} has the shape {tuple(image.shape)} or holds "
+                f"The {what} image {number} has the shape {tuple(image.shape)} or holds "
                 "values that are not finite",
                 "An image has three colours and finite values",
                 "Convert or load it again",

@@ -186,6 +186,18 @@ ROUTER_CORNER = f"""() => {{
     const box = app.canvas.canvas.getBoundingClientRect()
     return [x + box.left - 2, y + box.top - 2]
 }}"""
+# All is drawn while the Router's drawing has no width, as newer pages show it at first: by how much
+# its lines break, and how much the node grows; null where the page does not show it.
+NARROW = f"""() => {{
+    const router = {ROUTER}
+    const {{ element }} = router.widgets.find((one) => one.type === "craft_drawing")
+    if (!element.offsetWidth) return null
+    const height = () => element.firstChild.offsetHeight
+    const before = [height(), router.size[1]]
+    element.parentElement.style.width = "0px"
+    for (let turn = 0; turn < 3; turn += 1) app.canvas.draw(true, true)
+    return [height() - before[0], router.size[1] - before[1]]
+}}"""
 STEPS = "() => app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length"
 LINKS = """() => {
     const { graph } = app.canvas
@@ -571,6 +583,20 @@ def test_a_size_that_the_user_changes_is_a_step_of_its_own(graph):
     graph.press("Control+z")
     assert graph.now() == after
     assert graph.comfy.evaluate(ROUTER_SIZE) == size
+
+
+@ONCE
+def test_a_drawing_that_has_no_width_yet_makes_its_node_no_taller(graph):
+    insert(graph)
+    graph.is_measured()
+
+    def narrow() -> list[int] | None:
+        graph.comfy.fit()
+        return graph.comfy.evaluate(NARROW)
+
+    broken, grown = graph.comfy.until(narrow, bool)
+    assert broken > 100
+    assert grown == 0
 
 
 @ONCE

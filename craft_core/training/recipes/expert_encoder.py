@@ -29,7 +29,7 @@ from ...papers import CRAFT
 from ...registry import Knob
 from ...types import ROLES, Branch, LayerUpdate, Role
 from ..data import Dataset, Moves, batch, choose
-from ..denoiser import Denoiser, Edit, LayerCall
+from ..denoiser import Denoiser, Edit, Example, LayerCall
 from ..loop import Pace, Training
 from ..losses import Draw, Noised, denoising_loss, noised
 from ..registry import TRAINING, Accumulate, Mirror, Shift
@@ -62,7 +62,7 @@ class Phrased:
         assert len(self.phrases) == len(self.gammas) == count, "phrases and gammas by picture"
         for one, gammas in zip(self.pictures.examples, self.gammas, strict=True):
             if not any(gammas):
-                raise _teaches_nothing(one.name, "switches no LoRA on")
+                raise _teaches_nothing(f"The caption of {_named(one)} switches no LoRA on")
 
     def digest(self) -> str:
         """Short hash of pictures, captions, phrases and gammas."""
@@ -337,12 +337,18 @@ def _require_acting(data: Phrased, branches: Sequence[Branch]) -> None:
     for one, gammas in zip(data.pictures.examples, data.gammas, strict=True):
         pairs = zip(gammas, branches, strict=True)
         if not any(gamma and branch.layers for gamma, branch in pairs):
-            raise _teaches_nothing(one.name, "switches on no LoRA that acts on a layer")
+            raise _teaches_nothing(
+                f"The caption of {_named(one)} switches on no LoRA that acts on a layer"
+            )
 
 
-def _teaches_nothing(name: str, why: str) -> CraftError:
+def _named(one: Example) -> str:
+    return one.name or "a picture"
+
+
+def _teaches_nothing(given: str) -> CraftError:
     return CraftError(
-        f"The caption of {name or 'a picture'} {why}",
+        given,
         "The encoder learns how much of a LoRA a phrase calls for, from captions with "
         "<c>...</c> for content LoRAs and <s>...</s> for style LoRAs",
         "Mark the phrases, or take the picture out",

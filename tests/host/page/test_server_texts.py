@@ -15,6 +15,7 @@ import pytest
 import small_world_models as small
 import torch
 from craft_lora_pack.comfy_adapter.guide.acfg import objections
+from craft_lora_pack.comfy_adapter.train.data import marked_captions, training_images
 from craft_lora_pack.comfy_adapter.train.precision import decide
 from craft_lora_pack.comfy_adapter.train.run import PageWatch, StoppedTraining
 from craft_lora_pack.comfy_adapter.use import kept_cells, search_journal
@@ -22,6 +23,10 @@ from craft_lora_pack.comfy_adapter.use.fuse_file import FuseRequest, fuse_branch
 from craft_lora_pack.comfy_adapter.use.router import with_own_loras
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
+from craft_lora_pack.craft_core.lora.storage import KIND
+from craft_lora_pack.craft_core.tensor_file import read
+from craft_lora_pack.craft_core.training import TRAINING
+from craft_lora_pack.craft_core.training.slots import PictureSlot
 from craft_lora_pack.nodes import compare, router, score
 from craft_lora_pack.nodes.compare import XYGrid
 from craft_lora_pack.nodes.router import Router
@@ -38,7 +43,11 @@ LORAS = {"content_lora": small.CONTENT, "style_lora": small.STYLE}
 ALL = {"layer_sets": {"layer_sets": "all"}}
 SAMPLING = {"steps": 1, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal"}
 ENGLISH = re.compile(r"(?<![\w./'-])[a-z]+ (?:[a-z]+ )+[a-z]+")  # three words in a row
-CLEAN = ("a sks animal in zwx style", "a sks animal in ink")  # prompts, which stay as they are
+CLEAN = (  # prompts, which stay as they are
+    "a sks animal in zwx style",
+    "a sks animal in ink",
+    "a photo of sks dog",
+)
 
 
 def in_chinese(texts: list[str]) -> list[str]:
@@ -174,6 +183,40 @@ def test_the_warnings_and_the_report_of_a_router(world, monkeypatch, method):
         else:
             said.append(report)
         assert_in_chinese(said)
+
+
+def test_what_is_wrong_with_the_pictures_of_a_training():
+    slots = [slot for method in TRAINING for slot in method.traits.slots.of(PictureSlot)]
+    for noun in {slot.noun for slot in slots}:
+        said = []
+        for ask in (
+            lambda noun=noun: training_images([], noun),
+            lambda noun=noun: training_images([torch.zeros(1, 4, 4, 1)], noun),
+            lambda noun=noun: marked_captions(["a dog", "a cat"], 3, noun),
+            lambda noun=noun: marked_captions(["a dog", " "], 2, noun),
+        ):
+            with pytest.raises(CraftError) as error:
+                ask()
+            said.append(str(error.value))
+        assert_in_chinese(said)
+        assert not [text for text in in_chinese(said) if noun in text]
+
+
+def test_a_file_whose_name_and_folder_have_full_stops_in_them(tmp_path):
+    """Its text is cut into sentences elsewhere, and the names are as they were."""
+    folder = tmp_path / "my. own. files"
+    folder.mkdir()
+    file = folder / "a dog. Choose one. v1.safetensors"
+    said = []
+    for content in (None, b"", b"PK a pickled model"):
+        if content is not None:
+            file.write_bytes(content)
+        with pytest.raises(CraftError) as error:
+            read(file, KIND)
+        said.append(str(error.value))
+    assert_in_chinese(said)
+    assert all(file.name in text for text in in_chinese(said))
+    assert str(file) in in_chinese(said)[0]
 
 
 def test_what_the_sampler_objects_to(world):

@@ -19,6 +19,11 @@ const TABLE = {
   "Ignored: {text}": "已忽略：{text}",
   "Prompt: {line}": "提示词：{line}",
   "Done": "完成了",
+  "{number} keys": "{number} 个键",
+  "{path} cannot be read ({reason})": "{path} 无法读取（{reason}）",
+  "Something is wrong. {what}": "出错了。{what}",
+  "Train it again": "请重新训练",
+  "{name} is {quoted}": "{name} 为 {quoted}",
 };
 const speakChinese = (table = TABLE) =>
   speak("zh", { content: "内容", style: "风格" }, {}, {}, table);
@@ -66,6 +71,38 @@ test("a file takes nothing of what comes after it", () => {
 
 test("several texts in one value are said each", () => {
   assert.equal(chinese("Ignored: 5 min; what else; Done."), "已忽略：5 分钟；what else；完成了。");
+});
+
+test("a value with a full stop in it stays whole, wherever it stands", () => {
+  assert.equal(
+    chinese("There is no file a. b.safetensors. Known are x, y. z. Choose one."),
+    "没有文件 a. b.safetensors。可用的有 x, y. z。请选一个。",
+  );
+  assert.equal(
+    chinese("D:\\my. loras. new\\a.b cannot be read (Errno 2. Done with it. Or not). Train it again."),
+    "D:\\my. loras. new\\a.b 无法读取（Errno 2. Done with it. Or not）。请重新训练。",
+  );
+  assert.equal(
+    chinese("Something is wrong. ValueError: one. two. three Choose one. Done."),
+    "出错了。ValueError: one. two. three Choose one。完成了。",
+  );
+  assert.equal(chinese("Second: There is no file a. b. Choose one."), "第二个：没有文件 a. b。请选一个。");
+});
+
+test("a value with a semicolon in it stays whole, and so does a text that is not known", () => {
+  assert.equal(chinese("Ignored: a; b: 3 keys; 5 min"), "已忽略：a; b：3 个键；5 分钟");
+  assert.equal(chinese("Ignored: what else; and more"), "已忽略：what else; and more");
+  assert.equal(chinese("Ignored: what else; and more; 5 min"), "已忽略：what else; and more；5 分钟");
+});
+
+test("a name may stand before a text, and is no reason to cut one that is not known", () => {
+  assert.equal(chinese("a. b.safetensors: Choose one. Done."), "a. b.safetensors：请选一个。完成了。");
+  assert.equal(chinese("KeyError: 'Choose two'. Done."), "KeyError: 'Choose two'. 完成了。");
+});
+
+test("what is quoted is known by its quotes", () => {
+  assert.equal(chinese("cfgs is '1. 2'. Done."), "cfgs 为 '1. 2'。完成了。");
+  assert.equal(chinese("cfgs is gone. Done."), "cfgs is gone. 完成了。");
 });
 
 test("a role is called as the language calls it, and an input keeps its name", () => {

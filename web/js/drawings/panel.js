@@ -57,9 +57,11 @@ export function addDrawing(node, drawing) {
   for (const kind of ["keydown", "keyup"])
     element.addEventListener(kind, keepOwnKeys);
 
+  let tall = 0; // as it was last shown: before that the page may give it no width, and its lines break
   const height = () => {
     if (element.hidden) return 0;
-    return Math.max(drawing.minimum ?? 0, drawing.minimum ? 0 : content.offsetHeight) + 2 * MARGIN;
+    if (element.offsetWidth) tall = content.offsetHeight;
+    return Math.max(drawing.minimum ?? 0, drawing.minimum ? 0 : tall) + 2 * MARGIN;
   };
   const widget = node.addDOMWidget(drawing.name, TYPE, element, {
     serialize: false,

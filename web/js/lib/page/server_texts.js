@@ -3,21 +3,27 @@
  * What the server says, in the page's language. The server speaks English; the locale files have
  * templates of its sentences, in which {name} stands for a value.
  *
- * How a name begins says what its value is: `text` another text of the server, `number` a number,
- * `file` the name of a file, `role` content or style, `line` all the rest of the line. Any other
- * value stays as it is, and so does a sentence that no template makes.
+ * How a name begins says what its value is: `text` or `noun` another text of the server, `number` a
+ * number, `file` the name of a file, `quoted` something in quotes, `role` content or style, `line`
+ * all the rest of the line. Any other value stays as it is, and so does a sentence that no template
+ * makes. A name and a colon may stand before a sentence.
  */
 
 import { sayRole, serverTexts } from "../texts.js";
 
 const LONGEST = 4000; // characters of a line that is translated
 const MOST_SENTENCES = 24; // of a line; what follows counts to the last
-const MOST_TRIES = 300_000; // templates that are tried for a text; what is left of it then stays
+const MOST_TOGETHER = 8; // sentences or other parts that one template makes, or all to the end
+const MOST_TRIES = 1_000_000; // templates that are tried for a text; what is left of it then stays
 const MOST_KEPT = 64; // texts whose translation is remembered
+const LITTLE = 1 / LONGEST ** 2; // so that a character of a value weighs less than one that is left
+const NAMED = { pieces: ["", ": ", ""], names: ["file", "text"], words: "{file}：{text}" };
 const FULL_STOP = /(?<!\.)\.$/;
 
 /** @typedef {{pieces: string[], names: string[], words: string}} Template words: in the language */
-/** @typedef {{said: string, whole: boolean}} Said whole: with all its texts translated */
+/** @typedef {{said: string, left: number}} Said left: characters of it that are not translated, and
+ * LITTLE for each of a value */
+/** @typedef {(text: string, isLast: boolean) => Said | null} Make null: no template makes the text */
 /** @typedef {{templates: Template[], kept: Map<string, string>}} Language */
 
 /** @type {WeakMap<Record<string, string>, Language>} by the table that it is made of */
@@ -56,7 +62,7 @@ function templatesOf(table) {
   });
   const rank = (/** @type {Template} */ { pieces }) =>
     (pieces[0] ? LONGEST : 0) + pieces.join("").length;
-  return made.toSorted((one, other) => rank(other) - rank(one));
+  return [...made.toSorted((one, other) => rank(other) - rank(one)), NAMED];
 }
 
 /** Of one text, with what is left of its tries. */
@@ -76,32 +82,46 @@ class Translation {
 
   /** Sentences, each translated if it can be. @param {string} text @returns {Said} */
   text(text) {
-    const sentences = sentencesOf(text);
-    let [said, whole, at] = ["", true, 0];
-    while (at < sentences.length) {
-      const { end, ...next } = this.longEnough(sentences, at);
-      said += (said && !/[。！？：；]$/.test(said) ? " " : "") + next.said;
-      whole &&= next.whole;
-      at = end;
-    }
-    return { said, whole };
+    return this.joined(sentencesOf(text), " ", " ", (part, isLast) => this.sentence(part, isLast));
   }
 
-  /** The fewest sentences from a place on that a template makes, best with all its texts; one as it
-   * is where there is none. @param {string[]} sentences @param {number} at
-   * @returns {Said & {end: number}} */
-  longEnough(sentences, at) {
-    let best = null;
-    for (let end = at + 1; end <= sentences.length; end++) {
-      const found = this.sentence(sentences.slice(at, end).join(" "), end === sentences.length);
-      if (found?.whole) return { ...found, end };
-      if (found) best ??= { ...found, end };
+  /** Parts of a text, each as it is or as a template makes it. A value may hold what is between
+   * parts: so one template may make several. Of all ways that is taken which leaves the least, and
+   * of these the one whose values are the shortest.
+   * @param {string[]} parts @param {string} between @param {string} said in place of that
+   * @param {Make} make @returns {Said} */
+  joined(parts, between, said, make) {
+    const count = parts.length;
+    /** @type {(Said & {known: boolean})[]} of the parts from each place on */
+    const rests = [];
+    rests[count] = { said: "", left: 0, known: true };
+    for (let at = count - 1; at >= 0; at--) {
+      const isLast = at + 1 === count;
+      const rest = rests[at + 1];
+      const gap = rest.known ? said : between;
+      rests[at] = {
+        said: parts[at] + (isLast ? "" : gap) + rest.said,
+        left: parts[at].length + (isLast ? 0 : between.length) + rest.left,
+        known: false,
+      };
+      for (let end = at + 1; end <= count; end++) {
+        if (end > at + MOST_TOGETHER) end = count;
+        const found = make(parts.slice(at, end).join(between), end === count);
+        if (!found || found.left + rests[end].left >= rests[at].left) continue;
+        const ended = end === count || /[。！？：；]$/.test(found.said);
+        rests[at] = {
+          said: found.said + (ended ? "" : said) + rests[end].said,
+          left: found.left + rests[end].left,
+          known: true,
+        };
+        if (between !== " ") break; // a list may be long
+      }
     }
-    return best ?? { said: sentences[at], whole: false, end: at + 1 };
+    return rests[0];
   }
 
-  /** What the first template that makes it says, best with all its texts; null where none does.
-   * @param {string} sentence @param {boolean} isLast of its text @returns {Said | null} */
+  /** What the first template that makes it says, best with the least left; null where none does.
+   * @type {Make} isLast: of its text */
   sentence(sentence, isLast) {
     const bare = sentence.replace(FULL_STOP, "");
     let best = null;
@@ -110,38 +130,39 @@ class Translation {
       const takesLine = names.at(-1)?.startsWith("line") && pieces.at(-1) === "";
       const values = takesLine && !isLast ? null : valuesOf(pieces, takesLine ? sentence : bare);
       if (!values?.every((value, place) => fits(names[place], value))) continue;
+      const isNamed = pieces === NAMED.pieces; // nothing else tells it from what is not known
+      if (isNamed && values[1].includes(". ")) continue;
       const found = this.filled(words, names, values);
+      if (isNamed && found.left >= values[1].length) continue;
       if (!takesLine && bare !== sentence) found.said += "。";
-      if (found.whole) return found;
-      best ??= found;
+      if (found.left < 1) return found;
+      if (!best || found.left < best.left) best = found;
     }
     return best;
   }
 
   /** @param {string} words @param {string[]} names @param {string[]} values @returns {Said} */
   filled(words, names, values) {
-    let whole = true;
+    let left = LITTLE * values.join("").length;
     const said = words.replace(/\{(\w+)\}(_?)/g, (_, name, part) => {
       const value = values[names.indexOf(name)];
       if (name.startsWith("role")) return (part ? value : sayRole(value)) + part;
-      if (!name.startsWith("text")) return value + part;
+      if (!/^(text|noun)/.test(name)) return value + part;
       const inner = this.value(value);
-      whole &&= inner.whole;
+      left += inner.left;
       return inner.said + part;
     });
-    return { said, whole };
+    return { said, left };
   }
 
   /** A text that is a value of another: one, or several after semicolons. @param {string} text
    * @returns {Said} */
   value(text) {
-    const one = text ? this.text(text) : { said: "", whole: true };
-    if (one.whole || !text.includes("; ")) return one;
-    const several = text.split("; ").map((part) => this.text(part));
-    return {
-      said: several.map(({ said }) => said).join("；"),
-      whole: several.every(({ whole }) => whole),
-    };
+    if (!text.includes("; ")) return this.text(text);
+    return this.joined(text.split("; "), "; ", "；", (part) => {
+      const found = this.text(part);
+      return found.left < part.length ? found : null;
+    });
   }
 }
 
@@ -175,5 +196,6 @@ function valuesOf(pieces, text) {
 function fits(name, value) {
   if (name.startsWith("number")) return value.trim() !== "" && Number.isFinite(Number(value));
   if (name.startsWith("file")) return !/[,:] /.test(value);
+  if (name.startsWith("quoted")) return /^(['"]).*\1$/.test(value);
   return !name.startsWith("role") || value === "content" || value === "style";
 }
