@@ -32,7 +32,7 @@ class Allowance:
     """What is left of the limit; used by the event loop alone."""
 
     def __init__(self) -> None:
-        self._taken = self._files = self._running = 0
+        self._taken = self._files = self._running = self._coming = 0
 
     @contextmanager
     def holding(self, size: int, folder: Path) -> Iterator[Held]:
@@ -60,7 +60,7 @@ class Allowance:
                 "Start it again, or put the file there by hand",
             )
         free = disk_usage(folder).free
-        if size > free - SPARE:
+        if self._coming + size > free - SPARE:
             raise CraftError(
                 f"A LoRA has {size // _SHOWN + 1} MB, and the disk of this ComfyUI's loras folder "
                 f"has {free // _SHOWN} MB free",
@@ -69,10 +69,12 @@ class Allowance:
             )
         self._running += 1
         self._taken += size
+        self._coming += size
         try:
             yield held
         finally:
             self._running -= 1
+            self._coming -= size
             if held.came:
                 self._files += 1
             else:

@@ -24,6 +24,7 @@ from craft_lora_pack.client.loras.announced import BODY, RECEIVE, VARIABLE
 from craft_lora_pack.comfy_adapter.page import routes
 from craft_lora_pack.comfy_adapter.receive import allowance, incoming, places, route
 from craft_lora_pack.craft_core import writing
+from craft_lora_pack.craft_core.errors import CraftError
 from safetensors.torch import save
 from server import PromptServer
 
@@ -278,6 +279,17 @@ def test_the_number_of_files_is_bounded_and_of_those_at_once(loras, monkeypatch)
 def test_a_disk_without_room_is_told_before_a_byte_is_written(loras, monkeypatch):
     monkeypatch.setattr(allowance, "SPARE", 1 << 60)
     assert "MB free" in ask(asked(CONTENT))[0]["error"] and files(loras) == {}
+
+
+def test_what_is_on_its_way_has_its_room_on_the_disk(loras, monkeypatch):
+    free = SimpleNamespace(free=1000)
+    monkeypatch.setattr(allowance, "disk_usage", lambda _: free)
+    one = allowance.Allowance()
+    with one.holding(600, loras), pytest.raises(CraftError, match="MB free"):
+        with one.holding(600, loras):
+            pass
+    with one.holding(600, loras):
+        pass
 
 
 @pytest.mark.parametrize("breaks", ["write", "flush", "place"])
