@@ -107,29 +107,29 @@ def offer(url: str, name: str, sha256: str, size: int) -> str:
         upload.close()
 
 
-def begin(url: str, name: str, sha256: str, size: int) -> str:
+def begin_upload(url: str, name: str, sha256: str, size: int) -> str:
     """A token for what is to come."""
     for token, one in list(_uploads.items()):
         if time.monotonic() - one.touched > FORGOTTEN:
-            drop(url, token)
+            drop_upload(url, token)
     token = uuid.uuid4().hex
     _uploads[token] = _Upload(url, name, sha256, size, size)
     return token
 
 
-def piece(url: str, token: str, content: bytes) -> None:
+def send_piece(url: str, token: str, content: bytes) -> None:
     _begun(url, token).send(content)
 
 
-def end(url: str, token: str) -> str:
+def end_upload(url: str, token: str) -> str:
     """RECEIVED, or THERE where the same content has come in another way meanwhile."""
     try:
         return _begun(url, token).answer()
     finally:
-        drop(url, token)
+        drop_upload(url, token)
 
 
-def drop(url: str, token: str) -> None:
+def drop_upload(url: str, token: str) -> None:
     """Give it up; the server keeps nothing of it."""
     upload = _uploads.pop(token, None)
     if upload is not None:

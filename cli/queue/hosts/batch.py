@@ -24,7 +24,7 @@ from ..batch import BatchCounts, Display
 from ..journal import Journal
 from ..matrix import Job
 from .host import Does, Fleet, FleetHost, awaited, differs
-from .lending import MOST_HOSTS, MOST_TIMES, LentLoras, OnTheWay, Taken
+from .lending import MOST_HOSTS, MOST_TIMES, LentLoras, NowThere, OnTheWay
 from .pictures import shown
 from .results import Results
 from .waiting import Waiting, files_of_job
@@ -224,14 +224,14 @@ class HostsBatch:
             return {self._standard.name: self._standard.facts}
         return {one.name: one.facts for one in self._hosts.values() if one.does is not Does.OUT}
 
-    def _watch(self, host: FleetHost) -> Callable[[OnTheWay | Taken], None]:
+    def _watch(self, host: FleetHost) -> Callable[[OnTheWay | NowThere], None]:
         return lambda told: self._answers.put((host, told))
 
     def _took(self, host: FleetHost, answer: Any) -> None:
         """What a host says while LoRAs are sent to it, and, None, when it has all."""
         if isinstance(answer, OnTheWay):
             self._display.note(f"{host.name} gets {answer}")
-        elif isinstance(answer, Taken):
+        elif isinstance(answer, NowThere):
             self._tell(f"{host.name}: {answer}")
         elif isinstance(answer, RemoteError):
             self._leave_out(host, str(answer))

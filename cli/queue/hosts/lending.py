@@ -40,7 +40,7 @@ class OnTheWay:
 
 
 @dataclass(frozen=True)
-class Taken:
+class NowThere:
     """A LoRA that a server has now. state: as it says how."""
 
     name: str
@@ -53,7 +53,7 @@ class Taken:
         return f"{self.name} is there ({self.size} bytes)"
 
 
-Watch = Callable[[OnTheWay | Taken], None]
+Watch = Callable[[OnTheWay | NowThere], None]
 
 
 class LentLoras:
@@ -94,7 +94,7 @@ class LentLoras:
                         "nothing is sent."
                     )
         for name, path, sha256, size in files:
-            watch(Taken(name, size, _sent(door, name, path, sha256, size, watch)))
+            watch(NowThere(name, size, _sent(door, name, path, sha256, size, watch)))
 
     def _path(self, name: str) -> Path | None:
         """The file of the first folder that has the name."""
@@ -137,13 +137,13 @@ def _sent(door: Door, name: str, path: Path, sha256: str, size: int, watch: Watc
     state = door.call(sending.offer, name, sha256, size)
     if state != SEND:
         return state
-    token = door.call(sending.begin, name, sha256, size)
+    token = door.call(sending.begin_upload, name, sha256, size)
     try:
         _pass_on(door, token, name, path, size, watch)
-        return door.call(sending.end, token)
+        return door.call(sending.end_upload, token)
     except BaseException:
         with suppress(Exception):
-            door.call(sending.drop, token)
+            door.call(sending.drop_upload, token)
         raise
 
 
@@ -165,5 +165,5 @@ def _pass_on(door: Door, token: str, name: str, path: Path, size: int, watch: Wa
                 raise _unread(name, error) from error
             if not piece:
                 raise RemoteError(f"it lacks {name}, and {path} became shorter as it was sent.")
-            door.call(sending.piece, token, piece)
+            door.call(sending.send_piece, token, piece)
             done += len(piece)

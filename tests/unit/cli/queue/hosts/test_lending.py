@@ -223,13 +223,13 @@ CHANGES = {
 @pytest.mark.parametrize("how", CHANGES)
 def test_a_file_that_changes_while_it_is_sent_is_refused(hosts, queue, monkeypatch, how):
     content, reason = CHANGES[how]
-    begin = sending.begin
+    begin = sending.begin_upload
 
     def changed(*given):
         (queue.folder / "loras" / CAT).write_bytes(content)
         return begin(*given)
 
-    monkeypatch.setattr(sending, "begin", changed)
+    monkeypatch.setattr(sending, "begin_upload", changed)
     sound, lacking = hosts(HASHES), hosts(without(CAT))
     status, err = queue([sound, lacking])
     assert status == 0 and not lacking.received and not sending._uploads
