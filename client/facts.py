@@ -67,8 +67,12 @@ def facts_of(client: Client, types: Iterable[str], uses: Iterable[Use]) -> Json:
         names = sorted(name for name, _ in all_inputs(info[one])) if one in info else []
         facts[f"the node {one}"] = f"with {', '.join(names)}" if one in info else MISSING
     sizes: dict[str, float] = {}
+    uses = list(uses)
+    of_rows = {file for kind, name, file in uses if (kind, name) == (LIST, ROWS)}
     for name, there in _listed(info, uses).items():
         file = _of_pack(client, {"name": name}) if about and there else {}
+        if name in of_rows and "sha256" in file and file["sha256"] is None:
+            there = False  # the host lists no files for a text
         facts[name] = str(file.get("sha256") or "there") if there else MISSING
         sizes[name] = number(file.get("bytes"))
     return {"facts": facts, "sizes": sizes, "free": _free(stats)}

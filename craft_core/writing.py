@@ -43,27 +43,59 @@ class Taken(CraftError):
         )
 
 
+class PartialFile:
+    """A file that is being written into a folder. It has no name of its own before it is placed;
+    closed before, it is gone. OSError where it cannot be written."""
+
+    def __init__(self, folder: Path) -> None:
+        _remove_abandoned(folder)
+        self.path = folder / f".{secrets.token_hex(8)}.tmp"
+        self._file = open(self.path, "xb")
+        _lock(self._file)
+
+    def __enter__(self) -> PartialFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, piece: bytes | bytearray | memoryview) -> None:
+        self._file.write(piece)
+
+    def flush(self) -> None:
+        """All that was written is on the disk, and read by whoever opens `path`."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def place(self, path: Path, *, exclusive: bool = False) -> None:
+        """Move the file to its name. FileExistsError if it is exclusive and there is one."""
+        self.flush()
+        if _LOCKS:  # in its place before the lock is given up
+            _move(self.path, path, exclusive)
+            self._file.close()
+        else:
+            self._file.close()
+            _move(self.path, path, exclusive)
+
+    def close(self) -> None:
+        try:
+            self._file.close()
+        finally:
+            self.path.unlink(missing_ok=True)
+
+
 def write_whole(
     path: Path, pieces: Iterable[bytes | memoryview], *, exclusive: bool = False
 ) -> None:
     """Write a file beside `path`, then move it there. OSError if it cannot be written; Taken if it
     is exclusive and there is a file by then."""
-    _remove_abandoned(path.parent)
-    beside = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        with open(beside, "xb") as file:
-            _lock(file)
-            file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())
-            if _LOCKS:  # in its place before the lock is given up
-                _move(beside, path, exclusive)
-        if not _LOCKS:
-            _move(beside, path, exclusive)
+        with PartialFile(path.parent) as file:
+            for piece in pieces:
+                file.write(piece)
+            file.place(path, exclusive=exclusive)
     except FileExistsError as error:
         raise Taken(path) from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def is_writable(folder: Path) -> bool:

@@ -171,6 +171,11 @@ class Display:
         self._bar.set_postfix_str(plain(running, _LONGEST), refresh=False)
         self._move(ended)
 
+    def note(self, running: str) -> None:
+        """Say in the bar what runs beside the jobs."""
+        self._bar.set_postfix_str(plain(running, _LONGEST), refresh=False)
+        self._bar.update(0)
+
     def watch(self, job: Job) -> Callable[[str, dict[str, Any]], None]:
         """A function that takes the server's events about the job and shows them."""
         progress = RunProgress(job.prompt)

@@ -13,6 +13,7 @@ from ...client.address import Inputs
 from ...client.client import Client, server_url
 from ...client.errors import RemoteError, ServerGone
 from ...client.jobs import nodes
+from ...client.loras.announced import VARIABLE
 from ...client.widgets import Json
 from ...client.workflow import dynamic_texts, read_both, showing
 from ...craft_core.errors import CraftError, plain
@@ -23,6 +24,7 @@ from .hosts.batch import HostsBatch
 from .hosts.dask_workers import DaskWorkers
 from .hosts.given import GivenServers
 from .hosts.host import Fleet, awaited
+from .hosts.lending import LentLoras
 from .journal import Journal
 from .lock import held
 from .matrix import Job, jobs_of
@@ -65,6 +67,11 @@ def _add_flags(parser: ArgumentParser) -> None:
         "tcp://scheduler:8786.",
     )  # fmt: skip
     parser.add_argument(
+        "--send-loras", metavar="FOLDER", type=Path, action="append", default=[],
+        help="Send LoRAs that a server lacks: files of this folder under the workflow's names. The "
+        f"server must have been started with {VARIABLE}=2GB or another limit.",
+    )  # fmt: skip
+    parser.add_argument(
         "--out", metavar="FOLDER", type=Path, default=None,
         help="Where the files and the journal go. Default: queue_NAME in this folder, after FILE.",
     )  # fmt: skip
@@ -92,11 +99,13 @@ def _run(options: Namespace) -> None:
         except ServerGone as error:
             raise _no_server(error) from error
     else:
-        _run_on(options, GivenServers(urls) if len(urls) > 1 else urls[0])
+        several = len(urls) > 1 or options.send_loras  # what one lacks is looked at among several
+        _run_on(options, GivenServers(urls) if several else urls[0])
 
 
 def _run_on(options: Namespace, place: str | Fleet) -> None:
     """place: the URL of one server, or several servers."""
+    lent = LentLoras(options.send_loras)
     base, page, object_info = _read(options.workflow, place)
     prompt = _preset(base, object_info, options.preset) if options.preset else base
     inputs = Inputs(prompt, object_info)
@@ -117,7 +126,7 @@ def _run_on(options: Namespace, place: str | Fleet) -> None:
         raise _no_folder(folder, error) from error
     try:
         with held(folder):
-            outcome = _outcome(_batch(options, place, folder, shown), jobs)
+            outcome = _outcome(_batch(options, place, folder, shown, lent), jobs)
     except OSError as error:
         raise _no_folder(folder, error) from error
     _end(outcome, len(jobs))
@@ -170,12 +179,16 @@ def _print_jobs(jobs: list[Job]) -> None:
 
 
 def _batch(
-    options: Namespace, place: str | Fleet, folder: Path, shown: Callable[[Job], Json | None]
+    options: Namespace,
+    place: str | Fleet,
+    folder: Path,
+    shown: Callable[[Job], Json | None],
+    lent: LentLoras,
 ) -> Batch | HostsBatch:
     journal = Journal(folder, uuid.uuid4().hex)
     name, cancel = options.workflow.stem, options.interrupt_server
     if not isinstance(place, str):
-        return HostsBatch(place, journal, folder, name, shown, cancel)
+        return HostsBatch(place, journal, folder, name, shown, cancel, lent)
     return Batch(Client(place, client_id=journal.client), journal, folder, name, shown, cancel)
 
 

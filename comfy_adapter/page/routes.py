@@ -17,6 +17,7 @@ from server import PromptServer
 
 from ...client.answers import NoJson, parse_json
 from ...client.facts import FILES, SUFFIXES
+from ...client.loras.announced import RECEIVE
 from ...craft_core.errors import BREAKS, CraftError, told
 from ...craft_core.fusion import FUSION
 from ...craft_core.lora.storage import KIND
@@ -26,6 +27,7 @@ from ...craft_core.tensor_file import read_metadata
 from ..model.file_hash import hash_of
 from ..model.file_layers import file_latent, file_of
 from ..model.lora_files import require
+from ..receive.route import receive, tell_at_start
 from ..use.shown_grid import shown_grid
 from .boundary import worded
 from .kept_training import kept_training
@@ -57,9 +59,11 @@ def add_page_routes() -> None:
         server.routes.get(METHODS)(_methods)
         server.routes.get(PRESETS)(_presets)
         server.routes.post(PRESET_VALUES)(_preset_values)
+        server.routes.post(RECEIVE)(_receive)
         server.routes.get(SHOWN_GRID)(_shown_grid)
         server.routes.get(TRIGGER_WORDS)(_trigger_words)
         server.routes.get(WORKFLOW)(_workflow)
+        tell_at_start()
 
 
 async def _files(request: web.Request) -> web.Response:
@@ -132,6 +136,15 @@ def _values_of(body: bytes) -> dict[str, Any]:
         return asdict(node_values(parse_json(body)))
     except (CraftError, NoJson) as error:
         return {"error": str(error)}
+
+
+async def _receive(request: web.Request) -> web.Response:
+    """The body: a LoRA that is to be kept, as receive/route.py says; off unless asked for."""
+
+    async def received() -> str:
+        return _text_of(dict, await receive(request))
+
+    return await _in_words(received())
 
 
 async def _shown_grid(request: web.Request) -> web.Response:

@@ -22,6 +22,7 @@ from craft_lora_pack.client import answers, client
 from craft_lora_pack.client.address import Inputs
 from craft_lora_pack.client.errors import RemoteError
 from craft_lora_pack.client.facts import facts_of, model_uses
+from craft_lora_pack.client.loras.announced import BODY, announced
 from craft_lora_pack.client.progress import RunProgress
 from craft_lora_pack.client.workflow import read_both, showing
 from craft_lora_pack.craft_core.encoder.file import read_encoder, write_encoder
@@ -300,6 +301,26 @@ def _journal(content: bytes, folder: Path) -> None:
     assert Journal(folder, "me").is_done(job)
 
 
+def _announced(content: bytes, folder: Path) -> None:
+    """A request that sends a LoRA: what it names is inside the folder."""
+    try:
+        given = json.loads(content)
+    except ValueError:
+        return
+    parts = [given.get(name) if isinstance(given, dict) else None for name in ("query", "headers")]
+    query, headers = (
+        {key: one if isinstance(one, str) else json.dumps(one) for key, one in part.items()}
+        if isinstance(part, dict)
+        else {}
+        for part in parts
+    )
+    one = announced(query, headers)
+    place = folder.joinpath(*one.parts)
+    assert place.resolve().is_relative_to(folder.resolve()) and place != folder
+    assert place.suffix.lower() == ".safetensors" and len(one.sha256) == 64
+    assert one.size > 0 and one.length in (0, one.size)
+
+
 def _server(content: bytes, _: Path) -> None:
     _refused(lambda: client.explain_refusal(content.decode("utf-8", "replace"), PROMPT))
     event = answers.event_of(content.decode("utf-8", "replace"))
@@ -376,6 +397,10 @@ ANSWERS = (
     {"type": "progress", "data": {"prompt_id": "a", "node": "2", "value": 1, "max": 2}},
     {"type": "execution_cached", "data": {"prompt_id": "a", "nodes": ["1", "2"]}},
 )  # fmt: skip
+ANNOUNCED = {
+    "query": {"name": "style/ink.safetensors", "sha256": "0a" * 32, "bytes": "1000"},
+    "headers": {"Content-Type": BODY, "Content-Length": "1000", "Host": "127.0.0.1:8188"},
+}
 PROMPT_TEXT = "a <c>sks dog</c> in <s>ink style</s>, by <c> and (a:1.2)"
 LAYER_TEXT = (
     "# mine\ncontent: input_blocks.4.1.transformer_blocks.0..1.attn1\nstyle: input_blocks.0"
@@ -428,4 +453,5 @@ DOORS: dict[str, Door] = {
     "journals": _of_texts(_journal, "".join(json.dumps(line) + "\n" for line in LINES)),
     "journal lines": _of_json(_journal, *LINES),
     "server answers": _of_json(_server, *ANSWERS),
+    "announced LoRAs": _of_json(_announced, ANNOUNCED),
 }

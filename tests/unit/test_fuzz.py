@@ -15,7 +15,7 @@ DOORS = {
     "LoRA files", "PEFT metadata", "encoder files", "basis files", "training states", "prompts",
     "layer sets", "lists of LoRAs", "texts of lists of LoRAs", "methods", "curves", "points",
     "matrices", "matrix files", "workflows", "journals", "journal lines", "presets",
-    "server answers",
+    "server answers", "announced LoRAs",
 }  # fmt: skip
 
 

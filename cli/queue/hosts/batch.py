@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -23,6 +24,7 @@ from ..batch import BatchCounts, Display
 from ..journal import Journal
 from ..matrix import Job
 from .host import Does, Fleet, FleetHost, awaited, differs
+from .lending import MOST_HOSTS, MOST_TIMES, LentLoras, NowThere, OnTheWay
 from .pictures import shown
 from .results import Results
 from .waiting import Waiting, files_of_job
@@ -39,6 +41,7 @@ class HostsBatch:
 
     shown: the page's workflow that a job's pictures are to restore, if any. Before its first job a
     host says what it has and runs the reference job: the first of the matrix that does not fail.
+    lent: LoRAs that are sent to hosts that lack them.
     """
 
     def __init__(
@@ -49,10 +52,12 @@ class HostsBatch:
         workflow: str,
         shown: Callable[[Job], Json | None],
         cancel_on_interrupt: bool = False,
+        lent: LentLoras | None = None,
     ) -> None:
         self._fleet, self._journal, self._folder = fleet, journal, folder
         self._workflow, self._shown = workflow, shown
         self.cancel_on_interrupt = cancel_on_interrupt
+        self._lent = lent or LentLoras(())
         self._hosts: dict[str, FleetHost] = {}
         self._answers: SimpleQueue[tuple[FleetHost, Any]] = SimpleQueue()
         self._sizes: dict[str, float] = {}  # bytes of model files
@@ -80,6 +85,7 @@ class HostsBatch:
             try:
                 while self._waiting or self._busy(Does.WORKS):
                     self._meet()
+                    self._lend()
                     self._compare()
                     self._hand_out()
                     self._require_hosts()
@@ -125,6 +131,8 @@ class HostsBatch:
             self._lose(host, answer)
         elif host.does is Does.TELLS:
             self._told(host, answer)
+        elif host.does is Does.TAKES:
+            self._took(host, answer)
         elif host.does is Does.TRIES:
             self._tried(host, answer)
         else:
@@ -186,8 +194,49 @@ class HostsBatch:
         self._sizes |= answer["sizes"]
         free = f"{answer['free'] / GIGABYTE:.1f} GB free" if answer["free"] else "memory unknown"
         where = "" if host.place.startswith(host.name) else f" ({host.place})"
-        self._tell(f"{host.name}{where}: ComfyUI {host.facts.get('ComfyUI')}, {free}")
-        self._try(host)
+        if not host.sent:  # else it was told before
+            self._tell(f"{host.name}{where}: ComfyUI {host.facts.get('ComfyUI')}, {free}")
+        if self._lent.of(host.facts):
+            host.begin(Does.LACKS)
+        else:
+            self._try(host)
+
+    def _lend(self) -> None:
+        """Send LoRAs to hosts that lack them, once all others have said what they have under those
+        names, or one has waited long."""
+        for host in self._busy(Does.LACKS):
+            patient = time.monotonic() - host.since < COMPARES
+            telling = self._standard is None and self._busy(Does.TELLS) and patient
+            if telling or len(self._busy(Does.TAKES)) >= MOST_HOSTS:
+                continue
+            names = self._lent.of(host.facts)
+            often = [name for name in names if host.sent[name] >= MOST_TIMES]
+            if often:
+                self._leave_out(host, f"{often[0]} was sent {MOST_TIMES} times, and it lacks it")
+                continue
+            host.sent.update(names)
+            host.begin(Does.TAKES)
+            host.work(partial(self._lent.send, host.door, names, self._known(), self._watch(host)))
+
+    def _known(self) -> dict[str, dict[str, str]]:
+        """What hosts have, by their names: the one that all are held to, else all that may run."""
+        if self._standard is not None:
+            return {self._standard.name: self._standard.facts}
+        return {one.name: one.facts for one in self._hosts.values() if one.does is not Does.OUT}
+
+    def _watch(self, host: FleetHost) -> Callable[[OnTheWay | NowThere], None]:
+        return lambda told: self._answers.put((host, told))
+
+    def _took(self, host: FleetHost, answer: Any) -> None:
+        """What a host says while LoRAs are sent to it, and, None, when it has all."""
+        if isinstance(answer, OnTheWay):
+            self._display.note(f"{host.name} gets {answer}")
+        elif isinstance(answer, NowThere):
+            self._tell(f"{host.name}: {answer}")
+        elif isinstance(answer, RemoteError):
+            self._leave_out(host, str(answer))
+        else:
+            self._ask(host)
 
     def _try(self, host: FleetHost) -> None:
         host.begin(Does.TRIES)
@@ -215,7 +264,7 @@ class HostsBatch:
         waiting = self._busy(Does.WAITS)
         if not waiting:
             return
-        late = self._busy(Does.TELLS, Does.TRIES)
+        late = self._busy(Does.TELLS, Does.LACKS, Does.TAKES, Does.TRIES)
         if self._standard is None:
             sound = [host for host in waiting if not host.failure]
             patient = not sound or time.monotonic() - min(one.since for one in sound) < COMPARES

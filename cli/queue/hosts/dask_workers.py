@@ -132,7 +132,8 @@ class DaskWorkers:
             path = Path(folder, f"{PACKAGE}.zip")
             with zipfile.ZipFile(path, "w") as archive:
                 archive.writestr(f"{PACKAGE}/__init__.py", "")
-                for file in (*ROOT.glob("client/*.py"), *ROOT.glob("craft_core/__init__.py"),
+                for file in (*ROOT.glob("client/*.py"), *ROOT.glob("client/loras/*.py"),
+                             *ROOT.glob("craft_core/__init__.py"),
                              *ROOT.glob("craft_core/errors.py")):  # fmt: skip
                     archive.write(file, f"{PACKAGE}/{file.relative_to(ROOT).as_posix()}")
             self._client.run_on_scheduler(exec, FORGET)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -18,8 +19,9 @@ from .waiting import Files
 
 
 class Door(Protocol):
-    """The way to one server. Functions of client/jobs.py are called with its address and what is
-    given; RemoteError as they raise it, ServerGone also where the way to the server is gone."""
+    """The way to one server. Functions of client/jobs.py and client/loras/sending.py are called
+    with its address and what is given; RemoteError as they raise it, ServerGone also where the way
+    to the server is gone."""
 
     def call(self, function: Callable[..., Any], *given: Any, key: str = "") -> Any:
         """What the function gives, when its turn has come. key: what the call is known as."""
@@ -43,6 +45,8 @@ class Does(Enum):
     """What a host does now."""
 
     TELLS = auto()  # what it is
+    LACKS = auto()  # LoRAs, until the others have told what they have under those names
+    TAKES = auto()  # LoRAs that are sent to it
     TRIES = auto()  # the reference job
     WAITS = auto()  # to be compared with the others
     RESTS = auto()  # ready for a job
@@ -68,6 +72,7 @@ class FleetHost:
     job: Job | None = None
     prompt_ids: tuple[str, ...] = ()  # of that job
     loaded: Files = frozenset()
+    sent: Counter[str] = field(default_factory=Counter)  # how often each LoRA was sent to it
     since: float = field(default_factory=time.monotonic)  # it does this
 
     def begin(self, does: Does) -> None:
@@ -76,10 +81,14 @@ class FleetHost:
     def order(self, function: Callable[..., Any], *given: Any, key: str = "") -> None:
         """Call the function in a thread; its answer, or a RemoteError for whatever ended it, goes
         to `answers`."""
+        self.work(lambda: self.door.call(function, *given, key=key))
+
+    def work(self, calls: Callable[[], Any]) -> None:
+        """The same of several calls, one after another."""
 
         def answer() -> None:
             try:
-                got = self.door.call(function, *given, key=key)
+                got = calls()
             except RemoteError as error:
                 got = error
             except Exception as error:  # with no answer the command would wait for ever

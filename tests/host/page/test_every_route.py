@@ -122,7 +122,8 @@ def test_any_body_is_answered(queue):
 def test_a_body_that_is_not_what_its_headers_say_is_answered(queue):
     asked = [(method, path, {"data": b"no gzip", "headers": {"Content-Encoding": "gzip"}})
              for method, path in every_route() if method == "POST"]  # fmt: skip
-    for status, _ in ask(asked):
+    for question in asked:  # each over a connection of its own: the server closes it
+        ((status, _),) = ask([question])
         assert status < 500
 
 

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from craft_lora_pack.client.loras.announced import RECEIVE
 from craft_lora_pack.client.websocket import GUID
 from PIL import Image, PngImagePlugin
 
@@ -149,6 +150,10 @@ class FakeComfyUI:
         """The pack's route about a model file; here is no pack."""
         return {}
 
+    def receive(self, query: dict[str, str], headers: Any, body: Any) -> tuple[int, bytes]:
+        """The pack's route that takes LoRAs; here is no pack."""
+        return 405, b""
+
     def take(self, body: dict[str, Any]) -> tuple[int, Any]:
         """POST /prompt: refused with the node's errors, or queued."""
         self.bodies.append(body)
@@ -235,6 +240,11 @@ def _handler_of(server: FakeComfyUI) -> type[BaseHTTPRequestHandler]:
                 self._reply(200, json.dumps(server.answer(place.path)).encode())
 
         def do_POST(self) -> None:
+            place = urlsplit(self.path)
+            if place.path == RECEIVE:
+                query = {name: values[0] for name, values in parse_qs(place.query).items()}
+                self._reply(*server.receive(query, self.headers, self.rfile))
+                return
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             if self.path == "/prompt":
                 status, answer = server.take(body)

@@ -8,6 +8,15 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from craft_lora_pack.client.loras.announced import (
+    MADE,
+    RECEIVED,
+    SEND,
+    VARIABLE,
+    Announced,
+    announced,
+)
+from craft_lora_pack.craft_core.errors import CraftError
 from fake_comfyui import LORAS, OBJECT_INFO, FakeComfyUI
 from PIL import Image, PngImagePlugin
 
@@ -15,7 +24,8 @@ from PIL import Image, PngImagePlugin
 class FakeHost(FakeComfyUI):
     """version, pack: of ComfyUI and of the pack, "" for none. card: hosts of another one give other
     pictures. hashes: of the LoRAs that are listed. `at_job` is called with the number of
-    each prompt before it runs."""
+    each prompt before it runs. `takes` LoRAs; `received` are those that came, each in so many
+    `reads`, and `at_read` is called before each of them."""
 
     def __init__(
         self,
@@ -30,6 +40,11 @@ class FakeHost(FakeComfyUI):
         self.version, self.pack, self.card = version, pack, card
         self.hashes = dict.fromkeys(LORAS, "a" * 64) if hashes is None else hashes
         self.at_job: Callable[[int], None] = lambda _: None
+        self.takes = True
+        self.received: dict[str, bytes] = {}
+        self.offers: list[str] = []
+        self.reads = 0
+        self.at_read: Callable[[int], None] = lambda _: None
 
     def answer(self, path: str) -> Any:
         if path == "/system_stats":
@@ -46,6 +61,38 @@ class FakeHost(FakeComfyUI):
         if not self.pack:
             return {}
         return {"version": self.pack, "sha256": self.hashes.get(name), "bytes": 10}
+
+    def receive(self, query: dict[str, str], headers: Any, body: Any) -> tuple[int, bytes]:
+        if not self.pack:
+            return super().receive(query, headers, body)
+        try:
+            return 200, json.dumps({"state": self._state(announced(query, headers), body)}).encode()
+        except CraftError as error:
+            return 200, json.dumps({"error": str(error)}).encode()
+
+    def _state(self, one: Announced, body: Any) -> str:
+        if not self.takes:
+            raise CraftError("This ComfyUI takes no LoRAs", "It may", f"Start it with {VARIABLE}")
+        if self.hashes.get(one.name, one.sha256) != one.sha256:
+            raise CraftError(f"Another file is called {one.name}", "It stays", "Rename it")
+        if one.length == 0:
+            self.offers.append(one.name)
+            known = one.sha256 in self.hashes.values()
+            if known:
+                self.hashes[one.name] = one.sha256
+            return MADE if known else SEND
+        content = b""
+        while len(content) < one.size:
+            self.reads += 1
+            self.at_read(self.reads)
+            piece = body.read(min(1 << 20, one.size - len(content)))
+            if not piece:
+                raise CraftError("Not all came", "It comes whole", "Again")
+            content += piece
+        if hashlib.sha256(content).hexdigest() != one.sha256:
+            raise CraftError("It has another hash", "It comes whole", "Again")
+        self.received[one.name], self.hashes[one.name] = content, one.sha256
+        return RECEIVED
 
     def _run(self, body: dict[str, Any]) -> None:
         self.at_job(len(self.ran) + 1)

@@ -3,6 +3,7 @@ ends. Workers need Dask alone: the command sends them the code."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -18,7 +19,8 @@ from craft_lora_pack.cli.queue.hosts import dask_workers
 from craft_lora_pack.cli.queue.hosts.dask_workers import DaskWorkers
 from craft_lora_pack.cli.queue.journal import NAME
 from craft_lora_pack.client import jobs
-from fake_comfyui import PROMPT
+from craft_lora_pack.client.loras import sending
+from fake_comfyui import LORAS, PROMPT
 from fake_host import FakeHost
 
 ROOT = Path(__file__).resolve().parents[5]
@@ -124,6 +126,28 @@ def test_a_scheduler_that_ends_is_told_and_so_is_none(
     assert "stays done" in ran.stderr and "Traceback" not in ran.stderr, ran.stderr
     assert main(queue) == 1
     assert "does not answer" in capsys.readouterr().err
+
+
+def test_a_lora_that_a_host_lacks_goes_piece_by_piece_through_its_worker(
+    worker, queue, tmp_path, capsys
+):
+    """The file is at the command; a worker holds no more of it than a piece."""
+    content = os.urandom(2 * sending.PIECE + 1000)
+    sha256 = hashlib.sha256(content).hexdigest()
+    folder = tmp_path / "loras"
+    folder.mkdir()
+    (folder / "cat.safetensors").write_bytes(content)
+    hashes = dict.fromkeys(LORAS, "a" * 64) | {"cat.safetensors": sha256}
+    lacks = {name: one for name, one in hashes.items() if one != sha256}
+    with FakeHost(hashes=hashes) as sound, FakeHost(hashes=lacks) as lacking:
+        worker(sound)
+        worker(lacking)
+        jobs_of_both = ["--matrix", "content=cat.safetensors", "seed=101..110"]
+        assert main([*queue[:-3], *jobs_of_both, "--send-loras", str(folder)]) == 0
+    said = capsys.readouterr()
+    assert lacking.received == {"cat.safetensors": content} and not sound.received, said.err
+    assert "10 done, 0 done before, 0 failed" in said.out and "left out" not in said.err
+    assert len(lacking.ran) > 1 and f"cat.safetensors is there ({len(content)} bytes)" in said.err
 
 
 def test_workers_run_the_code_of_the_last_command(worker, scheduler, tmp_path, monkeypatch):
