@@ -18,9 +18,13 @@ VALUE = re.compile(r"\{\w*\}")
 ERRORS = ("CraftError", "Mistake", "Taken")
 COMMAND_LINE = (
     "comfy_adapter/headless.py",
+    "comfy_adapter/receive/allowance.py",
+    "comfy_adapter/receive/incoming.py",
+    "comfy_adapter/receive/places.py",
+    "comfy_adapter/receive/route.py",
     "craft_core/lora/without_model.py",
 )
-"""Files whose errors none but the command line raises."""
+"""Files whose errors none but the command line raises or shows."""
 _NAMED = re.compile(r"\{(\w*)\}")
 _OTHERS_BEFORE = re.compile(r"^\{text\w*\}")
 _OTHERS_AFTER = re.compile(r"\{text\w*\}$")
