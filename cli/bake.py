@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..craft_core.baking import BakeRequest, Ingredient, bake_file
+from ..craft_core.file_hash import file_hash
 from ..craft_core.lora.storage import read_tensors
 from ..craft_core.lora.without_model import Unplaced, read_together
 from ..craft_core.merging import Writing
 from ..craft_core.requests import FuseData, LayerCallback
 from ..craft_core.routing.plan import CandidateLora
-from ..craft_core.tensor_file import file_hash
 from ..craft_core.time import Moment
 from ..craft_core.training.registry import DTYPES
 from ..craft_core.types import Branch

@@ -3,10 +3,8 @@ not at all, and a file of another kind is refused with the name of the kind that
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,9 +23,6 @@ MOST_HEADER = 1 << 25  # bytes; training tools write some hundred kilobytes of m
 MOST_TENSORS = 20_000  # the largest LoRA files have a tenth of it
 LONGEST_NAME = 500  # characters of a tensor's name
 _LARGEST = 1 << 40  # numbers in a tensor, its empty axes taken for 1
-
-
-_CHUNK = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -184,15 +179,6 @@ def read(path: Path, kind: Kind, mapped: bool = False) -> tuple[dict[str, Tensor
         with decoding(path, kind):
             tensors = {key: file.get_tensor(key) for key in sorted(file.keys())}
             return tensors if mapped else {k: one.clone() for k, one in tensors.items()}, metadata
-
-
-def file_hash(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a whole file, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def save(

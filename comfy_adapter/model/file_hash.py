@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from ...craft_core.tensor_file import file_hash
+from ...craft_core.file_hash import file_hash
 from .stamps import file_stamp
 
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from ...craft_core.errors import CraftError, listed
+from ...craft_core.file_hash import file_hash
 from ...craft_core.messages import UNMATCHED_PATTERNS
 from ...craft_core.registry import Method
 from ...craft_core.routing.layer_sets import resolve
 from ...craft_core.routing.presets import PRESETS
-from ...craft_core.tensor_file import file_hash
 from ...craft_core.training import Dataset, Denoiser, StepCallback, Training
 from ...craft_core.training.loop import state_metadata
 from ...craft_core.training.sizes import Fit

@@ -41,6 +41,7 @@ LEVELS = {
     "messages": 0,
     "starting": 0,
     "papers": 0,
+    "file_hash": 0,
     "tensor_file": 0,
     "writing": 0,
     "registry": 0,

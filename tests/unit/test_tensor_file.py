@@ -8,12 +8,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from craft_core import tensor_file
+from craft_core import file_hash as hashing
 from craft_core.encoder import file as encoder_file
 from craft_core.errors import CraftError
 from craft_core.lora import storage
 from craft_core.projection import basis_file
-from craft_core.tensor_file import Kind, file_hash, opened, read, read_metadata
+from craft_core.tensor_file import Kind, opened, read, read_metadata
 from craft_core.training import loop, perceptual
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,10 +101,11 @@ def test_an_error_inside_the_block_is_not_the_files(tmp_path):
 
 @pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 100])
 def test_the_hash_is_of_the_whole_file(size, tmp_path, monkeypatch):
-    monkeypatch.setattr(tensor_file, "_CHUNK", 16)
+    monkeypatch.setattr(hashing, "_CHUNK", 16)
     path = tmp_path / "any"
     path.write_bytes(bytes(range(size)))
-    assert file_hash(path) == file_hash(str(path)) == hashlib.sha256(bytes(range(size))).hexdigest()
+    expected = hashlib.sha256(bytes(range(size))).hexdigest()
+    assert hashing.file_hash(path) == hashing.file_hash(str(path)) == expected
 
 
 def test_files_are_opened_and_hashed_in_one_place():
@@ -113,4 +114,4 @@ def test_files_are_opened_and_hashed_in_one_place():
              for file in sorted((ROOT / room).rglob("*.py"))]  # fmt: skip
     assert len(files) > 100
     found = [str(file.relative_to(ROOT)) for file in files if own.search(file.read_text("utf-8"))]
-    assert found == ["craft_core/tensor_file.py"]
+    assert found == ["craft_core/file_hash.py", "craft_core/tensor_file.py"]

@@ -3,7 +3,6 @@ have under it."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,12 +16,12 @@ from ....client.facts import MISSING
 from ....client.loras import sending
 from ....client.loras.announced import MADE, SEND, lora_parts
 from ....craft_core.errors import CraftError
+from ....craft_core.file_hash import file_hash
 from .host import Door
 
 MOST_HOSTS = 4  # that are sent to at once; each takes the memory of a few pieces
 MOST_TIMES = 3  # that a LoRA is sent to a server whose connection breaks
 SHOWS = 1.0  # seconds between two words of how far it is
-_PIECE = 1 << 20
 _MB = 1e6
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -119,11 +118,7 @@ class LentLoras:
             status = path.stat()
             stamp = (str(path), status.st_ino, status.st_mtime_ns, status.st_size)
             if stamp not in self._hashes:
-                digest = hashlib.sha256()
-                with path.open("rb") as file:
-                    while piece := file.read(_PIECE):
-                        digest.update(piece)
-                self._hashes[stamp] = digest.hexdigest()
+                self._hashes[stamp] = file_hash(path)
             return self._hashes[stamp]
 
 

@@ -129,7 +129,7 @@ def test_a_scheduler_that_ends_is_told_and_so_is_none(
 
 
 def test_a_lora_that_a_host_lacks_goes_piece_by_piece_through_its_worker(
-    worker, queue, tmp_path, capsys
+    worker, scheduler, queue, tmp_path, capsys
 ):
     """The file is at the command; a worker holds no more of it than a piece."""
     content = os.urandom(2 * sending.PIECE + 1000)
@@ -142,6 +142,10 @@ def test_a_lora_that_a_host_lacks_goes_piece_by_piece_through_its_worker(
     with FakeHost(hashes=hashes) as sound, FakeHost(hashes=lacks) as lacking:
         worker(sound)
         worker(lacking)
+        with DaskWorkers(scheduler) as workers:
+            until(lambda: len(workers.present()) == 2)
+        sound.at_job = lambda number: sound.going.clear() if number == 3 else None
+        lacking.at_job = lambda number: sound.going.set() if number == 2 else None
         jobs_of_both = ["--matrix", "content=cat.safetensors", "seed=101..110"]
         assert main([*queue[:-3], *jobs_of_both, "--send-loras", str(folder)]) == 0
     said = capsys.readouterr()
