@@ -8,6 +8,7 @@ conditionings named; around each model call, the gates of its moment are read.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import copy
@@ -55,6 +56,7 @@ GUIDED_BY = "craft_guidance"  # key of the Guiding that a run follows
 ASYMMETRIC = {"acfg": True, "cfg": False}  # the rules that the nodes' switch chooses between
 KINDS = "craft_conditioning_kinds"
 _WRAPPERS = comfy.patcher_extension.WrappersMP
+_CALLBACKS = comfy.patcher_extension.CallbacksMP
 _FROM_TABLE = comfy.model_sampling.ModelSamplingDiscrete.percent_to_sigma
 
 
@@ -129,6 +131,7 @@ class RoutedBank:
         self.factors_key, self.modules, self.held = factors_key, modules, held
         self.shares: Tensor | None = None
         self._session: _Session | None = None
+        self._sampled = True  # in the run that is going on, or was last
 
     def put_on(self, patcher: Any) -> None:
         """On a patcher, in place of the one with the same key; among other packs' wrappers it
@@ -136,12 +139,19 @@ class RoutedBank:
         patcher.set_attachments(self.factors_key, self)
         for kind, wrapper in self._wrappers():
             patcher.wrappers.setdefault(kind, {}).setdefault(self.factors_key, [])[:] = [wrapper]
+        for kind, callback in self._callbacks():
+            patcher.callbacks.setdefault(kind, {}).setdefault(self.factors_key, [])[:] = [callback]
 
     def take_off(self, patcher: Any) -> None:
         patcher.remove_attachments(self.factors_key)
         patcher.remove_additional_models(self.factors_key)
         for kind, _ in self._wrappers():
             patcher.remove_wrappers_with_key(kind, self.factors_key)
+        for kind, _ in self._callbacks():
+            patcher.remove_callbacks_with_key(kind, self.factors_key)
+
+    def _callbacks(self) -> tuple[tuple[str, Callable], ...]:
+        return (_CALLBACKS.ON_PRE_RUN, self.begun), (_CALLBACKS.ON_CLEANUP, self.ended)
 
     def _wrappers(self) -> tuple[tuple[str, Callable], ...]:
         return (
@@ -154,7 +164,7 @@ class RoutedBank:
     def multiplied(self, path: str, factor: float) -> RoutedBank:
         """The same with the gates of a layer times the factor."""
         other = copy(self)
-        other._session = None
+        other._session, other._sampled = None, True
         ones = torch.ones(len(self.layers), 1)
         other.shares = ones if self.shares is None else self.shares.clone()
         other.shares[self.layers.index(path)] *= factor
@@ -175,8 +185,26 @@ class RoutedBank:
     def _shared(self, table: Tensor) -> Tensor:
         return table if self.shares is None else table * self.shares
 
+    def begun(self, _patcher: Any) -> None:
+        """ON_PRE_RUN: a guider is about to use the MODEL."""
+        self._sampled = False
+
+    def ended(self, _patcher: Any) -> None:
+        """ON_CLEANUP: CraftError where it used the MODEL and sampled with another one's wrappers,
+        so that the branches never acted. What a run fails with by itself comes first."""
+        missed, self._sampled = not self._sampled, True
+        if missed and sys.exc_info()[0] is None:
+            raise CraftError(
+                "The LoRAs that are routed in a MODEL did not act in the sampling that has just "
+                "ended",
+                "They act where a guider samples that MODEL itself, which ComfyUI's Dual Model CFG "
+                "Guider does for the positive prompt alone",
+                "Give the routed MODEL to the input for the positive prompt, or use ACFG Guider",
+            )
+
     def sample(self, executor: Any, guider: Any, sigmas: Tensor, extra_args: dict, *args: Any):
         """SAMPLER_SAMPLE: runs after the host has loaded the model and prepared the conds."""
+        self._sampled = True
         options = extra_args["model_options"]
         with self._attach(guider, options, sigmas):
             return executor(guider, sigmas, extra_args, *args)

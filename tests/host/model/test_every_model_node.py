@@ -229,6 +229,9 @@ def test_the_negative_of_two_models_is_its_own_models_or_refused(classes, family
         run(ours, routed(model, states))  # other LoRAs, as far as anyone can tell
     with pytest.raises(CraftError, match="has further ones"):
         run(ours, routed(ours, states))  # a second Router behind the first
+    for positive in (model, FAMILIES[family]()):  # ComfyUI calls no wrapper of the negative's MODEL
+        with pytest.raises(CraftError, match="did not act.*for the positive prompt"):
+            run(positive, ours)
     assert distance(run(ours, FAMILIES[family]()), expected) <= LAW  # a network of its own
     if not asymmetric:
         assert distance(run(ours, ours), both) <= LAW
