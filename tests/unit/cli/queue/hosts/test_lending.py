@@ -214,6 +214,34 @@ def test_a_connection_that_breaks_is_tried_again_and_not_for_ever(hosts, queue):
     assert len(lacking.offers) == lending.MOST_TIMES and not lacking.received
 
 
+def test_a_connection_to_the_only_host_that_breaks_is_tried_again(hosts, queue):
+    def broken(number):
+        if number == 1:
+            raise ConnectionResetError
+
+    alone = hosts(without(CAT))
+    alone.at_read = broken
+    alone._http.handle_error = lambda *_: None
+    status, err = queue([alone])
+    assert status == 0 and alone.received == {CAT: CONTENTS[CAT]} and done(queue) == 4, err
+    assert f"{alone.url} did not get all" in err and len(alone.offers) == 2
+
+
+def test_the_bar_says_nothing_of_a_lora_that_has_come(hosts, queue, monkeypatch):
+    said = []
+    for name in ("note", "show", "tell"):
+        real = getattr(batch.Display, name)
+
+        def kept(self, *given, name=name, real=real):
+            said.append((name, given[-1]))
+            real(self, *given)
+
+        monkeypatch.setattr(batch.Display, name, kept)
+    assert queue([hosts(without(CAT))])[0] == 0
+    kinds = [kind for kind, _ in said]
+    assert kinds[kinds.index("note") :][:3] == ["note", "show", "tell"]
+
+
 CHANGES = {
     "shorter": (CONTENTS[CAT][:6000], "became shorter as it was sent"),
     "other": (b"x" * len(CONTENTS[CAT]), "It has another hash"),
