@@ -250,6 +250,15 @@ def test_where_links_are_refused_it_is_copied(loras, monkeypatch):
     assert set(files(loras)) == {"had.safetensors", "new", NAME}
 
 
+def test_an_offer_without_room_is_refused_before_anything_is_sent(loras, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "1KB")
+    assert VARIABLE in ask(offered(CONTENT))[0]["error"]
+    monkeypatch.setenv(VARIABLE, "1MB")
+    monkeypatch.setattr(allowance, "SPARE", 1 << 60)
+    assert "MB free" in ask(offered(CONTENT))[0]["error"]
+    assert files(loras) == {}
+
+
 def test_all_files_together_stay_below_the_limit(loras, monkeypatch):
     monkeypatch.setenv(VARIABLE, f"{2 * len(CONTENT) / 1000:.3f}KB")
     names = [f"{n}.safetensors" for n in range(3)]
