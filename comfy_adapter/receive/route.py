@@ -71,9 +71,9 @@ async def _state(request: web.Request) -> str:
             "hand",
         )
     one = announced(request.rel_url.query, request.headers)
-    target = await asyncio.to_thread(target_of, one)
     if await asyncio.to_thread(is_there, one):
         return THERE
+    target = await asyncio.to_thread(target_of, one)
     try:
         return await (_received(request, one, target) if one.length else _offered(one, target))
     except FileExistsError:  # it came in another way meanwhile

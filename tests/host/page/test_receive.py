@@ -229,6 +229,39 @@ def test_a_link_that_leads_out_is_not_followed(loras):
     assert (loras / "inside" / "ink.safetensors").read_bytes() == CONTENT
 
 
+def test_a_link_between_folders_hides_nothing(loras, monkeypatch):
+    """Nor does a folder of models inside another one: the file has several names then."""
+    known = folder_paths.folder_names_and_paths
+    more = loras.parent / "more"
+    for folder in (loras / "inside", loras / "sub", more / "inside"):
+        folder.mkdir()
+    (loras / "alias").symlink_to(loras / "inside")
+    monkeypatch.setitem(known, "other", ([str(loras / "sub"), str(more)], {".safetensors"}))
+    for place in (more / "inside" / "ink.safetensors", more / "dog.safetensors"):
+        place.write_bytes(OTHER)
+    before = files(loras.parent)
+    for name in ("alias/ink.safetensors", "sub/dog.safetensors"):
+        for answer in ask(asked(CONTENT, name), offered(OTHER, name)):
+            assert "which is another file" in answer["error"]
+    assert files(loras.parent) == before
+    names = ["alias/cat.safetensors", "sub/cat.safetensors"]
+    assert ask(*(asked(CONTENT, name) for name in names)) == [{"state": "received"}] * 2
+
+
+def test_a_folder_that_becomes_a_link_meanwhile_gets_nothing(loras, monkeypatch):
+    outside = loras.parent / "outside"
+    outside.mkdir()
+    flush = writing.PartialFile.flush
+
+    def swapped(self: Any) -> None:
+        flush(self)
+        (loras / "new").symlink_to(outside)
+
+    monkeypatch.setattr(writing.PartialFile, "flush", swapped)
+    assert "a link in it leads there" in ask(asked(CONTENT))[0]["error"]
+    assert set(files(loras)) == {"new"} and files(outside) == {}
+
+
 def test_the_same_content_under_another_name_is_not_sent_again(loras):
     (loras / "old.safetensors").write_bytes(OTHER)
     (loras / "had.safetensors").write_bytes(CONTENT)
