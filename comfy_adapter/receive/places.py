@@ -126,17 +126,16 @@ def _identity(path: Path) -> tuple[int, int, int, int]:
 
 @contextmanager
 def folders_of(target: Path) -> Iterator[None]:
-    """The folders in which a file is to be; those that were made go again where it fails."""
+    """The folders in which a file is to be; those that were made go again where it is not there."""
     made = [folder for folder in target.parents if not folder.exists()]
     try:
         for folder in reversed(made):
             folder.mkdir(exist_ok=True)
         yield
-    except BaseException:
-        for folder in made:
+    finally:
+        for folder in () if os.path.lexists(target) else made:
             with suppress(OSError):  # it is not empty
                 folder.rmdir()
-        raise
 
 
 def nearest(target: Path) -> Path:

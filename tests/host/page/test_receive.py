@@ -20,7 +20,7 @@ import pytest
 import torch
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from craft_lora_pack.client.loras.announced import BODY, RECEIVE, VARIABLE
+from craft_lora_pack.client.loras.announced import BODY, RECEIVE, VARIABLE, announced
 from craft_lora_pack.comfy_adapter.page import routes
 from craft_lora_pack.comfy_adapter.receive import allowance, incoming, places, route
 from craft_lora_pack.craft_core import writing
@@ -281,6 +281,33 @@ def test_where_links_are_refused_it_is_copied(loras, monkeypatch):
     assert (loras / NAME).read_bytes() == CONTENT
     assert not (loras / NAME).samefile(loras / "had.safetensors")
     assert set(files(loras)) == {"had.safetensors", "new", NAME}
+
+
+def test_a_copy_without_room_leaves_no_folders(loras, monkeypatch):
+    (loras / "had.safetensors").write_bytes(CONTENT)
+    monkeypatch.setattr(os, "link", lambda *_, **__: (_ for _ in ()).throw(OSError(1, "no links")))
+    monkeypatch.setenv(VARIABLE, "1KB")
+    assert VARIABLE in ask(offered(CONTENT, "a/b/ink.safetensors"))[0]["error"]
+    assert set(files(loras)) == {"had.safetensors"}
+
+
+def test_a_file_that_is_replaced_as_it_is_linked_gets_no_further_name(loras, monkeypatch):
+    had, link = loras / "had.safetensors", os.link
+    had.write_bytes(CONTENT)
+
+    def replaced(source: Any, target: Any) -> None:
+        beside = loras.parent / "beside"
+        beside.write_bytes(OTHER)
+        os.replace(beside, source)
+        link(source, target)
+
+    question = offered(CONTENT)
+    one = announced(question["params"], question["headers"] | {"Content-Length": "0"})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", replaced)
+        assert not places.linked(had, one, loras / NAME)
+    assert not places.linked(had, one, loras / NAME)  # it is another one already
+    assert files(loras) == {"had.safetensors": OTHER}
 
 
 def test_an_offer_without_room_is_refused_before_anything_is_sent(loras, monkeypatch):
