@@ -319,6 +319,18 @@ def test_an_offer_without_room_is_refused_before_anything_is_sent(loras, monkeyp
     assert files(loras) == {}
 
 
+def test_what_cannot_be_tidied_up_is_received_all_the_same(loras, monkeypatch):
+    close = writing.PartialFile.close
+
+    def held_open(self: Any) -> None:
+        close(self)
+        raise PermissionError(13, "another program has it open")
+
+    monkeypatch.setattr(writing.PartialFile, "close", held_open)
+    assert ask(asked(CONTENT)) == [{"state": "received"}]
+    assert files(loras)[NAME] == CONTENT
+
+
 def test_all_files_together_stay_below_the_limit(loras, monkeypatch):
     monkeypatch.setenv(VARIABLE, f"{2 * len(CONTENT) / 1000:.3f}KB")
     names = [f"{n}.safetensors" for n in range(3)]
