@@ -310,6 +310,15 @@ def test_a_file_that_is_replaced_as_it_is_linked_gets_no_further_name(loras, mon
     assert files(loras) == {"had.safetensors": OTHER}
 
 
+def test_only_a_few_files_are_read_to_find_the_same_content(loras, monkeypatch):
+    monkeypatch.setattr(places, "MOST_LIKE", 2)
+    for name, content in {"a": OTHER, "b": content_of(3.0), "c": CONTENT}.items():
+        (loras / f"{name}.safetensors").write_bytes(content)
+    assert ask(offered(CONTENT)) == [{"state": "send"}]
+    monkeypatch.setattr(places, "MOST_LIKE", 3)
+    assert ask(offered(CONTENT)) == [{"state": "made"}]
+
+
 def test_an_offer_without_room_is_refused_before_anything_is_sent(loras, monkeypatch):
     monkeypatch.setenv(VARIABLE, "1KB")
     assert VARIABLE in ask(offered(CONTENT))[0]["error"]
