@@ -4,6 +4,7 @@ computer, piece by piece, which then sends it to the server beside itself."""
 from __future__ import annotations
 
 import http.client
+import selectors
 import time
 import urllib.parse
 import uuid
@@ -31,7 +32,7 @@ class _Upload:
         secure = place.scheme == "https"
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         query = urllib.parse.urlencode({"name": name, "sha256": sha256, "bytes": size})
-        self._url, self.touched = url, time.monotonic()
+        self._url, self._secure, self.touched = url, secure, time.monotonic()
         self._told = ""  # what the server answered before it had the whole body
         self._connection = kind(place.hostname or "", place.port, timeout=WAITS)
         try:
@@ -45,6 +46,8 @@ class _Upload:
 
     def send(self, content: bytes) -> None:
         self.touched = time.monotonic()
+        if not self._told and self._has_answered():
+            self._told = self.answer(WAITS)
         if self._told:
             return
         try:
@@ -74,6 +77,14 @@ class _Upload:
                 f"start that ComfyUI with {VARIABLE}=2GB in its environment."
             )
         return _state(text, f"{answer.status} {answer.reason}")
+
+    def _has_answered(self) -> bool:
+        """Whether an answer, or the end, came before the whole body went: no more is taken."""
+        if self._connection.sock is None or self._secure:  # under TLS other things come, too
+            return False
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._connection.sock, selectors.EVENT_READ)
+            return bool(selector.select(0))
 
     def close(self) -> None:
         self._connection.close()

@@ -6,6 +6,7 @@ Its methods are called in threads, one after another; `close` may be called at a
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
@@ -62,6 +63,7 @@ class Incoming:
                 if target_of(self._one) != self._target:  # a folder became a link meanwhile
                     raise taken(self._one)
                 self._file.place(self._target, exclusive=True)
+            with suppress(OSError):  # it has its name; what is left beside it goes another time
                 self._file.close()
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ _REFUSED = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP,
 
 def target_of(one: Announced) -> Path:
     """The path in the first of the loras folders, made if it is not there; CraftError where a link
-    in it leads elsewhere."""
+    in it leads elsewhere, or to where the file would hide another one."""
     base = Path(folder_paths.get_folder_paths(FOLDER)[0])
     base.mkdir(parents=True, exist_ok=True)
     root = base.resolve()
@@ -32,7 +32,26 @@ def target_of(one: Announced) -> Path:
         raise _elsewhere(one) from error
     if not folder.is_relative_to(root):
         raise _elsewhere(one)
-    return folder / one.parts[-1]
+    target = folder / one.parts[-1]
+    _require_unknown(target, one)
+    return target
+
+
+def _require_unknown(target: Path, one: Announced) -> None:
+    """CraftError where the host has another file under a name that the target has, too: a link, and
+    a folder of models inside another one, give it more names than its own."""
+    for kind, (folders, *_) in list(folder_paths.folder_names_and_paths.items()):
+        for root in {Path(os.path.realpath(folder)) for folder in folders}:
+            if not target.is_relative_to(root):
+                continue
+            name = target.relative_to(root).as_posix()
+            found = folder_paths.get_full_path(kind, name)
+            if found is not None and Path(found).resolve() != target:
+                raise CraftError(
+                    f"{one.name} would be {name} of this ComfyUI, too, which is another file",
+                    "A file that is there is never hidden by one that is sent",
+                    "Rename the file that is sent, and name it so in the workflow",
+                )
 
 
 def _elsewhere(one: Announced) -> CraftError:
@@ -107,17 +126,16 @@ def _identity(path: Path) -> tuple[int, int, int, int]:
 
 @contextmanager
 def folders_of(target: Path) -> Iterator[None]:
-    """The folders in which a file is to be; those that were made go again where it fails."""
+    """The folders in which a file is to be; those that were made go again where it is not there."""
     made = [folder for folder in target.parents if not folder.exists()]
     try:
         for folder in reversed(made):
             folder.mkdir(exist_ok=True)
         yield
-    except BaseException:
-        for folder in made:
+    finally:
+        for folder in () if os.path.lexists(target) else made:
             with suppress(OSError):  # it is not empty
                 folder.rmdir()
-        raise
 
 
 def nearest(target: Path) -> Path:

@@ -71,9 +71,9 @@ async def _state(request: web.Request) -> str:
             "hand",
         )
     one = announced(request.rel_url.query, request.headers)
-    target = await asyncio.to_thread(target_of, one)
     if await asyncio.to_thread(is_there, one):
         return THERE
+    target = await asyncio.to_thread(target_of, one)
     try:
         return await (_received(request, one, target) if one.length else _offered(one, target))
     except FileExistsError:  # it came in another way meanwhile
@@ -85,13 +85,14 @@ async def _state(request: web.Request) -> str:
 async def _offered(one: Announced, target: Path) -> str:
     with _allowance.holding(0, nearest(target)) as held:
         source = await asyncio.to_thread(like, one)
-        if source is None:
-            return SEND
-        held.came = await asyncio.to_thread(linked, source, one, target)
+        if source is not None:
+            held.came = await asyncio.to_thread(linked, source, one, target)
     if held.came:
         _log.info("%s is another name of %s", one.name, source)
         return MADE
     with _allowance.holding(one.size, nearest(target)) as held:
+        if source is None:  # nor is it sent where there is no room for it
+            return SEND
         await _written(one, target, _read(source))
         held.came = True
     _log.info("%s is a copy of %s", one.name, source)

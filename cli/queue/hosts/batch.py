@@ -127,7 +127,7 @@ class HostsBatch:
                 self._take(*self._answers.get_nowait())
 
     def _take(self, host: FleetHost, answer: Any) -> None:
-        if isinstance(answer, ServerGone):
+        if isinstance(answer, ServerGone) and host.does is not Does.TAKES:
             self._lose(host, answer)
         elif host.does is Does.TELLS:
             self._told(host, answer)
@@ -231,8 +231,13 @@ class HostsBatch:
         """What a host says while LoRAs are sent to it, and, None, when it has all."""
         if isinstance(answer, OnTheWay):
             self._display.note(f"{host.name} gets {answer}")
-        elif isinstance(answer, NowThere):
+            return
+        self._show()
+        if isinstance(answer, NowThere):
             self._tell(f"{host.name}: {answer}")
+        elif isinstance(answer, ServerGone):  # or the connection alone: it may be the only server
+            self._tell(f"{host.name} did not get all: {answer}")
+            self._ask(host)
         elif isinstance(answer, RemoteError):
             self._leave_out(host, str(answer))
         else:

@@ -20,7 +20,7 @@ import pytest
 import torch
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from craft_lora_pack.client.loras.announced import BODY, RECEIVE, VARIABLE
+from craft_lora_pack.client.loras.announced import BODY, RECEIVE, VARIABLE, announced
 from craft_lora_pack.comfy_adapter.page import routes
 from craft_lora_pack.comfy_adapter.receive import allowance, incoming, places, route
 from craft_lora_pack.craft_core import writing
@@ -229,6 +229,39 @@ def test_a_link_that_leads_out_is_not_followed(loras):
     assert (loras / "inside" / "ink.safetensors").read_bytes() == CONTENT
 
 
+def test_a_link_between_folders_hides_nothing(loras, monkeypatch):
+    """Nor does a folder of models inside another one: the file has several names then."""
+    known = folder_paths.folder_names_and_paths
+    more = loras.parent / "more"
+    for folder in (loras / "inside", loras / "sub", more / "inside"):
+        folder.mkdir()
+    (loras / "alias").symlink_to(loras / "inside")
+    monkeypatch.setitem(known, "other", ([str(loras / "sub"), str(more)], {".safetensors"}))
+    for place in (more / "inside" / "ink.safetensors", more / "dog.safetensors"):
+        place.write_bytes(OTHER)
+    before = files(loras.parent)
+    for name in ("alias/ink.safetensors", "sub/dog.safetensors"):
+        for answer in ask(asked(CONTENT, name), offered(OTHER, name)):
+            assert "which is another file" in answer["error"]
+    assert files(loras.parent) == before
+    names = ["alias/cat.safetensors", "sub/cat.safetensors"]
+    assert ask(*(asked(CONTENT, name) for name in names)) == [{"state": "received"}] * 2
+
+
+def test_a_folder_that_becomes_a_link_meanwhile_gets_nothing(loras, monkeypatch):
+    outside = loras.parent / "outside"
+    outside.mkdir()
+    flush = writing.PartialFile.flush
+
+    def swapped(self: Any) -> None:
+        flush(self)
+        (loras / "new").symlink_to(outside)
+
+    monkeypatch.setattr(writing.PartialFile, "flush", swapped)
+    assert "a link in it leads there" in ask(asked(CONTENT))[0]["error"]
+    assert set(files(loras)) == {"new"} and files(outside) == {}
+
+
 def test_the_same_content_under_another_name_is_not_sent_again(loras):
     (loras / "old.safetensors").write_bytes(OTHER)
     (loras / "had.safetensors").write_bytes(CONTENT)
@@ -248,6 +281,63 @@ def test_where_links_are_refused_it_is_copied(loras, monkeypatch):
     assert (loras / NAME).read_bytes() == CONTENT
     assert not (loras / NAME).samefile(loras / "had.safetensors")
     assert set(files(loras)) == {"had.safetensors", "new", NAME}
+
+
+def test_a_copy_without_room_leaves_no_folders(loras, monkeypatch):
+    (loras / "had.safetensors").write_bytes(CONTENT)
+    monkeypatch.setattr(os, "link", lambda *_, **__: (_ for _ in ()).throw(OSError(1, "no links")))
+    monkeypatch.setenv(VARIABLE, "1KB")
+    assert VARIABLE in ask(offered(CONTENT, "a/b/ink.safetensors"))[0]["error"]
+    assert set(files(loras)) == {"had.safetensors"}
+
+
+def test_a_file_that_is_replaced_as_it_is_linked_gets_no_further_name(loras, monkeypatch):
+    had, link = loras / "had.safetensors", os.link
+    had.write_bytes(CONTENT)
+
+    def replaced(source: Any, target: Any) -> None:
+        beside = loras.parent / "beside"
+        beside.write_bytes(OTHER)
+        os.replace(beside, source)
+        link(source, target)
+
+    question = offered(CONTENT)
+    one = announced(question["params"], question["headers"] | {"Content-Length": "0"})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", replaced)
+        assert not places.linked(had, one, loras / NAME)
+    assert not places.linked(had, one, loras / NAME)  # it is another one already
+    assert files(loras) == {"had.safetensors": OTHER}
+
+
+def test_only_a_few_files_are_read_to_find_the_same_content(loras, monkeypatch):
+    monkeypatch.setattr(places, "MOST_LIKE", 2)
+    for name, content in {"a": OTHER, "b": content_of(3.0), "c": CONTENT}.items():
+        (loras / f"{name}.safetensors").write_bytes(content)
+    assert ask(offered(CONTENT)) == [{"state": "send"}]
+    monkeypatch.setattr(places, "MOST_LIKE", 3)
+    assert ask(offered(CONTENT)) == [{"state": "made"}]
+
+
+def test_an_offer_without_room_is_refused_before_anything_is_sent(loras, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "1KB")
+    assert VARIABLE in ask(offered(CONTENT))[0]["error"]
+    monkeypatch.setenv(VARIABLE, "1MB")
+    monkeypatch.setattr(allowance, "SPARE", 1 << 60)
+    assert "MB free" in ask(offered(CONTENT))[0]["error"]
+    assert files(loras) == {}
+
+
+def test_what_cannot_be_tidied_up_is_received_all_the_same(loras, monkeypatch):
+    close = writing.PartialFile.close
+
+    def held_open(self: Any) -> None:
+        close(self)
+        raise PermissionError(13, "another program has it open")
+
+    monkeypatch.setattr(writing.PartialFile, "close", held_open)
+    assert ask(asked(CONTENT)) == [{"state": "received"}]
+    assert files(loras)[NAME] == CONTENT
 
 
 def test_all_files_together_stay_below_the_limit(loras, monkeypatch):

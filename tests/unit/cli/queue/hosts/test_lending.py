@@ -12,6 +12,7 @@ import pytest
 from craft_lora_pack.cli.main import main
 from craft_lora_pack.cli.queue.hosts import batch, lending
 from craft_lora_pack.client import client, events
+from craft_lora_pack.client.errors import RemoteError
 from craft_lora_pack.client.loras import sending
 from fake_comfyui import LORAS, PROMPT
 from fake_host import FakeHost
@@ -212,6 +213,58 @@ def test_a_connection_that_breaks_is_tried_again_and_not_for_ever(hosts, queue):
     assert status == 0 and again.received == {CAT: CONTENTS[CAT]}, err
     assert f"{lacking.url} is left out: {CAT} was sent 3 times, and it lacks it" in err
     assert len(lacking.offers) == lending.MOST_TIMES and not lacking.received
+
+
+def test_a_connection_to_the_only_host_that_breaks_is_tried_again(hosts, queue):
+    def broken(number):
+        if number == 1:
+            raise ConnectionResetError
+
+    alone = hosts(without(CAT))
+    alone.at_read = broken
+    alone._http.handle_error = lambda *_: None
+    status, err = queue([alone])
+    assert status == 0 and alone.received == {CAT: CONTENTS[CAT]} and done(queue) == 4, err
+    assert f"{alone.url} did not get all" in err and len(alone.offers) == 2
+
+
+def test_the_bar_says_nothing_of_a_lora_that_has_come(hosts, queue, monkeypatch):
+    said = []
+    for name in ("note", "show", "tell"):
+        real = getattr(batch.Display, name)
+
+        def kept(self, *given, name=name, real=real):
+            said.append((name, given[-1]))
+            real(self, *given)
+
+        monkeypatch.setattr(batch.Display, name, kept)
+    assert queue([hosts(without(CAT))])[0] == 0
+    kinds = [kind for kind, _ in said]
+    assert kinds[kinds.index("note") :][:3] == ["note", "show", "tell"]
+
+
+def test_a_host_that_refuses_halfway_is_sent_no_more(monkeypatch):
+    """What it says is there before it closes, when some systems would lose it."""
+    told = threading.Event()
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n" + b'{"error": "no room"}'
+
+    def refuses(listening):
+        one, _ = listening.accept()
+        with one:
+            one.recv(1 << 16)
+            one.sendall(answer)
+            told.set()
+            while one.recv(1 << 16):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=refuses, args=(listening,), daemon=True).start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        token = sending.begin_upload(url, CAT, HASHES[CAT], 1000)
+        assert told.wait(5.0)
+        with pytest.raises(RemoteError, match="no room"):
+            sending.send_piece(url, token, b"x" * 100)
+        sending.drop_upload(url, token)
 
 
 CHANGES = {
