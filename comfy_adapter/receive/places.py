@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,8 +15,6 @@ from ..model.file_hash import hash_of
 from ..model.lora_files import FOLDER, lora_choices
 
 MOST_LIKE = 8  # files of the same size that are read to find one of the same content
-_REFUSED = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP,
-            errno.EMLINK, errno.EINVAL}  # fmt: skip
 
 
 def target_of(one: Announced) -> Path:
@@ -96,32 +93,6 @@ def like(one: Announced) -> Path | None:
         if seen == MOST_LIKE:
             return None
     return None
-
-
-def linked(source: Path, one: Announced, target: Path) -> bool:
-    """Give the source the target's name, too; False where its file system refuses. FileExistsError
-    where there is a file by then."""
-    before = _identity(source)
-    if hash_of(str(source)) != one.sha256:  # another one since it was found
-        return False
-    with folders_of(target):
-        try:
-            os.link(source, target)
-        except FileExistsError:
-            raise
-        except OSError as error:
-            if error.errno in _REFUSED:
-                return False
-            raise
-        if _identity(target) != before:
-            target.unlink()
-            return False
-    return True
-
-
-def _identity(path: Path) -> tuple[int, int, int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @contextmanager

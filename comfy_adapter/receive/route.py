@@ -1,6 +1,6 @@
 """The route that takes a LoRA: off unless the person who starts the host sets a variable.
 
-An offer, which has no body, makes the name of a file of the same content where there is one, so
+An offer, which has no body, copies a file of the same content where there is one, so
 that nothing need be sent. A body is written to the disk as it comes, and never held whole.
 """
 
@@ -28,7 +28,7 @@ from ...client.loras.announced import (
 from ...craft_core.errors import BREAKS, CraftError, told
 from .allowance import Allowance, limit_here
 from .incoming import Incoming
-from .places import is_there, like, linked, nearest, taken, target_of
+from .places import is_there, like, nearest, taken, target_of
 
 IDLE = 120.0  # seconds in which something must come
 SLOWEST = 100_000  # bytes a second, of a whole file
@@ -83,16 +83,11 @@ async def _state(request: web.Request) -> str:
 
 
 async def _offered(one: Announced, target: Path) -> str:
-    with _allowance.holding(0, nearest(target)) as held:
-        source = await asyncio.to_thread(like, one)
-        if source is not None:
-            held.came = await asyncio.to_thread(linked, source, one, target)
-    if held.came:
-        _log.info("%s is another name of %s", one.name, source)
-        return MADE
     with _allowance.holding(one.size, nearest(target)) as held:
+        source = await asyncio.to_thread(like, one)
         if source is None:  # nor is it sent where there is no room for it
             return SEND
+        # No hard link: who later writes over one of the two in place would change both.
         await _written(one, target, _read(source))
         held.came = True
     _log.info("%s is a copy of %s", one.name, source)

@@ -20,7 +20,7 @@ import pytest
 import torch
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from craft_lora_pack.client.loras.announced import BODY, RECEIVE, VARIABLE, announced
+from craft_lora_pack.client.loras.announced import BODY, RECEIVE, VARIABLE
 from craft_lora_pack.comfy_adapter.page import routes
 from craft_lora_pack.comfy_adapter.receive import allowance, incoming, places, route
 from craft_lora_pack.craft_core import writing
@@ -262,51 +262,35 @@ def test_a_folder_that_becomes_a_link_meanwhile_gets_nothing(loras, monkeypatch)
     assert set(files(loras)) == {"new"} and files(outside) == {}
 
 
-def test_the_same_content_under_another_name_is_not_sent_again(loras):
+def test_the_same_content_under_another_name_is_copied_and_not_sent_again(loras):
+    """Not linked: who writes over one of the two changes only that."""
     (loras / "old.safetensors").write_bytes(OTHER)
     (loras / "had.safetensors").write_bytes(CONTENT)
     assert ask(offered(CONTENT)) == [{"state": "made"}]
-    assert (loras / NAME).samefile(loras / "had.safetensors")
-    assert (loras / NAME).read_bytes() == CONTENT
-
-
-def test_where_links_are_refused_it_is_copied(loras, monkeypatch):
-    (loras / "had.safetensors").write_bytes(CONTENT)
-
-    def refused(*_: object, **__: object) -> None:
-        raise OSError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refused)
-    assert ask(offered(CONTENT)) == [{"state": "made"}]
     assert (loras / NAME).read_bytes() == CONTENT
     assert not (loras / NAME).samefile(loras / "had.safetensors")
-    assert set(files(loras)) == {"had.safetensors", "new", NAME}
+    assert set(files(loras)) == {"old.safetensors", "had.safetensors", "new", NAME}
 
 
 def test_a_copy_without_room_leaves_no_folders(loras, monkeypatch):
     (loras / "had.safetensors").write_bytes(CONTENT)
-    monkeypatch.setattr(os, "link", lambda *_, **__: (_ for _ in ()).throw(OSError(1, "no links")))
     monkeypatch.setenv(VARIABLE, "1KB")
     assert VARIABLE in ask(offered(CONTENT, "a/b/ink.safetensors"))[0]["error"]
     assert set(files(loras)) == {"had.safetensors"}
 
 
-def test_a_file_that_is_replaced_as_it_is_linked_gets_no_further_name(loras, monkeypatch):
-    had, link = loras / "had.safetensors", os.link
+def test_a_file_that_is_replaced_before_it_is_copied_gets_no_further_name(loras, monkeypatch):
+    had = loras / "had.safetensors"
     had.write_bytes(CONTENT)
 
-    def replaced(source: Any, target: Any) -> None:
-        beside = loras.parent / "beside"
-        beside.write_bytes(OTHER)
-        os.replace(beside, source)
-        link(source, target)
+    def replaced(one: Any) -> Path | None:
+        found = like(one)
+        had.write_bytes(OTHER)
+        return found
 
-    question = offered(CONTENT)
-    one = announced(question["params"], question["headers"] | {"Content-Length": "0"})
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "link", replaced)
-        assert not places.linked(had, one, loras / NAME)
-    assert not places.linked(had, one, loras / NAME)  # it is another one already
+    like = places.like
+    monkeypatch.setattr(route, "like", replaced)
+    assert "were announced" in ask(offered(CONTENT))[0]["error"]
     assert files(loras) == {"had.safetensors": OTHER}
 
 
