@@ -136,7 +136,7 @@ def _sent(door: Door, name: str, path: Path, sha256: str, size: int, watch: Watc
     try:
         _pass_on(door, token, name, path, size, watch)
         return door.call(sending.end_upload, token)
-    except BaseException:
+    except BaseException:  # whatever ended it, the server is not left waiting
         with suppress(Exception):
             door.call(sending.drop_upload, token)
         raise

@@ -11,11 +11,9 @@ import threading
 import pytest
 from craft_lora_pack.cli.main import main
 from craft_lora_pack.cli.queue.hosts import batch, lending
-from craft_lora_pack.client import client, events
 from craft_lora_pack.client.errors import RemoteError
 from craft_lora_pack.client.loras import sending
 from fake_comfyui import LORAS, PROMPT
-from fake_host import FakeHost
 
 DOG, CAT, INK, _ = LORAS
 CONTENTS = {name: f"the content of {name}".encode() * 1000 for name in LORAS}
@@ -28,29 +26,9 @@ def without(*names):
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(client, "PATIENCE", 0.3)
-    monkeypatch.setattr(client, "QUIET", 0.01)
-    monkeypatch.setattr(client, "RECEIVE", 0.1)
-    monkeypatch.setattr(events, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(batch, "TICK", 0.02)
-    monkeypatch.setattr(batch, "RETURNS", 0.2)
+def small_and_quick(quick, monkeypatch):
     monkeypatch.setattr(sending, "PIECE", 5000)
     monkeypatch.setattr(sending, "WAITS", 5.0)
-
-
-@pytest.fixture
-def hosts():
-    """Start a host with these LoRAs; all end with the test."""
-    running = []
-
-    def start(hashes, **more):
-        running.append(FakeHost(hashes=hashes, **more).__enter__())
-        return running[-1]
-
-    yield start
-    for one in running:
-        one.__exit__()
 
 
 @pytest.fixture
@@ -79,7 +57,7 @@ def done(queue):
 
 
 def test_a_host_that_lacks_loras_gets_those_of_the_jobs_and_runs(hosts, queue):
-    sound, lacking = hosts(HASHES), hosts({})
+    sound, lacking = hosts(hashes=HASHES), hosts(hashes={})
     status, err = queue([sound, lacking])
     assert status == 0 and "left out" not in err and done(queue) == 4, err
     assert lacking.received == {name: CONTENTS[name] for name in (CAT, INK)}
@@ -89,29 +67,32 @@ def test_a_host_that_lacks_loras_gets_those_of_the_jobs_and_runs(hosts, queue):
 
 
 def test_nothing_is_sent_where_nobody_asked_for_it(hosts, queue):
-    sound, lacking = hosts(HASHES), hosts(without(CAT))
+    sound, lacking = hosts(hashes=HASHES), hosts(hashes=without(CAT))
     status, err = queue([sound, lacking], folder="")
     assert status == 0 and f"{CAT}: missing here" in err and not lacking.offers
 
 
 def test_where_all_lack_it_all_get_it(hosts, queue):
     """Also one alone."""
-    several = [hosts(without(CAT)) for _ in range(6)]
+    several = [hosts(hashes=without(CAT)) for _ in range(6)]
     status, err = queue(several)
     assert status == 0 and all(list(one.received) == [CAT] for one in several), err
-    alone = hosts(without(INK))
+    alone = hosts(hashes=without(INK))
     assert queue([alone], "--matrix", "seed=9")[0] == 0 and list(alone.received) == [INK]
 
 
 def test_what_a_host_has_under_another_name_is_not_sent(hosts, queue):
-    sound, lacking = hosts(HASHES), hosts(without(CAT) | {"old.safetensors": HASHES[CAT]})
+    sound, lacking = (
+        hosts(hashes=HASHES),
+        hosts(hashes=without(CAT) | {"old.safetensors": HASHES[CAT]}),
+    )
     status, err = queue([sound, lacking])
     assert status == 0 and not lacking.received and lacking.offers == [CAT]
     assert f"{CAT} is there: it had the content under another name" in err
 
 
 def test_another_content_than_the_others_have_is_not_sent(hosts, queue):
-    sound, lacking = hosts(HASHES | {CAT: "b" * 64}), hosts(without(CAT))
+    sound, lacking = hosts(hashes=HASHES | {CAT: "b" * 64}), hosts(hashes=without(CAT))
     status, err = queue([sound, lacking])
     assert status == 0 and not lacking.offers and done(queue) == 4
     assert f"is another file than that on {sound.url}, so nothing is sent" in err
@@ -119,24 +100,24 @@ def test_another_content_than_the_others_have_is_not_sent(hosts, queue):
 
 
 def test_one_that_lacks_two_gets_none_where_one_is_another_file(hosts, queue):
-    sound, lacking = hosts(HASHES | {INK: "b" * 64}), hosts({})
+    sound, lacking = hosts(hashes=HASHES | {INK: "b" * 64}), hosts(hashes={})
     assert queue([sound, lacking])[0] == 0 and not lacking.received and not lacking.offers
 
 
 def test_a_host_with_another_file_under_the_name_keeps_it_and_is_left_out(hosts, queue):
-    several = [hosts(HASHES), hosts(HASHES), hosts(HASHES | {CAT: "b" * 64})]
+    several = [hosts(hashes=HASHES), hosts(hashes=HASHES), hosts(hashes=HASHES | {CAT: "b" * 64})]
     status, err = queue(several)
     assert status == 0 and f"{several[2].url} is left out: {CAT}: bbbbbbbbbbbb... here" in err
     assert several[2].hashes[CAT] == "b" * 64 and not several[2].offers
 
 
 def test_one_that_comes_late_gets_what_the_first_have(hosts, queue):
-    sound = hosts(HASHES | {CAT: "b" * 64})
+    sound = hosts(hashes=HASHES | {CAT: "b" * 64})
     late = []
 
     def begins(number):
         if number == 2:
-            late.append(hosts(without(CAT), port=place))
+            late.append(hosts(hashes=without(CAT), port=place))
 
     place = free_port()
     sound.at_job = begins
@@ -160,7 +141,7 @@ REFUSING = {
 @pytest.mark.parametrize("case", REFUSING)
 def test_a_host_that_takes_none_is_left_out_and_says_how_it_would(hosts, queue, case):
     made, reason = REFUSING[case]
-    sound, lacking = hosts(HASHES), hosts(without(CAT), **made)
+    sound, lacking = hosts(hashes=HASHES), hosts(hashes=without(CAT), **made)
     lacking.takes = False
     status, err = queue([sound, lacking])
     assert status == 0 and done(queue) == 4 and not lacking.ran
@@ -170,13 +151,13 @@ def test_a_host_that_takes_none_is_left_out_and_says_how_it_would(hosts, queue, 
 
 def test_what_the_folder_lacks_is_as_without_it(hosts, queue):
     (queue.folder / "empty").mkdir()
-    sound, lacking = hosts(HASHES), hosts(without(CAT))
+    sound, lacking = hosts(hashes=HASHES), hosts(hashes=without(CAT))
     status, err = queue([sound, lacking], folder="empty")
     assert status == 0 and f"{lacking.url} is left out: {CAT}: missing here" in err
 
 
 def test_a_folder_that_is_none_is_said_at_once(hosts, queue):
-    host = hosts(HASHES)
+    host = hosts(hashes=HASHES)
     status, err = queue([host], folder="nowhere")
     assert status == 1 and "nowhere is no folder" in err and not host.ran
 
@@ -196,7 +177,11 @@ def test_a_connection_that_breaks_is_tried_again_and_not_for_ever(hosts, queue):
     def broken(_):
         raise ConnectionResetError
 
-    sound, lacking, again = hosts(HASHES), hosts(without(CAT)), hosts(without(CAT))
+    sound, lacking, again = (
+        hosts(hashes=HASHES),
+        hosts(hashes=without(CAT)),
+        hosts(hashes=without(CAT)),
+    )
     sound.going.clear()
     lacking.at_read = broken
     again.at_read = lambda number: broken(number) if number == 1 else None
@@ -220,7 +205,7 @@ def test_a_connection_to_the_only_host_that_breaks_is_tried_again(hosts, queue):
         if number == 1:
             raise ConnectionResetError
 
-    alone = hosts(without(CAT))
+    alone = hosts(hashes=without(CAT))
     alone.at_read = broken
     alone._http.handle_error = lambda *_: None
     status, err = queue([alone])
@@ -238,7 +223,7 @@ def test_the_bar_says_nothing_of_a_lora_that_has_come(hosts, queue, monkeypatch)
             real(self, *given)
 
         monkeypatch.setattr(batch.Display, name, kept)
-    assert queue([hosts(without(CAT))])[0] == 0
+    assert queue([hosts(hashes=without(CAT))])[0] == 0
     kinds = [kind for kind, _ in said]
     assert kinds[kinds.index("note") :][:3] == ["note", "show", "tell"]
 
@@ -283,7 +268,7 @@ def test_a_file_that_changes_while_it_is_sent_is_refused(hosts, queue, monkeypat
         return begin(*given)
 
     monkeypatch.setattr(sending, "begin_upload", changed)
-    sound, lacking = hosts(HASHES), hosts(without(CAT))
+    sound, lacking = hosts(hashes=HASHES), hosts(hashes=without(CAT))
     status, err = queue([sound, lacking])
     assert status == 0 and not lacking.received and not sending._uploads
     assert f"{lacking.url} is left out" in err and reason in err
