@@ -48,6 +48,7 @@ STAY = {
 }  # fmt: skip
 HOST_NODES = {
     "加载CLIP视觉",
+    "Torch编译模型",
     "UNet加载器",
     "VAE解码",
     "预览图像",
