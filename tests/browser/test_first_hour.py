@@ -240,6 +240,7 @@ FOUND = """() => [...document.querySelectorAll(".p-autocomplete-option, [role='o
         ("style lora", "Content/Style LoRA Router"),
         ("xy plot", "Method Sweep"),
         ("xy plot", "Comparison Grid"),
+        ("xy plot", "XY Grid"),
     ],
 )
 def test_the_pages_search_finds_the_nodes_by_what_people_ask_for(comfy, words, title):
