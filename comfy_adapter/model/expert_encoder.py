@@ -8,9 +8,10 @@ language models give nothing, or zeros) describes it by the mean over the phrase
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import folder_paths
 import torch
@@ -20,6 +21,7 @@ from ...craft_core.encoder.file import read_encoder
 from ...craft_core.encoder.network import (
     UNKNOWN,
     Concept,
+    ExpertEncoder,
     PhraseEmbeddings,
     scale_table,
 )
@@ -28,17 +30,31 @@ from ...craft_core.routing.markers import MarkedPrompt, phrase_text
 from ...craft_core.types import ROLES, Bank
 from .file_hash import hash_of
 from .lora_files import BranchFile, require
+from .stamps import file_stamp
 
 FOLDER = "craft_encoders"
 
 
+@dataclass(frozen=True, eq=False)
+class EncoderFile:
+    """What is in an expert encoder's file. One that a living MODEL uses is not read again."""
+
+    encoder: ExpertEncoder
+    metadata: Mapping[str, str]
+
+
+_in_use: WeakValueDictionary[tuple, EncoderFile] = WeakValueDictionary()
+
+
 @dataclass(frozen=True)
 class Applied:
-    """table: (layers, branches) of scales, in the bank's order. lines: for the report."""
+    """table: (layers, branches) of scales, in the bank's order. lines: for the report. file: for
+    the MODEL to hold, so that the next one finds it."""
 
     table: Tensor | None = None
     lines: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    file: EncoderFile | None = None
 
 
 def apply_encoder(
@@ -48,12 +64,12 @@ def apply_encoder(
 
     files: the bank's branches, as chosen. CraftError if the encoder lacks one of their layers.
     """
-    encoder, metadata = read_encoder(encoder_path(name))
-    own = concept(files)
+    file = _read_once(encoder_path(name))
+    encoder, own = file.encoder, concept(files)
     try:
         table = scale_table(encoder.scales(own, phrases(clip, marked)), bank)
     except CraftError as error:
-        layer_set = metadata.get("craft_layer_set")
+        layer_set = file.metadata.get("craft_layer_set")
         possible = error.possible + (f" (layer set: {layer_set})" if layer_set else "")
         raise CraftError(f"{name}: {error.given}", possible, error.action) from error
     known = encoder.row(own) != UNKNOWN
@@ -63,7 +79,16 @@ def apply_encoder(
         f"The expert encoder {name} was trained with other LoRA files than these; its scales go "
         "by the phrases alone.",
     )
-    return Applied(table, tuple(lines), () if known else warning)
+    return Applied(table, tuple(lines), () if known else warning, file)
+
+
+def _read_once(path: str) -> EncoderFile:
+    key = file_stamp(path)
+    found = _in_use.get(key)
+    if found is None:
+        with torch.inference_mode(False):  # the check before a run reads it, too
+            found = _in_use[key] = EncoderFile(*read_encoder(path))
+    return found
 
 
 def _scale_lines(table: Tensor, bank: Bank) -> list[str]:
@@ -140,13 +165,12 @@ def encoder_path(name: str) -> str:
 
 def require_encoder(name: str) -> None:
     """CraftError unless `name` is an expert encoder file, whole and readable."""
-    read_encoder(encoder_path(name))
+    _read_once(encoder_path(name))
 
 
 def encoder_stamp(name: str) -> str:
     """A text that changes when the file of that name changes."""
-    status = os.stat(encoder_path(name))
-    return f"{status.st_mtime_ns}-{status.st_size}"
+    return " ".join(map(str, file_stamp(encoder_path(name))[1:]))
 
 
 def _register_folder() -> None:

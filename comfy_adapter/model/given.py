@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from torch import nn
 
 from ...craft_core.lora import Meter
 from ...craft_core.routing.plan import CandidateLora
@@ -19,6 +22,10 @@ from .weights import OnModel, depends_on_weights, patched_weights
 _KEPT = 32
 # Numbers by file and by the layers it was read against, no tensors.
 _known: OrderedDict[tuple, FileNumbers] = OrderedDict()
+# Of files whose dW depends on the weights it meets, by the network, its patches and the file. They
+# are not stored: in another process nothing but all the weights would tell whose they are.
+_on_weights: WeakKeyDictionary[nn.Module, OrderedDict[tuple, dict]] = WeakKeyDictionary()
+_Numbers = TypeVar("_Numbers")
 
 
 @contextmanager
@@ -45,18 +52,25 @@ def given(chosen: BranchFile, file: LoraFile, model: Any, clip: Any = None) -> C
 
 
 def _meter(chosen: BranchFile, file: LoraFile, model: Any) -> Meter:
-    """Strengths and prompts do not enter, so changing them measures nothing anew; a file whose dW
-    depends on the model's weights is measured anew each time."""
-    device = model.load_device
+    """Strengths and prompts do not enter, so changing them measures nothing anew."""
+    device, path = model.load_device, require(chosen)
     layers = OnModel(file.layers, patched_weights(model, device), device)
     if depends_on_weights(file.layers):
-        return Meter(chosen.name, layers)
-    path, names = require(chosen), tuple(model_names(model).layers)
+        known = _on_weights.setdefault(model.model, OrderedDict())
+        key = (*file_stamp(path), device.type, model.patches_uuid)
+        return Meter(chosen.name, layers, _kept(known, key, dict))
+    names = tuple(model_names(model).layers)
     key = (*file_stamp(path), names, device.type)
-    if key not in _known:
-        _known[key] = FileNumbers(path, names, device.type)
-    known = _known[key]
-    _known.move_to_end(key)
-    while len(_known) > _KEPT:
-        _known.popitem(last=False)
-    return Meter(chosen.name, layers, known)
+    return Meter(
+        chosen.name, layers, _kept(_known, key, lambda: FileNumbers(path, names, device.type))
+    )
+
+
+def _kept(known: OrderedDict[tuple, _Numbers], key: tuple, new: Callable[[], _Numbers]) -> _Numbers:
+    """Those of the key, new ones where there are none; the ones longest not asked for make room."""
+    if key not in known:
+        known[key] = new()
+    known.move_to_end(key)
+    while len(known) > _KEPT:
+        known.popitem(last=False)
+    return known[key]

@@ -91,7 +91,7 @@ class _Placed:
     def attached(self, whole: Sequence[float] | None, *held: Any) -> Any:
         """The MODEL that carries the branches. held: what the MODEL of the next edit uses too."""
         patchers = shared_patchers(self.plan.bank, self.files, self.model)
-        held = (self.files, patchers, *held)
+        held = (self.files, patchers, self.expert.file, *held)
         return attach(self.model, self.plan.bank, self.gates, whole, patchers, held)
 
 

@@ -18,9 +18,11 @@ factors, or depends on the weight it is added to, content is left as it is, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import Annotated
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -88,65 +90,102 @@ def np_lora(
     return Gates(lambda moment: table[None], notes=yielding.notes(), bank=made, share=share)
 
 
+_Layers = Mapping[str, tuple[LayerUpdate, ...]]
+
+
+class YieldedLayers(dict[str, tuple[LayerUpdate, ...]]):
+    """The updates of a content that yields to styles. energies: (inside, whole) of each that
+    yields. left: how many beside a style stay as they are. They are shared while someone holds
+    them, and hold what they were made of, so that nothing else takes its ids."""
+
+    def __init__(self, content: _Layers, styles: Sequence[_Layers]) -> None:
+        super().__init__(content)
+        self.content, self.styles = content, styles
+        self.energies: list[tuple[float, float]] = []
+        self.left = 0
+
+    def give_way(
+        self, path: str, directions: Callable[[], Tensor | None], share: float | None
+    ) -> None:
+        """directions: of the styles in this layer; asked for where an update could yield."""
+        made: list[LayerUpdate] = []
+        for one in self[path]:
+            if one.of_bias or not one.inputs:
+                made.append(one)
+            elif not _has_factors(one) or (found := directions()) is None:
+                self.left += 1
+                made.append(one)
+            else:
+                soft, energies = _soft(one.factors(), found)
+                self.energies.append(energies)
+                made.append(soft if share is None else soft.settled(share))
+        if any(new is not old for new, old in zip(made, self[path], strict=True)):
+            self[path] = tuple(made)
+
+
+_made: WeakValueDictionary[Hashable, YieldedLayers] = WeakValueDictionary()
+
+
 class _Yielding:
     """The contents that are on made to yield to the styles that are."""
 
     def __init__(self, bank: Bank, on: Sequence[bool], directions: int) -> None:
         self.given, self.on, self.directions = bank, on, directions
-        of_style = [b for b, acts in zip(bank.branches, on, strict=True) if acts]
-        self.styles = [branch for branch in of_style if branch.role == "style"]
-        self.energies: list[tuple[float, float]] = []  # (inside, whole) of each update
-        self.left = 0  # updates beside a style that stay as they are
+        pairs = zip(bank.branches, on, strict=True)
+        self.styles = [dict(b.layers) for b, acts in pairs if acts and b.role == "style"]
+        self.contents: list[YieldedLayers] = []
 
     def bank(self, share: float | None) -> Bank:
-        """share: what content loses; None where that changes with time."""
-        contents = [
-            acts and branch.role == "content"
-            for branch, acts in zip(self.given.branches, self.on, strict=True)
-        ]
-        layers: list[dict[str, tuple[LayerUpdate, ...]]] = [
-            dict(branch.layers) for branch in self.given.branches
-        ]
-        for path in self.given.layers:
-            beside = [one for style in self.styles for one in style.layers.get(path, ())]
-            having = [own for own, is_on in zip(layers, contents, strict=True)
-                      if is_on and path in own]  # fmt: skip
-            if beside and having:
-                found = _directions([one for one in beside if not one.of_bias], self.directions)
-                for own in having:
-                    own[path] = self._yielded(own[path], found, share)
-        branches = zip(self.given.branches, layers, strict=True)
-        return Bank(tuple(replace(b, layers=own) for b, own in branches), self.given.layers)
+        """share: what content loses; None where that changes with time.
 
-    def _yielded(
-        self, updates: tuple[LayerUpdate, ...], directions: Tensor | None, share: float | None
-    ) -> tuple[LayerUpdate, ...]:
-        made: list[LayerUpdate] = []
-        for one in updates:
-            if one.of_bias or not one.inputs:
-                made.append(one)
-            elif directions is None or not _has_factors(one):
-                self.left += 1
-                made.append(one)
-            else:
-                soft, energies = _soft(one.factors(), directions)
-                self.energies.append(energies)
-                made.append(soft if share is None else soft.settled(share))
-        same = all(new is old for new, old in zip(made, updates, strict=True))
-        return updates if same else tuple(made)
+        Prompts, strengths and schedules do not enter: what was made of these updates by this share
+        is found again.
+        """
+        branches = list(self.given.branches)
+        anew: dict[Hashable, YieldedLayers] = {}
+        for j, (branch, acts) in enumerate(zip(branches, self.on, strict=True)):
+            if acts and branch.role == "content":
+                given = dict(branch.layers)
+                key = self._key(given, share)
+                layers = _made.get(key, anew.get(key))
+                if layers is None:
+                    layers = anew[key] = YieldedLayers(given, self.styles)
+                self.contents.append(layers)
+                branches[j] = replace(branch, layers=layers)
+        with torch.inference_mode(False):  # trainings may take what a Router has made
+            self._make(anew.values(), share)
+        _made.update(anew)
+        return Bank(tuple(branches), self.given.layers)
+
+    def _key(self, content: _Layers, share: float | None) -> Hashable:
+        read = [content, *self.styles]
+        ids = (tuple((path, id(updates)) for path, updates in one.items()) for one in read)
+        return (*ids, self.directions, share)
+
+    def _make(self, contents: Iterable[YieldedLayers], share: float | None) -> None:
+        for path in self.given.layers:
+            beside = [one for style in self.styles for one in style.get(path, ())]
+            having = [own for own in contents if path in own]
+            if beside and having:
+                of_weights = [one for one in beside if not one.of_bias]
+                directions = cache(partial(_directions, of_weights, self.directions))
+                for own in having:
+                    own.give_way(path, directions, share)
 
     def notes(self) -> tuple[str, ...]:
         """For the report; after `bank`."""
-        inside, whole = (math.fsum(pair[side] for pair in self.energies) for side in (0, 1))
+        pairs = [pair for content in self.contents for pair in content.energies]
+        inside, whole = (math.fsum(pair[side] for pair in pairs) for side in (0, 1))
         said = "NP-LoRA: content and style share no layer, so nothing yields"
         if whole:
             said = (
                 f"NP-LoRA: in the layers that both adapt, {100 * inside / whole:.1f} % of "
                 "content's energy is on inputs that style reads"
             )
-        if not self.left:
+        count = sum(content.left for content in self.contents)
+        if not count:
             return (said,)
-        left = f"NP-LoRA: {self.left} updates of content have no small factors, or meet a style's"
+        left = f"NP-LoRA: {count} updates of content have no small factors, or meet a style's"
         return (said, f"{left} that has none, and yield nothing")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+import sys
 from collections import Counter
 from types import SimpleNamespace
 
@@ -19,9 +20,15 @@ import small_world_models as small
 import torch
 from comfy_extras.nodes_preview_any import PreviewAny
 from craft_lora_pack.comfy_adapter.engine.bank import BranchModule
+from craft_lora_pack.comfy_adapter.model import expert_encoder, file_hash, given
+from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read_branch_file
+from craft_lora_pack.comfy_adapter.model.weights import OnModel
 from craft_lora_pack.comfy_adapter.use.fuse_file import FuseRequest, fuse_branches
 from craft_lora_pack.comfy_adapter.use.router import with_own_loras
+from craft_lora_pack.craft_core.encoder import ExpertEncoder, write_encoder
+from craft_lora_pack.craft_core.fusion.np_lora import YieldedLayers
 from craft_lora_pack.nodes.compare import MethodSweep
+from craft_lora_pack.nodes.expert_encoder import LoadExpertEncoder
 from craft_lora_pack.nodes.router import Router
 from craft_lora_pack.nodes.schedule import TimestepSchedule
 
@@ -46,7 +53,30 @@ EDITS = {
     "layer set of the method": {"method": {"method": "b_lora"}},
     "layer set": {"layer_sets": {"layer_sets": "auto"}, "method": {"method": "craft"}},
 }
+METHODS = {
+    "k_lora": SETTINGS["method"],
+    "np_lora": {"method": "np_lora"},
+    "rising": {"method": "np_lora", "mu": 0.5, "course": "rising"},
+}
+CASES = [
+    *(("k_lora", edit) for edit in EDITS),
+    *(("np_lora", edit) for edit in ("prompt", "strength", "schedule")),
+    *(("rising", edit) for edit in ("prompt", "strength", "schedule", "mu")),
+]
+EDITS["mu"] = {"method": METHODS["rising"] | {"mu": 2.0}}
 NOTHING: dict[str, int] = {}
+MADE = ("files read", "modules built", "modules loaded", "weights patched")
+DATA = (".safetensors", ".sft", ".json")  # of LoRAs, encoders, and numbers measured of them
+_counting: list[Counter] = []  # of the test that runs
+
+
+def _note_open(event, arguments):
+    """Whoever opens a file by Python, to read its header, to hash it or to read it whole."""
+    if event == "open" and _counting and str(arguments[0]).endswith(DATA):
+        _counting[-1]["files opened"] += 1
+
+
+sys.addaudithook(_note_open)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +86,8 @@ def world():
 
 @pytest.fixture
 def done(monkeypatch):
-    """How often files were opened, modules built and loaded, and weights patched."""
+    """How often files were opened (by the library that reads tensors, and by Python), layers
+    looked at to be measured, modules built and loaded, and weights patched."""
     counter = Counter()
 
     def count(owner, name, label, counts=lambda *args: True):
@@ -73,10 +104,13 @@ def done(monkeypatch):
 
     patcher = comfy.model_patcher.ModelPatcher
     count(safetensors, "safe_open", "files read")
+    count(OnModel, "__getitem__", "layers measured")
     count(BranchModule, "__init__", "modules built")
     count(patcher, "load", "modules loaded", ours)
     count(patcher, "patch_weight_to_device", "weights patched", lambda *args: not ours(*args))
-    return counter
+    _counting.append(counter)
+    yield counter
+    _counting.remove(counter)
 
 
 @pytest.fixture
@@ -100,35 +134,80 @@ def sampled(world, routed):
         )[0]["samples"]  # fmt: skip
 
 
-def since(done) -> dict[str, int]:
-    found = {name: count for name, count in done.items() if count}
+def since(done, of=()) -> dict[str, int]:
+    """What was done since the last time. of: those of these names alone."""
+    found = {name: count for name, count in done.items() if count and (not of or name in of)}
     done.clear()
     return found
 
 
-@pytest.mark.parametrize("edit", EDITS)
-def test_an_edit_reads_builds_moves_and_patches_nothing(world, done, edit):
-    before = route(world)
+def replaced(place, beside):
+    """Another file in a file's place, of its time and size."""
+    shutil.copystat(place, beside)
+    assert place.stat().st_size == beside.stat().st_size
+    beside.replace(place)
+
+
+@pytest.mark.parametrize(("method", "edit"), CASES)
+def test_an_edit_reads_builds_moves_and_patches_nothing(world, done, method, edit):
+    used = {"method": METHODS[method]}
+    route(world, **used | EDITS[edit])  # measures what it compares, once in a LoRA's life
+    gc.collect()
+    before = route(world, **used)
     sampled(world, before)
     since(done)
-    after = route(world, **EDITS[edit])
+    after = route(world, **used | EDITS[edit])
     sampled(world, after)
     assert since(done) == NOTHING
-    again = route(world)  # the edited MODEL alone keeps what it does not use
+    again = route(world, **used)  # the edited MODEL alone keeps what it does not use
     del before
     assert since(done) == NOTHING
     del after, again
 
 
-def test_what_is_shared_gives_what_was_read_for_one_model_alone(world, done):
-    before = route(world)
+def test_the_first_method_that_compares_loras_measures_them_and_no_edit_after_it(
+    world, done, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
+    given._known.clear()
+    file_hash._hash.cache_clear()
+    direct = {"method": {"method": "direct"}}
+    before = route(world, **direct)
+    since(done)
+    after = route(world)
+    found = since(done)
+    assert found.pop("layers measured") > 100
+    assert found == {"files opened": 4}  # each is hashed, and looked for among what was stored
+    again = route(world, **direct), route(world, **EDITS["prompt"])
+    assert since(done) == NOTHING
+    given._known.clear()
+    del before, after, again
+
+
+def test_content_that_yields_is_made_anew_where_what_makes_it_changes(world, done):
+    def yielding(mu, **changes):
+        return route(world, method={"method": "np_lora", "mu": mu}, **changes)
+
+    before = yielding(0.5)
+    since(done)
+    after = yielding(1.0)
+    assert since(done) == {"modules built": 1}  # style's is its file's
+    again = yielding(1.0, **EDITS["prompt"]), yielding(0.5, **EDITS["strength"])
+    assert since(done) == NOTHING
+    del before, after, again
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_shared_gives_what_was_read_for_one_model_alone(world, done, method):
+    used = {"method": METHODS[method]}
+    before = route(world, **used)
     sampled(world, before)
-    shared = sampled(world, route(world, **EDITS["strength"]))
+    shared = sampled(world, route(world, **used, **EDITS["strength"]))
     del before
     gc.collect()
     since(done)
-    alone = sampled(world, route(world, **EDITS["strength"]))
-    assert since(done)["files read"] == 2
+    alone = sampled(world, route(world, **used, **EDITS["strength"]))
+    assert since(done, MADE) == {"files read": 2, "modules built": 2, "modules loaded": 2}
     assert torch.equal(shared, alone)
 
 
@@ -138,7 +217,7 @@ def test_one_of_two_files_changed_is_that_one_read_alone(world, done, lora_folde
     sampled(world, before)
     since(done)
     sampled(world, route(world, style_lora="other.safetensors"))
-    assert since(done) == {"files read": 1, "modules built": 1, "modules loaded": 1}
+    assert since(done, MADE) == {"files read": 1, "modules built": 1, "modules loaded": 1}
     del before
 
 
@@ -151,9 +230,7 @@ def test_a_file_replaced_on_disk_is_read_anew_whatever_its_time_and_size(world, 
     with safetensors.safe_open(place, "pt") as file:
         metadata = file.metadata()
     safetensors.torch.save_file({key: 2 * value for key, value in state.items()}, beside, metadata)
-    shutil.copystat(place, beside)
-    assert place.stat().st_size == beside.stat().st_size
-    beside.replace(place)
+    replaced(place, beside)
     since(done)
     after = route(world, style_lora=place.name)
     assert since(done)["files read"] == 1
@@ -164,7 +241,7 @@ def test_a_file_in_both_roles_is_read_and_loaded_once(world, done):
     sampled(world, (world.model, world.encode("")))
     since(done)
     sampled(world, route(world, style_lora=small.CONTENT))
-    assert since(done) == {"files read": 1, "modules built": 1, "modules loaded": 1}
+    assert since(done, MADE) == {"files read": 1, "modules built": 1, "modules loaded": 1}
 
 
 def test_a_text_encoder_and_a_backbone_that_are_patched_stay_so(world, done, lora_folder):
@@ -181,6 +258,93 @@ def test_a_text_encoder_and_a_backbone_that_are_patched_stay_so(world, done, lor
     after = route(world, **used, **EDITS["prompt"])
     assert since(done) == NOTHING
     assert before[0].patches_uuid == after[0].patches_uuid
+
+
+def encoder_file(world, path, seed):
+    """An expert encoder for the two LoRAs, of random weights."""
+    files = [BranchFile(small.CONTENT, "content", 1.0), BranchFile(small.STYLE, "style", 1.0)]
+    layers = {file.role: list(read_branch_file(file, world.model).layers) for file in files}
+    width = len(expert_encoder.embedding(world.clip, "a cat"))
+    made = ExpertEncoder(layers, width, [expert_encoder.concept(files)], seed)
+    generator = torch.Generator().manual_seed(seed)
+    torch.nn.init.normal_(made.head.weight, 0.0, 0.5, generator=generator)
+    write_encoder(path, made)
+
+
+@pytest.fixture
+def encoder_folder(tmp_path):
+    expert_encoder.encoder_files()  # registers the kind
+    folder_paths.add_model_folder_path(expert_encoder.FOLDER, str(tmp_path))
+    yield tmp_path
+    folder_paths.folder_names_and_paths[expert_encoder.FOLDER][0].remove(str(tmp_path))
+    folder_paths.filename_list_cache.clear()
+
+
+def test_an_expert_encoder_is_read_once_and_anew_where_it_is_replaced(world, done, encoder_folder):
+    place = encoder_folder / "expert.safetensors"
+    encoder_file(world, place, seed=1)
+    used = {"expert_encoder": place.name}
+
+    def loaded():
+        """As the host asks the node beside the Router before each prompt."""
+        assert LoadExpertEncoder.validate_inputs(place.name) is True
+        return LoadExpertEncoder.fingerprint_inputs(place.name)
+
+    fingerprint, before = loaded(), route(world, **used)
+    since(done)
+    for edit in ("prompt", "strength", "schedule", "method"):
+        assert loaded() == fingerprint
+        after = route(world, **used, **EDITS[edit])
+        del before
+        assert since(done) == NOTHING, edit
+        before = after
+    beside = place.with_name("other.safetensors")
+    encoder_file(world, beside, seed=2)
+    replaced(place, beside)
+    before = route(world, **used)
+    since(done)
+    assert loaded() != fingerprint
+    shown = route(world, **used)[3]
+    assert since(done) == NOTHING
+    del before, after
+    gc.collect()
+    since(done)
+    assert route(world, **used)[3] == shown
+    assert since(done)["files read"] == 3  # nothing is kept that no MODEL uses
+
+
+@pytest.mark.parametrize("compares", ["k_lora", "auto"])
+def test_what_depends_on_the_weights_is_measured_once_for_a_model_and_its_patches(
+    world, done, lora_folder, compares
+):
+    lora = safetensors.torch.load_file(folder_paths.get_full_path("loras", small.CONTENT))
+    ups = [key for key in lora if key.endswith(".lora_up.weight")]
+    scales = {key.replace("lora_up.weight", "dora_scale"): lora[key] for key in ups}
+    lora |= {key: torch.ones(len(up), 1) for key, up in scales.items()}
+    safetensors.torch.save_file(lora, lora_folder / "dora.safetensors")
+    used = {"content_lora": "dora.safetensors"}
+    if compares == "auto":
+        used |= EDITS["layer set"]
+
+    def numbers():
+        """By the MODEL's patches and the file."""
+        return [dict(one) for one in given._on_weights[world.model.model].values()]
+
+    given._on_weights.clear()
+    before = route(world, **used)
+    assert since(done)["layers measured"] > 100
+    first = numbers()
+    after = [route(world, **used | EDITS[edit]) for edit in ("prompt", "strength", "schedule")]
+    assert since(done) == NOTHING and len(first) == 1 and numbers() == first
+    patched = world.with_loras((small.STYLE, 0.5))
+    since(done)
+    other = route(patched, **used)
+    assert since(done)["layers measured"] > 100
+    assert numbers()[0] == first[0] != numbers()[1]
+    given._on_weights.clear()
+    again = route(world, **used)
+    assert numbers() == first
+    del before, after, other, again
 
 
 def test_the_host_keeps_what_the_next_prompt_uses(world, done, monkeypatch):
@@ -210,14 +374,16 @@ def test_the_host_keeps_what_the_next_prompt_uses(world, done, monkeypatch):
     assert since(done) == NOTHING
 
 
-def test_nothing_is_kept_that_no_model_uses(world, done):
-    routed = route(world)
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_is_kept_that_no_model_uses(world, done, method):
+    routed = route(world, method=METHODS[method])
     sampled(world, routed)
     del routed
     gc.collect()
+    assert not any(type(one) is YieldedLayers for one in gc.get_objects())
     since(done)
-    route(world)
-    assert since(done) == {"files read": 2, "modules built": 2}
+    route(world, method=METHODS[method])
+    assert since(done, MADE) == {"files read": 2, "modules built": 2}
 
 
 def test_a_sweep_and_a_fused_file_take_what_a_router_has_read(world, done):

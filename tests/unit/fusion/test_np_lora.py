@@ -1,5 +1,7 @@
 """NP-LoRA against dense projections, by hand, and where it is the direct merge."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -182,3 +184,28 @@ def test_a_file_holds_the_projected_sum_in_the_ranks_of_both(course):
         c, s = dense(content.layers[one.path]), dense(style.layers[one.path])
         expected = 0.7 * projected(c, s, mu) + 0.4 * s
         assert torch.allclose(dense([one.factors]), expected, atol=1e-5)
+
+
+def test_what_yields_is_made_once_while_it_is_held():
+    """By the updates read, the share and the directions; strengths and names do not enter."""
+    content, style = branch("content", 1), branch("style", 2)
+
+    def layers(*pair, **knobs):
+        return made(pair or (content, style), **knobs)[0].branches[0].layers
+
+    first, notes = layers(), made([content, style])[1].notes
+    edited = replace(content, strength=0.3, name="other", layers=dict(content.layers))
+    assert layers(edited, style) is first
+    assert made([edited, style])[1].notes == notes
+    others = [
+        layers(mu=2.0), layers(directions=1), layers(course="rising"),
+        layers(content, branch("style", 2)), layers(branch("content", 1), style),
+    ]  # fmt: skip
+    assert all(other is not first for other in others)
+    assert layers(course="rising", mu=2.0) is others[2]
+    kept = {path: one.down.clone() for path, (one,) in first.items()}
+    gone = weakref.ref(first)
+    del first
+    gc.collect()
+    assert gone() is None
+    assert all(one.down.equal(kept[path]) for path, (one,) in layers().items())
