@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
+import comfy.model_management
 import comfy.patcher_extension
 import comfy.samplers
 import oracle
 import pytest
 import tiny
 import torch
+import torch._dynamo
+from adapter_samples import SAMPLES, whole_file
+from comfy_api.torch_helpers import set_torch_compile_wrapper
+from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 from craft_lora_pack.comfy_adapter.engine import engine
+from craft_lora_pack.comfy_adapter.engine.compiled import why_uncompiled
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
+from craft_lora_pack.craft_core.fusion import FUSION
+from craft_lora_pack.craft_core.fusion.compose import compose
+from craft_lora_pack.craft_core.lora import pair_statistics
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.time import model_table
+from craft_lora_pack.craft_core.types import Routing
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from two_loras import NEGATIVE, POSITIVE, loras, routed
+from two_loras import NEGATIVE, POSITIVE, bank_of, loras, routed
 
 STEPS = 3
 READS = {"item", "_local_scalar_dense", "nonzero", "equal", "masked_select", "is_nonzero"}
@@ -30,6 +40,11 @@ class Reads(TorchDispatchMode):
         super().__init__()
         self.held = {p.untyped_storage()._cdata for p in network.parameters()}
         self.count, self.counting, self.kept = 0, False, []
+
+    @classmethod
+    def ignore_compile_internals(cls):
+        """Compiled graphs run while it looks on."""
+        return True
 
     def add(self, *tensors):
         self.kept += tensors  # so that no other tensor takes the place of one
@@ -110,6 +125,78 @@ def test_a_step_reads_the_noise_level_once_where_gates_change_and_nothing_else(
     found = reads(guided(routed(model, states, schedule)), monkeypatch)
     changes = schedule is not None or guided is with_weights  # weights may follow a schedule
     assert found - plain == STEPS * changes
+
+
+SCHEDULES = pytest.mark.parametrize("schedule", [None, Schedule("cosine")])
+
+
+@SCHEDULES
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_no_kind_of_adapter_reads_more(world, kind, schedule, monkeypatch):
+    """Those that are taken from the weights neither, where gates change and they are taken anew."""
+    model, _ = world
+    attention = {p: shape for p, shape in model_layers(model).items() if ".attn" in p}
+    places = {f"lora_unet_{p.replace('.', '_')}": shape for p, shape in attention.items()}
+    states = [whole_file(kind, places, seed)[0] for seed in (3, 5)]
+    ours = asymmetric(routed(model, states, schedule))
+    changes = schedule is not None
+    assert reads(ours, monkeypatch) - reads(model, monkeypatch) == STEPS * changes
+
+
+METHODS = {
+    method: (method, {})
+    for method in FUSION.keys()
+    if method != "b_lora"  # needs SDXL's blocks
+} | {"np_lora, falling": ("np_lora", {"course": "falling"})}
+
+
+@SCHEDULES
+@pytest.mark.parametrize("name", METHODS)
+def test_no_method_reads_more(world, name, schedule, monkeypatch):
+    (model, states), (method, settings) = world, METHODS[name]
+    bank = bank_of(model, states)
+    everywhere = (frozenset(bank.layers),) * 2
+    routing = Routing((1.0, 1.0), everywhere, pair_statistics(bank.branches, bank.layers))
+    chosen = FUSION[method]
+    own = chosen.function(bank, routing, **chosen.knobs(settings))
+    ours = asymmetric(engine.attach(model, bank, compose(own, bank, schedule)))
+    changes = schedule is not None or own.constant is None
+    assert reads(ours, monkeypatch) - reads(model, monkeypatch) == STEPS * changes
+
+
+@SCHEDULES
+@pytest.mark.skipif(why_uncompiled([]) is not None, reason="this torch runs it uncompiled")
+def test_a_compiled_run_reads_no_more(schedule, monkeypatch):
+    model, ran = tiny.sdxl(), []
+    states = loras({p: s for p, s in model_layers(model).items() if ".attn1" in p})
+    free = 1 << 34  # on a CPU the host's attention reads how much there is, where a graph ends
+    monkeypatch.setattr(
+        comfy.model_management, "get_free_memory",
+        lambda device=None, torch_free_too=False: (free, free) if torch_free_too else free,
+    )  # fmt: skip
+
+    def backend(graph, inputs, **options):
+        def run(*args):
+            ran.append(graph)
+            return graph(*args)
+
+        return run
+
+    def compiled(one):
+        clone = one.clone()
+        options = {"guard_filter_fn": skip_torch_compile_dict}
+        set_torch_compile_wrapper(model=clone, backend=backend, options=options)
+        return clone
+
+    torch._dynamo.reset()
+    found = []
+    for one in (compiled(model), compiled(asymmetric(routed(model, states, schedule)))):
+        reads(one, monkeypatch)  # compiles
+        ran.clear()
+        found.append(reads(one, monkeypatch))
+        assert len(ran) >= STEPS
+    torch._dynamo.reset()
+    assert found[1] - found[0] == STEPS * (schedule is not None)
 
 
 @pytest.mark.parametrize("clock", ["steps", "model"])
