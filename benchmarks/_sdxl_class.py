@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import argparse
 import gc
+import math
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+BEGUN = time.perf_counter()
 ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT), *(str(ROOT / "tests" / tier / "parts") for tier in ("host", "unit"))]
 
@@ -98,6 +100,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf,
+        help="of the whole process: no round begins that would not be done by then, but the first",
+    )  # fmt: skip
 
 
 class World:
@@ -150,10 +156,11 @@ class World:
         latent = tiny.latent(self.options.batch, self.options.latent)
         return oracle.sample(guider, latent, steps=steps or self.options.steps)
 
-    def interleaved(self, guiders: Mapping[str, Any]) -> dict[str, list[float]]:
-        """Seconds per step of each, taking turns in each round; the first round is a warm-up."""
+    def interleaved(self, guiders: Mapping[str, Any], share: float = 1.0) -> dict[str, list[float]]:
+        """Seconds per step of each, taking turns in each round; the first round is a warm-up.
+        share: of the process's seconds, in which this should be done."""
         seconds: dict[str, list[float]] = {name: [] for name in guiders}
-        for round_number in range(self.options.rounds + 1):
+        for round_number in rounds_in_time(self.options, share):
             for name, guider in guiders.items():
                 elapsed = self.seconds_per_step(guider)
                 if round_number:
@@ -164,6 +171,9 @@ class World:
         """The most memory that each holds while it samples, with all other models unloaded; for
         guiders that have sampled before, since the host unloads what it has loaded itself."""
         for name, guider in guiders.items():
+            if time.perf_counter() - BEGUN > self.options.seconds:
+                print(f"{name}: no time was left to measure its memory")
+                continue
             left = unload_all()
             if left > LEFT_OVER:
                 print(f"{name}: {left / 1e9:.2f} GB stayed on the card when all was unloaded")
@@ -171,6 +181,18 @@ class World:
             reset_peak()
             self.sample(guider)
             self.peaks[name] = peak()
+
+
+def rounds_in_time(options: argparse.Namespace, share: float = 1.0) -> Iterator[int]:
+    """0 for the warm-up, then the rounds that are asked for, as far as the seconds go; one in any
+    case. A round is taken to last as long as the one before."""
+    for number in range(options.rounds + 1):
+        begun = time.perf_counter()
+        yield number
+        now = time.perf_counter()
+        if 0 < number < options.rounds and 2 * now - begun - BEGUN > share * options.seconds:
+            print(f"time for {number} of {options.rounds} rounds", flush=True)
+            return
 
 
 def timed(work: Callable[[], Any]) -> float:

@@ -34,6 +34,7 @@ from _sdxl_class import (
     oracle,
     peak,
     reset_peak,
+    rounds_in_time,
     timed,
     tiny,
     torch,
@@ -67,7 +68,8 @@ from engine import routed
 
 RANK = 16  # of the LoRAs that are trained
 PHRASE = 1280  # numbers that SDXL's pooled text encoder describes a phrase by
-OURS = ("LoRA of ours", "basis of ours", "expert encoder of ours")
+HOSTS = "LoRA of the host's TrainLoraNode"
+TRAINED = ("LoRA of ours", HOSTS, "expert encoder of ours", "basis of ours")
 
 
 def main() -> None:
@@ -105,7 +107,7 @@ def edits(options: argparse.Namespace) -> None:
     router.write_files(options.rank)
     clip = TextEncoder(world.changes.get("context_dim", tiny.CONTEXT))
     seconds: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for number in range(options.rounds + 1):
+    for number in rounds_in_time(options):
         for who, way in (("ours", routed_run), ("host", merged_run)):
             kept = []  # the host keeps what a graph made until it is made anew
             for step, prompt, strength in (
@@ -232,8 +234,8 @@ def training(options: argparse.Namespace) -> None:
     world.model.model.to(tiny.CPU)
     world.model.cached_patcher_init = (lambda *args, **kwargs: world.another_model(), ())
     print(f"{'a step of':34}{'s':>9}{'peak GB':>9}")
-    for name in (*OURS, "LoRA of the host's TrainLoraNode"):
-        seconds, held = _ours(world, name) if name in OURS else _hosts(world)
+    for name in TRAINED:
+        seconds, held = _hosts(world) if name == HOSTS else _ours(world, name)
         print(f"{name:34}{statistics.median(seconds):9.3f}{held / 1e9:9.2f}", flush=True)
 
 

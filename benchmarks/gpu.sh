@@ -37,7 +37,7 @@ part() { # NAME SECONDS SCRIPT ARGUMENTS...
     [[ $name =~ $only ]] || return 0
     echo "== $name"
     local begun=$SECONDS
-    timeout --kill-after=10 "$limit" "$PYTHON" "$here/$script" "$@" "${common[@]}" >"$OUT/$name.log" 2>&1
+    timeout --kill-after=10 "$limit" "$PYTHON" "$here/$script" "$@" "${common[@]}" --seconds "$((limit * 8 / 10))" >"$OUT/$name.log" 2>&1
     local status=$?
     grep -aE '^(SDXL|one step|most time|selection|[a-zA-Z].*[0-9.]+ *$|dynamic|  )|did not run|differs|skipped|x merged' "$OUT/$name.log" | tail -n 30
     echo "   ($((SECONDS - begun)) s)"
@@ -47,19 +47,19 @@ part() { # NAME SECONDS SCRIPT ARGUMENTS...
 if [ "$device" = cuda ]; then nvidia-smi -L | tee "$OUT/card.log"; fi
 run=(--dtype "$dtype" --size "$size" --rounds "$rounds" --steps "$steps")
 fewer=(--ways "^ours" --rounds "$(((rounds + 1) / 2))") # beside the LoraLoader
-part smoke 25 engine.py --size small --dtype "$dtype" --rank 4 --latent 8 --rounds 1 --steps 1 --peaks
-part engine_1024 60 engine.py "${run[@]}" --rank "$rank" --latent "$px1024" --peaks
-part profile 25 engine.py --profile "${run[@]}" --rank "$rank" --latent "$px1024"
-part edits 30 device.py edits "${run[@]}" --rank "$rank" --latent "$px1024"
-part training 40 device.py training "${run[@]}" --rank "$rank" --latent "$px512"
-part memory 50 device.py memory "${run[@]}" --rank "$rank" --latent "$px512"
-part engine_1024_batch_4 35 engine.py "${run[@]}" "${fewer[@]}" --rank "$rank" --latent "$px1024" --batch 4
+part smoke 20 engine.py --size small --dtype "$dtype" --rank 4 --latent 8 --rounds 1 --steps 1 --peaks
+part engine_1024 70 engine.py "${run[@]}" --rank "$rank" --latent "$px1024" --peaks
+part profile 20 engine.py --profile "${run[@]}" --rank "$rank" --latent "$px1024"
+part edits 40 device.py edits "${run[@]}" --rank "$rank" --latent "$px1024"
+part training 40 device.py training "${run[@]}" --rank "$rank" --latent "$px512" --rounds 2
+part memory 65 device.py memory "${run[@]}" --rank "$rank" --latent "$px512" --steps 2
+part engine_1024_batch_4 30 engine.py "${run[@]}" "${fewer[@]}" --rank "$rank" --latent "$px1024" --batch 4
 part selection 15 fusion.py --parts selection --ranks "$low" "$rank" --powers 0 1 --rounds "$rounds"
-part engine_512 25 engine.py "${run[@]}" --rank "$rank" --latent "$px512"
+part engine_512 20 engine.py "${run[@]}" --rank "$rank" --latent "$px512"
 part "engine_rank_$high" 20 engine.py "${run[@]}" "${fewer[@]}" --rank "$high" --latent "$px1024"
 part "engine_rank_$low" 20 engine.py "${run[@]}" "${fewer[@]}" --rank "$low" --latent "$px1024"
 part fp8 20 engine.py "${run[@]}" "${fewer[@]}" --dtype fp8 --rank "$rank" --latent "$px512"
-part compiled 55 engine.py --compiled "${run[@]}" --ways cosine --size "$compiled" --rank "$rank" --latent "$px512"
+part compiled 40 engine.py --compiled "${run[@]}" --ways cosine --size "$compiled" --rank "$rank" --latent "$px512"
 echo "logs: $OUT"
 if [ ${#failed[@]} -gt 0 ]; then
     echo "failed: ${failed[*]}"
