@@ -8,6 +8,7 @@ copies between the two. On a CPU there are only operators, and numbers that woul
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,8 +28,10 @@ ON_CARD = DEVICE.type != "cpu"
 def print_profiles(world: World, ways: Mapping[str, Any]) -> None:
     """Counts of a step of each way, and the operators that take the device most time."""
     first = next(iter(ways.values()))
-    profiled_step(world, first)  # the first profile of a process lacks what happens meanwhile
+    profiled_step(world, first)  # the first of a process sets the profiler up
     found = {name: profiled_step(world, guider) for name, guider in ways.items()}
+    if not all(map(whole_time, found.values())):
+        sys.exit("the profiler saw nothing of the device")
     counted = ("launches", "waits", "reads", "copies") if ON_CARD else ("operators", "reads")
     print(f"{'one step, profiled':28}" + "".join(f"{name:>10}" for name in (*counted, "ms")))
     for name, events in found.items():
@@ -39,7 +42,7 @@ def print_profiles(world: World, ways: Mapping[str, Any]) -> None:
         total = whole_time(events)
         print(f"most time in {name}, ms, share, calls:")
         for one in sorted(events, key=own_time, reverse=True)[:TOP]:
-            share = own_time(one) / total if total else 0.0
+            share = own_time(one) / total
             print(f"  {one.key[:44]:46}{own_time(one) / 1000:9.2f}{share:7.0%}{one.count:7}")
 
 
