@@ -1,8 +1,8 @@
 """What one step of sampling runs on its device, as torch's profiler sees it.
 
 The step goes from one question of the sampler to the next, the second of three. On a card are
-counted: launches of kernels, waits of the processor for the card, numbers that are read back, and
-copies between the two. On a CPU there are only operators, and numbers that would be read back.
+counted: launches of kernels, waits of the processor for the card, and copies to the card and back.
+On a CPU there are only operators.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from torch.profiler import ProfilerActivity, profile
 
 STEPS, PROFILED = 3, 2
 TOP = 6  # operators that are shown
-LAUNCH, COPY = r"Launch\w*Kernel|GraphLaunch", r"^Memcpy (HtoD|DtoH)"
+LAUNCH = r"Launch\w*Kernel|GraphLaunch"
 # The profiler itself ends with a cudaDeviceSynchronize.
 WAIT = r"(Stream|Event)Synchronize$|^(cuda|hip)Memcpy$|MemcpyWithStream$"
-READ = r"^aten::_local_scalar_dense$"
 ON_CARD = DEVICE.type != "cpu"
 
 
@@ -32,7 +31,7 @@ def print_profiles(world: World, ways: Mapping[str, Any]) -> None:
     found = {name: profiled_step(world, guider) for name, guider in ways.items()}
     if not all(map(whole_time, found.values())):
         sys.exit("the profiler saw nothing of the device")
-    counted = ("launches", "waits", "reads", "copies") if ON_CARD else ("operators", "reads")
+    counted = ("launches", "waits", "to card", "back") if ON_CARD else ("operators",)
     print(f"{'one step, profiled':28}" + "".join(f"{name:>10}" for name in (*counted, "ms")))
     for name, events in found.items():
         counts = [COUNTS[one](events) for one in counted]
@@ -95,7 +94,7 @@ def matching(pattern: str) -> Callable[[list[Any]], int]:
 COUNTS = {
     "launches": matching(LAUNCH),
     "waits": matching(WAIT),
-    "reads": matching(READ),
-    "copies": matching(COPY),
+    "to card": matching("^Memcpy HtoD"),
+    "back": matching("^Memcpy DtoH"),
     "operators": matching("^aten::"),
 }
