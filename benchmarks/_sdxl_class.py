@@ -6,14 +6,17 @@ Importing this enters the host.
 from __future__ import annotations
 
 import argparse
+import gc
+import math
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+BEGUN = time.perf_counter()
 ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT), *(str(ROOT / "tests" / tier / "parts") for tier in ("host", "unit"))]
 
@@ -84,6 +87,7 @@ DTYPES = {  # of the weights, and of the products
 DEVICE = model_management.get_torch_device()
 STRENGTHS = (0.8, 0.8)
 SCALE = 5.0  # guidance
+LEFT_OVER = 1e8  # bytes on an emptied card that are worth a line
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -96,6 +100,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf,
+        help="of the whole process: no round begins that would not be done by then, but the first",
+    )  # fmt: skip
 
 
 class World:
@@ -134,32 +142,63 @@ class World:
     def cfg(self, model: Any) -> Any:
         return oracle.guider(model, self.positive, self.negative, SCALE)
 
+    def load(self, guider: Any) -> None:
+        """All of a guider's models on the device, so that a timing measures sampling alone."""
+        patcher, twin = guider.model_patcher, getattr(guider, "twin", None)
+        models = [patcher, *patcher.get_nested_additional_models()]
+        model_management.load_models_gpu(models if twin is None else [*models, twin])
+
     def seconds_per_step(self, guider: Any) -> float:
-        oracle.load(guider)
+        self.load(guider)
         return timed(lambda: self.sample(guider)) / self.options.steps
 
     def sample(self, guider: Any, steps: int | None = None) -> torch.Tensor:
         latent = tiny.latent(self.options.batch, self.options.latent)
         return oracle.sample(guider, latent, steps=steps or self.options.steps)
 
-    def interleaved(self, guiders: Mapping[str, Any]) -> dict[str, list[float]]:
-        """Seconds per step of each, taking turns in each round; the first round is a warm-up."""
+    def interleaved(self, guiders: Mapping[str, Any], share: float = 1.0) -> dict[str, list[float]]:
+        """Seconds per step of each, taking turns in each round; the first round is a warm-up.
+        share: of the process's seconds, in which this should be done."""
         seconds: dict[str, list[float]] = {name: [] for name in guiders}
-        for round_number in range(self.options.rounds + 1):
+        for round_number in rounds_in_time(self.options, share):
             for name, guider in guiders.items():
-                reset_peak()
                 elapsed = self.seconds_per_step(guider)
-                self.peaks[name] = peak()
                 if round_number:
                     seconds[name].append(elapsed)
         return seconds
+
+    def measure_peaks(self, guiders: Mapping[str, Any]) -> None:
+        """The most memory that each holds while it samples, with all other models unloaded; for
+        guiders that have sampled before, since the host unloads what it has loaded itself."""
+        for name, guider in guiders.items():
+            if time.perf_counter() - BEGUN > self.options.seconds:
+                print(f"{name}: no time was left to measure its memory")
+                continue
+            left = unload_all()
+            if left > LEFT_OVER:
+                print(f"{name}: {left / 1e9:.2f} GB stayed on the card when all was unloaded")
+            self.load(guider)
+            reset_peak()
+            self.sample(guider)
+            self.peaks[name] = peak()
+
+
+def rounds_in_time(options: argparse.Namespace, share: float = 1.0) -> Iterator[int]:
+    """0 for the warm-up, then the rounds that are asked for, as far as the seconds go; one in any
+    case. A round is taken to last as long as the one before."""
+    for number in range(options.rounds + 1):
+        begun = time.perf_counter()
+        yield number
+        now = time.perf_counter()
+        if 0 < number < options.rounds and 2 * now - begun - BEGUN > share * options.seconds:
+            print(f"time for {number} of {options.rounds} rounds", flush=True)
+            return
 
 
 def timed(work: Callable[[], Any]) -> float:
     """Seconds until the device has done the work; on one thread of a CPU those of the processor,
     which other work on the machine changes little."""
-    alone = DEVICE.type == "cpu" and torch.get_num_threads() == 1
-    clock = time.process_time if alone else time.perf_counter
+    clock = time.process_time if in_processor_time() else time.perf_counter
     synchronise()
     start = clock()
     work()
@@ -167,9 +206,22 @@ def timed(work: Callable[[], Any]) -> float:
     return clock() - start
 
 
+def in_processor_time() -> bool:
+    """Whether `timed` gives the processor's time."""
+    return DEVICE.type == "cpu" and torch.get_num_threads() == 1
+
+
 def synchronise() -> None:
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
+
+
+def unload_all() -> int:
+    """Every model that the host has loaded off the card; -> bytes that stay there."""
+    model_management.unload_all_models()
+    gc.collect()
+    model_management.soft_empty_cache()
+    return torch.cuda.memory_allocated() if DEVICE.type == "cuda" else 0
 
 
 def reset_peak() -> None:

@@ -1,26 +1,33 @@
 """Seconds per sampling step of seven ways to run two LoRAs, interleaved in one process.
 
     python run.py bench engine [--size small|short|wide|sdxl] [--rank 64] [--latent 32] [--rounds 7]
-                               [--device cuda] [--dtype bf16] [--batch 4]
-                               [--kinds | --rules | --compiled]
+                               [--device cuda] [--dtype bf16] [--batch 4] [--ways PATTERN] [--peaks]
+                               [--kinds | --rules | --compiled | --profile]
 
 Every way samples the same random model of the host's SDXL class with the host's own euler; one
 round runs each once, in turn, so that a change of the machine's speed affects all of them. Ratios
-are to the host's LoraLoader (LoRAs merged into the weights) in the same round. With --kinds, what
+are to the host's LoraLoader (LoRAs merged into the weights) in the same round. --ways runs only
+those whose names match the pattern, beside the LoraLoader. With --peaks, the most memory of a card
+that each way holds while it samples, all other models unloaded before. Where the host would split
+the rows of a step for want of memory, nothing is timed and a line says so. With --kinds, what
 each adapter kind costs on one layer instead. With --rules, what each guidance rule costs: the
 evaluations of the model that a step took, counted in the runs, and the time of a step as a multiple
 of a step at cfg 1 without weights, which is one evaluation. With --compiled, ways under the host's
 Torch Compile Model with inductor. The warm-up round compiles a graph for each way, which takes a
 CPU minutes for each transformer block, a quarter of that once torch has them on disk; so the model
-is short unless --size says otherwise.
+is short unless --size says otherwise. With --profile, what one step of merged and of routed LoRAs
+runs on the device, counted and timed by torch's profiler.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import statistics
 import sys
+from collections.abc import Callable
+from functools import partial
 
 from _sdxl_class import DEVICE, SCALE, STRENGTHS, World, add_flags, oracle, print_table, torch
 
@@ -29,6 +36,7 @@ import comfy.model_management  # isort: skip
 import comfy.sd  # isort: skip
 from comfy_extras.nodes_torch_compile import TorchCompileModel  # isort: skip
 from benchmarks.parts.kinds import print_kinds  # isort: skip
+from benchmarks.parts.one_step import print_profiles  # isort: skip
 from craft_lora_pack.comfy_adapter.engine import engine
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
 from craft_lora_pack.craft_core.fusion.compose import compose
@@ -36,16 +44,25 @@ from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.types import constant_gates
 
 MERGED = "host LoraLoader (merged)"
+PROFILED = "^ours"
+TIMED = 0.65  # of the seconds, where peaks are measured after it
+Ways = dict[str, Callable[[], object]]  # what makes the guider of each
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     add_flags(parser)
-    parser.add_argument("--kinds", action="store_true", help="each adapter kind on one layer")
-    parser.add_argument("--rules", action="store_true", help="each guidance rule")
-    parser.add_argument("--compiled", action="store_true", help="under torch.compile")
+    parser.add_argument("--ways", default="", help="pattern of the names of those that run")
+    parser.add_argument("--peaks", action="store_true", help="the most memory that each way holds")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--kinds", action="store_true", help="each adapter kind on one layer")
+    what.add_argument("--rules", action="store_true", help="each guidance rule")
+    what.add_argument("--compiled", action="store_true", help="under torch.compile")
+    what.add_argument("--profile", action="store_true", help="what one step runs on the device")
     if "--compiled" in sys.argv:
         parser.set_defaults(size="short")
+    if "--profile" in sys.argv:
+        parser.set_defaults(ways=PROFILED)
     options = parser.parse_args()
     if options.kinds:
         print_kinds(options)
@@ -55,25 +72,54 @@ def main() -> None:
     if options.rules:
         print_rules(world)
         return
-    ways = compiled_guiders(world) if options.compiled else guiders(world)
-    print_table(world.interleaved(ways), MERGED, "merged", world.peaks)
+    makers = compiled_guiders(world) if options.compiled else guiders(world)
+    ways = {
+        name: make() for name, make in makers.items()
+        if name == MERGED or re.search(options.ways, name)
+    }  # fmt: skip
+    short = short_of_memory(world)
+    if short:
+        print(f"skipped: {short}")
+        return
+    if options.profile:
+        print_profiles(world, ways)
+        return
+    seconds = world.interleaved(ways, TIMED if options.peaks else 1.0)
+    if options.peaks:
+        world.measure_peaks(ways)
+    print_table(seconds, MERGED, "merged", world.peaks)
 
 
-def guiders(world: World) -> dict[str, object]:
+def short_of_memory(world: World) -> str | None:
+    """Why the host would evaluate the rows of a step in several calls; None where it does not."""
+    rows, side = 2 * world.options.batch, world.options.latent
+    needed = 1.5 * world.model.model.memory_required([rows, 4, side, side])  # as the host asks
+    free = comfy.model_management.get_free_memory(DEVICE)
+    if needed < free:
+        return None
+    return (
+        f"{rows} rows need {needed / 1e9:.1f} GB beside the models, and {free / 1e9:.1f} are free"
+    )
+
+
+def guiders(world: World) -> Ways:
     """The seven ways on one backbone (and a second model for the two-model way)."""
-    scheduled = routed(world, Schedule("cosine"))
     return {
-        "no LoRA": world.cfg(world.model),
-        MERGED: world.cfg(merged(world, world.model)),
-        "ours, direct": world.cfg(routed(world, None)),
-        "ours, ACFG cosine": acfg_guider(scheduled, world.positive, world.negative, SCALE, True),
-        "host bypass": world.cfg(bypassed(world)),
-        "host hooks with keyframes": hooked(world),
-        "two separate models": two_models(world),
+        "no LoRA": lambda: world.cfg(world.model),
+        MERGED: lambda: world.cfg(merged(world, world.model)),
+        "ours, direct": lambda: world.cfg(routed(world, None)),
+        "ours, ACFG cosine": lambda: acfg(world, routed(world, Schedule("cosine"))),
+        "host bypass": lambda: world.cfg(bypassed(world)),
+        "host hooks with keyframes": partial(hooked, world),
+        "two separate models": partial(two_models, world),
     }
 
 
-def compiled_guiders(world: World) -> dict[str, object]:
+def acfg(world: World, model):
+    return acfg_guider(model, world.positive, world.negative, SCALE, True)
+
+
+def compiled_guiders(world: World) -> Ways:
     """LoRAs merged and routed, all compiled; each on a model of its own."""
     if DEVICE.type == "cpu":
         # The host's attention reads how much memory is free, and a graph would end there.
@@ -82,16 +128,15 @@ def compiled_guiders(world: World) -> dict[str, object]:
             (free, free) if torch_free_too else free
         )
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-    scheduled = compiled(routed(world, Schedule("cosine")))
-    ways = {
-        MERGED: world.cfg(compiled(merged(world, world.another_model()))),
-        "ours, ACFG cosine": acfg_guider(scheduled, world.positive, world.negative, SCALE, True),
+    ways: Ways = {
+        MERGED: lambda: world.cfg(compiled(merged(world, world.another_model()))),
+        "ours, ACFG cosine": lambda: acfg(world, compiled(routed(world, Schedule("cosine")))),
     }
     if DEVICE.type != "cpu":
-        other = routed(world, None, world.another_model())
-        ways["ours, direct"] = world.cfg(compiled(other))
-        ways["no LoRA"] = world.cfg(compiled(world.another_model()))
-    print(f"{len(ways)} graphs are compiled first", flush=True)
+        other = world.another_model
+        ways["ours, direct"] = lambda: world.cfg(compiled(routed(world, None, other())))
+        ways["no LoRA"] = lambda: world.cfg(compiled(other()))
+    print("a graph of each way is compiled first", flush=True)
     return ways
 
 
@@ -124,7 +169,7 @@ def print_rules(world: World) -> None:
         ways[name] = oracle.guider(watched, world.positive, world.negative, scale)
     seconds = world.interleaved(ways)
     (one, *_) = seconds.values()
-    steps = world.options.steps * (world.options.rounds + 1)
+    steps = world.options.steps * (len(one) + 1)
     print(f"{'':28}{'evaluations':>13}{'x one':>8}{'x one / evaluations':>22}")
     for name, values in seconds.items():
         (record,) = recorders[name].records.values()

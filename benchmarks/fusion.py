@@ -1,12 +1,13 @@
 """What fusing an SDXL-size pair costs: choosing layers, a step of every method, and a file.
 
     python run.py bench fusion [--parts selection files steps] [--ranks 16 64] [--powers 0]
-                               [--size wide|small] [--rounds 7] [--threads N]
+                               [--size wide|small] [--rounds 7] [--threads N] [--device cuda]
 
 Selection: the sums that K-LoRA and the layer set `auto` compare, of a pair on all attention and
 feed-forward layers of the real SDXL UNet, which a Router measures once for each choice of files.
 The k-th singular value of each layer falls as 1 / k^power: 0 are random factors, the worst case;
-those of trained LoRAs fall, in most layers of the small world's as with power 1 or faster.
+those of trained LoRAs fall, in most layers of the small world's as with power 1 or faster. With
+--device cuda the LoRAs lie on the card, and the time is the wall's until the card is done.
 Files: a pair is baked by every weight merge. For both, one layer of each shape is timed, and its
 time multiplied by how often the shape occurs.
 Steps: every run-time method on a random model of the host's SDXL class, taking turns; ratios are to
@@ -20,8 +21,9 @@ import itertools
 import math
 import time
 from collections import Counter
+from functools import partial
 
-from _sdxl_class import World, add_flags, print_table, torch
+from _sdxl_class import DEVICE, World, add_flags, in_processor_time, print_table, timed, torch
 from unet_layers import sdxl_layers
 
 from craft_lora_pack.comfy_adapter.engine import engine  # isort: skip
@@ -29,7 +31,7 @@ from craft_lora_pack.craft_core.fusion import FUSION, compose
 from craft_lora_pack.craft_core.lora import pair_statistics
 from craft_lora_pack.craft_core.merging import MERGES, Writing, bake_merge
 from craft_lora_pack.craft_core.registry import Method
-from craft_lora_pack.craft_core.types import ROLES, Branch, Factors, Routing
+from craft_lora_pack.craft_core.types import ROLES, Branch, Factors, Routing, Statistics
 
 PARTS = ("selection", "files", "steps")
 COMPARED = {"auto": ["top_k"], "K-LoRA": ["abs_sum", "top_k"]}
@@ -56,24 +58,30 @@ def main() -> None:
 
 
 def selection(rank: int, power: float, rounds: int) -> str:
-    """Processor time to choose between content and style in every layer of an SDXL pair, from the
-    shortest of some rounds on one layer of each shape."""
+    """Time to choose between content and style in every layer of an SDXL pair on the device, from
+    the shortest of some rounds on one layer of each shape."""
     shapes = Counter(adapted_layers().values())
     layers = {str(i): shape for i, shape in enumerate(shapes)}
-    pair = random_pair(layers, rank, power)
+    pair = random_pair(layers, rank, power, DEVICE)
     seconds = dict.fromkeys(itertools.product(COMPARED, layers), math.inf)
     for _ in range(rounds):
         for name, path in seconds:
-            statistics, start = pair_statistics(pair, layers), time.process_time()
-            for statistic in COMPARED[name]:
-                assert statistics.shared(statistic)[path]
-            seconds[name, path] = min(seconds[name, path], time.process_time() - start)
+            statistics = pair_statistics(pair, layers)
+            elapsed = timed(partial(choose, statistics, COMPARED[name], path))
+            seconds[name, path] = min(seconds[name, path], elapsed)
     counts = dict(zip(layers, shapes.values(), strict=True))
     totals = (
-        f"{name} {sum(seconds[name, path] * counts[path] for path in layers):.1f} s"
+        f"{name} {sum(seconds[name, path] * counts[path] for path in layers):.2f} s"
         for name in COMPARED
     )
-    return f"selection, rank {rank}, power {power:g}: {', '.join(totals)} of processor time"
+    clock = "processor" if in_processor_time() else "wall"
+    return f"selection, rank {rank}, power {power:g}: {', '.join(totals)} of {clock} time"
+
+
+def choose(statistics: Statistics, compared: list[str], path: str) -> None:
+    """Measure what a layer's choice compares."""
+    for statistic in compared:
+        assert statistics.shared(statistic)[path]
 
 
 def baking(method: Method, rank: int) -> str:
@@ -99,11 +107,13 @@ def adapted_layers() -> dict[str, tuple[int, ...]]:
     return {path: s for path, s in sdxl_layers().items() if ".attn" in path or ".ff." in path}
 
 
-def random_pair(layers, rank: int, power: float = 0.0) -> list[Branch]:
-    return [random_branch(role, layers, rank, power, seed) for seed, role in enumerate(ROLES)]
+def random_pair(layers, rank: int, power: float = 0.0, device="cpu") -> list[Branch]:
+    return [
+        random_branch(role, layers, rank, power, seed, device) for seed, role in enumerate(ROLES)
+    ]
 
 
-def random_branch(role, layers, rank: int, power: float, seed: int) -> Branch:
+def random_branch(role, layers, rank: int, power: float, seed: int, device) -> Branch:
     random = torch.Generator().manual_seed(seed)
     values = torch.arange(1.0, rank + 1) ** -power
     made = {}
@@ -113,7 +123,7 @@ def random_branch(role, layers, rank: int, power: float, seed: int) -> Branch:
         if power:  # mixed among the ranks, as in a trained file
             turn = torch.linalg.qr(torch.randn(rank, rank, generator=random)).Q
             down, up = turn.T @ down, (up * values) @ turn
-        made[path] = (Factors(down.half(), up.half()),)
+        made[path] = (Factors(down.half().to(device), up.half().to(device)),)
     return Branch(role, role, made)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -46,3 +47,51 @@ def test_find_best_measures_what_the_node_comes_out_with(tmp_path):
     assert kept["results"].keys() == ways
     searches = list((tmp_path / "host" / "user").glob("__craft_lora/find_best/*.jsonl"))
     assert len(searches) == 1 and searches[0].read_text("utf-8").count("\n") <= 4
+
+
+GPU = ROOT / "benchmarks" / "gpu.sh"
+SECONDS = 420  # of all parts together, at most
+QUICK = "smoke|profile|edits|training|memory"
+with_bash = pytest.mark.skipif(os.name == "nt", reason="needs bash")
+
+
+def rehearse(folder, only):
+    """What the run of a card prints at small size on this processor."""
+    done = subprocess.run(
+        ["bash", str(GPU), "--device", "cpu", "--small", "--only", only],
+        env={**os.environ, "PYTHON": sys.executable, "OUT": str(folder)}, cwd=ROOT, check=False,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    logs = "".join(path.read_text("utf-8") for path in sorted(folder.glob("*.log")))
+    assert done.returncode == 0, done.stdout + done.stderr + logs
+    return done.stdout
+
+
+def rows_of(printed):
+    """Beginnings of lines up to the first wide gap."""
+    return {re.split(r" {2,}", line.strip())[0] for line in printed.splitlines()}
+
+
+@with_bash
+def test_the_run_of_a_card_is_rehearsed(tmp_path):
+    rows = rows_of(rehearse(tmp_path, QUICK))
+    assert {f"== {part}" for part in QUICK.split("|")} <= rows
+    assert {"no LoRA", "host bypass", "two separate models"} <= rows  # smoke
+    assert {"one step, profiled", "ours, ACFG cosine"} <= rows
+    assert {"first run", "prompt edit", "strength edit"} <= rows
+    trained = {f"{what} of ours" for what in ("LoRA", "basis", "expert encoder")}
+    assert trained | {"LoRA of the host's TrainLoraNode"} <= rows
+    assert {"all", "legacy"} <= rows  # memory
+
+
+@with_bash
+@pytest.mark.sweep
+def test_the_whole_run_of_a_card_is_rehearsed(tmp_path):
+    parts = re.findall(r'^part "?([\w$]+)', GPU.read_text("utf-8"), re.M)
+    printed = rehearse(tmp_path, ".")
+    assert sum(line.startswith("== ") for line in printed.splitlines()) == len(parts)
+
+
+def test_the_run_of_a_card_ends_in_time():
+    limits = re.findall(r"^part \S+ (\d+) ", GPU.read_text("utf-8"), re.M)
+    assert 0 < sum(map(int, limits)) <= SECONDS

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
+import comfy.model_management
 import comfy.patcher_extension
 import comfy.samplers
 import oracle
 import pytest
 import tiny
 import torch
+import torch._dynamo
+from adapter_samples import SAMPLES, whole_file
+from comfy_api.torch_helpers import set_torch_compile_wrapper
+from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 from craft_lora_pack.comfy_adapter.engine import engine
+from craft_lora_pack.comfy_adapter.engine.compiled import why_uncompiled
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
+from craft_lora_pack.craft_core.fusion import FUSION
+from craft_lora_pack.craft_core.fusion.compose import compose
+from craft_lora_pack.craft_core.lora import pair_statistics
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.time import model_table
+from craft_lora_pack.craft_core.types import Routing
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from two_loras import NEGATIVE, POSITIVE, loras, routed
+from two_loras import NEGATIVE, POSITIVE, bank_of, loras, routed
 
 STEPS = 3
+SMALL = {  # for a compiler
+    "num_res_blocks": [1, 1], "channel_mult": [1, 2], "transformer_depth": [0, 1],
+    "transformer_depth_output": [1, 1, 0, 0],
+}  # fmt: skip
 READS = {"item", "_local_scalar_dense", "nonzero", "equal", "masked_select", "is_nonzero"}
 
 
@@ -30,6 +44,11 @@ class Reads(TorchDispatchMode):
         super().__init__()
         self.held = {p.untyped_storage()._cdata for p in network.parameters()}
         self.count, self.counting, self.kept = 0, False, []
+
+    @classmethod
+    def ignore_compile_internals(cls):
+        """Compiled graphs run while it looks on."""
+        return True
 
     def add(self, *tensors):
         self.kept += tensors  # so that no other tensor takes the place of one
@@ -71,6 +90,10 @@ class Reads(TorchDispatchMode):
             yield
 
 
+def guider_of(model, scale=4.0):
+    return oracle.guider(model, POSITIVE, NEGATIVE, scale)
+
+
 def reads(model, monkeypatch, scale=4.0):
     """How often a prediction of the model reads, beyond those of the host without branches."""
     counter, watched = Reads(model.model.diffusion_model), model.clone()
@@ -80,7 +103,7 @@ def reads(model, monkeypatch, scale=4.0):
     options["wrappers"] = comfy.patcher_extension.merge_nested_dicts(
         outside, options.get("wrappers", {})
     )
-    guider = oracle.guider(watched, POSITIVE, NEGATIVE, scale)
+    guider = guider_of(watched, scale)
     with counter.of_copies(monkeypatch), counter:
         oracle.sample(guider, tiny.latent(size=8), steps=STEPS)
     return counter.count
@@ -112,6 +135,78 @@ def test_a_step_reads_the_noise_level_once_where_gates_change_and_nothing_else(
     assert found - plain == STEPS * changes
 
 
+SCHEDULES = pytest.mark.parametrize("schedule", [None, Schedule("cosine")])
+
+
+@SCHEDULES
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_no_kind_of_adapter_reads_more(world, kind, schedule, monkeypatch):
+    """Those that are taken from the weights neither, where gates change and they are taken anew."""
+    model, _ = world
+    attention = {p: shape for p, shape in model_layers(model).items() if ".attn" in p}
+    places = {f"lora_unet_{p.replace('.', '_')}": shape for p, shape in attention.items()}
+    states = [whole_file(kind, places, seed)[0] for seed in (3, 5)]
+    ours = asymmetric(routed(model, states, schedule))
+    changes = schedule is not None
+    assert reads(ours, monkeypatch) - reads(model, monkeypatch) == STEPS * changes
+
+
+METHODS = {
+    method: (method, {})
+    for method in FUSION.keys()
+    if method != "b_lora"  # needs SDXL's blocks
+} | {"np_lora, falling": ("np_lora", {"course": "falling"})}
+
+
+@SCHEDULES
+@pytest.mark.parametrize("name", METHODS)
+def test_no_method_reads_more(world, name, schedule, monkeypatch):
+    (model, states), (method, settings) = world, METHODS[name]
+    bank = bank_of(model, states)
+    everywhere = (frozenset(bank.layers),) * 2
+    routing = Routing((1.0, 1.0), everywhere, pair_statistics(bank.branches, bank.layers))
+    chosen = FUSION[method]
+    own = chosen.function(bank, routing, **chosen.knobs(settings))
+    ours = asymmetric(engine.attach(model, bank, compose(own, bank, schedule)))
+    changes = schedule is not None or own.constant is None
+    assert reads(ours, monkeypatch) - reads(model, monkeypatch) == STEPS * changes
+
+
+@SCHEDULES
+@pytest.mark.skipif(why_uncompiled([]) is not None, reason="this torch runs it uncompiled")
+def test_a_compiled_run_reads_no_more(schedule, monkeypatch):
+    model, ran = tiny.sdxl(**SMALL), []
+    states = loras({p: s for p, s in model_layers(model).items() if ".attn1" in p})
+    free = 1 << 34  # on a CPU the host's attention reads how much there is, where a graph ends
+    monkeypatch.setattr(
+        comfy.model_management, "get_free_memory",
+        lambda device=None, torch_free_too=False: (free, free) if torch_free_too else free,
+    )  # fmt: skip
+
+    def backend(graph, inputs, **options):
+        def run(*args):
+            ran.append(graph)
+            return graph(*args)
+
+        return run
+
+    def compiled(one):
+        clone = one.clone()
+        options = {"guard_filter_fn": skip_torch_compile_dict}
+        set_torch_compile_wrapper(model=clone, backend=backend, options=options)
+        return clone
+
+    torch._dynamo.reset()
+    found = []
+    for one in (compiled(model), compiled(asymmetric(routed(model, states, schedule)))):
+        oracle.sample(guider_of(one), tiny.latent(size=8), steps=STEPS)  # compiles
+        ran.clear()
+        found.append(reads(one, monkeypatch))
+        assert len(ran) >= STEPS
+    torch._dynamo.reset()
+    assert found[1] - found[0] == STEPS * (schedule is not None)
+
+
 @pytest.mark.parametrize("clock", ["steps", "model"])
 @pytest.mark.parametrize("steady", [{"shape": "constant"}, {"content_floor": 1, "style_floor": 1}])
 def test_a_schedule_that_changes_nothing_is_none_on_either_clock(world, clock, steady, monkeypatch):
@@ -119,8 +214,7 @@ def test_a_schedule_that_changes_nothing_is_none_on_either_clock(world, clock, s
     schedule = Schedule(**{"shape": "cosine", **steady}, clock=clock)
     ours, plain = (asymmetric(routed(model, states, one)) for one in (schedule, None))
     results = [
-        oracle.sample(oracle.guider(one, POSITIVE, NEGATIVE, 4.0), tiny.latent(size=8), steps=STEPS)
-        for one in (ours, plain)
+        oracle.sample(guider_of(one), tiny.latent(size=8), steps=STEPS) for one in (ours, plain)
     ]
     assert torch.equal(*results)
     assert reads(ours, monkeypatch) == reads(plain, monkeypatch)

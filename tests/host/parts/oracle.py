@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import comfy.model_management
 import comfy.sample
 import comfy.samplers
 import numpy as np
@@ -86,11 +85,6 @@ def sample(guider, latent: dict, sampler="euler", scheduler="normal", steps=4, s
             comfy.samplers.sampler_object(sampler), sigmas,
             denoise_mask=latent.get("noise_mask"), disable_pbar=True, seed=seed,
         )  # fmt: skip
-
-
-def load(made) -> None:
-    """Load and patch the guider's model beforehand, so that a timing measures sampling alone."""
-    comfy.model_management.load_models_gpu([made.model_patcher])
 
 
 def guider(model, positive, negative, cfg: float = 4.0):
