@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from playwright.sync_api import Locator
-from scenes import RESTORED, TWO_FRAMES, once
+from scenes import ALONE, RESTORED, TWO_FRAMES, once
 
 CONTENT = "craft_small_world_content.safetensors"
 STYLE = "craft_small_world_style.safetensors"
@@ -314,3 +314,21 @@ def test_selected_words_of_a_prompt_are_marked_with_a_right_click(comfy, drawn):
     comfy.keep_screenshot(f"marked_{drawn}")
     comfy.evaluate(UNDO)
     comfy.becomes(PROMPT, "a sks <s>animal</s> <c>in</c> <s>zwx style</s>")
+
+
+@ONCE
+@pytest.mark.parametrize("node", ["CRAFTXYGrid", "CRAFTFindBest"])
+def test_words_of_every_marked_prompt_are_marked_with_a_right_click(comfy, drawn, node):
+    comfy.open_workflow({**EMPTY, "id": str(uuid.uuid4())}, "marked")
+    comfy.evaluate(ALONE, node)
+    comfy.fit()
+    prompt = "() => app.graph.nodes[0].widgets.find((one) => one.name === 'prompt').value"
+    entries = comfy.page.locator(".litecontextmenu .litemenu-entry")
+
+    def right_click() -> int:
+        prompt_box(comfy).evaluate(RIGHT_CLICK, "photo")
+        return entries.filter(has_text="Mark as style").count()
+
+    comfy.until(right_click, bool)
+    entries.filter(has_text="Mark as style").first.click()
+    comfy.becomes(prompt, "A <s>photo</s> of <c>sks dog</c> in <s>watercolor style</s>")
