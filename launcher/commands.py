@@ -174,6 +174,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _demo(_chosen: argparse.Namespace, _passed_on: list[str]) -> int:
     generate(DEMO, ROOT / "output" / "demo")
+    say("demo_*: what the content LoRA learned, what the style LoRA learned, and one picture of both")
+    say("pairs_*: the content and style pictures, and the pairs made of them")
+    say("To change it in the page: python run.py host")
     return 0
 
 

@@ -91,8 +91,7 @@ class ACFGGuider(io.ComfyNode):
         cls, model, positive, negative, cfg, asymmetric, guidance=None, weight_schedule=None
     ) -> io.NodeOutput:
         rule = _rule(cls, guidance, weight_schedule)
-        for text in objections(model, cfg, asymmetric, rule):
-            warn(cls, text)
+        warn(cls, *objections(model, cfg, asymmetric, rule))
         if viewer_of(model):
             model = view_under(cls, model)
         return io.NodeOutput(acfg_guider(model, positive, negative, cfg, asymmetric, rule))
@@ -147,14 +146,13 @@ class ACFGKSampler(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         rule = _rule(cls, guidance, weight_schedule)
         warnings = objections(model, cfg, asymmetric, rule)
-        for text in warnings:
-            warn(cls, text)
+        warn(cls, *warnings)
         made = acfg_sample(
             model, asymmetric, seed, steps, cfg, sampler_name, scheduler, positive, negative,
             latent_image, denoise, rule=rule,
         )  # fmt: skip
-        if made.cost and not warnings:
-            tell(cls, made.cost)
+        if made.cost:
+            tell(cls, "\n".join([*warnings, made.cost]))
         viewer = viewer_of(model)
         if viewer:
             viewer.withdraw()

@@ -174,8 +174,7 @@ class MethodSweep(io.ComfyNode):
             expert_encoder or "", given_sigmas(whole_sigmas),
         )  # fmt: skip
         found = sweep(model, clip, methods, request, steps, lora_stack or ())
-        for text in found.warnings:
-            warn(cls, text)
+        warn(cls, *found.warnings)
         cells = []
         for line, routed in zip(found.lines, found.routed, strict=True):
             # The rule is on the MODEL too, for samplers that do not ask.
@@ -404,8 +403,7 @@ class XYGrid(io.ComfyNode):
             tell(cls, text, grid=shown)
 
         found = fill_grid(model, clip, request, show)
-        for text in found.warnings:
-            warn(cls, text)
+        warn(cls, *found.warnings)
         cells = found.labelled(grid)
         sheet = scored_grid(cells, cell, judges, sort_by)
         show("\n".join([*found.warnings, f"{len(cells)} cells are done."]), None)

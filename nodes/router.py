@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..comfy_adapter.draw.run_map import view_under
 from ..comfy_adapter.model.lora_files import SAME, for_second_model, lora_stamps
-from ..comfy_adapter.page.notice import blocked, tell, warn
+from ..comfy_adapter.page.notice import blocked, warn
 from ..comfy_adapter.page.pair import pair_inputs, second_file_input
 from ..comfy_adapter.page.sockets import (
     CATEGORY,
@@ -149,17 +149,15 @@ class Router(io.ComfyNode):
             method, schedule, allow_unmatched, expert_encoder or "", given_sigmas(whole_sigmas),
         )  # fmt: skip
         seconds, second = (second_content_lora, second_style_lora), None
+        unused = []
         if second_model is not None:
             files = [name if own == SAME else own for name, own in zip(names, seconds, strict=True)]
             branches = with_own_loras(files, strengths, for_second_model(extra_branches))
             second = SecondModel(second_model, branches)
         elif seconds != (SAME, SAME):
-            warn(cls, _UNUSED_FILES)
+            unused = [_UNUSED_FILES]
         routed = route(model, clip, request, lora_stack or (), second=second)
-        for text in routed.warnings:
-            warn(cls, text)
-        if not routed.warnings:
-            tell(cls, routed.report)
+        warn(cls, *unused, *routed.warnings, then=routed.report)
         shown, after = view_under(cls, routed.model), blocked(_NO_SECOND)
         if routed.second is not None:
             after = view_under(cls, routed.second, beside=shown)

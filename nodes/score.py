@@ -227,8 +227,7 @@ class FindBest(io.ComfyNode):
             PairScorer.of(references, encoders), content_weight, first_seed, budget,
         )  # fmt: skip
         found = find_best(model, clip, request, lambda text: tell(cls, text))
-        for text in found.warnings:
-            warn(cls, text)
+        warn(cls, *found.warnings)
         tell(cls, "\n".join([*found.warnings, found.line]), found.preset)
         return io.NodeOutput(
             found.model, found.conditioning, found.asymmetric, found.plot, found.preset,

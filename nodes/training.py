@@ -126,6 +126,9 @@ RESULTS: Mapping[str, ResultSockets] = {
 """By the folder of the output directory in which it is saved."""
 
 
+_SAMPLE_EVERY = 100  # steps; what a new node has that asks for little
+
+
 class TrainingNode(io.ComfyNode):
     """The node of one recipe; `training_node` makes them."""
 
@@ -188,6 +191,7 @@ class FromPicturesNode(TrainingNode):
             save_name(slots.save_name, slots.folder),
             resume_input(),
             *_result_inputs(texts, result),
+            *([sample_input(_SAMPLE_EVERY)] if slots.samples else []),
         ])  # fmt: skip
 
     @classmethod

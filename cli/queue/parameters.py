@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
@@ -12,6 +13,8 @@ from ...craft_core.errors import plain
 _Prompt = Mapping[str, Mapping[str, Any]]
 _TEXTS = ("text", "prompt", "text_g", "text_l", "string", "value")
 _MOST = 20_000  # characters
+_OURS = "CRAFT"  # how the names of our nodes begin
+_MARKERS = re.compile(r"(^|[(\[{])?\s*(?:</?[cs]>\s*)+($|[,;.:!?)\]}])?", re.IGNORECASE)
 _MODELS = ("ckpt_name", "unet_name", "model_name")
 
 
@@ -27,9 +30,9 @@ def parameters_text(prompt: _Prompt) -> str:
     negative = _text(prompt, sampler.get("negative"))
     if negative:
         lines.append(f"Negative prompt: {negative}")
-    size = next((one for one in _above(prompt, sampler.get("latent_image"))
+    size = next((one for _, one in _above(prompt, sampler.get("latent_image"))
                  if _is_plain(one.get("width")) and _is_plain(one.get("height"))), {})  # fmt: skip
-    model = next((one[name] for one in _above(prompt, sampler.get("model"))
+    model = next((one[name] for _, one in _above(prompt, sampler.get("model"))
                   for name in _MODELS if isinstance(one.get(name), str)), None)  # fmt: skip
     facts = {
         "Steps": sampler["steps"],
@@ -59,16 +62,33 @@ def _is_plain(value: Any) -> bool:
 
 
 def _text(prompt: _Prompt, link: Any) -> str:
-    """The first text above a link, in one paragraph."""
-    for inputs in _above(prompt, link):
+    """The first text above a link, in one paragraph, as the text encoder sees it."""
+    is_marked = False
+    for node, inputs in _above(prompt, link):
+        is_marked |= str(prompt[node].get("class_type", "")).startswith(_OURS)
         for name in _TEXTS:
             if isinstance(inputs.get(name), str):
-                return " ".join(inputs[name].split())
+                text = " ".join(inputs[name][:_MOST].split())
+                return _without_markers(text) if is_marked else text
     return ""
 
 
-def _above(prompt: _Prompt, link: Any) -> Iterator[Mapping[str, Any]]:
-    """The inputs of the node that a link comes from, and of those above it, nearest first."""
+def _without_markers(text: str) -> str:
+    """As `craft_core.routing.parse(text).clean`, which needs torch."""
+
+    is_paired = "</" in text
+
+    def seam(gap: re.Match[str]) -> str:
+        before, after = gap.groups()
+        if before is not None or after is not None:
+            return (before or "") + (after or "")
+        return "" if is_paired and " " not in gap[0] else " "
+
+    return _MARKERS.sub(seam, text)
+
+
+def _above(prompt: _Prompt, link: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(name, inputs) of the node that a link comes from, and of those above it, nearest first."""
     waiting, seen = deque([link]), set()
     while waiting:
         link = waiting.popleft()
@@ -77,5 +97,5 @@ def _above(prompt: _Prompt, link: Any) -> Iterator[Mapping[str, Any]]:
             continue
         seen.add(node)
         inputs = prompt[node]["inputs"]
-        yield inputs
+        yield node, inputs
         waiting += inputs.values()

@@ -15,10 +15,13 @@ LOG = logging.getLogger("craft")
 NOTICE = "craft_lora.notice"  # the event that web/js/page/runs.js listens to
 
 
-def warn(node: type[io.ComfyNode], text: str) -> None:
-    """Show `text` on the running node and log it as a warning."""
-    LOG.warning(text)
-    tell(node, text)
+def warn(node: type[io.ComfyNode], *texts: str, then: str = "") -> None:
+    """Show all `texts` on the running node, and `then` below them; log each text as a warning."""
+    for text in texts:
+        LOG.warning(text)
+    shown = [*texts, *([then] if then else [])]
+    if shown:
+        tell(node, "\n".join(shown))
 
 
 def tell(

@@ -225,10 +225,10 @@ def fit_inputs() -> list[io.Input]:
     ]  # fmt: skip
 
 
-def sample_input() -> io.Input:
-    """Optional and last, as fit_inputs."""
+def sample_input(every: int = 0) -> io.Input:
+    """Optional and last, as fit_inputs. every: steps, what a new node has."""
     return io.Int.Input(
-        "sample_every", default=0, min=0, max=1_000_000, optional=True,
+        "sample_every", default=every, min=0, max=1_000_000, optional=True,
         tooltip="Steps from one sample picture of a caption to the next, shown beside the loss; "
         "one takes about as long as ten steps. 0: none. What is learned is the same.",
     )  # fmt: skip

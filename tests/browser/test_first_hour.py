@@ -231,6 +231,35 @@ def test_the_line_about_trigger_words_puts_them_into_the_prompt(comfy, drawn):
     other.page.close()
 
 
+SPEAK = "(language) => app.extensionManager.setting.set('Comfy.Locale', language)"
+QUEUE = "() => app.queuePrompt(0)"
+REFUSALS = """() => Object.values(app.lastNodeErrors ?? {})
+    .flatMap(({ errors }) => errors.map(({ details }) => details))"""
+
+
+@pytest.fixture
+def in_chinese(comfy) -> Iterator[None]:
+    comfy.evaluate(SPEAK, "zh")
+    yield
+    comfy.evaluate(SPEAK, "en")
+
+
+def test_a_refused_prompt_is_explained_in_the_pages_language(comfy, drawn, in_chinese):
+    bare = Bare(comfy, "CRAFTACFGKSampler")
+    bare.set("sampler", "steps", 1)
+    bare.set("router", "prompt", "a dog</c> in ink")
+    comfy.evaluate(QUEUE)
+    bare.says("没有与之对应的起始标记", REPORT)
+    comfy.keep_screenshot(f"refused_{drawn}")
+    details = comfy.evaluate(REFUSALS)
+    assert details and all("没有与之对应的起始标记" in one for one in details)
+    comfy.dismiss_alerts()
+    bare.set("router", "prompt", f"{PAIR['prompt']}, {next(fresh)}")
+    assert comfy.run() == ["execution_success", ""]
+    bare.says("craft", REPORT)
+    assert "没有与之对应的起始标记" not in bare.text(REPORT)
+
+
 @ONCE
 def test_a_report_shows_in_no_other_workflow_and_no_other_page(comfy, drawn, live_server):
     other = type(comfy).load(comfy.page.context.browser, live_server.url, comfy.artifacts)
@@ -261,6 +290,7 @@ FOUND = """() => [...document.querySelectorAll(".p-autocomplete-option, [role='o
         ("style lora", "Content/Style LoRA Router"),
         ("xy plot", "Method Sweep"),
         ("xy plot", "Comparison Grid"),
+        ("xy plot", "XY Grid"),
     ],
 )
 def test_the_pages_search_finds_the_nodes_by_what_people_ask_for(comfy, words, title):

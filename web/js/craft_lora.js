@@ -14,7 +14,7 @@ import { scheduleDrawing } from "./drawings/schedule.js";
 import { addStyle } from "./drawings/style.js";
 import { followLanguage } from "./page/language.js";
 import { openTranslated } from "./page/open_templates.js";
-import { followRuns } from "./page/runs.js";
+import { followRefusals, followRuns } from "./page/runs.js";
 import { askMethods } from "./page/server.js";
 import { hintAtSmallWorld } from "./page/small_world.js";
 import { nameTemplates } from "./page/templates.js";
@@ -39,6 +39,7 @@ app.registerExtension({
     addStyle();
     keepDrawings(dressSubgraph);
     followRuns();
+    followRefusals();
     nameTemplates();
     openTranslated();
     await Promise.all([followLanguage(), askMethods()]);

@@ -31,6 +31,16 @@ def test_a_notice_goes_as_it_is_written_to_the_page_that_queued_the_prompt(sent,
     assert sent == [(NOTICE, message, "page")]
 
 
+def test_warnings_stand_together_above_what_the_node_has_to_say(sent, caplog):
+    warn(Router, "First.", "Second.", then="Report.")
+    assert [message["text"] for _, message, _ in sent] == ["First.\nSecond.\nReport."]
+    assert [record.getMessage() for record in caplog.records] == ["First.", "Second."]
+    warn(Router)
+    assert len(sent) == 1
+    warn(Router, then="Report.")
+    assert sent[1][1]["text"] == "Report."
+
+
 def test_a_prompt_of_no_client_is_sent_to_no_page(sent):
     PromptServer.instance.client_id = None
     tell(Router, TEXT)

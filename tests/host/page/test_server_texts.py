@@ -171,7 +171,7 @@ def test_the_warnings_and_the_report_of_a_router(world, monkeypatch, method):
     prompts = (PROMPT, "a sks animal in <s>zwx style</s>", "a sks animal <c> in ink")
     for prompt in prompts if method == "craft" else (PROMPT,):
         said: list[str] = []
-        monkeypatch.setattr(router, "warn", lambda _, text, said=said: said.append(text))
+        monkeypatch.setattr(router, "warn", lambda _, *texts, then, said=said: said.extend(texts))
         try:
             report = Router.execute(
                 world.model, world.clip, prompt, content_strength=0.9, style_strength=0.6,

@@ -60,3 +60,37 @@ test("a node's prompt is known from what it says, also in a page that did not se
   await send("executing", null);
   assert.equal(promptOf("a", "7"), "");
 });
+
+test("what the server refuses is said on its node, and what it answers goes on", async () => {
+  const { api } = await import(asModule(HOST));
+  const { followRefusals, reports } = await import("../../../web/js/page/runs.js");
+  const wrong = {
+    type: "custom_validation_failed",
+    details: "prompt - Wrong",
+    extra_info: { input_name: "prompt" },
+  };
+  const node_errors = { "4": { class_type: "CRAFTRouter", errors: [wrong] } };
+  const answers = [
+    () => ({ prompt_id: "q", node_errors }),
+    () => ({ prompt_id: "q", node_errors: {} }),
+    () => { throw Object.assign(new Error("refused"), { response: { node_errors } }); },
+    () => { throw new Error("no server"); },
+  ];
+  const asked = [];
+  api.queuePrompt = async function (...given) {
+    assert.equal(this, api);
+    asked.push(given);
+    return answers.shift()();
+  };
+  followRefusals();
+  const prompt = (id) => ({ output: {}, workflow: { id } });
+  const said = (id) => reports.of(id, "4", "CRAFTRouter");
+  assert.equal((await api.queuePrompt(0, prompt("some"), { previewMethod: "auto" })).prompt_id, "q");
+  assert.deepEqual(asked, [[0, prompt("some"), { previewMethod: "auto" }]]);
+  assert.deepEqual(said("some"), { text: "Wrong", failed: true });
+  await api.queuePrompt(0, prompt("none"));
+  assert.equal(said("none"), null);
+  await assert.rejects(api.queuePrompt(0, prompt("all")), /refused/);
+  assert.deepEqual(said("all"), { text: "Wrong", failed: true });
+  await assert.rejects(api.queuePrompt(-1, prompt("gone")), /no server/);
+});

@@ -4,6 +4,7 @@
 // @ts-ignore: the host's own module
 import { api } from "../../../../scripts/api.js";
 import { isOurs } from "../lib/page/failures.js";
+import { refusalsOf } from "../lib/page/refusals.js";
 import { Reports } from "../lib/page/reports.js";
 import { AGAIN } from "./server.js";
 
@@ -45,6 +46,26 @@ export function followRuns() {
     const text = String(exception_message ?? "").trim();
     reports.put(prompt_id, node_id, node_type, { text, failed: true });
   });
+}
+
+/** Say in the page's language, and on the nodes, why the server does not take a prompt; called once. */
+export function followRefusals() {
+  const queue = api.queuePrompt;
+  /** @param {number} number @param {{workflow?: {id?: string}}} prompt @param {any[]} others */
+  api.queuePrompt = async function (number, prompt, ...others) {
+    const refused = (/** @type {any} */ answer) => {
+      const found = refusalsOf(answer?.node_errors);
+      if (found.length) reports.refuse(String(prompt?.workflow?.id), found);
+    };
+    try {
+      const answer = await queue.call(this, number, prompt, ...others);
+      refused(answer); // some nodes may run, and others be left out
+      return answer;
+    } catch (error) {
+      refused(/** @type {any} */ (error)?.response);
+      throw error;
+    }
+  };
 }
 
 /** Whether a node runs at this moment, as far as its id tells. @param {string} node in the prompt */

@@ -13,6 +13,7 @@ from craft_lora_pack.cli.queue.parameters import parameters_text
 from craft_lora_pack.cli.queue.saving import file_stem, save_output, stems, with_job
 from craft_lora_pack.client.address import Inputs
 from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.routing import parse
 from fake_comfyui import OBJECT_INFO, PROMPT, picture
 from PIL import Image
 
@@ -92,6 +93,34 @@ def test_a_picture_says_its_settings_as_galleries_read_them(text):
             "CFG scale: 6.5, Seed: 7, Size: 64x96, Model: small"
         )
         assert "craft_queue" in image.info and image.getpixel((0, 0)) == (5, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<c>a sks animal</c> in <s>zwx style</s>",
+        "a dog <c> in watercolor style <s>",
+        "photo of <C>a dog</C>, <s>ink</s>.",
+        "(<c>a dog</c>) in [ <s>ink</s> ], wide",
+        "<c>a</c><s>b</s>",
+        "a dog<c>in ink<s>",
+        "a big<c>dog</c>s",
+        "in <s>ink</s> <c>a dog</c>!",
+        "a cat",
+    ],
+)
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_the_markers_of_a_router_are_not_in_the_text(text, is_linked):
+    one = sampled()
+    one["6"] = {"class_type": "CRAFTRouter", "inputs": {"prompt": text, "clip": ["1", 1]}}
+    if is_linked:
+        one["6"]["inputs"]["prompt"] = ["7", 0]
+        one["7"] = {"class_type": "PrimitiveStringMultiline", "inputs": {"value": text}}
+    assert parameters_text(one).split("\n")[0] == parse(text).clean
+
+
+def test_what_looks_like_a_marker_stays_in_another_nodes_text():
+    assert parameters_text(sampled("a <c> cat")).startswith("a <c> cat\n")
 
 
 def test_settings_that_are_not_found_are_left_out():

@@ -33,6 +33,22 @@ export class Reports {
     this.workflows.set(prompt, workflow);
     const [oldest] = this.workflows.keys();
     if (this.workflows.size > MOST_PROMPTS) this.workflows.delete(oldest);
+    this.forgetFailures(workflow);
+  }
+
+  /** The server has not taken a prompt; earlier failures of its workflow are over.
+   * @param {string} workflow @param {import("./refusals.js").Refusal[]} refusals */
+  refuse(workflow, refusals) {
+    this.forgetFailures(workflow);
+    for (const { node, type, text } of refusals) {
+      const grid = this.kept.get(keyOf(workflow, node))?.grid;
+      const report = { text, failed: true, ...(grid && { grid }), type, workflow };
+      this.kept.set(keyOf(workflow, node), report);
+    }
+  }
+
+  /** @param {string | null} workflow */
+  forgetFailures(workflow) {
     for (const [key, one] of this.kept)
       if (one.failed && one.workflow === workflow) this.kept.delete(key);
   }
