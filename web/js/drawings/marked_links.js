@@ -14,6 +14,7 @@ export class MarkedLinks {
 
   /** Mark these links and no others. @param {any[]} links of the host's graph */
   set(links) {
+    if (!links.length && !this.former.size) return;
     for (const [link, colour] of this.former) {
       if (links.includes(link)) continue;
       link.color = colour ?? "";

@@ -107,6 +107,7 @@ export function addDrawing(node, drawing) {
   chainTo(node, "onConfigure", (/** @type {any} */ saved) => {
     if (saved?.size) node.size = [...saved.size];
   });
+  if (node.graph) observer.observe(content);
   chainTo(node, "onAdded", () => observer.observe(content));
   chainTo(node, "onRemoved", () => {
     observer.disconnect();

@@ -36,8 +36,8 @@ const ROUTER = "CRAFTRouter";
 
 /** @typedef {{node: any, hosts: any[] | null}} At a Router, and the subgraph nodes around it */
 
-/** @param {(node: any, hosts: any[] | null) => At | null} [routerOf] the Router that a node shows; null
- *   for none @returns {import("./panel.js").Drawing} */
+/** @param {(node: any, hosts: any[] | null) => At | null} [routerOf] the Router that a node shows
+ * @returns {import("./panel.js").Drawing} */
 export function routerDrawing(routerOf = (node, hosts) => ({ node, hosts })) {
   const [question, ofSecond] = [new LayerQuestion(), new LayerQuestion()];
   const marked = new MarkedLinks();
@@ -52,19 +52,22 @@ export function routerDrawing(routerOf = (node, hosts) => ({ node, hosts })) {
     name: "craft_routing",
     after: "prompt",
     read: (own, around) => {
-      const found = routerOf(own, around);
-      if (!found) return null;
-      [shown, router] = [own, found];
-      const { node, hosts } = found;
+      const at = routerOf(own, around);
+      if (!at) {
+        marked.set([]);
+        return null;
+      }
+      [shown, router] = [own, at];
+      const { node, hosts } = at;
       const words = readWords(node, hosts);
       const layers = readLayers(node, hosts, question, "model");
       const second = readLayers(node, hosts, ofSecond, "second_model");
       const other = second.file && second.file !== layers.file ? second : null;
       const found = other?.warnings.filter((warning) => !layers.warnings.includes(warning)) ?? [];
       const warnings = [...words.warnings, ...layers.warnings, ...found];
-      const readers = readersOf(found);
+      const readers = readersOf(at);
       links = readers ? linksTo(rootNow(), node, readers) : [];
-      const notices = readNotices(found, layers.of, readers, shown.graph, words.phrases);
+      const notices = readNotices(at, layers.of, readers, shown.graph, words.phrases);
       const ids = links.map(({ id }) => id);
       return { words, layers, second: other, warnings, notices, ids };
     },
