@@ -183,30 +183,31 @@ def test_a_node_that_fails_says_why_in_place_of_what_it_said_before(comfy, drawn
     bare.says_not("nowhere.1", REPORT)
 
 
-# The noise levels of a whole that the sampler's own are no part of.
+# The noise levels of a whole that begins below the sampler's own; the node that makes them.
 ANOTHER_WHOLE = """(id) => {
     const { graph } = app
     const router = graph.getNodeById(id)
     const scheduler = LiteGraph.createNode("BasicScheduler")
     graph.add(scheduler)
     scheduler.pos = [0, 720]
-    scheduler.widgets.find((one) => one.name === "steps").value = 7
+    scheduler.widgets.find((one) => one.name === "denoise").value = 0.5
     graph.nodes.find((one) => one.type === "CheckpointLoaderSimple").connect(0, scheduler, "model")
     scheduler.connect(0, router, "whole_sigmas")
+    return Number(scheduler.id)
 }"""
 
 
 def test_why_a_node_of_the_host_fails_by_the_loras_stands_on_their_router(comfy, drawn):
     bare = Bare(comfy, "KSampler")
     bare.set("sampler", "steps", 2)
-    comfy.evaluate(ANOTHER_WHOLE, bare.ids["router"])
+    scheduler = comfy.evaluate(ANOTHER_WHOLE, bare.ids["router"])
     end, message = comfy.run()
     assert end == "execution_error"
     comfy.dismiss_alerts()
     bare.says(f"KSampler: {message.strip()}", REPORT)
     comfy.fit()
     comfy.keep_screenshot(f"host_error_{drawn}")
-    bare.set("sampler", "steps", 7)
+    comfy.evaluate(SET, [scheduler, "denoise", 1.0])
     assert comfy.run() == ["execution_success", ""]
     bare.says_not("KSampler:", REPORT)
 

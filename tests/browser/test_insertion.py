@@ -965,7 +965,7 @@ def test_from_an_empty_canvas_to_a_saved_picture_takes_at_most_eight_actions(
     hand.drop(hand.select(CONTENT, STYLE))
     hand.click(in_the_menu(empty, CHECKPOINT))
     empty.has("", *WHOLE)
-    hand.click(empty.page.locator("textarea").first)
+    hand.click(empty.page.locator("textarea:visible").first)
     hand.press("Control+a")
     hand.type(PROMPT)
     empty.comfy.becomes(f"() => ({WIDGETS})('').prompt", PROMPT)

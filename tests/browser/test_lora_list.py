@@ -105,13 +105,12 @@ RIGHT_CLICK = """(box, words) => {
 }"""
 
 
-def prompt_box(comfy) -> Locator:
-    """The text box of the Router's prompt."""
+def prompt_box(comfy, words: str = "sks") -> Locator:
+    """The text box of a prompt with these words."""
     boxes = comfy.page.locator("textarea")
-    at = comfy.until(
-        lambda: boxes.evaluate_all("(all) => all.findIndex((one) => one.value.includes('sks'))"),
-        lambda found: found >= 0,
-    )
+    find = """(all, words) => all.findIndex((one) =>
+        one.value.includes(words) && one.checkVisibility())"""
+    at = comfy.until(lambda: boxes.evaluate_all(find, words), lambda found: found >= 0)
     return boxes.nth(at)
 
 
@@ -326,7 +325,7 @@ def test_words_of_every_marked_prompt_are_marked_with_a_right_click(comfy, drawn
     entries = comfy.page.locator(".litecontextmenu .litemenu-entry")
 
     def right_click() -> int:
-        prompt_box(comfy).evaluate(RIGHT_CLICK, "photo")
+        prompt_box(comfy, "A photo of").evaluate(RIGHT_CLICK, "photo")
         return entries.filter(has_text="Mark as style").count()
 
     comfy.until(right_click, bool)

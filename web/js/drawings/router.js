@@ -63,8 +63,8 @@ export function routerDrawing(routerOf = (node, hosts) => ({ node, hosts })) {
       const layers = readLayers(node, hosts, question, "model");
       const second = readLayers(node, hosts, ofSecond, "second_model");
       const other = second.file && second.file !== layers.file ? second : null;
-      const found = other?.warnings.filter((warning) => !layers.warnings.includes(warning)) ?? [];
-      const warnings = [...words.warnings, ...layers.warnings, ...found];
+      const ofLayers = /** @type {string[]} */ ([...layers.warnings, ...(other?.warnings ?? [])]);
+      const warnings = [...words.warnings, ...new Set(ofLayers)];
       const readers = readersOf(at);
       links = readers ? linksTo(rootNow(), node, readers) : [];
       const notices = readNotices(at, layers.of, readers, shown.graph, words.phrases);
