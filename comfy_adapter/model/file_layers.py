@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...craft_core.errors import CraftError
 from ...craft_core.families import FAMILIES
+from ...craft_core.lora.families import family_of
 from ...craft_core.tensor_file import BadHeader, read_shapes
 from ..engine.modules import PREFIX
 
@@ -90,9 +91,10 @@ def file_layers(path: Path) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def file_latent(path: Path) -> tuple[str, int, int] | None:
-    """What a picture of the file's model starts from, as class_latent; None where the file holds
-    no model that the host knows.
+def file_latent(path: Path) -> tuple[tuple[str, int, int] | None, str]:
+    """What a picture of the file's model starts from, as class_latent, and the family that its
+    names look like, as those of a LoRA do, "" if unclear; (None, "") where the file holds no model
+    that the host knows.
 
     Raises CraftError for a file that is no safetensors file.
     """
@@ -100,9 +102,10 @@ def file_latent(path: Path) -> tuple[str, int, int] | None:
     prefix = comfy.model_detection.unet_prefix_from_state_dict(state)
     try:
         config = comfy.model_detection.model_config_from_unet(state, prefix)
+        names = _diffusion_model(state) if config else ()
     except _BROKEN:
-        return None
-    return class_latent(config)
+        return None, ""
+    return class_latent(config), family_of(names) or ""
 
 
 def class_latent(config: Any) -> tuple[str, int, int] | None:

@@ -97,8 +97,9 @@ async def _kept_training(request: web.Request) -> web.Response:
 
 
 async def _latent(request: web.Request) -> web.Response:
-    """kind, name: a model file. {"latent": [node, width, height]}, null where its family's is not
-    known; {"error": why} where the file cannot be read."""
+    """kind, name: a model file. {"latent": [node, width, height], null where its family's is not
+    known; "family": as a LoRA's in lora_info, "" where it is not known}; {"error": why} where the
+    file cannot be read."""
     return await _answered(request, _latent_of)
 
 
@@ -203,7 +204,8 @@ async def _in_words(answering: Awaitable[str]) -> web.Response:
 
 
 def _latent_of(asked: Mapping[str, str]) -> dict[str, Any]:
-    return {"latent": file_latent(file_of(asked.get("kind", ""), asked.get("name", "")))}
+    latent, family = file_latent(file_of(asked.get("kind", ""), asked.get("name", "")))
+    return {"latent": latent, "family": family}
 
 
 def _layer_sets_of(asked: Mapping[str, str]) -> dict[str, Any]:

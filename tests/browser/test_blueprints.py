@@ -24,7 +24,9 @@ HANGS_ON_THE_MOUSE = "() => app.graph.nodes.some((node) => node.flags.ghost)"
 SAVED = "() => JSON.stringify(app.graph.serialize())"
 COMMAND = "(id) => app.extensionManager.command.execute(id)"
 VALUES = """() => {
-    const values = (node) => (node.widgets ?? []).map((one) => [one.name, one.value])
+    const values = (node) => (node.widgets ?? [])
+        .filter((one) => one.type !== "craft_drawing" || !node.subgraph)
+        .map((one) => [one.name, one.value])
     const host = app.graph.nodes.find((node) => node.subgraph)
     return [values(host), host.subgraph.nodes.map((node) => [node.type, values(node)])]
 }"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -66,6 +67,7 @@ VALUE = """([id, name]) =>
     app.graph.getNodeById(id).widgets.find((one) => one.name === name).value"""
 TEXT = """([id, drawing]) => app.graph.getNodeById(id).widgets
     .find((one) => one.name === drawing).element.innerText"""
+TRIGGER_WORDS = re.compile("/craft_lora/trigger_words")
 ROUTING, REPORT = "craft_routing", "craft_report"
 OPEN = """(name) => app.extensionManager.workflow.openWorkflow(
     app.extensionManager.workflow.openWorkflows.find((one) => one.key.includes(name)))"""
@@ -179,6 +181,55 @@ def test_a_node_that_fails_says_why_in_place_of_what_it_said_before(comfy, drawn
     assert comfy.run() == ["execution_success", ""]
     bare.says("Method: craft.", REPORT)
     bare.says_not("nowhere.1", REPORT)
+
+
+# The noise levels of a whole that begins below the sampler's own; the node that makes them.
+ANOTHER_WHOLE = """(id) => {
+    const { graph } = app
+    const router = graph.getNodeById(id)
+    const scheduler = LiteGraph.createNode("BasicScheduler")
+    graph.add(scheduler)
+    scheduler.pos = [0, 720]
+    scheduler.widgets.find((one) => one.name === "denoise").value = 0.5
+    graph.nodes.find((one) => one.type === "CheckpointLoaderSimple").connect(0, scheduler, "model")
+    scheduler.connect(0, router, "whole_sigmas")
+    return Number(scheduler.id)
+}"""
+
+
+def test_why_a_node_of_the_host_fails_by_the_loras_stands_on_their_router(comfy, drawn):
+    bare = Bare(comfy, "KSampler")
+    bare.set("sampler", "steps", 2)
+    scheduler = comfy.evaluate(ANOTHER_WHOLE, bare.ids["router"])
+    end, message = comfy.run()
+    assert end == "execution_error"
+    comfy.dismiss_alerts()
+    bare.says(f"KSampler: {message.strip()}", REPORT)
+    comfy.fit()
+    comfy.keep_screenshot(f"host_error_{drawn}")
+    comfy.evaluate(SET, [scheduler, "denoise", 1.0])
+    assert comfy.run() == ["execution_success", ""]
+    bare.says_not("KSampler:", REPORT)
+
+
+def test_the_line_about_trigger_words_puts_them_into_the_prompt(comfy, drawn):
+    words = {PAIR["content_lora"]: ["sks animal", "long tail"], PAIR["style_lora"]: []}
+
+    def answer(route: Any) -> None:
+        (name,) = (name for name in words if name in route.request.url)
+        route.fulfill(json={"words": words[name]})
+
+    other = type(comfy).load(comfy.page.context.browser, comfy.page.url, comfy.artifacts)
+    with other.drawing(drawn):  # a new page: another keeps what it was told of the files
+        other.page.route(TRIGGER_WORDS, answer)
+        bare = Bare(other, "CRAFTACFGKSampler", prompt="<c>a fox</c> in <s>zwx style</s>")
+        bare.says("was trained with “sks animal, long tail”, which is not in the content phrase.")
+        other.keep_screenshot(f"words_{drawn}")
+        other.page.get_by_role("button", name="Put into the prompt").click()
+        bare.says_not("was trained with")
+        wanted = "<c>a fox, sks animal, long tail</c> in <s>zwx style</s>"
+        assert bare.value("router", "prompt") == wanted
+    other.page.close()
 
 
 SPEAK = "(language) => app.extensionManager.setting.set('Comfy.Locale', language)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import NOTE_THE_END, RUN_LIMIT
 from craft_lora_pack.craft_core.guidance.reach import guided_strength
 from craft_lora_pack.craft_core.starting import FLOOR, FULL_STRENGTH
 from PIL import Image
@@ -213,7 +215,8 @@ LINKS = """() => {
 WIDGETS = """(type) => {
     const nodes = app.canvas.graph.nodes
     const node = nodes.find((one) => (type ? one.type === type : one.subgraph))
-    return Object.fromEntries(node.widgets.map((one) => [one.name, one.value]))
+    const own = node.widgets.filter((one) => one.type !== "craft_drawing")
+    return Object.fromEntries(own.map((one) => [one.name, one.value]))
 }"""
 SET = """([type, name, value]) => {
     const nodes = app.canvas.graph.nodes
@@ -280,6 +283,29 @@ DROP = """async ([text, files, [clientX, clientY]]) => {
     target.dispatchEvent(event("drop"))
     return taken
 }"""
+# The texts of elements that lie on the subgraph node.
+ON_THE_NODE = """(selector) => {
+    const host = app.graph.nodes.find((node) => node.subgraph)
+    const { canvas, ds } = app.canvas
+    const edge = canvas.getBoundingClientRect()
+    const [x, y] = ds.convertOffsetToCanvas(host.pos)
+    const [left, top] = [x + edge.x - 1, y + edge.y - 1]
+    const [wide, high] = host.size.map((length) => length * ds.scale + 2)
+    return [...document.querySelectorAll(selector)]
+        .map((one) => [one.innerText, one.getBoundingClientRect()])
+        .filter(([, box]) => box.width && box.height && box.left >= left && box.top >= top &&
+            box.right <= left + wide && box.bottom <= top + high)
+        .map(([text]) => text)
+}"""
+INSIDE = """([type, values]) => {
+    const { subgraph } = app.graph.nodes.find((node) => node.subgraph)
+    const node = subgraph.nodes.find((one) => one.type === type)
+    for (const [name, value] of Object.entries(values)) {
+        const widget = node.widgets.find((one) => one.name === name)
+        widget.value = value
+        widget.callback?.(value)
+    }
+}"""
 PREVIEWED = """() => app.graph.nodes
     .filter((node) => ["PreviewImage", "SaveImage"].includes(node.type))
     .flatMap((node) => app.nodeOutputs[node.id]?.images ?? [])"""
@@ -299,6 +325,14 @@ def drawn(comfy, request) -> Iterator[str]:
     """Which way the page draws nodes."""
     with comfy.drawing(request.param):
         yield request.param
+
+
+def has_colours(live_server, item: dict[str, Any]) -> np.ndarray:
+    """A picture that the page shows, as (pixels, 3) of 0 to 255; it is no empty one."""
+    content = live_server.server.client.fetch(item)
+    pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(pixels, axis=0)) > COLOURS
+    return pixels
 
 
 class Graph:
@@ -369,11 +403,7 @@ class Graph:
         assert self.comfy.run() == ["execution_success", ""]
         items = self.comfy.evaluate(PREVIEWED)
         assert items
-        for item in items:
-            content = live_server.server.client.fetch(item)
-            pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).reshape(-1, 3)
-            assert len(np.unique(pixels, axis=0)) > COLOURS
-        return pixels
+        return [has_colours(live_server, item) for item in items][-1]
 
     def start(self) -> list[Any]:
         """Strengths, floors and clock of the Router and its schedule."""
@@ -791,28 +821,193 @@ def test_a_dropped_subgraph_does_not_burn_the_picture_as_it_comes(empty, live_se
     assert ((pixels == 0) | (pixels == 255)).mean() < CLIPPED
 
 
+def on_the_node(graph: Graph, selector: str, text: str) -> None:
+    """Wait until an element that lies on the subgraph node says it."""
+
+    def said() -> list[str]:
+        graph.comfy.fit()
+        return graph.comfy.evaluate(ON_THE_NODE, selector)
+
+    assert any(text in one for one in graph.comfy.until(said, lambda all: text in " ".join(all)))
+
+
+def test_the_node_of_a_subgraph_shows_what_its_router_shows(empty, drawn):
+    empty.drop(f"{CONTENT}\n{STYLE}")
+    is_whole(empty)
+    saved = set(empty.comfy.evaluate(WIDGETS, ""))
+    empty.comfy.evaluate(SET, ["", "prompt", PROMPT])
+    on_the_node(empty, ".craft_routing .craft-content", "a sks animal")
+    on_the_node(empty, ".craft_routing .craft-style", "zwx style")
+    empty.comfy.evaluate(SET, ["", "prompt", "<c>a sks animal in <s>zwx style</s>"])
+    on_the_node(empty, ".craft-warning", "is not closed")
+    empty.comfy.evaluate(SET, ["", "prompt", PROMPT])
+    empty.comfy.evaluate(SET, ["", "cfg", 8])
+    on_the_node(empty, ".craft-warning", "pictures burn")
+    empty.nothing_overlaps()
+    empty.keep_screenshot(f"subgraph_shows_{drawn}")
+    empty.page.get_by_role("button", name="Set to 0.2").click()
+    empty.comfy.becomes(f"() => ({WIDGETS})('').content_strength", 0.2)
+    empty.comfy.evaluate("() => app.extensionManager.command.execute('Comfy.Undo')")
+    empty.page.wait_for_function(RESTORED)
+    on_the_node(empty, ".craft-warning", "pictures burn")  # on the node that the undo has made
+    assert set(empty.comfy.evaluate(WIDGETS, "")) == saved
+    (host,) = (node for node in empty.comfy.saved()["nodes"] if "-" in node["type"])
+    assert len(host["widgets_values"]) == len(saved)
+
+
+def test_why_a_node_in_a_subgraph_fails_stands_on_the_node_around_it(empty, drawn):
+    empty.drop(f"{CONTENT}\n{STYLE}")
+    is_whole(empty)
+    for name, value in [("prompt", PROMPT), ("steps", 1), ("style_strength", next(fresh))]:
+        empty.comfy.evaluate(SET, ["", name, value])
+    patterns = {"layer_sets": "custom", "layer_sets.patterns": "content: nowhere.1"}
+    empty.comfy.evaluate(INSIDE, ["CRAFTRouter", patterns])
+    end, message = empty.comfy.run()
+    assert end == "execution_error"
+    on_the_node(empty, ".craft-error", message.strip())
+    empty.keep_screenshot(f"subgraph_fails_{drawn}")
+    empty.comfy.evaluate(INSIDE, ["CRAFTRouter", {"layer_sets": "all"}])
+    assert empty.comfy.run() == ["execution_success", ""]
+    on_the_node(empty, ".craft-report", "Method: craft.")
+
+
+fresh = itertools.count(0.31, 0.01)  # only a Router that the server has not cached reports
+OTHER = "of_another_family.safetensors"
+CHECKPOINTS = re.compile("/models/checkpoints")
+LATENT = re.compile(f"/craft_lora/latent.*{OTHER}")
+
+
+@pytest.fixture
+def two_checkpoints(comfy) -> Iterator[None]:
+    """The server seems to have another checkpoint, first in its list, of another family."""
+    first = {"latent": ["EmptyLatentImage", 512, 768], "family": "SD3"}
+    comfy.page.route(CHECKPOINTS, lambda route: route.fulfill(json=[OTHER, CHECKPOINT]))
+    comfy.page.route(LATENT, lambda route: route.fulfill(json=first))
+    yield
+    for route in (CHECKPOINTS, LATENT):
+        comfy.page.unroute(route)
+
+
+def has_size(graph: Graph, width: int, height: int) -> None:
+    names = f"() => {{ const found = ({WIDGETS})('EmptyLatentImage'); " \
+        "return [found.width, found.height] }"  # fmt: skip
+    graph.comfy.becomes(names, [width, height])
+
+
+def in_the_menu(graph: Graph, text: str) -> Any:
+    """The entry of the menu that is open."""
+    return graph.page.locator(".litecontextmenu .litemenu-entry").filter(has_text=text).first
+
+
+def test_a_drop_asks_which_checkpoint_and_the_size_goes_with_it(empty, drawn, two_checkpoints):
+    empty.drop(f"{CONTENT}\n{STYLE}")
+    in_the_menu(empty, CHECKPOINT).wait_for()
+    entries = empty.page.locator(".litecontextmenu .litemenu-entry").all_inner_texts()
+    assert entries == [f"{CHECKPOINT} (fits the LoRAs)", OTHER]
+    empty.comfy.keep_screenshot(f"drop_asks_{drawn}")
+    in_the_menu(empty, OTHER).click()
+    empty.has("", *WHOLE)
+    assert empty.comfy.evaluate(WIDGETS, "CheckpointLoaderSimple")["ckpt_name"] == OTHER
+    has_size(empty, 512, 768)
+    empty.comfy.evaluate(SET, ["CheckpointLoaderSimple", "ckpt_name", CHECKPOINT])
+    said = f"is 512 x 768; {CHECKPOINT} was made for 64 x 64."
+    on_the_node(empty, ".craft-quiet", said)
+    empty.keep_screenshot(f"size_of_another_{drawn}")
+    empty.page.get_by_role("button", name="Set size to 64 x 64").click()
+    has_size(empty, 64, 64)
+    gone = "(text) => document.body.innerText.includes(text)"
+    empty.comfy.becomes(gone, False, said)
+    empty.comfy.evaluate("() => app.extensionManager.command.execute('Comfy.Undo')")
+    has_size(empty, 512, 768)
+    empty.comfy.evaluate(SET, ["EmptyLatentImage", "height", 512])  # a size of one's own
+    empty.comfy.becomes(gone, False, "was made for 64 x 64")
+
+
 @ONCE
-def test_from_an_empty_canvas_to_a_saved_picture_takes_at_most_eight_actions(empty, live_server):
-    loader, fusion = "CheckpointLoaderSimple", ""
-    walk = [  # what a hand does, one action a line; what the page then gets, with the last of each
-        ("select two files", None),
-        (
-            "drop them on the canvas",
-            lambda: empty.drop(files=[[CONTENT, "x", ""], [STYLE, "x", ""]]),
-        ),
-        ("open the list of checkpoints", None),
-        ("choose one", lambda: empty.comfy.evaluate(SET, [loader, "ckpt_name", CHECKPOINT])),
-        ("click into the prompt", None),
-        ("write it", lambda: empty.comfy.evaluate(SET, [fusion, "prompt", PROMPT])),
-        ("press Run", lambda: empty.runs_to_a_picture(live_server)),
-    ]
-    for _, act in walk:
-        if act is not None:
-            act()
-            empty.has(fusion, *WHOLE)
+def test_a_graph_with_a_checkpoint_is_asked_for_none(graph, two_checkpoints):
+    assert graph.drop(f"{CONTENT},{STYLE}", place=BELOW)
+    graph.has("")
+    assert graph.types().count("CheckpointLoaderSimple") == 1
+
+
+class Hand:
+    """A user's hand: what it does in the page, and how many actions that was."""
+
+    def __init__(self, graph: Graph):
+        self.graph, self.page, self.actions = graph, graph.page, 0
+
+    def select(self, *names: str) -> list[list[str]]:
+        """Click each file in the system's window of a folder, which the page does not see."""
+        self.actions += len(names)
+        return [[name, "x", ""] for name in names]
+
+    def drop(self, files: list[list[str]]) -> None:
+        self.actions += 1
+        assert self.graph.drop(files=files)
+
+    def click(self, place: Any) -> None:
+        self.actions += 1
+        place.click()
+
+    def press(self, keys: str) -> None:
+        self.actions += 1
+        self.page.keyboard.press(keys)
+
+    def type(self, text: str) -> None:
+        self.actions += 1
+        self.page.keyboard.type(text)
+
+
+def test_from_an_empty_canvas_to_a_saved_picture_takes_at_most_eight_actions(
+    empty, two_checkpoints, live_server
+):
+    hand = Hand(empty)
+    hand.drop(hand.select(CONTENT, STYLE))
+    hand.click(in_the_menu(empty, CHECKPOINT))
+    empty.has("", *WHOLE)
+    hand.click(empty.page.locator("textarea:visible").first)
+    hand.press("Control+a")
+    hand.type(PROMPT)
+    empty.comfy.becomes(f"() => ({WIDGETS})('').prompt", PROMPT)
+    empty.comfy.evaluate(NOTE_THE_END)
+    hand.click(empty.page.get_by_test_id("queue-button"))
+    empty.page.wait_for_function("() => window.ended", timeout=RUN_LIMIT)
+    assert empty.comfy.evaluate("() => window.ended") == ["execution_success", ""]
+    is_whole(empty)
     (saved,) = empty.comfy.evaluate(PREVIEWED)
     assert saved["type"] == "output" and saved["filename"].endswith(".png")
-    assert len(walk) <= 8
+    has_colours(live_server, saved)
+    assert hand.actions <= 8
+
+
+@ONCE
+def test_the_dialog_shows_the_checkpoint_that_the_loras_fit(empty, drawn, two_checkpoints):
+    empty.command(TWO_LORAS)
+    dialog = empty.page.locator("dialog.craft-dialog")
+    dialog.wait_for()
+    models = dialog.get_by_role("combobox", name="Model")
+    empty.page.keyboard.type("world cont")
+    empty.page.keyboard.press("Tab")
+    empty.page.keyboard.press("Tab")
+    assert models.evaluate("(menu) => menu.selectedOptions[0].text") == OTHER
+    empty.page.keyboard.type("STYLE world")
+    chosen = empty.comfy.until(
+        lambda: models.evaluate("(menu) => menu.selectedOptions[0].text"),
+        lambda name: name == CHECKPOINT,
+    )
+    assert chosen == CHECKPOINT
+    empty.comfy.keep_screenshot(f"pair_dialog_models_{drawn}")
+    empty.page.keyboard.press("Enter")
+    is_whole(empty)
+    empty.press("Control+z")
+    empty.command(TWO_LORAS)
+    for name in ("Content LoRA: what is shown", "Style LoRA: how it is shown"):
+        file = CONTENT if name.startswith("Content") else STYLE
+        dialog.get_by_role("listbox", name=name).select_option(file)
+    models.select_option(OTHER)
+    dialog.get_by_role("button", name="Add to the graph").click()
+    empty.has("", *WHOLE)
+    has_size(empty, 512, 768)
 
 
 @ONCE

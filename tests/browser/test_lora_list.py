@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from playwright.sync_api import Locator
-from scenes import RESTORED, TWO_FRAMES, once
+from scenes import ALONE, RESTORED, TWO_FRAMES, once
 
 CONTENT = "craft_small_world_content.safetensors"
 STYLE = "craft_small_world_style.safetensors"
@@ -105,13 +105,12 @@ RIGHT_CLICK = """(box, words) => {
 }"""
 
 
-def prompt_box(comfy) -> Locator:
-    """The text box of the Router's prompt."""
+def prompt_box(comfy, words: str = "sks") -> Locator:
+    """The text box of a prompt with these words."""
     boxes = comfy.page.locator("textarea")
-    at = comfy.until(
-        lambda: boxes.evaluate_all("(all) => all.findIndex((one) => one.value.includes('sks'))"),
-        lambda found: found >= 0,
-    )
+    find = """(all, words) => all.findIndex((one) =>
+        one.value.includes(words) && one.checkVisibility())"""
+    at = comfy.until(lambda: boxes.evaluate_all(find, words), lambda found: found >= 0)
     return boxes.nth(at)
 
 
@@ -314,3 +313,21 @@ def test_selected_words_of_a_prompt_are_marked_with_a_right_click(comfy, drawn):
     comfy.keep_screenshot(f"marked_{drawn}")
     comfy.evaluate(UNDO)
     comfy.becomes(PROMPT, "a sks <s>animal</s> <c>in</c> <s>zwx style</s>")
+
+
+@ONCE
+@pytest.mark.parametrize("node", ["CRAFTXYGrid", "CRAFTFindBest"])
+def test_words_of_every_marked_prompt_are_marked_with_a_right_click(comfy, drawn, node):
+    comfy.open_workflow({**EMPTY, "id": str(uuid.uuid4())}, "marked")
+    comfy.evaluate(ALONE, node)
+    comfy.fit()
+    prompt = "() => app.graph.nodes[0].widgets.find((one) => one.name === 'prompt').value"
+    entries = comfy.page.locator(".litecontextmenu .litemenu-entry")
+
+    def right_click() -> int:
+        prompt_box(comfy, "A photo of").evaluate(RIGHT_CLICK, "photo")
+        return entries.filter(has_text="Mark as style").count()
+
+    comfy.until(right_click, bool)
+    entries.filter(has_text="Mark as style").first.click()
+    comfy.becomes(prompt, "A <s>photo</s> of <c>sks dog</c> in <s>watercolor style</s>")

@@ -329,7 +329,6 @@ def test_what_a_search_found_is_applied_with_one_click(comfy, drawn):
     assert comfy.page.get_by_text("carries no routed LoRAs").count() == 0
 
 
-@ONCE
 def test_a_node_that_reads_weights_is_named_and_shown(comfy, drawn):
     graph = Graph(comfy)
     add = """(id) => {
@@ -345,6 +344,17 @@ def test_a_node_that_reads_weights_is_named_and_shown(comfy, drawn):
     save = comfy.evaluate(add, graph.ids["first"]["router"])
     line = comfy.page.get_by_text("reads weights")
     line.wait_for()
-    comfy.keep_screenshot("reads_weights")
+    colour = """(id) => {
+        const { graph } = app
+        const of = (one) => graph.getNodeById(one)?.inputs[0].link
+        return [graph.links.get(of(id))?.color ?? null,
+            graph.links.get(graph.nodes.find((one) => one.type === "CRAFTACFGKSampler")
+                .inputs[0].link).color ?? null]
+    }"""
+    comfy.becomes(colour, ["#dea014", None], save)
+    comfy.keep_screenshot(f"reads_weights_{drawn}")
     line.get_by_role("button", name="Show").click()
     comfy.becomes("() => Object.keys(app.canvas.selected_nodes).map(Number)", [save])
+    graph.set(graph.ids["first"]["router"], "content_lora", "none")
+    comfy.becomes(colour, [None, None], save)
+    comfy.evaluate("() => app.canvas.deselectAll()")

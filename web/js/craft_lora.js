@@ -5,6 +5,7 @@
 import { app } from "../../../scripts/app.js";
 import { acfgDrawing } from "./drawings/acfg.js";
 import { gridDrawing } from "./drawings/grid.js";
+import { dressSubgraph } from "./drawings/inside.js";
 import { rowsDrawing } from "./drawings/lora_rows.js";
 import { addDrawing, keepDrawings } from "./drawings/panel.js";
 import { reportDrawing } from "./drawings/report.js";
@@ -23,8 +24,8 @@ import { showReadable } from "./page/view.js";
 const DRAWINGS = {
   CRAFTTimestepSchedule: () => scheduleDrawing,
   CRAFTLoRAList: rowsDrawing,
-  CRAFTRouter: routerDrawing,
-  CRAFTMethodSweep: routerDrawing,
+  CRAFTRouter: () => routerDrawing(),
+  CRAFTMethodSweep: () => routerDrawing(),
   CRAFTACFGKSampler: () => acfgDrawing,
   CRAFTACFGGuider: () => acfgDrawing,
   CRAFTXYGrid: gridDrawing,
@@ -36,7 +37,7 @@ app.registerExtension({
   name: "craft_lora.drawings",
   async setup() {
     addStyle();
-    keepDrawings();
+    keepDrawings(dressSubgraph);
     followRuns();
     followRefusals();
     nameTemplates();

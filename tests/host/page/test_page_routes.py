@@ -142,13 +142,16 @@ def test_the_header_tells_the_latent_that_a_picture_of_the_family_starts_from(tm
     shapes = {f"{PREFIX}{k}": list(weight.shape) for k, weight in unet.state_dict().items()}
     file = header_only(tmp_path / "checkpoint.safetensors", shapes)
     family = next(one for one in FAMILIES.values() if kind in one.classes)
-    assert file_latent(file) == family.latent and family.latent[1] in (512, 1024)
+    assert file_latent(file) == (family.latent, family.looks_like)
+    assert family.latent[1] in (512, 1024)
 
 
 def test_a_model_of_no_family_may_tell_its_own_latent(path, tmp_path):
-    assert file_latent(path) == ("EmptyLatentImage", 64, 64)  # the small world
+    latent, family = file_latent(path)
+    assert latent == ("EmptyLatentImage", 64, 64)  # the small world
+    assert family == lora_info(small.CONTENT)["family"]
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
-    assert file_latent(tmp_path / "other.safetensors") is None
+    assert file_latent(tmp_path / "other.safetensors") == (None, "")
 
 
 def weights_of(unet):

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { GUIDED_WEIGHT, MOST_GUIDED_WEIGHT } from "../../../web/js/lib/core.js";
 import { parse } from "../../../web/js/lib/drawings/markers.js";
 import {
-  chosenLoras, dialNotices, guidanceNotices, sameNotices, wordNotices,
+  chosenLoras, dialNotices, guidanceNotices, isAsInserted, sameNotices, sizeNotices, wordNotices,
 } from "../../../web/js/lib/drawings/notices.js";
 import { replaceable } from "../../../web/js/lib/graph/samplers.js";
 import { guidedStrength } from "../../../web/js/lib/guidance.js";
@@ -135,4 +135,32 @@ test("a LoRA whose words its phrase lacks is a line, one of its words is enough"
   assert.match(said("a dog", false)[0], /not in the prompt/);
   assert.deepEqual(said("a sks dog", false), []);
   assert.deepEqual(wordNotices(PAIR, words, null, [], true), []);
+});
+
+test("the line about words offers to put those that it names", () => {
+  const words = () => ["sks", "zwx", "qrt", "wuf"];
+  const [notice] = wordNotices(PAIR, words, "a", [{ role: "content", text: "a dog" }], true);
+  assert.deepEqual(notice.words, { role: "content", words: ["sks", "zwx", "qrt"] });
+  assert.equal(notice.button, "Put into the prompt");
+});
+
+const latent = (width, height, inserted = [512, 512], inputs = []) => ({
+  title: "Empty Latent Image", inputs, properties: inserted ? { craft_lora_size: inserted } : {},
+  widgets: [{ name: "width", value: width }, { name: "height", value: height }],
+});
+
+test("an inserted latent of another model's size is a line, one that the user has set is none", () => {
+  const wanted = ["EmptyLatentImage", 1024, 1024];
+  const [notice] = sizeNotices([latent(512, 512)], wanted, "xl.safetensors");
+  assert.equal(
+    notice.text, "Empty Latent Image is 512 x 512; xl.safetensors was made for 1024 x 1024.",
+  );
+  assert.deepEqual([notice.button, notice.size], ["Set size to 1024 x 1024", wanted]);
+  const linked = latent(512, 512, [512, 512], [{ name: "width", link: 3 }]);
+  for (const other of [latent(512, 768), latent(512, 512, null), linked]) {
+    assert.ok(!isAsInserted(other));
+    assert.deepEqual(sizeNotices([other], wanted, "xl.safetensors"), []);
+  }
+  assert.deepEqual(sizeNotices([latent(512, 512)], null, "xl.safetensors"), []);
+  assert.deepEqual(sizeNotices([latent(1024, 1024, [1024, 1024])], wanted, "x"), []);
 });

@@ -20,8 +20,9 @@ function graph(mode, type = "CRAFTRouter") {
 
 const found = (root) => routersBehind(root, root.nodes[0]).map(({ node }) => node.id);
 
-test("Routers and sweeps take the branches of a list", () => {
-  for (const type of ["CRAFTRouter", "CRAFTMethodSweep"]) assert.deepEqual(found(graph(0, type)), [2]);
+test("nodes with a marked prompt take the branches of a list", () => {
+  for (const type of ["CRAFTRouter", "CRAFTMethodSweep", "CRAFTXYGrid", "CRAFTFindBest"])
+    assert.deepEqual(found(graph(0, type)), [2]);
   assert.deepEqual(found(graph(0, "KSampler")), []);
 });
 

@@ -51,7 +51,8 @@ test("a loader inside a menu's widgets is read, whichever kind it loads", () => 
 test("nothing linked, a muted node and an unknown source are not guessed", () => {
   const alone = through(1);
   graph([alone], []);
-  assert.deepEqual(modelSource(alone, "model", []), { file: null, passed: [], linked: false });
+  const none = { file: null, passed: [], places: [], linked: false };
+  assert.deepEqual(modelSource(alone, "model", []), none);
   const idle = [2, 4].map((mode) => ({ ...loader(1), mode })); // muted, bypassed
   for (const source of [...idle, { ...through(1, "GetNode"), inputs: [] }]) {
     const node = through(2);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { weightNotices } from "../../../web/js/lib/drawings/notices.js";
-import { weightReaders } from "../../../web/js/lib/graph/weight_readers.js";
+import { linksTo, weightReaders } from "../../../web/js/lib/graph/weight_readers.js";
 
 /** Nodes by id, each linked by its MODEL inputs {name: id of the node before}. */
 function graph(...parts) {
@@ -71,4 +71,15 @@ test("readers in the Router's own graph are offered to be shown, others only nam
   assert.deepEqual(shown(), [[[4], "Show"]]);
   readers.reading[1].graph = { id: "another" };
   assert.deepEqual(shown(), [[undefined, undefined]]);
+});
+
+test("the links by which readers take the MODEL are told, others of theirs are not", () => {
+  const root = graph(
+    file(1), ROUTER, [3, "ModelMergeSimple", { model1: 2, model2: 1 }], [4, "ModelSave", { model: 3 }],
+    [5, "KSampler", { model: 2 }],
+  );
+  const router = root.getNodeById(2);
+  const wanted = [root.getNodeById(3).inputs[0], root.getNodeById(4).inputs[0]];
+  const found = linksTo(root, router, weightReaders(root, router));
+  assert.deepEqual(found, wanted.map(({ link }) => root.getLink(link)));
 });

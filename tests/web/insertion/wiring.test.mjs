@@ -2,7 +2,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { freePlace, overlap } from "../../../web/js/lib/graph/placing.js";
-import { modelFile, planAdditions, planWiring } from "../../../web/js/lib/insertion/wiring.js";
+import {
+  modelChoices, modelFile, planAdditions, planWiring,
+} from "../../../web/js/lib/insertion/wiring.js";
 
 const slots = (types, link) => types.map((type) => ({ name: type.toLowerCase(), type, link }));
 const node = (type, takes, gives, mode = 0) => ({
@@ -16,6 +18,7 @@ const decode = (link = null) => ({
   inputs: [{ name: "samples", type: "LATENT", link }, { name: "vae", type: "VAE", link: 9 }],
 });
 const FILES = { checkpoints: ["a"], diffusion_models: ["u"], text_encoders: ["t"], vae: ["v"] };
+const B = { kind: "checkpoints", name: "b" };
 const NONE = { checkpoints: [], diffusion_models: [], text_encoders: [], vae: [] };
 const types = ({ additions }) => additions.map(({ type }) => type);
 
@@ -46,34 +49,40 @@ test("several of one are the user's to choose from, bypassed ones do not count",
 
 test("an empty graph gets all of it, from the files that are there", () => {
   const { missing } = planWiring([]);
-  assert.deepEqual(types(planAdditions(missing, FILES)), ["CheckpointLoaderSimple", "EmptyLatentImage"]);
-  const split = planAdditions(missing, { ...FILES, checkpoints: [] });
+  const whole = planAdditions(missing, FILES, { kind: "checkpoints", name: "a" });
+  assert.deepEqual(types(whole), ["CheckpointLoaderSimple", "EmptyLatentImage"]);
+  const split = planAdditions(missing, FILES, { kind: "diffusion_models", name: "u" });
   assert.deepEqual(types(split), ["UNETLoader", "CLIPLoader", "VAELoader", "EmptyLatentImage"]);
   assert.deepEqual(split.lacking, []);
-  const bare = planAdditions(missing, NONE);
+  assert.deepEqual(split.additions[0].values, { unet_name: "u" });
+  const bare = planAdditions(missing, NONE, null);
   assert.deepEqual(types(bare), ["EmptyLatentImage"]);
   assert.deepEqual(bare.lacking, ["model", "clip", "vae"]);
 });
 
 test("a new latent and loader have the values that the model's family asks for", () => {
   const { missing } = planWiring([]);
-  const { additions } = planAdditions(missing, FILES, ["EmptySD3LatentImage", 1328, 832]);
+  const { additions } = planAdditions(missing, FILES, B, ["EmptySD3LatentImage", 1328, 832]);
   assert.deepEqual(additions.map(({ type, values }) => [type, values]), [
-    ["CheckpointLoaderSimple", { ckpt_name: "a" }],
+    ["CheckpointLoaderSimple", { ckpt_name: "b" }],
     ["EmptySD3LatentImage", { width: 1328, height: 832 }],
   ]);
 });
 
-test("the model's file is the loader's in the graph, else the first that a new one loads", () => {
+test("the model's file is the loader's in the graph, else the one that is chosen", () => {
   const widgets = [{ name: "ckpt_name", value: "mine" }];
   const own = planWiring([{ ...loader(), widgets }]);
-  assert.deepEqual(modelFile(own, FILES), { kind: "checkpoints", name: "mine" });
-  const empty = planWiring([]);
-  assert.deepEqual(modelFile(empty, FILES), { kind: "checkpoints", name: "a" });
-  const split = { ...FILES, checkpoints: [] };
-  assert.deepEqual(modelFile(empty, split), { kind: "diffusion_models", name: "u" });
-  assert.equal(modelFile(empty, NONE), null);
-  assert.equal(modelFile(planWiring([loader(), loader()]), FILES), null);
+  assert.deepEqual(modelFile(own, B), { kind: "checkpoints", name: "mine" });
+  assert.deepEqual(modelFile(planWiring([]), B), B);
+  assert.equal(modelFile(planWiring([]), null), null);
+  assert.equal(modelFile(planWiring([loader(), loader()]), B), null);
+});
+
+test("all models are offered where the graph has none", () => {
+  const names = (nodes, files) => modelChoices(planWiring(nodes), files).map(({ name }) => name);
+  assert.deepEqual(names([], { ...FILES, checkpoints: ["a", "b"] }), ["a", "b", "u"]);
+  assert.deepEqual(names([], NONE), []);
+  for (const nodes of [[loader()], [loader(), loader()]]) assert.deepEqual(names(nodes, FILES), []);
 });
 
 test("a new place is the wanted one where it is free, else the nearest beside what is there", () => {

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { idInPrompt, Reports } from "../../../web/js/lib/page/reports.js";
+import { idInPrompt } from "../../../web/js/lib/graph/links.js";
+import { Reports } from "../../../web/js/lib/page/reports.js";
 
 const ROUTER = "CRAFTRouter";
 const GRID = "CRAFTXYGrid";
@@ -86,4 +87,17 @@ test("the workflows of the last prompts are known, not those of all", () => {
 test("a node in subgraphs has the ids around it in its own", () => {
   assert.equal(idInPrompt({ id: 3 }, [{ id: 5 }, { id: 9 }]), "5:9:3");
   assert.equal(idInPrompt({ id: 3 }, []), "3");
+});
+
+test("the failures of a workflow are those that no run since has ended", () => {
+  const reports = new Reports();
+  reports.begin("p", "a");
+  reports.begin("q", "b");
+  reports.put("p", "3", "KSampler", { text: "Wrong", failed: true });
+  reports.put("p", "4", "CRAFTRouter", { text: "said", failed: false });
+  reports.put("q", "5:3", "CRAFTRouter", { text: "Off", failed: true });
+  assert.deepEqual(reports.failures("a"), [{ node: "3", type: "KSampler", text: "Wrong" }]);
+  assert.deepEqual(reports.failures("b"), [{ node: "5:3", type: "CRAFTRouter", text: "Off" }]);
+  reports.begin("r", "a");
+  assert.deepEqual(reports.failures("a"), []);
 });

@@ -30,6 +30,21 @@ test("after a message that nothing can be made of, the next are still taken", as
   assert.equal(reports.of("a", "4", "CRAFTRouter").text, "said");
 });
 
+test("an error of the pack's own in a node of the host is kept, another's is not", async () => {
+  const { api } = await import(asModule(HOST));
+  const { reports } = await import("../../../web/js/page/runs.js");
+  const fails = (node_id, exception_type) => {
+    const detail = { prompt_id: "p", node_id, node_type: "KSampler", exception_type,
+      exception_message: "Wrong.\n" };
+    api.dispatchEvent(Object.assign(new Event("execution_error"), { detail }));
+  };
+  fails("8", "/some/folder/craft-lora.craft_core.errors.CraftError");
+  fails("9", "builtins.ValueError");
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.deepEqual(reports.of("a", "8", "KSampler"), { text: "Wrong.", failed: true });
+  assert.equal(reports.of("a", "9", "KSampler"), null);
+});
+
 test("a node's prompt is known from what it says, also in a page that did not see it begin", async () => {
   const { api } = await import(asModule(HOST));
   const { promptOf } = await import("../../../web/js/page/runs.js");

@@ -5,7 +5,7 @@
 import { app } from "../../../../scripts/app.js";
 import { notify } from "../insertion/graph_edit.js";
 import { inALine, labelsOf, nameOf, stateOf, tableOf } from "../lib/drawings/grid.js";
-import { idInPrompt } from "../lib/page/reports.js";
+import { idInPrompt } from "../lib/graph/links.js";
 import { language, say } from "../lib/texts.js";
 import { askForGrid, reports } from "../page/runs.js";
 import { applyButton, applyTo, namedRouters } from "./report.js";

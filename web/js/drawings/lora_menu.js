@@ -2,6 +2,7 @@
 /** The host's menu, with its filter, of the LoRA files that the server has. */
 
 import { say } from "../lib/texts.js";
+import { chooseEntry } from "../menus/file_menu.js";
 import { AGAIN, modelFiles } from "../page/server.js";
 
 const LORAS = "loras"; // folder of the models
@@ -27,14 +28,9 @@ async function refresh() {
 export async function chooseLora(element) {
   const names = await refresh();
   const { left, bottom } = element.getBoundingClientRect();
-  const event = new MouseEvent("click", { clientX: left, clientY: bottom });
   const why = names ? say("There are no LoRAs in models/loras.") : say("the server did not answer");
-  return new Promise((resolve) => {
-    const { ContextMenu } = /** @type {any} */ (globalThis).LiteGraph;
-    new ContextMenu(names?.length ? names : [{ content: why, disabled: true }], {
-      event,
-      className: "dark", // the host adds its filter to menus of this class
-      callback: (/** @type {any} */ name) => resolve(typeof name === "string" ? name : null),
-    });
-  });
+  const disabled = { content: why, disabled: true };
+  const isAny = Boolean(names?.length);
+  const place = await chooseEntry(names && isAny ? names : [disabled], [left, bottom]);
+  return isAny ? names?.[place] ?? null : null;
 }

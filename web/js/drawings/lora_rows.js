@@ -4,7 +4,7 @@
  * saved and sent with a prompt; the rows are drawn from it, and every change is written to it.
  */
 
-import { putWords } from "../insertion/trigger_words.js";
+import { putWordsBehind } from "../insertion/trigger_words.js";
 import {
   changed, dropPlace, moved, placeAfterMove, readRows, without, withRow, writeRows,
 } from "../lib/drawings/lora_rows.js";
@@ -320,7 +320,7 @@ class RowList {
     const lines = infoLines(info).map((text) => make("div", "craft-quiet", text));
     if (info.words.length) {
       const put = button("craft-offer", say("Put into the prompt"));
-      put.addEventListener("click", () => putWords(this.node, role, info.words));
+      put.addEventListener("click", () => putWordsBehind(this.node, role, info.words));
       const words = say("Trained with: {words}", { words: info.words.join(", ") });
       lines.push(make("div", "", words, " ", put));
     }

@@ -30,6 +30,7 @@ const TYPE = "craft_drawing"; // of the widgets
  *   the empty element; look: to be called after the drawing itself has changed the state
  * @property {(content: HTMLElement, state: any) => boolean} [update] brings what is drawn up to
  *   date, if it can: so that a click or a word being typed is not cut off by a new element
+ * @property {() => void} [end] the node was taken out of its graph
  * @property {number} [minimum] lowest height of a drawing that grows with its node
  */
 
@@ -40,12 +41,15 @@ const OWN_KEYS = new Set(["Enter", " ", "Tab", "ArrowUp", "ArrowDown", "ArrowLef
  * the host does not notify the nodes of a subgraph when their graph is closed */
 const looks = new WeakMap();
 
-/** Start reading the drawings; called once. */
-export function keepDrawings() {
+/** Start reading the drawings; called once.
+ * @param {(node: any) => void} dress may add drawings to a subgraph node that has none */
+export function keepDrawings(dress) {
   setInterval(() => {
     if (document.hidden) return;
-    for (const node of app.canvas?.graph?.nodes ?? [])
+    for (const node of app.canvas?.graph?.nodes ?? []) {
+      if (node.subgraph && !looks.has(node)) dress(node);
       for (const look of looks.get(node) ?? []) look();
+    }
   }, EVERY);
 }
 
@@ -56,6 +60,8 @@ export function addDrawing(node, drawing) {
   element.hidden = true;
   for (const kind of ["keydown", "keyup"])
     element.addEventListener(kind, keepOwnKeys);
+  if (node.subgraph) for (const kind of ["pointerdown", "pointermove", "pointerup"])
+    element.addEventListener(kind, (event) => event.stopPropagation()); // as on the page's widgets
 
   let tall = 0; // as it was last shown: before that the page may give it no width, and its lines break
   const height = () => {
@@ -63,6 +69,7 @@ export function addDrawing(node, drawing) {
     if (element.offsetWidth) tall = content.offsetHeight;
     return Math.max(drawing.minimum ?? 0, drawing.minimum ? 0 : tall) + 2 * MARGIN;
   };
+  const own = node.subgraph ? heldBy(node) : null;
   const widget = node.addDOMWidget(drawing.name, TYPE, element, {
     serialize: false,
     hideOnZoom: false,
@@ -72,9 +79,12 @@ export function addDrawing(node, drawing) {
     getMaxHeight: drawing.minimum ? undefined : height,
   });
   widget.serialize = false;
-  place(node, widget, drawing.after);
-  saveWithoutGaps(node);
-  loadWithoutGaps(node);
+  if (own) own.push(widget);
+  else {
+    place(node, widget, drawing.after);
+    saveWithoutGaps(node);
+    loadWithoutGaps(node);
+  }
 
   let seen = "";
   const look = () => {
@@ -97,8 +107,12 @@ export function addDrawing(node, drawing) {
   chainTo(node, "onConfigure", (/** @type {any} */ saved) => {
     if (saved?.size) node.size = [...saved.size];
   });
+  if (node.graph) observer.observe(content);
   chainTo(node, "onAdded", () => observer.observe(content));
-  chainTo(node, "onRemoved", () => observer.disconnect());
+  chainTo(node, "onRemoved", () => {
+    observer.disconnect();
+    drawing.end?.();
+  });
 }
 
 /** @param {any} event */
@@ -108,10 +122,37 @@ function keepOwnKeys(event) {
 }
 
 /** Undo makes a new node with the same id, whose Vue element still shows the drawing of the old
- * node: replace that. @param {any} node @param {HTMLElement} element @param {string} name */
+ * node: replace that. The page shows none itself on a subgraph node that is drawn so.
+ * @param {any} node @param {HTMLElement} element @param {string} name */
 function takePlace(node, element, name) {
-  const own = `[data-node-id="${CSS.escape(String(node.id))}"] .craft-panel.${name}`;
-  document.querySelector(own)?.replaceWith(element);
+  const shown = `[data-node-id="${CSS.escape(String(node.id))}"]`;
+  const former = document.querySelector(`${shown} .craft-panel.${name}`);
+  if (former) former.replaceWith(element);
+  else if (held.has(node)) document.querySelector(`${shown} .lg-node-widgets`)?.append(element);
+}
+
+/** @type {WeakMap<any, any[]>} the widgets of our drawings on subgraph nodes */
+const held = new WeakMap();
+
+/** The list of our widgets on a subgraph node, which the page draws on the classic canvas after those
+ * that it makes of the subgraph's inputs. Where it draws nodes as elements, it takes only its own.
+ * null where its nodes have a list to which widgets can be added.
+ * @param {any} node @returns {any[] | null} */
+function heldBy(node) {
+  const known = held.get(node);
+  if (known) return known;
+  const own = Object.getOwnPropertyDescriptor(node, "widgets");
+  const { get } = own ?? {};
+  if (!get) return null;
+  /** @type {any[]} */
+  const widgets = [];
+  const isClassic = () => !(/** @type {any} */ (globalThis).LiteGraph.vueNodesMode);
+  Object.defineProperty(node, "widgets", {
+    ...own,
+    get: () => [...get.call(node), ...(isClassic() ? widgets : [])],
+  });
+  held.set(node, widgets);
+  return widgets;
 }
 
 /** @param {any} node @param {any} widget @param {string | undefined} after */

@@ -4,11 +4,12 @@
 // @ts-ignore: the host's own module
 import { app } from "../../../../scripts/app.js";
 import { notify } from "../insertion/graph_edit.js";
-import { titleOf } from "../lib/graph/links.js";
+import { idInPrompt, titleOf } from "../lib/graph/links.js";
+import { isRouter } from "../lib/graph/routers.js";
 import { hostsOf } from "../lib/graph/upstream.js";
 import { routersIn } from "../lib/menus/presets.js";
 import { keepsWhatIsDone, trainingOf } from "../lib/menus/trainings.js";
-import { idInPrompt } from "../lib/page/reports.js";
+import { failureBehind } from "../lib/page/failures.js";
 import { sayOfServer } from "../lib/page/server_texts.js";
 import { language, say } from "../lib/texts.js";
 import { applyPreset } from "../menus/presets.js";
@@ -31,6 +32,9 @@ export function reportDrawing(node) {
       if (!hosts) return null;
       const [root, id] = [rootNow(), idInPrompt(node, hosts)];
       const report = reports.of(root.id, id, node.comfyClass);
+      const behind = !report?.failed && isRouter(node) &&
+        failureBehind(reports.failures(root.id), root, { node, hosts });
+      if (behind) return behind;
       if (!report) return leftOf(node, hosts, question);
       const over = report.failed || report.resume || !keepsWhatIsDone(node);
       const stop = over ? "" : promptOf(root.id, id);
@@ -39,13 +43,9 @@ export function reportDrawing(node) {
       return report.preset ? { ...said, routers: namedRouters() } : said;
     },
     draw: (content, state) => {
-      const { text, failed, preset, resume, routers, stop } = state;
+      const { preset, resume, routers, stop } = state;
       drawn = allBut(state);
-      const report = make("div", "craft-report", text);
-      report.classList.toggle("craft-error", failed);
-      report.tabIndex = 0; // a long one is scrolled with the keyboard, too
-      report.addEventListener("wheel", (event) => event.stopPropagation());
-      content.append(report, ...(routers ?? []).map((/** @type {Named} */ router) =>
+      content.append(drawReport(state), ...(routers ?? []).map((/** @type {Named} */ router) =>
         applyButton(router, preset)));
       if (resume) content.append(resumeButton(node, resume));
       if (stop) content.append(stopButton(stop));
@@ -56,6 +56,15 @@ export function reportDrawing(node) {
       return true;
     },
   };
+}
+
+/** @param {{text: string, failed: boolean}} state */
+export function drawReport({ text, failed }) {
+  const report = make("div", "craft-report", text);
+  report.classList.toggle("craft-error", failed);
+  report.tabIndex = 0; // a long one is scrolled with the keyboard, too
+  report.addEventListener("wheel", (event) => event.stopPropagation());
+  return report;
 }
 
 /** The report of a training that was stopped before the page was loaded; null for none.

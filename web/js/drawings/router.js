@@ -6,22 +6,27 @@
 import { app } from "../../../../scripts/app.js";
 import { useAcfg } from "../insertion/acfg.js";
 import { setWidget, showNodes } from "../insertion/graph_edit.js";
+import { setSizes } from "../insertion/sizes.js";
+import { putWords } from "../insertion/trigger_words.js";
 import { actingRows } from "../lib/drawings/lora_rows.js";
 import { parse, pieces } from "../lib/drawings/markers.js";
 import {
-  chosenLoras, dialNotices, guidanceNotices, sameNotices, weightNotices, wordNotices,
+  chosenLoras, dialNotices, guidanceNotices, isAsInserted, sameNotices, sizeNotices, weightNotices,
+  wordNotices,
 } from "../lib/drawings/notices.js";
 import {
   layerSetWarnings, markerWarnings, rolesWithLora, usedSet,
 } from "../lib/drawings/warnings.js";
-import { replaceable, samplersBehind } from "../lib/graph/samplers.js";
+import { latentsBefore, replaceable, samplersBehind } from "../lib/graph/samplers.js";
 import { chain, modelSource, valueOf } from "../lib/graph/upstream.js";
-import { weightReaders } from "../lib/graph/weight_readers.js";
+import { linksTo, weightReaders } from "../lib/graph/weight_readers.js";
+import { placeOf } from "../lib/menus/presets.js";
 import { sayOfServer } from "../lib/page/server_texts.js";
 import { say, sayRole } from "../lib/texts.js";
 import { openPresets } from "../menus/presets.js";
 import { asOneStep } from "../page/history.js";
-import { LayerQuestion, traitsOf, triggerWords } from "../page/server.js";
+import { LayerQuestion, latentOf, traitsOf, triggerWords } from "../page/server.js";
+import { MarkedLinks } from "./marked_links.js";
 import { make } from "./style.js";
 
 const CUSTOM = "custom";
@@ -29,34 +34,53 @@ const BRANCH = "CRAFTLoadLoRABranch";
 const LIST = "CRAFTLoRAList";
 const ROUTER = "CRAFTRouter";
 
-/** @returns {import("./panel.js").Drawing} */
-export function routerDrawing() {
+/** @typedef {{node: any, hosts: any[] | null}} At a Router, and the subgraph nodes around it */
+
+/** @param {(node: any, hosts: any[] | null) => At | null} [routerOf] the Router that a node shows
+ * @returns {import("./panel.js").Drawing} */
+export function routerDrawing(routerOf = (node, hosts) => ({ node, hosts })) {
   const [question, ofSecond] = [new LayerQuestion(), new LayerQuestion()];
+  const marked = new MarkedLinks();
   let open = false;
   /** @type {any} */
-  let router = null;
+  let shown = null; // the node that it is drawn on
+  /** @type {At} */
+  let router = { node: null, hosts: null };
+  /** @type {any[]} */
+  let links = [];
   return {
     name: "craft_routing",
     after: "prompt",
-    read: (node, hosts) => {
-      router = node;
+    read: (own, around) => {
+      const at = routerOf(own, around);
+      if (!at) {
+        marked.set([]);
+        return null;
+      }
+      [shown, router] = [own, at];
+      const { node, hosts } = at;
       const words = readWords(node, hosts);
       const layers = readLayers(node, hosts, question, "model");
       const second = readLayers(node, hosts, ofSecond, "second_model");
       const other = second.file && second.file !== layers.file ? second : null;
-      const found = other?.warnings.filter((warning) => !layers.warnings.includes(warning)) ?? [];
-      const warnings = [...words.warnings, ...layers.warnings, ...found];
-      const notices = readNotices(node, hosts, words.phrases);
-      return { words, layers, second: other, warnings, notices };
+      const ofLayers = /** @type {string[]} */ ([...layers.warnings, ...(other?.warnings ?? [])]);
+      const warnings = [...words.warnings, ...new Set(ofLayers)];
+      const readers = readersOf(at);
+      links = readers ? linksTo(rootNow(), node, readers) : [];
+      const notices = readNotices(at, layers.of, readers, shown.graph, words.phrases);
+      const ids = links.map(({ id }) => id);
+      return { words, layers, second: other, warnings, notices, ids };
     },
     draw: (content, state) => {
+      marked.set(links);
       drawWords(content, state.words);
       for (const warning of state.warnings) content.append(make("div", "craft-warning", warning));
-      for (const notice of state.notices) content.append(drawNotice(notice, () => router));
+      for (const notice of state.notices) content.append(drawNotice(notice, () => router, () => shown));
       content.append(drawLayers(state.layers, open, (now) => (open = now)));
       if (state.second) content.append(make("div", "craft-quiet", secondLine(state.second)));
-      if (router.type === ROUTER) content.append(drawPresets(() => router));
+      if (router.node.type === ROUTER) content.append(drawPresets(() => router.node));
     },
+    end: () => marked.set([]),
   };
 }
 
@@ -101,16 +125,31 @@ function lorasOf(one, hosts) {
   return [{ name, role, strength, own: false }];
 }
 
+/** The LoRAs of a Router that are not `none`. @param {At} at */
+const lorasAt = ({ node, hosts }) =>
+  chosenLoras(
+    { content: valueOf(node, "content_lora", hosts), style: valueOf(node, "style_lora", hosts) },
+    extraLoras(node, hosts),
+  );
+
+/** The nodes that read weights of a Router's MODEL; null where it adds none to them.
+ * @param {At} at */
+function readersOf({ node, hosts }) {
+  const asks = node.type === ROUTER && hosts && lorasAt({ node, hosts }).length;
+  return asks ? weightReaders(rootNow(), node) : null;
+}
+
 /** What the node says of its LoRAs, and the Router of the samplers behind it.
- * @param {any} node @param {any[] | null} hosts
+ * @param {At} at
+ * @param {import("../lib/graph/upstream.js").ModelFile | null} file of its model
+ * @param {ReturnType<typeof readersOf>} readers
+ * @param {any} graph the one that is open
  * @param {{role: any, text: string}[]} [phrases] not given where the prompt cannot be read
  * @returns {import("../lib/drawings/notices.js").Notice[]} */
-function readNotices(node, hosts, phrases) {
+function readNotices({ node, hosts }, file, readers, graph, phrases) {
   /** @param {string} name */
   const of = (name) => valueOf(node, name, hosts);
-  const loras = chosenLoras(
-    { content: of("content_lora"), style: of("style_lora") }, extraLoras(node, hosts),
-  );
+  const loras = lorasAt({ node, hosts });
   const dials = { content: of("content_strength"), style: of("style_strength") };
   const prompt = phrases ? of("prompt") : null;
   const marked = traitsOf(of("method"))?.markers ?? true;
@@ -120,31 +159,36 @@ function readNotices(node, hosts, phrases) {
     ...wordNotices(loras, triggerWords, prompt, phrases ?? [], marked),
   ];
   if (node.type !== ROUTER || !hosts) return said;
-  const guidance = guidanceNotices(samplersBehind(rootNow(), node), loras, dials);
-  const isLinked = (/** @type {string} */ name) =>
-    node.inputs.some((/** @type {any} */ input) => input.name === name && input.link != null);
+  const samplers = samplersBehind(rootNow(), node, hosts);
+  const guidance = guidanceNotices(samplers, loras, dials);
+  const isSet = (/** @type {string} */ name) =>
+    typeof placeOf({ node, hosts }, name) !== "string";
   for (const notice of guidance)
-    if (Object.keys(notice.strengths ?? {}).some(isLinked)) delete notice.button;
-  const readers = loras.length ? weightReaders(rootNow(), node) : null;
-  const reading = readers ? weightNotices(readers, node.graph) : [];
-  return [...guidance, ...reading, ...said];
+    if (!Object.keys(notice.strengths ?? {}).every(isSet)) delete notice.button;
+  const latents = latentsBefore(samplers);
+  const wanted = file && latents.some(isAsInserted) ? latentOf(file) : null;
+  const reading = readers ? weightNotices(readers, graph) : [];
+  return [...guidance, ...sizeNotices(latents, wanted, file?.name ?? ""), ...reading, ...said];
 }
 
 const rootNow = () => app.rootGraph ?? app.graph;
 
-/** @param {import("../lib/drawings/notices.js").Notice} notice @param {() => any} router */
-function drawNotice({ text, warns, button, strengths, samplers, nodes }, router) {
+/** @param {import("../lib/drawings/notices.js").Notice} notice @param {() => At} routerNow
+ * @param {() => any} shownOn the node that it is drawn on */
+function drawNotice(notice, routerNow, shownOn) {
+  const { text, warns, button, strengths, samplers, nodes, words, size } = notice;
   const line = make("div", warns ? "craft-warning" : "craft-quiet", text);
   if (!button) return line;
   const press = make("button", "craft-offer", button);
   press.addEventListener("click", () => {
-    if (strengths) asOneStep(() => setValues(router(), strengths));
-    if (samplers) {
-      const wanted = replaceable(samplersBehind(rootNow(), router()));
-      useAcfg(wanted.filter(({ id }) => samplers.includes(id)));
-    }
+    const router = routerNow();
+    const behind = () => samplersBehind(rootNow(), router.node, router.hosts);
+    if (strengths) asOneStep(() => setValues(router, strengths));
+    if (samplers) useAcfg(replaceable(behind()).filter(({ id }) => samplers.includes(id)));
+    if (words) putWords([router], words.role, words.words);
+    if (size) setSizes(latentsBefore(behind()).filter(isAsInserted), size);
     // after the press selects this node
-    if (nodes) setTimeout(() => showNodes(beside(router(), nodes)));
+    if (nodes) setTimeout(() => showNodes(beside(shownOn(), nodes)));
   });
   line.append(" ", press);
   return line;
@@ -161,9 +205,12 @@ function drawPresets(router) {
   return make("div", "", press);
 }
 
-/** @param {any} node @param {Record<string, number>} values */
-function setValues(node, values) {
-  for (const [name, value] of Object.entries(values)) setWidget(node, name, value);
+/** @param {At} router @param {Record<string, number>} values */
+function setValues(router, values) {
+  for (const [name, value] of Object.entries(values)) {
+    const place = placeOf(router, name);
+    if (typeof place !== "string") setWidget(place.node, place.name, value);
+  }
 }
 
 /** @param {any} node @param {any[] | null} hosts @param {LayerQuestion} question
@@ -176,9 +223,9 @@ function readLayers(node, hosts, question, input) {
   const { file, linked } = modelSource(node, input, hosts);
   const answer = file && question.ask(file, typeof typed === "string" ? typed : "");
   if (!file || !answer?.sets)
-    return { quiet: whyNoLayers(linked, file, answer?.error), warnings: [] };
+    return { of: file, quiet: whyNoLayers(linked, file, answer?.error), warnings: [] };
   const warnings = layerSetWarnings(used, answer.sets);
-  return { file: file.name, used, why, ...answer, warnings };
+  return { of: file, file: file.name, used, why, ...answer, warnings };
 }
 
 /** Why no layers are shown.

@@ -5,6 +5,7 @@ const CSS = `
 .craft-panel { width: 100%; height: 100%; overflow: hidden; box-sizing: border-box;
   color: var(--input-text, #ddd); font: 12px/1.4 Inter, Arial, sans-serif; text-align: left; }
 .craft-panel[hidden] { display: none; }
+.lg-node-widgets > .craft-panel { grid-column: 1 / -1; height: auto; padding: 4px 12px 0; }
 .craft-panel > div { display: flex; flex-direction: column; gap: 4px; box-sizing: border-box; }
 .dom-widget > .craft-panel > div { padding: 0 6px; }
 .craft-words { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 6.9em;
@@ -90,6 +91,7 @@ const CSS = `
 .craft-buttons button { margin-top: 6px; padding: 5px 8px;
   box-sizing: border-box; border: 1px solid var(--border-color, #555); border-radius: 4px;
   background: var(--comfy-input-bg, #222); color: var(--input-text, #ddd); font: inherit; }
+.craft-lists .craft-model { grid-column: 1 / -1; }
 .craft-lists option { padding: 3px 4px; overflow-wrap: anywhere; }
 .craft-lists option:checked { color: inherit;
   background: linear-gradient(0deg, rgb(66 135 245 / 0.38), rgb(66 135 245 / 0.38)); }

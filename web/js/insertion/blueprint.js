@@ -6,17 +6,24 @@ import { api } from "../../../../scripts/api.js";
 // @ts-ignore
 import { app } from "../../../../scripts/app.js";
 import { CraftError } from "../lib/craft_error.js";
-import { modelFile, planAdditions, planWiring } from "../lib/insertion/wiring.js";
+import { fittingModel } from "../lib/insertion/base_model.js";
+import { modelChoices, modelFile, planAdditions, planWiring } from "../lib/insertion/wiring.js";
 import { promptWith } from "../lib/insertion/trigger_prompt.js";
 import { say } from "../lib/texts.js";
-import { askLatent, askTriggerWords, modelFiles } from "../page/server.js";
+import {
+  askFamily, askLatent, askLoraInfo, askTriggerWords, modelFiles,
+} from "../page/server.js";
 import {
   addAsOneStep, addNode, attempt, putFree, setWidget, showNodes, notify,
 } from "./graph_edit.js";
+import { noteSize } from "./sizes.js";
 
 /** @typedef {import("../lib/insertion/wiring.js").Addition} Addition */
 /** @typedef {import("../lib/insertion/wiring.js").Need} Need */
 /** @typedef {import("../lib/insertion/wiring.js").Wiring} Wiring */
+/** @typedef {import("../lib/insertion/wiring.js").ModelFile} ModelFile */
+/** @typedef {(choices: ModelFile[], best: ModelFile | null) => ModelFile | Promise<ModelFile>} Choose
+ * best: the one that the LoRAs fit, where it is known */
 /** @typedef {[number, number]} Place */
 
 const NAME = /^Content \+ Style LoRA$/; // the name of the subgraph's file
@@ -37,16 +44,20 @@ const NAMES = {
  *
  * @param {() => string[]} pair names of the content LoRA and of the style LoRA
  * @param {Place} place
+ * @param {Choose} choose the model, where there are several and the graph has none
  */
-export function addFusion(pair, place) {
+export function addFusion(pair, place, choose) {
   return attempt(async () => {
     const loras = pair();
     const [items, files, content, style] = await Promise.all([
       fetchBlueprint(), fetchFiles(), ...loras.map(askTriggerWords),
     ]);
-    const latent = await latentFor(files);
+    const choices = offered(files);
+    const [first = null, second] = choices;
+    const model = second ? await choose(choices, await bestModel(choices, loras)) : first;
+    const latent = await latentFor(model);
     const wiring = planWiring(app.canvas.graph.nodes);
-    const { additions, lacking } = planAdditions(wiring.missing, files, latent);
+    const { additions, lacking } = planAdditions(wiring.missing, files, model, latent);
     const { fusion } = addAsOneStep(
       () => build(loras, { content, style }, place, items, wiring, additions),
       (made) => [made.fusion, ...made.before, ...made.after],
@@ -57,11 +68,24 @@ export function addFusion(pair, place) {
   });
 }
 
+/** The models that a fusion can be given; none where the graph has one.
+ * @returns {Promise<ModelFile[]>} */
+export const offeredModels = async () => offered(await fetchFiles());
+
+/** @param {import("../lib/insertion/wiring.js").Files} files */
+const offered = (files) => modelChoices(planWiring(app.canvas.graph.nodes), files);
+
+/** The model that LoRAs fit; null where none is known to. @param {ModelFile[]} choices
+ * @param {string[]} loras */
+export async function bestModel(choices, loras) {
+  return fittingModel(choices, await Promise.all(loras.map(askLoraInfo)), askFamily);
+}
+
 /** What a picture starts from on the model that the fusion will be linked to; null where that is
- * not known, or nothing is missing. @param {import("../lib/insertion/wiring.js").Files} files */
-async function latentFor(files) {
+ * not known, or nothing is missing. @param {ModelFile | null} model that a new loader will load */
+async function latentFor(model) {
   const wiring = planWiring(app.canvas.graph.nodes);
-  const file = wiring.missing.includes("latent") ? modelFile(wiring, files) : null;
+  const file = wiring.missing.includes("latent") ? modelFile(wiring, model) : null;
   return file && askLatent(file);
 }
 
@@ -86,6 +110,7 @@ function build([content, style], words, place, items, wiring, additions) {
 function addSource(graph, { type, gives, values = {} }, { missing, sources }, place) {
   const node = addNode(graph, type, place);
   for (const [name, value] of Object.entries(values)) setWidget(node, name, value);
+  if (values.width) noteSize(node, [values.width, values.height]);
   for (const need of missing) if (need in gives) sources[need] = { node, slot: gives[need] ?? 0 };
   return node;
 }

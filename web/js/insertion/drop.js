@@ -6,7 +6,8 @@ import { app } from "../../../../scripts/app.js";
 import { findLoras, isPair, namesIn } from "../lib/insertion/lora_names.js";
 import { say } from "../lib/texts.js";
 import { modelFiles } from "../page/server.js";
-import { addFusion } from "./blueprint.js";
+import { chooseEntry } from "../menus/file_menu.js";
+import { addFusion, bestModel, offeredModels } from "./blueprint.js";
 import { choosePair } from "./pair_dialog.js";
 
 const COMMAND = "craft_lora.two_loras";
@@ -14,6 +15,8 @@ const LORAS = "loras"; // folder of the models
 const SAFETENSORS = /\.safetensors$/i;
 const TEXT = /^text\/(?!uri-list)/;
 const EDITABLE = "textarea,input,[contenteditable=true],dialog";
+
+/** @typedef {import("../lib/insertion/wiring.js").ModelFile} ModelFile */
 
 /** @type {string[]} names of the server's LoRAs when the last drag began */
 let loras = [];
@@ -28,7 +31,18 @@ function onDrop(event) {
   if (!isPair(names, loras)) return;
   event.preventDefault();
   const place = app.clientPosToCanvasPos([event.clientX, event.clientY]);
-  addFusion(() => findLoras(names, loras), place);
+  addFusion(() => findLoras(names, loras), place, (choices, best) =>
+    fromMenu(choices, best, [event.clientX, event.clientY]));
+}
+
+/** The model that the user chooses from a menu, in which the one that the LoRAs fit comes first.
+ * @param {ModelFile[]} choices @param {ModelFile | null} best @param {[number, number]} at */
+async function fromMenu(choices, best, at) {
+  const others = choices.filter((one) => one !== best);
+  const entries = others.map(({ name }) => name);
+  if (best) entries.unshift(say("{file} (fits the LoRAs)", { file: best.name }));
+  const place = await chooseEntry(entries, at, say("Choose the model"));
+  return (best ? [best, ...others] : others)[place];
 }
 
 /** Whether something is dropped on the graph, but not on a node that handles drops itself.
@@ -54,9 +68,11 @@ function droppedNames(dropped) {
 const label = () => say("Content + style from two LoRAs...");
 
 async function fromDialog() {
-  await refresh();
-  const pair = await choosePair(loras);
-  if (pair) await addFusion(() => pair, visibleCentre());
+  const [models] = await Promise.all([offeredModels(), refresh()]);
+  const chosen = await choosePair(loras, models, (pair) => bestModel(models, pair));
+  if (chosen) await addFusion(() => chosen.pair, visibleCentre(), (choices, best) =>
+    choices.find(({ kind, name }) => kind === chosen.model?.kind && name === chosen.model.name) ??
+      best ?? choices[0]);
 }
 
 /** @returns {[number, number]} */

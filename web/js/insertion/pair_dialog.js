@@ -6,13 +6,19 @@ import { say } from "../lib/texts.js";
 
 const ROWS = 8;
 
+/** @typedef {import("../lib/insertion/wiring.js").ModelFile} ModelFile */
+/** @typedef {{pair: string[], model: ModelFile | null}} Chosen pair: content and style. model: null
+ * where the user left it open */
+
 /**
- * Ask for a pair.
+ * Ask for a pair, and for the model where there are several.
  *
  * @param {string[]} loras
- * @returns {Promise<string[] | null>} content and style; null if the user cancelled
+ * @param {ModelFile[]} models
+ * @param {(pair: string[]) => Promise<ModelFile | null>} bestOf the model that they fit
+ * @returns {Promise<Chosen | null>} null if the user cancelled
  */
-export function choosePair(loras) {
+export function choosePair(loras, models, bestOf) {
   const dialog = /** @type {HTMLDialogElement} */ (make("dialog", "craft-dialog"));
   const content = list(say("Content LoRA: what is shown"), loras);
   const style = list(say("Style LoRA: how it is shown"), loras);
@@ -21,17 +27,24 @@ export function choosePair(loras) {
   const note = make("p", "craft-warning", say("There are no LoRAs in models/loras."));
   note.hidden = loras.length > 0;
   const lists = make("div", "craft-lists", content.element, style.element);
+  const model = modelMenu(models, bestOf);
+  if (models.length > 1) lists.append(model.element);
   const buttons = make("div", "craft-buttons", cancel, add);
   const form = make("form", "", make("h3", "", label()), lists, note, buttons);
   dialog.append(form);
-  const check = () => (add.disabled = !content.value() || !style.value());
+  const check = () => {
+    const pair = [content.value(), style.value()];
+    add.disabled = !pair.every(Boolean);
+    if (!add.disabled) model.fit(pair);
+  };
   dialog.addEventListener("input", check);
   dialog.addEventListener("keydown", (event) => event.stopPropagation()); // no page shortcuts
   check();
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => {
       dialog.remove();
-      resolve(dialog.returnValue ? [content.value(), style.value()] : null);
+      const pair = [content.value(), style.value()];
+      resolve(dialog.returnValue ? { pair, model: model.value() } : null);
     });
     cancel.addEventListener("click", () => dialog.close(""));
     form.addEventListener("submit", (event) => {
@@ -44,6 +57,27 @@ export function choosePair(loras) {
 }
 
 const label = () => say("Content and style from two LoRAs");
+
+/** A menu of models, which shows the one that the LoRAs fit until the user chooses another.
+ * @param {ModelFile[]} models @param {(pair: string[]) => Promise<ModelFile | null>} bestOf */
+function modelMenu(models, bestOf) {
+  const select = /** @type {HTMLSelectElement} */ (make("select", ""));
+  select.append(...models.map(({ name }, at) => new Option(name, String(at))));
+  let isChosen = false;
+  let asked = "";
+  select.addEventListener("change", () => (isChosen = true));
+  return {
+    element: make("label", "craft-model", say("Model"), select),
+    value: () => (isChosen ? models[select.selectedIndex] : null),
+    fit: async (/** @type {string[]} */ pair) => {
+      const now = pair.join("\n");
+      if (models.length < 2 || now === asked) return;
+      asked = now;
+      const best = await bestOf(pair);
+      if (now === asked && !isChosen) select.selectedIndex = best ? models.indexOf(best) : 0;
+    },
+  };
+}
 
 /** A search field over a list. @param {string} title @param {string[]} loras */
 function list(title, loras) {

@@ -13,11 +13,16 @@ import { attempt } from "./graph_edit.js";
 
 /** @typedef {import("../lib/drawings/markers.js").Role} Role */
 
+/** As one step, in the phrase of their role, in the prompts of the Routers that take a node's
+ * branches. @param {any} node @param {Role} role @param {string[]} words */
+export const putWordsBehind = (node, role, words) =>
+  putWords(routersBehind(app.rootGraph ?? app.graph, node), role, words);
+
 /** As one step, in the phrase of their role.
- * @param {any} node whose branches the Routers take @param {Role} role @param {string[]} words */
-export function putWords(node, role, words) {
+ * @param {{node: any, hosts: any[] | null}[]} routers each with the subgraph nodes around it
+ * @param {Role} role @param {string[]} words */
+export function putWords(routers, role, words) {
   return attempt(async () => {
-    const routers = routersBehind(app.rootGraph ?? app.graph, node);
     const found = routers.map((router) => sourceWidget(router.node, "prompt", router.hosts));
     const widgets = [...new Set(found)].filter((one) => typeof one?.value === "string");
     if (!widgets.length) throw noPrompt();

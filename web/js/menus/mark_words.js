@@ -1,10 +1,10 @@
 // @ts-check
-/** Words selected in a Router's prompt are marked content or style with a right-click. */
+/** Words selected in a marked prompt are marked content or style with a right-click. */
 
 // @ts-ignore: the host's own module
 import { app } from "../../../../scripts/app.js";
 import { attempt } from "../insertion/graph_edit.js";
-import { isRouter } from "../lib/graph/routers.js";
+import { isMarked } from "../lib/graph/routers.js";
 import { nodesIn } from "../lib/graph/samplers.js";
 import { widget } from "../lib/graph/upstream.js";
 import { markWords } from "../lib/menus/mark_words.js";
@@ -31,21 +31,21 @@ function onContextMenu(event) {
   );
 }
 
-/** Whether a box shows the prompt of a Router, on it or on the subgraph node around it.
+/** Whether a box shows the prompt of such a node, on it or on the subgraph node around it.
  * @param {HTMLTextAreaElement} box */
 function isPrompt(box) {
   const prompt = widget(nodeOf(box) ?? {}, "prompt");
   return prompt !== undefined && prompt.value === box.value;
 }
 
-/** The node of a box, if it is or holds a Router. @param {HTMLTextAreaElement} box */
+/** The node of a box, if it is or holds one with a marked prompt. @param {HTMLTextAreaElement} box */
 function nodeOf(box) {
   const shown = /** @type {HTMLElement | null} */ (box.closest("[data-node-id]"));
   const found = app.canvas.graph.nodes.find((/** @type {any} */ node) =>
     shown ? String(node.id) === shown.dataset.nodeId
       : node.widgets?.some((/** @type {any} */ one) => one.element === box));
   if (!found) return undefined;
-  return nodesIn({ nodes: [found] }, []).some(({ node }) => isRouter(node)) ? found : undefined;
+  return nodesIn({ nodes: [found] }, []).some(({ node }) => isMarked(node)) ? found : undefined;
 }
 
 /** The words are typed anew, so that the box and its own undo know of it.

@@ -3,12 +3,12 @@
 
 // @ts-ignore: the host's own module
 import { api } from "../../../../scripts/api.js";
+import { isOurs } from "../lib/page/failures.js";
 import { refusalsOf } from "../lib/page/refusals.js";
 import { Reports } from "../lib/page/reports.js";
 import { AGAIN } from "./server.js";
 
 const NOTICE = "craft_lora.notice"; // the event that comfy_adapter/page/notice.py sends
-const OURS = "CRAFT";
 
 export const reports = new Reports();
 let running = "";
@@ -41,8 +41,8 @@ export function followRuns() {
     runningNode = node; // a page that was loaded in the middle may have missed that it runs
     reports.put(prompt_id, node, type, { ...said, failed: false });
   });
-  on("execution_error", ({ prompt_id, node_id, node_type, exception_message }) => {
-    if (!node_type?.startsWith(OURS)) return;
+  on("execution_error", ({ prompt_id, node_id, node_type, exception_message, exception_type }) => {
+    if (!isOurs(node_type, exception_type)) return;
     const text = String(exception_message ?? "").trim();
     reports.put(prompt_id, node_id, node_type, { text, failed: true });
   });

@@ -121,6 +121,29 @@ export async function askLatent(file) {
   return answers.get(key)?.latent ?? null;
 }
 
+/** The family of a model file, as its layers look; "" where that is not known.
+ * @param {{kind: string, name: string}} file @returns {Promise<string>} */
+export async function askFamily(file) {
+  const key = question("latent", file);
+  if (!answers.get(key)) await request(key);
+  return answers.get(key)?.family ?? "";
+}
+
+/** What is known of a LoRA file, see loraInfo. @param {string} name @returns {Promise<any>} */
+export async function askLoraInfo(name) {
+  const key = question("lora_info", { name });
+  if (!answers.get(key)) await request(key);
+  return answers.get(key);
+}
+
+/** What askLatent answers, without waiting: null until then.
+ * @param {{kind: string, name: string}} file @returns {[string, number, number] | null} */
+export function latentOf(file) {
+  const key = question("latent", file);
+  if (!answers.has(key)) request(key);
+  return answers.get(key)?.latent ?? null;
+}
+
 /** @param {string} route @param {Record<string, string>} asked @returns {string} */
 function question(route, asked) {
   return [route, new URLSearchParams(asked)].join("?");

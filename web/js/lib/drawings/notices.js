@@ -1,9 +1,9 @@
 // @ts-check
 /** What a Router says of its LoRAs and of the samplers behind it before the user presses Run. */
 
-import { titleOf } from "../graph/links.js";
+import { inputs, titleOf } from "../graph/links.js";
 import { REPLACED, replaceable } from "../graph/samplers.js";
-import { valueOf } from "../graph/upstream.js";
+import { valueOf, widget } from "../graph/upstream.js";
 import { dialOf, excesses, fittingDial, reaches } from "../guidance.js";
 import { say, sayRole } from "../texts.js";
 
@@ -11,6 +11,8 @@ const NONE = "none"; // the entry of a LoRA menu that chooses none
 const HIGH = 1.5; // a dial above it distorts most pictures
 const MOST_WORDS = 3; // that a line names
 const OURS = new Set(Object.values(REPLACED)); // nodes that may guide by ACFG
+export const INSERTED = "craft_lora_size"; // the property of a latent that was inserted: its size
+const SIZE = ["width", "height"];
 const ROLES = /** @type {Role[]} */ (["content", "style"]);
 
 /** @typedef {import("./markers.js").Role} Role */
@@ -18,9 +20,12 @@ const ROLES = /** @type {Role[]} */ (["content", "style"]);
  * two; strength: a further LoRA's own */
 /** @typedef {{node: any, hosts: any[]}} Sampler */
 /** @typedef {{text: string, warns?: boolean, strengths?: Record<string, number>, samplers?: any[],
- *   nodes?: any[], button?: string}} Notice strengths: the values of inputs that its button sets;
+ *   nodes?: any[], links?: any[], words?: {role: Role, words: string[]}, size?: Latent,
+ *   button?: string}} Notice strengths: the values of inputs that its button sets;
  * samplers: the ids of those that its button replaces; nodes: of those beside the Router that it
- * selects */
+ * selects; links: of those that it is about; words: of a LoRA that it puts into the prompt; size: the
+ * empty latent that it makes of those that were inserted */
+/** @typedef {[string, number, number]} Latent the node of an empty latent, its width and height */
 
 /**
  * The LoRAs of a Router that are not `none`.
@@ -78,9 +83,11 @@ export function wordNotices(loras, wordsOf, prompt, phrases, marked) {
     if (!words.length || (marked && !own.length)) return [];
     const said = (marked ? own.join("\n") : prompt).toLowerCase();
     if (words.some((word) => said.includes(word.toLowerCase()))) return [];
-    const named = words.slice(0, MOST_WORDS).join(", ");
-    const values = { file: name, words: named, role: sayRole(role) };
+    const named = words.slice(0, MOST_WORDS);
+    const values = { file: name, words: named.join(", "), role: sayRole(role) };
     return [{
+      words: { role, words: named },
+      button: say("Put into the prompt"),
       text: marked
         ? say("{file} was trained with “{words}”, which is not in the {role} phrase.", values)
         : say("{file} was trained with “{words}”, which is not in the prompt.", values),
@@ -151,6 +158,38 @@ export function weightNotices({ reading, merging, guiding }, beside) {
     )),
   ];
 }
+
+/**
+ * Latents that were inserted for another model, and are as they were.
+ *
+ * @param {any[]} latents that samplers start from
+ * @param {Latent | null} wanted what a picture of the model starts from; null where it is not known
+ * @param {string} file the model's
+ * @returns {Notice[]}
+ */
+export function sizeNotices(latents, wanted, file) {
+  if (!wanted) return [];
+  const [, wide, high] = wanted;
+  const other = latents.find((node) => isAsInserted(node) && !isOfSize(node, [wide, high]));
+  if (!other) return [];
+  const [width, height] = other.properties[INSERTED];
+  const values = { latent: titleOf(other), width, height, file, wide, high };
+  return [{
+    text: say("{latent} is {width} x {height}; {file} was made for {wide} x {high}.", values),
+    size: wanted,
+    button: say("Set size to {width} x {height}", { width: wide, height: high }),
+  }];
+}
+
+/** Whether an inserted latent still has the size that it was inserted with. @param {any} node */
+export function isAsInserted(node) {
+  const size = node.properties?.[INSERTED];
+  const isLinked = inputs(node).some(({ name, link }) => SIZE.includes(name) && link != null);
+  return Array.isArray(size) && !isLinked && isOfSize(node, size);
+}
+
+/** @param {any} node @param {any[]} size */
+const isOfSize = (node, size) => SIZE.every((name, at) => widget(node, name)?.value === size[at]);
 
 /** The largest own strength of each role's LoRAs, dials left out; -Infinity for a role of none.
  * @param {Lora[]} loras @returns {Record<Role, number>} */

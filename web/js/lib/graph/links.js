@@ -38,6 +38,10 @@ export function linkOf(graph, id) {
 /** What a node is called in the page. @param {any} node @returns {string} */
 export const titleOf = (node) => node.title || node.type;
 
+/** A node's id as prompts have it: the ids of the subgraph nodes around it, then its own.
+ * @param {any} node @param {any[]} hosts outermost first */
+export const idInPrompt = (node, hosts) => [...hosts, node].map(({ id }) => id).join(":");
+
 /** @param {any} node @returns {any[]} */
 export const inputs = (node) => node.inputs ?? [];
 /** @param {any} node @returns {any[]} */

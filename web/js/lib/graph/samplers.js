@@ -1,14 +1,15 @@
 // @ts-check
 /** Nodes that sample with a MODEL, or make the guider that one samples with. */
 
-import { inputs, outputs, typed } from "./links.js";
-import { isActive, modelSource } from "./upstream.js";
+import { feedOf, idInPrompt, inputs, outputs, typed } from "./links.js";
+import { isActive, modelSource, origin } from "./upstream.js";
 
 /** @typedef {any} GraphNode */
 
 /** @type {Record<string, string>} the host's nodes that have one of ours with ACFG */
 export const REPLACED = { KSampler: "CRAFTACFGKSampler", CFGGuider: "CRAFTACFGGuider" };
-const RESULTS = new Set(["LATENT", "GUIDER"]);
+const LATENT = "LATENT";
+const RESULTS = new Set([LATENT, "GUIDER"]);
 const POSITIVES = new Set(["positive", "conditioning"]);
 const DEEP = 20; // levels of subgraphs that are searched
 
@@ -32,14 +33,30 @@ export const positiveOf = (node) =>
  *
  * @param {any} root the outermost graph
  * @param {GraphNode} node
+ * @param {GraphNode[] | null} [within] the subgraph nodes around it, where its subgraph may be placed
+ *   twice and one place is meant
  * @returns {{node: GraphNode, hosts: GraphNode[]}[]}
  */
-export function samplersBehind(root, node) {
+export function samplersBehind(root, node, within = null) {
+  const id = within && idInPrompt(node, within);
   return nodesIn(root, []).filter(({ node: one, hosts }) => {
     if (!isActive(one) || !isSampler(one)) return false;
-    const { passed } = modelSource(one, inputs(one)[modelInput(one)].name, hosts);
-    return passed.includes(node);
+    const { places } = modelSource(one, inputs(one)[modelInput(one)].name, hosts);
+    return places.some((at) => at.node === node && (!id || idInPrompt(node, at.hosts) === id));
   });
+}
+
+/** The nodes whose latents samplers start from, each once.
+ * @param {{node: GraphNode, hosts: GraphNode[]}[]} samplers @returns {GraphNode[]} */
+export function latentsBefore(samplers) {
+  const found = samplers.map(({ node, hosts }) => {
+    const index = typed(node, LATENT);
+    let from = index >= 0 && feedOf(node, index) ? origin(node, index, hosts) : null;
+    for (let left = DEEP; from && "slot" in from && from.node.type === "Reroute" && left; left -= 1)
+      from = origin(from.node, 0, from.hosts);
+    return from && "slot" in from ? from.node : null;
+  });
+  return [...new Set(found.filter(Boolean))];
 }
 
 /** The host's nodes among samplers that have one of ours with ACFG, each once: a subgraph may be

@@ -6,6 +6,7 @@
 
 /** @typedef {any} GraphNode */
 /** @typedef {{node: GraphNode, slot: number, hosts: GraphNode[]}} Origin */
+/** @typedef {{kind: string, name: string}} ModelFile kind: its folder */
 
 const OUTSIDE = -10; // the host's id of a subgraph's own inputs
 const NEVER = 2; // mode of a muted node
@@ -130,23 +131,25 @@ export const isPrimitive = (node) => VALUE_NODES.has(node.type);
  * @param {GraphNode} node
  * @param {string} name of its MODEL input
  * @param {GraphNode[] | null} hosts
- * @returns {{file: {kind: string, name: string} | null, passed: GraphNode[], linked: boolean}}
- *   file: null where the page cannot know
+ * @returns {{file: ModelFile | null, passed: GraphNode[], places: Origin[], linked: boolean}}
+ *   file: null where the page cannot know. places: of the nodes on the way
  */
 export function modelSource(node, name, hosts) {
   const index = inputIndex(node, name);
   const linked = index >= 0 && node.inputs[index].link != null;
-  /** @type {GraphNode[]} */
-  const passed = [];
+  /** @type {Origin[]} */
+  const places = [];
+  const found = (/** @type {ModelFile | null} */ file) =>
+    ({ file, passed: places.map((place) => place.node), places, linked });
   let at = linked && hosts ? origin(node, index, hosts) : null;
-  while (at && "slot" in at && passed.length < LIMIT) {
-    passed.push(at.node);
+  while (at && "slot" in at && places.length < LIMIT) {
+    places.push(at);
     if (at.node.mode === NEVER) break;
     const next = modelInput(at.node, at.slot);
-    if (next < 0) return { file: fileOf(at.node, at.hosts), passed, linked };
+    if (next < 0) return found(fileOf(at.node, at.hosts));
     at = origin(at.node, next, at.hosts);
   }
-  return { file: null, passed, linked };
+  return found(null);
 }
 
 /**
@@ -199,7 +202,7 @@ function modelInput(node, slot) {
 
 /** The model file that a node loads; null for none, and where the page cannot know.
  * @param {GraphNode} node @param {GraphNode[] | null} hosts
- * @returns {{kind: string, name: string} | null} */
+ * @returns {ModelFile | null} */
 export function fileOf(node, hosts) {
   for (const one of node.widgets ?? []) {
     const part = one.name.split(".").at(-1);

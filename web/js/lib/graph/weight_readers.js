@@ -1,7 +1,7 @@
 // @ts-check
 /** Nodes of the host that do not sample a MODEL but read its weights, or sample it beside another. */
 
-import { inputs } from "./links.js";
+import { inputs, linkOf } from "./links.js";
 import { nodesIn } from "./samplers.js";
 import { isActive, modelSource } from "./upstream.js";
 
@@ -36,6 +36,20 @@ export function weightReaders(root, node) {
     guiding: found.filter((at) => at.node.type === TWO_MODELS && isFrom(at, "model") &&
       !isFrom(at, "model_negative") && sameFile(at)).map((at) => at.node),
   };
+}
+
+/** The links by which such nodes take the MODEL of a node.
+ * @param {any} root the outermost graph @param {GraphNode} node
+ * @param {ReturnType<typeof weightReaders>} readers of the node @returns {any[]} */
+export function linksTo(root, node, { reading, merging, guiding }) {
+  const readers = [...reading, ...merging, ...guiding];
+  const found = nodesIn(root, []).filter(({ node: one }) => readers.includes(one));
+  const links = found.flatMap(({ node: one, hosts }) =>
+    inputs(one)
+      .filter((input) => input.type === "MODEL" && input.link != null &&
+        modelSource(one, input.name, hosts).passed.includes(node))
+      .map((input) => linkOf(one.graph, input.link)));
+  return [...new Set(links.filter(Boolean))];
 }
 
 /** @param {GraphNode} node @param {string} input */

@@ -17,12 +17,18 @@ import { fileOf, isActive } from "../graph/upstream.js";
 /** @typedef {{type: string, gives: Partial<Record<Need, number>>, values?: Record<string, any>}}
  *   Addition gives: its outputs; values: of its widgets, others than a new node has */
 /** @typedef {[string, number, number]} Latent the node of an empty latent, its width and height */
+/** @typedef {import("../graph/upstream.js").ModelFile} ModelFile */
 
 /** @type {Record<Need, string>} */
 const TYPES = { model: "MODEL", clip: "CLIP", vae: "VAE", latent: "LATENT" };
 const NEEDS = /** @type {Need[]} */ (Object.keys(TYPES));
 const DECODE = "VAEDecode";
-const CHECKPOINT = { type: "CheckpointLoaderSimple", gives: { model: 0, clip: 1, vae: 2 } };
+const LOADERS = {
+  checkpoints: {
+    type: "CheckpointLoaderSimple", gives: { model: 0, clip: 1, vae: 2 }, input: "ckpt_name",
+  },
+  diffusion_models: { type: "UNETLoader", gives: { model: 0 }, input: "unet_name" },
+};
 const LATENT = "EmptyLatentImage";
 
 /** @param {GraphNode[]} nodes of a graph @returns {Wiring} */
@@ -45,14 +51,20 @@ export function planWiring(nodes) {
   return wiring;
 }
 
+/** The files that a new loader can load for a fusion; none where the graph has a model already.
+ * @param {Wiring} wiring @param {Files} files @returns {ModelFile[]} */
+export function modelChoices({ missing }, files) {
+  if (!missing.includes("model")) return [];
+  const folders = /** @type {Folder[]} */ (Object.keys(LOADERS));
+  return folders.flatMap((kind) => files[kind].map((name) => ({ kind, name })));
+}
+
 /** The file of the model that a fusion will be linked to; null where the page cannot know.
- * @param {Wiring} wiring @param {Files} files @returns {{kind: string, name: string} | null} */
-export function modelFile({ sources, missing }, files) {
+ * @param {Wiring} wiring @param {ModelFile | null} chosen what a new loader will load
+ * @returns {ModelFile | null} */
+export function modelFile({ sources, missing }, chosen) {
   if (sources.model) return fileOf(sources.model.node, null);
-  if (!missing.includes("model")) return null; // there are several
-  const [kind] = /** @type {Folder[]} */ (["checkpoints", "diffusion_models"])
-    .filter((folder) => files[folder].length);
-  return kind ? { kind, name: files[kind][0] } : null;
+  return missing.includes("model") ? chosen : null; // else there are several
 }
 
 /**
@@ -60,10 +72,11 @@ export function modelFile({ sources, missing }, files) {
  *
  * @param {Need[]} missing
  * @param {Files} files
+ * @param {ModelFile | null} model what a new loader loads
  * @param {Latent | null} [latent] what a picture on the model of modelFile starts from
  * @returns {{additions: Addition[], lacking: Need[]}} lacking: what no file of the server gives
  */
-export function planAdditions(missing, files, latent = null) {
+export function planAdditions(missing, files, model, latent = null) {
   /** @type {Addition[]} */
   const additions = [];
   let left = missing;
@@ -72,11 +85,9 @@ export function planAdditions(missing, files, latent = null) {
     additions.push(addition);
     left = left.filter((need) => addition.gives[need] === undefined);
   };
-  if (left.includes("model")) {
-    const [checkpoint] = files.checkpoints;
-    const [unet] = files.diffusion_models;
-    if (checkpoint) add({ ...CHECKPOINT, values: { ckpt_name: checkpoint } });
-    else if (unet) add({ type: "UNETLoader", gives: { model: 0 }, values: { unet_name: unet } });
+  if (left.includes("model") && model) {
+    const { input, ...loader } = LOADERS[/** @type {keyof typeof LOADERS} */ (model.kind)];
+    add({ ...loader, values: { [input]: model.name } });
   }
   const [encoders, vaes] = [files.text_encoders.length, files.vae.length];
   if (left.includes("clip") && encoders) add({ type: "CLIPLoader", gives: { clip: 0 } });

@@ -88,6 +88,13 @@ export class Reports {
     this.kept.set(key, { ...report, ...now, ...(grid && { grid }), type, workflow });
   }
 
+  /** The nodes of a workflow that failed. @param {string} workflow
+   * @returns {import("./failures.js").Failure[]} */
+  failures(workflow) {
+    return [...this.kept].flatMap(([key, { failed, type, text, workflow: of }]) =>
+      failed && of === workflow ? [{ node: JSON.parse(key)[1], type, text }] : []);
+  }
+
   /** What a node of a workflow says; null for nothing.
    * @param {string} workflow @param {string} node @param {string} type @returns {Report | null} */
   of(workflow, node, type) {
@@ -100,7 +107,3 @@ export class Reports {
 
 /** @param {string} workflow @param {string} node */
 const keyOf = (workflow, node) => JSON.stringify([workflow, String(node)]);
-
-/** A node's id as prompts have it: the ids of the subgraph nodes around it, then its own.
- * @param {any} node @param {any[]} hosts outermost first */
-export const idInPrompt = (node, hosts) => [...hosts, node].map(({ id }) => id).join(":");
