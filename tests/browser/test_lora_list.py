@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from playwright.sync_api import Locator
-from scenes import ALONE, RESTORED, TWO_FRAMES, once
+from scenes import RESTORED, TWO_FRAMES, once
 
 CONTENT = "craft_small_world_content.safetensors"
 STYLE = "craft_small_world_style.safetensors"
@@ -84,6 +84,15 @@ def drawn(comfy, request) -> Iterator[str]:
     with comfy.drawing(request.param):
         yield request.param
 
+
+# One new node in a graph of its own id: the page keeps values by the ids of graph and node.
+NEW = """(type) => {
+    app.graph.clear()
+    app.graph.id = crypto.randomUUID()
+    const node = LiteGraph.createNode(type)
+    app.graph.add(node)
+    node.pos = [300, 100]
+}"""
 
 # The rows as they are drawn, read in one step: between two, the page may draw them anew.
 ROWS = """(panels) => panels.flatMap((panel) =>
@@ -319,7 +328,7 @@ def test_selected_words_of_a_prompt_are_marked_with_a_right_click(comfy, drawn):
 @pytest.mark.parametrize("node", ["CRAFTXYGrid", "CRAFTFindBest"])
 def test_words_of_every_marked_prompt_are_marked_with_a_right_click(comfy, drawn, node):
     comfy.open_workflow({**EMPTY, "id": str(uuid.uuid4())}, "marked")
-    comfy.evaluate(ALONE, node)
+    comfy.evaluate(NEW, node)
     comfy.fit()
     prompt = "() => app.graph.nodes[0].widgets.find((one) => one.name === 'prompt').value"
     entries = comfy.page.locator(".litecontextmenu .litemenu-entry")

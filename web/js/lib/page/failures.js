@@ -44,7 +44,7 @@ export function failureBehind(failures, root, router) {
  * @returns {Shown | null}
  */
 export function failureInside(failures, root, { node: host, hosts }) {
-  const inner = `${idInPrompt(host, hosts)}:`;
+  const inner = [idInPrompt(host, hosts), ""].join(":"); // with which the ids inside it begin
   const router = onlyRouter(host, hosts);
   for (const { node: id, text } of failures) {
     const at = id.startsWith(inner) ? nodeAt(root, id) : null;
