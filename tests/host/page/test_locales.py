@@ -104,8 +104,15 @@ def phrases_of_the_texts() -> dict[str, str]:
     return tables["texts"] | tables["said"] | tables["templates"] | tables["server"]
 
 
+# What is written in code: quotes, values, options, presets, settings, comparisons and patterns.
+EXAMPLES = re.compile(
+    r"`[^`]*`|(?<!\w)'[^']*'|\{\w+\}|\S*[_/]\S*"
+    r"|--[\w-]+|\bb-lora\b|\b\w+(?= <?= )|\b(?:content|style): (?=\w+_\w+\.)"
+)
+
+
 def without_examples(english: str) -> str:
-    return re.sub(r"`[^`]*`|(?<!\w)'[^']*'|\{\w+\}|\S*[_/]\S*", "", english)
+    return EXAMPLES.sub("", english)
 
 
 def inputs_of_schema(inputs: list, menu: str = "") -> list[tuple[str, Any]]:
