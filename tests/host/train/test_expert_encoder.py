@@ -151,7 +151,7 @@ def test_a_role_that_is_off_is_reported_off_and_needs_no_scales(world, folder):
 def test_other_loras_than_it_was_trained_with_are_a_warning(world, folder, monkeypatch):
     encoder(world, folder / "other_loras.safetensors", concepts=[])
     warnings = []
-    monkeypatch.setattr(router, "warn", lambda _, text: warnings.append(text))
+    monkeypatch.setattr(router, "warn", lambda _, *texts, then="": warnings.extend(texts))
     *_, report, _, _ = route(world, expert_encoder="other_loras.safetensors")
     assert "it was trained with other LoRAs" in report
     assert any("other LoRA files than these" in text for text in warnings)
