@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
-PICTURE = MODELS.parents[1] / "docs" / "pairs.png"
+DOCS = MODELS.parents[1] / "docs"
 REFERENCES = MODELS.parent / "references"
 CHECKPOINT = Path("checkpoints") / "craft_small_world.safetensors"
 WHAT = ("base", "text", "compare", "speed", "judge", "judged", "references", "pairs", "measure",
@@ -154,10 +154,10 @@ def main() -> None:
 
         choose(options.out)
     elif options.what == "pairs-picture":
-        from .measuring.shown import write_pairs_picture
+        from .measuring.shown import write_pairs_pictures
 
         comfyui, checkpoint = Path(options.comfyui).resolve(), options.models / CHECKPOINT
-        write_pairs_picture(PICTURE, comfyui, checkpoint.resolve(), options.out.resolve())
+        write_pairs_pictures(DOCS, comfyui, checkpoint.resolve(), options.out.resolve())
     elif options.what == "preview":
         from .preview import write_preview
 

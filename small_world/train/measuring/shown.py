@@ -2,8 +2,9 @@
 
 A pair's score is the mean over pictures and judges of sqrt(content cosine x style cosine), of both
 LoRAs at strength 1 with standard guidance.  Shown are the pairs whose scores lie nearest the median
-of all that were measured, each object and each style once; the demo's pair is the nearest whose
-object is an animal, since the workflows' prompts say `a sks animal`.
+of all that were measured, each object and each style once.  The demo's pair is an example and no
+evidence: the one with the highest score whose object is an animal, since the workflows' prompts say
+`a sks animal`.
 """
 
 import json
@@ -39,7 +40,8 @@ def chosen(scored: Mapping[Pair, float], count: int = PAIRS) -> tuple[Pair | Non
     """The demo's pair (None where no pair has an animal) and the pairs of the picture."""
     middle = float(np.median(list(scored.values())))
     nearest = sorted(scored, key=lambda pair: (abs(scored[pair] - middle), pair))
-    demo = next((pair for pair in nearest if OBJECTS[pair[0]].family == FAMILY), None)
+    animals = [pair for pair in sorted(scored) if OBJECTS[pair[0]].family == FAMILY]
+    demo = max(animals, key=lambda pair: scored[pair], default=None)
     pairs: list[Pair] = []
     for pair in nearest:
         if len(pairs) < count and not any(set(pair) & set(other) for other in pairs):
@@ -67,8 +69,9 @@ def choose(folder: Path) -> None:
 
 
 @torch.inference_mode()
-def write_pairs_picture(path: Path, comfyui: Path, checkpoint: Path, folder: Path) -> None:
-    """A row for each chosen pair, with the LoRAs that `gates` keeps in the folder."""
+def write_pairs_pictures(docs: Path, comfyui: Path, checkpoint: Path, folder: Path) -> None:
+    """`pairs.png`, a row for each chosen pair, and `demo_pair.png`, the demo's row, with the LoRAs
+    that `gates` keeps in the folder."""
     from launcher.run.inside_host import enter_host, load_pack
 
     enter_host(comfyui, folder / "host", cpu=True)
@@ -82,8 +85,8 @@ def write_pairs_picture(path: Path, comfyui: Path, checkpoint: Path, folder: Pat
     folder_paths.set_output_directory(str(folder.resolve()))
     studio = Studio(checkpoint)
     schedule = Schedule("cosine", {}, FLOOR, FLOOR)
-    rows = []
-    for content, style in json.loads(SHOWN.read_text("utf-8"))["pairs"]:
+    kept, rows = json.loads(SHOWN.read_text("utf-8")), []
+    for content, style in [kept["demo"], *kept["pairs"]]:
         files = [(studio.lora(role, name, SHOTS[role]), role)
                  for role, name in (("content", content), ("style", style))]  # fmt: skip
         prompt = f"<c>a sks {OBJECTS[content].family}</c> in <s>zwx style</s>"
@@ -98,8 +101,10 @@ def write_pairs_picture(path: Path, comfyui: Path, checkpoint: Path, folder: Pat
             render(content, PLAIN, pose=Pose()), render(STYLE[0], style, pose=Pose()),
             _as_bytes(plain), _as_bytes(ours), render(content, style, pose=Pose()),
         ])  # fmt: skip
-    sheet(rows, COLUMNS).quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
-    print(f"wrote {path}")
+    for name, shown in (("demo_pair.png", rows[:1]), ("pairs.png", rows[1:])):
+        made = sheet(shown, COLUMNS).quantize(256, dither=Image.Dither.NONE)
+        made.save(docs / name, optimize=True)
+        print(f"wrote {docs / name}")
 
 
 def sheet(rows: Sequence[Sequence[np.ndarray]], columns: Sequence[str]) -> Image.Image:

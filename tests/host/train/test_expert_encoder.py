@@ -230,7 +230,8 @@ def train(world, **changes):
         "steps": 2, "warmup": 0, "precision": "fp32", "gradient_checkpointing": False,
         "resume": False, "allow_unmatched": False, **changes,
     }  # fmt: skip
-    own = settings.pop("images", [picture("owl", "flat")]), settings.pop("captions", [OWN])
+    learned = importlib.import_module("craft_small_world.train.references").CONTENT[0]
+    own = settings.pop("images", [picture(learned, "flat")]), settings.pop("captions", [OWN])
     other = settings.pop("other_images", ()), settings.pop("other_captions", ())
     lists = {
         name: {"layer_sets": [value]} if name == "layer_sets" else [value]

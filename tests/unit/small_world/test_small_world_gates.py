@@ -74,6 +74,11 @@ def test_the_pairs_shown_are_nearest_the_median_each_word_once():
     assert shown.chosen({("gem", "knit"): 1.0})[0] is None
 
 
+def test_the_demo_shows_the_best_pair_with_an_animal():
+    scored = {("bee", "lava"): 0.5, ("bee", "sepia"): 0.8, ("gem", "knit"): 0.9}
+    assert shown.chosen(scored)[0] == ("bee", "sepia")
+
+
 def test_a_choice_needs_scores_and_is_written_where_the_references_read_it(tmp_path, monkeypatch):
     target = tmp_path / "shown.json"
     target.write_text(json.dumps({"demo": ["owl", "vapor"], "pairs": []}))
