@@ -84,7 +84,8 @@ const CSS = `
   border: 1px solid var(--border-color, #555); font: 13px/1.4 Inter, Arial, sans-serif;
   background: var(--comfy-menu-bg, #353535); color: var(--input-text, #ddd); }
 .craft-dialog::backdrop { background: rgb(0 0 0 / 0.5); }
-.craft-dialog h3 { margin: 0 0 12px; font-size: 15px; font-weight: 600; }
+.craft-dialog h3 { margin: 0 0 12px; font-size: 15px; font-weight: 600; overflow-wrap: anywhere; }
+.craft-dialog .craft-preview { max-height: 50vh; }
 .craft-lists { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }
 .craft-lists label, .craft-lists select, .craft-lists input { display: block; width: 100%; }
 .craft-lists input, .craft-lists select, .craft-presets select, .craft-buttons input,
