@@ -374,8 +374,8 @@ def test_a_file_without_words_changes_no_prompt_and_says_so(comfy, drawn, answer
     comfy.page.unroute(INFO)
 
 
-# Of every node type of ours: each menu that lists LoRA files, and how often the node's own menu tells
-# of the file that is chosen there, and how often it puts its words into a prompt.
+# Each menu of our nodes that lists LoRA files, how often the node's own menu tells of the file
+# chosen there, and how often it puts its words into a prompt.
 TOLD_OF = """(lora) => Object.values(LiteGraph.registered_node_types)
     .filter(({ comfyClass }) => comfyClass?.startsWith("CRAFT"))
     .flatMap(({ comfyClass }) => {

@@ -176,7 +176,7 @@ def test_the_progress_and_the_report_of_a_search(world, tmp_path, monkeypatch):
     assert progress and all(" pictures; best so far: " in text for text in progress)
     for text in in_chinese(progress):
         assert re.match(r"已完成 \d+ 张图，最多 \d+ 张；目前最佳：", text)
-    assert report.startswith("Best: ") and "\nPrompt: " in report  # with the Router's
+    assert report.startswith("Best: ") and "\nPrompt as encoded: " in report  # with the Router's
     assert_in_chinese([report])
 
 

@@ -16,6 +16,11 @@ const CSS = `
 .craft-content { background: rgb(66 135 245 / 0.38); border-bottom: 2px solid rgb(66 135 245); }
 .craft-style { background: rgb(240 120 50 / 0.38); border-bottom: 2px dashed rgb(240 120 50); }
 .craft-marker { opacity: 0.55; }
+.craft-words, .craft-report, .craft-cells { scrollbar-width: auto; scrollbar-color: auto; }
+.craft-words::-webkit-scrollbar, .craft-report::-webkit-scrollbar,
+.craft-cells::-webkit-scrollbar { width: 10px; height: 10px; } /* seen also where the system hides its own */
+.craft-words::-webkit-scrollbar-thumb, .craft-report::-webkit-scrollbar-thumb,
+.craft-cells::-webkit-scrollbar-thumb { border-radius: 5px; background: rgb(128 128 128 / 0.75); }
 .craft-warning { padding: 2px 6px; border-left: 3px solid rgb(222 160 20);
   background: rgb(222 160 20 / 0.16); }
 .craft-report { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 12.6em;
