@@ -228,7 +228,7 @@ class FindBest(io.ComfyNode):
         )  # fmt: skip
         found = find_best(model, clip, request, lambda text: tell(cls, text))
         warn(cls, *found.warnings)
-        tell(cls, "\n".join([*found.warnings, found.line]), found.preset)
+        tell(cls, "\n".join([*found.warnings, found.report]), found.preset)
         return io.NodeOutput(
             found.model, found.conditioning, found.asymmetric, found.plot, found.preset,
             found.report,

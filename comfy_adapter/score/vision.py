@@ -72,17 +72,18 @@ class VisionEncoder:
     def name(self) -> str:
         """The network by class, size and weights, since the host does not keep a file's name."""
         config, kind = self.clip_vision.config, self.clip_vision.model_type
-        size = f"{config['num_hidden_layers']} layers of width {config['hidden_size']}"
-        weights = f"weights {self._weights()}"
-        return f"{FAMILIES.get(kind, kind)} ({size}, {self._feature()}, {weights})"
+        return (
+            f"{FAMILIES.get(kind, kind)} ({config['num_hidden_layers']} layers of width "
+            f"{config['hidden_size']}, {self._feature()}, weights {self._weights()})"
+        )
 
     @property
     def preprocessing(self) -> str:
         size = self.clip_vision.image_size
         if size <= 0:
             return f"resized to at most {self.clip_vision.config['num_patches']} patches"
-        how = "cropped in the middle" if self.crop == "center" else "squeezed"
-        return f"{size} x {size}, {how}"
+        cropped = self.crop == "center"
+        return f"{size} x {size}, " + ("cropped in the middle" if cropped else "squeezed")
 
     def features(self, pictures: Tensor) -> Tensor:
         """Pictures (B, h, w, 3) in [0, 1] -> (B, width).

@@ -64,8 +64,7 @@ class SearchRequest:
 
 @dataclass(frozen=True)
 class Best:
-    """model: routed by the best setting, under its guidance. asymmetric: for ACFG KSampler. line:
-    what was found, in one."""
+    """model: routed by the best setting, under its guidance. asymmetric: for ACFG KSampler."""
 
     model: Any
     conditioning: Any
@@ -73,7 +72,6 @@ class Best:
     plot: Tensor
     preset: str
     report: str
-    line: str
     warnings: tuple[str, ...]
 
 
@@ -274,8 +272,7 @@ class Search:
         report = f"{search_report(outcome)}\n\n{routed.report}"
         return Best(
             routed.model, routed.conditioning, asymmetric, plot,
-            preset_json(outcome, _common(self.request)), report, self.line(),
-            (*left_out, *routed.warnings),
+            preset_json(outcome, _common(self.request)), report, (*left_out, *routed.warnings),
         )  # fmt: skip
 
 

@@ -64,7 +64,7 @@ def search_report(outcome: Outcome) -> str:
         _measured(of_best),
         _gained(outcome),
         *(
-            f"{role}: {encoder.name}, {encoder.preprocessing}"
+            f"{role} is scored by {encoder.name}, pictures {encoder.preprocessing}"
             for role, encoder in outcome.encoders.items()
         ),
         "",
@@ -77,9 +77,8 @@ def search_report(outcome: Outcome) -> str:
 
 
 def _measured(row: TriedSetting) -> str:
-    scores = (row.point.content, row.point.style, row.together)
-    said = ", ".join(f"{one.measure} {mean_text(one)}" for one in scores)
-    return f"{said}; {row.together.n} pictures"
+    content, style, together = map(mean_text, (row.point.content, row.point.style, row.together))
+    return f"content {content}, style {style}, harmonic mean {together}; {row.together.n} pictures"
 
 
 def _gained(outcome: Outcome) -> str:

@@ -33,8 +33,10 @@ class Setting:
     def label(self) -> str:
         """Different for different settings, and in one line."""
         method = ", ".join(self.line.label.split("\n"))
-        strengths = f"content {self.content_strength:g}, style {self.style_strength:g}"
-        return f"{method}; {strengths}; {self.schedule}"
+        return (
+            f"{method}; content {self.content_strength:g}, style {self.style_strength:g}; "
+            f"{self.schedule}"
+        )
 
     def as_data(self) -> dict[str, Any]:
         """For programs, as JSON takes it."""

@@ -286,7 +286,9 @@ def comfy(live_server, artifacts: Path) -> Iterator[ComfyPage]:  # noqa: F811
     for name, value in SETTINGS.items():
         live_server.server.client.post_json(f"/settings/{name}", value)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
+        browser = playwright.chromium.launch(
+            executable_path=find_chromium(), args=FLAGS, ignore_default_args=["--hide-scrollbars"]
+        )
         yield ComfyPage.load(browser, live_server.url, artifacts)
         browser.close()
 

@@ -52,14 +52,15 @@ MEASURED = """() => app.canvas.graph.nodes.every((node) => {
     return node.flags.collapsed || Math.abs(height - node.size[1]) <= 1
 })"""
 
-# The boxes of texts on the nodes that must be scrolled to be read: what a box says, how tall it is
-# and how tall its text. A note's source is there, and not seen; a run's report is not looked at.
+# The boxes on the nodes whose texts are not whole: what a box says, how tall it is and how tall its
+# text. A note's source is there, and not seen. A run's long report has a scroll bar.
 CUT_OFF = """() => [...document.querySelectorAll("[data-node-id] *, .dom-widget *")]
-    .filter((one) => one.localName === "textarea" ||
+    .filter((one) => one.matches("textarea, .craft-panel") ||
         /auto|scroll/.test(getComputedStyle(one).overflowY))
     .filter((one) => one.checkVisibility({ opacityProperty: true }) && one.clientHeight)
     .filter((one) => one.scrollHeight > one.clientHeight + 1)
-    .filter((one) => !one.matches(".craft-report")) // of an earlier run, not of the workflow
+    .filter((one) => !one.matches(".craft-report") ||
+        one.offsetWidth < one.clientLeft + one.clientWidth + 8) // no scroll bar
     .map((one) => [one.value ?? one.innerText, one.clientHeight, one.scrollHeight])"""
 
 # Whether the page is done with an undo, a redo or the opening of a graph.

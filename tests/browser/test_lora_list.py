@@ -1,4 +1,5 @@
-"""LoRA List in the page: rows are added, changed, ordered, saved, undone and run."""
+"""LoRA List in the page: rows are added, changed, ordered, saved, undone and run; and what the
+menus of our other nodes say of the LoRAs that are chosen on them."""
 
 from __future__ import annotations
 
@@ -28,6 +29,9 @@ SAID = {
     "kinds": {"LoRA": 170, "LoHa": 2}, "ranks": [4, 8], "text_encoder": 0, "family": "SDXL",
     "stated": ["base.safetensors"], "words": ["sks animal", "zwx style"], "picture": PICTURE,
 }  # fmt: skip
+FACTS = ("LoRA in 170 layers, LoHa in 2 layers, rank 4-8", "SDXL, base.safetensors")
+WORDS = "<c>a sks animal</c> in <s>zwx style</s>"
+WITH_WORDS = "<c>a sks animal</c> in <s>zwx style, sks animal</s>"
 FOCUSED = "() => ['row', 'part'].map((name) => document.activeElement.dataset[name])"
 HAS_FOCUS = "(element) => element === document.activeElement"
 fresh = itertools.count(0.31, 0.01)  # no run is one that the server has cached
@@ -249,28 +253,160 @@ def test_a_text_that_is_no_list_is_shown_to_be_mended(comfy, drawn):
     page.shows(row)
 
 
-def test_a_row_tells_what_its_file_is_and_puts_its_words_into_the_prompt(comfy, drawn):
+@pytest.fixture
+def told(comfy) -> Iterator[None]:
+    """What the server says of every LoRA file, and the picture beside it."""
     picture = io.BytesIO()
     Image.new("RGB", (60, 40), "teal").save(picture, "PNG")
     shown = {"content_type": "image/png", "body": picture.getvalue()}
     comfy.page.route(INFO, lambda route: route.fulfill(json=SAID))
     comfy.page.route(f"**{PICTURE}", lambda route: route.fulfill(**shown))
+    yield
+    comfy.page.unroute(INFO)
+    comfy.page.unroute(f"**{PICTURE}")
+
+
+def test_a_row_tells_what_its_file_is_and_puts_its_words_into_the_prompt(comfy, drawn, told):
     page = List(comfy)
     row = {"lora": "a.safetensors", "role": "style", "strength": 1}  # the page keeps answers
     comfy.evaluate(SET, json.dumps([row]))
     page.shows(row)
     page.part(0, "more").click()
-    for text in ("LoRA in 170 layers, LoHa in 2 layers, rank 4-8", "SDXL, base.safetensors"):
+    for text in FACTS:
         page.panel.get_by_text(text).wait_for()
     page.panel.get_by_role("img").wait_for()
     comfy.keep_screenshot(f"lora_list_info_{drawn}")
     page.panel.get_by_role("button", name="Put into the prompt").click()
-    expected = "<c>a sks animal</c> in <s>zwx style, sks animal</s>"
-    comfy.becomes(PROMPT, expected)
+    comfy.becomes(PROMPT, WITH_WORDS)
     comfy.evaluate(UNDO)
     comfy.becomes(RESTORED, True)
-    comfy.becomes(PROMPT, "<c>a sks animal</c> in <s>zwx style</s>")
+    comfy.becomes(PROMPT, WORDS)
+
+
+# A branch before a Router, each with a style LoRA; where on the screen the title of one is.
+STYLES = """([type, words, lora]) => {
+    app.graph.clear()
+    app.graph.id = crypto.randomUUID()
+    const add = (type, place, values) => {
+        const node = LiteGraph.createNode(type)
+        app.graph.add(node)
+        node.pos = place
+        for (const [name, value] of Object.entries(values))
+            node.widgets.find((one) => one.name === name).value = value
+        return node
+    }
+    const branch = add("CRAFTLoadLoRABranch", [250, 200], { lora, role: "style" })
+    const router = add("CRAFTRouter", [650, 200], {
+        prompt: words, content_lora: "none", style_lora: lora })
+    branch.connect(0, router, "extra_branches")
+    app.canvas.ds.reset()
+    app.canvas.deselectAll()
+    app.canvas.draw(true, true)
+    const { pos } = type === router.type ? router : branch
+    const box = app.canvas.canvas.getBoundingClientRect()
+    return [box.x + pos[0] + 60, box.y + pos[1] - 15]
+}"""
+SETTLE = """() => {
+    const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker
+    ;(tracker.captureCanvasState ?? tracker.checkState).call(tracker)
+}"""
+MENU = ".litecontextmenu .litemenu-entry, .p-contextmenu [role=menuitem]"
+
+
+class Menu:
+    """The menu of a node with a style LoRA, as a right-click on its title opens it."""
+
+    def __init__(self, comfy, node: str, lora: str = "a.safetensors"):
+        self.comfy = comfy
+        comfy.open_workflow({**EMPTY, "id": str(uuid.uuid4())}, "styles")
+        self.title = comfy.evaluate(STYLES, [node, WORDS, lora])
+        comfy.evaluate(TWO_FRAMES)
+        comfy.evaluate(SETTLE)
+
+    def entry(self, words: str) -> Locator:
+        return self.comfy.page.locator(MENU).filter(has_text=words)
+
+    def press(self, words: str) -> None:
+        def opened() -> bool:
+            self.comfy.page.mouse.click(*self.title, button="right")
+            self.comfy.evaluate(TWO_FRAMES)
+            return self.entry(words).first.is_visible()
+
+        assert self.comfy.until(opened, bool)
+        self.comfy.keep_screenshot("lora_menu")
+        self.entry(words).first.click()
+
+
+@pytest.mark.parametrize("node", ["CRAFTRouter", "CRAFTLoadLoRABranch"])
+def test_the_menu_of_a_node_tells_of_its_lora_and_puts_its_words_into_the_prompt(
+    comfy, drawn, told, node
+):
+    menu = Menu(comfy, node)
+    menu.press(": about a...")
+    dialog = comfy.page.locator(".craft-dialog")
+    for text in ("a.safetensors", *FACTS):
+        dialog.get_by_text(text).first.wait_for()
+    dialog.get_by_role("img").wait_for()
+    comfy.keep_screenshot(f"lora_about_{node}_{drawn}")
+    dialog.get_by_role("button", name="Put into the prompt").click()
+    comfy.becomes(PROMPT, WITH_WORDS)
+    dialog.wait_for(state="detached")
+    comfy.evaluate(UNDO)
+    comfy.becomes(RESTORED, True)
+    comfy.becomes(PROMPT, WORDS)
+    menu.press("trigger words of a into the prompt")
+    comfy.becomes(PROMPT, WITH_WORDS)
+
+
+@ONCE
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [(SAID | {"words": []}, "names no trigger words"), ({"error": "It is damaged"}, "damaged")],
+)
+def test_a_file_without_words_changes_no_prompt_and_says_so(comfy, drawn, answer, said):
+    comfy.page.route(INFO, lambda route: route.fulfill(json=answer))
+    lora = f"{uuid.uuid4().hex}.safetensors"  # the page keeps answers
+    Menu(comfy, "CRAFTRouter", lora).press("into the prompt")
+    texts = comfy.until(comfy.alerts, lambda alerts: any(said in text for text in alerts))
+    assert any(said in text for text in texts)
+    assert comfy.evaluate(PROMPT) == WORDS
+    comfy.dismiss_alerts()
     comfy.page.unroute(INFO)
+
+
+# Each menu of our nodes that lists LoRA files, how often the node's own menu tells of the file
+# chosen there, and how often it puts its words into a prompt.
+TOLD_OF = """(lora) => Object.values(LiteGraph.registered_node_types)
+    .filter(({ comfyClass }) => comfyClass?.startsWith("CRAFT"))
+    .flatMap(({ comfyClass }) => {
+        const node = LiteGraph.createNode(comfyClass)
+        app.graph.add(node)
+        const lists = node.widgets?.filter(({ options }) =>
+            options?.values?.includes?.(lora)) ?? []
+        return lists.map((one) => {
+            for (const other of lists) other.value = other === one ? lora
+                : other.options.values.find((value) => value === "none") ?? "none"
+            const said = app.collectNodeMenuItems(node).map(({ content }) => content)
+            const has = (words) => said.filter((text) => text.includes(words)).length
+            return [comfyClass, one.name, has(": about "), has(" into the prompt")]
+        })
+    })"""
+WITHOUT_PROMPT = {"CRAFTFuseToFile"}
+
+
+@ONCE
+def test_every_menu_of_lora_files_has_the_entries(comfy, drawn):
+    comfy.open_workflow({**EMPTY, "id": str(uuid.uuid4())}, "all")
+    found = comfy.evaluate(TOLD_OF, CONTENT)
+    nodes = {node for node, *_ in found}
+    assert nodes >= WITHOUT_PROMPT | {
+        "CRAFTRouter", "CRAFTMethodSweep", "CRAFTXYGrid", "CRAFTFindBest", "CRAFTLoadLoRABranch",
+    }  # fmt: skip
+    assert len(found) == len({(node, name) for node, name, *_ in found}) >= 14
+    wrong = [
+        one for one in found if one[2:] != [1, 0 if one[0] in WITHOUT_PROMPT else 1]
+    ]  # fmt: skip
+    assert wrong == []
 
 
 @ONCE

@@ -89,6 +89,13 @@ OVERLAPS = """() => {
         .map((other) => `${one.node.id} ${one.node.type} and ${other.node.id} ${other.node.type}`))
 }"""
 
+# Whether reports are shown, each as tall as its text or with a scroll bar.
+REPORTS_WITH_THEIR_BARS = """() => {
+    const shown = [...document.querySelectorAll(".craft-report")].filter((one) => one.clientHeight)
+    return shown.length > 0 && shown.every((one) => one.scrollHeight <= one.clientHeight + 1 ||
+        one.offsetWidth >= one.clientLeft + one.clientWidth + 8)
+}"""
+
 MENU = "layer_sets"  # it has inputs of its own, and the template's value is not its first entry
 MENUS_VALUE = """([id, name]) =>
     app.graph.getNodeById(id).widgets.find((one) => one.name === name).value"""
@@ -214,6 +221,8 @@ def test_a_new_user_gets_from_the_template_browser_to_a_saved_picture(comfy, liv
     page.wait_for_function("(count) => app.graph.nodes.length === count", arg=count)
     page.get_by_test_id("template-workflows-content").wait_for(state="detached")
     run_to_pictures(comfy, live_server, "from_template_browser")
+    comfy.becomes(REPORTS_WITH_THEIR_BARS, True)
+    assert [one for one in comfy.evaluate(CUT_OFF) if "Method: " in one[0]] == []
     assert [text for text in comfy.alerts() if "small demo model" in text] == []
 
 

@@ -15,15 +15,26 @@ import pytest
 import small_world_models as small
 import torch
 from craft_lora_pack.comfy_adapter.guide.acfg import objections
+from craft_lora_pack.comfy_adapter.score.scoring import ROLES
+from craft_lora_pack.comfy_adapter.score.vision import CROPS, VisionEncoder
 from craft_lora_pack.comfy_adapter.train.data import marked_captions, training_images
 from craft_lora_pack.comfy_adapter.train.precision import decide
 from craft_lora_pack.comfy_adapter.train.run import PageWatch, StoppedTraining
 from craft_lora_pack.comfy_adapter.use import kept_cells, search_journal
 from craft_lora_pack.comfy_adapter.use.fuse_file import FuseRequest, fuse_branches
 from craft_lora_pack.comfy_adapter.use.router import with_own_loras
+from craft_lora_pack.comfy_adapter.use.search_report import (
+    Outcome,
+    TriedSetting,
+    search_report,
+)
 from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.evaluation import Point, mean_score
+from craft_lora_pack.craft_core.evaluation.pair_columns import HARMONIC
 from craft_lora_pack.craft_core.fusion import FUSION
+from craft_lora_pack.craft_core.guidance import GUIDANCE
 from craft_lora_pack.craft_core.lora.storage import KIND
+from craft_lora_pack.craft_core.search import Setting, settings_of
 from craft_lora_pack.craft_core.tensor_file import read
 from craft_lora_pack.craft_core.training import TRAINING
 from craft_lora_pack.craft_core.training.slots import PictureSlot
@@ -147,7 +158,7 @@ def test_the_progress_of_a_grid_and_what_is_done_when_it_is_stopped(world, tmp_p
     assert_in_chinese(said)
 
 
-def test_the_progress_of_a_search(world, tmp_path, monkeypatch):
+def test_the_progress_and_the_report_of_a_search(world, tmp_path, monkeypatch):
     said: list[str] = []
     monkeypatch.setattr(search_journal, "_folder", lambda: tmp_path)
     monkeypatch.setattr(score, "tell", lambda _, text, preset="": said.append(text))
@@ -161,9 +172,47 @@ def test_the_progress_of_a_search(world, tmp_path, monkeypatch):
             content_reference=torch.rand(1, 64, 64, 3), style_reference=torch.rand(1, 64, 64, 3),
             **LORAS, **ALL, **SAMPLING,
         )  # fmt: skip
-    assert len(said) > 1 and all(" pictures; best so far: " in text for text in said)
-    for text in in_chinese(said):
+    *progress, report = said
+    assert progress and all(" pictures; best so far: " in text for text in progress)
+    for text in in_chinese(progress):
         assert re.match(r"已完成 \d+ 张图，最多 \d+ 张；目前最佳：", text)
+    assert report.startswith("Best: ") and "\nPrompt as encoded: " in report  # with the Router's
+    assert_in_chinese([report])
+
+
+@pytest.mark.parametrize("crop", CROPS)
+@pytest.mark.parametrize("kind", ["clip_vision_model", "siglip_vision_model", "dinov2"])
+@pytest.mark.parametrize("size", [224, 0])
+def test_every_form_of_the_report_of_a_search(kind, crop, size):
+    encoder = VisionEncoder(vision(kind, size), crop)
+    first, other = settings_of("craft", "acfg", "0.5, 1", "constant", ("auto",), GUIDANCE)[:2]
+    rows = [tried(setting) for setting in (first, other)]
+    for best, found, gain in (
+        (first, first, None), (first, other, tried(other).together),
+        (other, other, tried(other).together),
+    ):  # fmt: skip
+        outcome = Outcome(
+            best, found, first, rows, rows, gain, 0.5, 12, 2, 9, dict.fromkeys(ROLES, encoder)
+        )
+        assert_in_chinese([search_report(outcome)])
+
+
+def vision(kind: str, size: int) -> Any:
+    """What Load CLIP Vision gives, as far as an encoder's name and preparation need it."""
+    config = {"num_hidden_layers": 2, "hidden_size": 8, "num_patches": 4}
+    if kind == "clip_vision_model":
+        config["projection_dim"] = 4
+    return SimpleNamespace(
+        config=config, model_type=kind, image_size=size, get_sd=lambda: {"w": torch.ones(2)}
+    )
+
+
+def tried(setting: Setting) -> TriedSetting:
+    scores = [
+        mean_score(measure, [0.5, 0.75, 0.625], {"seeds": [1, 2, 3]}, "an encoder", "as it is")
+        for measure in (*ROLES, HARMONIC)
+    ]
+    return TriedSetting(setting, Point(setting.label, *scores[:2]), scores[2])
 
 
 @pytest.mark.parametrize("method", FUSION.keys())

@@ -24,6 +24,7 @@ const TABLE = {
   "Something is wrong. {what}": "出错了。{what}",
   "Train it again": "请重新训练",
   "{name} is {quoted}": "{name} 为 {quoted}",
+  "{name}; at {number}": "{name}；在 {number}",
 };
 const speakChinese = (table = TABLE) =>
   speak("zh", { content: "内容", style: "风格" }, {}, {}, table);
@@ -93,6 +94,15 @@ test("a value with a semicolon in it stays whole, and so does a text that is not
   assert.equal(chinese("Ignored: a; b: 3 keys; 5 min"), "已忽略：a; b：3 个键；5 分钟");
   assert.equal(chinese("Ignored: what else; and more"), "已忽略：what else; and more");
   assert.equal(chinese("Ignored: what else; and more; 5 min"), "已忽略：what else; and more；5 分钟");
+});
+
+test("a text of parts with semicolons is known as a whole, also as the value of another", () => {
+  assert.equal(chinese("Second: x, y; at 5"), "第二个：x, y；在 5");
+  assert.equal(chinese("Ignored: what else; at noon; 5 min"), "已忽略：what else; at noon；5 分钟");
+});
+
+test("a line of a list is said as it is without its beginning", () => {
+  assert.equal(chinese("- 5 min\n  Done.\n- what else"), "- 5 分钟\n  完成了。\n- what else");
 });
 
 test("a name may stand before a text, and is no reason to cut one that is not known", () => {

@@ -6,13 +6,13 @@
 
 import { putWordsBehind } from "../insertion/trigger_words.js";
 import {
-  changed, dropPlace, moved, placeAfterMove, readRows, without, withRow, writeRows,
+  changed, dropPlace, moved, placeAfterMove, readRows, shortName, without, withRow, writeRows,
 } from "../lib/drawings/lora_rows.js";
 import { valueOf } from "../lib/graph/upstream.js";
-import { sayOfServer } from "../lib/page/server_texts.js";
 import { language, say, sayRole } from "../lib/texts.js";
+import { infoParts } from "../menus/lora_info.js";
 import { asOneStep } from "../page/history.js";
-import { loraInfo, pictureAddress } from "../page/server.js";
+import { loraInfo } from "../page/server.js";
 import { chooseLora, knownLoras } from "./lora_menu.js";
 import { make } from "./style.js";
 
@@ -313,23 +313,9 @@ class RowList {
     );
   }
 
-  /** What the file says of itself. @param {Row} row @param {any} info @returns {Node[]} */
+  /** What the file says of itself. @param {Row} row @param {any} info */
   info({ lora, role }, info) {
-    if (!info) return [make("div", "craft-quiet", say("Reading the file …"))];
-    if (info.error) return [make("div", "craft-warning", sayOfServer(info.error))];
-    const lines = infoLines(info).map((text) => make("div", "craft-quiet", text));
-    if (info.words.length) {
-      const put = button("craft-offer", say("Put into the prompt"));
-      put.addEventListener("click", () => putWordsBehind(this.node, role, info.words));
-      const words = say("Trained with: {words}", { words: info.words.join(", ") });
-      lines.push(make("div", "", words, " ", put));
-    }
-    if (!info.picture) return lines;
-    const picture = /** @type {HTMLImageElement} */ (make("img", "craft-preview"));
-    picture.src = pictureAddress(info.picture);
-    picture.alt = say("Preview of {file}", { file: lora });
-    picture.addEventListener("error", () => picture.remove());
-    return [...lines, picture];
+    return infoParts(lora, info, (words) => putWordsBehind(this.node, role, words));
   }
 
   /** A text that is no list of rows, to be mended by hand. @param {string} text */
@@ -373,20 +359,6 @@ function hideText(node) {
   widget.options.hidden = true; // among the page's elements
 }
 
-/** Kinds, ranks and base model. @param {any} info @returns {string[]} */
-function infoLines({ kinds, ranks, text_encoder, family, stated }) {
-  const parts = Object.entries(kinds).map(([kind, count]) =>
-    say("{kind} in {count} layers", { kind, count: Number(count) }));
-  if (ranks.length) {
-    const [least, most] = [ranks[0], ranks[ranks.length - 1]];
-    parts.push(say("rank {ranks}", { ranks: least === most ? least : `${least}-${most}` }));
-  }
-  if (text_encoder) parts.push(say("text encoder: {count} matrices", { count: text_encoder }));
-  const names = [family, ...stated].filter(Boolean).join(", ");
-  const lines = parts.length ? [parts.join(", ")] : [];
-  return names ? [...lines, say("Base model: {names}", { names })] : lines;
-}
-
 /** All of a state but what is typed into boxes and what the server tells, with the language that it
  * is shown in. @param {any} state */
 const shapeOf = ({ rows, open, text }) =>
@@ -413,9 +385,6 @@ function showFiles(second, { second_lora: chosen = SAME }, known) {
 const typedIn = ({ strength, layers }) => ({
   strength: String(strength ?? 1), layers: layers ?? "",
 });
-
-/** @param {string} file */
-const shortName = (file) => file.replace(/\.safetensors$/i, "");
 
 /** @param {Element | null} list @param {number} at @param {string} name
  * @returns {HTMLElement | null | undefined} */

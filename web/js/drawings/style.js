@@ -16,6 +16,11 @@ const CSS = `
 .craft-content { background: rgb(66 135 245 / 0.38); border-bottom: 2px solid rgb(66 135 245); }
 .craft-style { background: rgb(240 120 50 / 0.38); border-bottom: 2px dashed rgb(240 120 50); }
 .craft-marker { opacity: 0.55; }
+.craft-words, .craft-report, .craft-cells { scrollbar-width: auto; scrollbar-color: auto; }
+.craft-words::-webkit-scrollbar, .craft-report::-webkit-scrollbar,
+.craft-cells::-webkit-scrollbar { width: 10px; height: 10px; } /* seen also where the system hides its own */
+.craft-words::-webkit-scrollbar-thumb, .craft-report::-webkit-scrollbar-thumb,
+.craft-cells::-webkit-scrollbar-thumb { border-radius: 5px; background: rgb(128 128 128 / 0.75); }
 .craft-warning { padding: 2px 6px; border-left: 3px solid rgb(222 160 20);
   background: rgb(222 160 20 / 0.16); }
 .craft-report { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 12.6em;
@@ -84,7 +89,8 @@ const CSS = `
   border: 1px solid var(--border-color, #555); font: 13px/1.4 Inter, Arial, sans-serif;
   background: var(--comfy-menu-bg, #353535); color: var(--input-text, #ddd); }
 .craft-dialog::backdrop { background: rgb(0 0 0 / 0.5); }
-.craft-dialog h3 { margin: 0 0 12px; font-size: 15px; font-weight: 600; }
+.craft-dialog h3 { margin: 0 0 12px; font-size: 15px; font-weight: 600; overflow-wrap: anywhere; }
+.craft-dialog .craft-preview { max-height: 50vh; }
 .craft-lists { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }
 .craft-lists label, .craft-lists select, .craft-lists input { display: block; width: 100%; }
 .craft-lists input, .craft-lists select, .craft-presets select, .craft-buttons input,

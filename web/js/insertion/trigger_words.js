@@ -36,7 +36,7 @@ export function putWords(routers, role, words) {
 
 const noPrompt = () =>
   new CraftError(
-    say("No Router whose prompt is typed takes these LoRAs"),
-    say("The words go into the prompt of the Router that this list is linked to"),
+    say("No prompt that is typed takes the words of this LoRA"),
+    say("They go into the prompt of its own node, or of the Router that its branches are linked to"),
     say("Link branches to a Router's extra_branches, or type the words where its prompt is made"),
   );

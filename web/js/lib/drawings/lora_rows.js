@@ -72,3 +72,6 @@ export const dropPlace = (y, middles, from) =>
 
 /** The rows that act. @param {any} text @returns {Row[]} */
 export const actingRows = (text) => (readRows(text) ?? []).filter(({ on }) => on !== false);
+
+/** A file's name without its ending. @param {string} file */
+export const shortName = (file) => file.replace(/\.safetensors$/i, "");

@@ -18,6 +18,7 @@ const MOST_TRIES = 1_000_000; // templates that are tried for a text; what is le
 const MOST_KEPT = 64; // texts whose translation is remembered
 const LITTLE = 1 / LONGEST ** 2; // so that a character of a value weighs less than one that is left
 const NAMED = { pieces: ["", ": ", ""], names: ["file", "text"], words: "{file}：{text}" };
+const LEAD = /^ *(?:- )?/; // what stands before the text of a line
 const FULL_STOP = /(?<!\.)\.$/;
 
 /** @typedef {{pieces: string[], names: string[], words: string}} Template words: in the language */
@@ -76,8 +77,9 @@ class Translation {
   /** @param {string} line */
   line(line) {
     if (line.length > LONGEST || this.left < 0) return line;
-    const { said } = this.text(line);
-    return this.left < 0 ? line : said;
+    const start = line.length - line.replace(LEAD, "").length;
+    const { said } = this.text(line.slice(start));
+    return this.left < 0 ? line : line.slice(0, start) + said;
   }
 
   /** Sentences, each translated if it can be. @param {string} text @returns {Said} */
@@ -158,11 +160,13 @@ class Translation {
   /** A text that is a value of another: one, or several after semicolons. @param {string} text
    * @returns {Said} */
   value(text) {
-    if (!text.includes("; ")) return this.text(text);
-    return this.joined(text.split("; "), "; ", "；", (part) => {
+    const whole = this.text(text);
+    if (!text.includes("; ")) return whole;
+    const parts = this.joined(text.split("; "), "; ", "；", (part) => {
       const found = this.text(part);
       return found.left < part.length ? found : null;
     });
+    return whole.left < parts.left ? whole : parts;
   }
 }
 
