@@ -43,6 +43,9 @@ MARK = """() => document.querySelectorAll(".craft-cells button")
     .forEach((one) => { one.marked = true })"""
 MARKED = """() => [...document.querySelectorAll(".craft-cells button")]
     .filter((one) => one.marked).length"""
+NARROW = "(id) => { const node = app.graph.getNodeById(id); node.setSize([380, node.size[1]]) }"
+WIDER = """() => [...document.querySelectorAll(".craft-cells")]
+    .map((box) => box.scrollWidth - box.clientWidth)"""
 ALL_CELLS = "(count) => document.querySelectorAll('.craft-cells button').length === count"
 REPORT = """(id) => app.graph.getNodeById(id).widgets
     .find((one) => one.name === "craft_report").element.innerText"""
@@ -107,6 +110,16 @@ def test_cells_come_one_by_one_and_a_click_on_one_is_undone_in_one_step(comfy, d
     cells.first.click()
     comfy.page.get_by_text("There is no Router in this workflow.").wait_for()
     assert comfy.our_errors() == []
+
+
+def test_pictures_that_are_wider_than_the_node_shrink_into_it(comfy, drawn):
+    wide = {"cell": 256, "x_axis": "strength: 0.2, 0.5, 1", "y_axis": "method: direct"}
+    grid, *_ = opened(comfy, 400 + SEEDS[drawn], **wide)
+    comfy.evaluate(NARROW, grid)
+    assert comfy.run() == ["execution_success", ""]
+    cells = comfy.page.locator(".craft-cells button")
+    comfy.until(cells.count, lambda count: count == 3)
+    assert comfy.until(lambda: comfy.evaluate(WIDER), lambda widths: widths == [0]) == [0]
 
 
 def test_a_page_that_is_loaded_again_shows_the_cells_and_a_click_on_one_sets_the_router(

@@ -75,7 +75,7 @@ const CSS = `
   background: var(--component-node-widget-background, var(--comfy-input-bg, #222)); }
 .craft-cells button { display: block; padding: 0; border: 0; background: none; color: inherit;
   font: inherit; white-space: pre-wrap; cursor: pointer; }
-.craft-cells img { display: block; max-width: 160px; }
+.craft-cells img { display: block; width: 100%; min-width: 56px; max-width: 160px; }
 .craft-cells button:focus-visible { outline: 2px solid rgb(66 135 245); }
 .craft-chosen { display: flex; flex-direction: column; gap: 4px; }
 .craft-curves { height: 100%; min-height: 96px; }
