@@ -51,6 +51,7 @@ def parse() -> argparse.Namespace:
     gates.add_argument("--held-out", choices=("tuning", "report", "both"), default="report",
                        help="held-out objects and styles that LoRAs learn")  # fmt: skip
     gates.add_argument("--limit", type=int, help="objects, and styles, of it; default: all")
+    gates.add_argument("--objects", nargs="+", default=[], help="of the half; default: all")
     gates.add_argument("--each", type=int, default=3, help="styles an object is fused with")
     gates.add_argument("--pictures-each", type=int, default=4, help="pictures of a fused pair")
     gates.add_argument("--shots", type=int, default=4, help="pictures a content LoRA learns from")
@@ -179,7 +180,7 @@ def _gates(options: argparse.Namespace) -> None:
         (options.models / CHECKPOINT).resolve(), Path(options.comfyui).resolve(),
         options.out.resolve(), options.held_out, options.limit, options.each,
         options.pictures_each, options.count, options.shots, tuple(options.parts),
-        options.divide_steps, options.sampling_steps,
+        options.divide_steps, options.sampling_steps, tuple(options.objects),
     )  # fmt: skip
     cores, workers = os.cpu_count() or 1, options.workers or 1
     if options.what == "starting":

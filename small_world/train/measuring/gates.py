@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import zip_longest
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ class GateJob:
 class GatePlan:
     """What to measure. limit: objects, and styles, of the half; None for all of them. each: styles
     that an object is fused with. pictures: of a pair. shots: pictures of a content LoRA. divider:
-    of a LoRA's steps, for a rehearsal. steps: of a picture of `starting`."""
+    of a LoRA's steps, for a rehearsal. steps: of a picture of `starting`. objects: those of the
+    half that are measured, where not all."""
 
     checkpoint: Path
     comfyui: Path
@@ -74,9 +76,17 @@ class GatePlan:
     parts: tuple[str, ...] = ("base", "alone", "fused")
     divider: int = 1
     steps: int = 20
+    objects: tuple[str, ...] = ()
 
     def contents(self) -> tuple[str, ...]:
-        return HALVES[self.half][0][: self.limit]
+        held = HALVES[self.half][0]
+        strange = sorted(set(self.objects) - set(held))
+        if strange:
+            raise SystemExit(
+                f"{', '.join(strange)}: no object of the {self.half} half. It has "
+                f"{', '.join(held)}. Correct --objects."
+            )
+        return (self.objects or held)[: self.limit]
 
     def styles(self) -> tuple[str, ...]:
         return HALVES[self.half][1][: self.limit]
@@ -95,8 +105,10 @@ class GatePlan:
         """In the order in which they are worth most, contents and styles in turn."""
         jobs: list[GateJob] = []
         if "alone" in self.parts:
-            for content, style in zip(self.contents(), self.styles(), strict=True):
-                jobs += [GateJob("content", (content,), self.shots), GateJob("style", (style,))]
+            contents, styles = self.contents(), self.styles()
+            for content, style in zip_longest(contents, styles):
+                jobs += [GateJob("content", (content,), self.shots)] if content else []
+                jobs += [GateJob("style", (style,))] if style else []
         if "fused" in self.parts:
             jobs += [GateJob("fused", pair, self.shots) for pair in self.pairs()]
         if "base" in self.parts:

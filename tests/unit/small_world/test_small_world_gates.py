@@ -1,5 +1,6 @@
 """The table of gates and the choice of the pairs that are shown, as far as they need no host."""
 
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -63,6 +64,16 @@ def test_the_table_has_a_row_for_what_was_measured_and_for_nothing_else():
     assert len(rows) == 2 + 5 and all(row.count("|") == 6 for row in rows)
     assert "| two LoRAs, geo | 1 (1 objects, 1 styles) | 0.50 [0.50, 0.50] |" in rows[4]
     assert len(gates.table(plan(), {}).splitlines()) == 2
+
+
+def test_a_plan_of_some_objects_takes_each_style_of_the_half():
+    animals = plan(objects=("spider", "bee"), each=18)
+    assert animals.contents() == ("spider", "bee")
+    assert set(animals.pairs()) == set(itertools.product(animals.contents(), animals.styles()))
+    alone = [job.part for job in plan(objects=("bee",), parts=("alone",)).jobs()]
+    assert alone.count("content") == 1 and alone.count("style") == len(animals.styles())
+    with pytest.raises(SystemExit, match="owl: no object of the report half. It has spider"):
+        plan(objects=("owl",)).contents()
 
 
 def test_the_pairs_shown_are_nearest_the_median_each_word_once():
