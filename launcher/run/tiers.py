@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ CHROMIUM_PLACES = (
 # host's module of that name.
 PYTEST = "import sys; del sys.path[0]; import pytest; sys.exit(pytest.main())"
 MOST_WORKERS = 4
+SLOWEST = 8  # files named after a tier
 WORKERS_MEMORY = 3 * GIGABYTE  # its models, and its server with the page
 
 
@@ -136,6 +138,8 @@ def _pytest(host: Host, tier: str, choice: Choice, **environment: str) -> bool:
             say(f"no {tier} test could run ({reason}); this counts as a failure")
             return False
         executed = count_executed(report)
+        if executed > 1:
+            say(f"slowest {tier} files, minutes: {slowest_files(report)}")
     if executed == 0:
         say(f"no {tier} test ran, so nothing is shown; this counts as a failure")
     return status == 0 and executed > 0
@@ -166,6 +170,14 @@ def count_executed(report: Path) -> int:
     """How many tests of a JUnit report were carried out: all less the skipped ones."""
     suites = ElementTree.parse(report).getroot().iter("testsuite")
     return sum(int(suite.get("tests", 0)) - int(suite.get("skipped", 0)) for suite in suites)
+
+
+def slowest_files(report: Path) -> str:
+    """The SLOWEST files of a JUnit report that took longest, all tests of a file together."""
+    seconds: Counter[str] = Counter()
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        seconds[case.get("classname", "").rsplit(".", 1)[-1]] += float(case.get("time", 0))
+    return ", ".join(f"{file} {taken / 60:.1f}" for file, taken in seconds.most_common(SLOWEST))
 
 
 def find_chromium() -> str:

@@ -507,6 +507,15 @@ def test_a_tier_in_which_nothing_ran_is_told_from_one_that_passed(tmp_path):
     assert tiers.count_executed(report) == 2
 
 
+def test_the_slowest_files_of_a_tier_are_named(tmp_path):
+    report = tmp_path / "report.xml"
+    cases = [("tests.unit.test_a", 30), ("tests.unit.far.test_b", 90), ("tests.unit.test_a", 36)]
+    report.write_text("<testsuites><testsuite>" + "".join(
+        f'<testcase classname="{file}" name="one" time="{seconds}"/>' for file, seconds in cases
+    ) + "</testsuite></testsuites>")  # fmt: skip
+    assert tiers.slowest_files(report) == "test_b 1.5, test_a 1.1"
+
+
 @pytest.mark.parametrize(
     ("source", "passes"),
     [
