@@ -157,16 +157,18 @@ class Translation {
     return { said, left };
   }
 
-  /** A text that is a value of another: one, or several after semicolons. @param {string} text
-   * @returns {Said} */
+  /** A text that is a value of another: several after semicolons, or one that holds semicolons.
+   * @param {string} text @returns {Said} */
   value(text) {
-    const whole = this.text(text);
-    if (!text.includes("; ")) return whole;
-    const parts = this.joined(text.split("; "), "; ", "；", (part) => {
+    const parts = text.split("; ");
+    if (parts.length === 1) return this.text(text);
+    const several = this.joined(parts, "; ", "；", (part) => {
       const found = this.text(part);
       return found.left < part.length ? found : null;
     });
-    return whole.left < parts.left ? whole : parts;
+    if (several.left < 1 || parts.length > MOST_TOGETHER) return several;
+    const one = this.text(text);
+    return one.left < several.left ? one : several;
   }
 }
 
