@@ -24,7 +24,8 @@ from craft_lora_pack.client.errors import RemoteError
 from craft_lora_pack.client.facts import facts_of, model_uses
 from craft_lora_pack.client.loras.announced import BODY, announced
 from craft_lora_pack.client.progress import RunProgress
-from craft_lora_pack.client.workflow import read_both, showing
+from craft_lora_pack.client.to_page.showing import showing
+from craft_lora_pack.client.workflow import read_both
 from craft_lora_pack.craft_core.encoder.file import read_encoder, write_encoder
 from craft_lora_pack.craft_core.encoder.network import Concept, ExpertEncoder
 from craft_lora_pack.craft_core.errors import CraftError
