@@ -58,13 +58,13 @@ class Level:
         if link["origin_id"] == INPUT_NODE:
             ends = list(self.content["inputs"])
             end = ends[link["origin_slot"]]
-            kept = [one for one in end["linkIds"] if one != link_id]
+            kept = [one for one in end.get("linkIds") or [] if one != link_id]
             ends[link["origin_slot"]] = {**end, "linkIds": kept}
             self.content["inputs"] = ends
         else:
             for output in self.node(link["origin_id"]).get("outputs") or []:
                 output["links"] = [one for one in output.get("links") or [] if one != link_id]
-        for entry in self.node(link["target_id"])["inputs"]:
+        for entry in self.node(link["target_id"]).get("inputs") or []:
             if entry.get("link") == link_id:
                 entry["link"] = None
 

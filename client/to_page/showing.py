@@ -115,8 +115,9 @@ class _Round:
         if value is _ABSENT:
             raise NotShown("no value")
         own = self._draft.level(graph.instances).node(node["id"])
-        saved = own["widgets_values"] = (own.get("widgets_values") or [None]).copy()
-        saved[self._place(widget)] = unboxed(value)
+        saved = own.get("widgets_values") or [None]
+        own["widgets_values"] = dict(saved) if isinstance(saved, dict) else list(saved)
+        own["widgets_values"][self._place(widget)] = unboxed(value)
 
     def _place(self, widget: Widget) -> int | str:
         """Where a primitive, or the instance of a subgraph, has a value."""

@@ -126,9 +126,8 @@ def fed():
     )
 
 
-def inner(shown=("steps",)):
-    """Two Samples that have their steps from outside, where `steps` is among the inputs; the
-    second has its seed from a primitive."""
+def inner():
+    """Two Samples that have their steps from outside; the second has its seed from a primitive."""
     return {
         "id": "inner", "name": "Inner",
         "inputs": [
