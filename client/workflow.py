@@ -16,11 +16,10 @@ from typing import Any
 from ..craft_core.errors import CraftError
 from .answers import NoJson, parse_json
 from .from_page.graph import require_known
-from .from_page.prompt import root_graph, to_prompt
+from .from_page.prompt import BROKEN, root_graph, to_prompt
 from .widgets import Json
 
 MOST_BYTES = 1 << 24  # of a workflow file
-_BROKEN = (KeyError, IndexError, TypeError, AttributeError, RecursionError, ValueError)
 
 
 def read_workflow(path: Path) -> Json:
@@ -82,7 +81,7 @@ def _whole(file: str) -> Iterator[None]:
         yield
     except CraftError:
         raise
-    except _BROKEN as error:
+    except BROKEN as error:
         raise CraftError(
             f"{file} is a damaged workflow ({type(error).__name__}: {error})",
             "It is the JSON file of the page's File > Save or Export",

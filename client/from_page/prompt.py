@@ -8,6 +8,9 @@ from ..widgets import Json, boxed
 from .graph import Graph, InputSource, require_few_parts, subgraph_definitions
 from .group_nodes import without_groups
 
+BROKEN = (KeyError, IndexError, TypeError, AttributeError, RecursionError, ValueError)
+"""What a damaged workflow raises, which is read by name and place."""
+
 
 @dataclass(frozen=True)
 class NodeSources:

@@ -12,9 +12,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from ...craft_core.errors import CraftError
 from ..from_page.graph import PRIMITIVE, Graph, Widget
-from ..from_page.prompt import NodeSources, prompt_and_sources
+from ..from_page.prompt import BROKEN, NodeSources, prompt_and_sources
 from ..widgets import Json, unboxed, with_widget_values
 from .draft import Draft, Level, NotShown
 
@@ -27,7 +26,8 @@ def showing(workflow: Json, base: Json, prompt: Json, object_info: Json) -> Json
     """The page's workflow with a prompt's values in its widgets, so that a picture restores it.
 
     base: the workflow's own prompt. None where the workflow cannot become this prompt: with a value
-    for what is no widget, or inside a group node of an older page. The workflow is not written to.
+    for what is no widget, or inside a group node of an older page, or where it is damaged. The
+    workflow is not written to.
     """
     draft, tried = Draft(workflow), None
     try:
@@ -43,7 +43,7 @@ def showing(workflow: Json, base: Json, prompt: Json, object_info: Json) -> Json
                 break
             _Round(draft, object_info, nodes, prompt).write(changes)
             tried = changes
-    except (NotShown, CraftError, RecursionError):
+    except (NotShown, *BROKEN):
         pass
     return None
 
@@ -81,25 +81,28 @@ class _Round:
 
     def write(self, changes: _Changes) -> None:
         """NotShown where there is no place for a value."""
+        own = []
         for (path, name), value in changes.items():
             if isinstance(value, list):
                 raise NotShown("another link")
             node = self._nodes[path]
-            source = node.inputs.get(name)
-            widget = Widget(node.graph, node.node, name) if source is None else source.widget
+            widget = node.inputs[name].widget if name in node.inputs else None
             if widget is not None and self._all_want(widget, value):
                 self._set(widget, value)
             else:
-                self._cut(node, name)
+                own.append((node, name, value))
+        for node, name, value in own:  # last: where links are cut, instances lose values
+            self._cut(node, name)
+            if value is not _ABSENT:
                 self._set(Widget(node.graph, node.node, name), value)
         for graph, node, values in self._values.values():
-            own = self._draft.level(graph.instances).node(node["id"])
-            info = self._info[own["type"]]
-            own["widgets_values"] = with_widget_values(own, info, values)
+            written = self._draft.level(graph.instances).node(node["id"])
+            info = self._info[written["type"]]
+            written["widgets_values"] = with_widget_values(written, info, values)
 
     def _all_want(self, widget: Widget, value: Any) -> bool:
         """Whether all that a widget feeds is to have the value."""
-        return all(
+        return value is not _ABSENT and all(
             self._wanted[path]["inputs"].get(name, _ABSENT) == value
             for path, name in self._fed[widget.key]
         )
@@ -109,14 +112,10 @@ class _Round:
         if node["type"] != PRIMITIVE and node["id"] not in graph.inner:
             key = (*graph.instances, node["id"])
             _, _, values = self._values.setdefault(key, (graph, node, {}))
-            if value is not _ABSENT:
-                values[widget.name] = unboxed(value)
+            values[widget.name] = unboxed(value)
             return
-        if value is _ABSENT:
-            raise NotShown("no value")
         own = self._draft.level(graph.instances).node(node["id"])
-        saved = own.get("widgets_values") or [None]
-        own["widgets_values"] = dict(saved) if isinstance(saved, dict) else list(saved)
+        own["widgets_values"] = own.get("widgets_values") or [None]
         own["widgets_values"][self._place(widget)] = unboxed(value)
 
     def _place(self, widget: Widget) -> int | str:

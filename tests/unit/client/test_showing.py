@@ -302,6 +302,29 @@ def test_an_input_that_leaves_the_shown_value_to_another_has_its_own():
     assert "widget" not in nodes_of(shown)[2]["inputs"][0]
 
 
+def showing_also(name):
+    """A subgraph once, with saved values, that shows one more input, of a Sample of its own."""
+    workflow = once([33, "mine", 0.75])
+    definition = workflow["definitions"]["subgraphs"][0]
+    definition["inputs"].append({"id": "d", "name": "more", "type": "*", "linkIds": [6]})
+    definition["nodes"].append(node(8, "Sample", [slot(name, 6)], NEAR))
+    definition["links"].append(link(6, -10, 3, 8, 0))
+    workflow["nodes"][1]["inputs"].append(slot("more"))
+    return workflow
+
+
+def test_shown_values_stay_with_their_inputs_where_another_is_no_longer_shown():
+    changes = {"2:5.steps": "9", "2:6.steps": "8", "2:8.method.top": "0.625"}
+    shown, _ = restored(showing_also("method.top"), INFO, changes)
+    assert nodes_of(shown)[2]["widgets_values"] == ["mine", 0.625]
+
+
+def test_a_shown_widget_that_the_new_entry_does_not_bring_is_not_shown():
+    shown, _ = restored(showing_also("method.top"), INFO, {"2:8.method": "plain"})
+    assert nodes_of(shown)[2]["widgets_values"] == [33, "mine"]
+    assert definitions_of(shown)["inner"]["inputs"][3]["linkIds"] == []
+
+
 def test_a_primitive_takes_the_value_if_all_that_it_feeds_have_it():
     shown, _ = restored(fed(), INFO, {"4.steps": "9", "5.steps": "9"})
     assert nodes_of(shown)[1]["widgets_values"] == [9, "fixed"]
@@ -356,6 +379,13 @@ def test_what_has_no_widget_is_not_shown():
     assert changed(plain(), "2", "image", 3.0) is None
     assert changed(plain(), "2", "unheard", 3.0) is None
     assert changed(plain(), "2", "image", ["3", 0]) is None
+
+
+def test_what_is_damaged_is_not_shown():
+    workflow = fed()
+    workflow["nodes"][1]["outputs"] = [5]
+    assert changed(workflow, "4", "steps", 9) is not None
+    assert changed(workflow, "4", "seed", 9) is None
 
 
 def test_a_value_inside_a_group_node_is_not_shown():
