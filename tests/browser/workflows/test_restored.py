@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,73 +41,93 @@ def slot(name: str, kind: str, link: int | None = None, widget: bool = True) -> 
 
 def node(number: int, kind: str, place: int, inputs=(), links=(), **more: Any) -> dict[str, Any]:
     return {
-        "id": number, "type": kind, "pos": [place, 100 * number], "size": [300, 200], "flags": {},
-        "order": 0, "mode": 0, "properties": {}, "inputs": list(inputs),
+        "id": number, "type": kind, "title": f"Node {number}", "pos": [place, 100 * number],
+        "size": [300, 200], "flags": {}, "order": 0, "mode": 0, "properties": {},
+        "inputs": list(inputs),
         "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": list(links)}], **more,
     }  # fmt: skip
 
 
 def definition(name: str, key: str, inside: list[Any], links: list[Any]) -> dict[str, Any]:
-    """A subgraph that shows the width of its first node and hands out that node's picture."""
-    first = inside[0]["id"]
+    """A subgraph that is given a width and hands out a picture."""
+    names = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+    into = [one[0] for one in links if one[1] == -10]
+    out = [one[0] for one in links if one[3] == -20]
     return {
         "id": key, "version": 1, "revision": 0, "config": {}, "name": name, "widgets": [],
         "state": {"lastGroupId": 0, "lastNodeId": 9, "lastLinkId": 9, "lastRerouteId": 0},
         "inputNode": {"id": -10, "bounding": [0, 0, 120, 60]},
         "outputNode": {"id": -20, "bounding": [900, 0, 120, 60]},
-        "inputs": [{"id": f"{key[:-1]}a", "name": "width", "type": "INT", "linkIds": [1]}],
-        "outputs": [{"id": f"{key[:-1]}b", "name": "IMAGE", "type": "IMAGE", "linkIds": [2]}],
+        "inputs": [{"id": f"{key[:-1]}a", "name": "width", "type": "INT", "linkIds": into}],
+        "outputs": [{"id": f"{key[:-1]}b", "name": "IMAGE", "type": "IMAGE", "linkIds": out}],
         "nodes": inside, "groups": [], "extra": {},
-        "links": [
-            {"id": 1, "origin_id": -10, "origin_slot": 0, "target_id": first, "target_slot": 0,
-             "type": "INT"},
-            {"id": 2, "origin_id": first, "origin_slot": 0, "target_id": -20, "target_slot": 0,
-             "type": "IMAGE"},
-            *links,
-        ],
+        "links": [dict(zip(names, one, strict=True)) for one in links],
     }  # fmt: skip
 
 
-def saved_by(page_keeps_values: bool) -> dict[str, Any]:
-    """Two instances of a subgraph that holds an instance of another, as a page saves them that
+def saved(nodes: list[Any], links: list[Any], *definitions: Any) -> dict[str, Any]:
+    return {
+        **EMPTY, "last_node_id": 9, "last_link_id": 9, "nodes": nodes, "links": links,
+        "id": "5f1d9c1e-0000-4000-8000-000000000002",
+        "definitions": {"subgraphs": list(definitions)},
+    }  # fmt: skip
+
+
+def save(number: int, link: int, prefix: str) -> dict[str, Any]:
+    entries = [slot("images", "IMAGE", link, widget=False)]
+    values = {"widgets_values": [prefix], "title": f"Save {prefix}", "outputs": []}
+    return node(number, "SaveImage", 900, entries, **values)
+
+
+def nested(page_keeps_values: bool) -> dict[str, Any]:
+    """Three instances of a subgraph that holds an instance of another, as a page saves them that
     keeps the shown values with the instance, and as one that keeps them inside."""
-    number = node(7, "PrimitiveInt", 0, [slot("value", "INT")], [3], widgets_values=[80, "fixed"])
-    number["outputs"] = [{"name": "INT", "type": "INT", "links": [3]}]
-    picture = node(
-        5, "EmptyImage", 400, [slot("width", "INT", 1), slot("height", "INT", 3)], [2],
-        widgets_values=[48, 64, 1, 255],
-    )  # fmt: skip
-    to_height = {"id": 3, "origin_id": 7, "origin_slot": 0, "target_id": 5, "target_slot": 1,
-                 "type": "INT"}  # fmt: skip
 
     def instance(number: int, kind: str, link: int | None, out: int, source: str, width: int):
         kept = {"widgets_values": [width]} if page_keeps_values else {}
-        entry = slot("width", "INT", link)
-        one = node(number, kind, 400, [entry], [out], title=f"Instance {number}", **kept)
+        one = node(number, kind, 400, [slot("width", "INT", link)], [out],
+                   title=f"Instance {number}", **kept)  # fmt: skip
         if not page_keeps_values:
             one["properties"] = {"proxyWidgets": [[source, "width"]]}
         return one
 
+    height = node(7, "PrimitiveInt", 0, [slot("value", "INT")], widgets_values=[80, "fixed"])
+    height["outputs"] = [{"name": "INT", "type": "INT", "links": [3]}]
+    sizes = [slot("width", "INT", 1), slot("height", "INT", 3)]
+    both = [slot(f"image{at}", "IMAGE", link, widget=False) for at, link in ((1, 5), (2, 6))]
+    inside = [
+        height,
+        node(5, "EmptyImage", 400, sizes, [5], widgets_values=[48, 64, 1, 255]),
+        node(6, "EmptyImage", 400, [slot("width", "INT", 4)], [6], widgets_values=[52, 64, 1, 0]),
+        node(9, "ImageBatch", 800, both, [2]),
+    ]
+    inner = definition("Inner", INNER, inside, [
+        [1, -10, 0, 5, 0, "INT"], [4, -10, 0, 6, 0, "INT"], [3, 7, 0, 5, 1, "INT"],
+        [5, 5, 0, 9, 0, "IMAGE"], [6, 6, 0, 9, 1, "IMAGE"], [2, 9, 0, -20, 0, "IMAGE"],
+    ])  # fmt: skip
+    outer = definition("Outer", OUTER, [instance(8, INNER, 1, 2, "5", 36)], [
+        [1, -10, 0, 8, 0, "INT"], [2, 8, 0, -20, 0, "IMAGE"],
+    ])  # fmt: skip
     root = [
-        instance(1, OUTER, None, 1, "8", 32),
-        instance(2, OUTER, None, 2, "8", 40),
-        *(
-            node(number, "SaveImage", 900, [slot("images", "IMAGE", link, widget=False)], (),
-                 widgets_values=[prefix], title=f"Save {prefix}")
-            for number, link, prefix in ((3, 1, "first"), (4, 2, "second"))
-        ),
+        *(instance(at, OUTER, None, at, "8", 28 + 4 * at) for at in (1, 2, 3)),
+        save(4, 1, "first"), save(5, 2, "second"), save(6, 3, "third"),
     ]  # fmt: skip
-    for one in root[2:]:
-        one["outputs"] = []
-    return {
-        **EMPTY, "last_node_id": 9, "last_link_id": 9, "nodes": root,
-        "id": "5f1d9c1e-0000-4000-8000-000000000002",
-        "links": [[1, 1, 0, 3, 0, "IMAGE"], [2, 2, 0, 4, 0, "IMAGE"]],
-        "definitions": {"subgraphs": [
-            definition("Outer", OUTER, [instance(8, INNER, 1, 2, "5", 36)], []),
-            definition("Inner", INNER, [picture, number], [to_height]),
-        ]},
-    }  # fmt: skip
+    return saved(root, [[at, at, 0, at + 3, 0, "IMAGE"] for at in (1, 2, 3)], outer, inner)
+
+
+def resized() -> dict[str, Any]:
+    """Two pictures that are given other sizes."""
+    by_height = ["scale height", 24, "nearest-exact"]
+    by_both = ["scale dimensions", 40, 24, "disabled", "nearest-exact"]
+    nodes: list[Any] = [node(1, "EmptyImage", 0, (), [1, 2], widgets_values=[32, 48, 1, 255])]
+    links: list[Any] = []
+    for at, values in ((1, by_height), (2, by_both)):
+        links += [[at, 1, 0, at + 1, 0, "IMAGE"], [at + 2, at + 1, 0, at + 3, 0, "IMAGE"]]
+        nodes.append(
+            node(at + 1, "ResizeImageMaskNode", 400, [slot("input", "IMAGE", at, widget=False)],
+                 [at + 2], widgets_values=values)
+        )  # fmt: skip
+    return saved([*nodes, save(4, 3, "first"), save(5, 4, "second")], links)
 
 
 def tree(prompt: dict[str, Any], name: str) -> Any:
@@ -128,34 +147,61 @@ def ends(prompt: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@pytest.fixture
+def dropped(comfy, live_server, tmp_path):
+    """The workflow's job with these values is run and its first picture dropped on the page:
+    (what ran, what the page would run then, the size of the picture)."""
+
+    def run(workflow: dict[str, Any], sets: dict[str, Any]) -> tuple[Any, Any, Any]:
+        file, out = tmp_path / "saved.json", tmp_path / "out"
+        file.write_text(json.dumps(workflow), "utf-8")
+        given = [part for name, value in sets.items() for part in ("--set", f"{name}={value}")]
+        place = ["--server", live_server.url, "--out", str(out)]
+        assert main(["queue", str(file), *place, *given]) == 0
+        picture = min(out.glob("*_first_*.png"))
+        with Image.open(picture) as image:
+            ran, size = json.loads(image.info["prompt"]), image.size
+            shown = json.loads(image.info["workflow"])
+        info = live_server.object_info()
+        assert to_prompt(shown, info) == {
+            name: {**one, "inputs": ran[name]["inputs"]}
+            for name, one in to_prompt(workflow, info).items()
+        }
+        comfy.open_workflow(EMPTY, "empty")
+        comfy.evaluate(DROP, [picture.name, base64.b64encode(picture.read_bytes()).decode()])
+        comfy.becomes(TITLES, sorted(one["title"] for one in workflow["nodes"]))
+        pages = ends(comfy.evaluate(PAGES_OWN))
+        assert pages == ends(ran)
+        assert comfy.our_errors() == []
+        comfy.dismiss_alerts()
+        return ran, pages, size
+
+    return run
+
+
 @pytest.mark.parametrize("page_keeps_values", [True, False], ids=["values outside", "inside"])
-def test_a_dropped_picture_restores_values_inside_subgraphs(
-    comfy, live_server, tmp_path, page_keeps_values
-):
-    workflow = saved_by(page_keeps_values)
-    info = live_server.object_info()
-    file = tmp_path / "nested.json"
-    file.write_text(json.dumps(workflow), "utf-8")
-    sets = {"1:8:5.color": "4080", "1:8:5.height": "24", "2:8:5.width": "56"}
-    given = [part for name, value in sets.items() for part in ("--set", f"{name}={value}")]
-    place = ["--server", live_server.url, "--out", str(tmp_path / "out")]
-    assert main(["queue", str(file), *place, *given]) == 0
-    pictures = sorted(Path(tmp_path / "out").glob("*_first_*.png"))
-    with Image.open(pictures[0]) as image:
-        ran = json.loads(image.info["prompt"])
-        shown = json.loads(image.info["workflow"])
-        assert image.size == (ran["1:8:5"]["inputs"]["width"], 24)
-    assert to_prompt(shown, info) == to_prompt(workflow, info) | {
-        path: {**to_prompt(workflow, info)[path], "inputs": ran[path]["inputs"]} for path in ran
-    }
-    comfy.open_workflow(EMPTY, "empty")
-    content = base64.b64encode(pictures[0].read_bytes()).decode()
-    comfy.evaluate(DROP, [pictures[0].name, content])
-    comfy.becomes(TITLES, ["Instance 1", "Instance 2", "Save first", "Save second"])
-    pages = ends(comfy.evaluate(PAGES_OWN))
-    assert pages == ends(ran)
-    (first, second) = (pages[prefix][1]["images"][1] for prefix in ("first", "second"))
-    assert (first["color"], first["height"]) == (4080, 24)
-    assert second["width"] == 56
-    assert comfy.our_errors() == []
-    comfy.dismiss_alerts()
+def test_a_dropped_picture_restores_values_inside_subgraphs(dropped, page_keeps_values):
+    sets = {
+        "1:8:5.color": 4080, "1:8:5.height": 24, "1:8:6.width": 72,
+        "2:8:5.width": 56, "2:8:6.width": 56, "3:8:5.width": 60, "3:8:6.width": 64,
+    }  # fmt: skip
+    ran, pages, size = dropped(nested(page_keeps_values), sets)
+    assert size == (ran["1:8:5"]["inputs"]["width"], 24)
+
+    def pairs(name: str) -> list[Any]:
+        batches = (pages[prefix][1]["images"][1] for prefix in ("first", "second", "third"))
+        return [tuple(one[f"image{at}"][1][name] for at in (1, 2)) for one in batches]
+
+    assert pairs("color") == [(4080, 0), (255, 0), (255, 0)]
+    assert pairs("height")[0] == (24, 64)
+    assert pairs("width") == [(size[0], 72), (56, 56), (60, 64)]
+
+
+def test_a_dropped_picture_restores_another_entry_of_a_list(dropped):
+    sets = {
+        "2.resize_type": "scale dimensions", "2.resize_type.width": 16,
+        "2.resize_type.height": 20, "3.resize_type": "scale width",
+    }  # fmt: skip
+    _, pages, size = dropped(resized(), sets)
+    assert size == (16, 20)
+    assert pages["second"][1]["images"][1]["resize_type.width"] == 40
