@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..from_page.graph import INPUT_NODE, as_link, subgraph_definitions
@@ -103,15 +103,7 @@ class Draft:
         root = self._with_copies(self._root, copies)
         if not copies:
             return root
-        known = {**self._definitions, **copies}
-        left = self._definitions.keys() & (
-            set(_types(self._workflow, self._definitions)) - set(_types(root, known))
-        )
-        names: dict[str, str] = {}
-        for name, one in copies.items():
-            if one["id"] in left:
-                left.remove(one["id"])
-                names[name] = one["id"]
+        names = self._free_ids(root, copies)
         made = {
             names.get(name, name): {**_renamed(one, names), "id": names.get(name, name)}
             for name, one in copies.items()
@@ -120,6 +112,17 @@ class Draft:
         more = self._workflow["definitions"]
         definitions = {**more, "subgraphs": [*kept, *made.values()]}
         return {**_renamed(root, names), "definitions": definitions}
+
+    def _free_ids(self, root: Json, copies: Mapping[str, Json]) -> dict[str, str]:
+        """Copy -> the id of its definition, which no place has any more."""
+        before = _types(self._workflow, self._definitions)
+        free = before - _types(root, {**self._definitions, **copies})
+        names: dict[str, str] = {}
+        for name, one in copies.items():
+            if one["id"] in free:
+                free.remove(one["id"])
+                names[name] = one["id"]
+        return names
 
     def _with_copies(self, level: Level, copies: dict[str, Json]) -> Json:
         """The content of a level; copies of definitions inside it, with their old ids, go into
@@ -142,15 +145,15 @@ class Draft:
         return name
 
 
-def _types(workflow: Json, definitions: Mapping[str, Json]) -> Iterator[str]:
+def _types(workflow: Json, definitions: Mapping[str, Json]) -> set[str]:
     """The definitions that the workflow has in some place."""
     found: set[str] = set()
     to_see = [workflow]
     while to_see:
         kinds = {node["type"] for node in to_see.pop()["nodes"] if node["type"] in definitions}
-        yield from kinds - found
         to_see += [definitions[kind] for kind in kinds - found]
         found |= kinds
+    return found
 
 
 def _renamed(graph: Json, names: Mapping[str, str]) -> Json:
