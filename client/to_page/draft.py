@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import uuid
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -28,6 +29,9 @@ class Level:
         self.content = {**content, "nodes": list(content["nodes"])}
         self.inside: dict[str, Level] = {}  # the subgraphs that are written to, by their instances
         self._copied: set[str] = set()
+        self._places: dict[str, list[int]] = defaultdict(list)
+        for place, node in enumerate(content["nodes"]):
+            self._places[str(node["id"])].append(place)
 
     def node(self, node_id: Any) -> Json:
         """The node, to be written to; NotShown where not exactly one has the id."""
@@ -43,7 +47,7 @@ class Level:
         return self.content["nodes"][self._place(str(node_id))]["type"]
 
     def _place(self, node_id: str) -> int:
-        found = [at for at, node in enumerate(self.content["nodes"]) if str(node["id"]) == node_id]
+        found = self._places.get(node_id, [])
         if len(found) != 1:
             raise NotShown(f"{len(found)} nodes have the id {node_id}")
         return found[0]
