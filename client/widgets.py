@@ -7,6 +7,7 @@ and the order come from the server's /object_info.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 Json = dict[str, Any]
@@ -54,13 +55,18 @@ class _Values:
         """The place of the value that was taken last."""
         return self._next - 1
 
+    @property
+    def rest(self) -> list[Any]:
+        """What nobody has taken."""
+        return list(self._values[self._next :])
+
 
 def widget_values(node: Json, info: Json) -> Json:
     """Input name -> value for every widget of a node, from what the page saved in it."""
     saved = node.get("widgets_values")
     if isinstance(saved, dict):
         return {name: saved[name] for name, _ in all_inputs(info) if name in saved}
-    return {name: value for name, (_, value) in _saved_widgets(node, info).items()}
+    return {name: one.value for name, one in _saved_widgets(node, info).widgets.items()}
 
 
 def widget_places(node: Json, info: Json) -> dict[str, str | int]:
@@ -68,23 +74,81 @@ def widget_places(node: Json, info: Json) -> dict[str, str | int]:
     saved = node.get("widgets_values") or []
     if isinstance(saved, dict):
         return {name: name for name, _ in all_inputs(info) if name in saved}
-    found = _saved_widgets(node, info).items()
-    return {name: place for name, (place, _) in found if place < len(saved)}
+    found = _saved_widgets(node, info).widgets.items()
+    return {name: one.place for name, one in found if one.place < len(saved)}
 
 
-def _saved_widgets(node: Json, info: Json) -> dict[str, tuple[int, Any]]:
-    """Input name -> (its place in the saved list, its value)."""
-    saved = node.get("widgets_values")
-    shown = {entry["name"] for entry in node.get("inputs") or [] if entry.get("widget")}
-    result: dict[str, tuple[int, Any]] = {}
-    values = _Values(saved or [])
-    for group in ("required", "optional"):
-        inputs = (info.get("input") or {}).get(group) or {}
-        for name, spec in inputs.items():
-            _take_input(name, spec, values, shown, result)
-        if any(options_of(spec).get(flag) for spec in inputs.values() for flag in UPLOADS):
-            values.take()  # the upload button, drawn after the group it belongs to
-    return result
+def with_widget_values(node: Json, info: Json, values: Json) -> list[Any] | Json:
+    """The node's widgets_values with some of them changed; what is no widget is passed over.
+
+    Where a list has another entry, they are in the order in which the page draws the widgets then.
+    The widgets that come with the entry have what is given, else what an input of that name had,
+    else their defaults.
+    """
+    saved = node.get("widgets_values") or []
+    if isinstance(saved, dict):
+        return saved | values
+    places = widget_places(node, info)
+    changed = list(saved)
+    for name in values.keys() & places.keys():
+        changed[places[name]] = values[name]
+    same = widget_places({**node, "widgets_values": changed}, info) == places
+    return changed if same and values.keys() <= places.keys() else _anew(node, info, values)
+
+
+def _anew(node: Json, info: Json, values: Json) -> list[Any]:
+    old = _saved_widgets(node, info)
+    new: Json = {}
+    result: list[Any] = []
+    buttons = iter(old.buttons)
+    for name, spec in _drawn(info, _sockets(node), new):
+        if not name:
+            result.append(next(buttons))
+            continue
+        undrawn = _Saved(0, default_of(spec), _controls(name, spec))
+        before = old.widgets.get(name, undrawn)
+        new[name] = values.get(name, before.value)
+        result += [new[name], *before.behind]
+    return result + old.rest
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """A widget's place in the saved list, its value, and the values of those that belong to it."""
+
+    place: int
+    value: Any
+    behind: list[Any]
+
+
+@dataclass(frozen=True)
+class _SavedWidgets:
+    """What a list of saved values has: of the inputs, of upload buttons, and of what is left."""
+
+    widgets: dict[str, _Saved]
+    buttons: list[Any]
+    rest: list[Any]
+
+
+def _saved_widgets(node: Json, info: Json) -> _SavedWidgets:
+    values = _Values(node.get("widgets_values") or [])
+    widgets: dict[str, _Saved] = {}
+    buttons: list[Any] = []
+    known: Json = {}
+    for name, spec in _drawn(info, _sockets(node), known):
+        value = values.take()
+        if not name:
+            buttons.append("image" if value is MISSING else value)
+            continue
+        place = values.taken
+        known[name] = default_of(spec) if value is MISSING else value
+        widgets[name] = _Saved(place, known[name], _taken_controls(name, spec, values))
+    return _SavedWidgets(widgets, buttons, values.rest)
+
+
+def _sockets(node: Json) -> set[str]:
+    """The inputs that are drawn as a widget and a socket."""
+    return {entry["name"] for entry in node.get("inputs") or [] if entry.get("widget")}
 
 
 def all_inputs(info: Json) -> Iterator[tuple[str, Any]]:
@@ -103,31 +167,60 @@ def kind_of(spec: Any) -> str:
     return "COMBO" if isinstance(spec[0], list) else options_of(spec).get("widgetType") or spec[0]
 
 
-def _take_input(
-    name: str, spec: Any, values: _Values, shown: set[str], result: dict[str, tuple[int, Any]]
-) -> None:
-    """Take the values of one input off the list, with those that the page draws after it."""
+def _drawn(info: Json, sockets: set[str], values: Json) -> Iterator[tuple[str, Any]]:
+    """Name and schema of each widget in the order in which the page draws them, with an empty name
+    for an upload button.
+
+    values: of the lists whose entries bring further widgets; each is asked for when the widget
+    after it is wanted.
+    """
+    for group in ("required", "optional"):
+        inputs = (info.get("input") or {}).get(group) or {}
+        for name, spec in inputs.items():
+            yield from _drawn_with(name, spec, sockets, values)
+        if any(options_of(spec).get(flag) for spec in inputs.values() for flag in UPLOADS):
+            yield "", None  # drawn after the group it belongs to
+
+
+def _drawn_with(name: str, spec: Any, sockets: set[str], values: Json) -> Iterator[tuple[str, Any]]:
+    """One input, and those that the page draws after it."""
     kind, options = kind_of(spec), options_of(spec)
-    if options.get("forceInput") or not (kind in WIDGETS or name in shown):
+    if options.get("forceInput") or not (kind in WIDGETS or name in sockets):
         return
-    value = values.take()
-    value = default_of(spec) if value is MISSING else value
-    result[name] = (values.taken, value)
+    yield name, spec
     if kind == DYNAMIC_COMBO:
-        for sub_name, sub_spec in chosen_inputs(options, value):
-            _take_input(f"{name}.{sub_name}", sub_spec, values, shown, result)
-    elif _has_control(name, kind, options) and _is_control(values.peek()):
-        values.take()
-        if kind == "COMBO" and isinstance(values.peek(), str):
-            values.take()  # the filter that the page draws below a controlled list
+        for sub_name, sub_spec in chosen_inputs(options, values[name]):
+            yield from _drawn_with(f"{name}.{sub_name}", sub_spec, sockets, values)
+
+
+def _taken_controls(name: str, spec: Any, values: _Values) -> list[Any]:
+    """The values of the widgets that the page draws to control another one."""
+    if values.peek() is MISSING:
+        return _controls(name, spec)
+    if not _has_control(name, spec) or not _is_control(values.peek()):
+        return []
+    taken = [values.take()]
+    if kind_of(spec) == "COMBO" and isinstance(values.peek(), str):
+        taken.append(values.take())  # the filter that the page draws below a controlled list
+    return taken
+
+
+def _controls(name: str, spec: Any) -> list[Any]:
+    """What those widgets have where nothing was saved, so that the value stays."""
+    if not _has_control(name, spec):
+        return []
+    return ["fixed", ""] if kind_of(spec) == "COMBO" else ["fixed"]
 
 
 def _is_control(value: Any) -> bool:
     return isinstance(value, str) and value in CONTROLS
 
 
-def _has_control(name: str, kind: str, options: Json) -> bool:
-    return bool(options.get("control_after_generate", kind == "INT" and name in SEEDS))
+def _has_control(name: str, spec: Any) -> bool:
+    kind = kind_of(spec)
+    if kind == DYNAMIC_COMBO:
+        return False
+    return bool(options_of(spec).get("control_after_generate", kind == "INT" and name in SEEDS))
 
 
 def chosen_inputs(options: Json, key: Any) -> Iterator[tuple[str, Any]]:

@@ -15,12 +15,11 @@ from typing import Any
 
 from ..craft_core.errors import CraftError
 from .answers import NoJson, parse_json
-from .from_page.graph import Graph, require_few_parts, require_known, subgraph_definitions
-from .from_page.group_nodes import without_groups
-from .widgets import DYNAMIC_COMBO, Json, all_inputs, kind_of, unboxed, widget_places
+from .from_page.graph import require_known
+from .from_page.prompt import BROKEN, root_graph, to_prompt
+from .widgets import Json
 
 MOST_BYTES = 1 << 24  # of a workflow file
-_BROKEN = (KeyError, IndexError, TypeError, AttributeError, RecursionError, ValueError)
 
 
 def read_workflow(path: Path) -> Json:
@@ -55,41 +54,9 @@ def dynamic_texts(workflow: Json, object_info: Json) -> set[tuple[str, str]]:
     with _whole("The file"):
         return {
             (graph.path(node), name)
-            for graph, node in _root(workflow, object_info).walk()
+            for graph, node in root_graph(workflow, object_info).walk()
             for name in graph.dynamic_texts(node)
         }
-
-
-def showing(workflow: Json, base: Json, prompt: Json, object_info: Json) -> Json | None:
-    """The page's workflow with a prompt's values in its widgets, so that a picture restores it.
-
-    base: the workflow's own prompt. None where a value has no widget of its own: inside a subgraph,
-    in place of a link, or as an entry of a list that brings other widgets.
-    """
-    changed = {
-        (node, name): value
-        for node, one in prompt.items()
-        for name, value in one["inputs"].items()
-        if name not in base[node]["inputs"] or base[node]["inputs"][name] != value
-    }
-    shown = {str(node["id"]): dict(node) for node in workflow["nodes"]}
-    for (node_id, name), value in changed.items():
-        node = shown.get(node_id)
-        if node is None or node["type"] != base[node_id]["class_type"]:
-            return None
-        if isinstance(base[node_id]["inputs"].get(name), list):
-            return None
-        info = object_info[node["type"]]
-        specs = dict(all_inputs(info))
-        places = widget_places(node, info)
-        saved = node.get("widgets_values")
-        if not isinstance(saved, list | dict) or name not in places:
-            return None
-        if name in specs and kind_of(specs[name]) == DYNAMIC_COMBO:
-            return None
-        node["widgets_values"] = saved.copy()
-        node["widgets_values"][places[name]] = unboxed(value)
-    return {**workflow, "nodes": list(shown.values())}
 
 
 def _prompt_of(path: Path, content: Any, object_info: Json) -> Json:
@@ -114,7 +81,7 @@ def _whole(file: str) -> Iterator[None]:
         yield
     except CraftError:
         raise
-    except _BROKEN as error:
+    except BROKEN as error:
         raise CraftError(
             f"{file} is a damaged workflow ({type(error).__name__}: {error})",
             "It is the JSON file of the page's File > Save or Export",
@@ -154,44 +121,3 @@ def _is_prompt(content: Any) -> bool:
             for node in content.values()
         )
     )
-
-
-def to_prompt(workflow: Json, object_info: Json) -> Json:
-    """The API prompt of a UI workflow: node id -> {class_type, inputs, _meta}."""
-    prompt: Json = {}
-    for graph, node in _root(workflow, object_info).walk():
-        prompt[graph.path(node)] = {
-            "class_type": node["type"],
-            "inputs": graph.prompt_inputs(node),
-            "_meta": {"title": node.get("title") or node["type"]},
-        }
-    return drop_dangling_links(prompt)
-
-
-def _root(workflow: Json, object_info: Json) -> Graph:
-    opened = without_groups(workflow, object_info)
-    subgraphs = {item["id"]: item for item in subgraph_definitions(opened)}
-    _require_small(opened, subgraphs)
-    return Graph(opened, subgraphs, object_info)
-
-
-def _require_small(workflow: Json, subgraphs: dict[str, Json]) -> None:
-    """CraftError where subgraphs in subgraphs make more than any page shows."""
-    to_count, count = [workflow], 0
-    while to_count:
-        graph = to_count.pop()
-        nodes = graph["nodes"]
-        count += 1 + len(nodes) + len(graph.get("links") or [])
-        require_few_parts(count)
-        to_count += [subgraphs[node["type"]] for node in nodes if node["type"] in subgraphs]
-
-
-def drop_dangling_links(prompt: Json) -> Json:
-    """Leave out inputs that come from nodes that are not in the prompt (muted ones)."""
-    for node in prompt.values():
-        node["inputs"] = {
-            name: value
-            for name, value in node["inputs"].items()
-            if not (isinstance(value, list) and value[0] not in prompt)
-        }
-    return prompt

@@ -14,8 +14,9 @@ from ...client.client import Client, server_url
 from ...client.errors import RemoteError, ServerGone
 from ...client.jobs import nodes
 from ...client.loras.announced import VARIABLE
+from ...client.to_page.showing import showing
 from ...client.widgets import Json
-from ...client.workflow import dynamic_texts, read_both, showing
+from ...client.workflow import dynamic_texts, read_both
 from ...craft_core.errors import CraftError, plain
 from ..command import PROGRAM, Command, epilog
 from ..stand_in import declarations

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from ...craft_core.errors import CraftError
-from ..widgets import Json, all_inputs, boxed, kind_of, options_of, unboxed, widget_values
+from ..widgets import Json, all_inputs, kind_of, options_of, unboxed, widget_values
 
 MUTED, BYPASSED = 2, 4
 INPUT_NODE, OUTPUT_NODE = -10, -20  # the two ends of a subgraph
@@ -44,9 +44,24 @@ LINKERS = {  # of cg-use-everywhere: the page makes links of them when Run is pr
 VIRTUAL = PASS_THROUGH | SILENT | {PRIMITIVE, GETTER}  # no part of a prompt
 
 
+@dataclass(frozen=True, eq=False)
+class Widget:
+    """A widget that has a value: a node's own, a primitive's, or one that the instance of a
+    subgraph shows and has saved."""
+
+    graph: Graph
+    node: Json
+    name: str
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells widgets apart: the instances around the node, its id, the name."""
+        return (*self.graph.instances, self.node["id"], self.name)
+
+
 @dataclass(frozen=True)
 class InputSource:
-    """What feeds an input: another node's output, or (origin None) a plain value.
+    """What feeds an input: another node's output, or (origin None) the value of a widget.
 
     of_subgraph: whether it is the value of a widget that the instance of a subgraph shows.
     """
@@ -54,6 +69,7 @@ class InputSource:
     origin: str | None
     slot: int = 0
     value: Any = None
+    widget: Widget | None = None
     of_subgraph: bool = False
 
 
@@ -126,7 +142,7 @@ class Graph:
         self.parent, self.instance = parent, instance
         self.effort: Effort = parent.effort if parent else Effort()
         self.nodes: dict[Any, Json] = {node["id"]: node for node in content["nodes"]}
-        self.links = {link["id"]: link for link in map(_link, content.get("links") or [])}
+        self.links = {link["id"]: link for link in map(as_link, content.get("links") or [])}
         self.inner = {
             node["id"]: Graph(subgraphs[node["type"]], subgraphs, object_info, self, node)
             for node in content["nodes"]
@@ -144,6 +160,13 @@ class Graph:
         if self.parent is None or self.instance is None:
             return ""
         return f"{self.parent.path(self.instance)}:"
+
+    @cached_property
+    def instances(self) -> tuple[Any, ...]:
+        """The ids of the subgraph instances around this graph, from the root on."""
+        if self.parent is None or self.instance is None:
+            return ()
+        return (*self.parent.instances, self.instance["id"])
 
     def walk(self) -> Iterator[tuple[Graph, Json]]:
         """Every node that will run, with the graph it is in."""
@@ -165,22 +188,24 @@ class Graph:
                 "Give the file of the page's File > Export (API), which has them",
             )
 
-    def prompt_inputs(self, node: Json) -> Json:
-        """The inputs of one node for the API: widget values, then links over them."""
+    def input_sources(self, node: Json) -> dict[str, InputSource]:
+        """What feeds the inputs of one node for the API: its widgets, then links over them."""
         self.effort.spend(len(node.get("inputs") or []))
         values = widget_values(node, self.object_info[node["type"]])
-        inputs = {name: boxed(value) for name, value in values.items()}
+        sources = {name: self._value(node, name, value) for name, value in values.items()}
         for index, entry in enumerate(node.get("inputs") or []):
             source = self.resolve_input(node, index, entry.get("type", "*"))
             if source is None:
                 continue
             if not isinstance(entry["name"], str):
                 raise TypeError(f"an input of node {self.path(node)} has no text as its name")
-            linked = source.origin is not None
-            inputs[entry["name"]] = [source.origin, source.slot] if linked else boxed(source.value)
-        for value in inputs.values():
-            self.effort.spend_value(value)
-        return inputs
+            sources[entry["name"]] = source
+        for source in sources.values():
+            self.effort.spend_value(source.value)
+        return sources
+
+    def _value(self, node: Json, name: str, value: Any) -> InputSource:
+        return InputSource(None, value=value, widget=Widget(self, node, name))
 
     def dynamic_texts(self, node: Json) -> set[str]:
         """The inputs in whose texts the page draws at each run, but for those that the instance of
@@ -235,9 +260,14 @@ class Graph:
         values = self.instance.get("widgets_values") if self.instance else None
         if isinstance(values, list):
             values = dict(zip(shown, values, strict=True)) if len(shown) == len(values) else {}
-        if values and name in values:
-            return InputSource(None, value=values[name])
+        if values and name in values and self.parent and self.instance:
+            return self.parent._value(self.instance, name, values[name])
         return self._own_value(*shown[name]) if name in shown else None
+
+    @property
+    def shown(self) -> list[str]:
+        """The inputs of this subgraph that its instance shows as widgets, in their order."""
+        return list(self._shown)
 
     @cached_property
     def _shown(self) -> dict[str, tuple[Json, Json]]:
@@ -266,7 +296,7 @@ class Graph:
         self.effort.spend(len(node.get("inputs") or []))
         values = widget_values(node, self.object_info[node["type"]])
         name = entry["widget"]["name"]
-        return InputSource(None, value=values[name]) if name in values else None
+        return self._value(node, name, values[name]) if name in values else None
 
     def resolve_output(self, node: Json, slot: int, kind: str) -> InputSource | None:
         """Where output `slot` of a node really comes from, for an input of type `kind`."""
@@ -285,7 +315,7 @@ class Graph:
         if name == GETTER:
             return self._resolve_getter(node, kind)
         if name == PRIMITIVE:
-            return InputSource(None, value=_first_value(node))
+            return self._value(node, "", _first_value(node))
         return None if name in SILENT else InputSource(self.path(node), slot)
 
     def _resolve_getter(self, node: Json, kind: str) -> InputSource | None:
@@ -331,7 +361,7 @@ def _first_value(node: Json) -> Any:
     return (node.get("widgets_values") or [None])[0]
 
 
-def _link(link: Any) -> Json:
+def as_link(link: Any) -> Json:
     """A link as a mapping (the root saves lists, subgraphs save mappings)."""
     if isinstance(link, dict):
         return link

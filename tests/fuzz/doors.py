@@ -24,7 +24,8 @@ from craft_lora_pack.client.errors import RemoteError
 from craft_lora_pack.client.facts import facts_of, model_uses
 from craft_lora_pack.client.loras.announced import BODY, announced
 from craft_lora_pack.client.progress import RunProgress
-from craft_lora_pack.client.workflow import read_both, showing
+from craft_lora_pack.client.to_page.showing import showing
+from craft_lora_pack.client.workflow import read_both
 from craft_lora_pack.craft_core.encoder.file import read_encoder, write_encoder
 from craft_lora_pack.craft_core.encoder.network import Concept, ExpertEncoder
 from craft_lora_pack.craft_core.errors import CraftError
@@ -280,15 +281,16 @@ def _workflow(content: bytes, folder: Path) -> None:
     (job,) = jobs_of(inputs, [], [], [])
     with_job(SIGNATURE + b" " * 40, "name", job)
     if page is not None:
-        _refused(lambda: _shown(inputs, page))
+        for axis in ("strength=0.5,0.6", "seed=1", "method=plain", "Keep.filename_prefix=y"):
+            _refused(lambda axis=axis: _shown(inputs, page, axis))
     json.dumps(job.prompt).encode()
     assert job.key
     RunProgress(job.prompt).event("executing", {"node": next(iter(job.prompt), None)})
     _refused(lambda: jobs_of(inputs, ["strength=0.5"], ["seed=1..2"], ["a=Sampler.seed"]))
 
 
-def _shown(inputs: Inputs, page: Any) -> None:
-    for one in jobs_of(inputs, [], ["strength=0.5,0.6"], []):
+def _shown(inputs: Inputs, page: Any, axis: str) -> None:
+    for one in jobs_of(inputs, [], [axis], []):
         showing(page, inputs.prompt, one.prompt, OBJECT_INFO)
 
 
@@ -363,11 +365,14 @@ PAGE = {
         {"id": 4, "type": "Reroute", "inputs": [{"name": "", "type": "*", "link": 2}],
          "outputs": [{"name": "", "type": "*"}]},
         {"id": 3, "type": "Save", "widgets_values": ["x"], "mode": 0, "title": "Keep",
-         "inputs": [{"name": "images", "type": "IMAGE", "link": 3}]},
+         "inputs": [{"name": "images", "type": "IMAGE", "link": 3},
+                    {"name": "filename_prefix", "type": "STRING", "link": 4,
+                     "widget": {"name": "filename_prefix"}}]},
         {"id": 6, "type": "Save", "widgets_values": ["x"], "mode": 4,
          "inputs": [{"name": "images", "type": "IMAGE", "link": 3}], "outputs": []},
     ],
-    "links": [[1, 1, 0, 2, 0, "MODEL"], [2, 2, 0, 4, 0, "IMAGE"], [3, 4, 0, 3, 0, "IMAGE"]],
+    "links": [[1, 1, 0, 2, 0, "MODEL"], [2, 2, 0, 4, 0, "IMAGE"], [3, 4, 0, 3, 0, "IMAGE"],
+              [4, 1, 0, 3, 1, "STRING"]],
     "definitions": {"subgraphs": [{
         "id": "inner",
         "inputs": [{"name": "model", "linkIds": [1]}, {"name": "seed", "linkIds": [3]}],

@@ -6,13 +6,8 @@ import time
 
 import pytest
 from craft_lora_pack.client.address import Inputs
-from craft_lora_pack.client.workflow import (
-    dynamic_texts,
-    read_both,
-    read_workflow,
-    showing,
-    to_prompt,
-)
+from craft_lora_pack.client.to_page.showing import showing
+from craft_lora_pack.client.workflow import dynamic_texts, read_both, read_workflow, to_prompt
 from craft_lora_pack.craft_core.errors import CraftError
 
 SEED = ["INT", {"default": 0, "control_after_generate": True}]

@@ -134,11 +134,23 @@ def test_an_exported_prompt_is_sent_as_it_is(server, queue, monkeypatch):
     assert server.ran[0]["1"]["inputs"]["prompt"] == "{a|b}"
 
 
-@pytest.mark.parametrize("arguments", [("method=mixed",), ("method=mixed", "method.alpha=0.2")])
-def test_a_value_that_no_widget_of_the_page_shows_leaves_the_workflow_out(server, queue, arguments):
+@pytest.mark.parametrize("alpha", [0.5, 0.2])
+def test_another_entry_of_a_list_is_restored_with_the_inputs_that_it_brings(server, queue, alpha):
     queue.file.write_text(json.dumps(PAGE))
-    sets = [word for one in arguments for word in ("--set", one)]
-    assert queue(*sets)[0] == 0
+    assert queue("--set", "method=mixed", "--set", f"method.alpha={alpha}")[0] == 0
+    (shown,) = workflows(server)
+    values = [LORAS[1], LORAS[2], 1.0, "mixed", alpha, 0.0, "a cat"]
+    assert shown["nodes"][0] == {**PAGE["nodes"][0], "widgets_values": values}
+    assert shown["nodes"][1:] == PAGE["nodes"][1:] and shown["links"] == PAGE["links"]
+
+
+def test_a_value_that_no_widget_of_the_page_shows_leaves_the_workflow_out(
+    server, queue, monkeypatch
+):
+    linked = ["FLOAT", {"forceInput": True}]
+    monkeypatch.setitem(OBJECT_INFO["Sampler"]["input"]["required"], "strength", linked)
+    queue.file.write_text(json.dumps(PAGE))
+    assert queue("--set", "strength=0.5")[0] == 0
     assert workflows(server) == [None]
 
 
