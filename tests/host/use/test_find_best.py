@@ -143,7 +143,8 @@ def test_the_page_is_told_the_preset(world, journals, monkeypatch):
     monkeypatch.setattr(score, "tell", lambda _, *said: told.append(said))
     found = search(world, methods="direct", schedules="constant", guidances="acfg", budget=8)
     text, preset = told[-1]
-    assert preset == found["preset"] and text.endswith(lines_label(json.loads(preset)))
+    assert preset == found["preset"] and text == found["report"]
+    assert text.splitlines()[0].endswith(lines_label(json.loads(preset)))
 
 
 def lines_label(preset):
