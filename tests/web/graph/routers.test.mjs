@@ -2,20 +2,14 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { routersBehind } from "../../../web/js/lib/graph/routers.js";
+import { linked } from "../linked.mjs";
 
 /** A list and a Router that takes its branches. */
 function graph(mode, type = "CRAFTRouter") {
-  const nodes = [
+  return linked([
     { id: 1, type: "CRAFTLoRAList", mode: 0, inputs: [] },
     { id: 2, type, mode, inputs: [{ name: "extra_branches", type: "CRAFT_BRANCHES", link: 0 }] },
-  ];
-  const made = {
-    nodes,
-    getNodeById: (id) => nodes.find((node) => node.id === id),
-    getLink: () => ({ origin_id: 1, origin_slot: 0 }),
-  };
-  for (const node of nodes) node.graph = made;
-  return made;
+  ]);
 }
 
 const found = (root) => routersBehind(root, root.nodes[0]).map(({ node }) => node.id);

@@ -2,26 +2,20 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { lorasOn, promptsOf } from "../../../web/js/lib/menus/lora_widgets.js";
+import { linked } from "../linked.mjs";
 
 const widgetsOf = (values) => Object.entries(values).map(([name, value]) => ({ name, value }));
 const BRANCHES = [{ name: "branches_out", type: "CRAFT_BRANCHES" }];
 
 /** A branch before a Router. */
 function graph(branch, router) {
-  const nodes = [
+  return linked([
     { id: 1, type: "CRAFTLoadLoRABranch", inputs: [], outputs: BRANCHES, widgets: widgetsOf(branch) },
     {
       id: 2, type: "CRAFTRouter", widgets: widgetsOf(router),
       inputs: [{ name: "extra_branches", type: "CRAFT_BRANCHES", link: 0 }], outputs: [],
     },
-  ];
-  const made = {
-    nodes,
-    getNodeById: (id) => nodes.find((node) => node.id === id),
-    getLink: () => ({ origin_id: 1, origin_slot: 0 }),
-  };
-  for (const node of nodes) node.graph = made;
-  return made;
+  ]);
 }
 
 const BRANCH = { lora: "b.safetensors", role: "style", second_lora: "same" };
