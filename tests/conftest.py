@@ -43,6 +43,7 @@ LONGEST_FIRST = (
     "test_small_world.py",
     "test_launcher.py",
     "test_dask.py",
+    "test_dask_gives.py",
     "test_bounds.py",
 )
 """Files to begin with: one that is long and begun last is waited for by all other workers."""

@@ -1,8 +1,17 @@
 """What tests of several servers share."""
 
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from craft_lora_pack.cli.queue.hosts import batch
 from craft_lora_pack.client import client, events
+from dask_programs import JOBS, until
+from fake_comfyui import PROMPT
 from fake_host import FakeHost
 
 
@@ -29,3 +38,48 @@ def hosts():
     yield start
     for one in running:
         one.__exit__()
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start a program of Dask; all end with the test."""
+    running = []
+
+    def run(program, *arguments, **variables):
+        log = (tmp_path / f"{len(running)}.log").open("w+")
+        command = [sys.executable, "-m", f"distributed.cli.dask_{program}", "--no-dashboard"]
+        running.append(subprocess.Popen(
+            [*command, *arguments], stdout=log, stderr=log, env=os.environ | variables,
+            cwd=tmp_path,
+        ))  # fmt: skip
+        return running[-1], log
+
+    run.ends = running
+    yield run
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def scheduler(start):
+    """The address of one."""
+    _, log = start("scheduler", "--host", "127.0.0.1", "--port", "0")
+    return until(lambda: re.search(r"Scheduler at: +(tcp://\S+)", Path(log.name).read_text()))[1]
+
+
+@pytest.fixture
+def worker(start, scheduler):
+    def run(host):
+        arguments = ["--no-nanny", "--nthreads", "1", "--resources", "comfy=1"]
+        process, _ = start("worker", scheduler, *arguments, COMFYUI_URL=host.url)
+        return process
+
+    return run
+
+
+@pytest.fixture
+def queue(tmp_path, scheduler):
+    file = tmp_path / "demo.json"
+    file.write_text(json.dumps(PROMPT))
+    return ["queue", str(file), "--dask", scheduler, "--out", str(tmp_path / "out"), *JOBS]

@@ -1,85 +1,21 @@
 """The jobs beside real Dask workers, each a process: none is lost and none is there twice, whatever
-ends. Workers need Dask alone: the command sends them the code."""
+ends."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import re
-import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import pytest
 from craft_lora_pack.cli.main import main
 from craft_lora_pack.cli.queue.hosts import dask_workers
 from craft_lora_pack.cli.queue.hosts.dask_workers import DaskWorkers
 from craft_lora_pack.cli.queue.journal import NAME
-from craft_lora_pack.client import jobs
-from craft_lora_pack.client.loras import sending
-from fake_comfyui import LORAS, PROMPT
+from dask_programs import until
 from fake_host import FakeHost
 
 ROOT = Path(__file__).resolve().parents[5]
-JOBS = ["--matrix", "content=dog,cat", "seed=101..200"]
-
-
-@pytest.fixture
-def start(tmp_path):
-    """Start a program of Dask; all end with the test."""
-    running = []
-
-    def run(program, *arguments, **variables):
-        log = (tmp_path / f"{len(running)}.log").open("w+")
-        command = [sys.executable, "-m", f"distributed.cli.dask_{program}", "--no-dashboard"]
-        running.append(subprocess.Popen(
-            [*command, *arguments], stdout=log, stderr=log, env=os.environ | variables,
-            cwd=tmp_path,
-        ))  # fmt: skip
-        return running[-1], log
-
-    run.ends = running
-    yield run
-    for process in running:
-        process.kill()
-        process.wait()
-
-
-@pytest.fixture
-def scheduler(start):
-    """The address of one."""
-    _, log = start("scheduler", "--host", "127.0.0.1", "--port", "0")
-    return until(lambda: re.search(r"Scheduler at: +(tcp://\S+)", Path(log.name).read_text()))[1]
-
-
-@pytest.fixture
-def worker(start, scheduler):
-    def run(host):
-        arguments = ["--no-nanny", "--nthreads", "1", "--resources", "comfy=1"]
-        process, _ = start("worker", scheduler, *arguments, COMFYUI_URL=host.url)
-        return process
-
-    return run
-
-
-@pytest.fixture
-def queue(tmp_path, scheduler):
-    file = tmp_path / "demo.json"
-    file.write_text(json.dumps(PROMPT))
-    return ["queue", str(file), "--dask", scheduler, "--out", str(tmp_path / "out"), *JOBS]
-
-
-def until(what, seconds=240.0):
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    return found
-
-
 IMPATIENT = "import craft_lora_pack.client.client as one; one.PATIENCE = 0.3"
 
 
@@ -126,52 +62,6 @@ def test_a_scheduler_that_ends_is_told_and_so_is_none(
     assert "stays done" in ran.stderr and "Traceback" not in ran.stderr, ran.stderr
     assert main(queue) == 1
     assert "does not answer" in capsys.readouterr().err
-
-
-def test_a_lora_that_a_host_lacks_goes_piece_by_piece_through_its_worker(
-    worker, scheduler, queue, tmp_path, capsys
-):
-    """The file is at the command; a worker holds no more of it than a piece."""
-    content = os.urandom(2 * sending.PIECE + 1000)
-    sha256 = hashlib.sha256(content).hexdigest()
-    folder = tmp_path / "loras"
-    folder.mkdir()
-    (folder / "cat.safetensors").write_bytes(content)
-    hashes = dict.fromkeys(LORAS, "a" * 64) | {"cat.safetensors": sha256}
-    lacks = {name: one for name, one in hashes.items() if one != sha256}
-    with FakeHost(hashes=hashes) as sound, FakeHost(hashes=lacks) as lacking:
-        worker(sound)
-        worker(lacking)
-        with DaskWorkers(scheduler) as workers:
-            until(lambda: len(workers.present()) == 2)
-        sound.at_job = lambda number: sound.going.clear() if number == 3 else None
-        lacking.at_job = lambda number: sound.going.set() if number == 2 else None
-        jobs_of_both = ["--matrix", "content=cat.safetensors", "seed=101..110"]
-        assert main([*queue[:-3], *jobs_of_both, "--send-loras", str(folder)]) == 0
-    said = capsys.readouterr()
-    assert lacking.received == {"cat.safetensors": content} and not sound.received, said.err
-    assert "10 done, 0 done before, 0 failed" in said.out and "left out" not in said.err
-    assert len(lacking.ran) > 1 and f"cat.safetensors is there ({len(content)} bytes)" in said.err
-
-
-def test_workers_run_the_code_of_the_last_command(worker, scheduler, tmp_path, monkeypatch):
-    """Also those that ran an earlier one's, of whatever module."""
-    root = dask_workers.ROOT
-    with FakeHost() as host:
-        worker(host)
-        for version in (1, 2):
-            place = tmp_path / f"version_{version}"
-            for room in ("client", "craft_core"):
-                shutil.copytree(root / room, place / room, ignore=shutil.ignore_patterns("__*__"))
-            (place / "craft_core" / "__init__.py").touch()
-            (place / "client" / "__init__.py").touch()
-            with (place / "client" / "facts.py").open("a") as file:
-                file.write(f"\nMISSING = 'version {version}'\n")
-            monkeypatch.setattr(dask_workers, "ROOT", place)
-            with DaskWorkers(scheduler) as workers:
-                (name,) = until(workers.present)
-                told = workers.call(name, jobs.facts_here, (["Nothing"], []), "")
-                assert told["facts"]["the node Nothing"] == f"version {version}"
 
 
 def journal(folder):
