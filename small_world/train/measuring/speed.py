@@ -20,10 +20,10 @@ def speed(training: BaseTraining, batches: tuple[int, ...] = BATCHES) -> None:
             training.batch = batch
             training.reset()
             half, full = training.speeds()
+            halves = f", {HALF_BATCHES * batch / half:.0f} at half size" if half else ""
             print(
                 f"speed: {'recorded' if record else 'eager'}, batch {batch}: "
-                f"{HALF_BATCHES * batch / half:.0f} pictures a second at half size, "
-                f"{batch / full:.0f} at full size",
+                f"{batch / full:.0f} pictures a second at full size{halves}",
                 flush=True,
             )
     _profile(training)
