@@ -54,6 +54,7 @@ VALUES = """(id) => Object.fromEntries(app.graph.getNodeById(id).widgets
 # What the host's own preview of a text shows.
 OUTPUT = """() => app.graph.findNodesByType("PreviewAny")[0].widgets
     .map((one) => String(one.value)).join(" ")"""
+SHOWN = "() => [...document.querySelectorAll('textarea')].map((one) => one.value).join(' ')"
 # Of the last run: its prompt, with the workflow, and what its nodes gave.
 HISTORY = """async () => {
     const runs = Object.values(await (await app.api.fetchApi("/history")).json())
@@ -244,8 +245,7 @@ def test_a_training_says_its_progress_and_what_it_left_in_chinese(comfy, in_chin
 
     comfy.evaluate(SET, [node, "steps", STEPS])
     assert ends(comfy, lambda: comfy.evaluate(PRESS_RUN)) == ["execution_success", ""]
-    comfy.until(lambda: comfy.evaluate(OUTPUT), lambda text: "已保存" in text)
-    shown = comfy.evaluate(OUTPUT)
+    shown = comfy.until(lambda: comfy.evaluate(SHOWN), lambda text: "损失" in text)
     assert re.search(rf"已保存 \S+：{STEPS} 步；每步 \d+ 毫秒\n损失", shown), shown
     comfy.keep_screenshot("training_report_in_chinese")
     assert "毫秒" not in json.dumps(comfy.evaluate(HISTORY), ensure_ascii=False)
