@@ -122,12 +122,17 @@ def score_pictures(
     return PictureScores(titles, values, _means(titles, values, used), used, likeness)
 
 
+def encoder_lines(encoders: Mapping[Role, PictureEncoder]) -> list[str]:
+    """For each role which encoder looked, and at what."""
+    return [
+        f"{role} is scored by {encoder.name}, pictures {encoder.preprocessing}"
+        for role, encoder in encoders.items()
+    ]
+
+
 def report_text(scores: PictureScores) -> str:
     """Who looked and how, a line for each picture, and the means with their intervals."""
-    lines = [
-        f"{role}: {encoder.name}, {encoder.preprocessing}"
-        for role, encoder in scores.encoders.items()
-    ]
+    lines = encoder_lines(scores.encoders)
     lines += [
         f"A copy of the {OTHER[role]} reference would have {role} {value:.3f}"
         for role, value in scores.likeness.items()

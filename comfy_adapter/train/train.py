@@ -154,7 +154,8 @@ def _in_words(training: Training) -> str:
     """The settings in a line, hashes of files short."""
     settings = training.settings()
     settings = {"learning_rate": settings.pop("rate"), **settings}
-    return ", ".join(f"{name} {_short(value)}" for name, value in settings.items() if value)
+    named = ", ".join(f"{name} {_short(value)}" for name, value in settings.items() if value)
+    return f"Settings: {named}"
 
 
 def _short(value: str) -> str:

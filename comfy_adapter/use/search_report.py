@@ -10,7 +10,7 @@ from typing import Any
 from ...craft_core.evaluation import PictureEncoder, Point, Score
 from ...craft_core.search import Setting
 from ...craft_core.types import Role
-from ..score.scoring import mean_text
+from ..score.scoring import encoder_lines, mean_text
 
 _BRACKETS = (
     "In brackets: 95 % intervals over the pictures of a setting, too narrow for fewer than ten, "
@@ -63,10 +63,7 @@ def search_report(outcome: Outcome) -> str:
         "for style",
         _measured(of_best),
         _gained(outcome),
-        *(
-            f"{role} is scored by {encoder.name}, pictures {encoder.preprocessing}"
-            for role, encoder in outcome.encoders.items()
-        ),
+        *encoder_lines(outcome.encoders),
         "",
         "On the frontier, where no other setting is better at both:",
     ]

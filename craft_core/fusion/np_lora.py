@@ -185,8 +185,11 @@ class _Yielding:
         count = sum(content.left for content in self.contents)
         if not count:
             return (said,)
-        left = f"NP-LoRA: {count} updates of content have no small factors, or meet a style's"
-        return (said, f"{left} that has none, and yield nothing")
+        left = (
+            f"NP-LoRA: {count} updates of content have no small factors, or meet a style's that "
+            "has none, and yield nothing"
+        )
+        return (said, left)
 
 
 def _has_factors(update: LayerUpdate) -> bool:

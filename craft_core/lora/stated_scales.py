@@ -56,19 +56,25 @@ def stated_scales_note(state: Mapping[str, Tensor], metadata: Mapping[str, str])
     if not stated:
         return ""
     texts = sum(is_text_encoder(stem) for stem, *_ in stated)
-    layers = len(stated) - texts
-    counts = (
-        (layers, "layer" if layers == 1 else "layers"),
-        (texts, "text-encoder matrix" if texts == 1 else "text-encoder matrices"),
-    )
-    what = " and ".join(f"{count} {name}" for count, name in counts if count)
-    are = "is" if len(stated) == 1 else "are"
+    what = _counted(len(stated) - texts, texts)
     factors = sorted({round(scale / plain, 6) for *_, scale, plain in stated})
     times = f"{factors[0]:g}" + (f" to {factors[-1]:g}" if len(factors) > 1 else "")
     return (
-        f"{what} {are} scaled by the alpha or rsLoRA in the file's metadata, {times} times what "
-        "ComfyUI's LoRA loader, which reads no metadata, makes of the file"
+        f"{what} {'is' if len(stated) == 1 else 'are'} scaled by the alpha or rsLoRA in the file's "
+        f"metadata, {times} times what ComfyUI's LoRA loader, which reads no metadata, makes of "
+        "the file"
     )
+
+
+def _counted(layers: int, texts: int) -> str:
+    """ "1 layer", "2 text-encoder matrices", "3 layers and 1 text-encoder matrix"."""
+    if not layers:
+        return "1 text-encoder matrix" if texts == 1 else f"{texts} text-encoder matrices"
+    of_layers = "1 layer" if layers == 1 else f"{layers} layers"
+    if not texts:
+        return of_layers
+    of_texts = f" and {texts} text-encoder matrices"
+    return of_layers + (" and 1 text-encoder matrix" if texts == 1 else of_texts)
 
 
 def _stated(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[_Scales]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
 from collections.abc import Iterator
@@ -53,6 +54,12 @@ VALUES = """(id) => Object.fromEntries(app.graph.getNodeById(id).widgets
 # What the host's own preview of a text shows.
 OUTPUT = """() => app.graph.findNodesByType("PreviewAny")[0].widgets
     .map((one) => String(one.value)).join(" ")"""
+SHOWN = "() => [...document.querySelectorAll('textarea')].map((one) => one.value).join(' ')"
+# Of the last run: its prompt, with the workflow, and what its nodes gave.
+HISTORY = """async () => {
+    const runs = Object.values(await (await app.api.fetchApi("/history")).json())
+    return runs.at(-1)
+}"""
 SET = """([id, name, value]) => {
     app.graph.getNodeById(id).widgets.find((one) => one.name === name).value = value
 }"""
@@ -235,4 +242,11 @@ def test_a_training_says_its_progress_and_what_it_left_in_chinese(comfy, in_chin
     assert ends(comfy, stop_midway)[0] == "execution_interrupted"
     kept = rf"已停在第 \d+ / {LONG} 步。已保存：output/loras/{name}_\d+_\.safetensors，"
     says(comfy, node, rf"{kept}可像训练完成的文件一样加载。“继续训练”可从那里接着训练。")
+
+    comfy.evaluate(SET, [node, "steps", STEPS])
+    assert ends(comfy, lambda: comfy.evaluate(PRESS_RUN)) == ["execution_success", ""]
+    shown = comfy.until(lambda: comfy.evaluate(SHOWN), lambda text: "损失" in text)
+    assert re.search(rf"已保存 \S+：{STEPS} 步；每步 \d+ 毫秒\n损失", shown), shown
+    comfy.keep_screenshot("training_report_in_chinese")
+    assert "毫秒" not in json.dumps(comfy.evaluate(HISTORY), ensure_ascii=False)
     assert comfy.our_errors() == []

@@ -14,6 +14,7 @@ import { scheduleDrawing } from "./drawings/schedule.js";
 import { addStyle } from "./drawings/style.js";
 import { followLanguage } from "./page/language.js";
 import { openTranslated } from "./page/open_templates.js";
+import { followPreviews } from "./page/previews.js";
 import { followRefusals, followRuns } from "./page/runs.js";
 import { askMethods } from "./page/server.js";
 import { hintAtSmallWorld } from "./page/small_world.js";
@@ -40,6 +41,7 @@ app.registerExtension({
     keepDrawings(dressSubgraph);
     followRuns();
     followRefusals();
+    followPreviews();
     nameTemplates();
     openTranslated();
     await Promise.all([followLanguage(), askMethods()]);

@@ -15,11 +15,15 @@ import pytest
 import small_world_models as small
 import torch
 from craft_lora_pack.comfy_adapter.guide.acfg import objections
+from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile
+from craft_lora_pack.comfy_adapter.pairs.modes import GENERATE, MIX, REFERENCES
 from craft_lora_pack.comfy_adapter.score.scoring import ROLES
 from craft_lora_pack.comfy_adapter.score.vision import CROPS, VisionEncoder
 from craft_lora_pack.comfy_adapter.train.data import marked_captions, training_images
 from craft_lora_pack.comfy_adapter.train.precision import decide
 from craft_lora_pack.comfy_adapter.train.run import PageWatch, StoppedTraining
+from craft_lora_pack.comfy_adapter.train.start import start_training
+from craft_lora_pack.comfy_adapter.train.train import Captioned, FilledSlots, How, ModelParts
 from craft_lora_pack.comfy_adapter.use import kept_cells, search_journal
 from craft_lora_pack.comfy_adapter.use.fuse_file import FuseRequest, fuse_branches
 from craft_lora_pack.comfy_adapter.use.router import with_own_loras
@@ -33,20 +37,28 @@ from craft_lora_pack.craft_core.evaluation import Point, mean_score
 from craft_lora_pack.craft_core.evaluation.pair_columns import HARMONIC
 from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.guidance import GUIDANCE
+from craft_lora_pack.craft_core.lora.stated_scales import stated_scales_note
 from craft_lora_pack.craft_core.lora.storage import KIND
 from craft_lora_pack.craft_core.search import Setting, settings_of
 from craft_lora_pack.craft_core.tensor_file import read
-from craft_lora_pack.craft_core.training import TRAINING
-from craft_lora_pack.craft_core.training.slots import PictureSlot
-from craft_lora_pack.nodes import compare, router, score
-from craft_lora_pack.nodes.compare import XYGrid
+from craft_lora_pack.craft_core.training import LEARNED, TRAINING
+from craft_lora_pack.craft_core.training.slots import NO_FILE, TEXT, PictureSlot
+from craft_lora_pack.nodes import NODES, compare, router, score
+from craft_lora_pack.nodes.compare import MethodSweep, XYGrid
+from craft_lora_pack.nodes.pair_builder import PairBuilder
 from craft_lora_pack.nodes.router import Router
-from craft_lora_pack.nodes.score import FindBest
+from craft_lora_pack.nodes.score import ContentStyleScore, FindBest
 from playwright._impl._driver import compute_driver_executable
 
 from launcher.paths import ROOT
 from small_world.judge_node import SmallWorldJudge
 
+PREVIEWS = ROOT / "web" / "js" / "lib" / "page" / "previews.js"
+# Texts that a node gives for other nodes and for programs: no preview of the page translates them.
+FOR_OTHERS = {
+    "captions", "clean_prompt", "columns", "content captions", "json", "preset", "rows",
+    "style captions",
+}  # fmt: skip
 NODE, _ = compute_driver_executable()  # node as the browser tier brings it
 SCRIPT = ROOT / "tests" / "web" / "say_of_server.mjs"
 PROMPT = "<c>a sks animal</c> in <s>zwx style</s>"
@@ -77,7 +89,7 @@ def assert_in_chinese(texts: list[str]) -> None:
             rest = own
             for prompt in CLEAN:
                 rest = rest.replace(prompt, "")
-            assert not line.strip() or re.search(r"[\u4e00-\u9fff]", own), line
+            assert not re.search("[A-Za-z]", line) or re.search(r"[\u4e00-\u9fff]", own), line
             assert not ENGLISH.search(rest), own
 
 
@@ -279,3 +291,99 @@ def test_the_report_of_a_fused_file(world, method):
     request = FuseRequest(branches, "all", {"method": method}, rank=4)
     made = fuse_branches(world.model, request, lambda done, total: None)
     assert_in_chinese([f"Saved craft/dog_00001_.safetensors\n{made.report}"])
+
+
+def test_the_page_translates_every_text_that_a_node_gives_but_those_for_other_nodes():
+    outputs = [one for node in NODES for one in node.GET_SCHEMA().outputs]
+    given = {one.display_name or one.id for one in outputs if one.io_type == "STRING"}
+    (known,) = re.findall(r"REPORTS = new Set\(\[(.*)\]\)", PREVIEWS.read_text("utf-8"))
+    assert given - FOR_OTHERS == {name.strip(' "') for name in known.split(",")}
+    assert given >= FOR_OTHERS
+
+
+MERGED = [one for one in LEARNED if one.key != "b4m"]  # which takes LoRAs of its own kind alone
+
+
+@pytest.mark.parametrize("recipe", [*TRAINING, *MERGED], ids=lambda one: one.key)
+def test_the_report_of_a_training(world, recipe):
+    files = [BranchFile(small.CONTENT, "content", 1.0), BranchFile(small.STYLE, "style", 1.0)]
+    pictures = Captioned([torch.rand(1, 96, 64, 3), torch.rand(1, 64, 64, 3)], [PROMPT])
+    slots = recipe.traits.slots
+    choices = {"layer_sets": "b-lora", "role": "style", "vgg": NO_FILE, TEXT: PROMPT}
+    filled = FilledSlots(
+        {slot.key: pictures for slot in slots.of(PictureSlot)}, files,
+        {slot.key: choices.get(slot.key, False) for slot in slots.slots},
+    )  # fmt: skip
+    steps = {"steps": 1, "warmup": 1}
+    knobs = {one.name: steps[one.name] for one in recipe.parameters if one.name in steps}
+    said = []
+    for resume in (False, True):
+        how = How(f"reports/{recipe.key}", resume, "fp32", False)
+        with torch.inference_mode():
+            source = ModelParts(world.model, world.clip, world.vae)
+            made = start_training(source, recipe, filled, knobs, how, lambda training: None)
+        said.append(re.sub("^Settings: .*", "Settings: seed 0", made.report, flags=re.M))
+    assert_in_chinese(said)
+
+
+@pytest.mark.parametrize("mode", [REFERENCES, MIX, GENERATE])
+def test_the_report_of_pairs(world, mode):
+    given = {"model": world.model, "clip": world.clip, "vae": world.vae, "steps": 1, "cfg": 2.0}
+    parts = {name: [value] for name, value in given.items() if mode == GENERATE}
+    for crop in ("center", "disabled"):
+        settings = {
+            "cutoff": 0.25, "domain": "dct", "caption_template": "{content}, {style}", "width": 64,
+            "height": 64, "crop": crop, "resize_method": "lanczos",
+        }  # fmt: skip
+        with torch.inference_mode():
+            found = PairBuilder.execute(
+                [torch.rand(2, 64, 64, 4)], [torch.rand(1, 96, 64, 3)],
+                {"mode": [mode], **parts}, ["a sks animal"] * 2, ["zwx style"],
+                **{name: [value] for name, value in settings.items()},
+            )  # fmt: skip
+        assert_in_chinese([found.args[-1]])
+
+
+@pytest.mark.parametrize("given", [("content",), ("style",), ROLES])
+def test_the_report_of_scores(given):
+    judges = SmallWorldJudge.execute("first").result
+    references = {f"{role}_reference": [torch.rand(1, 64, 64, 3)] for role in given}
+    said = []
+    for second, names in (([], []), ([], ["craft, 1", "craft, 1"]), (judges[1:2], ["1", "2"])):
+        with torch.inference_mode():
+            said.append(ContentStyleScore.execute(
+                [torch.rand(2, 64, 64, 3)], judges[:1], style_clip_vision=second, names=names,
+                **references,
+            ).result[0])  # fmt: skip
+    assert_in_chinese([text.replace("craft, 1", "1, 1") for text in said])
+
+
+def test_the_report_of_a_method_sweep(world):
+    """Its headings are the methods' lines, as they are written."""
+    methods = "\n".join(key for key in FUSION.keys() if key != "b_lora")
+    with torch.inference_mode():
+        report = MethodSweep.execute(
+            world.model, world.clip, "a sks animal in zwx style", small.CONTENT, small.STYLE,
+            0.7, 0.3, {"layer_sets": "all"}, methods, 0, 1, 4, True,
+        ).result[-2]  # fmt: skip
+    said = re.sub(r"^\[\w+\]$", "", report, flags=re.MULTILINE)
+    assert said != report
+    assert_in_chinese([said])
+
+
+def test_what_is_said_of_scales_that_only_metadata_states():
+    alphas = {"r": 2, "lora_alpha": 8, "alpha_pattern": {"fc1": 1}}
+    stated = {
+        f"{of}.{name}": one for of in ("unet", "text_encoder") for name, one in alphas.items()
+    }
+    said = []
+    for layers, texts in ((1, 0), (2, 0), (0, 1), (0, 2), (1, 1), (3, 2)):
+        stems = [f"unet.down_blocks.{k}.to_q" for k in range(layers)]
+        stems += [f"text_encoder.text_model.encoder.layers.{k}.mlp.fc1" for k in range(texts)]
+        state = {
+            f"{stem}.lora_{part}.weight": torch.ones(shape)
+            for stem in stems for part, shape in (("A", (2, 4)), ("B", (4, 2)))
+        }  # fmt: skip
+        said.append(stated_scales_note(state, {"lora_adapter_metadata": json.dumps(stated)}))
+    assert said[0].startswith("1 layer is") and said[-1].startswith("3 layers and 2 text-")
+    assert_in_chinese([f"dog.safetensors: {text}" for text in said])

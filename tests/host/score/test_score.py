@@ -176,7 +176,7 @@ def test_pictures_of_one_name_have_a_mean_with_an_interval():
 
 def test_the_report_has_every_picture_and_every_encoder():
     report, table, data = run([pictures(3, 0)], content_reference=pictures(1, 1), names=["a\nb\nc"])
-    assert report.startswith("content: CLIP (2 layers of width 32, projected, weights ")
+    assert report.startswith("content is scored by CLIP (2 layers of width 32, projected, weights ")
     for name, value in zip("abc", column(data, "content"), strict=True):
         assert any(line.split() == [name, f"{value:.3f}"] for line in report.split("\n"))
     assert "mean of" in report and "all pictures" in report

@@ -148,3 +148,15 @@ test("a text of whatever length or form comes to its end soon", () => {
   const long = "a, 1 b".padEnd(4001);
   assert.equal(sayOfServer(long), long);
 });
+
+test("of a table's row each cell is said, and keeps its place where that is shorter", () => {
+  const table = { picture: "图像", content: "内容", "harmonic mean": "调和平均", Done: "完成了" };
+  speakChinese(table);
+  const rows = ["picture    content  harmonic mean", "a content    0.512          0.470"];
+  assert.equal(sayOfServer(rows.join("\n")), `图像          内容       调和平均\n${rows[1]}`);
+  assert.equal(sayOfServer("Done  now"), "完成了  now");
+});
+
+test("two spaces in a value are no table", () => {
+  assert.equal(chinese("Prompt: Done  Choose one"), "提示词：Done  Choose one");
+});

@@ -2,7 +2,7 @@
 /** Nodes that sample with a MODEL, or make the guider that one samples with. */
 
 import { feedOf, idInPrompt, inputs, outputs, typed } from "./links.js";
-import { isActive, modelSource, origin } from "./upstream.js";
+import { isActive, modelSource, originPastReroutes } from "./upstream.js";
 
 /** @typedef {any} GraphNode */
 
@@ -51,9 +51,7 @@ export function samplersBehind(root, node, within = null) {
 export function latentsBefore(samplers) {
   const found = samplers.map(({ node, hosts }) => {
     const index = typed(node, LATENT);
-    let from = index >= 0 && feedOf(node, index) ? origin(node, index, hosts) : null;
-    for (let left = DEEP; from && "slot" in from && from.node.type === "Reroute" && left; left -= 1)
-      from = origin(from.node, 0, from.hosts);
+    const from = index >= 0 && feedOf(node, index) ? originPastReroutes(node, index, hosts) : null;
     return from && "slot" in from ? from.node : null;
   });
   return [...new Set(found.filter(Boolean))];

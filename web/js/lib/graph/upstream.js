@@ -52,6 +52,15 @@ export function origin(node, index, hosts) {
   return null;
 }
 
+/** The same, past the reroutes that stand before it.
+ * @param {GraphNode} node @param {number} index @param {GraphNode[]} hosts */
+export function originPastReroutes(node, index, hosts) {
+  let from = origin(node, index, hosts);
+  for (let left = LIMIT; from && "slot" in from && from.node.type === "Reroute" && left; left -= 1)
+    from = origin(from.node, 0, from.hosts);
+  return from;
+}
+
 /**
  * The subgraph nodes around a node, outermost first; null if its subgraph is used more than once,
  * as it is then unknown which use is meant.

@@ -8,7 +8,7 @@ import { readPoints } from "../drawings/schedule.js";
 import { titleOf } from "../graph/links.js";
 import { nodesIn, REPLACED, samplersBehind } from "../graph/samplers.js";
 import {
-  decider, isActive, isPrimitive, origin, settingsOf, valueOf, widget,
+  decider, isActive, isPrimitive, originPastReroutes, settingsOf, valueOf, widget,
 } from "../graph/upstream.js";
 import { isLeftToSwitch } from "../guidance.js";
 import { say } from "../texts.js";
@@ -154,8 +154,7 @@ export function presetOf(root, router) {
  * @param {any} root @param {At} router */
 function around(root, { node, hosts }) {
   const index = node.inputs.findIndex((/** @type {any} */ input) => input.name === "schedule");
-  let from = hosts && index >= 0 ? origin(node, index, hosts) : null;
-  while (from && "slot" in from && from.node.type === "Reroute") from = origin(from.node, 0, from.hosts);
+  const from = hosts && index >= 0 ? originPastReroutes(node, index, hosts) : null;
   const isOurs = from?.node.type === SCHEDULE && isActive(from.node);
   const behind = samplersBehind(root, node);
   return {

@@ -6,7 +6,7 @@
  * How a name begins says what its value is: `text` or `noun` another text of the server, `number` a
  * number, `file` the name of a file, `quoted` something in quotes, `role` content or style, `line`
  * all the rest of the line. Any other value stays as it is, and so does a sentence that no template
- * makes. A name and a colon may stand before a sentence.
+ * makes. A name and a colon may stand before a sentence. Of a table's row each cell is such a text.
  */
 
 import { sayRole, serverTexts } from "../texts.js";
@@ -19,6 +19,9 @@ const MOST_KEPT = 64; // texts whose translation is remembered
 const LITTLE = 1 / LONGEST ** 2; // so that a character of a value weighs less than one that is left
 const NAMED = { pieces: ["", ": ", ""], names: ["file", "text"], words: "{file}：{text}" };
 const LEAD = /^ *(?:- )?/; // what stands before the text of a line
+const GAP = / {2}/; // between the cells of a table's row, at the least
+const CELL = /\S+(?: \S+)*/g;
+const WIDE = /[\u3000-\u9fff\uff00-\uff60]/g;
 const FULL_STOP = /(?<!\.)\.$/;
 
 /** @typedef {{pieces: string[], names: string[], words: string}} Template words: in the language */
@@ -78,8 +81,21 @@ class Translation {
   line(line) {
     if (line.length > LONGEST || this.left < 0) return line;
     const start = line.length - line.replace(LEAD, "").length;
-    const { said } = this.text(line.slice(start));
+    const bare = line.slice(start);
+    const text = this.text(bare).said;
+    const said = text === bare && GAP.test(bare) ? this.row(bare) : text;
     return this.left < 0 ? line : line.slice(0, start) + said;
+  }
+
+  /** A row of a table, whose first cell stands to the left of its column and the others to the right;
+   * a Chinese sign is as wide as two others. @param {string} row */
+  row(row) {
+    return row.replace(CELL, (cell, at) => {
+      const { said } = this.text(cell);
+      const width = said.length + (said.match(WIDE)?.length ?? 0);
+      const gap = " ".repeat(Math.max(0, cell.length - width));
+      return at ? gap + said : said + gap;
+    });
   }
 
   /** Sentences, each translated if it can be. @param {string} text @returns {Said} */
