@@ -222,6 +222,7 @@ def _generation_inputs() -> list:
             "negative_prompt",
             multiline=True,
             default="",
+            placeholder="negative prompt: what to steer away from",  # else "mode.negative_prompt"
             tooltip="What to steer away from, in every picture.",
         ),
         io.Int.Input(

@@ -103,7 +103,8 @@ def sweep(
     activities = [Activity.of(one.bank, one.gates, moments) for one in routed]
     sheet = activity_sheet([line.label for line in lines], activities, heading=f"planned: {run}")
     warnings = list(dict.fromkeys(text for one in routed for text in one.warnings))
-    reports = (f"[{line.label}]\n{one.report}" for line, one in zip(lines, routed, strict=True))
+    heads = (", ".join(line.label.splitlines()) for line in lines)
+    reports = (f"[{head}]\n{one.report}" for head, one in zip(heads, routed, strict=True))
     report = "\n\n".join(filter(None, ["\n".join([*left_out, *warnings, *stacked]), *reports]))
     return Sweep(lines, tuple(routed), sheet, report, (*left_out, *warnings))
 

@@ -20,7 +20,7 @@ SMALL = {"x_axis": "strength: 0.25, 0.75", "y_axis": "method: direct, k_lora", "
 # A small grid, and nothing else that runs; the ids of the grid, the Router and its sampler.
 PREPARE = """(values) => {
     const one = (type) => app.graph.findNodesByType(type)[0]
-    for (const type of ["SaveImage", "VAEDecode"])
+    for (const type of ["SaveImage", "ImageScaleBy", "VAEDecode"])
         for (const node of app.graph.findNodesByType(type)) app.graph.remove(node)
     const grid = one("CRAFTXYGrid")
     for (const [name, value] of Object.entries(values))

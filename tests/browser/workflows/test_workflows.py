@@ -96,6 +96,22 @@ REPORTS_WITH_THEIR_BARS = """() => {
         one.offsetWidth >= one.clientLeft + one.clientWidth + 8)
 }"""
 
+# What a run shows as text; a long one has the page's own scroll bar.
+SHOWN_TEXTS = "() => Object.values(app.nodeOutputs).flatMap(({ text }) => text ?? [])"
+
+# The titles for which the classic canvas has no room, as it draws them.
+CUT_TITLES = """() => {
+    const [drawn, { fillText }] = [[], CanvasRenderingContext2D.prototype]
+    CanvasRenderingContext2D.prototype.fillText = function (text, ...others) {
+        drawn.push(String(text))
+        return fillText.call(this, text, ...others)
+    }
+    app.canvas.draw(true, true)
+    CanvasRenderingContext2D.prototype.fillText = fillText
+    const whole = new Set(drawn)
+    return app.graph.nodes.map((node) => node.getTitle()).filter((title) => !whole.has(title))
+}"""
+
 MENU = "layer_sets"  # it has inputs of its own, and the template's value is not its first entry
 MENUS_VALUE = """([id, name]) =>
     app.graph.getNodeById(id).widgets.find((one) => one.name === name).value"""
@@ -111,12 +127,19 @@ def run_to_pictures(comfy, live_server, name: str) -> None:
     comfy.dismiss_alerts()
     if of_the_pinned_host(live_server):  # the page of an older host draws nodes in other sizes
         assert comfy.evaluate(OVERLAPS) == []
+    assert cut_off_by_a_run(comfy) == []
     comfy.keep_screenshot(f"{name}_run")
     by_node = comfy.evaluate(SAVED_BY_NODE)
     assert by_node and all(by_node)
     for item in (item for items in by_node for item in items):
         assert is_a_picture(live_server.server.client.fetch(item))
     assert comfy.our_errors() == []
+
+
+def cut_off_by_a_run(comfy) -> list[Any]:
+    """The boxes whose texts are not whole beside what the run shows, other than what it says."""
+    shown = comfy.evaluate(SHOWN_TEXTS)
+    return [box for box in comfy.evaluate(CUT_OFF) if box[0] not in shown]
 
 
 def of_the_pinned_host(live_server) -> bool:
@@ -157,6 +180,13 @@ def open_with_room_for_its_texts(comfy, path: Path) -> None:
 
 
 RUNNING = [path for path in WORKFLOWS if path != TOO_LARGE]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_every_title_of_a_workflow_has_room_on_the_classic_canvas(comfy, path: Path):
+    comfy.open_workflow(read_workflow(path), path.stem)
+    comfy.dismiss_alerts()
+    comfy.becomes(CUT_TITLES, [])
 
 
 @pytest.mark.parametrize("path", RUNNING, ids=lambda path: path.stem)

@@ -86,6 +86,12 @@ def test_a_line_can_name_its_own_guidance_and_layer_sets(world):
     )
     assert guidance == [False, True, True]
     assert "Layer sets: all" in report and "Layer sets: b-lora" in report
+    heads = [line for line in report.splitlines() if line.startswith("[")]
+    assert heads == [
+        "[craft, guidance = cfg]",
+        "[craft, layer_sets = b-lora]",
+        "[k_lora, pattern = s*]",
+    ]
 
 
 def test_the_models_of_a_sweep_share_the_loras(world):

@@ -55,6 +55,7 @@ SAVED = {
     XY: 2,
     WAN: 0,  # it saves a video
 }  # pictures that each one saves
+LEAST_SIDE = 128  # pixels: the classic canvas draws no picture larger than it is
 TWINS = {FILES: 4}  # pictures that may come out the same: at run time, and from an exact file
 NOTES = {"Note", "MarkdownNote"}
 MAIN_NODES = {
@@ -185,6 +186,8 @@ def test_a_workflow_runs_to_its_pictures_and_no_two_are_the_same(live_server, ra
     pictures = live_server.images(result)
     assert len(pictures) == SAVED[path]
     assert all(is_a_picture(image) for image in pictures)
+    if path.stem.endswith("small_world"):
+        assert min(min(image.shape[:2]) for image in pictures) >= LEAST_SIDE
     different = len({image.tobytes() for image in pictures})
     assert len(pictures) - TWINS.get(path, 0) <= different <= len(pictures)
     assert "invalid value encountered" not in live_server.log()  # what NaN makes of a picture

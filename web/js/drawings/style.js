@@ -68,7 +68,7 @@ const CSS = `
   border-radius: 4px; }
 .craft-details label { display: flex; flex-direction: column; gap: 2px; }
 .craft-details textarea, .craft_rows > div > textarea { width: 100%; resize: none; }
-.craft-cells { overflow: auto; max-height: 480px; }
+.craft-cells { overflow: auto; max-height: 700px; }
 .craft-cells table { border-collapse: collapse; }
 .craft-cells th { padding: 2px 4px; font-weight: normal; white-space: pre-wrap; }
 .craft-cells td { padding: 1px; min-width: 48px; height: 48px; vertical-align: top;
