@@ -174,7 +174,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _demo(_chosen: argparse.Namespace, _passed_on: list[str]) -> int:
     generate(DEMO, ROOT / "output" / "demo")
-    say("demo_*: what the content LoRA learned, what the style LoRA learned, and both")
+    say("demo_*: from left to right what the content LoRA learned, what the style LoRA learned,")
+    say("        and both together; the four differ in their noise alone")
     say("pairs_*: the content and style pictures, and the pairs made of them")
     say("To change it in the page: python run.py host")
     return 0

@@ -99,14 +99,20 @@ REPORTS_WITH_THEIR_BARS = """() => {
 # What a run shows as text; a long one has the page's own scroll bar.
 SHOWN_TEXTS = "() => Object.values(app.nodeOutputs).flatMap(({ text }) => text ?? [])"
 
-# The titles for which the classic canvas has no room, as it draws them.
+# The titles for which the classic canvas has no room, as it draws them: each node in view, and so
+# large that it is drawn with its words.
 CUT_TITLES = """() => {
     const [drawn, { fillText }] = [[], CanvasRenderingContext2D.prototype]
     CanvasRenderingContext2D.prototype.fillText = function (text, ...others) {
         drawn.push(String(text))
         return fillText.call(this, text, ...others)
     }
-    app.canvas.draw(true, true)
+    const { ds } = app.canvas
+    ds.scale = 1
+    for (const { pos } of app.graph.nodes) {
+        [ds.offset[0], ds.offset[1]] = [100 - pos[0], 100 - pos[1]]
+        app.canvas.draw(true, true)
+    }
     CanvasRenderingContext2D.prototype.fillText = fillText
     const whole = new Set(drawn)
     return app.graph.nodes.map((node) => node.getTitle()).filter((title) => !whole.has(title))

@@ -1,6 +1,7 @@
 """The launcher: a user's mistake is one sentence, an interrupt loses nothing, and a ComfyUI that
 the launcher did not install is never written to."""
 
+import contextlib
 import http.server
 import io
 import json
@@ -624,6 +625,24 @@ def test_without_a_command_the_commands_are_listed(capsys):
     said = capsys.readouterr().out
     assert left.value.code == 0
     assert all(name in said for name in ("demo", "host", "small-world", "test"))
+
+
+def test_the_demo_says_what_its_pictures_show(monkeypatch, capsys):
+    monkeypatch.setattr(commands, "generate", lambda *_, **__: None)
+    assert main(["demo"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("left to right", "noise", "pairs_*", "run.py host"))
+
+
+def test_the_host_says_where_models_and_pictures_are(tmp_path, monkeypatch, capsys):
+    running = SimpleNamespace(
+        url="http://127.0.0.1:8288", folder=tmp_path, wait=lambda: 3, log_tail=lambda: "its log"
+    )
+    monkeypatch.setattr(commands, "open_server", lambda _: contextlib.nullcontext(running))
+    assert main(["host", "--no-browser", "--port", "8288"]) == 1  # it ended by itself
+    told = capsys.readouterr()
+    assert all(str(tmp_path / name) in told.out for name in ("models", "output"))
+    assert running.url in told.out and "its log" in told.err
 
 
 def test_an_old_python_is_told_so_by_run_py_itself(monkeypatch):
