@@ -1,5 +1,6 @@
-"""Make the thumbnails of the small world's templates from what their workflows save."""
+"""Make the thumbnails of the templates from what the small world's workflows save."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -13,13 +14,17 @@ from ..run.pip import clean_environment
 from ..run.server import Server
 from ..terminal import Spinner
 
-SCRIPT = ROOT / "docs" / "pictures" / "thumbnails.py"
+PICTURES = ROOT / "docs" / "pictures"
+SCRIPT, LOADERS = PICTURES / "thumbnails.py", PICTURES / "two_loaders.json"
 WORKFLOWS = {path.stem: path for path in sorted((ROOT / "workflows").glob("*_small_world.json"))}
 
 
 def take_thumbnails(names: list[str], host: Host, server: Server, folder: Path) -> None:
     """Run the named workflows and write workflows/NAME.jpg. folder: for what they save."""
     info = server.client.object_info()
+    with Spinner("running two LoRA loaders"):
+        result = server.client.run(json.loads(LOADERS.read_text("utf-8")))
+    save_files(server.client, result, folder / LOADERS.stem)
     for name in names:
         workflow = read_workflow(WORKFLOWS[name])
         with Spinner(f"running {name}"):

@@ -17,7 +17,7 @@ EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "versio
 STEPS = 150
 
 # A loader, a plain picture, a training that takes some seconds, and its report.
-TRAINING = """(values) => {
+TRAINING = """([type, values]) => {
     const { graph } = app
     const add = (type, place) => {
         const node = LiteGraph.createNode(type)
@@ -35,15 +35,26 @@ TRAINING = """(values) => {
     const picture = add("EmptyImage", [0, 200])
     set(picture, "width", 64)
     set(picture, "height", 64)
-    const train = add("CRAFTTrainLoRA", [400, 0])
+    const train = add(type, [400, 0])
     for (const [slot, name] of ["model", "clip", "vae"].entries())
         loader.connect(slot, train, name)
-    picture.connect(0, train, "images")
+    for (const { name } of train.inputs)
+        if (/^(content_|style_)?images$/.test(name)) picture.connect(0, train, name)
     for (const [name, value] of Object.entries(values)) set(train, name, value)
     const report = add("PreviewAny", [900, 0])
     train.connect(3, report, 0)
     return Number(train.id)
 }"""
+# What is set on either node that learns from pictures alone.
+FROM_PICTURES = {
+    "CRAFTLoRAFromPictures": {
+        "role": "content", "trigger": "sks", "class_word": "animal", "captions": "[trigger] here",
+    },
+    "CRAFTPairFromPictures": {
+        "content_trigger": "sks", "content_class_word": "animal", "content_captions": "[trigger]",
+        "style_trigger": "zwx", "style_class_word": "style", "style_captions": "a cat in [trigger]",
+    },
+}  # fmt: skip
 PRESS_RUN = "() => void app.queuePrompt(0)"
 STOP = "() => app.api.interrupt()"
 REPORT = """(id) => app.graph.getNodeById(id).widgets
@@ -101,7 +112,7 @@ def training(comfy, drawn) -> Iterator[tuple[int, str]]:
         "rank": 2, "steps": STEPS, "warmup": 0, "precision": "fp32",
         "gradient_checkpointing": False,
     }  # fmt: skip
-    node = comfy.evaluate(TRAINING, values)
+    node = comfy.evaluate(TRAINING, ["CRAFTTrainLoRA", values])
     comfy.fit()
     yield node, name
     comfy.evaluate(STOP)
@@ -146,6 +157,37 @@ def test_a_stopped_training_says_what_it_left_and_goes_on_with_one_click(comfy, 
     comfy.evaluate(UNDO)
     comfy.becomes("(id) => app.graph.getNodeById(id).widgets.find("
                   "(one) => one.name === 'resume').value", False, node)  # fmt: skip
+
+
+@ONCE
+@pytest.mark.parametrize("node_type", FROM_PICTURES)
+def test_a_lora_is_learned_from_pictures_and_trigger_words_alone(comfy, drawn, node_type):
+    """Pictures, triggers and captions on one node; it is stopped, and goes on, as any training."""
+    name = f"craft/browser_{uuid.uuid4().hex[:8]}"
+    comfy.open_workflow(EMPTY, "from_pictures")
+    values = FROM_PICTURES[node_type] | {
+        "layer_sets": "duolora-prior", "effort": "quick", "save_name": name,
+    }  # fmt: skip
+    node = comfy.evaluate(TRAINING, [node_type, values])
+    comfy.fit()
+    running = r"step (\d+) of 300, loss [\d.]+, about .+ left"
+
+    def stopped(press: Any) -> int:
+        def stop_midway() -> None:
+            press()
+            says(comfy, node, running)
+            comfy.evaluate(STOP)
+
+        assert ends(comfy, stop_midway)[0] == "execution_interrupted"
+        said = says(comfy, node, rf"Stopped after step \d+ of 300\. Kept: output/loras/{name}")
+        return int(re.search(r"step (\d+)", said)[1])
+
+    done = stopped(lambda: comfy.evaluate(PRESS_RUN))
+    comfy.keep_screenshot(f"stopped_{node_type}")
+    prompt = comfy.evaluate(HISTORY)["prompt"][2][str(node)]["inputs"]
+    assert {key: prompt[key] for key in values} == values
+    assert stopped(comfy.page.get_by_role("button", name="Resume").click) > done
+    assert comfy.our_errors() == []
 
 
 @ONCE
