@@ -39,7 +39,7 @@ def test_each_file_is_asked_for_once_and_nobody_waits_for_it():
         assert hashes.known == {}
         goes_on.set()
         hashes.ask(["ink"])
-        until(lambda: len(hashes.known) == 2)
+        until(lambda: len(hashes.known) == 2 and len(asked) == 3)
     assert hashes.known == {"dog": "d" * 64, "ink": "i" * 64}
     assert sorted(asked) == ["dog", "ink", "none"]
 

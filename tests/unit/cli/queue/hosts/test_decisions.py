@@ -180,7 +180,7 @@ def test_a_host_that_went_away_in_its_trials_runs_jobs_when_it_is_back(run):
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What the bar says beside the jobs, each once, and whether it was said at once."""
+    """What the bar says beside the jobs, and whether at once."""
     said = []
 
     class Bar(batch.Display):
@@ -204,7 +204,7 @@ def test_the_bar_says_which_hosts_wait_behind_how_many(run, shown, queues, words
     assert run(3, Door("busy", queues=queues), Door("free")) == (3, 0, 0)
     waiting = {part for running, _ in shown for part in running.split("; ") if "behind" in part}
     assert waiting == {f"busy: {one}" for one in words}
-    assert all(now for running, now in shown if running.startswith("busy"))
+    assert any(now for running, now in shown if "busy" in running) is bool(words)
     assert "behind" not in shown[-1][0] and not any("on 0 servers;" in said for said, _ in shown)
 
 
