@@ -42,16 +42,20 @@ def _files_in(kind: str, name: str, value: Any) -> Iterator[str]:
 
 
 def _files_of_rows(text: Any) -> Iterator[str]:
-    """The files of the rows that are on; none of a text that the node would refuse."""
+    for row in rows_on(text):
+        for file in (row.get("lora"), row.get("second_lora")):
+            if isinstance(file, str) and file not in ("", *NO_FILES):
+                yield file
+
+
+def rows_on(text: Any) -> list[Json]:
+    """The rows of a LoRA List that are on; none of a text that the node would refuse."""
     try:
         rows = parse_json(text) if isinstance(text, str) else []
     except NoJson:
-        return
-    for row in rows if isinstance(rows, list) else []:
-        if isinstance(row, dict) and row.get("on", True):
-            for file in (row.get("lora"), row.get("second_lora")):
-                if isinstance(file, str) and file not in ("", *NO_FILES):
-                    yield file
+        return []
+    found = rows if isinstance(rows, list) else []
+    return [row for row in found if isinstance(row, dict) and row.get("on", True)]
 
 
 def facts_of(client: Client, types: Iterable[str], uses: Iterable[Use]) -> Json:
@@ -76,6 +80,13 @@ def facts_of(client: Client, types: Iterable[str], uses: Iterable[Use]) -> Json:
         facts[name] = str(file.get("sha256") or "there") if there else MISSING
         sizes[name] = number(file.get("bytes"))
     return {"facts": facts, "sizes": sizes, "free": _free(stats)}
+
+
+def hash_told(client: Client, name: str) -> str | None:
+    """The SHA-256 of a model file, where the server's pack tells one. It may have to read the file
+    first. RemoteError; ServerGone."""
+    told = _of_pack(client, {"name": name}).get("sha256")
+    return told if isinstance(told, str) else None
 
 
 def _listed(info: Json, uses: Iterable[Use]) -> dict[str, bool]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .answers import files_of
-from .client import Client, PromptResult
+from .client import WAITING, Client, PromptResult
 from .errors import Forgotten, RemoteError
 from .facts import Use, facts_of
 from .widgets import Json
@@ -41,12 +41,19 @@ def facts_here(url: str, types: Iterable[str], uses: Iterable[Use]) -> Json:
 
 
 def run(
-    url: str, client_id: str, prompt: Json, workflow: Json | None, prompt_id: str, known: str | None
+    url: str,
+    client_id: str,
+    prompt: Json,
+    workflow: Json | None,
+    prompt_id: str,
+    known: str | None,
+    waits: Callable[[int], None] = lambda _ahead: None,
 ) -> list[Made]:
     """Queue a prompt under the id, or wait for it under the known one where the server has that;
-    its files. RemoteError; ServerGone."""
+    its files. waits: told behind how many prompts it waits, 0 when it no longer does. RemoteError;
+    ServerGone."""
     client = Client(url, client_id=client_id)
-    found = _files(_result(client, prompt, workflow, prompt_id, known))
+    found = _files(_result(client, prompt, workflow, prompt_id, known, waits))
     if len(found) > MOST_FILES:
         raise RemoteError(f"the job made {len(found)} files; at most {MOST_FILES} are fetched.")
     made: list[Made] = []
@@ -67,14 +74,22 @@ def cancel(url: str, prompt_id: str) -> None:
 
 
 def _result(
-    client: Client, prompt: Json, workflow: Json | None, prompt_id: str, known: str | None
+    client: Client,
+    prompt: Json,
+    workflow: Json | None,
+    prompt_id: str,
+    known: str | None,
+    waits: Callable[[int], None],
 ) -> PromptResult:
+    def show(kind: str, data: Json) -> None:
+        waits(data["ahead"] if kind == WAITING else 0)
+
     for _ in range(RESTARTS):
         try:
             with client.listening() as events:
                 if known is None or not client.will_finish(known):
                     known = client.queue(prompt, workflow, prompt_id)
-                return client.follow(events, known, lambda _kind, _data: None, math.inf)
+                return client.follow(events, known, show, math.inf)
         except Forgotten:
             known = None
     raise RemoteError(f"the server was restarted {RESTARTS} times during the job.")

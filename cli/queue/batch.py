@@ -9,7 +9,7 @@ import hashlib
 import math
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +22,10 @@ from ...client.progress import RunProgress
 from ...client.widgets import Json
 from ...craft_core.errors import plain
 from ..progress import progress_bar
+from .hashes import Hashes
 from .journal import Journal
 from .matrix import Job
+from .resources import files_of
 from .saving import save_output, stems
 
 _LONGEST = 200  # letters of what the bar says of a job
@@ -57,14 +59,17 @@ class Batch:
     def run(self, jobs: list[Job]) -> BatchCounts:
         """All jobs that are not done yet. ServerGone and KeyboardInterrupt end it half-way."""
         outcome = BatchCounts()
+        hashes = Hashes(self.client)
         with Display(len(jobs)) as display:
             for number, job in enumerate(jobs):
                 display.begin(number, job)
                 if self.journal.is_done(job):
                     outcome.skipped += 1
                     continue
+                loras, models = files_of(job.prompt)
+                hashes.ask(loras)
                 try:
-                    names = self._files(job, display.watch(job))
+                    names = self._files(job, display.watch(job), hashes.known)
                 except ServerGone:
                     raise
                 except RemoteError as error:
@@ -73,13 +78,16 @@ class Batch:
                     display.tell(f"{_called(number, job)} failed: {error}", sys.stderr)
                 else:
                     outcome.done += 1
+                    hashes.ask(models)  # large ones: the job has read them, so they are at hand
                     for name in names:
                         display.tell(str(self.folder / name), sys.stdout)
                     if not names:
                         display.tell(f"{_called(number, job)} gave no file", sys.stderr)
         return outcome
 
-    def _files(self, job: Job, show: Callable[[str, dict[str, Any]], None]) -> list[str]:
+    def _files(
+        self, job: Job, show: Callable[[str, dict[str, Any]], None], hashes: Mapping[str, str]
+    ) -> list[str]:
         items = self._result(job, show).all_files()
         if len(items) > MOST_FILES:
             raise RemoteError(f"the job made {len(items)} files; at most {MOST_FILES} are fetched.")
@@ -93,8 +101,9 @@ class Batch:
                 known = self._saved.get(file) or new.get(file)
                 if known is None or not (self.folder / known).is_file():
                     known = save_output(
-                        content, self.folder, stem, self.workflow, job, item["filename"]
-                    )
+                        content, self.folder, stem, self.workflow, job, item["filename"],
+                        hashes=hashes,
+                    )  # fmt: skip
                     new[file] = known
                 names.append(known)
             self.journal.done(job, names)
@@ -140,6 +149,11 @@ def _called(number: int, job: Job) -> str:
     return f"job {number + 1} ({job.name})" if job.parameters else f"job {number + 1}"
 
 
+def waiting_words(ahead: int) -> str:
+    """What is said of a job while others of its server come first."""
+    return f"waiting behind {'1 job' if ahead == 1 else f'{ahead} jobs'}"
+
+
 class Display:
     """One bar on stderr over all jobs, moving with the nodes and steps inside them."""
 
@@ -165,10 +179,11 @@ class Display:
         self._bar.set_postfix_str("", refresh=False)
         self._move(number)
 
-    def show(self, ended: int, running: str) -> None:
-        """Show how many jobs have ended, and what runs, where several run at once."""
+    def show(self, ended: int, running: str, now: bool = False) -> None:
+        """Show how many jobs have ended, and what runs, where several run at once. now: whether it
+        cannot wait for the bar's next turn."""
         self._bar.set_description_str(f"{ended}/{self._jobs}", refresh=False)
-        self._bar.set_postfix_str(plain(running, _LONGEST), refresh=False)
+        self._bar.set_postfix_str(plain(running, _LONGEST), refresh=now)
         self._move(ended)
 
     def note(self, running: str) -> None:
@@ -182,8 +197,7 @@ class Display:
 
         def show(kind: str, data: dict[str, Any]) -> None:
             if kind == WAITING:
-                jobs = "1 job" if data["ahead"] == 1 else f"{data['ahead']} jobs"
-                self._bar.set_postfix_str(f"waiting behind {jobs}", refresh=True)
+                self._bar.set_postfix_str(waiting_words(data["ahead"]), refresh=True)
                 return
             progress.event(kind, data)
             steps = f" {progress.step:g}/{progress.steps:g}" if progress.steps else ""

@@ -3,68 +3,74 @@
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Iterator, Mapping
-from pathlib import PurePosixPath
+from collections.abc import Mapping
 from typing import Any
 
 from ...craft_core.errors import plain
+from .resources import called, lora_hashes, loras_of, model_of, short_hash, with_loras
+from .sampling import (
+    Prompt,
+    Sampling,
+    above,
+    given,
+    is_plain,
+    sampler_words,
+    sampling_of,
+    scheduler_words,
+)
 
-_Prompt = Mapping[str, Mapping[str, Any]]
 _TEXTS = ("text", "prompt", "text_g", "text_l", "string", "value")
 _MOST = 20_000  # characters
 _OURS = "CRAFT"  # how the names of our nodes begin
 _MARKERS = re.compile(r"(^|[(\[{])?\s*(?:</?[cs]>\s*)+($|[,;.:!?)\]}])?", re.IGNORECASE)
-_MODELS = ("ckpt_name", "unet_name", "model_name")
 
 
-def parameters_text(prompt: _Prompt) -> str:
-    """`a cat\\nNegative prompt: ...\\nSteps: 20, Sampler: euler, ...`; empty where no node of the
-    prompt has a seed and steps. What is not found is left out."""
-    sampler = next(
-        (one for one in _inputs(prompt) if _seed(one) is not None and "steps" in one), {}
-    )
-    if not sampler:
+def parameters_text(prompt: Prompt, hashes: Mapping[str, str] | None = None) -> str:
+    """`a cat <lora:ink:0.8>\\nNegative prompt: ...\\nSteps: 20, Sampler: Euler, ...`; empty where
+    no node of the prompt samples from a seed. What is not found is left out.
+
+    hashes: model file -> SHA-256, of those that are known.
+    """
+    sampling = sampling_of(prompt)
+    if sampling is None:
         return ""
-    lines = [_text(prompt, sampler.get("positive"))]
-    negative = _text(prompt, sampler.get("negative"))
+    loras = loras_of(prompt, sampling)
+    lines = [with_loras(_text(prompt, sampling.positive), loras)]
+    negative = _text(prompt, sampling.negative)
     if negative:
         lines.append(f"Negative prompt: {negative}")
-    size = next((one for _, one in _above(prompt, sampler.get("latent_image"))
-                 if _is_plain(one.get("width")) and _is_plain(one.get("height"))), {})  # fmt: skip
-    model = next((one[name] for _, one in _above(prompt, sampler.get("model"))
-                  for name in _MODELS if isinstance(one.get(name), str)), None)  # fmt: skip
-    facts = {
-        "Steps": sampler["steps"],
-        "Sampler": sampler.get("sampler_name"),
-        "Schedule type": sampler.get("scheduler"),
-        "CFG scale": sampler.get("cfg"),
-        "Seed": _seed(sampler),
-        "Size": f"{size['width']}x{size['height']}" if size else None,
-        "Model": PurePosixPath(model.replace("\\", "/")).stem if model else None,
-    }
-    shown = (f"{name}: {value}" for name, value in facts.items() if _is_plain(value))
+    facts = _facts(prompt, sampling, hashes or {})
+    facts["Lora hashes"] = lora_hashes(loras, hashes or {})
+    shown = (f"{name}: {value}" for name, value in facts.items() if value is not None)
     return plain("\n".join([*lines, ", ".join(shown)]), _MOST)
 
 
-def _inputs(prompt: _Prompt) -> Iterator[Mapping[str, Any]]:
-    return (node["inputs"] for node in prompt.values())
+def _facts(prompt: Prompt, sampling: Sampling, hashes: Mapping[str, str]) -> dict[str, Any]:
+    model = model_of(prompt, sampling)
+    return {
+        "Steps": sampling.steps,
+        "Sampler": sampler_words(sampling.sampler, sampling.scheduler),
+        "Schedule type": scheduler_words(sampling.scheduler),
+        "CFG scale": sampling.cfg,
+        "Seed": sampling.seed,
+        "Size": _size(prompt, sampling.latent),
+        "Model hash": short_hash(model, hashes),
+        "Model": called(model) if model else None,
+    }
 
 
-def _seed(inputs: Mapping[str, Any]) -> Any:
-    return next(
-        (inputs[name] for name in ("seed", "noise_seed") if _is_plain(inputs.get(name))), None
-    )
+def _size(prompt: Prompt, latent: Any) -> str | None:
+    for _, inputs in above(prompt, latent):
+        width, height = (given(prompt, inputs, name) for name in ("width", "height"))
+        if is_plain(width) and is_plain(height):
+            return f"{width}x{height}"
+    return None
 
 
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float) and not isinstance(value, bool)
-
-
-def _text(prompt: _Prompt, link: Any) -> str:
+def _text(prompt: Prompt, link: Any) -> str:
     """The first text above a link, in one paragraph, as the text encoder sees it."""
     is_marked = False
-    for node, inputs in _above(prompt, link):
+    for node, inputs in above(prompt, link):
         is_marked |= str(prompt[node].get("class_type", "")).startswith(_OURS)
         for name in _TEXTS:
             if isinstance(inputs.get(name), str):
@@ -85,17 +91,3 @@ def _without_markers(text: str) -> str:
         return "" if is_paired and " " not in gap[0] else " "
 
     return _MARKERS.sub(seam, text)
-
-
-def _above(prompt: _Prompt, link: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(name, inputs) of the node that a link comes from, and of those above it, nearest first."""
-    waiting, seen = deque([link]), set()
-    while waiting:
-        link = waiting.popleft()
-        node = link[0] if isinstance(link, list) and link and isinstance(link[0], str) else None
-        if node is None or node in seen or node not in prompt:
-            continue
-        seen.add(node)
-        inputs = prompt[node]["inputs"]
-        yield node, inputs
-        waiting += inputs.values()

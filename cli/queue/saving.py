@@ -50,14 +50,21 @@ def _safe(text: str) -> str:
 
 
 def save_output(
-    content: bytes, folder: Path, stem: str, workflow: str, job: Job, filename: str, first: int = 1
+    content: bytes,
+    folder: Path,
+    stem: str,
+    workflow: str,
+    job: Job,
+    filename: str,
+    first: int = 1,
+    hashes: Mapping[str, str] | None = None,
 ) -> str:
     """Write one file of a job under a name that no file has, by whatever program; returns the name.
 
     It is the first free one of stem_00001, stem_00002, ..., from the number `first` on. No partial
-    file is left.
+    file is left. hashes: as in with_job.
     """
-    whole = with_job(content, workflow, job)
+    whole = with_job(content, workflow, job, hashes)
     for number in itertools.count(first):
         path = folder / output_name(stem, number, filename)
         if path.exists():
@@ -76,17 +83,31 @@ def output_name(stem: str, number: int, filename: str) -> str:
     return f"{stem}_{number:05}{suffix}"
 
 
-def with_job(content: bytes, workflow: str, job: Job) -> bytes:
+def with_job(
+    content: bytes, workflow: str, job: Job, hashes: Mapping[str, str] | None = None
+) -> bytes:
     """A PNG with two more texts: workflow and parameters of the job as JSON, and its settings in
-    the words of another program, where it has such; other files as they are."""
+    the words of another program, where it has such; other files as they are. hashes: model file ->
+    SHA-256, of those that are known, for the settings."""
     if not content.startswith(SIGNATURE):
         return content
+    before, after = _around(content, workflow, job)
+    settings = parameters_text(job.prompt, hashes)
+    return before + (_text_chunk("parameters", settings) if settings else b"") + after
+
+
+def is_with_job(there: bytes, content: bytes, workflow: str, job: Job) -> bool:
+    """Whether a file is what with_job makes of the content, whatever settings it says."""
+    if not content.startswith(SIGNATURE):
+        return there == content
+    before, after = _around(content, workflow, job)
+    return there.startswith(before) and there[len(before) :].endswith(after)
+
+
+def _around(content: bytes, workflow: str, job: Job) -> tuple[bytes, bytes]:
+    """A PNG with the job as JSON, up to where its settings stand and from there on."""
     facts = {"workflow": workflow, "parameters": dict(job.parameters)}
-    chunks = _text_chunk(CHUNK, json.dumps(facts))
-    settings = parameters_text(job.prompt)
-    if settings:
-        chunks += _text_chunk("parameters", settings)
-    return content[:IHDR_END] + chunks + content[IHDR_END:]
+    return content[:IHDR_END] + _text_chunk(CHUNK, json.dumps(facts)), content[IHDR_END:]
 
 
 def _text_chunk(keyword: str, text: str) -> bytes:

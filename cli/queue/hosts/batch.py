@@ -20,10 +20,10 @@ from ....client.errors import RemoteError, ServerGone
 from ....client.facts import model_uses
 from ....client.widgets import Json
 from ....craft_core.errors import CraftError, plain
-from ..batch import BatchCounts, Display
+from ..batch import BatchCounts, Display, waiting_words
 from ..journal import Journal
 from ..matrix import Job
-from .host import Does, Fleet, FleetHost, awaited, differs
+from .host import Does, Fleet, FleetHost, Waits, awaited, differs
 from .lending import MOST_HOSTS, MOST_TIMES, LentLoras, NowThere, OnTheWay
 from .pictures import shown
 from .results import Results
@@ -127,7 +127,9 @@ class HostsBatch:
                 self._take(*self._answers.get_nowait())
 
     def _take(self, host: FleetHost, answer: Any) -> None:
-        if isinstance(answer, ServerGone) and host.does is not Does.TAKES:
+        if isinstance(answer, Waits):
+            self._wait(host, answer)
+        elif isinstance(answer, ServerGone) and host.does is not Does.TAKES:
             self._lose(host, answer)
         elif host.does is Does.TELLS:
             self._told(host, answer)
@@ -364,8 +366,27 @@ class HostsBatch:
         host.prompt_ids = (prompt_id,) if known is None else (known, prompt_id)
         host.order(
             beside.run, self._journal.client, job.prompt, self._shown(job), prompt_id, known,
-            key=f"picture-{job.key}",
+            *self._says(host, job), key=f"picture-{job.key}",
         )  # fmt: skip
+
+    def _says(self, host: FleetHost, job: Job) -> list[Callable[[int], None]]:
+        """What the host calls while the job waits behind others, where it can."""
+        if not host.door.takes_functions:
+            return []
+        told = 0
+
+        def say(ahead: int) -> None:
+            nonlocal told
+            if ahead != told:
+                told = ahead
+                self._answers.put((host, Waits(job, ahead)))
+
+        return [say]
+
+    def _wait(self, host: FleetHost, told: Waits) -> None:
+        if host.job is told.job:
+            host.ahead = told.ahead
+            self._show(now=True)
 
     def _worked(self, host: FleetHost, answer: Any) -> None:
         job, host.job = host.job, None
@@ -377,7 +398,8 @@ class HostsBatch:
             self._save(job, answer)
 
     def _save(self, job: Job, made: Sequence[beside.Made]) -> None:
-        names = self._results.save(job, made)
+        hashes = self._standard.facts if self._standard else {}  # which those of all others equal
+        names = self._results.save(job, made, hashes)
         self._counts.done += 1
         for name in names:
             self._display.tell(str(self._folder / name), sys.stdout)
@@ -405,8 +427,11 @@ class HostsBatch:
     def _tell(self, line: str) -> None:
         self._display.tell(line, sys.stderr)
 
-    def _show(self) -> None:
+    def _show(self, now: bool = False) -> None:
         counts = self._counts
         hosts = len(self._busy(Does.WORKS, Does.RESTS))
         ended = counts.done + counts.skipped + counts.failed
-        self._display.show(ended, plain(f"on {hosts} servers"))
+        waiting = [f"{host.name}: {waiting_words(host.ahead)}"
+                   for host in self._hosts.values() if host.ahead]  # fmt: skip
+        running = [f"on {hosts} servers"] if hosts or not waiting else []
+        self._display.show(ended, plain("; ".join([*running, *waiting])), now)

@@ -150,6 +150,7 @@ class DaskWorkers:
 class _Worker:
     fleet: DaskWorkers
     name: str
+    takes_functions = False  # those of this process cannot be called from a worker's
 
     def call(self, function: Callable[..., Any], *given: Any, key: str = "") -> Any:
         return self.fleet.call(self.name, function, given, key)

@@ -12,6 +12,7 @@ from .host import Door
 @dataclass(frozen=True)
 class _Address:
     url: str
+    takes_functions = True
 
     def call(self, function: Callable[..., Any], *given: Any, key: str = "") -> Any:
         return function(self.url, *given)

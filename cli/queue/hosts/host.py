@@ -21,7 +21,9 @@ from .waiting import Files
 class Door(Protocol):
     """The way to one server. Functions of client/jobs.py and client/loras/sending.py are called
     with its address and what is given; RemoteError as they raise it, ServerGone also where the way
-    to the server is gone."""
+    to the server is gone. takes_functions: whether what is given may hold functions."""
+
+    takes_functions: bool
 
     def call(self, function: Callable[..., Any], *given: Any, key: str = "") -> Any:
         """What the function gives, when its turn has come. key: what the call is known as."""
@@ -39,6 +41,14 @@ class Fleet(Protocol):
 
     def present(self) -> Mapping[str, Door]:
         """Name -> way, of those that are there now. ServerGone where nobody can tell any more."""
+
+
+@dataclass(frozen=True)
+class Waits:
+    """What a host's job says: behind how many it waits, 0 when it no longer does."""
+
+    job: Job
+    ahead: int
 
 
 class Does(Enum):
@@ -71,12 +81,13 @@ class FleetHost:
     failure: str = ""  # of the reference job
     job: Job | None = None
     prompt_ids: tuple[str, ...] = ()  # of that job
+    ahead: int = 0  # jobs of others that its server runs before that one
     loaded: Files = frozenset()
     sent: Counter[str] = field(default_factory=Counter)  # how often each LoRA was sent to it
     since: float = field(default_factory=time.monotonic)  # it does this
 
     def begin(self, does: Does) -> None:
-        self.does, self.since = does, time.monotonic()
+        self.does, self.since, self.ahead = does, time.monotonic(), 0
 
     def order(self, function: Callable[..., Any], *given: Any, key: str = "") -> None:
         """Call the function in a thread; its answer, or a RemoteError for whatever ended it, goes

@@ -11,14 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ....client.jobs import Made
 from ....client.widgets import Json
 from ..journal import Journal
 from ..matrix import Job
-from ..saving import file_stem, output_name, save_output, stems, with_job
+from ..saving import file_stem, is_with_job, output_name, save_output, stems
 from .pictures import shown
 
 _File = tuple[str, str, int, str]  # a node, what it is made of, the place among its files, a hash
@@ -58,8 +58,10 @@ class Results:
         self._makers: dict[str, dict[str, list[Job]]] = {}  # node -> what it is made of -> jobs
         self._shared: dict[_File, str] = {}  # a file that several jobs may give -> its name
 
-    def save(self, job: Job, made: Sequence[Made]) -> list[str]:
-        """The names of the job's files. OSError leaves none of them."""
+    def save(
+        self, job: Job, made: Sequence[Made], hashes: Mapping[str, str] | None = None
+    ) -> list[str]:
+        """The names of the job's files. OSError leaves none of them. hashes: as in with_job."""
         names: list[str] = []
         new: list[str] = []
         shared: dict[_File, str] = {}
@@ -79,8 +81,9 @@ class Results:
                         place = own[len(names)], 1, job
                     stem, number, owner = place
                     name = save_output(
-                        content, self._folder, stem, self._workflow, owner, item["filename"], number
-                    )
+                        content, self._folder, stem, self._workflow, owner, item["filename"],
+                        number, hashes,
+                    )  # fmt: skip
                     new.append(name)
                 if file is not None:
                     shared[file] = name
@@ -104,7 +107,7 @@ class Results:
         if not path.is_file():
             return None
         there = path.read_bytes()
-        same = there == with_job(content, self._workflow, job)
+        same = is_with_job(there, content, self._workflow, job)
         return path.name if same or (file and shown(there) == file[-1]) else None
 
     def _places(self, job: Job, made: Sequence[Made]) -> list[_Place]:

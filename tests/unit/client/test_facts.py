@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from craft_lora_pack.client.facts import LIST, NO_FILES, ROWS, model_uses
+from craft_lora_pack.client.client import Client
+from craft_lora_pack.client.facts import LIST, NO_FILES, ROWS, hash_told, model_uses
 from craft_lora_pack.craft_core.routing.lora_rows import SAME, read_rows
+from fake_comfyui import FakeComfyUI
 
 DOG, INK, OTHER = "dog.safetensors", "ink.safetensors", "other.safetensors"
 
@@ -48,3 +50,19 @@ def test_what_is_no_list_of_rows_names_no_file(text):
 def test_other_inputs_name_a_file_by_its_ending():
     assert files(DOG, "Loader", "lora_name") == {DOG} == files(DOG, LIST, "other")
     assert files("a dog", "Loader", "prompt") == set() == files(json.dumps([row(DOG)]), "Other")
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ({"version": "1", "sha256": "a" * 64}, "a" * 64),
+        ({"version": "1", "sha256": None}, None),
+        ({"error": "it cannot be read"}, None),
+        ({}, None),
+        ([7], None),
+    ],
+)
+def test_a_files_hash_is_what_the_servers_pack_says(answer, told):
+    with FakeComfyUI() as server:
+        server.tell_of = lambda name: answer if name == DOG else {}
+        assert hash_told(Client(server.url), DOG) == told

@@ -1,4 +1,4 @@
-"""What is fetched of one job is bounded."""
+"""What is fetched of one job is bounded, and while it waits it says behind how many."""
 
 from __future__ import annotations
 
@@ -21,3 +21,23 @@ def test_a_jobs_files_together_have_a_bound(monkeypatch):
             else:
                 with pytest.raises(RemoteError, match=f"more than {most} bytes"):
                     jobs.run(server.url, "me", PROMPT, None, "id-2", None)
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+def test_a_job_says_behind_how_many_it_waits_and_when_it_no_longer_does(monkeypatch, ahead):
+    for name, seconds in (("QUIET", 0.01), ("RECEIVE", 0.03), ("BUSY", 0.1), ("FORGETS", 0.1)):
+        monkeypatch.setattr(client, name, seconds)
+    told, others = [], [f"other-{number}" for number in range(ahead)]
+    with FakeComfyUI() as server:
+        server.going.clear()
+        server.waiting += others
+        if not ahead:
+            server.going.set()
+
+        def waits(behind):
+            told.append(behind)
+            if behind:
+                server.going.set()
+
+        assert len(jobs.run(server.url, "me", PROMPT, None, "id-1", None, waits)) == 1
+    assert set(told) == {ahead, 0} and told[-1] == 0

@@ -10,7 +10,14 @@ from craft_lora_pack.cli.queue.batch import MOST_FILES
 from craft_lora_pack.cli.queue.journal import NAME, Journal
 from craft_lora_pack.cli.queue.matrix import Job, jobs_of
 from craft_lora_pack.cli.queue.parameters import parameters_text
-from craft_lora_pack.cli.queue.saving import file_stem, save_output, stems, with_job
+from craft_lora_pack.cli.queue.saving import (
+    SIGNATURE,
+    file_stem,
+    is_with_job,
+    save_output,
+    stems,
+    with_job,
+)
 from craft_lora_pack.client.address import Inputs
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.routing import parse
@@ -89,7 +96,7 @@ def test_a_picture_says_its_settings_as_galleries_read_them(text):
     one = Job({}, sampled(text))
     with Image.open(io.BytesIO(with_job(picture(5), "demo", one))) as image:
         assert image.info["parameters"] == (
-            f"{text}\nNegative prompt: blurry\nSteps: 20, Sampler: euler, Schedule type: normal, "
+            f"{text}\nNegative prompt: blurry\nSteps: 20, Sampler: Euler, Schedule type: Normal, "
             "CFG scale: 6.5, Seed: 7, Size: 64x96, Model: small"
         )
         assert "craft_queue" in image.info and image.getpixel((0, 0)) == (5, 0, 0)
@@ -125,7 +132,7 @@ def test_what_looks_like_a_marker_stays_in_another_nodes_text():
 
 def test_settings_that_are_not_found_are_left_out():
     assert parameters_text(sampled(cfg=["9", 0], latent_image=["9", 0], model=None)) == (
-        "a cat\nNegative prompt: blurry\nSteps: 20, Sampler: euler, Schedule type: normal, Seed: 7"
+        "a cat\nNegative prompt: blurry\nSteps: 20, Sampler: Euler, Schedule type: Normal, Seed: 7"
     )
     assert parameters_text({"1": {"class_type": "Save", "inputs": {"images": ["2", 0]}}}) == ""
     assert parameters_text({"1": {"class_type": "S", "inputs": {"seed": 1, "steps": [[], 0]}}}) == (
@@ -140,6 +147,20 @@ def test_settings_of_a_prompt_with_very_many_links_are_looked_for_at_once():
     start = time.process_time()
     parameters_text(wide)
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("content", [picture(5), b"RIFF....WEBP"])
+def test_a_file_of_a_job_is_known_whatever_hashes_it_names(content):
+    one = Job({"seed": "7"}, sampled())
+    hashes = {"models\\small.safetensors": "a" * 64}
+    files = [with_job(content, "demo", one), with_job(content, "demo", one, hashes)]
+    assert (files[0] != files[1]) is content.startswith(SIGNATURE)
+    assert all(is_with_job(file, content, "demo", one) for file in files)
+    other = Job({"seed": "8"}, sampled())
+    if content.startswith(SIGNATURE):
+        assert not any(is_with_job(file, content, "demo", other) for file in files)
+        assert not is_with_job(content, content, "demo", one)
+    assert not is_with_job(files[0], picture(6), "demo", one)
 
 
 def test_what_is_no_png_stays_as_it_is():

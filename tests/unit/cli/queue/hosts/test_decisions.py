@@ -22,16 +22,21 @@ PATIENT = 30.0
 
 class Door:
     """A server that tells what all tell and draws a picture of the seed. before: called with the
-    number of each job before it is drawn."""
+    number of each job before it is drawn. queues: behind how many a job says to wait, in turn."""
 
-    def __init__(self, name, before=lambda number: None):
+    takes_functions = True
+
+    def __init__(self, name, before=lambda number: None, queues=(0,)):
         self.name, self.before, self.ran = name, before, []
+        self.queues = queues
         self.began = threading.Semaphore(0)
 
     def call(self, function, *given, key=""):
         if function is beside.facts_here:
             return {"facts": {"ComfyUI": "1"}, "sizes": {}, "free": 0.0, "place": self.name}
         seed = given[1]["2"]["inputs"]["seed"]
+        for ahead in self.queues if self.takes_functions else ():
+            given[-1](ahead)
         self.ran.append(seed)
         self.began.release()
         self.before(len(self.ran))
@@ -171,3 +176,48 @@ def test_a_host_that_went_away_in_its_trials_runs_jobs_when_it_is_back(run):
     sound.before, flaky.before = stays, returns
     assert run(6, sound, flaky) == (6, 0, 0)
     assert flaky.ran[: MOST_LOSSES + 1] == [1] * (MOST_LOSSES + 1)
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What the bar says beside the jobs, and whether at once."""
+    said = []
+
+    class Bar(batch.Display):
+        def show(self, ended, running, now=False):
+            said.append((running, now))
+            super().show(ended, running, now)
+
+    monkeypatch.setattr(batch, "Display", Bar)
+    return said
+
+
+@pytest.mark.parametrize(
+    ("queues", "words"),
+    [
+        ((0,), set()),
+        ((3, 3, 1, 0, 0), {"waiting behind 3 jobs", "waiting behind 1 job"}),
+        ((2,), {"waiting behind 2 jobs"}),  # the job ends before another event is told
+    ],
+)
+def test_the_bar_says_which_hosts_wait_behind_how_many(run, shown, queues, words):
+    assert run(3, Door("busy", queues=queues), Door("free")) == (3, 0, 0)
+    waiting = {part for running, _ in shown for part in running.split("; ") if "behind" in part}
+    assert waiting == {f"busy: {one}" for one in words}
+    assert any(now for running, now in shown if "busy" in running) is bool(words)
+    assert "behind" not in shown[-1][0] and not any("on 0 servers;" in said for said, _ in shown)
+
+
+def test_a_host_that_takes_no_functions_is_given_none(run, shown):
+    door = Door("far", queues=(3,))
+    door.takes_functions = False
+    call, lengths = door.call, set()
+
+    def counted(function, *given, **more):
+        if function is beside.run:
+            lengths.add(len(given))
+        return call(function, *given, **more)
+
+    door.call = counted
+    assert run(2, door) == (2, 0, 0) and lengths == {5}
+    assert not any("behind" in running for running, _ in shown)

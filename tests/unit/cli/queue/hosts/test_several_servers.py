@@ -3,6 +3,7 @@ away or comes late; one that would give other pictures runs none."""
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import signal
@@ -14,6 +15,7 @@ import pytest
 from craft_lora_pack.cli.main import main
 from craft_lora_pack.cli.queue.journal import NAME
 from fake_comfyui import FAILING_SEED, LORAS, PROMPT
+from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -74,6 +76,23 @@ def test_the_files_and_their_bytes_are_those_of_one_server(hosts, queue):
     assert pictures(queue) == pictures(queue, "one") and done_once(queue, 20)
     assert all(seeds(host)[0] == 1 for host in several)  # the first job, on each
     assert sum(len(host.ran) for host in several) == 20 + 2
+
+
+def test_pictures_name_the_hashes_that_the_servers_told(hosts, queue):
+    prompt = json.loads(json.dumps(PROMPT))
+    prompt["1"]["inputs"]["ckpt_name"] = "base.safetensors"
+    prompt["2"]["inputs"]["steps"] = 5
+    queue.file.write_text(json.dumps(prompt))
+    known = dict.fromkeys(LORAS, "a" * 64) | {"base.safetensors": "b" * 64}
+    said = set()
+    assert queue([hosts(hashes=known), hosts(hashes=known)], "--matrix", "seed=1..4")[0] == 0
+    for content in pictures(queue).values():
+        with Image.open(io.BytesIO(content)) as image:
+            said.add(image.info["parameters"].split("Seed: ")[1][3:])
+    assert said == {
+        f"Model hash: {'b' * 10}, Model: base, "
+        f'Lora hashes: "cat: {"a" * 10}, ink: {"a" * 10}"'
+    }  # fmt: skip
 
 
 def test_jobs_of_the_same_name_are_numbered_in_the_matrixs_order(hosts, queue):

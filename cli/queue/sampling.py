@@ -1,0 +1,188 @@
+"""The sampling of a prompt: its settings stand in one node, or in several that are linked."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Inputs = Mapping[str, Any]
+Prompt = Mapping[str, Mapping[str, Any]]
+_SEEDS = ("seed", "noise_seed")
+_POSITIVE = ("positive", "conditioning", "cond1")
+_CFG = ("cfg", "cfg_conds")
+# In lower case and without "_", so that also the class of a node is found, as SamplerLMS.
+_SAMPLERS = {
+    "ddim": "DDIM",
+    "dpm2": "DPM2",
+    "dpm2ancestral": "DPM2 a",
+    "dpmadaptive": "DPM adaptive",
+    "dpmfast": "DPM fast",
+    "dpmpp2m": "DPM++ 2M",
+    "dpmpp2msde": "DPM++ 2M SDE",
+    "dpmpp2msdeheun": "DPM++ 2M SDE Heun",
+    "dpmpp2sancestral": "DPM++ 2S a",
+    "dpmpp3msde": "DPM++ 3M SDE",
+    "dpmppsde": "DPM++ SDE",
+    "euler": "Euler",
+    "eulerancestral": "Euler a",
+    "heun": "Heun",
+    "lcm": "LCM",
+    "lms": "LMS",
+    "unipc": "UniPC",
+    "unipcbh2": "UniPC",
+}
+_SCHEDULERS = {
+    "alignyoursteps": "Align Your Steps",
+    "beta": "Beta",
+    "betasampling": "Beta",
+    "ddimuniform": "DDIM",
+    "exponential": "Exponential",
+    "karras": "Karras",
+    "kloptimal": "KL Optimal",
+    "normal": "Normal",
+    "polyexponential": "Polyexponential",
+    "sgmuniform": "SGM Uniform",
+    "simple": "Simple",
+}
+_IN_SAMPLERS = ("Karras", "Exponential")  # what a sampler's name in the web UI may end with
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Settings are None where they are not found. positive, negative, latent, model: links, if
+    any. own: the inputs of the nodes that sample and guide."""
+
+    seed: Any
+    steps: Any
+    sampler: Any
+    scheduler: Any
+    cfg: Any
+    positive: Any
+    negative: Any
+    latent: Any
+    model: Any
+    own: tuple[Inputs, ...]
+
+
+def sampling_of(prompt: Prompt) -> Sampling | None:
+    """Of the first node that samples and whose seed is found."""
+    for node in prompt.values():
+        inputs = node["inputs"]
+        if "steps" in inputs:
+            found = _of_one(prompt, inputs)
+        elif _is_link(inputs.get("sampler")) and _is_link(inputs.get("sigmas")):
+            found = _of_several(prompt, inputs)
+        else:
+            continue
+        if found.seed is not None:
+            return found
+    return None
+
+
+def _of_one(prompt: Prompt, inputs: Inputs) -> Sampling:
+    return Sampling(
+        given(prompt, inputs, *_SEEDS), given(prompt, inputs, "steps"),
+        given(prompt, inputs, "sampler_name"), given(prompt, inputs, "scheduler"),
+        given(prompt, inputs, *_CFG), _link(inputs, *_POSITIVE), _link(inputs, "negative"),
+        _link(inputs, "latent_image"), _link(inputs, "model"), (inputs,),
+    )  # fmt: skip
+
+
+def _of_several(prompt: Prompt, inputs: Inputs) -> Sampling:
+    """Of a node that takes noise, a guider, a sampler and sigmas, or some of those, from others."""
+    guides = (one for _, one in above(prompt, inputs.get("guider")) if _is_link(one.get("model")))
+    guide = next(guides, inputs)
+    steps, scheduler = _course(prompt, inputs["sigmas"])
+    return Sampling(
+        _seed(prompt, inputs), steps, _sampler(prompt, inputs["sampler"]), scheduler,
+        given(prompt, guide, *_CFG), _link(guide, *_POSITIVE), _link(guide, "negative"),
+        _link(inputs, "latent_image"), _link(guide, "model"), (inputs, guide),
+    )  # fmt: skip
+
+
+def _seed(prompt: Prompt, inputs: Inputs) -> Any:
+    nodes = [inputs, *(one for _, one in above(prompt, inputs.get("noise")))]
+    return next((seed for one in nodes if (seed := given(prompt, one, *_SEEDS)) is not None), None)
+
+
+def _sampler(prompt: Prompt, link: Any) -> Any:
+    """What the nearest node that names a sampler says, or the kind of the linked one."""
+    for _, inputs in above(prompt, link):
+        name = given(prompt, inputs, "sampler_name")
+        if name is not None:
+            return name
+    return _kind(prompt, link[0])
+
+
+def _course(prompt: Prompt, link: Any) -> tuple[Any, Any]:
+    """(steps, scheduler) of the node that the sigmas come from, behind those that cut them."""
+    for node, inputs in above(prompt, link):
+        if "steps" in inputs and "sigmas" not in inputs:
+            scheduler = given(prompt, inputs, "scheduler")
+            return given(prompt, inputs, "steps"), scheduler or _kind(prompt, node)
+    return None, None
+
+
+def _kind(prompt: Prompt, node: Any) -> Any:
+    return prompt[node].get("class_type") if node in prompt else None
+
+
+def sampler_words(sampler: Any, scheduler: Any) -> Any:
+    """`DPM++ 2M Karras` for dpmpp_2m and karras; a sampler that the web UI has not stays as it
+    is."""
+    words = _SAMPLERS.get(_key(sampler, "sampler").removesuffix("gpu"))
+    course = scheduler_words(scheduler)
+    if words is None:
+        return sampler
+    return f"{words} {course}" if course in _IN_SAMPLERS else words
+
+
+def scheduler_words(scheduler: Any) -> Any:
+    """`Karras` for karras; one that the web UI has not stays as it is."""
+    return _SCHEDULERS.get(_key(scheduler, "scheduler"), scheduler)
+
+
+def _key(name: Any, kind: str) -> str:
+    return str(name).lower().replace("_", "").removeprefix(kind).removesuffix(kind)
+
+
+def given(prompt: Prompt, inputs: Inputs, *names: str) -> Any:
+    """The first plain value of the inputs, also where it is linked to a node that holds a value
+    alone; None for none."""
+    for name in names:
+        value = inputs.get(name)
+        if _is_link(value) and value[0] in prompt:
+            there = prompt[value[0]]["inputs"]
+            value = there.get("value", there.get(name))
+        if is_plain(value):
+            return value
+    return None
+
+
+def is_plain(value: Any) -> bool:
+    """Whether it is a text or a number."""
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
+
+
+def _link(inputs: Inputs, *names: str) -> Any:
+    return next((inputs[name] for name in names if _is_link(inputs.get(name))), None)
+
+
+def _is_link(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], str)
+
+
+def above(prompt: Prompt, link: Any) -> Iterator[tuple[str, Inputs]]:
+    """(name, inputs) of the node that a link comes from, and of those above it, nearest first."""
+    waiting, seen = deque([link]), set()
+    while waiting:
+        link = waiting.popleft()
+        node = link[0] if _is_link(link) else None
+        if node is None or node in seen or node not in prompt:
+            continue
+        seen.add(node)
+        inputs = prompt[node]["inputs"]
+        yield node, inputs
+        waiting += inputs.values()

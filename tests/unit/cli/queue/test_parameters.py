@@ -1,0 +1,255 @@
+"""A picture's settings as galleries read them, whichever nodes of the graph say them."""
+
+import json
+
+import pytest
+from craft_lora_pack.cli.queue.parameters import parameters_text
+from craft_lora_pack.cli.queue.resources import files_of
+from craft_lora_pack.cli.queue.sampling import sampler_words, scheduler_words
+
+DOG, INK, OLD = "animals/dog.safetensors", "ink.safetensors", "old one.safetensors"
+MODEL = "sdxl\\base.safetensors"
+HASHES = {DOG: "d" * 64, INK: "1" * 64, MODEL: "0123456789" + "e" * 54}
+
+
+def node(kind, **inputs):
+    return {"class_type": kind, "inputs": inputs}
+
+
+def graph(**more):
+    """Loaders, texts and a latent; the nodes of `more` are to sample."""
+    return {
+        "model": node("CheckpointLoaderSimple", ckpt_name=MODEL),
+        "good": node("CLIPTextEncode", text="a cat", clip=["model", 1]),
+        "bad": node("CLIPTextEncode", text="blurry", clip=["model", 1]),
+        "empty": node("EmptyLatentImage", width=64, height=96, batch_size=1),
+        **more,
+    }
+
+
+def ksampler(**more):
+    given = {"model": ["model", 0], "positive": ["good", 0], "negative": ["bad", 0],
+             "latent_image": ["empty", 0], "seed": 7, "steps": 20, "cfg": 6.5,
+             "sampler_name": "dpmpp_2m", "scheduler": "karras"}  # fmt: skip
+    return node("KSampler", **given | more)
+
+
+def custom(guider, **more):
+    """SamplerCustomAdvanced with what it takes; `more` is put in place of nodes of it."""
+    nodes = {
+        "noise": node("RandomNoise", noise_seed=0),
+        "which": node("KSamplerSelect", sampler_name="euler_ancestral"),
+        "course": node("BasicScheduler", model=["model", 0], scheduler="sgm_uniform", steps=12,
+                       denoise=1.0),
+        "guider": guider,
+        "sampler": node("SamplerCustomAdvanced", noise=["noise", 0], guider=["guider", 0],
+                        sampler=["which", 0], sigmas=["course", 0], latent_image=["empty", 0]),
+    }  # fmt: skip
+    return graph(**nodes | more)
+
+
+def guider(kind, **more):
+    return node(kind, **{"model": ["model", 0], "positive": ["good", 0], "negative": ["bad", 0],
+                         "cfg": 3.5} | more)  # fmt: skip
+
+
+BASIC = node("BasicGuider", model=["model", 0], conditioning=["good", 0])
+NO_CFG = "a cat\nSteps: 12, Sampler: Euler a, Schedule type: SGM Uniform, Seed: 0, "
+END = "Size: 64x96, Model: base"
+WHOLE = (
+    "a cat\nNegative prompt: blurry\nSteps: 12, Sampler: Euler a, Schedule type: SGM Uniform, "
+    "CFG scale: 3.5, Seed: 0, " + END
+)
+CUT = node("SplitSigmas", sigmas=["cut of", 0], step=6)
+KARRAS = node("KarrasScheduler", steps=9, sigma_max=14.6, sigma_min=0.03, rho=7.0)
+GRAPHS = {
+    "KSampler": (
+        graph(k=ksampler()),
+        "a cat\nNegative prompt: blurry\nSteps: 20, Sampler: DPM++ 2M Karras, "
+        "Schedule type: Karras, CFG scale: 6.5, Seed: 7, " + END,
+    ),
+    "CFGGuider": (custom(guider("CFGGuider")), WHOLE),
+    "ACFG Guider": (custom(guider("CRAFTACFGGuider", asymmetric=True)), WHOLE),
+    "BasicGuider": (custom(BASIC), NO_CFG + END),
+    "DualCFGGuider": (
+        custom(node("DualCFGGuider", model=["model", 0], cond1=["good", 0], cond2=["bad", 0],
+                    negative=["bad", 0], cfg_conds=3.5, cfg_cond2_negative=8.0)),  # fmt: skip
+        WHOLE,
+    ),
+    "the seed in a node of its own": (
+        custom(BASIC, noise=node("RandomNoise", noise_seed=["number", 0]),
+               number=node("PrimitiveInt", value=99)),  # fmt: skip
+        (NO_CFG + END).replace("Seed: 0", "Seed: 99"),
+    ),
+    "steps that are cut": (custom(BASIC, course=CUT) | {
+        "cut of": node("BasicScheduler", model=["model", 0], scheduler="sgm_uniform", steps=12)},
+        NO_CFG + END,
+    ),
+    "a scheduler of its own kind": (
+        custom(BASIC, course=KARRAS),
+        "a cat\nSteps: 9, Sampler: Euler a Karras, Schedule type: Karras, Seed: 0, " + END,
+    ),
+    "a sampler of its own kind": (
+        custom(BASIC, which=node("SamplerDPMPP_2M_SDE", solver_type="midpoint", eta=1.0)),
+        (NO_CFG + END).replace("Euler a", "DPM++ 2M SDE"),
+    ),
+    "sigmas by hand": (
+        custom(BASIC, course=node("ManualSigmas", sigmas="1, 0.5")),
+        "a cat\nSampler: Euler a, Seed: 0, " + END,
+    ),
+    "two in a row": (
+        {"none": node("DisableNoise"),
+         "last": node("SamplerCustomAdvanced", noise=["none", 0], guider=["guider", 0],
+                      sampler=["which", 0], sigmas=["course", 0], latent_image=["sampler", 0]),
+         } | custom(BASIC),
+        NO_CFG + END,
+    ),
+    "SamplerCustom": (
+        graph(
+            which=node("KSamplerSelect", sampler_name="euler_ancestral"),
+            course=node("BasicScheduler", model=["model", 0], scheduler="sgm_uniform", steps=12),
+            k=node("SamplerCustom", model=["model", 0], noise_seed=0, cfg=3.5, add_noise=True,
+                   positive=["good", 0], negative=["bad", 0], sampler=["which", 0],
+                   sigmas=["course", 0], latent_image=["empty", 0]),
+        ),
+        WHOLE,
+    ),
+    "no sampler": (graph(), ""),
+    "no seed": (custom(BASIC, noise=node("DisableNoise")), ""),
+    "links to nothing": (
+        {"k": node("SamplerCustomAdvanced", noise_seed=1, sampler=["x", 0], sigmas=["y", 0])},
+        "\nSeed: 1",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", GRAPHS)
+def test_settings_are_found_through_the_links(case):
+    prompt, text = GRAPHS[case]
+    assert parameters_text(prompt) == text
+
+
+@pytest.mark.parametrize(
+    ("sampler", "scheduler", "words"),
+    [
+        ("euler", "normal", ("Euler", "Normal")),
+        ("dpmpp_2m", "karras", ("DPM++ 2M Karras", "Karras")),
+        ("dpmpp_2m_sde_gpu", "exponential", ("DPM++ 2M SDE Exponential", "Exponential")),
+        ("dpmpp_3m_sde_gpu", "simple", ("DPM++ 3M SDE", "Simple")),
+        ("dpmpp_2s_ancestral", "ddim_uniform", ("DPM++ 2S a", "DDIM")),
+        ("dpm_2_ancestral", "beta", ("DPM2 a", "Beta")),
+        ("uni_pc_bh2", "kl_optimal", ("UniPC", "KL Optimal")),
+        ("SamplerEulerAncestral", "ExponentialScheduler", ("Euler a Exponential", "Exponential")),
+        ("SamplerLMS", "AlignYourStepsScheduler", ("LMS", "Align Your Steps")),
+        ("res_multistep", "karras", ("res_multistep", "Karras")),
+        ("euler_cfg_pp", "linear_quadratic", ("euler_cfg_pp", "linear_quadratic")),
+        ("SamplerER_SDE", "SDTurboScheduler", ("SamplerER_SDE", "SDTurboScheduler")),
+        (None, None, (None, None)),
+    ],
+)
+def test_samplers_are_called_as_the_web_ui_calls_them(sampler, scheduler, words):
+    assert (sampler_words(sampler, scheduler), scheduler_words(scheduler)) == words
+
+
+def router(**more):
+    return node("CRAFTRouter", **{
+        "model": ["model", 0], "clip": ["model", 1], "prompt": "<c>a cat</c> in <s>ink</s>",
+        "content_lora": DOG, "style_lora": INK, "content_strength": 0.75, "style_strength": 0.5,
+    } | more)  # fmt: skip
+
+
+ROWS = [{"lora": OLD, "role": "style", "strength": 0.25}, {"lora": "off.safetensors", "on": False},
+        {"lora": "bare.sft", "role": "style"}]  # fmt: skip
+LORAS = {
+    "LoraLoader": (
+        {"l": node("LoraLoader", model=["model", 0], lora_name=DOG, strength_model=0.8,
+                   strength_clip=1.0)},
+        "<lora:dog:0.8>"),
+    "LoraLoaderModelOnly twice": (
+        {"l": node("LoraLoaderModelOnly", model=["l2", 0], lora_name=INK, strength_model=1),
+         "l2": node("LoraLoaderModelOnly", model=["model", 0], lora_name=DOG, strength_model=-0.5)},
+        "<lora:ink:1> <lora:dog:-0.5>"),
+    "the same file twice": (
+        {"l": node("LoraLoader", model=["l2", 0], lora_name=INK, strength_model=1),
+         "l2": node("LoraLoader", model=["model", 0], lora_name=INK, strength_model=2)},
+        "<lora:ink:1>"),
+    "at 0": ({"l": node("LoraLoader", model=["model", 0], lora_name=DOG, strength_model=0)}, ""),
+    "a linked strength": (
+        {"l": node("LoraLoader", model=["model", 0], lora_name=DOG, strength_model=["n", 0]),
+         "n": node("PrimitiveFloat", value=0.3)},
+        "<lora:dog:0.3>"),
+    "a Router": ({"l": router()}, "<lora:dog:0.75> <lora:ink:0.5>"),
+    "a Router of one": ({"l": router(style_lora="none")}, "<lora:dog:0.75>"),
+    "a Router behind a loader": (
+        {"l": router(model=["l2", 0]),
+         "l2": node("LoraLoader", model=["model", 0], lora_name=OLD, strength_model=0.2)},
+        "<lora:dog:0.75> <lora:ink:0.5> <lora:old one:0.2>"),
+    "second files that count": (
+        {"l": router(second_model=["model", 0], second_content_lora="same",
+                     second_style_lora="low.safetensors")},
+        "<lora:dog:0.75> <lora:ink:0.5> <lora:low:0.5>"),
+    "second files that do not count": (
+        {"l": router(second_style_lora="low.safetensors")}, "<lora:dog:0.75> <lora:ink:0.5>"),
+    "a list": (
+        {"l": router(content_lora="none", style_lora="none", extra_branches=["list", 0]),
+         "list": node("CRAFTLoRAList", loras=json.dumps(ROWS))},
+        "<lora:old one:0.25> <lora:bare:1>"),
+    "a branch": (
+        {"l": router(extra_branches=["b", 0]),
+         "b": node("CRAFTLoadLoRABranch", lora=OLD, role="style", strength=0.4,
+                   second_lora="same")},
+        "<lora:dog:0.75> <lora:ink:0.5> <lora:old one:0.4>"),
+    "one that does not act on the model": (
+        {"l": node("ModelSamplingSD3", model=["model", 0], shift=5),
+         "x": node("LoraLoader", model=["model", 0], lora_name=DOG, strength_model=1)}, ""),
+    "a list that the node refuses": (
+        {"l": router(extra_branches=["list", 0]), "list": node("CRAFTLoRAList", loras="[7, {")},
+        "<lora:dog:0.75> <lora:ink:0.5>"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LORAS)
+@pytest.mark.parametrize("is_advanced", [False, True])
+def test_the_loras_that_act_are_named_behind_the_prompt(case, is_advanced):
+    nodes, tags = LORAS[case]
+    if is_advanced:
+        prompt = custom(guider("CFGGuider", model=["l", 0]), **nodes)
+    else:
+        prompt = graph(k=ksampler(model=["l", 0]), **nodes)
+    text = parameters_text(prompt)
+    assert text.split("\n")[0] == f"a cat {tags}".strip()
+    assert text.endswith("Model: base") and "hash" not in text
+
+
+def test_a_lora_that_the_prompt_names_is_named_once():
+    good = node("CLIPTextEncode", text="a cat <lora:dog:1>", clip=["model", 1])
+    text = parameters_text(graph(l=router(), k=ksampler(model=["l", 0])) | {"good": good})
+    assert text.startswith("a cat <lora:dog:1> <lora:ink:0.5>\n")
+
+
+def test_a_name_cannot_end_its_tag():
+    loras = {"content_lora": 'a:1>, "x"\n.safetensors', "style_lora": "none"}
+    text = parameters_text(graph(l=router(**loras), k=ksampler(model=["l", 0])))
+    assert text.startswith("a cat <lora:a 1 x:0.75>\nNegative")
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        (HASHES, "Model hash: 0123456789, Model: base, "
+                 f'Lora hashes: "dog: {"d" * 10}, ink: {"1" * 10}"'),
+        ({INK: "1" * 64}, f'Model: base, Lora hashes: "ink: {"1" * 10}"'),
+        ({MODEL: "2" * 64}, "Model hash: 2222222222, Model: base"),
+        ({DOG: "there", INK: f"{'a' * 64} {'b' * 64}", MODEL: "missing"}, "Model: base"),
+        ({}, "Model: base"),
+    ],
+)  # fmt: skip
+def test_hashes_are_said_where_they_are_known(known, said):
+    prompt = graph(l=router(), k=ksampler(model=["l", 0]))
+    assert parameters_text(prompt, known).endswith(f"Size: 64x96, {said}")
+
+
+def test_the_files_that_a_text_names():
+    prompt = graph(l=router(), k=ksampler(model=["l", 0]))
+    assert files_of(prompt) == ([DOG, INK], [MODEL])
+    assert files_of(graph()) == ([], [])
