@@ -6,7 +6,7 @@ import { parse } from "../../../web/js/lib/drawings/markers.js";
 import {
   chosenLoras, dialNotices, guidanceNotices, isAsInserted, sameNotices, sizeNotices, wordNotices,
 } from "../../../web/js/lib/drawings/notices.js";
-import { replaceable } from "../../../web/js/lib/graph/samplers.js";
+import { isGuided, replaceable } from "../../../web/js/lib/graph/samplers.js";
 import { guidedStrength } from "../../../web/js/lib/guidance.js";
 
 const PAIR = chosenLoras({ content: "dog", style: "ink" }, []);
@@ -88,11 +88,24 @@ test("unknown values are not guessed at", () => {
   assert.deepEqual(guidanceNotices([acfg({})], [], { content: 1, style: 1 }), []);
 });
 
-test("the host's sampler is named with the offer of ACFG, others without one are not", () => {
-  const plain = [sampler("KSampler", { cfg: 8 }, 3), sampler("SamplerCustom", { cfg: 8 }, 4)];
-  const [notice, ...others] = guidanceNotices(plain, PAIR, { content: 1, style: 1 });
+test("the host's sampler is named with the offer of ACFG, others without one are named alone", () => {
+  const types = ["KSampler", "SamplerCustom", "KSamplerAdvanced", "DualCFGGuider", "SamplerCustom"];
+  const plain = types.map((type, at) => sampler(type, { cfg: 8 }, 3 + at));
+  const [notice, other, ...more] = guidanceNotices(plain, PAIR, { content: 1, style: 1 });
   assert.match(notice.text, /^KSampler: standard CFG/);
-  assert.deepEqual([notice.samplers, notice.button, others], [[3], "Use ACFG", []]);
+  assert.deepEqual([notice.samplers, notice.button, more], [[3], "Use ACFG", []]);
+  assert.match(other.text, /^SamplerCustom, KSamplerAdvanced, DualCFGGuider: standard CFG/);
+  assert.deepEqual([other.samplers, other.button], [undefined, undefined]);
+});
+
+test("a node with a negative prompt guides, whatever it calls the positive ones", () => {
+  const node = (type, ...names) => ({
+    inputs: [{ name: "model", type: "MODEL" }, ...names.map((name) => ({ name, type: "CONDITIONING" }))],
+    outputs: [{ type }],
+  });
+  assert.ok(isGuided(node("GUIDER", "cond1", "cond2", "negative")));
+  assert.ok(isGuided(node("LATENT", "positive", "negative")));
+  assert.ok(!isGuided(node("GUIDER", "conditioning")) && !isGuided(node("IMAGE", "positive", "negative")));
 });
 
 test("a sampler in a subgraph that is placed twice is offered ACFG once", () => {

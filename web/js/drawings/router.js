@@ -17,9 +17,11 @@ import {
 import {
   layerSetWarnings, markerWarnings, rolesWithLora, usedSet,
 } from "../lib/drawings/warnings.js";
-import { latentsBefore, replaceable, samplersBehind } from "../lib/graph/samplers.js";
+import {
+  isGuided, isSampler, latentsBefore, replaceable, samplersBehind,
+} from "../lib/graph/samplers.js";
 import { chain, modelSource, valueOf } from "../lib/graph/upstream.js";
-import { linksTo, weightReaders } from "../lib/graph/weight_readers.js";
+import { isOfTwoModels, linksTo, weightReaders } from "../lib/graph/weight_readers.js";
 import { placeOf } from "../lib/menus/presets.js";
 import { sayOfServer } from "../lib/page/server_texts.js";
 import { say, sayRole } from "../lib/texts.js";
@@ -159,8 +161,9 @@ function readNotices({ node, hosts }, file, readers, graph, phrases) {
     ...wordNotices(loras, triggerWords, prompt, phrases ?? [], marked),
   ];
   if (node.type !== ROUTER || !hosts) return said;
-  const samplers = samplersBehind(rootNow(), node, hosts);
-  const guidance = guidanceNotices(samplers, loras, dials);
+  const samplers = samplersBehind(rootNow(), node, hosts, (one) => isSampler(one) || isGuided(one));
+  const guided = samplers.filter((at) => isGuided(at.node) && !isOfTwoModels(at));
+  const guidance = guidanceNotices(guided, loras, dials);
   const isSet = (/** @type {string} */ name) =>
     typeof placeOf({ node, hosts }, name) !== "string";
   for (const notice of guidance)

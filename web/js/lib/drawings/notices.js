@@ -1,6 +1,8 @@
 // @ts-check
 /** What a Router says of its LoRAs and of the samplers behind it before the user presses Run. */
 
+import { didNotAct, otherNegative } from "../core.js";
+import { sentences } from "../craft_error.js";
 import { inputs, titleOf } from "../graph/links.js";
 import { REPLACED, replaceable } from "../graph/samplers.js";
 import { valueOf, widget } from "../graph/upstream.js";
@@ -99,7 +101,7 @@ export function wordNotices(loras, wordsOf, prompt, phrases, marked) {
  * What guidance does to the LoRAs: samplers of the host guide by standard CFG, those of ours may
  * multiply the strengths too far.
  *
- * @param {Sampler[]} samplers behind the Router
+ * @param {Sampler[]} samplers behind the Router, with a negative prompt
  * @param {Lora[]} loras
  * @param {Record<Role, any>} dials
  * @returns {Notice[]}
@@ -122,15 +124,22 @@ export function guidanceNotices(samplers, loras, dials) {
     button: say("Set to {fitting}", { fitting: [...new Set(fitting)].join(", ") }),
   }] : [];
   const plain = replaceable(samplers);
+  const others = samplers.map(({ node }) => node)
+    .filter((node) => !OURS.has(node.type) && !plain.includes(node));
   if (plain.length) notices.push({
-    text: say("{samplers}: standard CFG, so the LoRAs act on both halves of guidance.", {
-      samplers: [...new Set(plain.map(titleOf))].join(", "),
-    }),
+    text: standard(plain),
     samplers: plain.map((node) => node.id),
     button: say("Use ACFG"),
   });
+  if (others.length) notices.push({ text: standard(others) });
   return notices;
 }
+
+/** @param {any[]} nodes that guide by standard CFG */
+const standard = (nodes) =>
+  say("{samplers}: standard CFG, so the LoRAs act on both halves of guidance.", {
+    samplers: [...new Set(nodes.map(titleOf))].join(", "),
+  });
 
 /**
  * What nodes that read weights make of a MODEL whose LoRAs are in none.
@@ -139,7 +148,7 @@ export function guidanceNotices(samplers, loras, dials) {
  * @param {any} [beside] the Router's own graph, whose nodes can be shown
  * @returns {Notice[]}
  */
-export function weightNotices({ reading, merging, guiding }, beside) {
+export function weightNotices({ reading, merging, guiding, negative }, beside) {
   const line = (/** @type {any[]} */ nodes, /** @type {(names: string) => string} */ says) => {
     if (!nodes.length) return [];
     const text = says([...new Set(nodes.map(titleOf))].join(", "));
@@ -152,12 +161,14 @@ export function weightNotices({ reading, merging, guiding }, beside) {
         "them; else it stops, and Fuse LoRAs to File writes them as they act at one step.", { nodes },
     )),
     ...line(merging, (nodes) => say("{nodes}: the LoRAs count by this model's share.", { nodes })),
-    ...line(guiding, (nodes) => say(
-      "{nodes}: its two models share their weights, so both halves of guidance get the LoRAs. " +
-        "ACFG Guider keeps them apart.", { nodes },
-    )),
+    ...line(guiding, (nodes) => willStop(nodes, otherNegative().parts)),
+    ...line(negative, (nodes) => willStop(nodes, didNotAct().parts.slice(1))),
   ];
 }
+
+/** @param {string} nodes @param {string[]} parts of the error with which it will stop */
+const willStop = (nodes, parts) =>
+  say("{nodes}: the sampler will stop. {why}", { nodes, why: sentences(parts) });
 
 /**
  * Latents that were inserted for another model, and are as they were.
