@@ -44,9 +44,7 @@ OVERDRIVEN = (
     "Strength {strength} times {weight} {value} is {product}; above {most}, pictures burn. "
     "With {inputs}, bring the strength to {fitting}, or lower {weight}."
 )
-OVERDRIVEN_PLACES = (
-    "LoRAs are guided too far in {count} of {total} settings, farthest in {place}."
-)
+OVERDRIVEN_PLACES = "LoRAs are guided too far in {count} of {total} settings, farthest in {place}."
 UNMATCHED_PATTERNS = "These layer patterns match no layer of this model: {patterns}"
 
 UNKNOWN = Mistake("{key} is no {noun}", "Known are {known}", "Choose one of these")

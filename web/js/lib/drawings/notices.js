@@ -1,13 +1,14 @@
 // @ts-check
 /** What a Router says of its LoRAs and of the samplers behind it before the user presses Run. */
 
-import { didNotAct, otherNegative } from "../core.js";
+import { didNotAct, otherNegative, overdrivenPlaces } from "../core.js";
 import { sentences } from "../craft_error.js";
 import { inputs, titleOf } from "../graph/links.js";
 import { REPLACED, replaceable } from "../graph/samplers.js";
 import { valueOf, widget } from "../graph/upstream.js";
 import { dialOf, excesses, fittingDial, reaches } from "../guidance.js";
 import { say, sayRole } from "../texts.js";
+import { sweepSettings } from "./sweep.js";
 
 const NONE = "none"; // the entry of a LoRA menu that chooses none
 const HIGH = 1.5; // a dial above it distorts most pictures
@@ -108,21 +109,9 @@ export function wordNotices(loras, wordsOf, prompt, phrases, marked) {
  */
 export function guidanceNotices(samplers, loras, dials) {
   if (!loras.length) return [];
-  const own = ownStrengths(loras);
-  const strengths = strengthsOf(own, dials);
-  const found = samplers
-    .filter(({ node }) => OURS.has(node.type))
-    .map(({ node, hosts }) => reaches((name) => valueOf(node, name, hosts)))
-    .flatMap((by) => excesses(strengths, by));
-  const [worst] = found.toSorted((one, other) => one.fitting - other.fitting);
-  const fitting = worst?.roles.map((role) => fittingDial(worst.fitting, own[role], dials[role]));
-  /** @type {Notice[]} */
-  const notices = worst ? [{
-    text: worst.text,
-    warns: true,
-    strengths: Object.fromEntries(worst.roles.map((role, at) => [dialOf(role), fitting[at]])),
-    button: say("Set to {fitting}", { fitting: [...new Set(fitting)].join(", ") }),
-  }] : [];
+  const settings = samplers.filter(isOurs).map(({ node, hosts }) =>
+    ({ place: "", by: reaches((name) => valueOf(node, name, hosts)) }));
+  const notices = burnNotices(settings, loras, dials);
   const plain = replaceable(samplers);
   const others = samplers.map(({ node }) => node)
     .filter((node) => !OURS.has(node.type) && !plain.includes(node));
@@ -133,6 +122,53 @@ export function guidanceNotices(samplers, loras, dials) {
   });
   if (others.length) notices.push({ text: standard(others) });
   return notices;
+}
+
+/**
+ * What guidance does to the LoRAs of a sweep, whose lines say how each sampler guides.
+ *
+ * @param {Sampler} sweep
+ * @param {Sampler[]} samplers behind it, with a negative prompt
+ * @param {Lora[]} loras
+ * @param {Record<Role, any>} dials
+ * @returns {Notice[]}
+ */
+export function sweepNotices(sweep, samplers, loras, dials) {
+  const settings = samplers.flatMap((at) => sweepSettings(sweep, at, isOurs(at)));
+  const different = new Map(settings.map((one) => [JSON.stringify(one), one]));
+  return loras.length ? burnNotices([...different.values()], loras, dials) : [];
+}
+
+/** @param {Sampler} at */
+const isOurs = ({ node }) => OURS.has(node.type);
+
+/**
+ * Strengths that guidance multiplies too far in some of the settings: a line of those that go
+ * farthest.
+ *
+ * @param {import("./sweep.js").Setting[]} settings
+ * @param {Lora[]} loras
+ * @param {Record<Role, any>} dials
+ * @returns {Notice[]}
+ */
+function burnNotices(settings, loras, dials) {
+  const own = ownStrengths(loras);
+  const strengths = strengthsOf(own, dials);
+  const burning = settings
+    .map(({ place, by }) => ({ place, found: excesses(strengths, by) }))
+    .filter(({ found }) => found.length);
+  const all = burning.flatMap(({ place, found }) => found.map((one) => ({ ...one, place })));
+  const [worst] = all.toSorted((one, other) => one.fitting - other.fitting);
+  if (!worst) return [];
+  const fitting = worst.roles.map((role) => fittingDial(worst.fitting, own[role], dials[role]));
+  const { place, text } = worst;
+  const places = { count: burning.length, total: settings.length, place };
+  return [{
+    text: place ? sentences([overdrivenPlaces(places), text]) : text,
+    warns: true,
+    strengths: Object.fromEntries(worst.roles.map((role, at) => [dialOf(role), fitting[at]])),
+    button: say("Set to {fitting}", { fitting: [...new Set(fitting)].join(", ") }),
+  }];
 }
 
 /** @param {any[]} nodes that guide by standard CFG */
