@@ -84,8 +84,8 @@ class Best:
 
 
 def find_best(model: Any, clip: Any, request: SearchRequest, tell: Callable[[str], None]) -> Best:
-    """Search, and route by the best setting. tell: what the user should know of the settings,
-    and one line of how it goes, after each picture.
+    """Search, and route by the best setting. tell: one line of how it goes and what the
+    user should know of the settings, after each picture.
 
     Every picture is kept as soon as it is scored: an equal call after an interrupt goes on from
     there, and makes one picture again to see that the MODEL is the same. CraftError where a LoRA is
@@ -109,8 +109,8 @@ def find_best(model: Any, clip: Any, request: SearchRequest, tell: Callable[[str
                 comfy.model_management.throw_exception_if_processing_interrupted()
                 search.run(trial, routed)
                 bar.update_absolute(search.done, None, ("JPEG", search.sheet(), _PREVIEW))
-                tell("\n".join([*burning, search.line()]))
-    return search.result([*left_out, *burning])
+                tell("\n".join([search.line(), *burning]))
+    return search.result(left_out, burning)
 
 
 @dataclass
@@ -264,8 +264,8 @@ class Search:
         best = self.request.settings[self.chosen].label
         return f"{self.done} of at most {self.plan.most_pictures} pictures; best so far: {best}"
 
-    def result(self, left_out: Sequence[str]) -> Best:
-        """left_out: what the search could not try, or tried although it may burn pictures."""
+    def result(self, left_out: Sequence[str], burning: Sequence[str] = ()) -> Best:
+        """left_out: what the search could not try. burning: what guidance takes too far."""
         best = self.request.settings[self.chosen]
         routed = self.routed(best)
         rows = self.rows()
@@ -278,7 +278,8 @@ class Search:
         )  # fmt: skip
         asymmetric = under_line(routed.model, best.line, True)[1]
         plot = score_plot(*self._shown())
-        report = f"{search_report(outcome)}\n\n{routed.report}"
+        parts = (search_report(outcome), "\n".join(burning), routed.report)
+        report = "\n\n".join(filter(None, parts))
         return Best(
             routed.model, routed.conditioning, asymmetric, plot,
             preset_json(outcome, _common(self.request)), report, (*left_out, *routed.warnings),

@@ -77,7 +77,7 @@ Show = Callable[[str, MadeCell | None], None]
 
 
 def fill_grid(model: Any, clip: Any, request: GridRequest, show: Show) -> Filled:
-    """Make every cell. show: gets one line of how it goes, below what the user should know of the
+    """Make every cell. show: gets one line of how it goes, above what the user should know of the
     cells, and each cell as soon as it is made.
 
     A cell is kept when it is made: an equal call after an interrupt makes those that are missing,
@@ -95,7 +95,7 @@ def fill_grid(model: Any, clip: Any, request: GridRequest, show: Show) -> Filled
     burning = too_far(request, cells)
 
     def say(text: str, made: MadeCell | None) -> None:
-        show("\n".join([*burning, text]), made)
+        show("\n".join([text, *burning]), made)
 
     model, clip, _ = apply_stack(model, clip, request.stack)
     maker = _Maker(model, clip, request)
