@@ -164,6 +164,8 @@ test("what the page cannot read of a sweep is not guessed at", () => {
   assert.deepEqual(swept([], { cfgs: "8" }), []);
   assert.deepEqual(swept(["craft: guidance = role, weight = x"], {}), []);
   assert.deepEqual(swept(["craft"], { cfgs: undefined }), []);
+  const [notice] = swept(["craft", "direct: guidance = role, weight = 3"], { cfgs: undefined });
+  assert.match(notice.text, /^LoRAs are guided too far in 1 of 2 settings, farthest in direct, guid/);
 });
 
 test("a dial at 0 or far up is a line, for a role that has a LoRA", () => {

@@ -158,7 +158,8 @@ function burnNotices(settings, loras, dials) {
     .map(({ place, by }) => ({ place, found: excesses(strengths, by) }))
     .filter(({ found }) => found.length);
   const all = burning.flatMap(({ place, found }) => found.map((one) => ({ ...one, place })));
-  const [worst] = all.toSorted((one, other) => one.fitting - other.fitting);
+  const [worst] = all.toSorted((one, other) =>
+    one.fitting - other.fitting || other.product - one.product);
   if (!worst) return [];
   const fitting = worst.roles.map((role) => fittingDial(worst.fitting, own[role], dials[role]));
   const { place, text } = worst;

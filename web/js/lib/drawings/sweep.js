@@ -34,7 +34,8 @@ export function sweepSettings(sweep, sampler, isOurs) {
   });
 }
 
-/** The cfg of each column: the sampler's own, or those of the sweep where it takes them.
+/** The cfg of each column: the sampler's own, or those of the sweep where it takes them; NaN where
+ * the page cannot know, as the weights of a line count all the same.
  * @param {At} sweep @param {At} sampler @returns {number[]} */
 function scales(sweep, sampler) {
   const own = valueOf(sampler.node, "cfg", sampler.hosts);
@@ -42,8 +43,8 @@ function scales(sweep, sampler) {
   const index = (sampler.node.inputs ?? []).findIndex((/** @type {any} */ one) => one.name === "cfg");
   const from = index < 0 ? null : originPastReroutes(sampler.node, index, sampler.hosts);
   const written = from?.node === sweep.node ? valueOf(sweep.node, "cfgs", sweep.hosts) : undefined;
-  const numbers = typeof written === "string" ? written.split(",").map(Number) : [];
-  return numbers.filter(Number.isFinite);
+  if (typeof written !== "string") return [NaN];
+  return written.split(",").filter((part) => part.trim()).map(Number);
 }
 
 /** @param {ReturnType<typeof linesOf>[number]} line @param {At} sweep */
@@ -58,14 +59,13 @@ function linesOf(methods) {
   const lines = methods.split("\n").map((line) => line.split("#")[0].trim()).filter(Boolean);
   return lines.map((line) => {
     const [method, written = ""] = line.split(/:(.*)/s);
-    const said = written.split(",").map((part) => part.trim()).filter(Boolean);
-    const settings = Object.fromEntries(
-      said.map((part) => part.split("=").map((side) => side.trim())),
-    );
+    const pairs = written.split(",").filter((part) => part.trim())
+      .map((part) => part.split("=").map((side) => side.trim()));
+    const settings = Object.fromEntries(pairs);
     const rule = settings.guidance ?? "";
     const weights = WEIGHTS.map((name) => [`guidance.${name}`, Number(settings[name] ?? 1)]);
     return {
-      text: [method.trim(), ...said].join(", "),
+      text: [method.trim(), ...pairs.map((pair) => pair.join(" = "))].join(", "),
       rule,
       weights: !rule || SWITCHED.includes(rule)
         ? {}
