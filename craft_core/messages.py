@@ -44,9 +44,25 @@ OVERDRIVEN = (
     "Strength {strength} times {weight} {value} is {product}; above {most}, pictures burn. "
     "With {inputs}, bring the strength to {fitting}, or lower {weight}."
 )
+OVERDRIVEN_PLACES = "LoRAs are guided too far in {count} of {total} settings, farthest in {place}."
 UNMATCHED_PATTERNS = "These layer patterns match no layer of this model: {patterns}"
 
 UNKNOWN = Mistake("{key} is no {noun}", "Known are {known}", "Choose one of these")
+
+OTHER_NEGATIVE = Mistake(
+    "The negative prompt has a MODEL of its own, which does not have the LoRAs that are routed in "
+    "the other one, or has further ones",
+    "In ComfyUI both prompts run with what the first MODEL does, and MODELs of one checkpoint are "
+    "one network",
+    "To keep the LoRAs out of the negative prompt use ACFG Guider; else give both inputs the "
+    "routed MODEL",
+)
+DID_NOT_ACT = Mistake(
+    "The LoRAs that are routed in a MODEL did not act in the sampling that has just ended",
+    "Routed LoRAs act where a guider samples their MODEL itself, which ComfyUI's Dual Model CFG "
+    "Guider does for the positive prompt alone",
+    "Give the routed MODEL to the input for the positive prompt, or use ACFG Guider",
+)
 
 _MARKED = "Mark <c>a content phrase</c> and <s>a style phrase</s>"
 TOO_MANY_MARKERS = Mistake(

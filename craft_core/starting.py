@@ -1,7 +1,8 @@
 """The values that a fusion starts with before the user has set any.
 
-The nodes' own values, the shipped subgraphs and the insertion into a graph all begin with these;
-`python run.py locales` writes them into web/js/lib/core.js for the page.
+New nodes begin with these. The shipped subgraphs and the template fusion_sdxl have cfg 5, and an
+insertion into a graph keeps its sampler's cfg: their strengths are GUIDED_WEIGHT / cfg. The floors
+are the same. `python run.py locales` writes the values into web/js/lib/core.js for the page.
 """
 
 from __future__ import annotations

@@ -37,7 +37,13 @@ from ..comfy_adapter.use.router import RouterRequest, check_request, layer_set_t
 from ..comfy_adapter.use.sampling import Sampling
 from ..comfy_adapter.use.scored_grid import AS_GIVEN, ORDERS, Judges, check_order, scored_grid
 from ..comfy_adapter.use.shown_grid import ShownGrid
-from ..comfy_adapter.use.sweep import guidance_scales, method_lines, sweep, under_line
+from ..comfy_adapter.use.sweep import (
+    SweepGuidance,
+    guidance_scales,
+    method_lines,
+    sweep,
+    under_line,
+)
 from ..comfy_adapter.use.xy_grid import GridRequest, MadeCell, fill_grid
 from ..craft_core.errors import CraftError
 from ..craft_core.fusion import FUSION
@@ -62,7 +68,7 @@ class MethodSweep(io.ComfyNode):
             node_id="CRAFTMethodSweep",
             display_name="Method Sweep",
             category=CATEGORY,
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
             not_idempotent=True,  # the models of an equal sweep elsewhere log their own runs
             description="Routes one pair of LoRAs by several fusion methods, each with several "
             "seeds. Everything after it runs once for each: connect model, positive, seed and "
@@ -173,7 +179,8 @@ class MethodSweep(io.ComfyNode):
             prompt, branches, layer_set_text(layer_sets), {}, schedule, allow_unmatched,
             expert_encoder or "", given_sigmas(whole_sigmas),
         )  # fmt: skip
-        found = sweep(model, clip, methods, request, steps, lora_stack or ())
+        guidance = SweepGuidance(asymmetric, scales if _gives_cfg(cls.hidden) else ())
+        found = sweep(model, clip, methods, request, steps, lora_stack or (), guidance)
         warn(cls, *found.warnings)
         cells = []
         for line, routed in zip(found.lines, found.routed, strict=True):
@@ -414,6 +421,16 @@ class XYGrid(io.ComfyNode):
             [one.column for one in cells],
             sheet.report,
         )
+
+
+def _gives_cfg(hidden: Any) -> bool:
+    """Whether a node takes the cfg of Method Sweep's columns; True where only the host knows."""
+    prompt = hidden and hidden.prompt
+    if not prompt:
+        return True
+    place = [one.id for one in MethodSweep.define_schema().outputs].index("scale")
+    own = [str(hidden.unique_id), place]
+    return any(own == value for node in prompt.values() for value in node["inputs"].values())
 
 
 def _xy(x_axis: str, y_axis: str) -> Grid:

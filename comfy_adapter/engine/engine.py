@@ -25,6 +25,7 @@ from torch import Tensor
 from ...craft_core.errors import CraftError
 from ...craft_core.fusion.compose import Timed
 from ...craft_core.guidance import GUIDANCE
+from ...craft_core.messages import DID_NOT_ACT, OTHER_NEGATIVE
 from ...craft_core.time import ANY_MOMENT, Moment, Timeline, model_table
 from ...craft_core.types import Bank, Gates
 from .bank import BranchPart, branch_patcher, layer_parts
@@ -194,13 +195,7 @@ class RoutedBank:
         so that the branches never acted. What a run fails with by itself comes first."""
         missed, self._sampled = not self._sampled, True
         if missed and sys.exc_info()[0] is None:
-            raise CraftError(
-                "The LoRAs that are routed in a MODEL did not act in the sampling that has just "
-                "ended",
-                "They act where a guider samples that MODEL itself, which ComfyUI's Dual Model CFG "
-                "Guider does for the positive prompt alone",
-                "Give the routed MODEL to the input for the positive prompt, or use ACFG Guider",
-            )
+            raise DID_NOT_ACT.error()
 
     def sample(self, executor: Any, guider: Any, sigmas: Tensor, extra_args: dict, *args: Any):
         """SAMPLER_SAMPLE: runs after the host has loaded the model and prepared the conds."""
@@ -244,14 +239,7 @@ class RoutedBank:
             return
         shared = negative.model is guider.model_patcher.model
         if is_routed(negative) or (shared and guiding.evaluation("uncond").branches):
-            raise CraftError(
-                "The negative prompt has a MODEL of its own, which does not have the LoRAs that "
-                "are routed in the other one, or has further ones",
-                "In ComfyUI both prompts run with what the first MODEL does, and MODELs of one "
-                "checkpoint are one network",
-                "To keep the LoRAs out of the negative prompt use ACFG Guider; else give both "
-                "inputs the routed MODEL",
-            )
+            raise OTHER_NEGATIVE.error()
 
     def _open(self, session: _Session, guider: Any, stack: ExitStack) -> None:
         """Prepare the models of a run, until the stack is closed."""

@@ -18,6 +18,8 @@ from ...craft_core.evaluation import Point, Score, frontier, harmonic_mean, mean
 from ...craft_core.evaluation.pair_columns import HARMONIC
 from ...craft_core.fusion import FUSION
 from ...craft_core.guidance import GUIDANCE
+from ...craft_core.guidance.reach import overdriven_places
+from ...craft_core.routing.markers import parse
 from ...craft_core.routing.plan import lacks_blocks
 from ...craft_core.schedule import SHAPES
 from ...craft_core.search import (
@@ -33,8 +35,9 @@ from ...craft_core.search import (
 from ..draw.score_plot import score_plot, score_sheet
 from ..engine.modules import model_layers
 from ..model.expert_encoder import lora_hash
-from ..model.lora_files import NONE
+from ..model.lora_files import NONE, BranchFile
 from ..score.pair_scorer import PairScorer
+from .burning import guided
 from .router import Routed, RouterRequest, with_own_loras
 from .sampling import Sampling, routed_by
 from .search_journal import Scored, SearchJournal
@@ -61,6 +64,11 @@ class SearchRequest:
     first_seed: int
     budget: int
 
+    def branches(self, setting: Setting) -> tuple[BranchFile, ...]:
+        """Both LoRAs, at the setting's strengths."""
+        strengths = (setting.content_strength, setting.style_strength)
+        return with_own_loras(self.pair, strengths, ())
+
 
 @dataclass(frozen=True)
 class Best:
@@ -76,7 +84,8 @@ class Best:
 
 
 def find_best(model: Any, clip: Any, request: SearchRequest, tell: Callable[[str], None]) -> Best:
-    """Search, and route by the best setting. tell: one line of how it goes, after each picture.
+    """Search, and route by the best setting. tell: one line of how it goes and what the
+    user should know of the settings, after each picture.
 
     Every picture is kept as soon as it is scored: an equal call after an interrupt goes on from
     there, and makes one picture again to see that the MODEL is the same. CraftError where a LoRA is
@@ -90,6 +99,7 @@ def find_best(model: Any, clip: Any, request: SearchRequest, tell: Callable[[str
         )
     request, left_out = fitting_request(request, model)
     search = Search(model, clip, request, SearchJournal.of(_parts(request)))
+    burning = too_far(request)
     search.take_up_journal()
     bar = comfy.utils.ProgressBar(search.plan.most_pictures)
     while trials := search.pending():
@@ -99,8 +109,8 @@ def find_best(model: Any, clip: Any, request: SearchRequest, tell: Callable[[str
                 comfy.model_management.throw_exception_if_processing_interrupted()
                 search.run(trial, routed)
                 bar.update_absolute(search.done, None, ("JPEG", search.sheet(), _PREVIEW))
-                tell(search.line())
-    return search.result(left_out)
+                tell("\n".join([search.line(), *burning]))
+    return search.result(left_out, burning)
 
 
 @dataclass
@@ -155,8 +165,7 @@ class Search:
     def routed(self, setting: Setting) -> Routed:
         """Its MODEL under its guidance, and the prompt."""
         line = setting.line
-        strengths = (setting.content_strength, setting.style_strength)
-        branches = with_own_loras(self.request.pair, strengths, ())
+        branches = self.request.branches(setting)
         routing = replace(self.request.routing, branches=branches, schedule=setting.course)
         return routed_by(self.model, self.clip, routing, line)
 
@@ -255,8 +264,8 @@ class Search:
         best = self.request.settings[self.chosen].label
         return f"{self.done} of at most {self.plan.most_pictures} pictures; best so far: {best}"
 
-    def result(self, left_out: Sequence[str]) -> Best:
-        """left_out: what the search could not try."""
+    def result(self, left_out: Sequence[str], burning: Sequence[str] = ()) -> Best:
+        """left_out: what the search could not try. burning: what guidance takes too far."""
         best = self.request.settings[self.chosen]
         routed = self.routed(best)
         rows = self.rows()
@@ -269,11 +278,21 @@ class Search:
         )  # fmt: skip
         asymmetric = under_line(routed.model, best.line, True)[1]
         plot = score_plot(*self._shown())
-        report = f"{search_report(outcome)}\n\n{routed.report}"
+        parts = (search_report(outcome), "\n".join(burning), routed.report)
+        report = "\n\n".join(filter(None, parts))
         return Best(
             routed.model, routed.conditioning, asymmetric, plot,
             preset_json(outcome, _common(self.request)), report, (*left_out, *routed.warnings),
         )  # fmt: skip
+
+
+def too_far(request: SearchRequest) -> list[str]:
+    """What the user should know of settings whose LoRAs guidance multiplies too far."""
+    marked, cfg = parse(request.routing.prompt), request.sampling.cfg
+    settings = [
+        guided(one.label, request.branches(one), marked, one.line, cfg) for one in request.settings
+    ]
+    return overdriven_places(settings, "strengths")
 
 
 def fitting_request(request: SearchRequest, model: Any) -> tuple[SearchRequest, tuple[str, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import comfy.samplers
@@ -14,6 +15,8 @@ from ...craft_core.errors import CraftError
 from ...craft_core.fusion import FUSION
 from ...craft_core.fusion.lines import Line, parse_lines
 from ...craft_core.guidance import GUIDANCE
+from ...craft_core.guidance.reach import overdriven_places
+from ...craft_core.routing.markers import parse
 from ...craft_core.routing.plan import lacks_blocks
 from ...craft_core.routing.presets import OF_MODEL
 from ...craft_core.time import Moment, Timeline, progress
@@ -21,10 +24,20 @@ from ..draw.activity import Activity, activity_sheet
 from ..engine.engine import ASYMMETRIC, noise_levels, set_asymmetric, set_guidance
 from ..engine.modules import model_layers
 from ..model.lora_files import apply_stack
+from .burning import guided
 from .router import Routed, RouterRequest, route
 
 MOST_SCALES = 16
 _SCHEDULER = "normal"
+
+
+@dataclass(frozen=True)
+class SweepGuidance:
+    """What the lines of a sweep are sampled under. asymmetric: where a line names no guidance.
+    scales: the cfg of the columns; empty where samplers have one of their own."""
+
+    asymmetric: bool
+    scales: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -73,13 +86,19 @@ def guidance_scales(text: str) -> tuple[float, ...]:
 
 
 def sweep(
-    model: Any, clip: Any, methods: str, request: RouterRequest, steps: int, stack: Sequence = ()
+    model: Any,
+    clip: Any,
+    methods: str,
+    request: RouterRequest,
+    steps: int,
+    stack: Sequence = (),
+    guidance: SweepGuidance | None = None,
 ) -> Sweep:
     """Route `request` by every method listed; the MODELs share the LoRAs' factors.
 
     methods: lines of craft_core.fusion.lines; the request's own method is not used. A method
     whose own blocks the model does not have is left out, and the warnings say so. steps: of the
-    sampling that the sheet is planned for.
+    sampling that the sheet is planned for. guidance: for the warning of what it takes too far.
     """
     lines, left_out = _fitting(method_lines(methods), model)
     if not request.branches:
@@ -103,10 +122,25 @@ def sweep(
     activities = [Activity.of(one.bank, one.gates, moments) for one in routed]
     sheet = activity_sheet([line.label for line in lines], activities, heading=f"planned: {run}")
     warnings = list(dict.fromkeys(text for one in routed for text in one.warnings))
-    heads = (", ".join(line.label.splitlines()) for line in lines)
+    if guidance is not None:
+        warnings += _too_far(lines, request, guidance)
+    heads = map(_head, lines)
     reports = (f"[{head}]\n{one.report}" for head, one in zip(heads, routed, strict=True))
     report = "\n\n".join(filter(None, ["\n".join([*left_out, *warnings, *stacked]), *reports]))
     return Sweep(lines, tuple(routed), sheet, report, (*left_out, *warnings))
+
+
+def _head(line: Line) -> str:
+    return ", ".join(line.label.splitlines())
+
+
+def _too_far(lines: Sequence[Line], request: RouterRequest, guidance: SweepGuidance) -> list[str]:
+    """What the user should know of lines whose LoRAs guidance multiplies too far."""
+    marked, settings = parse(request.prompt), []
+    for line, cfg in product(lines, guidance.scales or (0.0,)):  # by 0 none goes too far
+        place = _head(line) + (f", cfg {cfg:g}" if len(guidance.scales) > 1 else "")
+        settings.append(guided(place, request.branches, marked, line, cfg, guidance.asymmetric))
+    return overdriven_places(settings)
 
 
 def _planned(model: Any, steps: int, whole: Sequence[float] | None) -> tuple[str, list[Moment]]:

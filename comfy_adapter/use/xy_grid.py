@@ -14,6 +14,8 @@ from torch import Tensor
 from ...craft_core.errors import CraftError
 from ...craft_core.fusion import FUSION
 from ...craft_core.guidance import GUIDANCE
+from ...craft_core.guidance.reach import overdriven_places
+from ...craft_core.routing.markers import parse
 from ...craft_core.routing.plan import lacks_blocks
 from ...craft_core.schedule import SHAPES
 from ...craft_core.search import Grid, GridCell, GridSetting
@@ -23,6 +25,7 @@ from ..model.expert_encoder import encoder_path, lora_hash
 from ..model.file_hash import hash_of
 from ..model.lora_files import NONE, BranchFile, apply_stack
 from ..train.run import duration
+from .burning import guided
 from .kept_cells import KeptCells, agree
 from .router import Routed, RouterRequest, with_own_loras
 from .sampling import Sampling, routed_by
@@ -41,6 +44,11 @@ class GridRequest:
     stack: Sequence
     routing: RouterRequest
     sampling: Sampling
+
+    def branches(self, setting: GridSetting) -> tuple[BranchFile, ...]:
+        """All LoRAs of a cell, at its strengths."""
+        strengths = (setting.content_strength, setting.style_strength)
+        return with_own_loras(self.pair, strengths, self.extra)
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,8 @@ Show = Callable[[str, MadeCell | None], None]
 
 
 def fill_grid(model: Any, clip: Any, request: GridRequest, show: Show) -> Filled:
-    """Make every cell. show: gets one line of how it goes, and each cell as soon as it is made.
+    """Make every cell. show: gets one line of how it goes, above what the user should know of the
+    cells, and each cell as soon as it is made.
 
     A cell is kept when it is made: an equal call after an interrupt makes those that are missing,
     and one again to see that the MODEL is the same. CraftError for all that a Router refuses, and
@@ -83,6 +92,11 @@ def fill_grid(model: Any, clip: Any, request: GridRequest, show: Show) -> Filled
         )
     cells = request.grid.cells(request.base)
     _require_blocks(cells, model)
+    burning = too_far(request, cells)
+
+    def say(text: str, made: MadeCell | None) -> None:
+        show("\n".join([text, *burning]), made)
+
     model, clip, _ = apply_stack(model, clip, request.stack)
     maker = _Maker(model, clip, request)
     kept = KeptCells.of(_parts(request))
@@ -91,11 +105,11 @@ def fill_grid(model: Any, clip: Any, request: GridRequest, show: Show) -> Filled
     took: list[float] = []  # seconds
     try:
         if not kept.empty:
-            show("One cell is made again, to see that the model is the same.", None)
+            say("One cell is made again, to see that the model is the same.", None)
             _forget_of_other_model(kept, cells, maker)
         missing = sum(kept.get(cell.setting) is None for cell in cells)
         for cell in cells:
-            show(progress_line(len(found), len(cells), took, missing - len(took)), None)
+            say(progress_line(len(found), len(cells), took, missing - len(took)), None)
             comfy.model_management.throw_exception_if_processing_interrupted()
             latent, begun = kept.get(cell.setting), perf_counter()
             if made := latent is None:
@@ -106,13 +120,25 @@ def fill_grid(model: Any, clip: Any, request: GridRequest, show: Show) -> Filled
                 took.append(perf_counter() - begun)
             found.append(MadeCell(cell, picture))
             bar.update_absolute(len(found))
-            show(progress_line(len(found), len(cells), took, missing - len(took)), found[-1])
+            say(progress_line(len(found), len(cells), took, missing - len(took)), found[-1])
     finally:
         if len(found) < len(cells):  # stopped, or failed
             later = sum(kept.get(cell.setting) is not None for cell in cells[len(found) :])
             done = len(found) + later  # those of an earlier run too
-            show(f"Stopped: {done} of {len(cells)} cells are done. Run goes on from there.", None)
-    return Filled(tuple(found), tuple(dict.fromkeys(maker.warnings)))
+            say(f"Stopped: {done} of {len(cells)} cells are done. Run goes on from there.", None)
+    return Filled(tuple(found), tuple(dict.fromkeys([*burning, *maker.warnings])))
+
+
+def too_far(request: GridRequest, cells: Sequence[GridCell]) -> list[str]:
+    """What the user should know of cells whose LoRAs guidance multiplies too far."""
+    marked, grid = parse(request.routing.prompt), request.grid
+    settings = []
+    for cell in cells:
+        labels = (grid.rows[cell.row].label, grid.columns[cell.column].label)
+        place = ", ".join(line for label in labels for line in label.splitlines())
+        branches = request.branches(cell.setting)
+        settings.append(guided(place, branches, marked, cell.setting.line, cell.setting.cfg))
+    return overdriven_places(settings)
 
 
 class _Maker:
@@ -131,10 +157,9 @@ class _Maker:
     def _routed(self, setting: GridSetting) -> Routed:
         own = replace(setting, cfg=0.0, seed=0)
         if self._last is None or self._last[0] != own:
-            strengths = (setting.content_strength, setting.style_strength)
             routing = replace(
                 self.request.routing,
-                branches=with_own_loras(self.request.pair, strengths, self.request.extra),
+                branches=self.request.branches(setting),
                 layer_sets=setting.layer_sets,
                 schedule=setting.schedule,
             )

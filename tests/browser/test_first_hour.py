@@ -150,6 +150,101 @@ def test_a_sampler_with_standard_guidance_is_named_and_replaced_with_a_click(com
     comfy.keep_screenshot(f"replaced_{drawn}")
 
 
+# In place of the sampler, ComfyUI's guider whose negative prompt has the loader's own MODEL.
+TWO_MODELS = """({ router, sampler }) => {
+    const { graph } = app
+    const [routed, old] = [router, sampler].map((id) => graph.getNodeById(id))
+    const one = (type) => graph.nodes.find((node) => node.type === type)
+    const loader = one("CheckpointLoaderSimple")
+    const add = (type, place) => {
+        const node = LiteGraph.createNode(type)
+        graph.add(node)
+        node.pos = place
+        return node
+    }
+    graph.remove(old)
+    const guider = add("DualModelGuider", [860, 0])
+    routed.connect(0, guider, "model")
+    loader.connect(0, guider, "model_negative")
+    routed.connect(1, guider, "positive")
+    one("CLIPTextEncode").connect(0, guider, "negative")
+    const scheduler = add("BasicScheduler", [860, 200])
+    scheduler.widgets.find(({ name }) => name === "steps").value = 2
+    loader.connect(0, scheduler, "model")
+    const custom = add("SamplerCustomAdvanced", [860, 400])
+    add("RandomNoise", [860, 520]).connect(0, custom, "noise")
+    guider.connect(0, custom, "guider")
+    add("KSamplerSelect", [860, 620]).connect(0, custom, "sampler")
+    scheduler.connect(0, custom, "sigmas")
+    one("EmptyLatentImage").connect(0, custom, "latent_image")
+    custom.connect(0, one("VAEDecode"), "samples")
+    return Number(guider.id)
+}"""
+ONE_MODEL = """([router, guider]) => {
+    const [from, to] = [router, guider].map((id) => app.graph.getNodeById(id))
+    from.connect(0, to, "model_negative")
+}"""
+
+
+def test_a_guider_of_two_models_is_said_to_stop_as_it_then_does(comfy, drawn):
+    bare = Bare(comfy, "KSampler")
+    guider = comfy.evaluate(TWO_MODELS, bare.ids)
+    line = "Dual Model CFG Guider: the sampler will stop."
+    bare.says(line)
+    bare.says_not("standard CFG")
+    comfy.fit()
+    comfy.keep_screenshot(f"two_models_{drawn}")
+    end, message = comfy.run()
+    assert end == "execution_error"
+    comfy.dismiss_alerts()
+    bare.says(f"{line} {message.strip()}")
+    comfy.evaluate(ONE_MODEL, [bare.ids["router"], guider])
+    bare.says_not(line)
+    bare.says("Dual Model CFG Guider: standard CFG")
+    assert comfy.run() == ["execution_success", ""]
+
+
+@ONCE
+def test_a_sampler_without_one_of_ours_is_named_without_a_click(comfy, drawn):
+    bare = Bare(comfy, "KSamplerAdvanced")
+    bare.says("KSampler (Advanced): standard CFG, so the LoRAs act on both halves of guidance")
+    assert comfy.page.get_by_role("button", name="Use ACFG").count() == 0
+
+
+# A sweep in place of the Router, with all that a sampler takes of it.
+SWEEP = """({ router, sampler }) => {
+    const { graph } = app
+    const [old, behind] = [router, sampler].map((id) => graph.getNodeById(id))
+    const loader = graph.nodes.find((node) => node.type === "CheckpointLoaderSimple")
+    const sweep = LiteGraph.createNode("CRAFTMethodSweep")
+    graph.add(sweep)
+    sweep.pos = old.pos
+    for (const name of ["prompt", "content_lora", "style_lora"])
+        sweep.widgets.find((one) => one.name === name).value =
+            old.widgets.find((one) => one.name === name).value
+    graph.remove(old)
+    loader.connect(0, sweep, "model")
+    loader.connect(1, sweep, "clip")
+    const to = { model: 0, positive: 1, seed: 2, asymmetric: 3, cfg: 8 }
+    for (const [name, output] of Object.entries(to)) sweep.connect(output, behind, name)
+    return Number(sweep.id)
+}"""
+
+
+def test_a_sweep_says_which_settings_burn_and_a_click_mends_them(comfy, drawn):
+    bare = Bare(comfy, "CRAFTACFGKSampler")
+    bare.ids["router"] = comfy.evaluate(SWEEP, bare.ids)
+    bare.set("router", "methods", "craft\ndirect: guidance = cfg")
+    bare.says_not("guided too far")
+    bare.set("router", "cfgs", "1, 2, 8")
+    bare.says("LoRAs are guided too far in 1 of 6 settings, farthest in craft, cfg 8.")
+    comfy.fit()
+    comfy.keep_screenshot(f"sweep_burns_{drawn}")
+    comfy.page.get_by_role("button", name="Set to 0.2").click()
+    bare.says_not("guided too far")
+    assert bare.value("router", "content_strength") == bare.value("router", "style_strength") == 0.2
+
+
 @ONCE
 def test_quiet_lines_say_what_is_odd_about_the_loras(comfy, drawn):
     bare = Bare(comfy, "CRAFTACFGKSampler", style_lora=PAIR["content_lora"])

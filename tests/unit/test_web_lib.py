@@ -11,7 +11,9 @@ import pytest
 from playwright._impl._driver import compute_driver_executable
 
 from craft_core.errors import CraftError
-from craft_core.guidance.reach import overdriven, reaches
+from craft_core.fusion.lines import parse_lines
+from craft_core.guidance import GUIDANCE
+from craft_core.guidance.reach import Guided, overdriven, overdriven_places, reaches
 from craft_core.routing.markers import parse
 from craft_core.schedule import SHAPES
 from craft_core.schedule.schedule import Schedule, sample_curve
@@ -56,6 +58,22 @@ GUIDED = [
     for weight in (1.0, 2.5, 4.0)
     for content in (0.15, 0.7, -1.0, 3.0)
 ]  # fmt: skip
+
+SWEEP_LINES = """
+craft   # a comment: guidance = cfg
+direct: guidance = cfg
+
+k_lora: pattern = s*, gamma = released
+direct: guidance = role, weight = 3, norm = rescale
+craft: layer_sets = b-lora, guidance=weak , weight = 2.5,content_weight = 2, style_weight = 2
+"""
+SWEEPS = [
+    ({"methods": methods, "cfgs": cfgs, "asymmetric": asymmetric}, strength)
+    for methods in (SWEEP_LINES, "craft", "np_lora: guidance = role", "direct: guidance = acfg")
+    for cfgs in ("2", "4", "1, 2 , 7,8")
+    for asymmetric in (True, False)
+    for strength in (0.1, 0.4, 0.75, 1.0, -1.5)
+]
 
 
 def ranges(parameter) -> list[Any]:
@@ -112,7 +130,8 @@ def node(arguments: list[str], text: str = "") -> str:
 @pytest.fixture(scope="module")
 def evaluated() -> dict[str, Any]:
     cases = [{"values": values, "strengths": strengths} for values, strengths in GUIDED]
-    asked = {"curves": curve_cases(), "prompts": PROMPTS, "guided": cases}
+    sweeps = [{"values": values, "strength": strength} for values, strength in SWEEPS]
+    asked = {"curves": curve_cases(), "prompts": PROMPTS, "guided": cases, "sweeps": sweeps}
     return json.loads(node([str(WEB_TESTS / "evaluate.mjs")], json.dumps(asked)))
 
 
@@ -151,3 +170,19 @@ def test_the_page_finds_the_strengths_that_guidance_multiplies_too_far_as_the_co
         settings = knobs if rule in ("role", "weak") else {}
         assert said == overdriven(strengths, reaches(rule, values["cfg"], settings)), values
     assert 0 < sum(map(bool, evaluated["guided"])) < len(GUIDED)
+
+
+def python_sweep(values: dict[str, Any], strength: float) -> str:
+    settings, scales = [], [float(part) for part in values["cfgs"].split(",")]
+    for line, cfg in product(parse_lines(values["methods"], ("b-lora",), GUIDANCE), scales):
+        rule = line.guidance or ("acfg" if values["asymmetric"] else "cfg")
+        place = ", ".join(line.label.splitlines()) + (f", cfg {cfg:g}" if len(scales) > 1 else "")
+        by = reaches(rule, cfg, GUIDANCE[rule].knobs(line.weights))
+        settings.append(Guided(place, dict.fromkeys(("content", "style"), strength), by))
+    return " ".join(overdriven_places(settings))
+
+
+def test_the_page_counts_the_settings_of_a_sweep_that_go_too_far_as_the_core_does(evaluated):
+    for (values, strength), said in zip(SWEEPS, evaluated["sweeps"], strict=True):
+        assert said == python_sweep(values, strength), (values, strength)
+    assert 0 < sum(map(bool, evaluated["sweeps"])) < len(SWEEPS)

@@ -37,6 +37,7 @@ from craft_lora_pack.craft_core.evaluation import Point, mean_score
 from craft_lora_pack.craft_core.evaluation.pair_columns import HARMONIC
 from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.guidance import GUIDANCE
+from craft_lora_pack.craft_core.guidance.reach import Guided, overdriven_places
 from craft_lora_pack.craft_core.lora.stated_scales import stated_scales_note
 from craft_lora_pack.craft_core.lora.storage import KIND
 from craft_lora_pack.craft_core.search import Setting, settings_of
@@ -278,6 +279,17 @@ def test_a_file_whose_name_and_folder_have_full_stops_in_them(tmp_path):
     assert_in_chinese(said)
     assert all(file.name in text for text in in_chinese(said))
     assert str(file) in in_chinese(said)[0]
+
+
+def test_settings_that_guidance_takes_too_far():
+    by = {"content": ("cfg", 8.0), "style": ("cfg", 8.0)}
+    settings = [
+        Guided(place, {"content": 1.0, "style": 0.7}, by)
+        for place in ("craft, cfg 8", "direct, guidance = acfg; content 1, style 0.7; constant")
+    ]
+    found = overdriven_places(settings)
+    assert len(found) == 3
+    assert_in_chinese([*found, "\n".join(["cell 1 of 2", *found])])
 
 
 def test_what_the_sampler_objects_to(world):

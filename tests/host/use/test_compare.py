@@ -1,6 +1,7 @@
 """Method Sweep, Comparison Grid and the map of which LoRA acts where, in the real host."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import folder_paths
 import nodes
@@ -20,6 +21,7 @@ from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.time import Moment
 from craft_lora_pack.craft_core.types import Bank, Branch, Factors, Gates
+from craft_lora_pack.nodes import compare
 from craft_lora_pack.nodes.acfg import ACFGKSampler
 from craft_lora_pack.nodes.compare import ComparisonGrid, MethodSweep
 from craft_lora_pack.nodes.router import Router
@@ -66,6 +68,39 @@ def test_a_sweep_is_a_router_for_each_method_and_a_cell_for_each_seed(world):
     assert activity.shape[0] == 1 and activity.shape[-1] == 3
     for key in FUSION.keys():
         assert f"[{key}]\nMethod: {key}. " in report
+
+
+def test_lines_that_guidance_takes_too_far_are_told_and_in_the_report(world, monkeypatch):
+    told = []
+    monkeypatch.setattr(compare, "warn", lambda _, *texts: told.append("\n".join(texts)))
+    lines = "craft\ndirect: guidance = cfg\ndirect: guidance = role, weight = 3"
+    report = sweep(world, lines, cfgs="2, 4, 8")[-2]
+    said = (
+        "LoRAs are guided too far in 5 of 9 settings, farthest in craft, cfg 8.\n"
+        "Strength 0.7 times cfg 8 is 5.6; above 2, pictures burn. With content_strength, bring the "
+        "strength to 0.2, or lower cfg.\n"
+        "Strength 0.3 times cfg 8 is 2.4; above 2, pictures burn. With style_strength, bring the "
+        "strength to 0.2, or lower cfg."
+    )
+    assert report.startswith(f"{said}\n\n[craft]") and told == [said]
+    for quiet in ({"cfgs": "2"}, {"cfgs": "8", "asymmetric": False}):
+        assert "guided too far" not in sweep(world, "craft", **quiet)[-2]
+    monkeypatch.setattr(compare, "_gives_cfg", lambda hidden: False)
+    report = sweep(world, lines, cfgs="8")[-2]
+    assert report.startswith("LoRAs are guided too far in 1 of 3 settings, farthest in direct, g")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "gives"),
+    [
+        ({"cfg": ["5", 8], "model": ["5", 0]}, True),
+        ({"cfg": 8.0, "model": ["5", 0]}, False),
+        ({"cfg": ["6", 8]}, False),
+    ],
+)
+def test_the_cfgs_of_a_sweep_count_where_a_node_takes_them(inputs, gives):
+    hidden = SimpleNamespace(unique_id="5", prompt={"5": {"inputs": {}}, "7": {"inputs": inputs}})
+    assert compare._gives_cfg(hidden) == gives
 
 
 def test_each_model_of_a_sweep_samples_as_the_routers(world):

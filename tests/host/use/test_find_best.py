@@ -147,6 +147,22 @@ def test_the_page_is_told_the_preset(world, journals, monkeypatch):
     assert text.splitlines()[0].endswith(lines_label(json.loads(preset)))
 
 
+def test_settings_that_guidance_takes_too_far_are_told(world, journals, monkeypatch):
+    told = []
+    monkeypatch.setattr(score, "tell", lambda _, text, *preset: told.append(text))
+    lists = {"methods": "direct", "schedules": "constant", "guidances": "acfg\ncfg"}
+    found = search(world, **lists, strengths="0.5, 0.8", budget=8)
+    said = (  # each for content with each for style, under ACFG at cfg 3
+        "LoRAs are guided too far in 3 of 8 settings, farthest in direct, guidance = acfg; "
+        "content 0.5, style 0.8; constant.\nStrength 0.8 times cfg 3 is 2.4; above 2, pictures "
+        "burn. With strengths, bring the strength to 0.5, or lower cfg."
+    )
+    assert len(told) > 1 and all(said in text for text in told)
+    assert said in found["report"]
+    found = search(world, **lists, strengths="0.5, 0.6", budget=8)
+    assert "guided too far" not in found["report"] + told[-1]
+
+
 def lines_label(preset):
     rule = ", ".join(f"{name} = {value}" for name, value in preset["guidance"].items())
     strengths = f"content {preset['content_strength']:g}, style {preset['style_strength']:g}"

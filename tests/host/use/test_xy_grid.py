@@ -24,7 +24,7 @@ ALL = {"layer_sets": "all"}
 STEPS = 2
 GIVEN = {
     "prompt": PROMPT, "content_lora": small.CONTENT, "style_lora": small.STYLE,
-    "content_strength": 0.7, "style_strength": 0.4, "layer_sets": ALL,
+    "content_strength": 0.6, "style_strength": 0.4, "layer_sets": ALL,
     "method": {"method": "direct"}, "guidance": {"guidance": "acfg"}, "seed": 5, "steps": STEPS,
     "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal", "cell": 64,
 }  # fmt: skip
@@ -130,6 +130,36 @@ def test_rows_and_columns_are_the_axes(world, kept, told):
     texts = [text for text, _ in told]
     assert texts[0] == "cell 1 of 4" and texts[-1] == "4 cells are done."
     assert any(text.startswith("cell 2 of 4, about ") for text in texts)
+
+
+def test_cells_that_guidance_takes_too_far_are_told_while_they_are_made_and_kept(world, kept, told):
+    said = (
+        "LoRAs are guided too far in 2 of 6 settings, farthest in craft, cfg 8.\n"
+        "Strength 0.75 times cfg 8 is 6; above 2, pictures burn. With content_strength, bring the "
+        "strength to 0.2, or lower cfg."
+    )
+    for first in ("cell 1 of 6", "One cell is made again, to see that the model is the same."):
+        told.clear()
+        grid(
+            world, "cfg: 1, 2, 8", "method: craft, direct", content_strength=0.75,
+            style_strength=0.2,
+        )  # fmt: skip
+        assert told[0][0] == f"{first}\n{said}"
+        assert told[-1][0] == f"{said}\n6 cells are done."
+        assert all(said in text for text, _ in told)
+
+
+@pytest.mark.parametrize(
+    ("axes", "others"),
+    [
+        (("cfg: 1, 2", ""), {"content_strength": 0.75}),
+        (("cfg: 8", ""), {"guidance": {"guidance": "cfg"}}),
+        (("cfg: 8", "method: craft"), {"prompt": "an animal"}),  # both LoRAs are off
+    ],
+)
+def test_what_guidance_does_not_take_too_far_is_not_told(world, kept, told, axes, others):
+    grid(world, *axes, **others)
+    assert not any("guided too far" in text for text, _ in told)
 
 
 def test_a_stopped_grid_keeps_its_cells_and_goes_on(world, kept, told, made):

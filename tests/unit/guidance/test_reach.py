@@ -3,7 +3,13 @@
 import pytest
 
 from craft_core.guidance import GUIDANCE
-from craft_core.guidance.reach import guided_strength, overdriven, reaches
+from craft_core.guidance.reach import (
+    Guided,
+    guided_strength,
+    overdriven,
+    overdriven_places,
+    reaches,
+)
 from craft_core.starting import GUIDED_CFG, GUIDED_STRENGTH, MOST_GUIDED_WEIGHT
 
 
@@ -41,3 +47,18 @@ def test_roles_of_one_strength_share_a_line():
     assert said.startswith("Strength 1 times cfg 8 is 8; above 2, pictures burn.")
     assert "With content_strength, style_strength, bring the strength to 0.2" in said
     assert len(overdriven({"content": 1.0, "style": 2.0}, by("acfg", 8.0))) == 2
+
+
+def test_of_several_settings_those_too_far_are_counted_and_the_farthest_is_named():
+    strengths = {"content": -0.75, "style": 0.1}
+    settings = [Guided(f"cfg {cfg:g}", strengths, by("acfg", cfg)) for cfg in (2.0, 8.0, 4.0)]
+    count, said = overdriven_places(settings)
+    assert count == "LoRAs are guided too far in 2 of 3 settings, farthest in cfg 8."
+    assert said.startswith("Strength 0.75 times cfg 8 is 6; above 2, pictures burn.")
+    assert overdriven_places(settings[:1]) == overdriven_places([]) == []
+    assert overdriven_places([Guided("all rows", strengths, by("cfg", 20.0))]) == []
+
+
+def test_an_input_of_both_roles_is_named_once():
+    settings = [Guided("x", {"content": 1.0, "style": 1.0}, by("acfg", 8.0))]
+    assert "With strengths, bring" in overdriven_places(settings, "strengths")[1]

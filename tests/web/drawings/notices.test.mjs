@@ -4,10 +4,12 @@ import { test } from "node:test";
 import { GUIDED_WEIGHT, MOST_GUIDED_WEIGHT } from "../../../web/js/lib/core.js";
 import { parse } from "../../../web/js/lib/drawings/markers.js";
 import {
-  chosenLoras, dialNotices, guidanceNotices, isAsInserted, sameNotices, sizeNotices, wordNotices,
+  chosenLoras, dialNotices, guidanceNotices, isAsInserted, sameNotices, sizeNotices, sweepNotices,
+  wordNotices,
 } from "../../../web/js/lib/drawings/notices.js";
-import { replaceable } from "../../../web/js/lib/graph/samplers.js";
+import { isGuided, replaceable } from "../../../web/js/lib/graph/samplers.js";
 import { guidedStrength } from "../../../web/js/lib/guidance.js";
+import { linked } from "../linked.mjs";
 
 const PAIR = chosenLoras({ content: "dog", style: "ink" }, []);
 const sampler = (type, values, id = 7) => ({
@@ -88,11 +90,24 @@ test("unknown values are not guessed at", () => {
   assert.deepEqual(guidanceNotices([acfg({})], [], { content: 1, style: 1 }), []);
 });
 
-test("the host's sampler is named with the offer of ACFG, others without one are not", () => {
-  const plain = [sampler("KSampler", { cfg: 8 }, 3), sampler("SamplerCustom", { cfg: 8 }, 4)];
-  const [notice, ...others] = guidanceNotices(plain, PAIR, { content: 1, style: 1 });
+test("the host's sampler is named with the offer of ACFG, others without one are named alone", () => {
+  const types = ["KSampler", "SamplerCustom", "KSamplerAdvanced", "DualCFGGuider", "SamplerCustom"];
+  const plain = types.map((type, at) => sampler(type, { cfg: 8 }, 3 + at));
+  const [notice, other, ...more] = guidanceNotices(plain, PAIR, { content: 1, style: 1 });
   assert.match(notice.text, /^KSampler: standard CFG/);
-  assert.deepEqual([notice.samplers, notice.button, others], [[3], "Use ACFG", []]);
+  assert.deepEqual([notice.samplers, notice.button, more], [[3], "Use ACFG", []]);
+  assert.match(other.text, /^SamplerCustom, KSamplerAdvanced, DualCFGGuider: standard CFG/);
+  assert.deepEqual([other.samplers, other.button], [undefined, undefined]);
+});
+
+test("a node with a negative prompt guides, whatever it calls the positive ones", () => {
+  const node = (type, ...names) => ({
+    inputs: [{ name: "model", type: "MODEL" }, ...names.map((name) => ({ name, type: "CONDITIONING" }))],
+    outputs: [{ type }],
+  });
+  assert.ok(isGuided(node("GUIDER", "cond1", "cond2", "negative")));
+  assert.ok(isGuided(node("LATENT", "positive", "negative")));
+  assert.ok(!isGuided(node("GUIDER", "conditioning")) && !isGuided(node("IMAGE", "positive", "negative")));
 });
 
 test("a sampler in a subgraph that is placed twice is offered ACFG once", () => {
@@ -102,6 +117,55 @@ test("a sampler in a subgraph that is placed twice is offered ACFG once", () => 
   assert.deepEqual(replaceable(placed), [plain.node]);
   const [notice] = guidanceNotices(placed, PAIR, { content: 1, style: 1 });
   assert.deepEqual(notice.samplers, [3]);
+});
+
+const widgets = (values) => Object.entries(values).map(([name, value]) => ({ name, value }));
+const swept = (lines, values, of = {}, type = "CRAFTACFGKSampler") => {
+  const node = {
+    id: 1, type: "CRAFTMethodSweep", inputs: [],
+    widgets: widgets({ methods: lines.join("\n"), cfgs: "2", asymmetric: true, ...values }),
+  };
+  const names = ["asymmetric", "cfg"].filter((name) => !(name in of));
+  const behind = {
+    id: 7, type, title: type, widgets: widgets(of), inputs: names.map((name) => ({ name, link: 1 })),
+  };
+  linked([node, behind]);
+  const dials = { content: 0.75, style: 0.75 };
+  return sweepNotices({ node, hosts: [] }, [{ node: behind, hosts: [] }], PAIR, dials);
+};
+
+test("of a sweep's settings those that guidance takes too far are counted, the farthest is named", () => {
+  const lines = ["craft", "direct: guidance = cfg   # two loaders", "", "k_lora: gamma = 1"];
+  assert.deepEqual(swept(lines), []);
+  const [notice] = swept(lines, { cfgs: "2, 4, 8" });
+  assert.match(notice.text, /^LoRAs are guided too far in 4 of 9 settings, farthest in craft, cfg 8\. /);
+  assert.match(notice.text, /Strength 0\.75 times cfg 8 is 6; above 2, pictures burn\./);
+  const fitting = guidedStrength(8);
+  assert.deepEqual(notice.strengths, { content_strength: fitting, style_strength: fitting });
+  assert.ok(notice.warns && notice.button);
+  assert.deepEqual(swept(lines, { cfgs: "8", asymmetric: false }), []);
+});
+
+test("a sweep's lines with weights are counted, and what a sampler sets itself goes before them", () => {
+  const role = "direct: guidance = role, weight = 3, style_weight = 0.5";
+  const [notice] = swept(["craft", role], { asymmetric: false });
+  assert.match(notice.text, /^LoRAs are guided too far in 1 of 2 settings, farthest in direct, guidance = role/);
+  assert.match(notice.text, /times weight 3 is 2\.25/);
+  assert.deepEqual(Object.keys(notice.strengths), ["content_strength"]);
+  assert.deepEqual(swept(["craft"], { cfgs: "8" }, { cfg: 2 }), []);
+  assert.match(swept(["craft"], {}, { cfg: 8 })[0].text, /cfg 8/);
+  assert.deepEqual(swept(["craft"], { cfgs: "8" }, { asymmetric: false }), []);
+  assert.match(swept(["craft"], {}, { cfg: 8 }, "KSampler")[0].text, /cfg 8/); // the rule is on the MODEL
+  const own = { cfg: 2, guidance: "role", "guidance.weight": 3, "guidance.content_weight": 1, "guidance.style_weight": 1 };
+  assert.match(swept(["craft"], { asymmetric: false }, own)[0].text, /farthest in CRAFTACFGKSampler/);
+});
+
+test("what the page cannot read of a sweep is not guessed at", () => {
+  assert.deepEqual(swept([], { cfgs: "8" }), []);
+  assert.deepEqual(swept(["craft: guidance = role, weight = x"], {}), []);
+  assert.deepEqual(swept(["craft"], { cfgs: undefined }), []);
+  const [notice] = swept(["craft", "direct: guidance = role, weight = 3"], { cfgs: undefined });
+  assert.match(notice.text, /^LoRAs are guided too far in 1 of 2 settings, farthest in direct, guid/);
 });
 
 test("a dial at 0 or far up is a line, for a role that has a LoRA", () => {

@@ -11,15 +11,17 @@ import { putWords } from "../insertion/trigger_words.js";
 import { actingRows } from "../lib/drawings/lora_rows.js";
 import { parse, pieces } from "../lib/drawings/markers.js";
 import {
-  chosenLoras, dialNotices, guidanceNotices, isAsInserted, sameNotices, sizeNotices, weightNotices,
-  wordNotices,
+  chosenLoras, dialNotices, guidanceNotices, isAsInserted, sameNotices, sizeNotices, sweepNotices,
+  weightNotices, wordNotices,
 } from "../lib/drawings/notices.js";
 import {
   layerSetWarnings, markerWarnings, rolesWithLora, usedSet,
 } from "../lib/drawings/warnings.js";
-import { latentsBefore, replaceable, samplersBehind } from "../lib/graph/samplers.js";
+import {
+  isGuided, isSampler, latentsBefore, replaceable, samplersBehind,
+} from "../lib/graph/samplers.js";
 import { chain, modelSource, valueOf } from "../lib/graph/upstream.js";
-import { linksTo, weightReaders } from "../lib/graph/weight_readers.js";
+import { isOfTwoModels, linksTo, weightReaders } from "../lib/graph/weight_readers.js";
 import { placeOf } from "../lib/menus/presets.js";
 import { sayOfServer } from "../lib/page/server_texts.js";
 import { say, sayRole } from "../lib/texts.js";
@@ -139,7 +141,7 @@ function readersOf({ node, hosts }) {
   return asks ? weightReaders(rootNow(), node) : null;
 }
 
-/** What the node says of its LoRAs, and the Router of the samplers behind it.
+/** What the node says of its LoRAs and of what the samplers behind it do to them.
  * @param {At} at
  * @param {import("../lib/graph/upstream.js").ModelFile | null} file of its model
  * @param {ReturnType<typeof readersOf>} readers
@@ -158,13 +160,17 @@ function readNotices({ node, hosts }, file, readers, graph, phrases) {
     ...dialNotices(loras, dials),
     ...wordNotices(loras, triggerWords, prompt, phrases ?? [], marked),
   ];
-  if (node.type !== ROUTER || !hosts) return said;
-  const samplers = samplersBehind(rootNow(), node, hosts);
-  const guidance = guidanceNotices(samplers, loras, dials);
+  if (!hosts) return said;
+  const samplers = samplersBehind(rootNow(), node, hosts, (one) => isSampler(one) || isGuided(one));
+  const guided = samplers.filter((at) => isGuided(at.node) && !isOfTwoModels(at));
+  const guidance = node.type === ROUTER
+    ? guidanceNotices(guided, loras, dials)
+    : sweepNotices({ node, hosts }, guided, loras, dials);
   const isSet = (/** @type {string} */ name) =>
     typeof placeOf({ node, hosts }, name) !== "string";
   for (const notice of guidance)
     if (!Object.keys(notice.strengths ?? {}).every(isSet)) delete notice.button;
+  if (node.type !== ROUTER) return [...guidance, ...said];
   const latents = latentsBefore(samplers);
   const wanted = file && latents.some(isAsInserted) ? latentOf(file) : null;
   const reading = readers ? weightNotices(readers, graph) : [];

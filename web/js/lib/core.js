@@ -27,6 +27,10 @@ export const noGuidance = () =>
 export const overdriven = (values) =>
   say("Strength {strength} times {weight} {value} is {product}; above {most}, pictures burn. With {inputs}, bring the strength to {fitting}, or lower {weight}.", values);
 
+/** @param {{count: Value, total: Value, place: Value}} values */
+export const overdrivenPlaces = (values) =>
+  say("LoRAs are guided too far in {count} of {total} settings, farthest in {place}.", values);
+
 /** @param {{patterns: Value}} values */
 export const unmatchedPatterns = (values) =>
   say("These layer patterns match no layer of this model: {patterns}", values);
@@ -37,6 +41,20 @@ export const unknown = (values) =>
     say("{key} is no {noun}", values),
     say("Known are {known}", values),
     say("Choose one of these"),
+  );
+
+export const otherNegative = () =>
+  new CraftError(
+    say("The negative prompt has a MODEL of its own, which does not have the LoRAs that are routed in the other one, or has further ones"),
+    say("In ComfyUI both prompts run with what the first MODEL does, and MODELs of one checkpoint are one network"),
+    say("To keep the LoRAs out of the negative prompt use ACFG Guider; else give both inputs the routed MODEL"),
+  );
+
+export const didNotAct = () =>
+  new CraftError(
+    say("The LoRAs that are routed in a MODEL did not act in the sampling that has just ended"),
+    say("Routed LoRAs act where a guider samples their MODEL itself, which ComfyUI's Dual Model CFG Guider does for the positive prompt alone"),
+    say("Give the routed MODEL to the input for the positive prompt, or use ACFG Guider"),
   );
 
 /** @param {{most: Value}} values */

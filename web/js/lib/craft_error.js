@@ -8,10 +8,14 @@ export class CraftError extends Error {
    * @param {string} action what to do
    */
   constructor(given, possible, action) {
-    super([given, possible, action].map(sentence).reduce(joined));
+    super(sentences([given, possible, action]));
     this.name = "CraftError";
+    this.parts = [given, possible, action];
   }
 }
+
+/** Parts of a mistake as one text. @param {string[]} parts */
+export const sentences = (parts) => parts.map(sentence).reduce(joined);
 
 /** Chinese sentences need no space between them. @param {string} before @param {string} next */
 const joined = (before, next) => (/[。！？]$/.test(before) ? before + next : `${before} ${next}`);
@@ -19,5 +23,6 @@ const joined = (before, next) => (/[。！？]$/.test(before) ? before + next : 
 /** @param {string} text */
 function sentence(text) {
   const trimmed = text.trim();
-  return /[.!?。！？]$/.test(trimmed) ? trimmed : `${trimmed}.`;
+  if (/[.!?。！？]$/.test(trimmed)) return trimmed;
+  return trimmed + (/\p{Script=Han}$/u.test(trimmed) ? "。" : ".");
 }

@@ -8,8 +8,8 @@ import { GUIDED_WEIGHT, MOST_GUIDED_WEIGHT, overdriven } from "./core.js";
 
 /** @typedef {import("./drawings/markers.js").Role} Role */
 /** @typedef {{weight: string, value: number}} Reach the name of a setting, and its value */
-/** @typedef {{text: string, roles: Role[], fitting: number}} Excess fitting: their strength to start
- * with */
+/** @typedef {{text: string, roles: Role[], product: number, fitting: number}} Excess product: of
+ * strength and value. fitting: their strength to start with */
 
 const STEP = 0.05; // of the nodes' strengths
 const DIAL_STEP = 0.01; // the finest that the page's dials show
@@ -89,7 +89,7 @@ export function excesses(strengths, by) {
       product: rounded(strength * value), most: MOST_GUIDED_WEIGHT, fitting,
       inputs: roles.map(dialOf).join(", "),
     });
-    return { text, roles, fitting };
+    return { text, roles, product: strength * value, fitting };
   });
 }
 

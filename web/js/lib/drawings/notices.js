@@ -1,11 +1,14 @@
 // @ts-check
 /** What a Router says of its LoRAs and of the samplers behind it before the user presses Run. */
 
+import { didNotAct, otherNegative, overdrivenPlaces } from "../core.js";
+import { sentences } from "../craft_error.js";
 import { inputs, titleOf } from "../graph/links.js";
 import { REPLACED, replaceable } from "../graph/samplers.js";
 import { valueOf, widget } from "../graph/upstream.js";
 import { dialOf, excesses, fittingDial, reaches } from "../guidance.js";
 import { say, sayRole } from "../texts.js";
+import { sweepSettings } from "./sweep.js";
 
 const NONE = "none"; // the entry of a LoRA menu that chooses none
 const HIGH = 1.5; // a dial above it distorts most pictures
@@ -99,38 +102,81 @@ export function wordNotices(loras, wordsOf, prompt, phrases, marked) {
  * What guidance does to the LoRAs: samplers of the host guide by standard CFG, those of ours may
  * multiply the strengths too far.
  *
- * @param {Sampler[]} samplers behind the Router
+ * @param {Sampler[]} samplers behind the Router, with a negative prompt
  * @param {Lora[]} loras
  * @param {Record<Role, any>} dials
  * @returns {Notice[]}
  */
 export function guidanceNotices(samplers, loras, dials) {
   if (!loras.length) return [];
-  const own = ownStrengths(loras);
-  const strengths = strengthsOf(own, dials);
-  const found = samplers
-    .filter(({ node }) => OURS.has(node.type))
-    .map(({ node, hosts }) => reaches((name) => valueOf(node, name, hosts)))
-    .flatMap((by) => excesses(strengths, by));
-  const [worst] = found.toSorted((one, other) => one.fitting - other.fitting);
-  const fitting = worst?.roles.map((role) => fittingDial(worst.fitting, own[role], dials[role]));
-  /** @type {Notice[]} */
-  const notices = worst ? [{
-    text: worst.text,
-    warns: true,
-    strengths: Object.fromEntries(worst.roles.map((role, at) => [dialOf(role), fitting[at]])),
-    button: say("Set to {fitting}", { fitting: [...new Set(fitting)].join(", ") }),
-  }] : [];
+  const settings = samplers.filter(isOurs).map(({ node, hosts }) =>
+    ({ place: "", by: reaches((name) => valueOf(node, name, hosts)) }));
+  const notices = burnNotices(settings, loras, dials);
   const plain = replaceable(samplers);
+  const others = samplers.map(({ node }) => node)
+    .filter((node) => !OURS.has(node.type) && !plain.includes(node));
   if (plain.length) notices.push({
-    text: say("{samplers}: standard CFG, so the LoRAs act on both halves of guidance.", {
-      samplers: [...new Set(plain.map(titleOf))].join(", "),
-    }),
+    text: standard(plain),
     samplers: plain.map((node) => node.id),
     button: say("Use ACFG"),
   });
+  if (others.length) notices.push({ text: standard(others) });
   return notices;
 }
+
+/**
+ * What guidance does to the LoRAs of a sweep, whose lines say how each sampler guides.
+ *
+ * @param {Sampler} sweep
+ * @param {Sampler[]} samplers behind it, with a negative prompt
+ * @param {Lora[]} loras
+ * @param {Record<Role, any>} dials
+ * @returns {Notice[]}
+ */
+export function sweepNotices(sweep, samplers, loras, dials) {
+  const settings = samplers.flatMap((at) => sweepSettings(sweep, at, isOurs(at)));
+  const different = new Map(settings.map((one) => [JSON.stringify(one), one]));
+  return loras.length ? burnNotices([...different.values()], loras, dials) : [];
+}
+
+/** @param {Sampler} at */
+const isOurs = ({ node }) => OURS.has(node.type);
+
+/**
+ * Strengths that guidance multiplies too far in some of the settings: a line of those that go
+ * farthest.
+ *
+ * @param {import("./sweep.js").Setting[]} settings
+ * @param {Lora[]} loras
+ * @param {Record<Role, any>} dials
+ * @returns {Notice[]}
+ */
+function burnNotices(settings, loras, dials) {
+  const own = ownStrengths(loras);
+  const strengths = strengthsOf(own, dials);
+  const burning = settings
+    .map(({ place, by }) => ({ place, found: excesses(strengths, by) }))
+    .filter(({ found }) => found.length);
+  const all = burning.flatMap(({ place, found }) => found.map((one) => ({ ...one, place })));
+  const [worst] = all.toSorted((one, other) =>
+    one.fitting - other.fitting || other.product - one.product);
+  if (!worst) return [];
+  const fitting = worst.roles.map((role) => fittingDial(worst.fitting, own[role], dials[role]));
+  const { place, text } = worst;
+  const places = { count: burning.length, total: settings.length, place };
+  return [{
+    text: place ? sentences([overdrivenPlaces(places), text]) : text,
+    warns: true,
+    strengths: Object.fromEntries(worst.roles.map((role, at) => [dialOf(role), fitting[at]])),
+    button: say("Set to {fitting}", { fitting: [...new Set(fitting)].join(", ") }),
+  }];
+}
+
+/** @param {any[]} nodes that guide by standard CFG */
+const standard = (nodes) =>
+  say("{samplers}: standard CFG, so the LoRAs act on both halves of guidance.", {
+    samplers: [...new Set(nodes.map(titleOf))].join(", "),
+  });
 
 /**
  * What nodes that read weights make of a MODEL whose LoRAs are in none.
@@ -139,7 +185,7 @@ export function guidanceNotices(samplers, loras, dials) {
  * @param {any} [beside] the Router's own graph, whose nodes can be shown
  * @returns {Notice[]}
  */
-export function weightNotices({ reading, merging, guiding }, beside) {
+export function weightNotices({ reading, merging, guiding, negative }, beside) {
   const line = (/** @type {any[]} */ nodes, /** @type {(names: string) => string} */ says) => {
     if (!nodes.length) return [];
     const text = says([...new Set(nodes.map(titleOf))].join(", "));
@@ -152,12 +198,14 @@ export function weightNotices({ reading, merging, guiding }, beside) {
         "them; else it stops, and Fuse LoRAs to File writes them as they act at one step.", { nodes },
     )),
     ...line(merging, (nodes) => say("{nodes}: the LoRAs count by this model's share.", { nodes })),
-    ...line(guiding, (nodes) => say(
-      "{nodes}: its two models share their weights, so both halves of guidance get the LoRAs. " +
-        "ACFG Guider keeps them apart.", { nodes },
-    )),
+    ...line(guiding, (nodes) => willStop(nodes, otherNegative().parts)),
+    ...line(negative, (nodes) => willStop(nodes, didNotAct().parts.slice(1))),
   ];
 }
+
+/** @param {string} nodes @param {string[]} parts of the error with which it will stop */
+const willStop = (nodes, parts) =>
+  say("{nodes}: the sampler will stop. {why}", { nodes, why: sentences(parts) });
 
 /**
  * Latents that were inserted for another model, and are as they were.

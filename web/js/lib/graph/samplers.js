@@ -15,10 +15,17 @@ const DEEP = 20; // levels of subgraphs that are searched
 
 /** Whether a node takes a MODEL and a positive conditioning, and samples or guides.
  * @param {GraphNode} node */
-export function isSampler(node) {
-  const samples = outputs(node).some((output) => RESULTS.has(output.type));
-  return samples && modelInput(node) >= 0 && positiveOf(node) >= 0;
-}
+export const isSampler = (node) => samples(node) && positiveOf(node) >= 0;
+
+/** Whether a node takes a MODEL and a negative conditioning, and samples or guides.
+ * @param {GraphNode} node */
+export const isGuided = (node) =>
+  samples(node) &&
+  inputs(node).some(({ type, name }) => type === "CONDITIONING" && name === "negative");
+
+/** @param {GraphNode} node */
+const samples = (node) =>
+  outputs(node).some((output) => RESULTS.has(output.type)) && modelInput(node) >= 0;
 
 /** The index of the input that takes a MODEL. @param {GraphNode} node */
 export const modelInput = (node) => typed(node, "MODEL");
@@ -35,12 +42,13 @@ export const positiveOf = (node) =>
  * @param {GraphNode} node
  * @param {GraphNode[] | null} [within] the subgraph nodes around it, where its subgraph may be placed
  *   twice and one place is meant
+ * @param {(node: GraphNode) => boolean} [isMeant] which nodes are samplers
  * @returns {{node: GraphNode, hosts: GraphNode[]}[]}
  */
-export function samplersBehind(root, node, within = null) {
+export function samplersBehind(root, node, within = null, isMeant = isSampler) {
   const id = within && idInPrompt(node, within);
   return nodesIn(root, []).filter(({ node: one, hosts }) => {
-    if (!isActive(one) || !isSampler(one)) return false;
+    if (!isActive(one) || !isMeant(one)) return false;
     const { places } = modelSource(one, inputs(one)[modelInput(one)].name, hosts);
     return places.some((at) => at.node === node && (!id || idInPrompt(node, at.hosts) === id));
   });
