@@ -5,14 +5,16 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from craft_lora_pack.cli.queue.hosts import batch
 from craft_lora_pack.client import client, events
-from dask_programs import JOBS, until
 from fake_comfyui import PROMPT
 from fake_host import FakeHost
+
+JOBS = ["--matrix", "content=dog,cat", "seed=101..200"]
 
 
 @pytest.fixture
@@ -41,6 +43,20 @@ def hosts():
 
 
 @pytest.fixture
+def until():
+    """Wait for what another program brings about."""
+
+    def wait(what, seconds=240.0):
+        end = time.monotonic() + seconds
+        while not (found := what()):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        return found
+
+    return wait
+
+
+@pytest.fixture
 def start(tmp_path):
     """Start a program of Dask; all end with the test."""
     running = []
@@ -62,7 +78,7 @@ def start(tmp_path):
 
 
 @pytest.fixture
-def scheduler(start):
+def scheduler(start, until):
     """The address of one."""
     _, log = start("scheduler", "--host", "127.0.0.1", "--port", "0")
     return until(lambda: re.search(r"Scheduler at: +(tcp://\S+)", Path(log.name).read_text()))[1]

@@ -12,14 +12,13 @@ from craft_lora_pack.cli.main import main
 from craft_lora_pack.cli.queue.hosts import dask_workers
 from craft_lora_pack.cli.queue.hosts.dask_workers import DaskWorkers
 from craft_lora_pack.cli.queue.journal import NAME
-from dask_programs import until
 from fake_host import FakeHost
 
 ROOT = Path(__file__).resolve().parents[5]
 IMPATIENT = "import craft_lora_pack.client.client as one; one.PATIENCE = 0.3"
 
 
-def test_200_jobs_whatever_ends(worker, scheduler, queue, tmp_path, capsys):
+def test_200_jobs_whatever_ends(worker, scheduler, queue, until, tmp_path, capsys):
     """One host, one worker and the command itself end, and one worker comes late."""
     with FakeHost() as one, FakeHost() as two, FakeHost() as three, FakeHost() as late:
         ends, *_ = worker(two), worker(one), worker(three)

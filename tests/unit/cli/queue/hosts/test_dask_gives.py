@@ -13,13 +13,12 @@ from craft_lora_pack.cli.queue.hosts import dask_workers
 from craft_lora_pack.cli.queue.hosts.dask_workers import DaskWorkers
 from craft_lora_pack.client import jobs
 from craft_lora_pack.client.loras import sending
-from dask_programs import until
 from fake_comfyui import LORAS
 from fake_host import FakeHost
 
 
 def test_a_lora_that_a_host_lacks_goes_piece_by_piece_through_its_worker(
-    worker, scheduler, queue, tmp_path, capsys
+    worker, scheduler, queue, until, tmp_path, capsys
 ):
     """The file is at the command; a worker holds no more of it than a piece."""
     content = os.urandom(2 * sending.PIECE + 1000)
@@ -45,7 +44,7 @@ def test_a_lora_that_a_host_lacks_goes_piece_by_piece_through_its_worker(
     assert len(lacking.ran) > 1 and f"cat.safetensors is there ({len(content)} bytes)" in said.err
 
 
-def test_workers_run_the_code_of_the_last_command(worker, scheduler, tmp_path, monkeypatch):
+def test_workers_run_the_code_of_the_last_command(worker, scheduler, until, tmp_path, monkeypatch):
     """Also those that ran an earlier one's, of whatever module."""
     root = dask_workers.ROOT
     with FakeHost() as host:
