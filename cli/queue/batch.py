@@ -25,7 +25,7 @@ from ..progress import progress_bar
 from .hashes import Hashes
 from .journal import Journal
 from .matrix import Job
-from .resources import files_of
+from .resources import resource_files
 from .saving import save_output, stems
 
 _LONGEST = 200  # letters of what the bar says of a job
@@ -66,7 +66,7 @@ class Batch:
                 if self.journal.is_done(job):
                     outcome.skipped += 1
                     continue
-                loras, models = files_of(job.prompt)
+                loras, models = resource_files(job.prompt)
                 hashes.ask(loras)
                 try:
                     names = self._files(job, display.watch(job), hashes.known)

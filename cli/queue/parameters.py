@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...craft_core.errors import plain
-from .resources import called, lora_hashes, loras_of, model_of, short_hash, with_loras
+from .resources import called, lora_hashes, loras_of, sampled_model, short_hash, with_loras
 from .sampling import (
-    Prompt,
-    Sampling,
+    ApiPrompt,
+    SamplingFacts,
     above,
-    given,
+    input_value,
     is_plain,
     sampler_words,
     sampling_of,
@@ -25,7 +25,7 @@ _OURS = "CRAFT"  # how the names of our nodes begin
 _MARKERS = re.compile(r"(^|[(\[{])?\s*(?:</?[cs]>\s*)+($|[,;.:!?)\]}])?", re.IGNORECASE)
 
 
-def parameters_text(prompt: Prompt, hashes: Mapping[str, str] | None = None) -> str:
+def parameters_text(prompt: ApiPrompt, hashes: Mapping[str, str] | None = None) -> str:
     """`a cat <lora:ink:0.8>\\nNegative prompt: ...\\nSteps: 20, Sampler: Euler, ...`; empty where
     no node of the prompt samples from a seed. What is not found is left out.
 
@@ -45,8 +45,8 @@ def parameters_text(prompt: Prompt, hashes: Mapping[str, str] | None = None) -> 
     return plain("\n".join([*lines, ", ".join(shown)]), _MOST)
 
 
-def _facts(prompt: Prompt, sampling: Sampling, hashes: Mapping[str, str]) -> dict[str, Any]:
-    model = model_of(prompt, sampling)
+def _facts(prompt: ApiPrompt, sampling: SamplingFacts, hashes: Mapping[str, str]) -> dict[str, Any]:
+    model = sampled_model(prompt, sampling)
     return {
         "Steps": sampling.steps,
         "Sampler": sampler_words(sampling.sampler, sampling.scheduler),
@@ -59,15 +59,15 @@ def _facts(prompt: Prompt, sampling: Sampling, hashes: Mapping[str, str]) -> dic
     }
 
 
-def _size(prompt: Prompt, latent: Any) -> str | None:
+def _size(prompt: ApiPrompt, latent: Any) -> str | None:
     for _, inputs in above(prompt, latent):
-        width, height = (given(prompt, inputs, name) for name in ("width", "height"))
+        width, height = (input_value(prompt, inputs, name) for name in ("width", "height"))
         if is_plain(width) and is_plain(height):
             return f"{width}x{height}"
     return None
 
 
-def _text(prompt: Prompt, link: Any) -> str:
+def _text(prompt: ApiPrompt, link: Any) -> str:
     """The first text above a link, in one paragraph, as the text encoder sees it."""
     is_marked = False
     for node, inputs in above(prompt, link):

@@ -9,7 +9,15 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ...client.facts import SUFFIXES, rows_on
-from .sampling import Inputs, Prompt, Sampling, above, given, is_plain, sampling_of
+from .sampling import (
+    ApiPrompt,
+    NodeInputs,
+    SamplingFacts,
+    above,
+    input_value,
+    is_plain,
+    sampling_of,
+)
 
 _MODELS = ("ckpt_name", "unet_name", "model_name")
 # Inputs that name a LoRA, and those that say how strong it is.
@@ -27,7 +35,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHORT = 10  # digits of a file's SHA-256 by which galleries know it
 
 
-def model_of(prompt: Prompt, sampling: Sampling) -> str | None:
+def sampled_model(prompt: ApiPrompt, sampling: SamplingFacts) -> str | None:
     """The file of the nearest model that a node names."""
     for _, inputs in above(prompt, sampling.model):
         for name in _MODELS:
@@ -36,16 +44,16 @@ def model_of(prompt: Prompt, sampling: Sampling) -> str | None:
     return None
 
 
-def files_of(prompt: Prompt) -> tuple[list[str], list[str]]:
+def resource_files(prompt: ApiPrompt) -> tuple[list[str], list[str]]:
     """(LoRAs, models) that the text of a prompt names."""
     sampling = sampling_of(prompt)
     if sampling is None:
         return [], []
-    model = model_of(prompt, sampling)
+    model = sampled_model(prompt, sampling)
     return list(loras_of(prompt, sampling)), [model] if model else []
 
 
-def loras_of(prompt: Prompt, sampling: Sampling) -> dict[str, float]:
+def loras_of(prompt: ApiPrompt, sampling: SamplingFacts) -> dict[str, float]:
     """File -> strength, of every LoRA that is not at 0; nearest first."""
     nodes = [*sampling.own, *(inputs for _, inputs in above(prompt, sampling.model))]
     found: dict[str, float] = {}
@@ -56,12 +64,12 @@ def loras_of(prompt: Prompt, sampling: Sampling) -> dict[str, float]:
     return found
 
 
-def _loras_in(prompt: Prompt, inputs: Inputs) -> Iterator[tuple[str, float]]:
+def _loras_in(prompt: ApiPrompt, inputs: NodeInputs) -> Iterator[tuple[str, float]]:
     for name, dial in _LORAS.items():
         if name.startswith("second_") and "second_model" not in inputs:
             continue
         if isinstance(inputs.get(name), str):
-            yield inputs[name], _number(given(prompt, inputs, dial))
+            yield inputs[name], _number(input_value(prompt, inputs, dial))
     for row in rows_on(inputs.get(_ROWS)):
         if isinstance(row.get("lora"), str):
             yield row["lora"], _number(row.get("strength"))

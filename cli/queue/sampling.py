@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Inputs = Mapping[str, Any]
-Prompt = Mapping[str, Mapping[str, Any]]
+NodeInputs = Mapping[str, Any]
+ApiPrompt = Mapping[str, Mapping[str, Any]]
 _SEEDS = ("seed", "noise_seed")
 _POSITIVE = ("positive", "conditioning", "cond1")
 _CFG = ("cfg", "cfg_conds")
@@ -50,7 +50,7 @@ _IN_SAMPLERS = ("Karras", "Exponential")  # what a sampler's name in the web UI 
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingFacts:
     """Settings are None where they are not found. positive, negative, latent, model: links, if
     any. own: the inputs of the nodes that sample and guide."""
 
@@ -63,10 +63,10 @@ class Sampling:
     negative: Any
     latent: Any
     model: Any
-    own: tuple[Inputs, ...]
+    own: tuple[NodeInputs, ...]
 
 
-def sampling_of(prompt: Prompt) -> Sampling | None:
+def sampling_of(prompt: ApiPrompt) -> SamplingFacts | None:
     """Of the first node that samples and whose seed is found."""
     for node in prompt.values():
         inputs = node["inputs"]
@@ -81,51 +81,53 @@ def sampling_of(prompt: Prompt) -> Sampling | None:
     return None
 
 
-def _of_one(prompt: Prompt, inputs: Inputs) -> Sampling:
-    return Sampling(
-        given(prompt, inputs, *_SEEDS), given(prompt, inputs, "steps"),
-        given(prompt, inputs, "sampler_name"), given(prompt, inputs, "scheduler"),
-        given(prompt, inputs, *_CFG), _link(inputs, *_POSITIVE), _link(inputs, "negative"),
+def _of_one(prompt: ApiPrompt, inputs: NodeInputs) -> SamplingFacts:
+    return SamplingFacts(
+        input_value(prompt, inputs, *_SEEDS), input_value(prompt, inputs, "steps"),
+        input_value(prompt, inputs, "sampler_name"), input_value(prompt, inputs, "scheduler"),
+        input_value(prompt, inputs, *_CFG), _link(inputs, *_POSITIVE), _link(inputs, "negative"),
         _link(inputs, "latent_image"), _link(inputs, "model"), (inputs,),
     )  # fmt: skip
 
 
-def _of_several(prompt: Prompt, inputs: Inputs) -> Sampling:
+def _of_several(prompt: ApiPrompt, inputs: NodeInputs) -> SamplingFacts:
     """Of a node that takes noise, a guider, a sampler and sigmas, or some of those, from others."""
     guides = (one for _, one in above(prompt, inputs.get("guider")) if _is_link(one.get("model")))
     guide = next(guides, inputs)
     steps, scheduler = _course(prompt, inputs["sigmas"])
-    return Sampling(
+    return SamplingFacts(
         _seed(prompt, inputs), steps, _sampler(prompt, inputs["sampler"]), scheduler,
-        given(prompt, guide, *_CFG), _link(guide, *_POSITIVE), _link(guide, "negative"),
+        input_value(prompt, guide, *_CFG), _link(guide, *_POSITIVE), _link(guide, "negative"),
         _link(inputs, "latent_image"), _link(guide, "model"), (inputs, guide),
     )  # fmt: skip
 
 
-def _seed(prompt: Prompt, inputs: Inputs) -> Any:
+def _seed(prompt: ApiPrompt, inputs: NodeInputs) -> Any:
     nodes = [inputs, *(one for _, one in above(prompt, inputs.get("noise")))]
-    return next((seed for one in nodes if (seed := given(prompt, one, *_SEEDS)) is not None), None)
+    return next(
+        (seed for one in nodes if (seed := input_value(prompt, one, *_SEEDS)) is not None), None
+    )
 
 
-def _sampler(prompt: Prompt, link: Any) -> Any:
+def _sampler(prompt: ApiPrompt, link: Any) -> Any:
     """What the nearest node that names a sampler says, or the kind of the linked one."""
     for _, inputs in above(prompt, link):
-        name = given(prompt, inputs, "sampler_name")
+        name = input_value(prompt, inputs, "sampler_name")
         if name is not None:
             return name
     return _kind(prompt, link[0])
 
 
-def _course(prompt: Prompt, link: Any) -> tuple[Any, Any]:
+def _course(prompt: ApiPrompt, link: Any) -> tuple[Any, Any]:
     """(steps, scheduler) of the node that the sigmas come from, behind those that cut them."""
     for node, inputs in above(prompt, link):
         if "steps" in inputs and "sigmas" not in inputs:
-            scheduler = given(prompt, inputs, "scheduler")
-            return given(prompt, inputs, "steps"), scheduler or _kind(prompt, node)
+            scheduler = input_value(prompt, inputs, "scheduler")
+            return input_value(prompt, inputs, "steps"), scheduler or _kind(prompt, node)
     return None, None
 
 
-def _kind(prompt: Prompt, node: Any) -> Any:
+def _kind(prompt: ApiPrompt, node: Any) -> Any:
     return prompt[node].get("class_type") if node in prompt else None
 
 
@@ -148,7 +150,7 @@ def _key(name: Any, kind: str) -> str:
     return str(name).lower().replace("_", "").removeprefix(kind).removesuffix(kind)
 
 
-def given(prompt: Prompt, inputs: Inputs, *names: str) -> Any:
+def input_value(prompt: ApiPrompt, inputs: NodeInputs, *names: str) -> Any:
     """The first plain value of the inputs, also where it is linked to a node that holds a value
     alone; None for none."""
     for name in names:
@@ -166,7 +168,7 @@ def is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
-def _link(inputs: Inputs, *names: str) -> Any:
+def _link(inputs: NodeInputs, *names: str) -> Any:
     return next((inputs[name] for name in names if _is_link(inputs.get(name))), None)
 
 
@@ -174,7 +176,7 @@ def _is_link(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], str)
 
 
-def above(prompt: Prompt, link: Any) -> Iterator[tuple[str, Inputs]]:
+def above(prompt: ApiPrompt, link: Any) -> Iterator[tuple[str, NodeInputs]]:
     """(name, inputs) of the node that a link comes from, and of those above it, nearest first."""
     waiting, seen = deque([link]), set()
     while waiting:

@@ -15,7 +15,7 @@ from ..model.lora_files import BranchFile
 _RULES = {asymmetric: rule for rule, asymmetric in ASYMMETRIC.items()}
 
 
-def guided(
+def guided_setting(
     place: str,
     branches: Iterable[BranchFile],
     marked: MarkedPrompt,

@@ -37,7 +37,7 @@ from ..engine.modules import model_layers
 from ..model.expert_encoder import lora_hash
 from ..model.lora_files import NONE, BranchFile
 from ..score.pair_scorer import PairScorer
-from .burning import guided
+from .burning import guided_setting
 from .router import Routed, RouterRequest, with_own_loras
 from .sampling import Sampling, routed_by
 from .search_journal import Scored, SearchJournal
@@ -99,7 +99,7 @@ def find_best(model: Any, clip: Any, request: SearchRequest, tell: Callable[[str
         )
     request, left_out = fitting_request(request, model)
     search = Search(model, clip, request, SearchJournal.of(_parts(request)))
-    burning = too_far(request)
+    burning = search_too_far(request)
     search.take_up_journal()
     bar = comfy.utils.ProgressBar(search.plan.most_pictures)
     while trials := search.pending():
@@ -286,11 +286,12 @@ class Search:
         )  # fmt: skip
 
 
-def too_far(request: SearchRequest) -> list[str]:
+def search_too_far(request: SearchRequest) -> list[str]:
     """What the user should know of settings whose LoRAs guidance multiplies too far."""
     marked, cfg = parse(request.routing.prompt), request.sampling.cfg
     settings = [
-        guided(one.label, request.branches(one), marked, one.line, cfg) for one in request.settings
+        guided_setting(one.label, request.branches(one), marked, one.line, cfg)
+        for one in request.settings
     ]
     return overdriven_places(settings, "strengths")
 

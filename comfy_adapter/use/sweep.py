@@ -24,7 +24,7 @@ from ..draw.activity import Activity, activity_sheet
 from ..engine.engine import ASYMMETRIC, noise_levels, set_asymmetric, set_guidance
 from ..engine.modules import model_layers
 from ..model.lora_files import apply_stack
-from .burning import guided
+from .burning import guided_setting
 from .router import Routed, RouterRequest, route
 
 MOST_SCALES = 16
@@ -139,7 +139,9 @@ def _too_far(lines: Sequence[Line], request: RouterRequest, guidance: SweepGuida
     marked, settings = parse(request.prompt), []
     for line, cfg in product(lines, guidance.scales or (0.0,)):  # by 0 none goes too far
         place = _head(line) + (f", cfg {cfg:g}" if len(guidance.scales) > 1 else "")
-        settings.append(guided(place, request.branches, marked, line, cfg, guidance.asymmetric))
+        settings.append(
+            guided_setting(place, request.branches, marked, line, cfg, guidance.asymmetric)
+        )
     return overdriven_places(settings)
 
 

@@ -25,7 +25,7 @@ from ..model.expert_encoder import encoder_path, lora_hash
 from ..model.file_hash import hash_of
 from ..model.lora_files import NONE, BranchFile, apply_stack
 from ..train.run import duration
-from .burning import guided
+from .burning import guided_setting
 from .kept_cells import KeptCells, agree
 from .router import Routed, RouterRequest, with_own_loras
 from .sampling import Sampling, routed_by
@@ -92,7 +92,7 @@ def fill_grid(model: Any, clip: Any, request: GridRequest, show: Show) -> Filled
         )
     cells = request.grid.cells(request.base)
     _require_blocks(cells, model)
-    burning = too_far(request, cells)
+    burning = cells_too_far(request, cells)
 
     def say(text: str, made: MadeCell | None) -> None:
         show("\n".join([text, *burning]), made)
@@ -129,7 +129,7 @@ def fill_grid(model: Any, clip: Any, request: GridRequest, show: Show) -> Filled
     return Filled(tuple(found), tuple(dict.fromkeys([*burning, *maker.warnings])))
 
 
-def too_far(request: GridRequest, cells: Sequence[GridCell]) -> list[str]:
+def cells_too_far(request: GridRequest, cells: Sequence[GridCell]) -> list[str]:
     """What the user should know of cells whose LoRAs guidance multiplies too far."""
     marked, grid = parse(request.routing.prompt), request.grid
     settings = []
@@ -137,7 +137,9 @@ def too_far(request: GridRequest, cells: Sequence[GridCell]) -> list[str]:
         labels = (grid.rows[cell.row].label, grid.columns[cell.column].label)
         place = ", ".join(line for label in labels for line in label.splitlines())
         branches = request.branches(cell.setting)
-        settings.append(guided(place, branches, marked, cell.setting.line, cell.setting.cfg))
+        settings.append(
+            guided_setting(place, branches, marked, cell.setting.line, cell.setting.cfg)
+        )
     return overdriven_places(settings)
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from craft_lora_pack.cli.queue.parameters import parameters_text
-from craft_lora_pack.cli.queue.resources import files_of
+from craft_lora_pack.cli.queue.resources import resource_files
 from craft_lora_pack.cli.queue.sampling import sampler_words, scheduler_words
 
 DOG, INK, OLD = "animals/dog.safetensors", "ink.safetensors", "old one.safetensors"
@@ -251,5 +251,5 @@ def test_hashes_are_said_where_they_are_known(known, said):
 
 def test_the_files_that_a_text_names():
     prompt = graph(l=router(), k=ksampler(model=["l", 0]))
-    assert files_of(prompt) == ([DOG, INK], [MODEL])
-    assert files_of(graph()) == ([], [])
+    assert resource_files(prompt) == ([DOG, INK], [MODEL])
+    assert resource_files(graph()) == ([], [])

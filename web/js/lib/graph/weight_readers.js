@@ -72,7 +72,7 @@ const routings = ({ node, hosts }, input) =>
     .map(placed);
 
 /** @param {Origin} at */
-const placed = ({ node, slot, hosts }) => `${idInPrompt(node, hosts)}/${slot}`;
+const placed = ({ node, slot, hosts }) => [idInPrompt(node, hosts), slot].join("/");
 
 /** Whether both MODELs of a guider come from one loader, or from two that the server takes for one.
  * @param {At} at */
