@@ -117,10 +117,15 @@ def test_killed_at_any_moment_a_training_goes_on_from_its_last_whole_state(nurse
     assert partial(nursery.output) == []
 
 
-def test_two_servers_that_train_under_one_name_at_once_lose_no_result_and_no_state(nursery):
+def test_two_servers_that_train_under_one_name_at_once_lose_no_result_and_no_state(
+    nursery, tmp_path
+):
     for seed in (1, 2):
         nursery.run("train", name=f"alone_{seed}", steps=3, seed=seed)
-    both = [nursery.start("train", name="both", steps=3, seed=seed) for seed in (1, 2)]
+    both = [
+        nursery.start("train", name="both", steps=3, seed=seed, meets=str(tmp_path))
+        for seed in (1, 2)
+    ]
     assert [nursery.wait(one) for one in both] == [0, 0], nursery.log()
     alone = [results(nursery, f"alone_{seed}")[0] for seed in (1, 2)]
     found = results(nursery, "both")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 import traceback
 from itertools import count
 from pathlib import Path
@@ -15,17 +16,22 @@ PARTS = Path(__file__).resolve().parents[1]
 ROOT = PARTS.parents[2]
 
 
-def train(world: Any, name: str, steps: int, seed: int = 0, notes: str = "") -> None:
+def train(
+    world: Any, name: str, steps: int, seed: int = 0, notes: str = "", meets: str = ""
+) -> None:
     """A training on one picture that goes on where an earlier one of its name was killed, and
     saves its state after each step.
 
     notes: a file for the report, behind a line for each step: its number and what was learned.
+    meets: a folder in which it waits for another one, when both have found no state to go on from.
     """
     from craft_lora_pack.comfy_adapter.train import run
     from craft_lora_pack.comfy_adapter.train.train import Captioned, How, ModelParts
     from trainings import train_lora
 
     run.SAVE_SECONDS = -1.0
+    if meets:
+        begin_together(run.StateFile, Path(meets))
     knobs = {"rank": 2, "steps": steps, "batch_size": 1, "learning_rate": 1e-2, "warmup": 0,
              "seed": seed}  # fmt: skip
     image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
@@ -41,6 +47,19 @@ def train(world: Any, name: str, steps: int, seed: int = 0, notes: str = "") -> 
         )  # fmt: skip
     if notes:
         Path(notes).write_text("".join([*lines, done.report]))
+
+
+def begin_together(states: Any, folder: Path) -> None:
+    """Two processes wait for each other, once each has set an earlier state aside."""
+    alone = states.set_aside
+
+    def set_aside(state: Any) -> None:
+        alone(state)
+        (folder / str(os.getpid())).touch()
+        while len(list(folder.iterdir())) < 2:
+            time.sleep(0.01)
+
+    states.set_aside = set_aside
 
 
 def digest(tensors: Any) -> str:
