@@ -219,14 +219,20 @@ def main(address: str, browser: str, *wanted: str) -> None:
         )
         page = chromium.new_page(viewport=SCREEN, device_scale_factor=SHARPNESS)
         page.set_default_timeout(LIMIT)
-        page.goto(address)
-        page.wait_for_function(READY)
-        page.evaluate("() => app.extensionManager.command.execute('Workspace.ToggleFocusMode')")
-        page.evaluate(NO_GRID)
         photographer = Photographer(page)
         for scene in scenes:
+            open_page(page, address)
             photographer.take(scene, set(wanted))
         chromium.close()
+
+
+def open_page(page: Page, address: str) -> None:
+    """Anew for every scene: the page keeps badges and previews of a graph's nodes by their ids, and
+    shows them on another graph's."""
+    page.goto(address)
+    page.wait_for_function(READY)
+    page.evaluate("() => app.extensionManager.command.execute('Workspace.ToggleFocusMode')")
+    page.evaluate(NO_GRID)
 
 
 if __name__ == "__main__":
