@@ -192,6 +192,7 @@ class FromPicturesNode(TrainingNode):
             resume_input(),
             *_result_inputs(texts, result),
             *([sample_input(_SAMPLE_EVERY)] if slots.samples else []),
+            *fit_inputs(),
         ])  # fmt: skip
 
     @classmethod
