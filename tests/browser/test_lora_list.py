@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -17,12 +17,16 @@ from PIL import Image
 from playwright.sync_api import Locator
 from scenes import RESTORED, TWO_FRAMES, once
 
+from launcher.paths import ROOT
+
 CONTENT = "craft_small_world_content.safetensors"
 STYLE = "craft_small_world_style.safetensors"
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "version": 0.4}
 PANEL = ".craft-panel.craft_rows"
 LOAD = "(graph) => app.loadGraphData(graph)"
 ONCE = once("drawn")
+BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
+FIRST_PROMPT = "() => app.graph.nodes[0].widgets.find((one) => one.name === 'prompt').value"
 INFO = re.compile("/craft_lora/lora_info")
 PICTURE = "/experiment/models/preview/loras/0/a.safetensors"
 SAID = {
@@ -460,19 +464,37 @@ def test_selected_words_of_a_prompt_are_marked_with_a_right_click(comfy, drawn):
     comfy.becomes(PROMPT, "a sks <s>animal</s> <c>in</c> <s>zwx style</s>")
 
 
-@ONCE
-@pytest.mark.parametrize("node", ["CRAFTXYGrid", "CRAFTFindBest"])
-def test_words_of_every_marked_prompt_are_marked_with_a_right_click(comfy, drawn, node):
-    comfy.open_workflow({**EMPTY, "id": str(uuid.uuid4())}, "marked")
-    comfy.evaluate(NEW, node)
-    comfy.fit()
-    prompt = "() => app.graph.nodes[0].widgets.find((one) => one.name === 'prompt').value"
+@pytest.fixture
+def marked_by_hand(comfy) -> Callable[[], None]:
+    """Mark a word of the shown example prompt as style, with a right-click."""
     entries = comfy.page.locator(".litecontextmenu .litemenu-entry")
 
     def right_click() -> int:
         prompt_box(comfy, "A photo of").evaluate(RIGHT_CLICK, "photo")
         return entries.filter(has_text="Mark as style").count()
 
-    comfy.until(right_click, bool)
-    entries.filter(has_text="Mark as style").first.click()
-    comfy.becomes(prompt, "A <s>photo</s> of <c>sks dog</c> in <s>watercolor style</s>")
+    def mark() -> None:
+        comfy.until(right_click, bool)
+        entries.filter(has_text="Mark as style").first.click()
+        comfy.becomes(FIRST_PROMPT, "A <s>photo</s> of <c>sks dog</c> in <s>watercolor style</s>")
+
+    return mark
+
+
+@ONCE
+@pytest.mark.parametrize("node", ["CRAFTXYGrid", "CRAFTFindBest"])
+def test_words_of_every_marked_prompt_are_marked_with_a_right_click(
+    comfy, drawn, node, marked_by_hand
+):
+    comfy.open_workflow({**EMPTY, "id": str(uuid.uuid4())}, "marked")
+    comfy.evaluate(NEW, node)
+    comfy.fit()
+    marked_by_hand()
+
+
+@ONCE
+@pytest.mark.parametrize("file", BLUEPRINTS, ids=lambda file: file.stem)
+def test_words_of_a_prompt_that_a_subgraph_shows_are_marked_too(comfy, drawn, file, marked_by_hand):
+    comfy.open_workflow(json.loads(file.read_text("utf-8")), "marked")
+    comfy.fit()
+    marked_by_hand()
