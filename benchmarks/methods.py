@@ -22,6 +22,11 @@ no LoRA (0) to true renders of the same pairs (1). 95 % intervals draw objects a
 cfg and strength, in the same draws; p is corrected for all rows (Holm 1979). `no LoRA` and one LoRA
 alone at --cfg, the true render, and references of other pairs (chance) frame the table.
 
+Ways that train something for each pair are measured where --ways names them, best with a smaller
+--limit: merges that are learned, B4M, both LoRAs trained jointly, LoRAs on the layers of their
+roles alone, and those with the basis, with an expert encoder and with the schedule, which is
+CRAFT-LoRA whole (benchmarks/parts/trained_ways.py).
+
 Results are journalled in --out: a run that was stopped, or given more to do, goes on. The folder of
 `python -m small_world.train gates` serves for the LoRAs.
 """
@@ -46,6 +51,7 @@ from benchmarks.parts.method_runs import (  # noqa: E402
     NOTHING,
     RULES,
     TRUTH,
+    UNTRAINED,
     WAYS,
     Job,
     Journal,
@@ -56,6 +62,7 @@ from benchmarks.parts.method_runs import (  # noqa: E402
 from small_world.train.__main__ import CHECKPOINT, MODELS, training_cache  # noqa: E402
 from small_world.world import held_out  # noqa: E402
 
+BASIS = Path("craft_bases") / "craft_small_world_basis.safetensors"
 HALVES = {
     "tuning": (held_out.TUNING_OBJECTS, held_out.TUNING_STYLES),
     "report": (held_out.REPORT_OBJECTS, held_out.REPORT_STYLES),
@@ -113,14 +120,14 @@ def main() -> None:
     options = _options()
     lab = Lab(options.checkpoint.resolve(), Path(os.environ["COMFYUI_PATH"]).resolve(),
               options.out.resolve(), options.pictures, options.steps, options.cfg,
-              options.divide_steps)  # fmt: skip
+              options.divide_steps, options.basis.resolve())  # fmt: skip
     journal = Journal(options.out / "methods.jsonl", lab.made_for())
     begun = time.monotonic()
 
     def say(what: str) -> None:
         print(f"[{time.monotonic() - begun:.0f} s] {what}", file=sys.stderr, flush=True)
 
-    ways = options.ways or list(WAYS)
+    ways = options.ways or list(UNTRAINED)
     halves = {
         half: tuple(names[: size or None] for names in HALVES[half])
         for half, size in (("tuning", options.tuning), ("report", options.limit))
@@ -298,7 +305,8 @@ def _corrected(rows: Sequence[Row]) -> dict[str, float]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--ways", nargs="+", choices=WAYS, help="default: all")
+    parser.add_argument("--ways", nargs="+", choices=WAYS,
+                        help="default: all that train nothing for a pair")  # fmt: skip
     parser.add_argument("--limit", type=int, default=18, help="objects, and styles, of the report")
     parser.add_argument("--each", type=int, default=6, help="styles that an object is joined with")
     parser.add_argument("--tuning", type=int, default=6, help="objects, and styles, to tune on")
@@ -313,6 +321,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--threads", type=int, default=1, help="of a process")
     parser.add_argument("--checkpoint", type=Path, default=MODELS / CHECKPOINT)
+    parser.add_argument("--basis", type=Path, default=MODELS / BASIS)
     default = training_cache().with_name("small_world_gates")
     parser.add_argument("--out", type=Path, default=default, help=f"default: {default}")
     parser.add_argument("--plot", type=Path, help="a picture of content against style")

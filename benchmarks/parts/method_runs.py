@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.parts.trained_ways import KINDS, OWN_LAYERS, Made, Need, Trainer, needs
 from small_world.judge import JUDGES, as_images, load_judge
 from small_world.train.data import end_with_parent
 from small_world.train.measuring.gates import ALONE_EACH, asked_alone
@@ -30,16 +31,26 @@ MEASURES = ("content", "style", "object right", "style right")
 @dataclass(frozen=True)
 class Way:
     """One row of the table. loras: which of the two act. method: the Router's menu value; or, with
-    `file`, the method that fuses both into one file, which then acts by itself."""
+    `file`, the method that fuses both into one file, which then acts by itself. trained: what is
+    trained for the pair and takes the LoRAs' place, of trained_ways.KINDS. floors: of a cosine
+    schedule of both roles; None for a constant one."""
 
     name: str
     loras: tuple[str, ...] = ("content", "style")
     method: dict[str, Any] = field(default_factory=lambda: {"method": "direct"})
     layer_sets: str = "all"
     file: bool = False
+    trained: str = ""
+    floors: float | None = None
 
     def __hash__(self) -> int:
         return hash(self.name)
+
+    @classmethod
+    def on_own_layers(cls, name: str, trained: str, floors: float | None = None) -> Way:
+        """LoRAs that were trained on the layers of their roles, and act there."""
+        return cls(name, method={"method": "craft"}, layer_sets=OWN_LAYERS, trained=trained,
+                   floors=floors)  # fmt: skip
 
 
 WAYS = {
@@ -63,8 +74,19 @@ WAYS = {
         Way("ties, sum", method={"method": "ties", "combine": "sum"}, file=True),
         Way("dare", method={"method": "dare"}, file=True),
         Way("knots", method={"method": "knots"}, file=True),
+        Way("zip_lora", trained="zip_lora"),
+        Way("duo_lora", trained="duo_lora"),
+        Way("b4m", trained="b4m"),
+        Way.on_own_layers("joint", "joint"),
+        Way.on_own_layers("disjoint", "disjoint"),
+        Way.on_own_layers("disjoint, basis", "limited"),
+        Way.on_own_layers("disjoint, basis, encoder", "craft"),
+        Way.on_own_layers("whole CRAFT-LoRA, floors 0", "craft", 0.0),
+        Way.on_own_layers("whole CRAFT-LoRA, floors 0.75", "craft", 0.75),
     )
 }
+assert {way.trained for way in WAYS.values()} == {"", *KINDS}
+UNTRAINED = tuple(name for name, way in WAYS.items() if not way.trained)
 TRUTH, CHANCE, NOTHING = "true render", "shuffled references", "no LoRA"
 FILE_RANK = {"svd, rank 8": 8}
 MOST_RANK = 32  # of the other fused files
@@ -151,9 +173,10 @@ class Lab:
     steps: int
     cfg: float
     divider: int
+    basis: Path | None = None  # of the ways that need one
 
     def made_for(self) -> dict[str, Any]:
-        ways = {way.name: [way.method, way.layer_sets] for way in WAYS.values()}
+        ways = {name: [WAYS[name].method, WAYS[name].layer_sets] for name in UNTRAINED}
         return {**self.pictures_made_for(), "ways": ways}
 
     def pictures_made_for(self) -> dict[str, Any]:
@@ -185,6 +208,7 @@ class Bench:
         loras.SAMPLING_STEPS = lab.steps
         self.lab, self.parts = lab, loras
         self.studio = loras.Studio(lab.checkpoint)
+        self.trainer = Trainer(self.studio, loras, lab.basis, lab.divider)
         self.scorers = [Scorer(load_judge(path)) for path in JUDGES]
 
     def lora(self, role: str, name: str) -> str:
@@ -221,16 +245,31 @@ class Bench:
     def _drawn(self, job: Job) -> torch.Tensor:
         way = WAYS[job.way]
         noise = self.parts.own_noise(job.content, job.style, count=self.lab.pictures)
-        files = [(self.lora(role, getattr(job, role)), role, job.strength) for role in way.loras]
-        if way.file:
-            files = [(self._fused(way, job), "content", job.strength)]
+        made = self._made(way, job)
         family = OBJECTS[job.content].family
         prompt = f"<c>a sks {family}</c> in <s>zwx style</s>"
         return self.studio.pictures(
-            files, prompt, noise, method=way.method if not way.file else "direct",
-            layer_sets=way.layer_sets, asymmetric=job.rule == "ACFG",
-            cfg=self.lab.cfg if job.cfg is None else job.cfg,
+            [(*one, job.strength) for one in made.files], prompt, noise,
+            method=way.method if not way.file else "direct", layer_sets=way.layer_sets,
+            asymmetric=job.rule == "ACFG", schedule=_schedule(way.floors),
+            cfg=self.lab.cfg if job.cfg is None else job.cfg, model=made.model,
+            encoder=made.encoder,
         )  # fmt: skip
+
+    @torch.inference_mode()
+    def prepare(self, what: Need | tuple[str, str, str]) -> None:
+        """Train what one object or style needs; or what a kind of way and a pair need."""
+        if isinstance(what, Need):
+            self.trainer.single(what)
+        else:
+            self.trainer.made(*what)
+
+    def _made(self, way: Way, job: Job) -> Made:
+        if way.trained:
+            return self.trainer.made(way.trained, job.content, job.style)
+        if way.file:
+            return Made(((self._fused(way, job), "content"),))
+        return Made(tuple((self.lora(role, getattr(job, role)), role) for role in way.loras))
 
     def _fused(self, way: Way, job: Job) -> str:
         """The file that a merge makes of the pair at full strength; made once."""
@@ -273,6 +312,14 @@ class Bench:
         return torch.stack(rows, dim=1).tolist()
 
 
+def _schedule(floors: float | None) -> Any:
+    if floors is None:
+        return None
+    from craft_lora_pack.craft_core.schedule import Schedule
+
+    return Schedule("cosine", {}, floors, floors)
+
+
 _BENCHES: list[Bench] = []  # of this process: one, if it is a worker
 
 
@@ -284,6 +331,10 @@ def _begin(lab: Lab, threads: int) -> None:
 
 def _alone(role: str, name: str) -> list[float]:
     return _BENCHES[0].alone(role, name)
+
+
+def _prepare(what: Need | tuple[str, str, str]) -> None:
+    _BENCHES[0].prepare(what)
 
 
 def _do(job: Job, other: tuple[str, str] | None) -> list:
@@ -308,9 +359,23 @@ class Workers:
             journal.add(futures[future], future.result())
             say(f"LoRA {done} of {len(futures)}")
 
+    def prepare(self, jobs: Sequence[Job], journal: Journal, say: Any) -> None:
+        """Train what the jobs that the journal lacks need: for single objects and styles first,
+        each once, then for pairs."""
+        kinds = {way.name: way.trained for way in WAYS.values() if way.trained}
+        lacking = [job for job in jobs if job.way in kinds and job.key not in journal.results]
+        pairs = dict.fromkeys((kinds[job.way], job.content, job.style) for job in lacking)
+        singles = dict.fromkeys(one for pair in pairs for one in needs(*pair))
+        for what, asked in (("object or style", singles), ("pair", pairs)):
+            futures = [self.pool.submit(_prepare, one) for one in asked]
+            for done, future in enumerate(as_completed(futures), 1):
+                future.result()
+                say(f"trained for one {what}: {done} of {len(futures)}")
+
     def do(self, jobs: Sequence[Job], journal: Journal, say: Any,
            chance: dict[Job, tuple[str, str]] | None = None) -> None:  # fmt: skip
         """Jobs that the journal lacks. chance: jobs to score against another pair."""
+        self.prepare(jobs, journal, say)
         asked = {job.key: (job, None) for job in jobs}
         asked |= {job.as_chance().key: (job, other) for job, other in (chance or {}).items()}
         futures = {

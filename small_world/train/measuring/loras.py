@@ -5,7 +5,7 @@ with it in `torch.inference_mode`, as the host runs nodes.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,14 @@ def shown(role: str, name: str, count: int) -> list[tuple[str, str, str]]:
     return [(name, style, f"a sks {family} in {style} style") for style in SUBJECT[:count]]
 
 
+def captioned(role: str, name: str, count: int) -> Captioned:
+    """The pictures of `shown` with their captions."""
+    learned = shown(role, name, count)
+    pictures = [render(content, style, seed=0, pose=Pose()) for content, style, _ in learned]
+    images = [torch.from_numpy(one.astype(np.float32) / 255)[None] for one in pictures]
+    return Captioned(images, [caption for *_, caption in learned])
+
+
 def own_noise(*key: object, count: int) -> torch.Tensor:
     """(count, 3, 64, 64): the noise that belongs to a key, such as a pair; whatever the method.
 
@@ -62,33 +70,54 @@ class Studio:
         self.model, self.clip, self.vae = comfy.sd.load_checkpoint_guess_config(str(checkpoint))[:3]
         self.negative = self._encoded("")
 
-    def lora(self, role: str, name: str, shots: int, divider: int = 1) -> str:
+    def lora(
+        self,
+        role: str,
+        name: str,
+        shots: int,
+        divider: int = 1,
+        *,
+        layer_sets: str = LAYER_SETS,
+        limited: Any = None,
+    ) -> str:
         """The file of a LoRA as the host lists it; trained only if no earlier run has made it.
 
-        divider: of the recipe's steps, for a rehearsal.
+        divider: of the recipe's steps, for a rehearsal. limited: a MODEL with a rank-limited
+        backbone, to learn on in place of the checkpoint's.
         """
+        place = "" if layer_sets == LAYER_SETS else f"_{layer_sets}"
+        place += "" if limited is None else "_limited"
+        choices = {"role": role, "layer_sets": layer_sets}
+        filled = FilledSlots({"images": captioned(role, name, shots)}, (), choices)
+        knobs = {**RECIPE, "steps": max(1, STEPS[role] // divider)}
+        called = f"{role}_{name}_{shots}{place}"
+        return self.trained(called, TRAINING["lora"], filled, knobs, divider, limited)
+
+    def trained(
+        self,
+        called: str,
+        method: Any,
+        filled: FilledSlots,
+        knobs: Mapping[str, Any],
+        divider: int = 1,
+        model: Any = None,
+    ) -> str:
+        """The file that a training makes, as the host lists it; trained only if no earlier run has
+        made it. model: None for the checkpoint's."""
         pace = "" if divider == 1 else f"_steps_{divider}th"
-        prefix = f"small_world/{role}_{name}_{shots}{pace}"
-        first = save_place(prefix, "loras").path
+        prefix, folder = f"small_world/{called}{pace}", method.traits.slots.folder
+        first = save_place(prefix, folder).path
         first = first.with_name(f"{first.stem[:-7]}_00001_.safetensors")
         if first.is_file():
-            root = Path(folder_paths.get_output_directory()) / "loras"
+            root = Path(folder_paths.get_output_directory()) / folder
             return str(first.relative_to(root))
-        learned = shown(role, name, shots)
-        pictures = [render(content, style, seed=0, pose=Pose()) for content, style, _ in learned]
-        images = [torch.from_numpy(one.astype(np.float32) / 255)[None] for one in pictures]
-        filled = FilledSlots(
-            {"images": Captioned(images, [caption for *_, caption in learned])}, (),
-            {"role": role, "layer_sets": LAYER_SETS},
-        )  # fmt: skip
-        knobs = {**RECIPE, "steps": max(1, STEPS[role] // divider)}
-        parts = ModelParts(self.model, self.clip, self.vae)
+        parts = ModelParts(model or self.model, self.clip, self.vae)
         how = How(prefix, checkpointing=False)
-        return start_training(parts, TRAINING["lora"], filled, knobs, how, lambda _: None).name
+        return start_training(parts, method, filled, knobs, how, lambda _: None).name
 
     def pictures(
         self,
-        files: Sequence[tuple[str, str, float]],
+        files: Sequence[tuple[str, str, float] | BranchFile],
         prompt: str,
         noise: torch.Tensor,
         *,
@@ -97,15 +126,20 @@ class Studio:
         asymmetric: bool = False,
         schedule: Any = None,
         cfg: float = CFG,
+        model: Any = None,
+        encoder: str = "",
     ) -> torch.Tensor:
         """(B, 3, 64, 64) in [-1, 1] from noise (B, 3, 64, 64), through Router and ACFG.
 
         files: LoRA file, role and strength. method: a key, or the Router's whole menu value.
+        model: None for the checkpoint's. encoder: an expert encoder's file.
         """
-        branches = tuple(BranchFile(*one) for one in files)
+        branches = tuple(BranchFile(*one) if isinstance(one, tuple) else one for one in files)
         menu = {"method": method} if isinstance(method, str) else method
-        request = RouterRequest(prompt, branches, layer_sets, menu, schedule)
-        routed = route(self.model, self.clip, request)
+        request = RouterRequest(
+            prompt, branches, layer_sets, menu, schedule, expert_encoder=encoder
+        )
+        routed = route(model or self.model, self.clip, request)
         return self.sampled(routed.model, routed.conditioning, noise, asymmetric, cfg)
 
     def sampled(
