@@ -30,6 +30,7 @@ ABSENT = "craft_small_world_absent.safetensors"
 FIND_BEST = ROOT / "workflows" / "find_best_small_world.json"
 TOO_LARGE = ROOT / "workflows" / "wan22_two_experts.json"
 FEW_STEPS = 4
+FEW_SAMPLING_STEPS = 6  # of a picture in a grid
 
 OWN_FILES = {
     "fusion_sdxl": {
@@ -58,6 +59,10 @@ CHOOSE = """(values) => {
 TRAIN_SHORTLY = """(steps) => app.graph.nodes
     .filter(({ type }) => type.startsWith("CRAFTTrain") || type.startsWith("CRAFTLearn"))
     .flatMap((node) => node.widgets.filter(({ name }) => /^(method\\.)?steps$/.test(name)))
+    .map((widget) => (widget.value = steps)).length"""
+
+SAMPLE_SHORTLY = """(steps) => app.graph.nodes
+    .flatMap((node) => node.widgets?.filter(({ name }) => name === "steps") ?? [])
     .map((widget) => (widget.value = steps)).length"""
 
 SAVED_BY_NODE = """() => app.graph.nodes
@@ -164,7 +169,14 @@ def trains(path: Path) -> bool:
     return any(kind.startswith(("CRAFTTrain", "CRAFTLearn")) for kind in kinds)
 
 
+def draws_a_grid(path: Path) -> bool:
+    """Whether the workflow samples a picture for each of many settings."""
+    kinds = {node["type"] for node in read_workflow(path)["nodes"]}
+    return bool(kinds & {"CRAFTMethodSweep", "CRAFTXYGrid", "CRAFTFindBest"})
+
+
 TRAINED = [path for path in WORKFLOWS if trains(path)]
+GRIDS = [path for path in WORKFLOWS if draws_a_grid(path)]
 
 
 def choose(comfy, values: dict[str, Any]) -> None:
@@ -200,6 +212,8 @@ def test_a_workflow_runs_from_the_page_to_its_pictures(comfy, live_server, vue_n
     open_with_room_for_its_texts(comfy, path)
     choose(comfy, OWN_FILES.get(path.stem, {}))
     assert (comfy.evaluate(TRAIN_SHORTLY, FEW_STEPS) > 0) == (path in TRAINED)
+    if path in GRIDS:
+        assert comfy.evaluate(SAMPLE_SHORTLY, FEW_SAMPLING_STEPS) > 0
     run_to_pictures(comfy, live_server, path.stem)
 
 
@@ -231,10 +245,10 @@ def test_a_menu_with_inputs_of_its_own_shows_what_it_is_set_to(comfy, vue_nodes)
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("path", TRAINED, ids=lambda path: path.stem)
-def test_a_workflow_trains_as_it_is_shipped(comfy, live_server, vue_nodes, path: Path):
+@pytest.mark.parametrize("path", [*TRAINED, *GRIDS], ids=lambda path: path.stem)
+def test_a_long_workflow_runs_as_it_is_shipped(comfy, live_server, vue_nodes, path: Path):
     comfy.open_workflow(read_workflow(path), path.stem)
-    run_to_pictures(comfy, live_server, f"{path.stem}_trained")
+    run_to_pictures(comfy, live_server, f"{path.stem}_whole")
 
 
 def test_a_new_user_gets_from_the_template_browser_to_a_saved_picture(comfy, live_server):
