@@ -81,8 +81,8 @@ WAYS = {
         Way.on_own_layers("disjoint", "disjoint"),
         Way.on_own_layers("disjoint, basis", "limited"),
         Way.on_own_layers("disjoint, basis, encoder", "craft"),
-        Way.on_own_layers("whole CRAFT-LoRA, floors 0", "craft", 0.0),
-        Way.on_own_layers("whole CRAFT-LoRA, floors 0.75", "craft", 0.75),
+        Way.on_own_layers("disjoint, basis, encoder, cosine 0", "craft", 0.0),
+        Way.on_own_layers("disjoint, basis, encoder, cosine 0.75", "craft", 0.75),
     )
 }
 assert {way.trained for way in WAYS.values()} == {"", *KINDS}
@@ -146,7 +146,18 @@ class Journal:
         elif path.read_bytes()[-1:] != b"\n":
             self._append("\n")
 
-    def add(self, key: str, rows: list) -> None:
+    def pledge(self, what: str, made_for: dict[str, Any]) -> None:
+        """SystemExit where some of the results were made for something else than is now."""
+        key, given = f"made for: {what}", json.loads(json.dumps(made_for))
+        if key not in self.results:
+            self.add(key, given)
+        if self.results[key] != given:
+            raise SystemExit(
+                f"In {self.path} {what} were measured for {json.dumps(self.results[key])}, and "
+                f"{json.dumps(given)} is measured now. Name another folder with --out."
+            )
+
+    def add(self, key: str, rows: Any) -> None:
         self.results[key] = rows
         self._append(json.dumps([key, rows]) + "\n")
 
@@ -264,6 +275,12 @@ class Bench:
         else:
             self.trainer.made(*what)
 
+    def trained_made_for(self) -> dict[str, Any]:
+        """Whatever the results of the trained ways depend on, beside what all do."""
+        ways = {way.name: [way.method, way.layer_sets, way.trained, way.floors]
+                for way in WAYS.values() if way.trained}  # fmt: skip
+        return {**self.trainer.made_for(), "ways": ways}
+
     def _made(self, way: Way, job: Job) -> Made:
         if way.trained:
             return self.trainer.made(way.trained, job.content, job.style)
@@ -333,6 +350,10 @@ def _alone(role: str, name: str) -> list[float]:
     return _BENCHES[0].alone(role, name)
 
 
+def _trained_made_for() -> dict[str, Any]:
+    return _BENCHES[0].trained_made_for()
+
+
 def _prepare(what: Need | tuple[str, str, str]) -> None:
     _BENCHES[0].prepare(what)
 
@@ -364,6 +385,9 @@ class Workers:
         each once, then for pairs."""
         kinds = {way.name: way.trained for way in WAYS.values() if way.trained}
         lacking = [job for job in jobs if job.way in kinds and job.key not in journal.results]
+        if lacking:
+            made_for = self.pool.submit(_trained_made_for).result()
+            journal.pledge("ways that train for a pair", made_for)
         pairs = dict.fromkeys((kinds[job.way], job.content, job.style) for job in lacking)
         singles = dict.fromkeys(one for pair in pairs for one in needs(*pair))
         for what, asked in (("object or style", singles), ("pair", pairs)):

@@ -6,15 +6,18 @@ needs is made before what a pair needs, so that two processes never train the sa
 
 - zip_lora, duo_lora: the merge is learned from the two shipped-recipe LoRAs and their pictures,
   with the method's own settings.
-- b4m: a half each by the shipped recipe's steps, then joined with the method's own settings.
-- joint: both learned in one training, each on the layers of its role.
+- b4m: a half each by the shipped recipe's steps, with partners, then joined with the method's own
+  settings.
+- joint: both learned in one training, each on the layers of its role, as long as a content LoRA.
 - disjoint: LoRAs as shipped, but each learned on the layers of its role alone.
 - limited: the same, learned and used on the rank-limited backbone (the shipped basis).
-- craft: the same with an expert encoder learned for the pair; Way.floors adds the schedule.
+- craft: the same with an expert encoder learned for the pair. With Way.floors, which adds the
+  schedule, and ACFG it is CRAFT-LoRA whole.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +85,12 @@ class Trainer:
             self._limited = apply_basis(self.studio.model, read_basis(self.basis))
         return self._limited
 
+    def made_for(self) -> dict[str, Any]:
+        """Whatever the results of the trained ways depend on, beside what all do."""
+        digest = hashlib.sha256(self.basis.read_bytes()).hexdigest()[:16]
+        return {"basis": digest, "recipe": self.parts.RECIPE, "steps": self.parts.STEPS,
+                "encoder": ENCODER, "rank of a half": HALF_RANK, "layers": OWN_LAYERS}  # fmt: skip
+
     def single(self, need: Need) -> str:
         """The file of what one object or style needs."""
         if need.kind == "b4m":
@@ -111,7 +120,9 @@ class Trainer:
 
         shots = self.parts.SHOTS[role]
         choices = {"role": role, "layer_sets": self.parts.LAYER_SETS}
-        pictures = {"images": self.parts.captioned(role, name, shots)}
+        partners = [(*one, f"a {one[0]} in {one[1]} style") for one in OTHERS]
+        pictures = {"images": self.parts.captioned(role, name, shots),
+                    "partners": self._shown(partners)}  # fmt: skip
         recipe = {**self.parts.RECIPE, "rank": HALF_RANK}
         return self._trained(f"half_{role}_{name}_{shots}", TRAINING["b4m_half"], pictures, (),
                              choices, recipe, self.parts.STEPS[role])  # fmt: skip
@@ -136,9 +147,8 @@ class Trainer:
     def _joint(self, pair: Mapping[str, str]) -> str:
         from craft_lora_pack.craft_core.training import TRAINING
 
-        recipe = {name: self.parts.RECIPE[name] for name in self.parts.RECIPE}
         return self._trained(f"joint_{pair['content']}_{pair['style']}", TRAINING["joint"],
-                             self._both(pair), (), {"layer_sets": OWN_LAYERS}, recipe,
+                             self._both(pair), (), {"layer_sets": OWN_LAYERS}, self.parts.RECIPE,
                              self.parts.STEPS["content"])  # fmt: skip
 
     def _encoder(self, pair: Mapping[str, str], files: tuple[tuple[str, str], ...]) -> str:
@@ -146,7 +156,7 @@ class Trainer:
         from craft_lora_pack.craft_core.training import TRAINING
 
         family = OBJECTS[pair["content"]].family
-        own = [(pair["content"], PLAIN, f"a <c>sks {family}</c> in {PLAIN} style"),
+        own = [(pair["content"], PLAIN, f"<c>a sks {family}</c> in {PLAIN} style"),
                (STYLE[0], pair["style"], f"a {STYLE[0]} in <s>zwx style</s>")]  # fmt: skip
         others = [(*one, f"<c>a {one[0]}</c> in <s>{one[1]} style</s>") for one in OTHERS]
         pictures = {"images": self._shown(own), "other": self._shown(others)}

@@ -4,6 +4,7 @@ Import it only where `launcher.run.inside_host` has entered the host and loaded 
 with it in `torch.inference_mode`, as the host runs nodes.
 """
 
+import json
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,9 +20,16 @@ from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile
 from craft_lora_pack.comfy_adapter.train.run import save_place
 from craft_lora_pack.comfy_adapter.train.start import start_training
-from craft_lora_pack.comfy_adapter.train.train import Captioned, FilledSlots, How, ModelParts
+from craft_lora_pack.comfy_adapter.train.train import (
+    Captioned,
+    FilledSlots,
+    How,
+    ModelParts,
+    identity,
+)
 from craft_lora_pack.comfy_adapter.use.router import RouterRequest, route
 from craft_lora_pack.craft_core.training import TRAINING
+from safetensors import safe_open
 
 from ...register import register
 from ...world.objects import OBJECTS
@@ -50,6 +58,19 @@ def captioned(role: str, name: str, count: int) -> Captioned:
     pictures = [render(content, style, seed=0, pose=Pose()) for content, style, _ in learned]
     images = [torch.from_numpy(one.astype(np.float32) / 255)[None] for one in pictures]
     return Captioned(images, [caption for *_, caption in learned])
+
+
+def _is_kept(file: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a file is there that was trained to its end, with these of its settings."""
+    if not file.is_file():
+        return False
+    with safe_open(str(file), "pt") as opened:
+        told = opened.metadata() or {}
+    own = json.loads(told.get("training", "{}"))
+    own |= {"steps": told.get("steps_asked"), "learning_rate": own.get("rate")}
+    return told.get("steps_done") == own["steps"] and all(
+        str(settings[name]) == str(own[name]) for name in settings.keys() & own.keys()
+    )
 
 
 def own_noise(*key: object, count: int) -> torch.Tensor:
@@ -103,15 +124,17 @@ class Studio:
         model: Any = None,
     ) -> str:
         """The file that a training makes, as the host lists it; trained only if no earlier run has
-        made it. model: None for the checkpoint's."""
+        made it, whole and of the same model and settings. model: None for the checkpoint's."""
         pace = "" if divider == 1 else f"_steps_{divider}th"
         prefix, folder = f"small_world/{called}{pace}", method.traits.slots.folder
         first = save_place(prefix, folder).path
         first = first.with_name(f"{first.stem[:-7]}_00001_.safetensors")
-        if first.is_file():
+        model = model or self.model
+        if _is_kept(first, {**knobs, "base_model": identity(model)}):
             root = Path(folder_paths.get_output_directory()) / folder
             return str(first.relative_to(root))
-        parts = ModelParts(model or self.model, self.clip, self.vae)
+        first.unlink(missing_ok=True)
+        parts = ModelParts(model, self.clip, self.vae)
         how = How(prefix, checkpointing=False)
         return start_training(parts, method, filled, knobs, how, lambda _: None).name
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import folder_paths
 import pytest
 import torch
+from craft_lora_pack.comfy_adapter.train.start import start_training
 
 from benchmarks.parts.method_runs import WAYS
 from benchmarks.parts.trained_ways import KINDS, Trainer, needs
@@ -58,6 +59,7 @@ def test_every_kind_is_trained_once_and_acts(trainer, kind, monkeypatch):
     assert all(CONTENT in file.name and STYLE in file.name for file in pair.keys() - single.keys())
     again = trainer.made(kind, CONTENT, STYLE)
     assert (again, kept()) == (made, pair)
+    assert trainer.made_for()["basis"]
     way = next(one for one in WAYS.values() if one.trained == kind)
     picture = drawn(trainer, way, made)
     assert picture.isfinite().all()
@@ -65,3 +67,44 @@ def test_every_kind_is_trained_once_and_acts(trainer, kind, monkeypatch):
         [], PROMPT, loras.own_noise(CONTENT, STYLE, count=1), model=made.model
     )
     assert not torch.equal(picture, without)
+
+
+def test_what_a_stop_left_or_other_settings_made_is_not_taken_for_the_whole(trainer):
+    def lora(**changes):
+        filled = loras.FilledSlots(
+            {"images": loras.captioned("style", STYLE, 1)}, (),
+            {"role": "style", "layer_sets": "all"},
+        )  # fmt: skip
+        knobs = {**loras.RECIPE, "steps": 2, **changes}
+        return trainer.studio.trained("changed", loras.TRAINING["lora"], filled, knobs)
+
+    def written():
+        return {file: when for file, when in kept().items() if "changed" in file.name}
+
+    name = lora()
+    first = written()
+    assert (lora(), written()) == (name, first)
+    for changes in ({"steps": 3}, {"rank": 2}, {"learning_rate": 0.001}):
+        before = written()
+        assert lora(**changes) == name
+        assert written().keys() == before.keys() and written() != before
+        assert (lora(**changes), written()) == (name, written())
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patched:
+        patched.setattr(loras, "start_training", stopped_at_once)
+        with pytest.raises(KeyboardInterrupt):
+            lora(steps=4)
+    (file,) = written()
+    half = loras.safe_open(str(file), "pt").metadata()
+    assert half["steps_done"] == "1"
+    before = written()
+    assert lora(steps=4) == name and written() != before
+
+
+def stopped_at_once(parts, method, filled, knobs, how, watch):
+    """A training that Ctrl-C ends in its first step; what it learned is saved."""
+
+    def stop(training):
+        raise KeyboardInterrupt
+
+    return start_training(parts, method, filled, knobs, how, stop)

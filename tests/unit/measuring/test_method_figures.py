@@ -137,6 +137,17 @@ def test_a_journal_goes_on_after_a_line_that_was_cut_short(tmp_path):
         Journal(path, {"steps": 2})
 
 
+def test_a_journal_says_where_some_of_its_results_were_made_for_something_else(tmp_path):
+    path = tmp_path / "methods.jsonl"
+    Journal(path, {}).pledge("ways", {"basis": "a", "steps": (1, 2)})
+    journal = Journal(path, {})
+    journal.pledge("ways", {"basis": "a", "steps": (1, 2)})
+    journal.pledge("others", {"basis": "b"})
+    assert len(path.read_text("utf-8").splitlines()) == 3
+    with pytest.raises(SystemExit, match="ways were measured for.*--out"):
+        journal.pledge("ways", {"basis": "b", "steps": (1, 2)})
+
+
 def test_the_plot_has_a_point_for_every_tuned_row(tmp_path):
     from PIL import Image
 
