@@ -349,7 +349,8 @@ def table(plan: GatePlan, results: dict[str, Result]) -> str:
 
 def _rows(plan: GatePlan, results: dict[str, Result]) -> Iterator[tuple]:
     chosen: dict[str, list[Result]] = {}
-    for job in [*plan.jobs(), *(GateJob("content", (name,), 1) for name in plan.contents())]:
+    one = [GateJob("content", (name,), 1) for name in plan.contents()]
+    for job in dict.fromkeys([*plan.jobs(), *one]):
         if job.key in results:
             name = f"base {job.names[0]}" if job.part == "base" else f"{job.part} {job.shots}"
             chosen.setdefault(name, []).append(results[job.key])

@@ -66,6 +66,21 @@ def test_the_table_has_a_row_for_what_was_measured_and_for_nothing_else():
     assert len(gates.table(plan(), {}).splitlines()) == 2
 
 
+def test_a_lora_of_one_picture_counts_once():
+    asked = plan(limit=2, parts=("alone", "one"))
+    rights = [1.0] * 24
+    results = {
+        job.key: {"asked": [(job.names[0], f"style {k}") for k in range(24)],
+                  "right 1": rights, "right 2": rights}
+        for job in asked.jobs()
+    }  # fmt: skip
+    rows = gates.table(asked, results).splitlines()
+    (row,) = [row for row in rows if "content LoRA alone (1 picture), right" in row]
+    assert "| 48 (2 objects, 24 styles) |" in row
+    (row,) = [row for row in rows if "content LoRA alone (1 picture), share" in row]
+    assert "| 2 LoRAs |" in row
+
+
 def test_a_plan_of_some_objects_takes_each_style_of_the_half():
     animals = plan(objects=("spider", "bee"), each=18)
     assert animals.contents() == ("spider", "bee")
