@@ -27,6 +27,8 @@ from .kinds import ALPHA, KINDS, AdapterKind, ending
 from .on_weight import OnWeight
 from .parts import AdaptedLayer, Parts, misfit
 
+_ASTRAY = 0.01  # largest entry of R R^T - I
+
 
 @dataclass(frozen=True)
 class Rotation(OnWeight):
@@ -130,7 +132,10 @@ def _turns(key: str, blocks: Tensor, bound: float) -> Tensor:
         skew = skew * bound / size
     one = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
     turns, failed = torch.linalg.solve_ex(one - skew, 2.0 * skew)  # 2 (I - Q)^-1 Q = R - I
-    if failed.any() or not turns.isfinite().all():
+    # Beside numbers so large that I is lost in rounding, some machines solve to nonsense.
+    turned = turns + one
+    astray = (turned @ turned.transpose(-1, -2) - one).abs().amax()
+    if failed.any() or not astray <= _ASTRAY:
         raise CraftError(
             f"{key} holds numbers of up to {blocks.abs().amax().item():g}, which make no rotation",
             "The numbers of an OFT's blocks are small: at 1 it turns by a right angle",
