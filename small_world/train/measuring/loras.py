@@ -140,7 +140,7 @@ class Studio:
 
     def pictures(
         self,
-        files: Sequence[tuple[str, str, float] | BranchFile],
+        files: Sequence[tuple[str, str, float]],
         prompt: str,
         noise: torch.Tensor,
         *,
@@ -157,7 +157,7 @@ class Studio:
         files: LoRA file, role and strength. method: a key, or the Router's whole menu value.
         model: None for the checkpoint's. encoder: an expert encoder's file.
         """
-        branches = tuple(BranchFile(*one) if isinstance(one, tuple) else one for one in files)
+        branches = tuple(BranchFile(*one) for one in files)
         menu = {"method": method} if isinstance(method, str) else method
         request = RouterRequest(
             prompt, branches, layer_sets, menu, schedule, expert_encoder=encoder

@@ -69,7 +69,7 @@ def test_every_kind_is_trained_once_and_acts(trainer, kind, monkeypatch):
     assert not torch.equal(picture, without)
 
 
-def test_what_a_stop_left_or_other_settings_made_is_not_taken_for_the_whole(trainer):
+def test_what_a_stop_left_or_other_settings_made_is_not_taken_for_the_whole(trainer, monkeypatch):
     def lora(**changes):
         filled = loras.FilledSlots(
             {"images": loras.captioned("style", STYLE, 1)}, (),
@@ -89,8 +89,7 @@ def test_what_a_stop_left_or_other_settings_made_is_not_taken_for_the_whole(trai
         assert lora(**changes) == name
         assert written().keys() == before.keys() and written() != before
         assert (lora(**changes), written()) == (name, written())
-    monkey = pytest.MonkeyPatch()
-    with monkey.context() as patched:
+    with monkeypatch.context() as patched:
         patched.setattr(loras, "start_training", stopped_at_once)
         with pytest.raises(KeyboardInterrupt):
             lora(steps=4)
