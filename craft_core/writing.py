@@ -8,8 +8,10 @@ import importlib
 import os
 import re
 import secrets
-import tempfile
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +20,8 @@ from .errors import CraftError
 
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EINVAL}
 _PARTIAL = re.compile(r"\.[0-9a-f]{16}\.tmp")
-_ABANDONED = 3600.0  # seconds: what no program can have kept empty, where there are no locks
+_ABANDONED = 3600.0  # seconds in which a program writes into its file, or places it
+_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds; a virus scanner has a new file open for less
 
 
 def _locks() -> ModuleType | None:
@@ -48,10 +51,10 @@ class PartialFile:
     closed before, it is gone. OSError where it cannot be written."""
 
     def __init__(self, folder: Path) -> None:
-        _remove_abandoned(folder)
         self.path = folder / f".{secrets.token_hex(8)}.tmp"
         self._file = open(self.path, "xb")
         _lock(self._file)
+        _remove_abandoned(self.path, os.fstat(self._file.fileno()).st_mtime)
 
     def __enter__(self) -> PartialFile:
         return self
@@ -70,18 +73,20 @@ class PartialFile:
     def place(self, path: Path, *, exclusive: bool = False) -> None:
         """Move the file to its name. FileExistsError if it is exclusive and there is one."""
         self.flush()
+        move = _place if exclusive else replace_file
         if _LOCKS:  # in its place before the lock is given up
-            _move(self.path, path, exclusive)
+            move(self.path, path)
             self._file.close()
         else:
             self._file.close()
-            _move(self.path, path, exclusive)
+            move(self.path, path)
 
     def close(self) -> None:
         try:
             self._file.close()
         finally:
-            self.path.unlink(missing_ok=True)
+            with suppress(PermissionError):  # then a later save removes it
+                _patiently(partial(self.path.unlink, missing_ok=True))
 
 
 def write_whole(
@@ -100,32 +105,41 @@ def write_whole(
 
 def is_writable(folder: Path) -> bool:
     """Whether a file can be made in the folder; one is made and removed to find out."""
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
+    try:  # not by tempfile, which on Windows tries for ever before Python 3.13
+        PartialFile(folder).close()
     except (OSError, ValueError):
         return False
     return True
 
 
-def _move(beside: Path, path: Path, exclusive: bool) -> None:
-    if exclusive:
-        _place(beside, path)
-    else:
-        os.replace(beside, path)
+def replace_file(path: Path, other: Path) -> None:
+    """Move a file to another name, over the file that has it. OSError where that is refused."""
+    _patiently(partial(os.replace, path, other))
+
+
+def _patiently(move: Callable[[], None]) -> None:
+    """Do it; on Windows, where a file that somebody reads is not moved or removed, again for a
+    moment."""
+    for pause in () if _LOCKS else _PAUSES:
+        try:
+            return move()
+        except PermissionError:
+            time.sleep(pause)
+    move()
 
 
 def _place(beside: Path, path: Path) -> None:
     """Move the file to its path; FileExistsError if there is one. A hard link does both in one
     step; on a file system without links an empty file takes the path and is then replaced."""
     try:
-        os.link(beside, path)
+        _patiently(partial(os.link, beside, path))
         return
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
     path.open("xb").close()
     try:
-        os.replace(beside, path)
+        replace_file(beside, path)
     except OSError:
         path.unlink(missing_ok=True)
         raise
@@ -143,30 +157,33 @@ def _lock(file: Any) -> bool:
     return True
 
 
-def _remove_abandoned(folder: Path) -> None:
-    """Remove the partial files of programs that were killed, and none that is being written."""
+def _remove_abandoned(new: Path, now: float) -> None:
+    """Remove the partial files of programs that were killed, and none that is being written.
+
+    new: a file that was just made. now: when, by the clock of the folder's file system.
+    """
     try:
-        left = [one for one in os.scandir(folder) if _PARTIAL.fullmatch(one.name)]
+        others = [Path(one) for one in os.scandir(new.parent) if _PARTIAL.fullmatch(one.name)]
     except OSError:
         return
-    for one in left:
-        try:
-            with open(one.path, "rb") as file:
-                here = os.fstat(file.fileno())
-                # An empty one may be another program's that has yet to lock it.
-                gone = here.st_size > 0 or _age(folder, here.st_mtime) > _ABANDONED
-                if _LOCKS and gone and _lock(file):
-                    os.unlink(one.path)
-            if not _LOCKS and gone:
-                os.unlink(one.path)
-        except OSError:
-            continue  # another program's, or removed by one
+    remove = _remove_unlocked if _LOCKS else _remove_old
+    for one in others:
+        if one.name != new.name:
+            with suppress(OSError):  # another program's, or removed by one
+                remove(one, now)
 
 
-def _age(folder: Path, modified: float) -> float:
-    """Seconds since, by the clock of the folder's file system."""
-    try:
-        with tempfile.TemporaryFile(dir=folder) as now:
-            return os.fstat(now.fileno()).st_mtime - modified
-    except OSError:
-        return 0.0
+def _remove_unlocked(path: Path, now: float) -> None:
+    with open(path, "rb") as file:
+        here = os.fstat(file.fileno())
+        # An empty one may be another program's that has yet to lock it.
+        gone = here.st_size > 0 or now - here.st_mtime > _ABANDONED
+        if gone and _lock(file):
+            path.unlink()
+
+
+def _remove_old(path: Path, now: float) -> None:
+    """Where there are no locks. It is not opened, so that whoever is about to place it can; Windows
+    refuses to remove what is being written."""
+    if now - path.stat().st_mtime > _ABANDONED:
+        path.unlink()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...craft_core.errors import CraftError
 from ...craft_core.training import Training
-from ...craft_core.writing import Taken
+from ...craft_core.writing import Taken, replace_file
 
 FAILURES = (CraftError, OSError, MemoryError, RuntimeError)  # the last: torch has no memory
 _MOST_NAMES = 10_000
@@ -58,7 +58,7 @@ class StateFile:
         """Keep an earlier training's state as .previous."""
         previous = self.path.with_suffix(f".previous{self.path.suffix}")
         try:
-            self.path.replace(previous)
+            replace_file(self.path, previous)
         except FileNotFoundError:
             pass
         except OSError as error:

@@ -1,5 +1,6 @@
 """Files appear whole or not at all, no name loses its file, and killed saves leave nothing."""
 
+import math
 import os
 import re
 import signal
@@ -74,6 +75,92 @@ def test_an_empty_partial_file_is_removed_once_it_is_old(tmp_path):
     assert not left.exists() and (tmp_path / "a").read_bytes() == b"2"
 
 
+@pytest.fixture
+def on_windows(monkeypatch):
+    """No locks, and waits that take no time; the waits."""
+    waits = []
+    monkeypatch.setattr(writing, "_LOCKS", None)
+    monkeypatch.setattr(writing.time, "sleep", waits.append)
+    return waits
+
+
+def refusing(monkeypatch, name: str, times: float) -> None:
+    """As Windows refuses what is done to a file that another program has open."""
+    real, left = getattr(os, name), [times]
+
+    def does(*given, **more):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise PermissionError(13, "The process cannot access the file")
+        return real(*given, **more)
+
+    monkeypatch.setattr(os, name, does)
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_file_that_a_virus_scanner_has_open_is_placed_when_it_lets_go(
+    tmp_path, monkeypatch, on_windows, exclusive
+):
+    refusing(monkeypatch, "link" if exclusive else "replace", 3)
+    write_whole(tmp_path / "a", [b"whole"], exclusive=exclusive)
+    assert (tmp_path / "a").read_bytes() == b"whole" and len(on_windows) == 3
+    assert not partial(tmp_path)
+
+
+def test_a_file_that_stays_open_is_an_error_and_keeps_its_content(
+    tmp_path, monkeypatch, on_windows
+):
+    write_whole(tmp_path / "a", [b"first"])
+    refusing(monkeypatch, "replace", math.inf)
+    with pytest.raises(PermissionError):
+        write_whole(tmp_path / "a", [b"second"])
+    assert (tmp_path / "a").read_bytes() == b"first" and not partial(tmp_path)
+    assert 1 < sum(on_windows) < 5
+
+
+@needs_locks
+def test_elsewhere_what_is_refused_is_an_error_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing.time, "sleep", lambda _: pytest.fail("it waited"))
+    refusing(monkeypatch, "replace", math.inf)
+    with pytest.raises(PermissionError):
+        write_whole(tmp_path / "a", [b"whole"])
+
+
+def test_a_file_that_has_its_name_is_saved_though_its_other_name_stays(
+    tmp_path, monkeypatch, on_windows
+):
+    def held_open(*_: object, **__: object) -> None:
+        raise PermissionError(13, "The process cannot access the file")
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Path, "unlink", held_open)
+        write_whole(tmp_path / "a", [b"whole"], exclusive=True)
+    (left,) = partial(tmp_path)
+    assert (tmp_path / "a").read_bytes() == b"whole"
+    old = time.time() - 2 * writing._ABANDONED
+    os.utime(tmp_path / left, (old, old))
+    write_whole(tmp_path / "b", [b"next"])
+    assert not partial(tmp_path) and (tmp_path / "a").read_bytes() == b"whole"
+
+
+def test_without_locks_what_another_save_is_about_to_place_is_left_alone(
+    tmp_path, monkeypatch, on_windows
+):
+    """Windows lets nobody move a file that somebody has open, and the writer has just closed it."""
+    about = tmp_path / ".0123456789abcdef.tmp"
+    about.write_bytes(b"whole")
+    opened = []
+    monkeypatch.setattr(
+        writing, "open", lambda path, *mode: opened.append(path) or open(path, *mode), raising=False
+    )
+    write_whole(tmp_path / "a", [b"1"])
+    assert partial(tmp_path) == [about.name] and about not in opened
+    old = time.time() - 2 * writing._ABANDONED
+    os.utime(about, (old, old))
+    write_whole(tmp_path / "a", [b"2"])
+    assert not partial(tmp_path)
+
+
 def test_files_of_other_names_are_never_removed(tmp_path):
     names = [".tmp", "a.tmp", ".0123456789abcde.tmp", ".0123456789ABCDEF.tmp", ".x.safetensors"]
     for name in names:
@@ -103,3 +190,16 @@ def test_of_two_that_want_a_name_exclusively_one_gets_it(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_known(tmp_path):
     assert is_writable(tmp_path) and not is_writable(tmp_path / "none")
+    assert not partial(tmp_path)
+
+
+def test_a_folder_that_takes_no_file_is_known_at_once(tmp_path, monkeypatch):
+    """Python's tempfile takes the refusal for a name that is taken, on Windows, and tries on."""
+    tried = []
+
+    def refused(path: Path, *_: object) -> None:
+        tried.append(path)
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(writing, "open", refused, raising=False)
+    assert not is_writable(tmp_path) and len(tried) == 1
