@@ -1,1 +1,2 @@
-"""LoRA files on their way to a server: how they are announced, and how they are sent."""
+"""LoRA files on their way to a server: what they may be called, how they are announced, and how they
+are sent."""

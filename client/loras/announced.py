@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...craft_core.errors import CraftError
+from .file_names import is_device
 
 RECEIVE = "/craft_lora/receive"  # the pack's route; a POST without a body offers a file
 VARIABLE = "CRAFT_LORA_RECEIVE"  # of the receiver's environment: how many bytes it takes
@@ -24,7 +25,6 @@ _LIMIT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?([KMGT]B)", re.IGNORECASE)
 _HASH = re.compile(r"[0-9a-f]{64}")
 _WHOLE = re.compile(r"[0-9]{1,15}")
 _NOWHERE = re.compile(r'[\\:<>"|?*]')  # in no name on Windows, or more than a name there
-_DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³]|conin\$|conout\$) *(\..*)?", re.I)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _why_not(name: str) -> str:
         return 'it has one of \\ : < > " | ? *'
     if any(not part or part[0] in ". " or part[-1] in ". " for part in parts):
         return "a part of it is empty, or begins or ends with a point or a space"
-    if any(_DEVICE.fullmatch(part) for part in parts):
+    if any(map(is_device, parts)):
         return "it is a device on Windows"
     if any(len(part.encode()) > LONGEST_PART for part in parts):
         return f"a part of it has more than {LONGEST_PART} bytes"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ import comfy.utils
 import folder_paths
 from torch import Tensor
 
+from ...client.loras.file_names import fits_windows
 from ...craft_core.errors import CraftError
 from ...craft_core.training import StepCallback, Training
 from ...craft_core.writing import Taken
@@ -26,6 +28,7 @@ from .state import FAILURES, StateFile
 STATES = "craft_training"  # in the output folder: what a stopped training goes on from
 PLOT_SECONDS = 2.0
 SAVE_SECONDS = 300.0
+_WINDOWS = os.name == "nt"
 _LONGEST = 200  # bytes of a name; file systems take 255, and number and ending come behind it
 
 log = logging.getLogger("craft")
@@ -115,12 +118,18 @@ def require_name(prefix: str) -> None:
     """CraftError for a name that no file inside the output folder can have."""
     parts = Path(prefix.strip()).parts
     plain = prefix.isprintable() and all(len(part.encode()) <= _LONGEST for part in parts)
-    if not plain or not prefix.strip() or Path(prefix).is_absolute() or ".." in parts:
+    if not plain or not prefix.strip() or Path(prefix).anchor or ".." in parts:
         raise CraftError(
             f"save_as = {prefix[:100]!r}",
             "Results are saved inside the output folder, under a name such as craft/dog",
             "Write a name without '..' that does not begin with a slash, of plain characters and "
             f"of up to {_LONGEST} bytes between two slashes",
+        )
+    if _WINDOWS and not all(map(fits_windows, parts)):  # it would show when all is learned
+        raise CraftError(
+            f"save_as = {prefix[:100]!r}",
+            'Windows takes no name with : < > " | ? or *, and none of a device, such as con',
+            "Write another name",
         )
 
 

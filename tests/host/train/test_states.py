@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import comfy.model_management
 import pytest
@@ -188,3 +188,28 @@ def test_a_folder_that_cannot_be_made_is_one_clear_sentence():
     place.path.parent.joinpath("in_the_way").write_bytes(b"")
     with pytest.raises(CraftError, match="Nothing can be saved in"):
         save_place("states/in_the_way/a", "loras")
+
+
+@pytest.fixture
+def on_windows(monkeypatch):
+    monkeypatch.setattr(run, "Path", PureWindowsPath)
+    monkeypatch.setattr(run, "_WINDOWS", True)
+
+
+@pytest.mark.parametrize(
+    "name", ["ink: 2", "what?", "a|b", "con", "craft/NUL", "craft\\com1.x", "/dog", "\\dog", "C:dog",
+             "C:\\dog", "..\\dog"],
+)  # fmt: skip
+def test_on_windows_a_name_that_no_file_has_is_refused_before_anything_is_learned(on_windows, name):
+    with pytest.raises(CraftError, match="save_as"):
+        run.require_name(name)
+
+
+@pytest.mark.parametrize("name", ["craft/dog", "craft\\dog", "ink 2", "猫", "console", "dog.con"])
+def test_on_windows_other_names_are_taken(on_windows, name):
+    run.require_name(name)
+
+
+def test_elsewhere_a_training_may_have_any_name_that_a_file_has():
+    for name in ("ink: 2", "what?", "con", "craft/dog"):
+        run.require_name(name)
