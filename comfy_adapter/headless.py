@@ -45,6 +45,7 @@ from ..craft_core.training.slots import NO_FILE, FileSlot
 from .engine.modules import lora_layers
 from .model.basis import FOLDER as BASES
 from .model.basis import apply_basis, basis_files
+from .model.host_files import path_by_name
 from .model.lora_files import FOLDER as LORAS
 from .model.lora_files import BranchFile, read_lora_files
 from .model.slot_files import make_known
@@ -285,7 +286,7 @@ def _file(kind: str, given: str) -> str:
         )
     if Path(given).is_file():
         return str(Path(given).absolute())
-    known = folder_paths.get_full_path(kind, given)
+    known = path_by_name(kind, given)
     if known is not None:
         return known
     names = folder_paths.get_filename_list(kind)
@@ -307,7 +308,7 @@ def _model_file(slot: FileSlot, given: str) -> str:
 def _listed(kind: str, given: str) -> str:
     """A name under which the host finds the file; its folder is made known where it was not."""
     path = Path(_file(kind, given))
-    known = folder_paths.get_full_path(kind, given)
+    known = path_by_name(kind, given)
     if known is not None and path.samefile(known):
         return given
     folder_paths.add_model_folder_path(kind, str(path.parent))

@@ -1,2 +1,1 @@
-"""LoRA files on their way to a server: what they may be called, how they are announced, and how they
-are sent."""
+"""LoRA files on their way to a server: their names, how they are announced, how they are sent."""

@@ -35,6 +35,7 @@ from ...craft_core.projection import (
     require_strength,
 )
 from ..engine.modules import PREFIX, model_layers
+from .host_files import path_by_name
 from .stamps import stamp
 
 log = logging.getLogger("craft")
@@ -186,7 +187,7 @@ def basis_files() -> list[str]:
 def basis_path(name: str) -> str:
     """Full path of a basis file by its name; CraftError if it is not there."""
     _register_folder()
-    path = folder_paths.get_full_path(FOLDER, name)
+    path = path_by_name(FOLDER, name)
     if path is None:
         raise CraftError(
             f"There is no basis file {name!r}",

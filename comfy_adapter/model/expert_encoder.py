@@ -29,6 +29,7 @@ from ...craft_core.errors import CraftError
 from ...craft_core.routing.markers import MarkedPrompt, phrase_text
 from ...craft_core.types import ROLES, Bank
 from .file_hash import hash_of
+from .host_files import path_by_name
 from .lora_files import BranchFile, require
 from .stamps import file_stamp
 
@@ -152,7 +153,7 @@ def encoder_files() -> list[str]:
 def encoder_path(name: str) -> str:
     """Full path of an encoder file by its name; CraftError if it is not there."""
     _register_folder()
-    path = folder_paths.get_full_path(FOLDER, name)
+    path = path_by_name(FOLDER, name)
     if path is None:
         raise CraftError(
             f"There is no expert encoder file {name!r}",

@@ -13,7 +13,6 @@ from typing import Any
 
 import comfy.model_detection
 import comfy.utils
-import folder_paths
 import torch
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from ...craft_core.families import FAMILIES
 from ...craft_core.lora.families import family_of
 from ...craft_core.tensor_file import BadHeader, read_shapes
 from ..engine.modules import PREFIX
+from .host_files import path_by_name
 
 KINDS = ("checkpoints", "diffusion_models")
 _WEIGHT = ".weight"
@@ -52,7 +52,7 @@ _NO_LAYER = re.compile(
 
 def file_of(kind: str, name: str) -> Path:
     """The path of a model file of the host's folders."""
-    path = folder_paths.get_full_path(kind, name) if kind in KINDS and name else None
+    path = path_by_name(kind, name) if kind in KINDS and name else None
     if path is None:
         raise CraftError(
             f"There is no file {name!r} in {kind}",

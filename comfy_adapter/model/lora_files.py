@@ -31,6 +31,7 @@ from ...craft_core.routing.lora_rows import SAME, LoraRow
 from ...craft_core.types import Branch, LayerTarget, LayerUpdate, LoraFile, Role
 from ..engine.modules import ModelNames, model_names
 from ..engine.weights import BranchPatch
+from .host_files import path_by_name
 from .stamps import file_stamp, stamp
 
 FOLDER = "loras"
@@ -89,7 +90,7 @@ def require(file: str | BranchFile) -> str:
     if isinstance(file, BranchFile) and file.path:
         return file.path
     name = file.name if isinstance(file, BranchFile) else file
-    path = folder_paths.get_full_path(FOLDER, name)
+    path = path_by_name(FOLDER, name)
     if path is None:
         raise CraftError(
             f"There is no LoRA file {name!r}",

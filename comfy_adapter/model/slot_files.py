@@ -7,6 +7,7 @@ from pathlib import Path
 import folder_paths
 
 from ...craft_core.training.slots import NO_FILE, FileSlot
+from .host_files import path_by_name
 from .stamps import stamp
 
 
@@ -19,7 +20,8 @@ def offered(slot: FileSlot) -> list[str]:
 def path_of(slot: FileSlot, name: str) -> Path:
     """The path of a file by its name in the menu."""
     make_known(slot)
-    return Path(folder_paths.get_full_path_or_raise(slot.folder, name))
+    found = path_by_name(slot.folder, name)
+    return Path(found or folder_paths.get_full_path_or_raise(slot.folder, name))
 
 
 def stamp_of(slot: FileSlot, name: str | None) -> str:

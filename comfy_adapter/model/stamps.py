@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import os
 
-import folder_paths
+from .host_files import path_by_name
 
 
 def stamp(kind: str, name: str | None) -> str:
     """Of a file of the host's folders; the name alone where there is none, and where it is linked
     (None)."""
-    path = folder_paths.get_full_path(kind, name) if name else None
+    path = path_by_name(kind, name) if name else None
     return " ".join(map(str, (name, *file_stamp(path)[1:]))) if path else str(name)
 
 

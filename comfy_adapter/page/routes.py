@@ -26,6 +26,7 @@ from ...craft_core.routing.trigger_words import trigger_words
 from ...craft_core.tensor_file import read_metadata
 from ..model.file_hash import hash_of
 from ..model.file_layers import file_latent, file_of
+from ..model.host_files import path_by_name
 from ..model.lora_files import require
 from ..receive.route import receive, tell_at_start
 from ..use.shown_grid import shown_grid
@@ -76,7 +77,7 @@ async def _files(request: web.Request) -> web.Response:
 def _about(asked: Mapping[str, str]) -> dict[str, Any]:
     name = asked.get("name", "")
     folders = folder_paths.folder_names_and_paths if name.lower().endswith(SUFFIXES) else ()
-    found = {path for one in folders if (path := folder_paths.get_full_path(one, name))}
+    found = {path for one in folders if (path := path_by_name(one, name))}
     return {
         "version": _version(),
         "sha256": " ".join(sorted({hash_of(path) for path in found})) or None,

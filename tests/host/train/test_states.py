@@ -197,8 +197,9 @@ def on_windows(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["ink: 2", "what?", "a|b", "con", "craft/NUL", "craft\\com1.x", "/dog", "\\dog", "C:dog",
-             "C:\\dog", "..\\dog"],
+    "name",
+    ["ink: 2", "what?", "a|b", "con", "craft/NUL", "craft\\com1.x", "/dog", "\\dog", "C:dog",
+     "C:\\dog", "..\\dog"],
 )  # fmt: skip
 def test_on_windows_a_name_that_no_file_has_is_refused_before_anything_is_learned(on_windows, name):
     with pytest.raises(CraftError, match="save_as"):
