@@ -7,7 +7,7 @@ further inputs of a list's chosen entry are written with a dot (`method.alpha`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ from .widgets import (
     default_of,
     kind_of,
     options_of,
+    same_name,
+    with_nested,
 )
 
 _SHOWN = 12  # names in a message
@@ -51,7 +53,7 @@ class Inputs:
     def _every(self, node: str) -> Iterator[tuple[str, Any]]:
         """Name and schema (None: unknown) of what may be set, whatever is chosen in the lists."""
         info = self._info.get(self.prompt[node]["class_type"], {})
-        specs = dict(_with_nested(all_inputs(info)))
+        specs = dict(with_nested(all_inputs(info)))
         yield from ((name, spec) for name, spec in specs.items() if kind_of(spec) in WIDGETS)
         for name, value in self.prompt[node]["inputs"].items():
             if name not in specs and not isinstance(value, list):
@@ -191,15 +193,6 @@ class Inputs:
             )
 
 
-def _with_nested(specs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    for name, spec in specs:
-        yield name, spec
-        if kind_of(spec) == DYNAMIC_COMBO:
-            for key in choices_of(spec):
-                inner = chosen_inputs(options_of(spec), key)
-                yield from _with_nested((f"{name}.{own}", one) for own, one in inner)
-
-
 def _choose(inputs: Json, name: str, spec: Any, key: Any) -> None:
     """Choose a list's entry: remove the former entry's inputs, set the new one's to their defaults.
 
@@ -222,8 +215,9 @@ def _choose(inputs: Json, name: str, spec: Any, key: Any) -> None:
 def typed(name: str, spec: Any, text: str) -> Any:
     """The value that `text` stands for in an input of this schema; the server checks ranges.
 
-    A file in a list may be named without its folder and its ending, if only one entry fits. An
-    entry that is not in the list stays as it is: the server refuses it in its own words.
+    A file in a list may be named with either slash, and without its folder and its ending, if only
+    one entry fits. An entry that is not in the list stays as it is: the server refuses it in its
+    own words.
     """
     kind = "" if spec is None else kind_of(spec)
     if kind in NUMBERS:
@@ -253,10 +247,12 @@ def _number(name: str, kind: str, text: str) -> int | float:
 
 
 def _entry(name: str, choices: list[Any], text: str) -> Any:
-    exact = [one for one in choices if str(one) == text]
-    if exact:
-        return exact[0]
-    short = [one for one in choices if text in _short_names(str(one))]
+    for meant in (lambda one: one == text, lambda one: same_name(one, text)):
+        found = [one for one in choices if meant(str(one))]
+        if found:
+            return found[0]
+    plain = text.replace("\\", "/")
+    short = [one for one in choices if plain in _short_names(str(one))]
     if len(short) > 1:
         raise CraftError(
             f"{name} = {text!r} may mean {len(short)} entries",
@@ -267,5 +263,6 @@ def _entry(name: str, choices: list[Any], text: str) -> Any:
 
 
 def _short_names(entry: str) -> set[str]:
-    file = entry.replace("\\", "/").rpartition("/")[2]
+    entry = entry.replace("\\", "/")
+    file = entry.rpartition("/")[2]
     return {file, entry.rpartition(".")[0], file.rpartition(".")[0]} - {""}

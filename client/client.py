@@ -103,6 +103,12 @@ class Client:
         """Every node the server knows: id -> its inputs and outputs."""
         return known_nodes(self.ask("/object_info"))
 
+    def node_info(self, kind: str) -> dict[str, Any]:
+        """The same of one node alone; empty where the server does not know it."""
+        path = f"/object_info/{urllib.parse.quote(kind, safe='')}"
+        answer = self._patiently(lambda: self.ask(path))
+        return known_nodes(answer) if answer else {}
+
     def ask(self, path: str, timeout: float = 60.0) -> Any:
         """The JSON of a GET; RemoteError for a refusal, ServerGone where there is no answer."""
         with self._asking():

@@ -12,7 +12,7 @@ from typing import Any
 from .answers import NoJson, number, parse_json
 from .client import Client
 from .errors import RemoteError, ServerGone
-from .widgets import Json, all_inputs, choices_of, kind_of
+from .widgets import Json, all_inputs, choices_of, kind_of, same_name, with_nested
 
 FILES = "/craft_lora/files"  # the pack's route; ComfyUI itself tells no hash of a model file
 SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
@@ -73,11 +73,11 @@ def facts_of(client: Client, types: Iterable[str], uses: Iterable[Use]) -> Json:
     sizes: dict[str, float] = {}
     uses = list(uses)
     of_rows = {file for kind, name, file in uses if (kind, name) == (LIST, ROWS)}
-    for name, there in _listed(info, uses).items():
-        file = _of_pack(client, {"name": name}) if about and there else {}
+    for name, its in _listed(info, uses).items():
+        file = _of_pack(client, {"name": its}) if about and its else {}
         if name in of_rows and "sha256" in file and file["sha256"] is None:
-            there = False  # the host lists no files for a text
-        facts[name] = str(file.get("sha256") or "there") if there else MISSING
+            its = ""  # the host lists no files for a text
+        facts[name] = str(file.get("sha256") or "there") if its else MISSING
         sizes[name] = number(file.get("bytes"))
     return {"facts": facts, "sizes": sizes, "free": _free(stats)}
 
@@ -89,14 +89,40 @@ def hash_told(client: Client, name: str) -> str | None:
     return told if isinstance(told, str) else None
 
 
-def _listed(info: Json, uses: Iterable[Use]) -> dict[str, bool]:
-    """Model file -> whether all nodes that take it list it; those whose input is no list do."""
-    found: dict[str, bool] = {}
+def as_listed(client: Client, prompt: Json) -> Json:
+    """The prompt with its model files as the server, which may be of another system, lists them.
+    What it does not list stays as it is. RemoteError; ServerGone."""
+    kinds = {kind for kind, _, file in model_uses(prompt) if "/" in file or "\\" in file}
+    info = {name: node for kind in sorted(kinds) for name, node in client.node_info(kind).items()}
+    named = dict(prompt)
+    for node_id, node in prompt.items():
+        specs = dict(with_nested(all_inputs(info.get(node["class_type"], {}))))
+        inputs = {
+            name: _name_in(specs[name], value) or value if name in specs else value
+            for name, value in node["inputs"].items()
+        }
+        if inputs != node["inputs"]:
+            named[node_id] = node | {"inputs": inputs}
+    return named
+
+
+def _listed(info: Json, uses: Iterable[Use]) -> dict[str, str]:
+    """Model file -> how the server lists it; empty where a node that takes it does not list it."""
+    found: dict[str, str] = {}
     for kind, name, file in sorted(uses):
-        spec = dict(all_inputs(info[kind])).get(name) if kind in info else None
-        there = spec is None or kind_of(spec) != "COMBO" or file in choices_of(spec)
-        found[file] = found.get(file, True) and there
+        specs = dict(with_nested(all_inputs(info[kind]))) if kind in info else {}
+        its = _name_in(specs[name], file) if name in specs else file
+        found[file] = its if found.get(file, file) else ""
     return found
+
+
+def _name_in(spec: Any, file: Any) -> str:
+    """How a list has a file, empty where it does not; the name itself for another input."""
+    choices = choices_of(spec)
+    if kind_of(spec) != "COMBO" or file in choices:
+        return file
+    names = [one for one in choices if isinstance(one, str) and isinstance(file, str)]
+    return next((one for one in names if same_name(one, file)), "")
 
 
 def _of_pack(client: Client, query: dict[str, str]) -> Json:

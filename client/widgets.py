@@ -6,7 +6,7 @@ and the order come from the server's /object_info.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -229,6 +229,21 @@ def chosen_inputs(options: Json, key: Any) -> Iterator[tuple[str, Any]]:
         if option["key"] == key:
             for group in ("required", "optional"):
                 yield from (option["inputs"].get(group) or {}).items()
+
+
+def with_nested(specs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Inputs, and those that any entry of their lists brings, under the names that prompts have."""
+    for name, spec in specs:
+        yield name, spec
+        if kind_of(spec) == DYNAMIC_COMBO:
+            for key in choices_of(spec):
+                inner = chosen_inputs(options_of(spec), key)
+                yield from with_nested((f"{name}.{own}", one) for own, one in inner)
+
+
+def same_name(one: str, other: str) -> bool:
+    """Whether two names are of one file: Windows has backslashes where other systems have /."""
+    return one.replace("\\", "/") == other.replace("\\", "/")
 
 
 def default_of(spec: Any) -> Any:

@@ -17,6 +17,7 @@ from typing import Any
 
 from ...client.client import WAITING, Client, PromptResult
 from ...client.errors import Forgotten, RemoteError, ServerGone
+from ...client.facts import as_listed
 from ...client.jobs import MOST_FILES, RESTARTS
 from ...client.progress import RunProgress
 from ...client.widgets import Json
@@ -133,7 +134,8 @@ class Batch:
         try:
             with self.client.listening() as events:
                 if not waits:
-                    given = self.client.queue(job.prompt, self.shown(job), prompt_id)
+                    prompt = as_listed(self.client, job.prompt)
+                    given = self.client.queue(prompt, self.shown(job), prompt_id)
                     if given != prompt_id:  # a server that chooses ids itself
                         prompt_id = given
                         self.journal.queued(job, prompt_id)

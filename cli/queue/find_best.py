@@ -13,6 +13,7 @@ from typing import Any
 from ...client.address import Inputs
 from ...client.client import Client, PromptResult, server_url
 from ...client.errors import RemoteError
+from ...client.facts import as_listed
 from ...client.from_page.dynamic_prompts import with_draws
 from ...client.workflow import dynamic_texts, read_both
 from ...craft_core.errors import CraftError
@@ -133,7 +134,7 @@ def _result(
     prompt_id = str(uuid.uuid4())
     try:
         with client.listening() as events:
-            client.queue(prompt, prompt_id=prompt_id)
+            client.queue(as_listed(client, prompt), prompt_id=prompt_id)
             return client.follow(events, prompt_id, show, math.inf)
     except KeyboardInterrupt as interrupt:
         with suppress(RemoteError):

@@ -109,6 +109,16 @@ def test_a_short_name_for_two_entries_is_an_error_and_an_unknown_entry_is_the_se
     assert typed("n", choices, "z") == "z"
 
 
+@pytest.mark.parametrize("slash", ["/", "\\"])
+@pytest.mark.parametrize(
+    "text", ["style/ink.pt", "style\\ink.pt", "style/ink", "style\\ink", "ink"]
+)
+def test_a_file_in_a_subfolder_is_named_with_either_slash(slash, text):
+    choices = [[f"style{slash}ink.pt", "ink_2.pt"]]
+    assert typed("n", choices, text) == choices[0][0]
+    assert typed("n", choices, "other\\ink") == "other\\ink"
+
+
 def test_what_has_no_schema_is_json_or_text_and_a_list_is_boxed():
     assert typed("n", None, "[1, 2]") == {"__value__": [1, 2]}
     assert typed("n", None, "plain text") == "plain text"

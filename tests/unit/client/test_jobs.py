@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from craft_lora_pack.client import client, jobs
 from craft_lora_pack.client.errors import RemoteError
-from fake_comfyui import PROMPT, FakeComfyUI, picture
+from craft_lora_pack.client.facts import as_listed
+from fake_comfyui import LORAS, PROMPT, FakeComfyUI, picture
+from fake_host import FakeHost
 
 
 def test_a_jobs_files_together_have_a_bound(monkeypatch):
@@ -41,3 +43,25 @@ def test_a_job_says_behind_how_many_it_waits_and_when_it_no_longer_does(monkeypa
 
         assert len(jobs.run(server.url, "me", PROMPT, None, "id-1", None, waits)) == 1
     assert set(told) == {ahead, 0} and told[-1] == 0
+
+
+@pytest.mark.parametrize("windows", [True, False])
+@pytest.mark.parametrize("named", [LORAS[0], LORAS[0].replace("/", "\\")])
+def test_a_file_is_named_as_the_server_lists_it_whatever_system_it_is_of(windows, named):
+    router = PROMPT["1"] | {"inputs": PROMPT["1"]["inputs"] | {"content_lora": named}}
+    prompt = PROMPT | {"1": router}
+    before = repr(prompt)
+    with FakeHost(windows=windows) as server:
+        sent = as_listed(client.Client(server.url), prompt)
+        assert len(jobs.run(server.url, "me", prompt, None, "id-1", None)) == 1
+    listed = LORAS[0].replace("/", "\\") if windows else LORAS[0]
+    assert sent["1"]["inputs"] == PROMPT["1"]["inputs"] | {"content_lora": listed}
+    assert repr(prompt) == before
+
+
+def test_a_file_that_the_server_does_not_list_keeps_its_name():
+    router = PROMPT["1"] | {"inputs": PROMPT["1"]["inputs"] | {"content_lora": "a/none.pt"}}
+    with FakeHost(windows=True) as server:
+        for kind in ("Router", "Of another pack"):
+            prompt = PROMPT | {"1": router | {"class_type": kind}}
+            assert as_listed(client.Client(server.url), prompt) == prompt

@@ -25,7 +25,8 @@ class FakeHost(FakeComfyUI):
     """version, pack: of ComfyUI and of the pack, "" for none. card: hosts of another one give other
     pictures. hashes: of the LoRAs that are listed. `at_job` is called with the number of
     each prompt before it runs. `takes` LoRAs; `received` are those that came, each in so many
-    `reads`, and `at_read` is called before each of them."""
+    `reads`, and `at_read` is called before each of them. windows: lists and takes names with
+    backslashes alone."""
 
     def __init__(
         self,
@@ -34,10 +35,11 @@ class FakeHost(FakeComfyUI):
         card: str = "",
         port: int = 0,
         hashes: Mapping[str, str] | None = None,
+        windows: bool = False,
     ) -> None:
         super().__init__(port)
         self._files: dict[str, bytes] = {}  # what a picture is of -> it
-        self.version, self.pack, self.card = version, pack, card
+        self.version, self.pack, self.card, self.windows = version, pack, card, windows
         self.hashes = dict.fromkeys(LORAS, "a" * 64) if hashes is None else hashes
         self.at_job: Callable[[int], None] = lambda _: None
         self.takes = True
@@ -50,17 +52,31 @@ class FakeHost(FakeComfyUI):
         if path == "/system_stats":
             devices = [{"name": "card", "vram_free": 8e9}]
             return {"system": {"comfyui_version": self.version}, "devices": devices}
-        if path == "/object_info":
+        _, asked, kind = path.partition("/object_info")
+        if asked:
             info = json.loads(json.dumps(OBJECT_INFO))
             inputs = info["Router"]["input"]["required"]
-            inputs["content_lora"][1]["options"] = inputs["style_lora"][0] = list(self.hashes)
-            return info
+            names = [one.replace("/", "\\") if self.windows else one for one in self.hashes]
+            inputs["content_lora"][1]["options"] = inputs["style_lora"][0] = names
+            return {kind[1:]: info[kind[1:]]} if kind[1:] in info else {} if kind else info
         return super().answer(path)
 
     def tell_of(self, name: str) -> Any:
         if not self.pack:
             return {}
+        if self.windows:
+            name = name.replace("\\", "/")
         return {"version": self.pack, "sha256": self.hashes.get(name), "bytes": 10}
+
+    def take(self, body: dict[str, Any]) -> tuple[int, Any]:
+        if not self.windows:
+            return super().take(body)
+        text = json.dumps(body["prompt"])
+        if "/" in text:
+            error = {"message": "Value not in list", "details": text}
+            return 400, {"error": {}, "node_errors": {"1": {"errors": [error]}}}
+        plain = json.loads(text.replace("\\\\", "/"))  # the same pictures as elsewhere
+        return super().take(body | {"prompt": plain})
 
     def receive(self, query: dict[str, str], headers: Any, body: Any) -> tuple[int, bytes]:
         if not self.pack:

@@ -66,6 +66,22 @@ def test_a_host_that_lacks_loras_gets_those_of_the_jobs_and_runs(hosts, queue):
     assert err.count(f"{lacking.url}: ComfyUI") == 1
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_servers_of_windows_and_of_other_systems_run_the_same_jobs(hosts, queue, first):
+    """They list the same file under names with other slashes; the first gives the jobs theirs."""
+    several = [hosts(hashes=HASHES, windows=first == 0), hosts(hashes=HASHES, windows=first == 1)]
+    status, err = queue(several, "--matrix", "content=dog", "seed=1..4", folder="")
+    assert status == 0 and done(queue) == 4 and "left out" not in err, err
+    assert all(one.ran for one in several)
+
+
+def test_a_server_of_windows_gets_a_lora_of_a_subfolder_once(hosts, queue):
+    sound, lacking = hosts(hashes=HASHES), hosts(hashes=without(DOG), windows=True)
+    status, err = queue([sound, lacking], "--matrix", "content=dog", "seed=1..4")
+    assert status == 0 and "left out" not in err and lacking.received == {DOG: CONTENTS[DOG]}, err
+    assert lacking.ran
+
+
 def test_nothing_is_sent_where_nobody_asked_for_it(hosts, queue):
     sound, lacking = hosts(hashes=HASHES), hosts(hashes=without(CAT))
     status, err = queue([sound, lacking], folder="")
