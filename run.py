@@ -1,5 +1,6 @@
 """One command for everything: run.py demo | host | small-world | test | fuzz | bench | workflow."""
 
+import os
 import sys
 
 if sys.version_info < (3, 10):
@@ -9,6 +10,9 @@ if sys.version_info < (3, 10):
     )
 
 if __name__ == "__main__":
+    folder = os.path.dirname(os.path.abspath(__file__))
+    if folder not in sys.path:  # the Python of ComfyUI's portable build looks in its own alone
+        sys.path.insert(0, folder)
     try:
         from launcher.commands import main
 

@@ -2,7 +2,7 @@
 
 A folder holds pictures with their captions beside them in text files of the same name; a folder
 inside it named as kohya's tools want, such as 10_dog, counts its pictures ten times. Unlike in the
-host, the order of the pictures does not depend on the file system.
+host, the order of the pictures depends on neither file system nor system.
 """
 
 from __future__ import annotations
@@ -46,13 +46,18 @@ def _paths(given: Path, flag: str) -> list[Path]:
 
 
 def _inside(folder: Path) -> Iterator[Path]:
-    for entry in sorted(folder.iterdir()):
+    for entry in _by_name(folder):
         if entry.is_dir():
             count = entry.name.split("_")[0]
             repeats = int(count) if count.isdecimal() else 1
-            yield from [path for path in sorted(entry.iterdir()) if _is_picture(path)] * repeats
+            yield from [path for path in _by_name(entry) if _is_picture(path)] * repeats
         elif _is_picture(entry):
             yield entry
+
+
+def _by_name(folder: Path) -> list[Path]:
+    """Paths themselves have another order on Windows, where the case does not count."""
+    return sorted(folder.iterdir(), key=lambda one: one.name)
 
 
 def _is_picture(path: Path) -> bool:
@@ -86,7 +91,7 @@ def _read(path: Path) -> str:
     if not path.is_file():
         return ""
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise CraftError(
             f"{path} cannot be read ({error})",

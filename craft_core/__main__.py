@@ -1,20 +1,23 @@
 """`python -m craft_core COMMAND ...` from the pack's folder. What computes needs the Python that
-runs ComfyUI; the rest runs on any from 3.10.
+runs ComfyUI; the rest runs on any from 3.10. A Python that looks for modules in its own folders
+alone, as that of ComfyUI's portable build, is given the file: `python craft_core/__main__.py ...`.
 
 Started this way, craft_core is a package of its own, while the pack's other rooms know it as a
 part of the pack. So that no class exists twice, the commands run from the pack's copy alone.
 """
 
-import importlib
+import os
 import sys
-from pathlib import Path
-from types import ModuleType
 
 PACK = "craft_lora_pack"
 
 
 def main() -> int:
     """Run the command line; its exit status."""
+    import importlib
+    from pathlib import Path
+    from types import ModuleType
+
     pack = ModuleType(PACK)  # the pack as a package; its __init__ (the menus) is not needed here
     pack.__path__ = [str(Path(__file__).absolute().parent.parent)]
     sys.modules[PACK] = pack
@@ -40,5 +43,13 @@ def guarded() -> int:
         return 130
 
 
+def leave_own_folder() -> None:
+    """Take this folder from the search path, where Python has put it before its own `types`."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [one for one in sys.path if os.path.abspath(one) != here]
+
+
 if __name__ == "__main__":
+    if not __package__:  # started as a file; until now nothing was imported that could be ours
+        leave_own_folder()
     sys.exit(guarded())

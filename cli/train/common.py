@@ -102,7 +102,7 @@ def layer_sets(given: str, presets: Sequence[str]) -> str:
             "content: up_blocks.0.attentions.0",
             "Name one of these",
         )
-    text = path.read_text("utf-8", "replace")
+    text = path.read_text("utf-8-sig", "replace")
     parse_layer_sets(text)
     return text
 

@@ -129,7 +129,7 @@ def require_name(prefix: str) -> None:
         raise CraftError(
             f"save_as = {prefix[:100]!r}",
             'Windows takes no name with : < > " | ? or *, and none of a device, such as con',
-            "Write another name",
+            "Choose another name",
         )
 
 

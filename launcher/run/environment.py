@@ -214,8 +214,9 @@ def _ask(python: Path, arguments: list[str]) -> str:
     made = subprocess.run(
         [str(python), *arguments],
         capture_output=True,
-        text=True,
-        env=clean_environment(),
+        encoding="utf-8",
+        errors="replace",
+        env=clean_environment(PYTHONIOENCODING="utf-8"),
         check=False,
     )
     if made.returncode != 0:

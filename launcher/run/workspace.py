@@ -49,10 +49,14 @@ def link(pack: Path, place: Path) -> None:
     if os.name != "nt":
         place.symlink_to(pack, target_is_directory=True)
         return
-    command = ["cmd", "/c", "mklink", "/J", str(place), str(pack)]
-    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    make_junction(place, ["cmd", "/c", "mklink", "/J", str(place), str(pack)])
+
+
+def make_junction(place: Path, command: list[str]) -> None:
+    """Run what makes it. What cmd prints may be in another encoding than Python reads by itself."""
+    made = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if made.returncode != 0:
-        raise LaunchError(f"Windows could not link {place} to {pack}: {made.stderr.strip()}")
+        raise LaunchError(f"Windows could not make the link {place}: {made.stderr.strip()}")
 
 
 def _is_link(place: Path) -> bool:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from craft_lora_pack.cli.main import main
 from craft_lora_pack.cli.progress import Progress
+from craft_lora_pack.cli.train.common import layer_sets
 from craft_lora_pack.craft_core.training import Pace, Training
 
 IMAGES = ["--images", __file__, "--caption", "a file"]
@@ -39,6 +40,12 @@ def test_layer_sets_are_a_preset_or_a_file_of_patterns(capsys, tmp_path):
     bad = tmp_path / "patterns.txt"
     bad.write_text("contents: mid_block")
     assert "Line 1" in failed(capsys, *LORA, *IMAGES, "--layer-sets", str(bad))
+
+
+def test_a_file_of_patterns_may_have_the_mark_that_windows_begins_texts_with(tmp_path):
+    file = tmp_path / "patterns.txt"
+    file.write_text("content: mid_block", "utf-8-sig")
+    assert layer_sets(str(file), ()) == "content: mid_block"
 
 
 @pytest.mark.parametrize("flag", ["--comfyui", "--base-directory", "--custom-node"])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import PureWindowsPath
+from types import SimpleNamespace
+
 import pytest
+from craft_lora_pack.cli import pictures
 from craft_lora_pack.cli.pictures import find_pictures
 from craft_lora_pack.craft_core.errors import CraftError
 
@@ -24,6 +28,19 @@ def test_a_folder_gives_its_pictures_by_name_with_their_text_files(tmp_path):
     fill(tmp_path, b=" a house\n", a="a  cat in\nthe snow")
     (tmp_path / "notes.md").write_text("no picture")
     assert found([str(tmp_path)]) == [("a.png", "a cat in the snow"), ("b.png", "a house")]
+
+
+def test_a_text_file_of_windows_has_a_mark_at_its_beginning_that_is_not_learned(tmp_path):
+    fill(tmp_path, a="\ufeffa cat")
+    assert found([str(tmp_path)]) == [("a.png", "a cat")]
+
+
+def test_pictures_have_one_order_on_every_system():
+    """Paths of Windows sort without regard to case."""
+    paths = [PureWindowsPath(name) for name in ("b.png", "C.png", "a.png")]
+    assert [one.name for one in sorted(paths)] == ["a.png", "b.png", "C.png"]
+    found = pictures._by_name(SimpleNamespace(iterdir=lambda: paths))
+    assert [one.name for one in found] == ["C.png", "a.png", "b.png"]
 
 
 def test_a_caption_for_all_stands_before_text_files(tmp_path):

@@ -58,6 +58,17 @@ def test_tables_are_the_same_without_torch(words, capsys):
     assert (ran.returncode, ran.stdout) == (0, capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("own", [["-I"], []], ids=["own folders alone", "any"])
+def test_the_command_is_also_a_file_for_a_python_that_looks_in_its_own_folders_alone(own, tmp_path):
+    """As that of ComfyUI's portable build does; -I makes another one so."""
+    file = ROOT / "craft_core" / "__main__.py"
+    ran = subprocess.run(
+        [sys.executable, *own, "-S", str(file), "methods"], cwd=tmp_path, capture_output=True,
+        text=True, timeout=120, env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+    )  # fmt: skip
+    assert (ran.returncode, ran.stderr, ran.stdout) == (0, "", plain("methods").stdout)
+
+
 LORAS = ["--content-lora", "a.safetensors", "--style-lora", "b.safetensors"]
 ONE = ["--role", "content", "--images", "a.png"]
 TWO = ["--content", "a.png", "--style", "b.png"]

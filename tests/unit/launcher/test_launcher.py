@@ -293,6 +293,14 @@ def test_the_packs_are_linked_and_the_users_comfyui_is_not_touched(tmp_path):
     assert models["user_comfyui"] == {"loras": str(host / "models" / "loras")}
 
 
+def test_what_windows_says_of_a_link_may_be_in_any_encoding(tmp_path):
+    """cmd speaks that of the console, in which a German letter is a byte that Python's has not."""
+    code = "import sys; sys.{}.buffer.write(b'f\\x81r'); sys.exit({})"
+    workspace.make_junction(tmp_path, [sys.executable, "-c", code.format("stdout", 0)])
+    with pytest.raises(LaunchError, match="f.r$"):
+        workspace.make_junction(tmp_path, [sys.executable, "-c", code.format("stderr", 1)])
+
+
 def test_a_stale_link_is_renewed_and_a_real_folder_is_never_replaced(tmp_path):
     old, new, place = tmp_path / "old", tmp_path / "new", tmp_path / "place"
     old.mkdir()
@@ -649,6 +657,13 @@ def test_an_old_python_is_told_so_by_run_py_itself(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 8, 0))
     with pytest.raises(SystemExit, match=r"needs Python 3\.10 .* this is Python 3\.8"):
         runpy.run_path(str(paths.ROOT / "run.py"), run_name="run")
+
+
+def test_run_py_runs_on_a_python_that_looks_in_its_own_folders_alone(tmp_path):
+    """As that of ComfyUI's portable build does; -I makes another one so."""
+    command = [sys.executable, "-I", str(paths.ROOT / "run.py"), "--help"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "") and "run.py demo" in ran.stdout
 
 
 def test_ctrl_c_while_run_py_imports_is_one_line(monkeypatch, capsys):

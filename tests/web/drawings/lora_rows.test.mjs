@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import {
-  actingRows, changed, dropPlace, moved, placeAfterMove, readRows, withRow, without, writeRows,
+  actingRows, changed, dropPlace, isListed, moved, placeAfterMove, readRows, withRow, without,
+  writeRows,
 } from "../../../web/js/lib/drawings/lora_rows.js";
 
 const ROWS = [
@@ -64,4 +65,10 @@ test("a change is of one row alone", () => {
 test("rows that are off do not act", () => {
   assert.deepEqual(actingRows(writeRows(ROWS)).map(({ lora }) => lora), ["dog", "färg"]);
   assert.deepEqual(actingRows("no rows"), []);
+});
+
+test("a file of a folder is there whichever slash the server and the list have", () => {
+  for (const [known, file] of [["a\\b", "a/b"], ["a/b", "a\\b"], ["a/b", "a/b"]])
+    assert.ok(isListed(["other", known], file));
+  assert.ok(!isListed(["a\\b"], "b") && !isListed([], "b"));
 });

@@ -174,7 +174,8 @@ test("a Router of a subgraph that is used twice is found once, one that does not
 });
 
 test("a name is what every file system takes", () => {
-  for (const name of ["a", " my own ", "水墨 1.5", "a".repeat(80)]) assert.equal(fileName(name), name.trim());
-  for (const name of ["", " ", "a/b", "a\\b", "..", ".a", "a.", "a:b", "a?", "a\nb", "a".repeat(81)])
+  for (const name of ["a", " my own ", "水墨 1.5", "console", "a".repeat(80)]) assert.equal(fileName(name), name.trim());
+  for (const name of ["", " ", "a/b", "a\\b", "..", ".a", "a.", "a:b", "a?", "a\nb", "con", "Com1.x",
+    "a".repeat(81)])
     assert.equal(fileName(name), "");
 });

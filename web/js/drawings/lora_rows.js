@@ -6,7 +6,8 @@
 
 import { putWordsBehind } from "../insertion/trigger_words.js";
 import {
-  changed, dropPlace, moved, placeAfterMove, readRows, shortName, without, withRow, writeRows,
+  changed, dropPlace, isListed, moved, placeAfterMove, readRows, shortName, without, withRow,
+  writeRows,
 } from "../lib/drawings/lora_rows.js";
 import { valueOf } from "../lib/graph/upstream.js";
 import { language, say, sayRole } from "../lib/texts.js";
@@ -368,7 +369,7 @@ const shapeOf = ({ rows, open, text }) =>
 /** Whether the server has a row's file. @param {HTMLElement} press its button @param {string} lora
  * @param {string[] | null} known */
 function showPresence(press, lora, known) {
-  const isThere = !known || known.includes(lora);
+  const isThere = !known || isListed(known, lora);
   press.title = isThere ? lora : say("{file} is not in models/loras", { file: lora });
   press.classList.toggle("craft-missing", !isThere);
 }

@@ -160,7 +160,8 @@ function named(text) {
   if (name) return name;
   throw new CraftError(
     say("This is no name for a preset"),
-    say("A preset is a file: up to 80 letters, without \\ / : * ? \" < > | and no dot at its ends"),
+    say("A preset is a file: up to 80 letters, without \\ / : * ? \" < > |, no dot at its ends, and " +
+      "not con or another device of Windows"),
     say("Write another name"),
   );
 }

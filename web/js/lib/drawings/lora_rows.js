@@ -75,3 +75,10 @@ export const actingRows = (text) => (readRows(text) ?? []).filter(({ on }) => on
 
 /** A file's name without its ending. @param {string} file */
 export const shortName = (file) => file.replace(/\.safetensors$/i, "");
+
+/** Whether a file is among those that the server lists: on Windows with backslashes, where the list
+ * may be from another system. @param {string[]} known @param {string} file */
+export const isListed = (known, file) => known.some((one) => withSlashes(one) === withSlashes(file));
+
+/** @param {string} name */
+const withSlashes = (name) => name.replaceAll("\\", "/");

@@ -24,6 +24,7 @@ const OURS = new Set(Object.values(REPLACED)); // nodes that guide by what a pre
 const CUSTOM = "custom";
 const LONGEST = 80; // letters of a name
 const UNFIT = /[\\/:*?"<>|\p{Cc}]|^\.|\.$/u; // what file systems refuse in a name
+const DEVICE = /^(con|prn|aux|nul|(com|lpt)[0-9¹²³]) *(\.|$)/i; // what Windows takes for no file
 
 /** What the shipped presets are called, and what they are for.
  * @type {Record<string, {name: () => string, use: () => string}>} */
@@ -50,7 +51,7 @@ export const SHIPPED = {
  * @param {string} text */
 export function fileName(text) {
   const name = text.trim();
-  return name.length > LONGEST || UNFIT.test(name) ? "" : name;
+  return name.length > LONGEST || UNFIT.test(name) || DEVICE.test(name) ? "" : name;
 }
 
 /**
