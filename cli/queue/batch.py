@@ -27,7 +27,7 @@ from .hashes import Hashes
 from .journal import Journal
 from .matrix import Job
 from .resources import resource_files
-from .saving import save_output, stems
+from .saving import most_name, save_output, stems
 
 _LONGEST = 200  # letters of what the bar says of a job
 _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
@@ -95,7 +95,8 @@ class Batch:
         names: list[str] = []
         new: dict[tuple[str, ...], str] = {}
         try:
-            for stem, item in zip(stems(self.workflow, job, items), items, strict=True):
+            named = stems(self.workflow, job, items, most_name(self.folder))
+            for stem, item in zip(named, items, strict=True):
                 content = self.client.fetch(item)
                 # A node that has nothing new to do gives its file of an earlier job once more.
                 file = (*sorted(item.values()), hashlib.sha256(content).hexdigest())

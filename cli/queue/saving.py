@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import struct
 import zlib
@@ -23,26 +24,41 @@ MOST_VALUE, MOST_PREFIX, MOST_NAME = (
     160,
 )  # letters, letters, bytes; file systems take names of 255 bytes
 MOST_SUFFIX = 16
+_WINDOWS = os.name == "nt"
+_MOST_PATH = 259  # letters of a path on Windows
+_BEHIND = MOST_PREFIX + 16  # letters: the prefix, the number and an ending
+_LEAST_NAME = 20  # bytes
 _COUNTED = re.compile(r"_\d+_?$")  # how the host numbers files
 _UNSAFE = re.compile(r"[^\w.+-]+")
 _ENDINGS = re.compile(r"\.(safetensors|sft|gguf|png|jpe?g|webp)$", re.IGNORECASE)
 
 
-def stems(workflow: str, job: Job, items: Sequence[Mapping[str, str]]) -> list[str]:
+def most_name(folder: Path) -> int:
+    """Bytes of a job's name in a folder: fewer in a deep one on Windows, whose paths are short."""
+    if not _WINDOWS:
+        return MOST_NAME
+    left = _MOST_PATH - len(str(folder.absolute())) - _BEHIND
+    return min(MOST_NAME, max(_LEAST_NAME, left))
+
+
+def stems(
+    workflow: str, job: Job, items: Sequence[Mapping[str, str]], most: int = MOST_NAME
+) -> list[str]:
     """The names of a job's files without number and ending: `demo_content-dog_seed-3`, followed,
-    where nodes save under several prefixes, by the file's own: `demo_content-dog_seed-3_sheet`."""
+    where nodes save under several prefixes, by the file's own: `demo_content-dog_seed-3_sheet`.
+    most: as in file_stem."""
     prefixes = [_COUNTED.sub("", PurePosixPath(item["filename"]).stem) for item in items]
-    whole = file_stem(workflow, job.parameters)
+    whole = file_stem(workflow, job.parameters, most)
     several = len(set(prefixes)) > 1
     return [f"{whole}_{_safe(one)[:MOST_PREFIX]}" if several else whole for one in prefixes]
 
 
-def file_stem(workflow: str, parameters: Mapping[str, str]) -> str:
-    """Names and values without what file systems refuse, cut where they are long."""
+def file_stem(workflow: str, parameters: Mapping[str, str], most: int = MOST_NAME) -> str:
+    """Names and values without what file systems refuse, cut where they are long. most: bytes."""
     parts = [_safe(workflow)]
     for name, value in parameters.items():
         parts.append(f"{_safe(name)}-{_safe(_ENDINGS.sub('', value))[:MOST_VALUE]}")
-    return "_".join(parts).encode()[:MOST_NAME].decode(errors="ignore").rstrip("._ ")
+    return "_".join(parts).encode()[:most].decode(errors="ignore").rstrip("._ ")
 
 
 def _safe(text: str) -> str:

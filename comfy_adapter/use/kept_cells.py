@@ -28,6 +28,7 @@ _FORMAT = "1"  # another where the same parts give other latents, or are stored 
 _KIND = Kind("cell of a grid", "Press Run again")
 _MOST_FOLDERS = 16  # the oldest others are removed
 _MOST_BYTES = 2 << 30  # of the cells of all grids; the longest unused are removed
+_DIGITS = 32  # of a file's name: Windows takes paths of 259 letters. Earlier files have 64
 _SAME = 0.01  # how far latents of one picture may differ on the mean, as on a GPU they do
 
 
@@ -96,7 +97,10 @@ class KeptCells:
     def _path(self, setting: GridSetting) -> Path | None:
         text = json.dumps(setting.as_preset(), sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()
-        return self.folder and self.folder / f"{digest}.safetensors"
+        if self.folder is None:
+            return None
+        earlier = self.folder / f"{digest}.safetensors"
+        return earlier if earlier.is_file() else earlier.with_stem(digest[:_DIGITS])
 
 
 def agree(one: Tensor, other: Tensor) -> bool:

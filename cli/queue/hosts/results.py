@@ -18,7 +18,7 @@ from ....client.jobs import Made
 from ....client.widgets import Json
 from ..journal import Journal
 from ..matrix import Job
-from ..saving import file_stem, is_with_job, output_name, save_output, stems
+from ..saving import file_stem, is_with_job, most_name, output_name, save_output, stems
 from .pictures import shown
 
 _File = tuple[str, str, int, str]  # a node, what it is made of, the place among its files, a hash
@@ -48,10 +48,11 @@ class Results:
 
     def __init__(self, journal: Journal, folder: Path, workflow: str, jobs: Sequence[Job]) -> None:
         self._journal, self._folder, self._workflow, self._jobs = journal, folder, workflow, jobs
+        self._most = most_name(folder)
         self._rank: dict[str, int] = {}  # of a job among those whose files have the same stem
         named: Counter[str] = Counter()
         for job in jobs:
-            stem = file_stem(workflow, job.parameters)
+            stem = file_stem(workflow, job.parameters, self._most)
             self._rank.setdefault(job.key, named[stem])
             named[stem] += 1
         self._made_of: dict[tuple[str, str], str] = {}  # (job, node) -> what it is made of
@@ -66,7 +67,7 @@ class Results:
         new: list[str] = []
         shared: dict[_File, str] = {}
         counted: Counter[str] = Counter()  # files of a node so far
-        own = stems(self._workflow, job, [item for _, item, _ in made])
+        own = stems(self._workflow, job, [item for _, item, _ in made], self._most)
         try:
             for one, place in zip(made, self._places(job, made), strict=True):
                 node, item, content = one
@@ -116,7 +117,7 @@ class Results:
         owners = [self._owner(job, node) for node, *_ in made]
         places: dict[int, _Place] = {}
         for owner in {one.key: one for one in owners}.values():
-            names = stems(self._workflow, owner, items)
+            names = stems(self._workflow, owner, items, self._most)
             own: dict[str, list[int]] = {}
             for index, (node, *_) in enumerate(made):
                 if self._owner(owner, node) is owner:

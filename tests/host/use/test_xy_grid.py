@@ -1,6 +1,8 @@
 """XY Grid: every cell is the picture of the nodes set by hand, a stop loses nothing."""
 
+import hashlib
 import json
+from types import SimpleNamespace
 
 import comfy.model_management
 import nodes
@@ -214,6 +216,20 @@ def test_what_all_cells_share_is_part_of_what_is_kept(world, kept, told, made, c
         change = {"style_lora": compare.pair_inputs("", "", 1.0)[0].options[0]}
     grid(world, "seed: 1, 2", **change)
     assert made == [1, 2]
+
+
+def test_cells_have_short_paths_and_those_of_earlier_versions_count(kept):
+    """Windows takes paths of 259 letters, of which a portable ComfyUI's folder may be 100."""
+    setting = SimpleNamespace(as_preset=lambda: {"seed": 1})
+    cells = kept_cells.KeptCells.of(["a"])
+    cells.put(setting, torch.ones(1, 4, 8, 8))
+    (path,) = kept.rglob("*.safetensors")
+    assert len(f"__craft_lora/xy_grid/{path.relative_to(kept)}") < 150
+    earlier = path.rename(path.with_stem(hashlib.sha256(b'{"seed": 1}').hexdigest()))
+    assert earlier.stem.startswith(path.stem) and earlier != path
+    assert kept_cells.KeptCells.of(["a"]).get(setting) is not None
+    cells.put(setting, torch.zeros(1, 4, 8, 8))
+    assert list(kept.rglob("*.safetensors")) == [earlier]
 
 
 def test_damaged_cells_are_made_again(world, kept, told, made):

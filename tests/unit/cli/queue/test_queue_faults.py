@@ -329,7 +329,7 @@ def is_full(*_, **__):
 
 FULL = {
     "a picture": ("craft_lora_pack.craft_core.writing.os.fsync", is_full),
-    "a picture's place": ("craft_lora_pack.craft_core.writing._move", is_full),
+    "a picture's place": ("craft_lora_pack.craft_core.writing._place", is_full),
     "that a job is queued": ("craft_lora_pack.cli.queue.journal.Journal.queued", is_full),
     "that a job is done": ("craft_lora_pack.cli.queue.journal.Journal.done", is_full),
     "the folder": ("pathlib.Path.mkdir", is_full),

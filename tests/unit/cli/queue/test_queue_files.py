@@ -6,6 +6,7 @@ import json
 import time
 
 import pytest
+from craft_lora_pack.cli.queue import saving
 from craft_lora_pack.cli.queue.batch import MOST_FILES
 from craft_lora_pack.cli.queue.journal import NAME, Journal
 from craft_lora_pack.cli.queue.matrix import Job, jobs_of
@@ -50,6 +51,32 @@ def test_a_long_name_fits_a_file_system_whatever_its_alphabet():
     longest = f"{name}_{'猫' * 20}_00001.png.part"
     assert len(longest.encode()) < 255
     assert name.startswith("demo_p0-猫猫")
+
+
+@pytest.mark.parametrize("length", [140, 180, 200])
+def test_on_windows_names_are_shorter_in_a_deep_folder_and_stay_apart(
+    tmp_path, monkeypatch, length
+):
+    """Windows takes paths of 259 letters, where it was not told otherwise."""
+    folder = tmp_path / ("b" * (length - len(str(tmp_path)) - 1))
+    assert len(str(folder)) == length
+    monkeypatch.setattr(saving, "_WINDOWS", True)
+    jobs = jobs_of(
+        Inputs(PROMPT, OBJECT_INFO), [], [f"prompt={'x' * 300}", f"filename_prefix={'y' * 300}",
+                                          "seed=1..2"], [],
+    )  # fmt: skip
+    most = saving.most_name(folder)
+    folder.mkdir()
+    items = [{"filename": f"{'p' * 50}_00001_.png"}, {"filename": "q_00001_.png"}]
+    names = [
+        save_output(picture(1), folder, stem, "demo", one, item["filename"])
+        for one in jobs
+        for stem, item in zip(stems("demo", one, items, most), items, strict=True)
+    ]
+    assert max(len(str(folder / name)) for name in names) <= 259
+    assert len(set(names)) == 4 and len(list(folder.iterdir())) == 4
+    monkeypatch.setattr(saving, "_WINDOWS", False)
+    assert saving.most_name(folder) == saving.MOST_NAME
 
 
 def test_files_of_several_nodes_keep_their_own_prefixes():
