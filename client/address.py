@@ -25,7 +25,7 @@ from .widgets import (
     default_of,
     kind_of,
     options_of,
-    same_name,
+    plain_name,
     with_nested,
 )
 
@@ -247,11 +247,11 @@ def _number(name: str, kind: str, text: str) -> int | float:
 
 
 def _entry(name: str, choices: list[Any], text: str) -> Any:
-    for meant in (lambda one: one == text, lambda one: same_name(one, text)):
+    plain = plain_name(text)
+    for meant in (lambda one: one == text, lambda one: plain_name(one) == plain):
         found = [one for one in choices if meant(str(one))]
         if found:
             return found[0]
-    plain = text.replace("\\", "/")
     short = [one for one in choices if plain in _short_names(str(one))]
     if len(short) > 1:
         raise CraftError(
@@ -263,6 +263,6 @@ def _entry(name: str, choices: list[Any], text: str) -> Any:
 
 
 def _short_names(entry: str) -> set[str]:
-    entry = entry.replace("\\", "/")
+    entry = plain_name(entry)
     file = entry.rpartition("/")[2]
     return {file, entry.rpartition(".")[0], file.rpartition(".")[0]} - {""}

@@ -12,7 +12,7 @@ from typing import Any
 from .answers import NoJson, number, parse_json
 from .client import Client
 from .errors import RemoteError, ServerGone
-from .widgets import Json, all_inputs, choices_of, kind_of, same_name, with_nested
+from .widgets import Json, all_inputs, choices_of, kind_of, plain_name, with_nested
 
 FILES = "/craft_lora/files"  # the pack's route; ComfyUI itself tells no hash of a model file
 SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
@@ -92,7 +92,8 @@ def hash_told(client: Client, name: str) -> str | None:
 def as_listed(client: Client, prompt: Json) -> Json:
     """The prompt with its model files as the server, which may be of another system, lists them.
     What it does not list stays as it is. RemoteError; ServerGone."""
-    kinds = {kind for kind, _, file in model_uses(prompt) if "/" in file or "\\" in file}
+    uses = model_uses(prompt)
+    kinds = {kind for kind, _, file in uses if set(file) & set("/\\") or not file.isascii()}
     info = {name: node for kind in sorted(kinds) for name, node in client.node_info(kind).items()}
     named = dict(prompt)
     for node_id, node in prompt.items():
@@ -122,7 +123,7 @@ def _name_in(spec: Any, file: Any) -> str:
     if kind_of(spec) != "COMBO" or file in choices:
         return file
     names = [one for one in choices if isinstance(one, str) and isinstance(file, str)]
-    return next((one for one in names if same_name(one, file)), "")
+    return next((one for one in names if plain_name(one) == plain_name(file)), "")
 
 
 def _of_pack(client: Client, query: dict[str, str]) -> Json:

@@ -6,6 +6,7 @@ and the order come from the server's /object_info.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -241,9 +242,10 @@ def with_nested(specs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
                 yield from with_nested((f"{name}.{own}", one) for own, one in inner)
 
 
-def same_name(one: str, other: str) -> bool:
-    """Whether two names are of one file: Windows has backslashes where other systems have /."""
-    return one.replace("\\", "/") == other.replace("\\", "/")
+def plain_name(name: str) -> str:
+    """The same for names of one file on two systems: Windows has backslashes where others have /,
+    and a Mac may take a letter's accent for a letter of its own."""
+    return unicodedata.normalize("NFC", name).replace("\\", "/")
 
 
 def default_of(spec: Any) -> Any:

@@ -105,7 +105,7 @@ def write_whole(
 
 def is_writable(folder: Path) -> bool:
     """Whether a file can be made in the folder; one is made and removed to find out."""
-    try:  # not by tempfile, which on Windows tries for ever before Python 3.13
+    try:  # not by tempfile, which older Pythons let try for ever on Windows
         PartialFile(folder).close()
     except (OSError, ValueError):
         return False

@@ -245,7 +245,7 @@ COMMANDS = (
         epilog(
             (
                 f"{PROGRAM} queue workflow.json --set KSampler.steps=20",
-                "--matrix content=dog,cat style=ink,oil seed=1..10",
+                '--matrix "content=dog,cat" "style=ink,oil" seed=1..10',
             ),
         ),
         computes=False,

@@ -119,6 +119,13 @@ def test_a_file_in_a_subfolder_is_named_with_either_slash(slash, text):
     assert typed("n", choices, "other\\ink") == "other\\ink"
 
 
+@pytest.mark.parametrize("text", ["fa\u0308rg.pt", "f\u00e4rg.pt", "fa\u0308rg", "f\u00e4rg"])
+@pytest.mark.parametrize("entry", ["fa\u0308rg.pt", "f\u00e4rg.pt"])
+def test_a_file_is_named_with_accents_as_letters_of_their_own_or_not(entry, text):
+    """A Mac may have them so."""
+    assert typed("n", [[entry]], text) == entry
+
+
 def test_what_has_no_schema_is_json_or_text_and_a_list_is_boxed():
     assert typed("n", None, "[1, 2]") == {"__value__": [1, 2]}
     assert typed("n", None, "plain text") == "plain text"

@@ -26,6 +26,12 @@ test("a name fits with or without folder and extension, in any case and with eit
   assert.deepEqual(findLoras(["ink", "style/ink"], [windows]), [windows, windows]);
 });
 
+test("a name dropped on a Mac, with accents as letters of their own, fits", () => {
+  const [dropped, listed] = ["fa\u0308rg.safetensors", "f\u00e4rg.safetensors"];
+  assert.deepEqual(findLoras([dropped, listed], [listed]), [listed, listed]);
+  assert.deepEqual(findLoras([listed], [dropped]), [dropped]);
+});
+
 test("the same name in the folder itself goes before those in others", () => {
   assert.deepEqual(findLoras(["ink"], ["old/ink.pt", "ink.pt"]), ["ink.pt"]);
 });

@@ -50,8 +50,9 @@ function matches(name, loras) {
   return same.length ? same : loras.filter((lora) => stem(lora) === stem(name));
 }
 
-/** @param {string} name */
-const plain = (name) => name.replaceAll("\\", "/").replace(WEIGHTS, "").toLowerCase();
+/** Macs may take a letter's accent for a letter of its own. @param {string} name */
+const plain = (name) =>
+  name.normalize("NFC").replaceAll("\\", "/").replace(WEIGHTS, "").toLowerCase();
 /** @param {string} name */
 const stem = (name) => plain(name).split("/").at(-1);
 
