@@ -178,10 +178,10 @@ def test_a_file_that_appears_during_the_bake_is_not_written_over(files, capsys, 
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_before_the_bake(files, capsys, monkeypatch):
-    def refused(**given):
+    def refused(*given):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    monkeypatch.setattr("craft_lora_pack.craft_core.writing.open", refused, raising=False)
     monkeypatch.setattr("craft_lora_pack.cli.fuse.bake_without_model", lambda *given: 1 / 0)
     assert main(arguments(files, "--method", "direct")) == 1
     assert "cannot be written to" in capsys.readouterr().err
