@@ -133,8 +133,8 @@ class LoadCSD(io.ComfyNode):
                     "clip_vision.",
                 ),
                 PictureEncoderSocket.Output(
-                    "content", tooltip="By CSD's second matrix, which its authors trained as an "
-                    "opponent of style and did not evaluate.",
+                    "content", tooltip="By CSD's second matrix, which the release's own "
+                    "evaluation does not use.",
                 ),
             ],
         )  # fmt: skip

@@ -22,7 +22,10 @@ DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 
 def csd_weights(seed: int = 0, layers: int = LAYERS, width: int = WIDTH) -> dict[str, Tensor]:
-    """Random weights by the release's names, without what stands before them."""
+    """Random weights by the release's names, without what stands before them.
+
+    They are numbers that half precision has, in which the host may hold them.
+    """
     shapes = {
         "class_embedding": (width,),
         "positional_embedding": (GRID**2 + 1, width),
@@ -53,11 +56,15 @@ def csd_weights(seed: int = 0, layers: int = LAYERS, width: int = WIDTH) -> dict
         **{f"backbone.{name}": shape for name, shape in shapes.items()},
     }
     generator = torch.Generator().manual_seed(seed)
+    made = {name: torch.randn(shape, generator=generator) for name, shape in whole.items()}
     return {
-        name: torch.randn(shape, generator=generator) * (0.3 if len(shape) == 1 else 0.1)
-        + (1.0 if ".ln_" in name and name.endswith("weight") else 0.0)
-        for name, shape in whole.items()
+        name: _placed(name, one * (0.3 if one.ndim == 1 else 0.1)).half().float()
+        for name, one in made.items()
     }
+
+
+def _placed(name: str, one: Tensor) -> Tensor:
+    return one + 1 if ".ln_" in name and name.endswith("weight") else one
 
 
 def write_release(path: Path, weights: dict[str, Tensor]) -> None:
