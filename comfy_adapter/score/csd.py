@@ -21,7 +21,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...craft_core.errors import CraftError
-from ...craft_core.evaluation.csd_file import CONTENT, HEAD_WIDTH, STYLE, TOWER, CSDSizes, read_csd
+from ...craft_core.evaluation.encoders.csd_file import (
+    CONTENT,
+    HEAD_WIDTH,
+    STYLE,
+    TOWER,
+    CSDSizes,
+    read_csd,
+)
 from ...craft_core.types import Role
 from .vision import AT_ONCE, weights_digest
 

@@ -31,7 +31,7 @@ from craft_lora_pack.client.workflow import read_both
 from craft_lora_pack.craft_core.encoder.file import read_encoder, write_encoder
 from craft_lora_pack.craft_core.encoder.network import Concept, ExpertEncoder
 from craft_lora_pack.craft_core.errors import CraftError
-from craft_lora_pack.craft_core.evaluation.csd_file import read_csd
+from craft_lora_pack.craft_core.evaluation.encoders.csd_file import read_csd
 from craft_lora_pack.craft_core.fusion.lines import parse_lines
 from craft_lora_pack.craft_core.guidance import GUIDANCE
 from craft_lora_pack.craft_core.lora import read_lora

@@ -10,6 +10,7 @@ import comfy.utils
 import folder_paths
 import pytest
 import torch
+from craft_lora_pack.client.errors import RemoteError
 from craft_lora_pack.comfy_adapter.score import csd
 from craft_lora_pack.comfy_adapter.score.csd import load_csd
 from craft_lora_pack.comfy_adapter.score.vision import encoders_by_role
@@ -179,3 +180,25 @@ def test_without_a_file_the_menu_says_where_it_belongs(placed, monkeypatch):
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     (placed / "csd.pth").unlink()
     assert LoadCSD.define_schema().inputs[0].options == ["(none in models/clip_vision)"]
+
+
+def test_a_server_scores_by_a_file_that_was_put_there(live_server):
+    folder = live_server.server.folder / "models" / "clip_vision"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_release(folder / "small_csd.pth", csd_weights())
+    prompt = {
+        "1": {"class_type": "CRAFTLoadCSD", "inputs": {"csd": "small_csd.pth"}},
+        "2": {"class_type": "EmptyImage",
+              "inputs": {"width": 24, "height": 16, "batch_size": 1, "color": 0x2040FF}},
+        "3": {"class_type": "CRAFTScore", "inputs": {
+            "images": ["2", 0], "clip_vision": ["1", 1], "content_reference": ["2", 0],
+            "style_reference": ["2", 0], "style_clip_vision": ["1", 0], "crop": "center"}},
+        "4": {"class_type": "PreviewAny", "inputs": {"source": ["3", 0]}},
+    }  # fmt: skip
+    (report,) = live_server.run(prompt).outputs["4"]["text"]
+    assert f"style is scored by {NAME.format('style')}" in report
+    assert f"content is scored by {NAME.format('content')}" in report
+    SPELLINGS["plain.safetensors"](folder / "no_csd.safetensors", {"weight": torch.ones(1)})
+    prompt["1"]["inputs"]["csd"] = "no_csd.safetensors"
+    with pytest.raises(RemoteError, match="no_csd.safetensors is no CSD file"):
+        live_server.run(prompt)

@@ -21,7 +21,7 @@ from laws.csd_release import (
 )
 
 from craft_core.errors import CraftError
-from craft_core.evaluation.csd_file import CSDSizes, read_csd
+from craft_core.evaluation.encoders.csd_file import CSDSizes, read_csd
 
 
 class Code:

@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CraftError, lacks_memory, listed
-from ..tensor_file import Kind, read
+from ...errors import CraftError, lacks_memory, listed
+from ...tensor_file import Kind, read
 
 SAFETENSORS = (".safetensors", ".sft")
 STYLE, CONTENT, TOWER = "last_layer_style", "last_layer_content", "backbone."
