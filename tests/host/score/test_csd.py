@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import comfy.clip_vision
 import comfy.utils
@@ -36,14 +37,16 @@ PREPARED = (
 )
 
 
-def tiny_clip() -> comfy.clip_vision.ClipVisionModel:
+def tiny_clip(folder: Path) -> comfy.clip_vision.ClipVisionModel:
     """What Load CLIP Vision gives for a small file of CLIP's."""
     config = {
         "hidden_size": 32, "image_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2,
         "num_channels": 3, "patch_size": 4, "intermediate_size": 64, "hidden_act": "quick_gelu",
         "model_type": "clip_vision_model", "projection_dim": 24,
     }  # fmt: skip
-    made = comfy.clip_vision.ClipVisionModel(config)
+    file = folder / "clip.json"  # older ComfyUI takes a file only
+    file.write_text(json.dumps(config))
+    made = comfy.clip_vision.ClipVisionModel(str(file))
     made.load_sd(random_weights(made.get_sd(), 7))
     return made
 
@@ -125,7 +128,7 @@ def test_scores_say_that_csd_looked_at_style_and_clip_at_content(placed):
         style, content = LoadCSD.execute("csd.pth").result
         images = torch.cat([pictures(2, 0), pictures(1, 2)])
         report, _, data = ContentStyleScore.execute(
-            [images], [tiny_clip()], content_reference=[pictures(1, 1)],
+            [images], [tiny_clip(placed)], content_reference=[pictures(1, 1)],
             style_reference=[pictures(1, 2)], style_clip_vision=[style],
         ).result  # fmt: skip
     found = json.loads(data)
