@@ -16,7 +16,7 @@ from .pair_builder import PairBuilder
 from .rank_limited import LoadRankLimitedUNet
 from .router import Router
 from .schedule import TimestepSchedule
-from .score import ContentStyleScore, FindBest
+from .score import ContentStyleScore, FindBest, LoadCSD
 from .training import FROM_PICTURES, TRAINING_NODES
 
 _ALL: list[type[io.ComfyNode]] = [
@@ -30,6 +30,7 @@ _ALL: list[type[io.ComfyNode]] = [
     MethodSweep,
     ComparisonGrid,
     ContentStyleScore,
+    LoadCSD,
     FindBest,
     XYGrid,
     FuseToFile,

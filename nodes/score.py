@@ -1,5 +1,5 @@
-"""Score one's own pictures against the content's and the style's references, and find the settings
-that score best."""
+"""Score one's own pictures against the content's and the style's references, load an encoder made
+for style, and find the settings that score best."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from comfy_api.latest import io
 
 from ..comfy_adapter.draw.score_table import ScoreRow, score_table
 from ..comfy_adapter.model.lora_files import lora_stamps
+from ..comfy_adapter.model.stamps import stamp
 from ..comfy_adapter.page.choices import SAMPLERS, SCHEDULERS
 from ..comfy_adapter.page.notice import tell, warn
 from ..comfy_adapter.page.pair import pair_inputs
-from ..comfy_adapter.page.sockets import CATEGORY
+from ..comfy_adapter.page.sockets import CATEGORY, PictureEncoderSocket
 from ..comfy_adapter.page.widgets import encoder_input, layer_set_menu, one
+from ..comfy_adapter.score.csd import FOLDER as CSD_FOLDER
+from ..comfy_adapter.score.csd import csd_files, csd_path, load_csd, require_csd
 from ..comfy_adapter.score.pair_scorer import PairScorer
 from ..comfy_adapter.score.scoring import mean_text, report_text, score_pictures, scores_json
 from ..comfy_adapter.score.vision import CROPS, encoders_by_role
@@ -24,6 +27,7 @@ from ..craft_core.routing.presets import OF_MODEL
 from ..craft_core.search import LEAST_BUDGET, Setting, settings_of
 from ..craft_core.starting import FLOOR, FULL_STRENGTH, GUIDED_CFG, GUIDED_STRENGTH
 
+NO_FILES = f"(none in models/{CSD_FOLDER})"
 _METHODS = "craft\ndirect\nk_lora\nnp_lora"
 _GUIDANCES = "acfg\ncfg\nrole: weight = 1.5"
 _STRENGTHS = f"{GUIDED_STRENGTH:g}, {FULL_STRENGTH:g}, 0.5"
@@ -47,8 +51,8 @@ class ContentStyleScore(io.ComfyNode):
                 io.Image.Input("images", tooltip="The pictures to score, in their order."),
                 encoder_input(
                     "clip_vision",
-                    "From Load CLIP Vision: CLIP, SigLIP or DINO. Scores of different "
-                    "encoders cannot be compared.",
+                    "From Load CLIP Vision (CLIP, SigLIP or DINO) or Load CSD. Scores of "
+                    "different encoders cannot be compared.",
                     optional=False,
                 ),
                 io.Image.Input("content_reference", optional=True,
@@ -59,15 +63,17 @@ class ContentStyleScore(io.ComfyNode):
                                "equally."),
                 encoder_input(
                     "style_clip_vision",
-                    "Looks at style instead of clip_vision. Then the scores also say what "
-                    "leaked: content of the style reference, style of the content reference.",
+                    "Looks at style instead of clip_vision, as Load CSD's style. Then the scores "
+                    "also say what leaked: content of the style reference, style of the content "
+                    "reference.",
                 ),
                 io.String.Input("names", optional=True, force_input=True,
                                 tooltip="A name for each picture or batch, such as Method Sweep's "
                                 "rows. Pictures of one name get a mean."),
                 io.Combo.Input("crop", options=list(CROPS), default=CROPS[0], optional=True,
                                tooltip="For pictures that are not square. center: the middle is "
-                               "looked at. none: the whole picture, squeezed."),
+                               "looked at. none: the whole picture, squeezed. CSD always looks at "
+                               "the middle."),
             ],
             outputs=[
                 io.String.Output("report", tooltip="Encoders, scores of every picture, means with "
@@ -101,6 +107,56 @@ class ContentStyleScore(io.ComfyNode):
         ]
         table = score_table(measures, rows, means)
         return io.NodeOutput(report_text(scores), table, scores_json(scores))
+
+
+class LoadCSD(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CRAFTLoadCSD",
+            display_name="Load CSD",
+            category=CATEGORY,
+            description="CSD (Contrastive Style Descriptors), an encoder made for style: it is "
+            "meant to tell how a picture is drawn, whatever it shows. For the nodes that score "
+            "pictures.",
+            search_aliases=["craft csd", "style encoder", "style similarity", "style descriptor"],
+            inputs=[
+                io.Combo.Input(
+                    "csd", options=csd_files() or [NO_FILES],
+                    tooltip="A file of models/clip_vision: CSD's release (ViT-L) or a safetensors "
+                    "conversion of it.",
+                ),
+            ],
+            outputs=[
+                PictureEncoderSocket.Output(
+                    "style", tooltip="For style_clip_vision, beside another encoder in "
+                    "clip_vision.",
+                ),
+                PictureEncoderSocket.Output(
+                    "content", tooltip="By CSD's second matrix, which the release's own "
+                    "evaluation does not use.",
+                ),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, csd: str | None = None) -> bool | str:
+        if csd is None:  # linked
+            return True
+        try:
+            require_csd(csd)
+        except CraftError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, csd: str | None = None) -> str:
+        return stamp(CSD_FOLDER, csd)
+
+    @classmethod
+    def execute(cls, csd: str) -> io.NodeOutput:
+        loaded = load_csd(csd_path(csd))
+        return io.NodeOutput(loaded["style"], loaded["content"])
 
 
 class FindBest(io.ComfyNode):

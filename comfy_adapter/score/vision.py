@@ -1,13 +1,9 @@
-"""The host's CLIP_VISION (CLIP, SigLIP, DINO) as an encoder that says which one it is.
-
-CSD (Somepalli 2024, arXiv 2404.01292), an encoder of style alone, is not among them: the host has
-no class for it, and its release is a pickle. Another pack can give it as a CRAFT_PICTURE_ENCODER.
-"""
+"""The host's CLIP_VISION (CLIP, SigLIP, DINO) as an encoder that says which one it is."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +22,7 @@ FAMILIES = {
     "dinov3": "DINOv3",
 }
 CROPS = ("center", "none")
-_AT_ONCE = 16  # pictures
+AT_ONCE = 16  # pictures
 _FIRST = 64  # numbers of a tensor, for telling files apart
 
 
@@ -72,9 +68,10 @@ class VisionEncoder:
     def name(self) -> str:
         """The network by class, size and weights, since the host does not keep a file's name."""
         config, kind = self.clip_vision.config, self.clip_vision.model_type
+        digest = weights_digest(self.clip_vision.get_sd())
         return (
             f"{FAMILIES.get(kind, kind)} ({config['num_hidden_layers']} layers of width "
-            f"{config['hidden_size']}, {self._feature()}, weights {self._weights()})"
+            f"{config['hidden_size']}, {self._feature()}, weights {digest})"
         )
 
     @property
@@ -94,7 +91,7 @@ class VisionEncoder:
         crop = self.crop == "center"
         found = [
             self.clip_vision.encode_image(some, crop=crop)["image_embeds"].float().cpu()
-            for some in pictures.split(_AT_ONCE)
+            for some in pictures.split(AT_ONCE)
         ]
         embeds = torch.cat(found)
         return embeds.mean(1) if embeds.ndim == 3 else embeds
@@ -107,13 +104,14 @@ class VisionEncoder:
             return "projected"
         return "class token"
 
-    def _weights(self) -> str:
-        """Eight digits that differ between files: of the first numbers of every tensor.
 
-        In half precision, so that they are the same whatever precision the host loads a file in.
-        """
-        digest = hashlib.sha256()
-        for name, weight in sorted(self.clip_vision.get_sd().items()):
-            first = weight.flatten()[:_FIRST].to("cpu", torch.float16)
-            digest.update(name.encode() + first.numpy().tobytes())
-        return digest.hexdigest()[:8]
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """Eight digits that differ between files: of the first numbers of every tensor.
+
+    In half precision, so that they are the same whatever precision the host loads a file in.
+    """
+    digest = hashlib.sha256()
+    for name, weight in sorted(weights.items()):
+        first = weight.flatten()[:_FIRST].to("cpu", torch.float16)
+        digest.update(name.encode() + first.numpy().tobytes())
+    return digest.hexdigest()[:8]

@@ -2,12 +2,12 @@
 
 from .cross_influence import product_influence, relative_drop
 from .crossed_bootstrap import crossed_interval
+from .encoders.picture_encoder import PictureEncoder
 from .frontier import Point, frontier, surely_below
 from .harmonic_mean import harmonic_mean
 from .holm import holm
 from .leakage import leakage
 from .pair_columns import RoleFeatures, pair_columns
-from .picture_encoder import PictureEncoder
 from .score import Score, mean_score
 from .share_of_way import share_of_way
 from .similarity import similarity

@@ -1,12 +1,12 @@
 """Take pictures of the page: python run.py pictures starts this, with the page's address, the
 browser's path and the pictures wanted (none: all).
 
-scenes.json lists the scenes. `workflow` is opened, `set` gives widgets (NODE.WIDGET) other values,
-`run` presses Run (true) or runs some output nodes and what they need (ids), `press` is a button of
-a node. `graph` is a file for the whole graph and the scale it is drawn at. `nodes` are the
-help pages' pictures, each of one node, or of one and those below it that show what it gives;
-`sizes` are nodes' sizes in these, where they are not the workflow's, and `colours` how many they
-have, where it is not 256. Notes are left out.
+scenes.json lists the scenes. `workflow` is opened, `files` are there, empty, for its menus to
+offer, `set` gives widgets (NODE.WIDGET) other values, `run` presses Run (true) or runs some output
+nodes and what they need (ids), `press` is a button of a node. `graph` is a file for the whole graph
+and the scale it is drawn at. `nodes` are the help pages' pictures, each of one node, or of one and
+those below it that show what it gives; `sizes` are nodes' sizes in these, where they are not the
+workflow's, and `colours` how many they have, where it is not 256. Notes are left out.
 """
 
 import io

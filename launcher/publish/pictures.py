@@ -47,6 +47,9 @@ def take_pictures(named: list[str]) -> None:
     chromium = find_chromium() if of_page or not named else ""
     with tempfile.TemporaryDirectory(prefix="craft-pictures-") as folder:
         base = prepare_workspace(host, Path(folder))
+        for file in offered_files():
+            (base / file).parent.mkdir(parents=True, exist_ok=True)
+            (base / file).touch()
         say("  starting ComfyUI")
         with Server(host, base, cpu=True) as server:
             for name, value in SETTINGS.items():
@@ -59,6 +62,12 @@ def take_pictures(named: list[str]) -> None:
             finished = subprocess.run(command, cwd=ROOT, env=clean_environment(), check=False)
             if finished.returncode != 0:
                 raise LaunchError(f"not all pictures could be taken.\n{server.log_tail()}")
+
+
+def offered_files() -> list[str]:
+    """Paths in ComfyUI's folder of the empty files that menus of the scenes offer."""
+    scenes = json.loads(SCENES.read_text("utf-8"))
+    return [file for scene in scenes for file in scene.get("files", ())]
 
 
 def known_pictures() -> list[str]:

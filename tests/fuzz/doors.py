@@ -5,9 +5,11 @@ A door reads any bytes, or raises CraftError, or RemoteError where they are a se
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ from craft_lora_pack.client.workflow import read_both
 from craft_lora_pack.craft_core.encoder.file import read_encoder, write_encoder
 from craft_lora_pack.craft_core.encoder.network import Concept, ExpertEncoder
 from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.evaluation.encoders.csd_file import read_csd
 from craft_lora_pack.craft_core.fusion.lines import parse_lines
 from craft_lora_pack.craft_core.guidance import GUIDANCE
 from craft_lora_pack.craft_core.lora import read_lora
@@ -51,7 +54,8 @@ from craft_lora_pack.craft_core.schedule.schedule import Schedule, sample_curve
 from craft_lora_pack.craft_core.training.loop import Pace, Training, state_metadata
 from fake_comfyui import OBJECT_INFO, PROMPT
 from hypothesis import strategies as st
-from mutations import SoundFile, damaged_file, damaged_json, damaged_text
+from laws.csd_release import csd_weights, write_release
+from mutations import SoundFile, cut_up, damaged_file, damaged_json, damaged_text
 from unet_layers import sdxl_layers
 
 LAYERS = {
@@ -213,6 +217,40 @@ def _basis(content: bytes, folder: Path) -> None:
     path = _file(content, folder)
     _refused(lambda: read_header(path))
     read_basis(path)
+
+
+CSD_WEIGHTS = csd_weights(layers=2, width=64)
+CSD = SoundFile.of_shapes({name: tuple(one.shape) for name, one in CSD_WEIGHTS.items()}, {})
+
+
+def _new_checkpoint() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "made.pth"
+        write_release(path, CSD_WEIGHTS)
+        return path.read_bytes()
+
+
+CHECKPOINT = _new_checkpoint()
+
+
+def _contents(checkpoint: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(checkpoint)) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+def _with_list(listed: bytes) -> bytes:
+    """The checkpoint with another pickle, which says what it holds."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as file:
+        for name, part in _contents(CHECKPOINT).items():
+            file.writestr(name, listed if name.endswith("data.pkl") else part)
+    return made.getvalue()
+
+
+def _damaged_checkpoint() -> st.SearchStrategy[bytes]:
+    (pickled,) = (part for name, part in _contents(CHECKPOINT).items() if name.endswith("data.pkl"))
+    pieces = st.binary(max_size=8)
+    return st.one_of(cut_up(pickled, pieces).map(_with_list), cut_up(CHECKPOINT, pieces))
 
 
 def _state(content: bytes, folder: Path) -> None:
@@ -443,6 +481,12 @@ DOORS: dict[str, Door] = {
     "PEFT metadata": _of_json(_peft, PEFT),
     "encoder files": _of_files(lambda content, at: read_encoder(_file(content, at)), ENCODER),
     "basis files": _of_files(_basis, BASIS),
+    "CSD files": _of_files(lambda content, at: read_csd(_file(content, at)), CSD),
+    "CSD checkpoints": Door(
+        lambda content, at: read_csd(_file(content, at, ".pth")),
+        _damaged_checkpoint(),
+        [CHECKPOINT],
+    ),
     "training states": _of_files(_state, STATE),
     "prompts": _of_texts(_as_text(parse), PROMPT_TEXT),
     "layer sets": _of_texts(_as_text(_layer_sets), LAYER_TEXT),

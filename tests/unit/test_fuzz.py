@@ -12,10 +12,10 @@ from pathlib import Path
 FUZZ = Path(__file__).parents[1] / "fuzz" / "fuzz.py"
 CASES = 200  # for each door, together about two minutes
 DOORS = {
-    "LoRA files", "PEFT metadata", "encoder files", "basis files", "training states", "prompts",
-    "layer sets", "lists of LoRAs", "texts of lists of LoRAs", "methods", "curves", "points",
-    "matrices", "matrix files", "workflows", "journals", "journal lines", "presets",
-    "server answers", "announced LoRAs",
+    "LoRA files", "PEFT metadata", "encoder files", "basis files", "CSD files", "CSD checkpoints",
+    "training states", "prompts", "layer sets", "lists of LoRAs", "texts of lists of LoRAs",
+    "methods", "curves", "points", "matrices", "matrix files", "workflows", "journals",
+    "journal lines", "presets", "server answers", "announced LoRAs",
 }  # fmt: skip
 
 

@@ -14,7 +14,10 @@ from craft_lora_pack.comfy_adapter.model import basis, expert_encoder
 from craft_lora_pack.nodes import NODES
 
 FILE = "replaced.safetensors"
-FOLDERS = ("loras", "checkpoints", "diffusion_models", "vgg", basis.FOLDER, expert_encoder.FOLDER)
+FOLDERS = (
+    "loras", "checkpoints", "diffusion_models", "clip_vision", "vgg", basis.FOLDER,
+    expert_encoder.FOLDER,
+)  # fmt: skip
 Offer = tuple[type[io.ComfyNode], str, dict[str, Any]]
 
 
@@ -53,7 +56,7 @@ def test_every_node_that_offers_files_notices_a_replaced_one(files):
     chosen = offers()
     assert {name for _, name, _ in chosen} == {
         "content_lora", "style_lora", "lora", "encoder", "basis", "unet_name", "ckpt_name", "vgg",
-        "second_content_lora", "second_style_lora", "second_lora",
+        "csd", "second_content_lora", "second_style_lora", "second_lora",
     }  # fmt: skip
     first = [node.fingerprint_inputs(**given) for node, _, given in chosen]
     assert first == [node.fingerprint_inputs(**given) for node, _, given in chosen]

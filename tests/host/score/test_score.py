@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from pathlib import Path
 
 import comfy.clip_vision
 import pytest
@@ -41,7 +43,10 @@ CONFIGS = {
 
 def tiny_vision(family: str = "CLIP", seed: int = 7) -> comfy.clip_vision.ClipVisionModel:
     """What Load CLIP Vision gives for a small file of that family."""
-    made = comfy.clip_vision.ClipVisionModel(CONFIGS[family])
+    with tempfile.TemporaryDirectory() as folder:  # older ComfyUI takes a file only
+        config = Path(folder, "config.json")
+        config.write_text(json.dumps(CONFIGS[family]))
+        made = comfy.clip_vision.ClipVisionModel(str(config))
     missing, unexpected = made.load_sd(random_weights(made.get_sd(), seed))
     assert not missing and not unexpected
     return made

@@ -31,6 +31,7 @@ PUBLIC_IDS = {
     "CRAFTMethodSweep",
     "CRAFTComparisonGrid",
     "CRAFTScore",
+    "CRAFTLoadCSD",
     "CRAFTFindBest",
     "CRAFTXYGrid",
 }

@@ -1,0 +1,1 @@
+"""Picture encoders: what scores need of one, and the file of CSD."""
