@@ -30,6 +30,7 @@ from ...craft_core.evaluation.encoders.csd_file import (
     read_csd,
 )
 from ...craft_core.types import Role
+from ..model.host_files import path_by_name
 from .vision import AT_ONCE, weights_digest
 
 FOLDER = "clip_vision"  # of the host's models
@@ -90,7 +91,7 @@ def load_csd(path: Path) -> dict[Role, CSDEncoder]:
 
 def csd_path(name: str) -> Path:
     """Where the file of that name is; CraftError if there is none."""
-    path = folder_paths.get_full_path(FOLDER, name)
+    path = path_by_name(FOLDER, name)
     if path is None:
         raise CraftError(
             f"There is no file {name!r} in models/{FOLDER}",
