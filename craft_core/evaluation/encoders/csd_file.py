@@ -219,7 +219,7 @@ def _sizes(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> CSDSizes:
         raise _no_csd(path, f"it has no {listed(missing, 3)}" if missing else too_much)
     for name, shape in expected.items():
         if shapes[name] != shape or 0 in shape:
-            raise _misshapen(path, name, shapes[name], f"in place of {shape}")
+            raise _no_csd(path, f"{name} has the shape {shapes[name]} in place of {shape}")
     return sizes
 
 
@@ -230,7 +230,7 @@ def _axes(
     if name not in shapes:
         raise _no_csd(path, f"it has no {name}")
     if len(shapes[name]) != number:
-        raise _misshapen(path, name, shapes[name], f"and not {number} axes")
+        raise _no_csd(path, f"{name} has the shape {shapes[name]} and not {number} axes")
     return shapes[name]
 
 
@@ -258,10 +258,6 @@ def _shapes(sizes: CSDSizes) -> dict[str, tuple[int, ...]]:
     for name, shape in linears.items():
         found[f"{name}.weight"], found[f"{name}.bias"] = shape, shape[:1]
     return found
-
-
-def _misshapen(path: Path, name: str, shape: tuple[int, ...], instead: str) -> CraftError:
-    return _no_csd(path, f"{name} has the shape {shape} {instead}")
 
 
 def _no_csd(path: Path, reason: str) -> CraftError:
