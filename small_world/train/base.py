@@ -8,6 +8,7 @@ speed measured in the first steps.  Everything needed to go on is kept in one st
 import math
 import subprocess
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tqdm import tqdm
 from ..world import captions
 from . import checkpoint
 from . import device as devices
-from .data import CAPTION_IDS, Farm, Pool, captioned_chunk
+from .data import CAPTION_IDS, Chunk, Farm, Pool, captioned_chunk
 from .diffusion import NoiseLevels, Predictor, sample, v_loss
 from .host import build_model
 from .text import CaptionEncoder, build_text_model, pretrain
@@ -29,7 +30,8 @@ HALF_SHARE = 0.75  # of the pictures of a training from random weights
 HALF_BATCHES = 4  # pictures of half size for one of full size: a step costs the same
 RESERVE = 8.0  # seconds kept for the last save when there is a deadline
 CHECK = 50  # steps between looks at the loss
-LOOK = [("cat", "comic"), ("house", "blueprint"), ("rocket", "neon"), ("fish", "ocean"),
+LOOK = [captions.plain(*pair) for pair in (
+        ("cat", "comic"), ("house", "blueprint"), ("rocket", "neon"), ("fish", "ocean"),
         ("cup", "poster"), ("crown", "gold"), ("tree", "ink"), ("car", "sunset"),
         ("robot", "comic"), ("carrot", "stained"), ("moon", "sketch"), ("dog", "flat"),
         ("dolphin", "comic"), ("pineapple", "ocean"), ("elephant", "manga"),
@@ -39,7 +41,7 @@ LOOK = [("cat", "comic"), ("house", "blueprint"), ("rocket", "neon"), ("fish", "
         ("axe", "navy ringed glowing"), ("star", "olive slanted pixelated"),
         ("parrot", "jade"), ("guitar", "brick"), ("pumpkin", "aurora"), ("castle", "noir"),
         ("horse", "pastel"), ("bucket", "pixel"), ("bomb", "arcade"), ("bus", "gingham"),
-        ]  # fmt: skip
+        )]  # fmt: skip
 LOOK_COLUMNS = 8
 
 
@@ -74,11 +76,13 @@ class BaseTraining:
 
     `start` is a checkpoint whose weights and text encoder the training begins with; without one it
     begins with random weights and the text encoder of `text`, or a newly pretrained one.
+    `draw` makes the chunks of renders with their captions, `look` are the captions of the sheet.
     """
 
     def __init__(self, out: Path, settings: Settings, workers: int, start: Path | None = None,
-                 text: Path | None = None):  # fmt: skip
-        self.out, self.settings = out, settings
+                 text: Path | None = None, draw: Callable[[int, int], Chunk] = captioned_chunk,
+                 look: Sequence[str] | None = None):  # fmt: skip
+        self.out, self.settings, self.look = out, settings, list(look or LOOK)
         out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(settings.seed)
         self.device = devices.choose(settings.device)
@@ -111,7 +115,7 @@ class BaseTraining:
         if self.state_path.is_file():
             self._resume()
         ahead = 3 if self.device.type == "cpu" else 60  # compiling takes time
-        self.farm = Farm(captioned_chunk, settings.seed, workers, first=self.step, ahead=ahead)
+        self.farm = Farm(draw, settings.seed, workers, first=self.step, ahead=ahead)
 
     def reset(self) -> None:
         """Optimiser, average and counters of a training that begins with the present weights."""
@@ -331,9 +335,8 @@ class BaseTraining:
         torch.save(state, partial)
         partial.replace(self.state_path)
         self.write()
-        texts = [captions.plain(*pair) for pair in LOOK]
         side = 32 if self.at_half_size() else 64
-        images = self.pictures_of(texts, side=side, cfg=4.0)
+        images = self.pictures_of(self.look, side=side, cfg=4.0)
         sheet(images).save(self.out / "look.png")
         print(f"base: step {self.step}, {self.shown} pictures, {self.pool.written} renders, "
               f"{self.seconds:.0f} s, loss {self.loss:.4f}", flush=True)  # fmt: skip

@@ -8,6 +8,7 @@ different seeds are trained side by side on the same pool, each on batches of it
 
 import math
 import time
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
 
 import numpy as np
@@ -32,21 +33,26 @@ from ..world.objects import HELD_OUT_OBJECTS, OBJECTS, TRAINED_OBJECTS
 from ..world.render import render
 from ..world.styles import HELD_OUT_STYLES, STYLES, TRAINED_STYLES
 from . import device as devices
-from .data import LABELS, Farm, Pool, labelled_chunk
+from .data import LABELS, Chunk, Farm, Pool, labelled_chunk
 
 BATCH, RATE, WARMUP, SHARPNESS, FRESH = 192, 3e-3, 100, 20.0, 500
 POOL, FIRST = 200_000, 16_000
 SHARE_LEFT, RESERVE = 0.002, 3.0
 
 
-class Classes(nn.Module):
-    """Unit class vectors of objects (286, WIDTH) and of all styles (64 + 1920, WIDTH)."""
+WORDS = (OBJECTS, STYLES, PALETTES, GROUNDS, TECHNIQUES)
 
-    def __init__(self):
+
+class Classes(nn.Module):
+    """Unit class vectors of objects (286, WIDTH) and of all styles (64 + 1920, WIDTH).
+
+    words: objects, named styles, and perhaps the three parts of composed ones.
+    """
+
+    def __init__(self, words: Sequence[Sized] = WORDS):
         super().__init__()
         self.objects, self.named, *parts = (
-            nn.Parameter(torch.randn(len(words), WIDTH) * WIDTH**-0.5)
-            for words in (OBJECTS, STYLES, PALETTES, GROUNDS, TECHNIQUES)
+            nn.Parameter(torch.randn(len(one), WIDTH) * WIDTH**-0.5) for one in words
         )
         self.parts = nn.ParameterList(parts)
 
@@ -54,6 +60,8 @@ class Classes(nn.Module):
         return functional.normalize(self.objects, dim=1)
 
     def styles(self) -> torch.Tensor:
+        if not self.parts:
+            return functional.normalize(self.named, dim=1)
         palettes, grounds, techniques = self.parts
         composed = palettes[:, None, None] + grounds[:, None] + techniques  # order of COMPOSED
         return functional.normalize(torch.cat([self.named, composed.flatten(0, 2)]), dim=1)
@@ -62,11 +70,11 @@ class Classes(nn.Module):
 class Candidate:
     """One judge in training: its nets, class vectors, optimiser and random numbers."""
 
-    def __init__(self, seed: int, device: torch.device):
+    def __init__(self, seed: int, device: torch.device, words: Sequence[Sized] = WORDS):
         torch.manual_seed(seed)
         self.seed = seed
         self.judge = Judge().to(device)
-        self.classes = Classes().to(device)
+        self.classes = Classes(words).to(device)
         parameters = [*self.judge.parameters(), *self.classes.parameters()]
         self.optimiser = torch.optim.AdamW(
             parameters, weight_decay=0.02, fused=device.type == "cuda"
@@ -95,13 +103,18 @@ class Candidate:
 
 
 def train(out: Path, device: torch.device, minutes: float, workers: int, batch: int = BATCH,
-          first: int = FIRST, seeds: tuple[int, ...] = (0, 1)) -> list[Path]:  # fmt: skip
-    """Train both judges for the given minutes, rendering counted, and save them."""
+          first: int = FIRST, seeds: tuple[int, ...] = (0, 1), *,
+          draw: Callable[[int, int], Chunk] = labelled_chunk,
+          words: Sequence[Sized] = WORDS) -> list[Path]:  # fmt: skip
+    """Train both judges for the given minutes, rendering counted, and save them.
+
+    draw: makes chunks of renders, each with its places in the first two of `words`.
+    """
     out.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + 60 * minutes - RESERVE
-    farm, pool = Farm(labelled_chunk, 900_000_000, workers), Pool(POOL, device, LABELS)
+    farm, pool = Farm(draw, 900_000_000, workers), Pool(POOL, device, LABELS)
     pool.fill(farm, first)
-    candidates, step = [Candidate(seed, device) for seed in seeds], 0
+    candidates, step = [Candidate(seed, device, words) for seed in seeds], 0
     begun = time.monotonic()
     with tqdm(total=round(end - begun), unit="s", desc="judge", mininterval=10) as bar:
         while (now := time.monotonic()) < end:
