@@ -43,12 +43,13 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))
 
-from benchmarks.methods import HALVES, design  # noqa: E402
+from benchmarks.methods import design  # noqa: E402
 from benchmarks.parts.method_figures import Pair  # noqa: E402
-from benchmarks.parts.method_runs import FRESH_SEED, TRUTH, Bench, Journal, Lab, learned  # noqa: E402
+from benchmarks.parts.method_runs import FRESH_SEED, TRUTH, Bench, Journal, Lab  # noqa: E402
 from benchmarks.parts.search_figures import table  # noqa: E402
 from small_world.judge import JudgeEncoder, as_images  # noqa: E402
 from small_world.train.__main__ import CHECKPOINT, MODELS, training_cache  # noqa: E402
+from small_world.train.measuring.worlds import SMALL_WORLD  # noqa: E402
 from small_world.world.objects import OBJECTS  # noqa: E402
 from small_world.world.render import render  # noqa: E402
 
@@ -97,7 +98,8 @@ class SearchBench(Bench):
         Nothing of an earlier search is lost: the node keeps each picture's scores.
         """
         content_reference, style_reference = (
-            torch.from_numpy(one.astype(np.float32) / 255)[None] for one in learned(content, style)
+            torch.from_numpy(one.astype(np.float32) / 255)[None]
+            for one in SMALL_WORLD.references(content, style)
         )
         judge = self.scorers[0].judge
         given = self.values | {
@@ -167,7 +169,7 @@ def main() -> None:
         options.out / f"find_best_{options.budget}_pictures_{options.steps}_steps.jsonl",
         {**lab.pictures_made_for(), "budget": options.budget, "node": known},
     )
-    contents, styles = (names[: options.limit] for names in HALVES["report"])
+    contents, styles = (names[: options.limit] for names in SMALL_WORLD.halves["report"])
     pairs = design(contents, styles, options.each)
     measure(bench, journal, pairs)
     found = {pair: journal.results["/".join(pair)] for pair in pairs}

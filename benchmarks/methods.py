@@ -1,6 +1,7 @@
 """Which method joins a content LoRA and a style LoRA best, on held-out LoRAs of the small world?
 
     python run.py bench methods [--limit 18] [--each 6] [--pictures 2] [--out DIR] [--plot FILE]
+    python run.py bench methods --world drawings ...
 
 Every run-time and every file method of this pack, each under standard guidance and under ACFG:
 
@@ -26,6 +27,10 @@ Ways that train something for each pair are measured where --ways names them, be
 --limit: merges that are learned, B4M, both LoRAs trained jointly, LoRAs on the layers of their
 roles alone, and those with the basis, with an expert encoder and with the schedule, which is
 CRAFT-LoRA whole (benchmarks/parts/trained_ways.py).
+
+--world drawings asks the same of real drawings: objects by several emoji sets, where a style is a
+set. They are fetched, and base model and judges trained on them, by `python -m
+small_world.drawings` beforehand, see small_world/README.md.
 
 Results are journalled in --out: a run that was stopped, or given more to do, goes on. The folder of
 `python -m small_world.train gates` serves for the LoRAs.
@@ -59,14 +64,12 @@ from benchmarks.parts.method_runs import (  # noqa: E402
     Workers,
     alone_key,
 )
+from small_world.drawings.__main__ import drawings_cache  # noqa: E402
 from small_world.train.__main__ import CHECKPOINT, MODELS, training_cache  # noqa: E402
-from small_world.world import held_out  # noqa: E402
+from small_world.train.measuring.worlds import SMALL_WORLD, World  # noqa: E402
 
 BASIS = Path("craft_bases") / "craft_small_world_basis.safetensors"
-HALVES = {
-    "tuning": (held_out.TUNING_OBJECTS, held_out.TUNING_STYLES),
-    "report": (held_out.REPORT_OBJECTS, held_out.REPORT_STYLES),
-}
+WORLDS = ("small", "drawings")
 GRIDS = {
     "cfg": {
         "standard": ((3.0, 0.7), (3.0, 1.0), (3.0, 1.3), (3.0, 1.6), (2.0, 1.0), (2.0, 1.3)),
@@ -120,7 +123,7 @@ def main() -> None:
     options = _options()
     lab = Lab(options.checkpoint.resolve(), Path(os.environ["COMFYUI_PATH"]).resolve(),
               options.out.resolve(), options.pictures, options.steps, options.cfg,
-              options.divide_steps, options.basis.resolve())  # fmt: skip
+              options.divide_steps, options.basis.resolve(), options.world)  # fmt: skip
     journal = Journal(options.out / "methods.jsonl", lab.made_for())
     begun = time.monotonic()
 
@@ -129,7 +132,7 @@ def main() -> None:
 
     ways = options.ways or list(UNTRAINED)
     halves = {
-        half: tuple(names[: size or None] for names in HALVES[half])
+        half: tuple(names[: size or None] for names in lab.world.halves[half])
         for half, size in (("tuning", options.tuning), ("report", options.limit))
     }
     workers = Workers(lab, options.workers, options.threads)
@@ -172,7 +175,7 @@ def main() -> None:
     rows, text = said(options, journal, points, report)
     print(text)
     if options.plot:
-        write_plot(options.plot, rows, len(report) * options.pictures)
+        write_plot(options.plot, rows, len(report) * options.pictures, lab.world.name)
 
 
 def gated(workers: Workers, journal: Journal, names: tuple, enough: float, say) -> tuple:
@@ -275,7 +278,8 @@ def said(options, journal: Journal, points: Mapping,
     return tuned, "\n".join(lines)
 
 
-def write_plot(path: Path, rows: Sequence[Row], pictures: int) -> None:
+def write_plot(path: Path, rows: Sequence[Row], pictures: int,
+               world: str = SMALL_WORLD.name) -> None:  # fmt: skip
     """Content against style: a point for every row with its intervals, and the frontier."""
     from launcher.pack import as_package
 
@@ -290,7 +294,7 @@ def write_plot(path: Path, rows: Sequence[Row], pictures: int) -> None:
     points = [
         Point(row.name, score("content", row.content), score("style", row.style)) for row in rows
     ]
-    sheet = score_sheet(points, "Two LoRAs of the small world: methods under either guidance")
+    sheet = score_sheet(points, f"Two LoRAs of the {world}: methods under either guidance")
     sheet.quantize(64).save(path, optimize=True)
     print(f"wrote {path}")
 
@@ -320,16 +324,32 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--divide-steps", type=int, default=1, help="of the LoRAs, to rehearse")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--threads", type=int, default=1, help="of a process")
-    parser.add_argument("--checkpoint", type=Path, default=MODELS / CHECKPOINT)
+    parser.add_argument("--world", choices=WORLDS, default=WORLDS[0], help="of the pictures")
+    parser.add_argument("--drawings", type=Path, default=drawings_cache(), metavar="FOLDER",
+                        help=f"of the world of that name; default: {drawings_cache()}")  # fmt: skip
+    parser.add_argument("--checkpoint", type=Path, help="default: the world's")
     parser.add_argument("--basis", type=Path, default=MODELS / BASIS)
     default = training_cache().with_name("small_world_gates")
-    parser.add_argument("--out", type=Path, default=default, help=f"default: {default}")
+    parser.add_argument("--out", type=Path, help=f"default: {default}, or in FOLDER")
     parser.add_argument("--plot", type=Path, help="a picture of content against style")
     options = parser.parse_args()
+    models, out = MODELS, default
+    if options.world == "drawings":
+        models, out = options.drawings / "models", options.drawings / "measured"
+    options.world = _world(options.world, options.drawings, models)
+    options.checkpoint, options.out = options.checkpoint or models / CHECKPOINT, options.out or out
     options.out.mkdir(parents=True, exist_ok=True)
     required = {"direct", *FRAME}
     options.ways = options.ways and [w for w in WAYS if w in {*options.ways, *required}]
     return options
+
+
+def _world(name: str, drawings: Path, models: Path) -> World:
+    if name == "small":
+        return SMALL_WORLD
+    from small_world.drawings.world import drawings_world
+
+    return drawings_world(drawings.resolve(), models.resolve())
 
 
 if __name__ == "__main__":

@@ -12,16 +12,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.parts.trained_ways import KINDS, OWN_LAYERS, Made, Need, Trainer, needs
-from small_world.judge import JUDGES, as_images, load_judge
+from small_world.judge import as_images, load_judge
 from small_world.train.data import end_with_parent
-from small_world.train.measuring.gates import ALONE_EACH, asked_alone
-from small_world.train.references import PLAIN, STYLE
+from small_world.train.measuring.worlds import SMALL_WORLD, World
 from small_world.world.objects import OBJECTS
-from small_world.world.render import Pose, render
 
 FRESH_SEED = 20_000_000
 RULES = ("standard", "ACFG")
@@ -185,6 +182,7 @@ class Lab:
     cfg: float
     divider: int
     basis: Path | None = None  # of the ways that need one
+    world: World = SMALL_WORLD
 
     def made_for(self) -> dict[str, Any]:
         ways = {name: [WAYS[name].method, WAYS[name].layer_sets] for name in UNTRAINED}
@@ -192,14 +190,16 @@ class Lab:
 
     def pictures_made_for(self) -> dict[str, Any]:
         """The same whatever ways there are."""
-        digest = hashlib.sha256(self.checkpoint.read_bytes()).hexdigest()[:16]
-        return {"checkpoint": digest, "pictures": self.pictures, "steps": self.steps,
-                "cfg": self.cfg, "LoRA steps divided by": self.divider}  # fmt: skip
+        of = {} if self.world.name == SMALL_WORLD.name else {
+            "world": self.world.name, "judges": [_digest(path) for path in self.world.judges],
+        }  # fmt: skip
+        return {"checkpoint": _digest(self.checkpoint), "pictures": self.pictures,
+                "steps": self.steps, "cfg": self.cfg,
+                "LoRA steps divided by": self.divider} | of  # fmt: skip
 
 
-def learned(content: str, style: str) -> list[np.ndarray]:
-    """One picture each of what the two LoRAs learned: references, as a user has them."""
-    return [render(content, PLAIN, seed=0, pose=Pose()), render(STYLE[0], style, 0, Pose())]
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 class Bench:
@@ -218,21 +218,24 @@ class Bench:
         folder_paths.set_output_directory(str(lab.loras.resolve()))
         loras.SAMPLING_STEPS = lab.steps
         self.lab, self.parts = lab, loras
-        self.studio = loras.Studio(lab.checkpoint)
+        self.world = lab.world
+        self.studio = loras.Studio(lab.checkpoint, self.world)
         self.trainer = Trainer(self.studio, loras, lab.basis, lab.divider)
-        self.scorers = [Scorer(load_judge(path)) for path in JUDGES]
+        judges = [load_judge(path) for path in self.world.judges]
+        self.scorers = [Scorer(one, self.world.prototypes(one)) for one in judges]
 
     def lora(self, role: str, name: str) -> str:
-        return self.studio.lora(role, name, self.parts.SHOTS[role], self.lab.divider)
+        return self.studio.lora(role, name, self.world.shots[role], self.lab.divider)
 
     @torch.inference_mode()
     def alone(self, role: str, name: str) -> list[float]:
         """In how many of its pictures a LoRA is right in its role, by each judge."""
         file, asked, images = self.lora(role, name), [], []
-        for other, prompt in asked_alone(role, name):
-            noise = self.parts.own_noise(role, name, other, count=ALONE_EACH)
+        each = self.world.alone_each(role)
+        for other, prompt in self.world.asked_alone(role, name):
+            noise = self.parts.own_noise(role, name, other, count=each)
             images.append(self.studio.pictures([(file, role, 1.0)], prompt, noise))
-            asked += [(name, other) if role == "content" else (other, name)] * ALONE_EACH
+            asked += [(name, other) if role == "content" else (other, name)] * each
         axis = "object" if role == "content" else "style"
         shown = torch.cat(images)
         return [float(scorer.hits(shown, asked)[axis].mean()) for scorer in self.scorers]
@@ -241,7 +244,7 @@ class Bench:
     def do(self, job: Job) -> list:
         if job.way == TRUTH:
             images = as_images(
-                render(job.content, job.style, seed=FRESH_SEED + k)
+                self.world.render(job.content, job.style, seed=FRESH_SEED + k)
                 for k in range(self.lab.pictures)
             )
         else:
@@ -314,7 +317,7 @@ class Bench:
 
     def scores(self, images: torch.Tensor, content: str, style: str) -> list:
         """(pictures, judges, MEASURES) of pictures that should show the pair."""
-        first, second = as_images(learned(content, style)).split(1)
+        first, second = as_images(self.world.references(content, style)).split(1)
         rows = []
         for scorer in self.scorers:
             hits = scorer.hits(images, [(content, style)] * len(images))

@@ -26,9 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from small_world.train.references import OTHERS, PLAIN, STYLE
 from small_world.world.objects import OBJECTS
-from small_world.world.render import Pose, render
 
 MERGES = ("zip_lora", "duo_lora")
 KINDS = (*MERGES, "b4m", "joint", "disjoint", "limited", "craft")
@@ -73,6 +71,7 @@ class Trainer:
         """loras: the module `small_world.train.measuring.loras`. basis: its file. divider: of
         every training's steps, for a rehearsal."""
         self.studio, self.parts, self.basis, self.divider = studio, loras, basis, divider
+        self.world, self.shots = studio.world, studio.world.shots
         self._limited: Any = None
 
     @property
@@ -95,7 +94,7 @@ class Trainer:
         """The file of what one object or style needs."""
         if need.kind == "b4m":
             return self._half(need.role, need.name)
-        shots = self.parts.SHOTS[need.role]
+        shots = self.shots[need.role]
         limited = self.limited if need.kind == "limited" else None
         return self.studio.lora(
             need.role, need.name, shots, self.divider, layer_sets=OWN_LAYERS, limited=limited
@@ -118,10 +117,10 @@ class Trainer:
     def _half(self, role: str, name: str) -> str:
         from craft_lora_pack.craft_core.training import TRAINING
 
-        shots = self.parts.SHOTS[role]
+        shots, called = self.shots[role], self.world.called
         choices = {"role": role, "layer_sets": self.parts.LAYER_SETS}
-        partners = [(*one, f"a {one[0]} in {one[1]} style") for one in OTHERS]
-        pictures = {"images": self.parts.captioned(role, name, shots),
+        partners = [(c, s, f"a {c} in {called[s]} style") for c, s in self.world.others]
+        pictures = {"images": self.parts.captioned(role, name, shots, self.world),
                     "partners": self._shown(partners)}  # fmt: skip
         recipe = {**self.parts.RECIPE, "rank": HALF_RANK}
         return self._trained(f"half_{role}_{name}_{shots}", TRAINING["b4m_half"], pictures, (),
@@ -131,7 +130,7 @@ class Trainer:
         from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile
         from craft_lora_pack.craft_core.training import LEARNED
 
-        method, shots = LEARNED[kind], self.parts.SHOTS
+        method, shots = LEARNED[kind], self.shots
         if kind == "b4m":
             files = [(self._half(*one), one[0]) for one in pair.items()]
         else:
@@ -155,10 +154,12 @@ class Trainer:
         from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile
         from craft_lora_pack.craft_core.training import TRAINING
 
-        family = OBJECTS[pair["content"]].family
-        own = [(pair["content"], PLAIN, f"<c>a sks {family}</c> in {PLAIN} style"),
-               (STYLE[0], pair["style"], f"a {STYLE[0]} in <s>zwx style</s>")]  # fmt: skip
-        others = [(*one, f"<c>a {one[0]}</c> in <s>{one[1]} style</s>") for one in OTHERS]
+        family, called = OBJECTS[pair["content"]].family, self.world.called
+        plain, shown = self.world.subject[0], self.world.shown_on[0]
+        own = [(pair["content"], plain, f"<c>a sks {family}</c> in {called[plain]} style"),
+               (shown, pair["style"], f"a {shown} in <s>zwx style</s>")]  # fmt: skip
+        others = [(c, s, f"<c>a {c}</c> in <s>{called[s]} style</s>")
+                  for c, s in self.world.others]  # fmt: skip
         pictures = {"images": self._shown(own), "other": self._shown(others)}
         choices = {"layer_sets": OWN_LAYERS, "allow_unmatched": False}
         return self._trained(f"encoder_{pair['content']}_{pair['style']}",
@@ -177,12 +178,12 @@ class Trainer:
 
     def _both(self, pair: Mapping[str, str]) -> dict[str, Any]:
         """The pictures that both LoRAs learned."""
-        shots = self.parts.SHOTS
-        return {role: self.parts.captioned(role, name, shots[role]) for role, name in pair.items()}
+        return {role: self.parts.captioned(role, name, self.shots[role], self.world)
+                for role, name in pair.items()}  # fmt: skip
 
     def _shown(self, shown: list[tuple[str, str, str]]) -> Any:
         from craft_lora_pack.comfy_adapter.train.train import Captioned
 
-        pictures = [render(content, style, seed=0, pose=Pose()) for content, style, _ in shown]
+        pictures = [self.world.upright(content, style) for content, style, _ in shown]
         images = [torch.from_numpy(one.astype(np.float32) / 255)[None] for one in pictures]
         return Captioned(images, [caption for *_, caption in shown])

@@ -23,23 +23,20 @@ import torch
 
 from ...judge import JUDGES, as_images, load_judge
 from ...world import held_out
-from ...world.objects import CORE_OBJECTS, OBJECTS
-from ...world.render import Pose, render
-from ...world.styles import CORE_STYLES
+from ...world.objects import OBJECTS
+from ...world.render import render
 from .. import mixture
 from ..data import end_with_parent
-from ..references import PLAIN, STYLE
 from .measure import Drawer, Pair, Scorer, bootstrapped
+from .worlds import SMALL_WORLD
 
 HALVES = {
-    "tuning": (held_out.TUNING_OBJECTS, held_out.TUNING_STYLES),
-    "report": (held_out.REPORT_OBJECTS, held_out.REPORT_STYLES),
+    **SMALL_WORLD.halves,
     "both": (held_out.OBJECTS, held_out.STYLES),
 }
 PARTS = ("base", "alone", "one", "fused")
 BASE = {"core": 0.97, "drawn": 0.93, "icon": 0.90, "drawn, composed": 0.80, "icon, composed": 0.80}
 ENOUGH = 0.8  # of a LoRA's pictures right in its role
-ALONE_PROMPTS, ALONE_EACH = 12, 2
 FRESH_SEED = 10_000_000
 Result = dict[str, list]
 
@@ -166,10 +163,11 @@ class Bench:
 
         file = self.studio.lora(role, name, shots, self.plan.divider)
         asked, images = [], []
-        for other, prompt in asked_alone(role, name):
-            noise = own_noise(role, name, other, count=ALONE_EACH)
+        each = SMALL_WORLD.alone_each(role)
+        for other, prompt in SMALL_WORLD.asked_alone(role, name):
+            noise = own_noise(role, name, other, count=each)
             images.append(self.studio.pictures([(file, role, 1.0)], prompt, noise))
-            asked += [(name, other) if role == "content" else (other, name)] * ALONE_EACH
+            asked += [(name, other) if role == "content" else (other, name)] * each
         axis = "object" if role == "content" else "style"
         result: Result = {"asked": asked}
         for number, scorer in enumerate(self.scorers, 1):
@@ -199,19 +197,9 @@ class Bench:
         return result
 
 
-def asked_alone(role: str, name: str) -> list[tuple[str, str]]:
-    """For a LoRA by itself: the style or object it is asked in, and the prompt."""
-    if role == "content":
-        family = OBJECTS[name].family
-        return [(style, f"<c>a sks {family}</c> in {style} style") for style in CORE_STYLES]
-    objects = [name for name in CORE_OBJECTS if name != STYLE[0]][: 2 * ALONE_PROMPTS : 2]
-    return [(one, f"a {one} in <s>zwx style</s>") for one in objects]
-
-
 def nearness(judge: Any, images: torch.Tensor, content: str, style: str) -> list[float]:
     """(B,): sqrt(content cosine x style cosine) to one picture each of what the LoRAs learned."""
-    pictures = [render(content, PLAIN, seed=0, pose=Pose()), render(STYLE[0], style, 0, Pose())]
-    first, second = as_images(pictures).split(1)
+    first, second = as_images(SMALL_WORLD.references(content, style)).split(1)
     cosines = [
         judge.content_similarity(images, first).clamp_min(0),
         judge.style_similarity(images, second).clamp_min(0),

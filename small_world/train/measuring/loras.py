@@ -32,30 +32,20 @@ from craft_lora_pack.craft_core.training import TRAINING
 from safetensors import safe_open
 
 from ...register import register
-from ...world.objects import OBJECTS
-from ...world.render import Pose, render
-from ..references import STYLE, SUBJECT
+from .worlds import SMALL_WORLD, World
 
 # The recipe of the shipped LoRAs, see "The basis, the LoRAs and the encoder" in the README.
 RECIPE = {"rank": 8, "batch_size": 6, "learning_rate": 0.002, "shift": 3}
 STEPS = {"content": 200, "style": 100}
-SHOTS = {"content": len(SUBJECT), "style": 1}  # pictures a LoRA learns from, where not said
+SHOTS = SMALL_WORLD.shots  # pictures a LoRA learns from, where not said
 LAYER_SETS = "all"
 SAMPLING_STEPS, CFG = 20, 3.0
 
 
-def shown(role: str, name: str, count: int) -> list[tuple[str, str, str]]:
-    """Object, style and caption of each of the `count` pictures that a LoRA learns from."""
-    if role == "style":
-        return [(STYLE[0], name, f"a {STYLE[0]} in zwx style")][:count]
-    family = OBJECTS[name].family
-    return [(name, style, f"a sks {family} in {style} style") for style in SUBJECT[:count]]
-
-
-def captioned(role: str, name: str, count: int) -> Captioned:
-    """The pictures of `shown` with their captions."""
-    learned = shown(role, name, count)
-    pictures = [render(content, style, seed=0, pose=Pose()) for content, style, _ in learned]
+def captioned(role: str, name: str, count: int, world: World = SMALL_WORLD) -> Captioned:
+    """The pictures that a LoRA of a world learns from, with their captions."""
+    learned = world.shown(role, name, count)
+    pictures = [world.upright(content, style) for content, style, _ in learned]
     images = [torch.from_numpy(one.astype(np.float32) / 255)[None] for one in pictures]
     return Captioned(images, [caption for *_, caption in learned])
 
@@ -86,8 +76,9 @@ def own_noise(*key: object, count: int) -> torch.Tensor:
 class Studio:
     """A checkpoint, the LoRAs trained on it (kept in the host's output folder) and pictures."""
 
-    def __init__(self, checkpoint: Path):
+    def __init__(self, checkpoint: Path, world: World = SMALL_WORLD):
         register()
+        self.world = world
         self.model, self.clip, self.vae = comfy.sd.load_checkpoint_guess_config(str(checkpoint))[:3]
         self.negative = self._encoded("")
 
@@ -109,7 +100,7 @@ class Studio:
         place = "" if layer_sets == LAYER_SETS else f"_{layer_sets}"
         place += "" if limited is None else "_limited"
         choices = {"role": role, "layer_sets": layer_sets}
-        filled = FilledSlots({"images": captioned(role, name, shots)}, (), choices)
+        filled = FilledSlots({"images": captioned(role, name, shots, self.world)}, (), choices)
         knobs = {**RECIPE, "steps": max(1, STEPS[role] // divider)}
         called = f"{role}_{name}_{shots}{place}"
         return self.trained(called, TRAINING["lora"], filled, knobs, divider, limited)

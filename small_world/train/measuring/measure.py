@@ -39,12 +39,15 @@ Pair = tuple[str, str]
 
 
 class Scorer:
-    """The judge with the prototypes of every object and every style."""
+    """The judge with the prototypes of every object and every style; of the small world's, unless
+    they are given."""
 
-    def __init__(self, judge: Judge):
+    def __init__(self, judge: Judge, prototypes: tuple[Prototypes, Prototypes] | None = None):
         self.judge = judge
-        self.contents = content_prototypes(judge)
-        self.named = style_prototypes(judge)
+        self.contents, self.named = prototypes or (
+            content_prototypes(judge),
+            style_prototypes(judge),
+        )
 
     @cached_property
     def composed(self) -> Prototypes:

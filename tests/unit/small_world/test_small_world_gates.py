@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from small_world.train.measuring import gates, shown, starting
+from small_world.train.measuring.worlds import SMALL_WORLD
+from small_world.train.references import STYLE
 from small_world.world import held_out
 from small_world.world.objects import OBJECTS
 
@@ -42,9 +44,9 @@ def test_only_words_of_the_half_are_measured(half):
 
 def test_a_lora_alone_is_asked_24_times_and_never_for_what_it_was_shown():
     for role in ("content", "style"):
-        asked = gates.asked_alone(role, "spider" if role == "content" else "knit")
-        assert len(asked) * gates.ALONE_EACH == 24 and len(set(asked)) == len(asked)
-    assert gates.STYLE[0] not in {name for name, _ in gates.asked_alone("style", "knit")}
+        asked = SMALL_WORLD.asked_alone(role, "spider" if role == "content" else "knit")
+        assert len(asked) * SMALL_WORLD.alone_each(role) == 24 and len(set(asked)) == len(asked)
+    assert STYLE[0] not in {name for name, _ in SMALL_WORLD.asked_alone("style", "knit")}
 
 
 def test_results_are_kept_and_belong_to_one_checkpoint(tmp_path):
