@@ -39,7 +39,8 @@ def main() -> None:
     else:
         settings = Settings(device="cpu", steps=options.steps, minutes=options.minutes,
                             batch=options.batch, rate=options.rate, half_share=0.0,
-                            first=options.first, pictures=options.pictures)  # fmt: skip
+                            first=options.first, pictures=options.pictures,
+                            save_seconds=options.save_seconds)  # fmt: skip
         print(train_base(out, drawings, settings, options.workers, MODELS / CHECKPOINT))
 
 
@@ -57,6 +58,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=6e-4)
     parser.add_argument("--pictures", type=int, default=60_000, help="renders in the pool")
     parser.add_argument("--first", type=int, default=8_000, help="renders to wait for")
+    parser.add_argument("--save-seconds", type=float, default=1800.0)
     parser.add_argument("--background", action="store_true", help="at the lowest priority")
     options = parser.parse_args()
     if options.what != "fetch" and options.comfyui is None:
