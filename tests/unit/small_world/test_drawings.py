@@ -163,3 +163,8 @@ def test_a_lora_is_asked_for_what_it_has_not_learned(drawings):
     _, style, caption = world.shown("content", "tiger", 4)[1]
     assert (style, caption) == ("noto", "a sks animal in poster style")
     assert pickle.loads(pickle.dumps(world)).render("dog", "noto").shape == (64, 64, 3)
+
+
+def test_a_world_that_lacks_what_it_measures_on_says_so(fetched):
+    with pytest.raises(SystemExit, match=r"lacks \d+ of the drawings .*small_world.drawings fetch"):
+        drawings_world(fetched[0], Path("models"))
