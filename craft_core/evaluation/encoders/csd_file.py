@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import struct
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ _BROKEN = (
     OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError,
     ArithmeticError, EOFError, UnpicklingError, struct.error,
 )  # fmt: skip
+# What torch allows in checkpoints, it allows in the whole process, so one thread reads at a time.
+_ALLOWING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,10 @@ def _in_checkpoint(path: Path) -> Mapping[str, Tensor]:
             raise _no_csd(path, "it holds no weights by name")
         for name, one in found.items():
             if not isinstance(name, str) or not _holds_numbers(one):
-                raise _no_csd(path, f"{str(name)[:100]} is no tensor of numbers")
-        return {name: one.detach() for name, one in found.items()}
+                shown = name[:100] if isinstance(name, str) else type(name).__name__
+                raise _no_csd(path, f"{shown} is no tensor of numbers")
+        # A Parameter of a file may have attributes of its own in the place of a Tensor's methods.
+        return {name: Tensor.detach(one) for name, one in found.items()}
 
 
 def _holds_numbers(value: Any) -> bool:
@@ -144,10 +149,14 @@ def _unpickling(path: Path) -> Iterator[None]:
             f"There is no file {path}", "A CSD file is a file of models/clip_vision",
             "Check the name, and refresh the page",
         )  # fmt: skip
-    known = {_full_name(one) for one in torch.serialization.get_safe_globals()}
-    added = [one for one in _BESIDE_WEIGHTS if _full_name(one) not in known]
+    if not all(hasattr(torch.serialization, one) for one in ("get_safe_globals", "safe_globals")):
+        raise CraftError(
+            f"{path.name} is not read: torch {torch.__version__} cannot read checkpoints safely",
+            "It takes torch 2.5 or later, or a safetensors conversion of the file",
+            "Update torch, or convert the file",
+        )
     try:
-        with torch.serialization.safe_globals(added):
+        with _allowing():
             yield
     except CraftError:
         raise
@@ -161,15 +170,31 @@ def _unpickling(path: Path) -> Iterator[None]:
         if lacks_memory(error):
             raise
         raise CraftError(
-            f"{path.name} cannot be read: it is damaged, or no torch checkpoint "
-            f"({str(error)[:200] or type(error).__name__})",
+            f"{path.name} cannot be read: it is damaged, or no torch checkpoint ({_said(error)})",
             f"{_KIND.one} is whole or not used",
             _KIND.again,
         ) from error
 
 
+@contextmanager
+def _allowing() -> Iterator[None]:
+    """Where torch passes over what the release has beside its weights. One thread at a time."""
+    with _ALLOWING:
+        known = {_full_name(one) for one in torch.serialization.get_safe_globals()}
+        added = [one for one in _BESIDE_WEIGHTS if _full_name(one) not in known]
+        with torch.serialization.safe_globals(added):
+            yield
+
+
 def _full_name(one: Any) -> str:
     return one[1] if isinstance(one, tuple) else f"{one.__module__}.{one.__qualname__}"
+
+
+def _said(error: Exception) -> str:
+    """An error in words; its type alone where it carries what a file holds, since a small file may
+    hold what has a text without end."""
+    plain = all(isinstance(one, str | int | bytes | None) for one in error.args)
+    return (str(error)[:200] if plain else "") or type(error).__name__
 
 
 def _refused(error: UnpicklingError) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import sys
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import safetensors.torch
@@ -22,6 +25,8 @@ from laws.csd_release import (
 
 from craft_core.errors import CraftError
 from craft_core.evaluation.encoders.csd_file import CSDSizes, read_csd
+
+DEEP = 18  # levels of a tuple that has itself twice in each: 2 ** 18 brackets in words
 
 
 class Code:
@@ -74,6 +79,27 @@ def test_nothing_that_a_reading_allows_stays_allowed(tmp_path):
     assert set(torch.serialization.get_safe_globals()) == before
     with pytest.raises(pickle.UnpicklingError, match="not an allowed global"):
         torch.load(path, weights_only=True)
+
+
+@pytest.fixture
+def _in_turns():
+    """Threads take turns as often as Python lets them."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_in_turns")
+def test_two_readings_at_once_do_not_forbid_each_other_what_they_allow(tmp_path):
+    """What torch allows, it allows in the whole process."""
+    path = tmp_path / "release.pth"
+    write_release(path, csd_weights(layers=2, width=64))
+    before = set(torch.serialization.get_safe_globals())
+    with ThreadPoolExecutor(2) as threads:
+        files = list(threads.map(read_csd, [path] * 200))
+    assert {file.sizes.width for file in files} == {64} and len(files) == 200
+    assert set(torch.serialization.get_safe_globals()) == before
 
 
 def without(name):
@@ -150,6 +176,54 @@ def test_code_in_a_file_is_never_run(tmp_path):
     with pytest.raises(CraftError):
         read_csd(tmp_path / "bare.pkl")
     assert not made.exists()
+
+
+def deep():
+    """A tuple of few bytes in a file, whose text has no end."""
+    found = ("key",)
+    for _ in range(DEEP):
+        found = (found, found)
+    return found
+
+
+def test_of_what_is_no_name_the_error_says_its_type(tmp_path):
+    path = tmp_path / "deep.pth"
+    torch.save({deep(): torch.ones(1)}, path)
+    assert path.stat().st_size < 4000
+    with pytest.raises(CraftError, match=r"deep\.pth is no CSD file: tuple is no tensor"):
+        read_csd(path)
+
+
+def test_of_an_error_that_carries_what_a_file_holds_its_type_is_said(tmp_path):
+    path = tmp_path / "deep.pth"
+    torch.save({"model_state_dict": Code(torch.serialization._get_layout, deep())}, path)
+    with pytest.raises(CraftError, match=r"deep\.pth cannot be read: .* \(KeyError\)"):
+        read_csd(path)
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_what_a_file_puts_in_place_of_a_tensors_methods_is_not_called(tmp_path, mapped):
+    weights, path = csd_weights(), tmp_path / "methods.pth"
+    one = torch.nn.Parameter(weights["last_layer_style"])
+    for name in ("detach", "clone", "is_floating_point", "to"):
+        setattr(one, name, OrderedDict)
+    torch.save(weights | {"last_layer_style": one}, path)
+    file = read_csd(path, mapped)
+    torch.testing.assert_close(
+        file.tensors["last_layer_style"], weights["last_layer_style"], atol=0, rtol=0
+    )
+
+
+@pytest.mark.parametrize("name", ["safe_globals", "get_safe_globals"])
+def test_a_torch_that_cannot_be_told_what_to_allow_reads_no_checkpoint_and_says_so(
+    tmp_path, monkeypatch, name
+):
+    monkeypatch.delattr(torch.serialization, name)
+    for spelling in ("release.pth", "plain.safetensors"):
+        SPELLINGS[spelling](tmp_path / spelling, csd_weights())
+    with pytest.raises(CraftError, match=r"release\.pth is not read: torch .*2\.5.*Update"):
+        read_csd(tmp_path / "release.pth")
+    assert read_csd(tmp_path / "plain.safetensors").sizes.width == WIDTH
 
 
 OTHERS = {
