@@ -26,6 +26,7 @@ from .widgets import (
     kind_of,
     options_of,
     plain_name,
+    same_files,
     with_nested,
 )
 
@@ -247,19 +248,16 @@ def _number(name: str, kind: str, text: str) -> int | float:
 
 
 def _entry(name: str, choices: list[Any], text: str) -> Any:
-    plain = plain_name(text)
-    for meant in (lambda one: one == text, lambda one: plain_name(one) == plain):
-        found = [one for one in choices if meant(str(one))]
-        if found:
-            return found[0]
-    short = [one for one in choices if plain in _short_names(str(one))]
-    if len(short) > 1:
+    found = same_files(text, choices) or [
+        one for one in choices if plain_name(text) in _short_names(str(one))
+    ]
+    if len(found) > 1:
         raise CraftError(
-            f"{name} = {text!r} may mean {len(short)} entries",
-            f"They are {listed(map(str, short), _SHOWN)}",
+            f"{name} = {text!r} may mean {len(found)} entries",
+            f"They are {listed(map(str, found), _SHOWN)}",
             "Give the whole name of one",
         )
-    return short[0] if short else text
+    return found[0] if found else text
 
 
 def _short_names(entry: str) -> set[str]:

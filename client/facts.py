@@ -12,7 +12,7 @@ from typing import Any
 from .answers import NoJson, number, parse_json
 from .client import Client
 from .errors import RemoteError, ServerGone
-from .widgets import Json, all_inputs, choices_of, kind_of, plain_name, with_nested
+from .widgets import Json, all_inputs, choices_of, kind_of, same_files, with_nested
 
 FILES = "/craft_lora/files"  # the pack's route; ComfyUI itself tells no hash of a model file
 SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
@@ -119,11 +119,10 @@ def _listed(info: Json, uses: Iterable[Use]) -> dict[str, str]:
 
 def _name_in(spec: Any, file: Any) -> str:
     """How a list has a file, empty where it does not; the name itself for another input."""
-    choices = choices_of(spec)
-    if kind_of(spec) != "COMBO" or file in choices:
+    if kind_of(spec) != "COMBO" or not isinstance(file, str):
         return file
-    names = [one for one in choices if isinstance(one, str) and isinstance(file, str)]
-    return next((one for one in names if plain_name(one) == plain_name(file)), "")
+    found = same_files(file, [one for one in choices_of(spec) if isinstance(one, str)])
+    return found[0] if len(found) == 1 else ""
 
 
 def _of_pack(client: Client, query: dict[str, str]) -> Json:

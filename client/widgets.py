@@ -7,7 +7,7 @@ and the order come from the server's /object_info.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -242,10 +242,38 @@ def with_nested(specs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
                 yield from with_nested((f"{name}.{own}", one) for own, one in inner)
 
 
+def with_chosen(specs: Iterable[tuple[str, Any]], values: Json) -> Iterator[tuple[str, Any]]:
+    """Inputs, and those that the chosen entries of their lists bring. values: a node's, by name."""
+    for name, spec in specs:
+        yield name, spec
+        if kind_of(spec) == DYNAMIC_COMBO:
+            inner = chosen_inputs(options_of(spec), values.get(name))
+            yield from with_chosen(((f"{name}.{own}", one) for own, one in inner), values)
+
+
 def plain_name(name: str) -> str:
     """The same for names of one file on two systems: Windows has backslashes where others have /,
     and a Mac may take a letter's accent for a letter of its own."""
-    return unicodedata.normalize("NFC", name).replace("\\", "/")
+    return unicodedata.normalize("NFC", _with_slashes(name))
+
+
+def _with_slashes(name: str) -> str:
+    return name.replace("\\", "/")
+
+
+def same_files(name: str, entries: Sequence[Any]) -> list[Any]:
+    """The different entries of a list that may be the file of a name.
+
+    The name itself goes before what differs in slashes alone, and that before what differs in
+    accents too: where a system tells two such names apart, each has its own file.
+    """
+    found: list[Any] = []
+    for plain in (str, _with_slashes, plain_name):
+        same = (one for one in entries if plain(str(one)) == plain(name))
+        found = list({str(one): one for one in same}.values())
+        if found:
+            break
+    return found
 
 
 def default_of(spec: Any) -> Any:

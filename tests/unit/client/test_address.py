@@ -4,6 +4,7 @@ import copy
 
 import pytest
 from craft_lora_pack.client.address import Inputs, NodeInput, typed
+from craft_lora_pack.client.facts import _name_in
 from craft_lora_pack.craft_core.errors import CraftError
 from fake_comfyui import LORAS, OBJECT_INFO, PROMPT
 
@@ -124,6 +125,41 @@ def test_a_file_in_a_subfolder_is_named_with_either_slash(slash, text):
 def test_a_file_is_named_with_accents_as_letters_of_their_own_or_not(entry, text):
     """A Mac may have them so."""
     assert typed("n", [[entry]], text) == entry
+
+
+NFC, NFD = "\u00e9.pt", "e\u0301.pt"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("text", "entries", "meant"),
+    [
+        (f"x\\{NFC}", [f"x/{NFD}", f"x/{NFC}"], f"x/{NFC}"),
+        (f"x\\{NFD}", [f"x/{NFD}", f"x/{NFC}"], f"x/{NFD}"),
+        (f"x/{NFC}", [f"x\\{NFD}", f"x\\{NFC}"], f"x\\{NFC}"),
+        (NFC, [NFD, NFC], NFC),
+        ("x\\a.pt", ["x/a.pt", "x\\a.pt"], "x\\a.pt"),  # a file's own name on Linux
+        ("x/a.pt", ["x/a.pt", "x\\a.pt"], "x/a.pt"),
+        (f"x\\{NFC}", [f"x\\{NFD}", f"x/{NFC}"], f"x/{NFC}"),
+        ("x\\a.pt", ["x/a.pt", "x/a.pt"], "x/a.pt"),
+    ],
+)
+def test_of_files_whose_names_are_alike_the_nearest_name_is_meant(text, entries, meant, order):
+    assert typed("n", [entries[::order]], text) == meant
+    assert _name_in([entries[::order]], text) == meant
+
+
+@pytest.mark.parametrize(
+    ("text", "entries"),
+    [
+        (f"x\\{NFC}", [f"x/{NFD}", f"x\\{NFD}"]),
+        ("x\\y/a.pt", ["x/y/a.pt", "x/y\\a.pt"]),
+    ],
+)
+def test_where_several_are_as_near_none_is_taken(text, entries):
+    with pytest.raises(CraftError, match="may mean 2 entries"):
+        typed("n", [entries], text)
+    assert _name_in([entries], text) == ""
 
 
 def test_what_has_no_schema_is_json_or_text_and_a_list_is_boxed():
