@@ -12,7 +12,7 @@ from typing import Any
 from .answers import NoJson, number, parse_json
 from .client import Client
 from .errors import RemoteError, ServerGone
-from .widgets import Json, all_inputs, choices_of, kind_of, same_files, with_nested
+from .widgets import Json, all_inputs, choices_of, kind_of, same_files, with_chosen, with_nested
 
 FILES = "/craft_lora/files"  # the pack's route; ComfyUI itself tells no hash of a model file
 SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
@@ -60,14 +60,15 @@ def rows_on(text: Any) -> list[Json]:
 
 def facts_of(client: Client, types: Iterable[str], uses: Iterable[Use]) -> Json:
     """`facts`: name -> what the server says, MISSING for what it lacks. `sizes`: model file ->
-    bytes, where it tells. `free`: bytes of its device. RemoteError; ServerGone."""
+    bytes, where it tells. `free`: bytes of its device. `info`: the schemas of the nodes that it
+    has. RemoteError; ServerGone."""
     stats = client.ask("/system_stats")
     info = client.object_info()
     about = _of_pack(client, {})
-    facts = {"ComfyUI": _version(stats)}
+    facts, types = {"ComfyUI": _version(stats)}, sorted(set(types))
     if about:
         facts["CRAFT LoRA"] = str(about.get("version"))
-    for one in sorted(set(types)):
+    for one in types:
         names = sorted(name for name, _ in all_inputs(info[one])) if one in info else []
         facts[f"the node {one}"] = f"with {', '.join(names)}" if one in info else MISSING
     sizes: dict[str, float] = {}
@@ -79,7 +80,8 @@ def facts_of(client: Client, types: Iterable[str], uses: Iterable[Use]) -> Json:
             its = ""  # the host lists no files for a text
         facts[name] = str(file.get("sha256") or "there") if its else MISSING
         sizes[name] = number(file.get("bytes"))
-    return {"facts": facts, "sizes": sizes, "free": _free(stats)}
+    known = {one: info[one] for one in types if one in info}
+    return {"facts": facts, "sizes": sizes, "free": _free(stats), "info": known}
 
 
 def hash_told(client: Client, name: str) -> str | None:
@@ -89,30 +91,61 @@ def hash_told(client: Client, name: str) -> str | None:
     return told if isinstance(told, str) else None
 
 
-def as_listed(client: Client, prompt: Json) -> Json:
+def as_listed(client: Client, prompt: Json, known: Json | None = None) -> Json:
     """The prompt with its model files as the server, which may be of another system, lists them.
-    What it does not list stays as it is. RemoteError; ServerGone."""
+    What it does not list stays as it is, and so does all if it does not say. ServerGone.
+
+    known: what it said of its nodes for earlier prompts; what it says now is put there. It is asked
+    again about a node only where that did not list a file.
+    """
+    known = {} if known is None else known
     uses = model_uses(prompt)
-    kinds = {kind for kind, _, file in uses if set(file) & set("/\\") or not file.isascii()}
-    info = {name: node for kind in sorted(kinds) for name, node in client.node_info(kind).items()}
+    listed = _listed(known, uses)
+    kinds = {kind for kind, _, file in uses
+             if _has_spellings(file) and (kind not in known or not listed[file])}  # fmt: skip
+    known |= {kind: _said_of(client, kind) for kind in sorted(kinds)}
+    return with_listed(prompt, known)
+
+
+def _said_of(client: Client, kind: str) -> Json:
+    """What a server says of a node; empty where it does not. ServerGone."""
+    try:
+        return client.node_info(kind).get(kind, {})
+    except ServerGone:
+        raise
+    except RemoteError:
+        return {}
+
+
+def with_listed(prompt: Json, info: Json) -> Json:
+    """The prompt with its model files as these nodes of a server list them."""
     named = dict(prompt)
     for node_id, node in prompt.items():
-        specs = dict(with_nested(all_inputs(info.get(node["class_type"], {}))))
-        inputs = {
-            name: _name_in(specs[name], value) or value if name in specs else value
-            for name, value in node["inputs"].items()
-        }
-        if inputs != node["inputs"]:
+        given = node["inputs"]
+        respelled = {name: value for name, value in given.items() if _has_spellings(value)}
+        if not respelled:
+            continue
+        specs = with_chosen(all_inputs(info.get(node["class_type"], {})), given)
+        new = {name: _name_in(spec, respelled[name]) for name, spec in specs if name in respelled}
+        inputs = given | {name: its for name, its in new.items() if its}
+        if inputs != given:
             named[node_id] = node | {"inputs": inputs}
     return named
 
 
+def _has_spellings(value: Any) -> bool:
+    """Whether a file's name may be another on another system."""
+    return isinstance(value, str) and bool(set(value) & set("/\\") or not value.isascii())
+
+
 def _listed(info: Json, uses: Iterable[Use]) -> dict[str, str]:
-    """Model file -> how the server lists it; empty where a node that takes it does not list it."""
+    """Model file -> how the server lists it; empty where a node that takes it does not list it.
+    Of entries that bring an input of the same name, it is enough that one lists it."""
     found: dict[str, str] = {}
     for kind, name, file in sorted(uses):
-        specs = dict(with_nested(all_inputs(info[kind]))) if kind in info else {}
-        its = _name_in(specs[name], file) if name in specs else file
+        inputs = with_nested(all_inputs(info.get(kind, {})))
+        listed = [_name_in(spec, file) for own, spec in inputs if own == name]
+        its = next(filter(None, listed), "") if listed else file
         found[file] = its if found.get(file, file) else ""
     return found
 

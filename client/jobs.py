@@ -12,7 +12,7 @@ from typing import Any
 from .answers import files_of
 from .client import WAITING, Client, PromptResult
 from .errors import Forgotten, RemoteError
-from .facts import Use, as_listed, facts_of
+from .facts import Use, facts_of
 from .widgets import Json
 
 ADDRESS = "COMFYUI_URL"  # the variable that names the server beside a worker
@@ -88,7 +88,7 @@ def _result(
         try:
             with client.listening() as events:
                 if known is None or not client.will_finish(known):
-                    known = client.queue(as_listed(client, prompt), workflow, prompt_id)
+                    known = client.queue(prompt, workflow, prompt_id)
                 return client.follow(events, known, show, math.inf)
         except Forgotten:
             known = None

@@ -56,6 +56,7 @@ class Batch:
     shown: Callable[[Job], Json | None]
     cancel_on_interrupt: bool = False
     _saved: dict[tuple[str, ...], str] = field(default_factory=dict)  # what was fetched -> its name
+    _info: Json = field(default_factory=dict)  # what the server said of its nodes
 
     def run(self, jobs: list[Job]) -> BatchCounts:
         """All jobs that are not done yet. ServerGone and KeyboardInterrupt end it half-way."""
@@ -135,7 +136,7 @@ class Batch:
         try:
             with self.client.listening() as events:
                 if not waits:
-                    prompt = as_listed(self.client, job.prompt)
+                    prompt = as_listed(self.client, job.prompt, self._info)
                     given = self.client.queue(prompt, self.shown(job), prompt_id)
                     if given != prompt_id:  # a server that chooses ids itself
                         prompt_id = given

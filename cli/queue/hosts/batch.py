@@ -17,7 +17,7 @@ from typing import Any
 
 from ....client import jobs as beside
 from ....client.errors import RemoteError, ServerGone
-from ....client.facts import model_uses
+from ....client.facts import model_uses, with_listed
 from ....client.widgets import Json
 from ....craft_core.errors import CraftError, plain
 from ..batch import BatchCounts, Display, waiting_words
@@ -192,7 +192,8 @@ class HostsBatch:
         if isinstance(answer, RemoteError):
             self._leave_out(host, str(answer))
             return
-        host.facts, host.place, host.failure = answer["facts"], answer["place"], ""
+        host.facts, host.info = answer["facts"], answer["info"]
+        host.place, host.failure = answer["place"], ""
         self._sizes |= answer["sizes"]
         free = f"{answer['free'] / GIGABYTE:.1f} GB free" if answer["free"] else "memory unknown"
         where = "" if host.place.startswith(host.name) else f" ({host.place})"
@@ -365,8 +366,8 @@ class HostsBatch:
         host.job, host.loaded = job, files_of_job(job)
         host.prompt_ids = (prompt_id,) if known is None else (known, prompt_id)
         host.order(
-            beside.run, self._journal.client, job.prompt, self._shown(job), prompt_id, known,
-            *self._says(host, job), key=f"picture-{job.key}",
+            beside.run, self._journal.client, with_listed(job.prompt, host.info), self._shown(job),
+            prompt_id, known, *self._says(host, job), key=f"picture-{job.key}",
         )  # fmt: skip
 
     def _says(self, host: FleetHost, job: Job) -> list[Callable[[int], None]]:

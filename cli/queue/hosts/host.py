@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from ....client.errors import RemoteError
 from ....client.facts import MISSING
 from ....client.jobs import Made
+from ....client.widgets import Json
 from ..matrix import Job
 from .waiting import Files
 
@@ -67,8 +68,8 @@ class Does(Enum):
 
 @dataclass
 class FleetHost:
-    """What is known of one server. pictures: hashes of what its reference job gave. loaded: the
-    model files of its last job."""
+    """What is known of one server. info: schemas of its nodes. pictures: hashes of what its
+    reference job gave. loaded: the model files of its last job."""
 
     name: str
     door: Door
@@ -76,6 +77,7 @@ class FleetHost:
     does: Does = Does.TELLS
     place: str = ""
     facts: dict[str, str] = field(default_factory=dict)
+    info: Json = field(default_factory=dict)
     made: list[Made] = field(default_factory=list)
     pictures: tuple[str, ...] = ()
     failure: str = ""  # of the reference job

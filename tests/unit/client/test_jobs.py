@@ -53,7 +53,7 @@ def test_a_file_is_named_as_the_server_lists_it_whatever_system_it_is_of(windows
     before = repr(prompt)
     with FakeHost(windows=windows) as server:
         sent = as_listed(client.Client(server.url), prompt)
-        assert len(jobs.run(server.url, "me", prompt, None, "id-1", None)) == 1
+        assert len(jobs.run(server.url, "me", sent, None, "id-1", None)) == 1
     listed = LORAS[0].replace("/", "\\") if windows else LORAS[0]
     assert sent["1"]["inputs"] == PROMPT["1"]["inputs"] | {"content_lora": listed}
     assert repr(prompt) == before

@@ -93,6 +93,8 @@ class FakeComfyUI:
         self.cancelled: list[str] = []
         self.arrived = threading.Semaphore(0)
         self.said: dict[str, Callable[[bytes], bytes]] = {}  # by path, what becomes of an answer
+        self.asked: list[str] = []  # the path of each GET that is answered in JSON
+        self.refused: set[str] = set()  # those that are answered by 404
         self.listens = True  # whether it takes WebSockets
         self.bodies: list[dict[str, Any]] = []  # of each POST /prompt
         self._sockets: dict[str, Any] = {}
@@ -237,7 +239,9 @@ def _handler_of(server: FakeComfyUI) -> type[BaseHTTPRequestHandler]:
             elif place.path == "/craft_lora/files":
                 self._reply(200, json.dumps(server.tell_of(query.get("name", ""))).encode())
             else:
-                self._reply(200, json.dumps(server.answer(place.path)).encode())
+                server.asked.append(place.path)
+                status = 404 if place.path in server.refused else 200
+                self._reply(status, json.dumps(server.answer(place.path)).encode())
 
         def do_POST(self) -> None:
             place = urlsplit(self.path)

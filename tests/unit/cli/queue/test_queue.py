@@ -77,6 +77,16 @@ def test_a_matrix_becomes_pictures_named_after_it(server, queue):
     assert recorded == {"content": "cat", "seed": "1"}
 
 
+@pytest.mark.parametrize("refuses", [True, False])
+def test_jobs_run_whatever_a_server_says_of_a_node_and_it_is_asked_once(server, queue, refuses):
+    """How it lists files is asked of a node that has one in a folder."""
+    if refuses:
+        server.refused.add("/object_info/Router")
+    status, out, err = queue("--matrix", "content=dog", "seed=1..4")
+    assert status == 0 and len(server.ran) == 4, err
+    assert server.asked.count("/object_info/Router") == 1
+
+
 def test_a_workflow_of_the_page_runs_as_its_export_does(server, queue):
     queue.file.write_text(json.dumps(PAGE))
     assert queue("--set", "seed=4")[0] == 0

@@ -33,7 +33,8 @@ class Door:
 
     def call(self, function, *given, key=""):
         if function is beside.facts_here:
-            return {"facts": {"ComfyUI": "1"}, "sizes": {}, "free": 0.0, "place": self.name}
+            told = {"facts": {"ComfyUI": "1"}, "sizes": {}, "free": 0.0, "info": {}}
+            return told | {"place": self.name}
         seed = given[1]["2"]["inputs"]["seed"]
         for ahead in self.queues if self.takes_functions else ():
             given[-1](ahead)

@@ -73,6 +73,8 @@ def test_servers_of_windows_and_of_other_systems_run_the_same_jobs(hosts, queue,
     status, err = queue(several, "--matrix", "content=dog", "seed=1..4", folder="")
     assert status == 0 and done(queue) == 4 and "left out" not in err, err
     assert all(one.ran for one in several)
+    asked = [path for one in several for path in one.asked if path.startswith("/object_info/")]
+    assert not asked  # what each has it said before its first job
 
 
 def test_a_server_of_windows_gets_a_lora_of_a_subfolder_once(hosts, queue):
