@@ -32,6 +32,20 @@ test("a name dropped on a Mac, with accents as letters of their own, fits", () =
   assert.deepEqual(findLoras([listed], [dropped]), [dropped]);
 });
 
+test("a name as the server has it is that LoRA, whatever others are alike", () => {
+  const alike = [
+    ["f\u00e4rg.safetensors", "fa\u0308rg.safetensors"],
+    ["Ink.safetensors", "ink.safetensors"],
+    ["ink.pt", "ink.safetensors"],
+    ["x/ink.pt", "x\\ink.pt"],
+  ];
+  for (const loras of alike) {
+    for (const lora of loras) assert.deepEqual(findLoras([lora], loras), [lora]);
+    assert.deepEqual(findLoras(loras, loras), loras);
+  }
+  assert.throws(() => findLoras(["ink"], alike[2]), /fits several LoRAs: ink\.pt, ink\.safetensors/);
+});
+
 test("the same name in the folder itself goes before those in others", () => {
   assert.deepEqual(findLoras(["ink"], ["old/ink.pt", "ink.pt"]), ["ink.pt"]);
 });

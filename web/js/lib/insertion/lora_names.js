@@ -43,9 +43,11 @@ export function findLoras(names, loras) {
   return found.map(([one]) => one);
 }
 
-/** The LoRAs that a name fits: those of the same path, else those of the same file name.
+/** The LoRAs that a name fits: the one of that name, else those of the same path, else those of the
+ * same file name.
  * @param {string} name @param {string[]} loras */
 function matches(name, loras) {
+  if (loras.includes(name)) return [name];
   const same = loras.filter((lora) => plain(lora) === plain(name));
   return same.length ? same : loras.filter((lora) => stem(lora) === stem(name));
 }
