@@ -26,7 +26,7 @@ MOST_VALUE, MOST_PREFIX, MOST_NAME = (
 MOST_SUFFIX = 16
 _WINDOWS = os.name == "nt"
 _MOST_PATH = 259  # letters of a path on Windows
-_BEHIND = MOST_PREFIX + 16  # letters: the prefix, the number and an ending
+_BEHIND = MOST_PREFIX + MOST_SUFFIX + 8  # letters: /, _ and the prefix, _00001, and the ending
 _LEAST_NAME = 20  # bytes
 _COUNTED = re.compile(r"_\d+_?$")  # how the host numbers files
 _UNSAFE = re.compile(r"[^\w.+-]+")

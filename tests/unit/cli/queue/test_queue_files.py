@@ -53,9 +53,15 @@ def test_a_long_name_fits_a_file_system_whatever_its_alphabet():
     assert name.startswith("demo_p0-猫猫")
 
 
-@pytest.mark.parametrize("length", [140, 180, 200])
+LONGEST_ENDING = "." + "s" * (saving.MOST_SUFFIX - 1)
+
+
+@pytest.mark.parametrize(
+    ("length", "ending"),
+    [(140, ".png"), (180, ".png"), (200, ".png"), (180, LONGEST_ENDING), (195, LONGEST_ENDING)],
+)
 def test_on_windows_names_are_shorter_in_a_deep_folder_and_stay_apart(
-    tmp_path, monkeypatch, length
+    tmp_path, monkeypatch, length, ending
 ):
     """Windows takes paths of 259 letters, where it was not told otherwise."""
     folder = tmp_path / ("b" * (length - len(str(tmp_path)) - 1))
@@ -67,12 +73,13 @@ def test_on_windows_names_are_shorter_in_a_deep_folder_and_stay_apart(
     )  # fmt: skip
     most = saving.most_name(folder)
     folder.mkdir()
-    items = [{"filename": f"{'p' * 50}_00001_.png"}, {"filename": "q_00001_.png"}]
+    items = [{"filename": f"{'p' * 50}_00001_{ending}"}, {"filename": "q_00001_.png"}]
     names = [
         save_output(picture(1), folder, stem, "demo", one, item["filename"])
         for one in jobs
         for stem, item in zip(stems("demo", one, items, most), items, strict=True)
     ]
+    assert any(name.endswith(ending) for name in names)
     assert max(len(str(folder / name)) for name in names) <= 259
     assert len(set(names)) == 4 and len(list(folder.iterdir())) == 4
     monkeypatch.setattr(saving, "_WINDOWS", False)
