@@ -12,5 +12,5 @@ def is_device(name: str) -> bool:
 
 
 def fits_windows(name: str) -> bool:
-    """Whether Windows can have a file or folder of the name."""
-    return not (_SIGNS.search(name) or is_device(name))
+    """Whether Windows can have a file or folder of the name: it drops a space or dot at its end."""
+    return not (_SIGNS.search(name) or name.endswith((" ", ".")) or is_device(name))

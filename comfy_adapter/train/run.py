@@ -116,9 +116,10 @@ def _no_place(folder: Path, error: Exception) -> CraftError:
 
 def require_name(prefix: str) -> None:
     """CraftError for a name that no file inside the output folder can have."""
-    parts = Path(prefix.strip()).parts
+    path = Path(prefix.strip())
+    parts = path.parts
     plain = prefix.isprintable() and all(len(part.encode()) <= _LONGEST for part in parts)
-    if not plain or not prefix.strip() or Path(prefix).anchor or ".." in parts:
+    if not plain or not prefix.strip() or path.anchor or ".." in parts:
         raise CraftError(
             f"save_as = {prefix[:100]!r}",
             "Results are saved inside the output folder, under a name such as craft/dog",
@@ -128,7 +129,8 @@ def require_name(prefix: str) -> None:
     if _WINDOWS and not all(map(fits_windows, parts)):  # it would show when all is learned
         raise CraftError(
             f"save_as = {prefix[:100]!r}",
-            'Windows takes no name with : < > " | ? or *, and none of a device, such as con',
+            'Windows takes no name with : < > " | ? or *, none that ends in a space or a dot, and '
+            "none of a device, such as con",
             "Choose another name",
         )
 

@@ -199,18 +199,24 @@ def on_windows(monkeypatch):
 @pytest.mark.parametrize(
     "name",
     ["ink: 2", "what?", "a|b", "con", "craft/NUL", "craft\\com1.x", "/dog", "\\dog", "C:dog",
-     "C:\\dog", "..\\dog"],
+     "C:\\dog", "..\\dog", "craft /dog", " /dog", "craft./dog", "craft/dog.", "craft \\dog", "...",
+     ".. /dog", " \\dog", " C:dog", "  /dog", "\t/dog"],
 )  # fmt: skip
 def test_on_windows_a_name_that_no_file_has_is_refused_before_anything_is_learned(on_windows, name):
     with pytest.raises(CraftError, match="save_as"):
         run.require_name(name)
 
 
-@pytest.mark.parametrize("name", ["craft/dog", "craft\\dog", "ink 2", "猫", "console", "dog.con"])
+@pytest.mark.parametrize(
+    "name", ["craft/dog", "craft\\dog", "ink 2", "猫", "console", "dog.con", " ink. 2/a.b"]
+)
 def test_on_windows_other_names_are_taken(on_windows, name):
     run.require_name(name)
 
 
 def test_elsewhere_a_training_may_have_any_name_that_a_file_has():
-    for name in ("ink: 2", "what?", "con", "craft/dog"):
+    for name in ("ink: 2", "what?", "con", "craft/dog", "craft /dog", "craft./dog."):
         run.require_name(name)
+    for name in ("/dog", " /dog"):
+        with pytest.raises(CraftError, match="save_as"):
+            run.require_name(name)
