@@ -25,7 +25,7 @@ from .widgets import (
     default_of,
     kind_of,
     options_of,
-    plain_name,
+    plain_file_name,
     same_files,
     with_nested,
 )
@@ -249,7 +249,7 @@ def _number(name: str, kind: str, text: str) -> int | float:
 
 def _entry(name: str, choices: list[Any], text: str) -> Any:
     found = same_files(text, choices) or [
-        one for one in choices if plain_name(text) in _short_names(str(one))
+        one for one in choices if plain_file_name(text) in _short_names(str(one))
     ]
     if len(found) > 1:
         raise CraftError(
@@ -261,6 +261,6 @@ def _entry(name: str, choices: list[Any], text: str) -> Any:
 
 
 def _short_names(entry: str) -> set[str]:
-    entry = plain_name(entry)
+    entry = plain_file_name(entry)
     file = entry.rpartition("/")[2]
     return {file, entry.rpartition(".")[0], file.rpartition(".")[0]} - {""}

@@ -251,7 +251,7 @@ def with_chosen(specs: Iterable[tuple[str, Any]], values: Json) -> Iterator[tupl
             yield from with_chosen(((f"{name}.{own}", one) for own, one in inner), values)
 
 
-def plain_name(name: str) -> str:
+def plain_file_name(name: str) -> str:
     """The same for names of one file on two systems: Windows has backslashes where others have /,
     and a Mac may take a letter's accent for a letter of its own."""
     return unicodedata.normalize("NFC", _with_slashes(name))
@@ -268,7 +268,7 @@ def same_files(name: str, entries: Sequence[Any]) -> list[Any]:
     accents too: where a system tells two such names apart, each has its own file.
     """
     found: list[Any] = []
-    for plain in (str, _with_slashes, plain_name):
+    for plain in (str, _with_slashes, plain_file_name):
         same = (one for one in entries if plain(str(one)) == plain(name))
         found = list({str(one): one for one in same}.values())
         if found:
