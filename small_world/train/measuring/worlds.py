@@ -18,7 +18,6 @@ from ...world.render import Pose, render
 from ...world.styles import CORE_STYLES, STYLES
 from ..references import OTHERS, STYLE, SUBJECT
 
-Pair = tuple[str, str]
 ALONE_PICTURES = 24  # at least, of a LoRA by itself
 
 
@@ -43,7 +42,7 @@ class World:
     subject: tuple[str, ...]
     shown_on: tuple[str, ...]
     alone: tuple[tuple[str, ...], tuple[str, ...]]
-    others: tuple[Pair, ...]
+    others: tuple[tuple[str, str], ...]
     judges: tuple[Path, ...]
     prototypes: Callable[[Judge], tuple[Prototypes, Prototypes]]
 
