@@ -34,11 +34,12 @@ def main() -> None:
 
     drawings, out = Drawings(options.folder), options.out or options.folder / "models"
     if options.what == "judge":
-        made = train_judges(out, drawings, options.minutes or 15, options.workers, options.first)
+        made = train_judges(out, drawings, options.minutes or 15, options.workers,
+                            options.batch or 48, options.first)  # fmt: skip
         print(*made, sep="\n")
     else:
         settings = Settings(device="cpu", steps=options.steps, minutes=options.minutes,
-                            batch=options.batch, rate=options.rate, half_share=0.0,
+                            batch=options.batch or 16, rate=options.rate, half_share=0.0,
                             first=options.first, pictures=options.pictures,
                             save_seconds=options.save_seconds)  # fmt: skip
         print(train_base(out, drawings, settings, options.workers, MODELS / CHECKPOINT))
@@ -54,7 +55,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1, help="processes that draw")
     parser.add_argument("--minutes", type=float, help="a deadline that decides the steps")
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, help="default: 16, of a judge 48")
     parser.add_argument("--rate", type=float, default=6e-4)
     parser.add_argument("--pictures", type=int, default=60_000, help="renders in the pool")
     parser.add_argument("--first", type=int, default=8_000, help="renders to wait for")

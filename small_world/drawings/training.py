@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..judge import JUDGES
 from ..train.base import LOOK_COLUMNS, BaseTraining, Settings
 from ..train.data import CAPTIONS, CHUNK, Chunk
 from ..train.judge import train
@@ -52,10 +53,10 @@ def train_base(out: Path, drawings: Drawings, settings: Settings, workers: int,
     return BaseTraining(out, settings, workers, start, draw=draw, look=look).run()
 
 
-def train_judges(out: Path, drawings: Drawings, minutes: float, workers: int,
+def train_judges(out: Path, drawings: Drawings, minutes: float, workers: int, batch: int,
                  first: int) -> list[Path]:  # fmt: skip
-    """Both judges' files."""
-    return train(out, torch.device("cpu"), minutes, workers, first=first,
+    """Both judges' files. They begin with the small world's judges."""
+    return train(out, torch.device("cpu"), minutes, workers, batch, first, start=JUDGES,
                  draw=partial(labelled_drawings, drawings), words=(WORDS, STYLES))  # fmt: skip
 
 

@@ -104,17 +104,20 @@ class Candidate:
 
 def train(out: Path, device: torch.device, minutes: float, workers: int, batch: int = BATCH,
           first: int = FIRST, seeds: tuple[int, ...] = (0, 1), *,
-          draw: Callable[[int, int], Chunk] = labelled_chunk,
-          words: Sequence[Sized] = WORDS) -> list[Path]:  # fmt: skip
+          draw: Callable[[int, int], Chunk] = labelled_chunk, words: Sequence[Sized] = WORDS,
+          start: Sequence[Path] = ()) -> list[Path]:  # fmt: skip
     """Train both judges for the given minutes, rendering counted, and save them.
 
-    draw: makes chunks of renders, each with its places in the first two of `words`.
+    draw: makes chunks of renders, each with its places in the first two of `words`. start: a file
+    for each judge, whose networks it begins with.
     """
     out.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + 60 * minutes - RESERVE
     farm, pool = Farm(draw, 900_000_000, workers), Pool(POOL, device, LABELS)
     pool.fill(farm, first)
     candidates, step = [Candidate(seed, device, words) for seed in seeds], 0
+    for candidate, path in zip(candidates, start, strict=False):
+        candidate.judge.load_state_dict(load_judge(path).state_dict())
     begun = time.monotonic()
     with tqdm(total=round(end - begun), unit="s", desc="judge", mininterval=10) as bar:
         while (now := time.monotonic()) < end:

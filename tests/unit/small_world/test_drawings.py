@@ -10,11 +10,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from small_world.drawings import fetch, sets, training
 from small_world.drawings.pictures import Drawings
 from small_world.drawings.world import ASKED, OTHERS, SHOWN_ON, drawings_world
+from small_world.judge import JUDGES, load_judge
+from small_world.train import judge as judge_training
 from small_world.vocabulary import UNKNOWN, build_words, padded_ids
 from small_world.world import captions
 from small_world.world.objects import OBJECTS, TRAINED_OBJECTS
@@ -168,3 +171,26 @@ def test_a_lora_is_asked_for_what_it_has_not_learned(drawings):
 def test_a_world_that_lacks_what_it_measures_on_says_so(fetched):
     with pytest.raises(SystemExit, match=r"lacks \d+ of the drawings .*small_world.drawings fetch"):
         drawings_world(fetched[0], Path("models"))
+
+
+class HereFarm:
+    """Draws in this process, one chunk when it is asked to wait."""
+
+    def __init__(self, draw, seed: int, workers: int) -> None:
+        self.draw, self.seed = draw, seed
+
+    def ready(self, wait: bool = False) -> list:
+        return [self.draw(self.seed, 0)] if wait else []
+
+    def close(self) -> None: ...
+
+
+def test_the_judges_of_the_drawings_begin_with_the_small_worlds(drawings, tmp_path, monkeypatch):
+    monkeypatch.setattr(judge_training, "Farm", HereFarm)
+    monkeypatch.setattr(judge_training, "RATE", 0.0)
+    made = training.train_judges(tmp_path, drawings, 0.1, 1, batch=4, first=training.CHUNK)
+    assert [path.name for path in made] == [path.name for path in JUDGES]
+    for path, first in zip(made, JUDGES, strict=True):
+        new, old = load_judge(path), load_judge(first)
+        assert torch.equal(new.content.project.weight, old.content.project.weight)
+        assert torch.equal(new.style.project.weight, old.style.project.weight)
