@@ -6,6 +6,7 @@ npm has to be at hand.  The drawing is done by resvg-py, which pip puts into a f
 import importlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -92,8 +93,11 @@ def _package(folder: Path, one: EmojiSet) -> dict[str, Any]:
     place.mkdir(parents=True, exist_ok=True)
     archive = place / f"iconify-json-{one.name}-{one.version}.tgz"
     if not archive.is_file():
+        npm = shutil.which("npm")  # on Windows npm.cmd
+        if npm is None:
+            raise SystemExit("The emoji sets come from npm, which was not found: install Node.js.")
         asked = f"@iconify-json/{one.name}@{one.version}"
-        subprocess.run(["npm", "pack", "--silent", asked], cwd=place, check=True, text=True,
+        subprocess.run([npm, "pack", "--silent", asked], cwd=place, check=True,
                        stdout=subprocess.DEVNULL)  # fmt: skip
     return dict(_members(archive))
 

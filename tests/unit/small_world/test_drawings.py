@@ -76,6 +76,12 @@ def test_a_set_is_matched_by_character_or_by_any_name_of_it_and_drawn_once(fetch
     assert len(drawn) == 4
 
 
+def test_without_npm_it_is_said_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(SystemExit, match=r"npm, which was not found: install Node\.js"):
+        fetch.fetch(tmp_path)
+
+
 def test_a_folder_without_drawings_says_how_to_get_them(tmp_path):
     with pytest.raises(SystemExit, match="small_world.drawings fetch"):
         Drawings(tmp_path)
