@@ -9,7 +9,7 @@ import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import LaunchError
@@ -32,6 +32,14 @@ CHROMIUM_PLACES = (
 PYTEST = "import sys; del sys.path[0]; import pytest; sys.exit(pytest.main())"
 MOST_WORKERS = 4
 SLOWEST = 8  # files named after a tier
+ON_A_DEVICE = (
+    "tests/host/engine/test_card.py",
+    "tests/host/engine/test_engine_equalities.py",
+)
+ALL_ON_A_DEVICE = tuple(
+    f"tests/host/{folder}"
+    for folder in ("engine", "guide", "model", "pairs", "score", "train", "use")
+)
 WORKERS_MEMORY = 3 * GIGABYTE  # its models, and its server with the page
 
 
@@ -110,8 +118,20 @@ def page_tests(host: Host, choice: Choice) -> bool:
     return _pytest(host, "browser", choice, CHROMIUM_PATH=find_chromium())
 
 
+def device_tests(host: Host, choice: Choice) -> bool:
+    """Host tests with the host's models on a device other than the processor's memory, as on a
+    graphics card (tests/host/parts/pretend_device); whether all passed."""
+    find_compiler()
+    if not _names_tests(choice):
+        files = ALL_ON_A_DEVICE if choice.sweeps else ON_A_DEVICE
+        choice = replace(choice, arguments=[*files, *choice.arguments])
+    return _pytest(host, "device", choice, CRAFT_TEST_DEVICE="pretend")
+
+
 Tier = Callable[[Host, Choice], bool]
-TIERS: dict[str, Tier] = {"unit": _unit, "host": host_tests, "browser": page_tests}
+TIERS: dict[str, Tier] = {
+    "unit": _unit, "host": host_tests, "device": device_tests, "browser": page_tests,
+}  # fmt: skip
 
 
 def _python(host: Host, arguments: list[str], **environment: str) -> int:
@@ -147,8 +167,11 @@ def _pytest(host: Host, tier: str, choice: Choice, **environment: str) -> bool:
 
 def _chosen_tests(tier: str, choice: Choice) -> list[str]:
     """The tier's folder, unless the user names files or tests in it."""
-    named = any((ROOT / argument.split("::")[0]).exists() for argument in choice.arguments)
-    return [] if named else [f"tests/{tier}"]
+    return [] if _names_tests(choice) else [f"tests/{tier}"]
+
+
+def _names_tests(choice: Choice) -> bool:
+    return any((ROOT / argument.split("::")[0]).exists() for argument in choice.arguments)
 
 
 def _options(choice: Choice) -> list[str]:
@@ -205,6 +228,21 @@ def _installed_chromium() -> str | None:
     on_path = (shutil.which(name) for name in CHROMIUM_NAMES)
     places = (place for place in CHROMIUM_PLACES if os.access(place, os.X_OK))
     return next(filter(None, on_path), None) or next(places, None)
+
+
+def find_compiler() -> str:
+    """The path of g++; installed from Debian's packages where we may."""
+    if shutil.which("g++") is None and _may_install():
+        with Spinner("installing a C++ compiler (apt)"):
+            _apt("update", "-q")
+            _apt("install", "-y", "-q", "--no-install-recommends", "g++")
+    found = shutil.which("g++")
+    if found is None:
+        raise LaunchError(
+            "the device tests build a small library and need the C++ compiler g++, and none was "
+            "found; install one (Debian: apt install g++)."
+        )
+    return found
 
 
 def _may_install() -> bool:

@@ -26,6 +26,10 @@ sys.path.append(str(Path(__file__).parent / "parts"))
 import torch  # noqa: E402 (the host's settings come first)
 
 torch.set_num_threads(1)  # tiny models: more threads only wait for each other
+if os.environ.get("CRAFT_TEST_DEVICE") == "pretend":
+    import pretend_device
+
+    pretend_device.become_the_hosts_device()
 load_pack()
 
 from live_server import live_server, pytest_runtest_makereport  # noqa: E402, F401

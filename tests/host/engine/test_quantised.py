@@ -59,7 +59,7 @@ def test_what_ours_adds_to_a_quantised_layer_is_the_exact_sum(name):
     assert after.keys() == linears
     for path, (x, found) in after.items():
         delta = sum(w * delta[path] for w, delta in zip(STRENGTHS, deltas, strict=True))
-        wanted = before[path].double() + x.double() @ delta.double().T
+        wanted = before[path].double() + x.double() @ delta.to(x.device).double().T
         assert distance(found.double(), wanted) <= LAW, path
         assert distance(before[path], found) > LAW, path
 

@@ -31,10 +31,15 @@ def dense_deltas(state: dict, layers: dict) -> dict[str, torch.Tensor]:
 
 def step_position(sigma: float, sigmas: torch.Tensor) -> float:
     """Progress of a call from the sampler's sigmas: log-linear between its steps."""
-    grid = sigmas[:-1].double().numpy()
+    grid = sigmas[:-1].double().cpu().numpy()
     if len(grid) == 1:
         return 0.0
     return float(np.interp(-np.log(sigma), -np.log(grid), np.linspace(0, 1, len(grid))))
+
+
+def load(model) -> None:
+    """Put a model that is called without the host's loading on the host's device."""
+    model.model.to(model.load_device)
 
 
 class TwoModels(comfy.samplers.CFGGuider):
@@ -45,6 +50,7 @@ class TwoModels(comfy.samplers.CFGGuider):
         """deltas: [{path: dW}]; strengths: progress -> one number per delta."""
         super().__init__(backbone)
         self.twin, self.deltas, self.strengths = twin, deltas, strengths
+        load(twin)
         modules = dict(twin.model.diffusion_model.named_modules())
         self.layers = {p: modules[p] for d in deltas for p in d}
         self.weights = {p: m.weight.detach().clone() for p, m in self.layers.items()}
@@ -56,7 +62,7 @@ class TwoModels(comfy.samplers.CFGGuider):
             weight = self.weights[path].clone()
             for factor, delta in zip(factors, self.deltas, strict=True):
                 if path in delta:
-                    weight += factor * delta[path]
+                    weight += factor * delta[path].to(weight.device)
             module.weight.data.copy_(weight)
 
     def predict_noise(self, x, timestep, model_options, seed=None):
@@ -97,6 +103,7 @@ def guider(model, positive, negative, cfg: float = 4.0):
 
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:
     """Largest difference, in units of the largest value where that exceeds 1."""
+    a, b = a.cpu(), b.cpu()
     return ((a - b).abs().max() / b.abs().max().clamp(min=1.0)).item()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import comfy.controlnet
 import comfy.model_base
+import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 import comfy.supported_models
@@ -48,7 +49,7 @@ def sd15(dtype: torch.dtype = torch.float32, seed: int = 0):
 
 def sdxl(
     dtype: torch.dtype = torch.float32, seed: int = 0, quantised: bool = False,
-    device: torch.device = CPU, computes: torch.dtype = torch.float32, **changes,
+    device: torch.device | None = None, computes: torch.dtype = torch.float32, **changes,
 ):  # fmt: skip
     """MODEL of the SDXL class: attention on the two deeper levels, linear projections, ADM.
 
@@ -157,7 +158,7 @@ def dit(kind, config: dict, seed: int, finish=None, state=None):
     if finish is not None:
         finish(model)
     randomise_all(model.diffusion_model, seed)
-    return comfy.model_patcher.CoreModelPatcher(model, load_device=CPU, offload_device=CPU)
+    return _loadable(model)
 
 
 def unet(kind, model_class, changes: dict, given: dict):
@@ -168,7 +169,7 @@ def unet(kind, model_class, changes: dict, given: dict):
 
 def _patcher(
     kind, model_class, unet_config: dict, dtype, seed: int, quantised=False, given=None,
-    device=CPU, computes=torch.float32,
+    device=None, computes=torch.float32,
 ):  # fmt: skip
     """v-prediction, so that a random network's samples come out as tame as its outputs."""
     config = kind(unet_config)
@@ -179,12 +180,20 @@ def _patcher(
     manual_cast = None if dtype == computes and not quantised else computes
     config.set_inference_dtype(dtype, manual_cast)
     model = model_class(
-        config, model_type=comfy.model_base.ModelType.V_PREDICTION, device=device, **given or {}
+        config,
+        model_type=comfy.model_base.ModelType.V_PREDICTION,
+        device=device or CPU,
+        **given or {},
     )
     randomise_all(model.diffusion_model, seed)
     last = model.diffusion_model.out[2].weight
     last.data = (last.data.float() * 0.01).to(last.dtype)  # samples of about unit size
-    return comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=CPU)
+    return _loadable(model, device)
+
+
+def _loadable(model, device: torch.device | None = None):
+    where = device or comfy.model_management.get_torch_device()
+    return comfy.model_patcher.CoreModelPatcher(model, load_device=where, offload_device=CPU)
 
 
 def randomise_all(module: torch.nn.Module, seed: int) -> None:
@@ -206,7 +215,9 @@ def control(seed: int = 21):
         config.pop(key, None)
     net = ControlNet(hint_channels=3, operations=comfy.ops.disable_weight_init, **config)
     randomise_all(net, seed)
-    made = comfy.controlnet.ControlNet(net, load_device=CPU, manual_cast_dtype=None)
+    made = comfy.controlnet.ControlNet(
+        net, load_device=comfy.model_management.get_torch_device(), manual_cast_dtype=None
+    )
     hint = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(seed))
     return made.set_cond_hint(hint, 0.7, (0.0, 0.8))
 

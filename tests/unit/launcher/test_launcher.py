@@ -617,6 +617,39 @@ def test_a_named_browser_that_cannot_run_is_one_sentence(monkeypatch, tmp_path):
         tiers.find_chromium()
 
 
+@pytest.fixture
+def passed_on(monkeypatch):
+    """What the tier gives to pytest."""
+    found = {}
+    monkeypatch.setattr(tiers, "find_compiler", lambda: "g++")
+    monkeypatch.setattr(
+        tiers, "_pytest", lambda host, tier, choice, **environment: found.update(
+            tier=tier, arguments=list(choice.arguments), environment=environment)
+    )  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize("sweeps", [False, True])
+def test_the_device_tier_is_a_part_of_the_host_tests_on_another_device(sweeps, passed_on):
+    tiers.device_tests(None, tiers.Choice(["-x"], sweeps=sweeps))
+    *files, last = passed_on["arguments"]
+    assert last == "-x" and files
+    assert all((paths.ROOT / file).exists() and file.startswith("tests/host/") for file in files)
+    assert passed_on["environment"] == {"CRAFT_TEST_DEVICE": "pretend"}
+
+
+def test_the_device_tier_runs_the_tests_that_a_user_names(passed_on):
+    named = "tests/host/engine/test_card.py::test_the_device_refuses_what_a_card_refuses"
+    tiers.device_tests(None, tiers.Choice([named]))
+    assert passed_on["arguments"] == [named]
+
+
+def test_a_lacking_compiler_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(tiers.shutil, "which", lambda name: None)
+    with pytest.raises(LaunchError, match=r"need the C\+\+ compiler g\+\+, and none was found"):
+        tiers.find_compiler()
+
+
 # --- the command line
 
 

@@ -1,0 +1,453 @@
+// Two devices that are the processor's memory under another name; see __init__.py.
+//
+// A tensor of such a device cannot be mixed with one of the processor's, as one of a graphics card
+// cannot. Every operation is the processor's own, on the same memory, so its numbers are the same.
+// What would make a program wait for a card is counted.
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/EmptyTensor.h>
+#include <ATen/NativeFunctions.h>
+#include <ATen/detail/PrivateUse1HooksInterface.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <c10/core/impl/alloc_cpu.h>
+#include <torch/library.h>
+
+#include <atomic>
+#include <unordered_set>
+
+namespace {
+
+constexpr auto KIND = c10::DeviceType::PrivateUse1;
+constexpr c10::DeviceIndex DEVICES = 2;
+thread_local c10::DeviceIndex current = 0;
+
+// --- what is counted
+
+std::atomic<int64_t> waits{0}, launches{0}, held{0}, most_held{0};
+
+int64_t counted(const std::string& what) {
+  if (what == "waits") return waits;
+  if (what == "launches") return launches;
+  if (what == "held") return held;
+  if (what == "most held") return most_held;
+  TORCH_CHECK(false, what, " is not counted");
+}
+
+void begin_counting() {
+  waits = launches = 0;
+  most_held = held.load();
+}
+
+// --- memory
+
+struct Block {
+  void* data;
+  size_t bytes;
+};
+
+void give_back(void* context) {
+  auto* block = static_cast<Block*>(context);
+  held -= static_cast<int64_t>(block->bytes);
+  c10::free_cpu(block->data);
+  delete block;
+}
+
+struct Memory final : c10::Allocator {
+  c10::DataPtr allocate(size_t bytes) override {
+    auto* block = new Block{c10::alloc_cpu(bytes), bytes};
+    const int64_t now = held += static_cast<int64_t>(bytes);
+    for (int64_t most = most_held; most < now && !most_held.compare_exchange_weak(most, now);) {
+    }
+    return {block->data, block, &give_back, c10::Device(KIND, current)};
+  }
+  c10::DeleterFnPtr raw_deleter() const override {
+    return nullptr;
+  }
+  void copy_data(void* to, const void* from, size_t bytes) const override {
+    default_copy_data(to, from, bytes);
+  }
+};
+
+Memory memory;
+REGISTER_ALLOCATOR(KIND, &memory);
+
+// --- which device is the current one
+
+struct Guard final : c10::impl::DeviceGuardImplInterface {
+  Guard() = default;
+  explicit Guard(c10::DeviceType) {}
+  c10::DeviceType type() const override {
+    return KIND;
+  }
+  c10::Device exchangeDevice(c10::Device device) const override {
+    const c10::Device before = getDevice();
+    setDevice(device);
+    return before;
+  }
+  c10::Device getDevice() const override {
+    return c10::Device(KIND, current);
+  }
+  void setDevice(c10::Device device) const override {
+    TORCH_CHECK(device.index() < DEVICES, "there is no device ", device);
+    uncheckedSetDevice(device);
+  }
+  void uncheckedSetDevice(c10::Device device) const noexcept override {
+    if (device.has_index()) current = device.index();
+  }
+  c10::Stream getStream(c10::Device device) const override {
+    return c10::Stream(c10::Stream::DEFAULT, device);
+  }
+  c10::Stream exchangeStream(c10::Stream stream) const override {
+    return stream;
+  }
+  c10::DeviceIndex deviceCount() const noexcept override {
+    return DEVICES;
+  }
+  void record(void**, const c10::Stream&, const c10::DeviceIndex, const c10::EventFlag)
+      const override {}
+  void block(void*, const c10::Stream&) const override {}
+  bool queryEvent(void*) const override {
+    return true;
+  }
+  void destroyEvent(void*, const c10::DeviceIndex) const noexcept override {}
+  bool queryStream(const c10::Stream&) const override {
+    return true;
+  }
+  void synchronizeStream(const c10::Stream&) const override {}
+};
+
+C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard);
+
+// --- random numbers: the processor's, under the device's name
+
+struct Generator final : c10::GeneratorImpl {
+  Generator(c10::DeviceIndex index, at::Generator of)
+      : c10::GeneratorImpl(
+            c10::Device(KIND, index), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1)),
+        inner(std::move(of)) {}
+  void set_current_seed(uint64_t seed) override {
+    inner.set_current_seed(seed);
+  }
+  void set_offset(uint64_t offset) override {
+    inner.set_offset(offset);
+  }
+  uint64_t get_offset() const override {
+    return inner.get_offset();
+  }
+  uint64_t current_seed() const override {
+    return inner.current_seed();
+  }
+  uint64_t seed() override {
+    return inner.seed();
+  }
+  void set_state(const c10::TensorImpl& state) override {
+    inner.unsafeGetGeneratorImpl()->set_state(state);
+  }
+  c10::intrusive_ptr<c10::TensorImpl> get_state() const override {
+    return inner.unsafeGetGeneratorImpl()->get_state();
+  }
+  Generator* clone_impl() const override {
+    return new Generator(device_.index(), inner.clone());
+  }
+
+  at::Generator inner;
+};
+
+struct Hooks final : at::PrivateUse1HooksInterface {
+  bool isBuilt() const override {
+    return true;
+  }
+  bool isAvailable() const override {
+    return true;
+  }
+  const at::Generator& getDefaultGenerator(c10::DeviceIndex index) const override {
+    static const std::array<at::Generator, DEVICES> all{getNewGenerator(0), getNewGenerator(1)};
+    return all.at(index < 0 ? current : index);
+  }
+  at::Generator getNewGenerator(c10::DeviceIndex index) const override {
+    return at::make_generator<Generator>(
+        index < 0 ? current : index, at::detail::createCPUGenerator());
+  }
+  bool hasPrimaryContext(c10::DeviceIndex) const override {
+    return true;
+  }
+  c10::DeviceIndex deviceCount() const override {
+    return DEVICES;
+  }
+  c10::DeviceIndex getCurrentDevice() const override {
+    return current;
+  }
+  c10::Allocator* getPinnedMemoryAllocator() const override {
+    return c10::GetAllocator(c10::kCPU);
+  }
+};
+
+// --- the processor's view of a tensor, and back
+
+at::Tensor on_processor(const at::Tensor& tensor) {
+  const at::TensorOptions options = tensor.options().device(c10::kCPU);
+  return at::from_blob(
+      const_cast<void*>(tensor.storage().data()), tensor.sizes(), tensor.strides(),
+      tensor.storage_offset(), [tensor](void*) {}, options, c10::Device(c10::kCPU));
+}
+
+at::Tensor on_device(const at::Tensor& tensor, c10::Device device) {
+  const c10::OptionalDeviceGuard guard(device);
+  const at::Tensor made = at::detail::empty_strided_generic(
+      tensor.sizes(), tensor.strides(), &memory, c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
+      tensor.scalar_type());
+  on_processor(made).copy_(tensor);
+  return made;
+}
+
+bool ours(const at::Tensor& tensor) {
+  return tensor.defined() && tensor.device().type() == KIND;
+}
+
+// Where a processor's tensor of any shape is let in, as CUDA lets it in.
+const std::unordered_set<std::string> INDEXED{
+    "aten::index.Tensor", "aten::index_put_", "aten::_index_put_impl_", "aten::index_put"};
+// These read how many there are before they make room for them.
+const std::unordered_set<std::string> WAITING{
+    "aten::nonzero",  "aten::masked_select", "aten::equal",          "aten::_unique2",
+    "aten::is_set_to", "aten::unique_dim",   "aten::unique_consecutive"};
+
+void any_operation(const c10::OperatorHandle& operation, torch::jit::Stack* stack) {
+  const auto& schema = operation.schema();
+  const auto& arguments = schema.arguments();
+  const size_t first = stack->size() - arguments.size();
+  const std::string name = operation.operator_name().name +
+      (operation.operator_name().overload_name.empty()
+           ? ""
+           : "." + operation.operator_name().overload_name);
+  const bool indexed = INDEXED.count(name) || INDEXED.count(operation.operator_name().name);
+  std::optional<c10::Device> device, asked;
+  bool foreign = false, masked = false;
+  at::Generator drawn_by;
+  const auto look = [&](const at::Tensor& tensor) {
+    if (!tensor.defined()) return;
+    if (!ours(tensor)) {
+      foreign |= tensor.dim() > 0;
+      return;
+    }
+    TORCH_CHECK(
+        !device || *device == tensor.device(), "Expected all tensors to be on the same device, ",
+        "but found at least two devices, ", *device, " and ", tensor.device(), "! (in ", name, ")");
+    device = tensor.device();
+  };
+  std::vector<std::pair<at::Tensor, at::Tensor>> written;  // as given, and for the processor
+  for (size_t place = 0; place < arguments.size(); place++) {
+    auto& value = (*stack)[first + place];
+    const auto* alias = arguments[place].alias_info();
+    if (value.isTensor()) {
+      const at::Tensor given = value.toTensor();
+      look(given);
+      if (!ours(given)) continue;
+      const bool empty_out = alias && alias->isWrite() && arguments[place].is_out() && !given.numel();
+      value = empty_out ? at::empty({0}, given.options().device(c10::kCPU)) : on_processor(given);
+      if (alias && alias->isWrite()) written.emplace_back(given, value.toTensor());
+    } else if (value.isTensorList()) {
+      std::vector<at::Tensor> all;
+      for (const at::Tensor& one : value.toTensorVector()) {
+        look(one);
+        all.push_back(ours(one) ? on_processor(one) : one);
+      }
+      value = c10::IValue(all);
+    } else if (value.isOptionalTensorList()) {
+      c10::List<std::optional<at::Tensor>> all;
+      for (const std::optional<at::Tensor>& one : value.toOptionalTensorList()) {
+        if (one) masked |= one->scalar_type() == at::kBool || one->scalar_type() == at::kByte;
+        if (one && !(indexed && !ours(*one))) look(*one);
+        all.push_back(one && ours(*one) ? std::optional<at::Tensor>(on_processor(*one)) : one);
+      }
+      value = c10::IValue(all);
+    } else if (value.isGenerator()) {
+      drawn_by = value.toGenerator();
+      if (drawn_by.device().type() != KIND) continue;
+      value = static_cast<Generator*>(drawn_by.unsafeGetGeneratorImpl())->inner;
+    } else if (value.isDevice()) {
+      if (value.toDevice().type() == KIND) {
+        asked = value.toDevice();
+        value = c10::IValue(c10::Device(c10::kCPU));
+      }
+    }
+  }
+  if (asked) device = asked->has_index() ? *asked : c10::Device(KIND, current);
+  TORCH_CHECK(
+      !(device && foreign) || asked, "Expected all tensors to be on the same device, but found at ",
+      "least two devices, ", *device, " and cpu! (in ", name, ")");
+  TORCH_CHECK(
+      !(device && drawn_by.defined()) || drawn_by.device().type() == KIND, "Expected a '", KIND,
+      "' device type for generator but found '", drawn_by.device().type(), "'");
+  if (!device) device = c10::Device(KIND, current);
+  launches++;
+  if (WAITING.count(operation.operator_name().name) || (indexed && masked)) waits++;
+
+  {
+    const at::AutoDispatchBelowADInplaceOrView no_gradient;
+    operation.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
+  }
+
+  const auto& returns = schema.returns();
+  const size_t results = stack->size() - returns.size();
+  size_t next = 0;  // of those that were written to, in order
+  for (size_t place = 0; place < returns.size(); place++) {
+    auto& value = (*stack)[results + place];
+    const auto* alias = returns[place].alias_info();
+    if (value.isTensor()) {
+      if (alias && alias->isWrite() && next < written.size()) {
+        const auto& [given, made] = written[next++];
+        if (given.sizes() != made.sizes()) given.resize_(made.sizes());
+        if (made.storage().data() != given.storage().data()) on_processor(given).copy_(made);
+        value = given;
+      } else if (value.toTensor().defined()) {
+        value = on_device(value.toTensor(), *device);
+      }
+    } else if (value.isTensorList()) {
+      std::vector<at::Tensor> all;
+      for (const at::Tensor& one : value.toTensorVector()) {
+        all.push_back(one.defined() ? on_device(one, *device) : one);
+      }
+      value = c10::IValue(all);
+    }
+  }
+}
+
+// --- what cannot be left to the processor: memory, views, copies between devices, numbers read
+
+at::Tensor empty(
+    at::IntArrayRef size, std::optional<at::ScalarType> type, std::optional<at::Layout>,
+    std::optional<at::Device> device, std::optional<bool>, std::optional<at::MemoryFormat> format) {
+  const c10::OptionalDeviceGuard guard(device);
+  return at::detail::empty_generic(
+      size, &memory, c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
+      c10::dtype_or_default(type), format);
+}
+
+at::Tensor empty_strided(
+    at::IntArrayRef size, at::IntArrayRef stride, std::optional<at::ScalarType> type,
+    std::optional<at::Layout>, std::optional<at::Device> device, std::optional<bool>) {
+  const c10::OptionalDeviceGuard guard(device);
+  return at::detail::empty_strided_generic(
+      size, stride, &memory, c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
+      c10::dtype_or_default(type));
+}
+
+at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool) {
+  launches++;
+  if (!ours(to)) waits++;
+  (ours(to) ? on_processor(to) : to).copy_(ours(from) ? on_processor(from) : from);
+  return to;
+}
+
+at::Tensor copy_from_and_resize(const at::Tensor& from, const at::Tensor& to) {
+  to.resize_(from.sizes());
+  return copy_from(from, to, false);
+}
+
+at::Scalar read(const at::Tensor& tensor) {
+  waits++;
+  return at::native::_local_scalar_dense_cpu(on_processor(tensor));
+}
+
+const at::Tensor& resize(
+    const at::Tensor& tensor, at::IntArrayRef size, std::optional<at::MemoryFormat>) {
+  auto* kept = tensor.unsafeGetTensorImpl();
+  const size_t bytes = c10::multiply_integers(size) * tensor.itemsize();
+  auto storage = tensor.storage();
+  if (storage.nbytes() < bytes) {
+    auto fresh = memory.allocate(bytes);
+    if (storage.nbytes()) std::memcpy(fresh.get(), storage.data(), storage.nbytes());
+    storage.set_data_ptr(std::move(fresh));
+    storage.set_nbytes(bytes);
+  }
+  kept->set_sizes_contiguous(size);
+  return tensor;
+}
+
+at::Tensor& set_storage(
+    at::Tensor& tensor, at::Storage source, int64_t offset, at::IntArrayRef size,
+    at::IntArrayRef stride) {
+  auto* kept = tensor.unsafeGetTensorImpl();
+  kept->set_storage_keep_dtype(std::move(source));
+  kept->set_storage_offset(offset);
+  if (stride.empty()) {
+    kept->set_sizes_contiguous(size);
+  } else {
+    kept->set_sizes_and_strides(size, stride);
+  }
+  return tensor;
+}
+
+at::Tensor convolution(
+    const at::Tensor& input, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+    at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed,
+    at::IntArrayRef output_padding, int64_t groups) {
+  for (const auto* one : {&weight, bias ? &*bias : &weight}) {
+    TORCH_CHECK(
+        !one->defined() || one->device() == input.device(), "Input type (", input.device(),
+        ") and weight type (", one->device(), ") should be the same");
+  }
+  launches++;
+  const at::AutoDispatchBelowADInplaceOrView no_gradient;
+  std::optional<at::Tensor> given;
+  if (bias && bias->defined()) given = on_processor(*bias);
+  return on_device(
+      at::convolution(on_processor(input), on_processor(weight), given, stride, padding, dilation,
+                      transposed, output_padding, groups),
+      input.device());
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
+    const at::Tensor& slope, const at::Tensor& input, const at::Tensor& weight,
+    at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed,
+    at::IntArrayRef output_padding, int64_t groups, std::array<bool, 3> mask) {
+  launches++;
+  const at::AutoDispatchBelowADInplaceOrView no_gradient;
+  auto [of_input, of_weight, of_bias] = at::convolution_backward(
+      on_processor(slope), on_processor(input), on_processor(weight),
+      at::IntArrayRef{slope.size(1)}, stride, padding, dilation, transposed, output_padding, groups,
+      mask);
+  const auto back = [&](const at::Tensor& one) {
+    return one.defined() ? on_device(one, input.device()) : one;
+  };
+  return {back(of_input), back(of_weight), back(of_bias)};
+}
+
+TORCH_LIBRARY_IMPL(_, PrivateUse1, m) {
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&any_operation>());
+}
+
+TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
+  m.impl("empty.memory_format", &empty);
+  m.impl("empty_strided", &empty_strided);
+  m.impl("as_strided", &at::native::as_strided_tensorimpl);
+  m.impl("view", &at::native::view);
+  m.impl("_reshape_alias", &at::native::_reshape_alias);
+  m.impl("unfold", &at::native::unfold);
+  m.impl("_copy_from", &copy_from);
+  m.impl("_copy_from_and_resize", &copy_from_and_resize);
+  m.impl("_local_scalar_dense", &read);
+  m.impl("convolution_overrideable", &convolution);
+  m.impl("convolution_backward_overrideable", &convolution_backward);
+  m.impl("resize_", &resize);
+  m.impl("set_.source_Storage_storage_offset", &set_storage);
+}
+
+TORCH_LIBRARY(pretend_device, m) {
+  m.def("register", [] {
+    static Hooks hooks;
+    if (!at::isPrivateUse1HooksRegistered()) at::RegisterPrivateUse1HooksInterface(&hooks);
+  });
+  m.def("seed", [](int64_t seed) {
+    for (c10::DeviceIndex index = 0; index < DEVICES; index++) {
+      auto all = at::detail::getPrivateUse1Hooks().getDefaultGenerator(index);
+      all.set_current_seed(static_cast<uint64_t>(seed));
+    }
+  });
+  m.def("begin_counting", &begin_counting);
+  m.def("counted", [](std::string what) { return counted(what); });
+}
+
+}  // namespace
