@@ -37,6 +37,10 @@ if MEMORY == "dynamic":
     import comfy_aimdo.control
 
     comfy_aimdo.control.init(simple_vram_headroom=int(host_arguments.reserve_vram * 2**30))
+if "--launches" in sys.argv:
+    import pretend_device
+
+    pretend_device.become_the_hosts_device()
 load_pack()
 
 import oracle  # noqa: E402
@@ -57,6 +61,15 @@ SIZES: dict[str, dict[str, Any]] = {
         "context_dim": 2048,
         "transformer_depth": [0, 1],
         "transformer_depth_output": [1, 1, 0, 0],
+    },
+    "deep": {  # all of SDXL's blocks, a tenth as wide
+        "model_channels": 32,
+        "num_res_blocks": [2, 2, 2],
+        "channel_mult": [1, 2, 4],
+        "num_head_channels": 16,
+        "transformer_depth": [0, 0, 2, 2, 10, 10],
+        "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+        "transformer_depth_middle": 10,
     },
     "wide": {
         "model_channels": 320,

@@ -2,7 +2,7 @@
 
     python run.py bench engine [--size small|short|wide|sdxl] [--rank 64] [--latent 32] [--rounds 7]
                                [--device cuda] [--dtype bf16] [--batch 4] [--ways PATTERN] [--peaks]
-                               [--kinds | --rules | --compiled | --profile]
+                               [--kinds | --rules | --compiled | --profile | --launches]
 
 Every way samples the same random model of the host's SDXL class with the host's own euler; one
 round runs each once, in turn, so that a change of the machine's speed affects all of them. Ratios
@@ -16,7 +16,8 @@ of a step at cfg 1 without weights, which is one evaluation. With --compiled, wa
 Torch Compile Model with inductor. The warm-up round compiles a graph for each way, which takes a
 CPU minutes for each transformer block, a quarter of that once torch has them on disk; so the model
 is short unless --size says otherwise. With --profile, what one step of merged and of routed LoRAs
-runs on the device, counted and timed by torch's profiler.
+runs on the device, counted and timed by torch's profiler. With --launches, how many operations a
+step of each way gives to the device, and how often it waits for one, counted without a card.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from craft_lora_pack.craft_core.fusion.compose import compose
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.types import constant_gates
 
+NO_LORA = "no LoRA"
 MERGED = "host LoraLoader (merged)"
 PROFILED = "^ours"
 TIMED = 0.65  # of the seconds, where peaks are measured after it
@@ -61,6 +63,9 @@ def main() -> None:
     what.add_argument("--profile", action="store_true", help="what one step runs on the device")
     if "--compiled" in sys.argv:
         parser.set_defaults(size="short")
+    what.add_argument("--launches", action="store_true", help="operations and waits of a step")
+    if "--launches" in sys.argv:
+        parser.set_defaults(size="deep", latent=8)
     if "--profile" in sys.argv:
         parser.set_defaults(ways=PROFILED)
     options = parser.parse_args()
@@ -84,6 +89,11 @@ def main() -> None:
     if options.profile:
         print_profiles(world, ways)
         return
+    if options.launches:
+        from benchmarks.parts.launches import print_launches
+
+        print_launches(world, ways, NO_LORA)
+        return
     seconds = world.interleaved(ways, TIMED if options.peaks else 1.0)
     if options.peaks:
         world.measure_peaks(ways)
@@ -105,7 +115,7 @@ def short_of_memory(world: World) -> str | None:
 def guiders(world: World) -> Ways:
     """The seven ways on one backbone (and a second model for the two-model way)."""
     return {
-        "no LoRA": lambda: world.cfg(world.model),
+        NO_LORA: lambda: world.cfg(world.model),
         MERGED: lambda: world.cfg(merged(world, world.model)),
         "ours, direct": lambda: world.cfg(routed(world, None)),
         "ours, ACFG cosine": lambda: acfg(world, routed(world, Schedule("cosine"))),

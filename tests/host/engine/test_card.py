@@ -20,8 +20,7 @@ from oracle import LAW, distance
 from two_loras import NEGATIVE, POSITIVE, loras, routed, two_loaders
 
 pytestmark = pytest.mark.skipif(
-    management.get_torch_device().type != pretend_device.NAME,
-    reason="the host runs on the processor",
+    not pretend_device.is_the_hosts_device(), reason="the host runs in the processor's memory"
 )
 STEPS = 3
 GUIDED = {

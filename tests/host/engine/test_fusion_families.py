@@ -73,7 +73,7 @@ class MergedByHand(oracle.TwoModels):
             weight = self.weights[path].clone()
             for gate, delta in zip(gates[self.rows[path]].tolist(), self.deltas, strict=True):
                 if path in delta:
-                    weight += gate * delta[path]
+                    weight += gate * delta[path].to(weight.device)
             module.weight.data.copy_(weight)
 
     def predict_noise(self, x, timestep, model_options, seed=None):

@@ -49,6 +49,7 @@ def _load() -> None:
     module.device_count = lambda: 2
     module.current_device = lambda: 0
     module.synchronize = lambda *_: None
+    module.get_amp_supported_dtype = lambda: [torch.float16, torch.bfloat16]
     module._is_in_bad_fork = lambda: False
     module.manual_seed_all = torch.ops.pretend_device.seed
     torch._register_device_module(NAME, module)
@@ -67,6 +68,12 @@ def counting() -> Iterator[dict[str, int]]:
     finally:
         for what in ("waits", "launches", "most held"):
             found[what] = torch.ops.pretend_device.counted(what)
+
+
+def is_the_hosts_device() -> bool:
+    import comfy.model_management
+
+    return comfy.model_management.get_torch_device().type == NAME
 
 
 def _memory(device=None, *asked, **named) -> int | tuple[int, int]:
