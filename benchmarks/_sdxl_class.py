@@ -248,7 +248,9 @@ def peak() -> int:
 
 
 def device_name() -> str:
-    return torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
+    if DEVICE.type == "cuda":
+        return torch.cuda.get_device_name()
+    return "CPU" if DEVICE.type == "cpu" else f"{DEVICE.type} device"
 
 
 def attention(layers: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

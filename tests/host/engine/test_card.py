@@ -86,6 +86,16 @@ def test_the_device_computes_as_the_processor_does_and_counts_what_waits():
     assert found["waits"] == 3
 
 
+def test_a_card_can_lack_double_precision():
+    with pretend_device.without_float64():
+        for make in (lambda: torch.ones(2, dtype=torch.float64).to(pretend_device.device()),
+                     lambda: torch.ones(2, device=pretend_device.device()).double(),
+                     lambda: torch.zeros(2, dtype=torch.float64, device=pretend_device.device())):  # fmt: skip
+            with pytest.raises(TypeError, match="float64"):
+                make()
+    assert torch.ones(2, device=pretend_device.device()).double().dtype == torch.float64
+
+
 # --- where what a MODEL brings lies
 
 
@@ -127,6 +137,15 @@ def test_a_step_waits_for_the_device_no_more_than_for_its_noise_level(way):
     of_three_steps = [waits["ours", n] - waits["plain", n] for n in (2, 5)]
     changes = "cosine" in way or way == "role"
     assert of_three_steps[1] - of_three_steps[0] == 3 * changes
+
+
+@pytest.mark.parametrize("way", GUIDED)
+def test_no_step_needs_double_precision(way):
+    model = tiny.sdxl()
+    ours = GUIDED[way](model, loras(model_layers(model)))
+    expected = sampled(ours)
+    with pretend_device.without_float64():
+        assert torch.equal(sampled(ours), expected)
 
 
 # --- a card that is too small

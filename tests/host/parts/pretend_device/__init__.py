@@ -70,6 +70,17 @@ def counting() -> Iterator[dict[str, int]]:
             found[what] = torch.ops.pretend_device.counted(what)
 
 
+@contextmanager
+def without_float64() -> Iterator[None]:
+    """Meanwhile no float64 can be made there, as on a Mac's card."""
+    _load()
+    torch.ops.pretend_device.allow_double(False)
+    try:
+        yield
+    finally:
+        torch.ops.pretend_device.allow_double(True)
+
+
 def is_the_hosts_device() -> bool:
     import comfy.model_management
 

@@ -42,6 +42,12 @@ void begin_counting() {
 
 // --- memory
 
+std::atomic<bool> doubles{true};  // a Mac's card has none
+
+void check_type(at::ScalarType type) {
+  TORCH_CHECK_TYPE(doubles || type != at::kDouble, "this device has no float64");
+}
+
 struct Block {
   void* data;
   size_t bytes;
@@ -195,6 +201,7 @@ at::Tensor on_processor(const at::Tensor& tensor) {
 
 at::Tensor on_device(const at::Tensor& tensor, c10::Device device) {
   const c10::OptionalDeviceGuard guard(device);
+  check_type(tensor.scalar_type());
   const at::Tensor made = at::detail::empty_strided_generic(
       tensor.sizes(), tensor.strides(), &memory, c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
       tensor.scalar_type());
@@ -321,6 +328,7 @@ at::Tensor empty(
     at::IntArrayRef size, std::optional<at::ScalarType> type, std::optional<at::Layout>,
     std::optional<at::Device> device, std::optional<bool>, std::optional<at::MemoryFormat> format) {
   const c10::OptionalDeviceGuard guard(device);
+  check_type(c10::dtype_or_default(type));
   return at::detail::empty_generic(
       size, &memory, c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
       c10::dtype_or_default(type), format);
@@ -330,6 +338,7 @@ at::Tensor empty_strided(
     at::IntArrayRef size, at::IntArrayRef stride, std::optional<at::ScalarType> type,
     std::optional<at::Layout>, std::optional<at::Device> device, std::optional<bool>) {
   const c10::OptionalDeviceGuard guard(device);
+  check_type(c10::dtype_or_default(type));
   return at::detail::empty_strided_generic(
       size, stride, &memory, c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
       c10::dtype_or_default(type));
@@ -462,6 +471,7 @@ TORCH_LIBRARY(pretend_device, m) {
       all.set_current_seed(static_cast<uint64_t>(seed));
     }
   });
+  m.def("allow_double", [](bool allowed) { doubles = allowed; });
   m.def("begin_counting", &begin_counting);
   m.def("counted", [](std::string what) { return counted(what); });
 }
