@@ -35,6 +35,7 @@ SLOWEST = 8  # files named after a tier
 ON_A_DEVICE = (
     "tests/host/engine/test_card.py",
     "tests/host/engine/test_engine_equalities.py",
+    "tests/host/train/test_training.py",
 )
 ALL_ON_A_DEVICE = tuple(
     f"tests/host/{folder}"
