@@ -6,7 +6,6 @@ layer sets are data of the run, so MODELs that differ in nothing else share the 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +39,16 @@ class BranchModule(nn.Module):
             value = tensor.to(dtype).contiguous()
             self.register_parameter(f"{name}_{field}", nn.Parameter(value, requires_grad=False))
         return name, update.mapped(lambda tensor: torch.empty_like(tensor, device="meta"))
+
+    def own_copy(self) -> BranchModule:
+        """The same with tensors of its own, and without what a host has hung on this one: memory
+        of a card, which a plain copy would share and free twice."""
+        made = BranchModule({}, self.dtype)
+        made.shapes = self.shapes
+        for name, tensor in self.named_parameters():
+            own = nn.Parameter(tensor.detach().clone(), requires_grad=False)
+            made.register_parameter(name, own)
+        return made
 
     def get_dtype(self) -> torch.dtype:
         return self.dtype
@@ -111,4 +120,4 @@ def _patcher(module: BranchModule, load_device: Any, offload_device: Any) -> Any
 def _copied(
     module: BranchModule, load_device: Any, offload_device: Any, disable_dynamic: bool = False
 ) -> Any:
-    return _patcher(copy.deepcopy(module), load_device, offload_device)
+    return _patcher(module.own_copy(), load_device, offload_device)

@@ -124,7 +124,7 @@ def _set_numbers(
     call: ModelCall, hooks: list[tuple[nn.Module, GraphHook]], device: torch.device
 ) -> None:
     """The numbers of a call as its graphs read them, (runs, 1 + parts): the share, and for each
-    part in the order of the hooks its gate times its scale. Nothing waits for the device."""
+    part in the order of the hooks its gate times its scale. Nothing waits for a CUDA device."""
     rows = [[call.share] for _ in call.runs]
     for _, hook in hooks:
         hook.refresh()
@@ -132,9 +132,10 @@ def _set_numbers(
             gates = run.gates[hook.index]
             row += [gates[part.branch] * part.update.scale for part in hook.parts]
     numbers = torch.tensor(rows, dtype=torch.float32)
-    if device.type == "cuda":
+    pinned = device.type == "cuda"  # from other memory a copy may not be done when it is gone
+    if pinned:
         numbers = numbers.pin_memory()
-    call.numbers = numbers.to(device, non_blocking=True)
+    call.numbers = numbers.to(device, non_blocking=pinned)
 
 
 def _graph_hooks(hooks: Hooks) -> list[tuple[nn.Module, GraphHook]]:

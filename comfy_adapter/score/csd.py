@@ -31,7 +31,7 @@ from ...craft_core.evaluation.encoders.csd_file import (
 )
 from ...craft_core.types import Role
 from ..model.host_files import path_by_name
-from .vision import AT_ONCE, weights_digest
+from .vision import batches, weights_digest
 
 FOLDER = "clip_vision"  # of the host's models
 _MATRICES: dict[Role, str] = {"content": CONTENT, "style": STYLE}
@@ -70,7 +70,7 @@ class CSDEncoder:
         """Pictures (B, h, w, 3) in [0, 1] -> unit vectors (B, features)."""
         found = [
             self.tower.encode_image(some, crop=True)["image_embeds"].float().cpu()
-            for some in pictures.split(AT_ONCE)
+            for some in batches(pictures)
         ]  # (b, width): the tower has no projection, and gives the class token
         return functional.normalize(torch.cat(found) @ self.matrix, dim=1)
 

@@ -22,7 +22,7 @@ FAMILIES = {
     "dinov3": "DINOv3",
 }
 CROPS = ("center", "none")
-AT_ONCE = 16  # pictures
+_AT_ONCE, _PIXELS_AT_ONCE = 16, 16 * 1024**2  # pictures, and pixels of them all together
 _FIRST = 64  # numbers of a tensor, for telling files apart
 
 
@@ -91,7 +91,7 @@ class VisionEncoder:
         crop = self.crop == "center"
         found = [
             self.clip_vision.encode_image(some, crop=crop)["image_embeds"].float().cpu()
-            for some in pictures.split(AT_ONCE)
+            for some in batches(pictures)
         ]
         embeds = torch.cat(found)
         return embeds.mean(1) if embeds.ndim == 3 else embeds
@@ -103,6 +103,12 @@ class VisionEncoder:
         if "projection_dim" in self.clip_vision.config:
             return "projected"
         return "class token"
+
+
+def batches(pictures: Tensor) -> tuple[Tensor, ...]:
+    """(B, h, w, 3) in parts that a card has room for beside a model."""
+    height, width = pictures.shape[1:3]
+    return pictures.split(max(1, min(_AT_ONCE, _PIXELS_AT_ONCE // (height * width))))
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:

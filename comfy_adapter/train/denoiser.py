@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import comfy.conds
@@ -33,6 +33,13 @@ from ..engine.modules import is_norm, model_layers, output_axis, scaled_norm
 from ..engine.shortcuts import forget_keys, without_replays
 from .precision import AUTO, decide
 
+_LOAD_AGAIN = (
+    "Load it with the host's own loaders, update ComfyUI, or start it with --disable-dynamic-vram"
+)
+_attention = comfy.ldm.modules.attention
+_DIFFERENTIABLE = {
+    f"attention_{kernel}" for kernel in ("basic", "pytorch", "split", "sub_quad", "xformers")
+}
 # Blocks of UNets and VAEs whose inner activations are computed again in the backward pass.
 _BLOCKS = (
     comfy.ldm.modules.diffusionmodules.openaimodel.ResBlock,
@@ -67,12 +74,17 @@ class HostDenoiser:
     def _call(self, x: Tensor, sigma: Tensor, given: dict[str, Any]) -> Tensor:
         options = dict(self._patcher.model_options.get("transformer_options", {}))
         options |= {"cond_or_uncond": [0], "sigmas": sigma}
-        if self.device.type == "cpu":
-            options["optimized_attention_override"] = _explicit_attention
-        mixed = self._precision != torch.float32
+        on_cpu = self.device.type == "cpu"
+        options["optimized_attention_override"] = _explicit_attention if on_cpu else _with_gradient
         forget_keys(self._model.diffusion_model)  # made with the weights of an earlier step
-        with torch.autocast(self.device.type, self._precision, enabled=mixed):
+        with self._mixed():
             return self._model.apply_model(x, sigma, transformer_options=options, **given).float()
+
+    def _mixed(self) -> AbstractContextManager[Any]:
+        """Mixed precision. In float32 nothing, as not every device has autocast."""
+        if self._precision == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self._precision)
 
     def _model_conds(self, condition: Any, x: Tensor) -> dict[str, Any]:
         """What the model gets of a CONDITIONING for one row of x's shape, made once."""
@@ -141,6 +153,8 @@ def open_denoiser(
         undo.callback(patcher.detach)
         management.in_training = True
         undo.enter_context(without_replays())
+        # torch recomputes on devices that it knows by a module of their name.
+        checkpointing = checkpointing and hasattr(torch, patcher.load_device.type)
         prepare = _checkpoint_blocks if checkpointing else _own_norm_inputs
         undo.callback(prepare(patcher.model.diffusion_model))
         decoder = None
@@ -156,12 +170,12 @@ def open_denoiser(
 def _private_copy(model: Any) -> Any:
     """Loaded anew by the loader that made it, or copied where no loader is known."""
     if model.cached_patcher_init is not None:
-        return model.clone(disable_dynamic=True, force_deepcopy=True)
+        return _loaded_again(model)
     if model.is_dynamic():
         raise CraftError(
             "This model's loader does not tell how to load it again",
             "Under dynamic VRAM a training loads its own copy of the model",
-            "Load it with the host's own loaders, or start ComfyUI with --disable-dynamic-vram",
+            _LOAD_AGAIN,
         )
     _unload(model)  # puts the weights back as loaded
     private = model.clone()
@@ -179,6 +193,16 @@ def _private_copy(model: Any) -> Any:
     return private
 
 
+def _loaded_again(patcher: Any) -> Any:
+    """The patcher with a network of its own, from the loader that made it, and without dynamic
+    VRAM. (The host has a short way to it, but not before ComfyUI 0.24.)"""
+    load, given, *place = patcher.cached_patcher_init
+    fresh = load(*given, disable_dynamic=True)
+    if place:
+        fresh = fresh[place[0]]
+    return patcher.clone(disable_dynamic=True, model_override=fresh.get_clone_model_override())
+
+
 def _unload(model: Any) -> None:
     """Unload the model and its clones; ComfyUI before 0.24 can only unload all models."""
     if hasattr(comfy.model_management, "unload_model_and_clones"):
@@ -188,8 +212,23 @@ def _unload(model: Any) -> None:
 
 
 def _decoder_of(vae: Any) -> nn.Module:
-    """A private, frozen copy of the VAE's network."""
-    return copy.deepcopy(vae.first_stage_model).requires_grad_(False).to(vae.device)
+    """A private, frozen copy of the VAE's network.
+
+    Under dynamic VRAM it is loaded anew: memory of the card hangs on the VAE's own layers, which a
+    plain copy would share and free twice.
+    """
+    if not vae.patcher.is_dynamic():
+        network = copy.deepcopy(vae.first_stage_model)
+    elif vae.patcher.cached_patcher_init is None:
+        raise CraftError(
+            "This VAE's loader does not tell how to load it again",
+            "Under dynamic VRAM a training loads its own copy of the VAE",
+            "Update ComfyUI, start it with --disable-dynamic-vram, or train without previews and "
+            "without the perceptual term",
+        )
+    else:
+        network = _loaded_again(vae.patcher).model
+    return network.requires_grad_(False).to(vae.device, vae.vae_dtype)
 
 
 def _decode_with(network: Any, vae: Any) -> Callable[[Tensor], Tensor]:
@@ -301,6 +340,13 @@ def _own_norm_inputs(network: nn.Module) -> Callable[[], None]:
             handle.remove()
 
     return undo
+
+
+def _with_gradient(original: Any, *args: Any, **how: Any) -> Tensor:
+    """The host's attention; torch's own in place of those that have no gradient or a wrong one:
+    SageAttention, FlashAttention as the host calls it, and what other packs put there."""
+    kernel = original if original.__name__ in _DIFFERENTIABLE else _attention.attention_pytorch
+    return kernel(*args, **how)
 
 
 def _explicit_attention(original: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, *args, **kw):

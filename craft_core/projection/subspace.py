@@ -39,6 +39,17 @@ def dimension(shape: tuple[int, ...] | torch.Size, side: Side) -> int:
     return shape[0] if side == "output" else torch.Size(shape[1:]).numel()
 
 
+def decomposed(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Q (..., out, rank) and R of matrices (..., out, rank), where they lie; differentiable.
+
+    A Mac's card has no QR, and those of others may lack it: there it is made on the CPU.
+    """
+    if matrices.device.type in ("cpu", "cuda"):
+        return torch.linalg.qr(matrices)
+    q, r = torch.linalg.qr(matrices.cpu())
+    return q.to(matrices.device), r.to(matrices.device)
+
+
 def orthonormal(basis: Tensor) -> Tensor:
     """Q = qr(M).Q of a learnable basis M (out, rank) -> (out, rank). Eq. 1.
 
@@ -46,7 +57,7 @@ def orthonormal(basis: Tensor) -> Tensor:
     rows, a value that is not finite, or dependent columns (Q would name arbitrary directions).
     """
     _require_matrix(basis, "a basis")
-    q, r = torch.linalg.qr(basis.to(_working(basis)))  # (out, rank), (rank, rank)
+    q, r = decomposed(basis.to(_working(basis)))  # (out, rank), (rank, rank)
     outside = r.detach().diagonal().abs()  # length of each column outside those before it
     lengths = torch.linalg.vector_norm(r.detach(), dim=0)
     if bool((outside <= DEPENDENT_COLUMN * lengths).any()):

@@ -52,12 +52,12 @@ PAGE_SMOKE = (
     "-k",
     "demo_small_world or inputs_of_its_own",
 )
-IN_CI = "tests/host/engine/test_engine_equalities.py"
+IN_CI = ("tests/host/engine/test_engine_equalities.py", "tests/host/train/test_training.py")
 
 
 def oldest_tests(_host: Host, choice: Choice) -> bool:
     """What `run.py test` runs on the oldest version; whether all passed."""
-    named = Choice([IN_CI, *choice.arguments], choice.workers, choice.sweeps)
+    named = Choice([*IN_CI, *choice.arguments], choice.workers, choice.sweeps)
     return host_tests(older_host(OLDEST), named)
 
 

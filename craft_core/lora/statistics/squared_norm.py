@@ -34,7 +34,7 @@ def _square(updates: LayerUpdate | Sequence[LayerUpdate]) -> tuple[float, float]
     """(absolute scale, squared norm of up @ down)."""
     one = spread(updates)
     up, down = one.up, one.flat_down  # (out, rank), (rank, n * kernel)
-    if up.device.type == "mps":  # has no float64
+    if up.device.type not in ("cpu", "cuda"):  # some have no float64
         up, down = up.cpu(), down.cpu()
     up, down = up.double(), down.double()
     square = ((up.T @ up) * (down @ down.T)).sum().item()

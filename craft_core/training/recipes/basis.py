@@ -28,6 +28,7 @@ from ...projection import (
     LayerBasis,
     RankSchedule,
     Side,
+    decomposed,
     dimension,
     orthonormal,
     rank_schedule,
@@ -262,17 +263,27 @@ class BasisRecipe:
         ready = noised(self.denoiser, latents, conditions, generator)
         with self.denoiser.edited(projections(q, self.side)):
             loss, denoised = denoising_loss(self.denoiser, ready)
-            terms = {role: loss}
+            terms, total = {role: loss}, loss
             if self.perceptual is not None:
-                terms[f"{role} perceptual"] = self._perceptual(denoised, ready)
-            (share * torch.stack([*terms.values()]).sum()).backward()
+                terms[f"{role} perceptual"], slope = self._perceptual(denoised.detach(), ready)
+                total = total + (slope * denoised).sum()  # has the term's gradient, not its value
+            (share * total).backward()
         return {name: float(value.detach()) for name, value in terms.items()}
 
-    def _perceptual(self, denoised: Tensor, ready: Noised) -> Tensor:
+    def _perceptual(self, denoised: Tensor, ready: Noised) -> tuple[Tensor, Tensor]:
+        """The weighted term, a scalar, and its gradient in `denoised`. Picture by picture: on their
+        way through VAE and VGG each takes many times the memory of its latent."""
         assert self.perceptual is not None
-        with torch.no_grad():
-            target = self.denoiser.decode(ready.latent)
-        return self.perceptual_weight * self.perceptual(self.denoiser.decode(denoised), target)
+        terms, slope = [], torch.zeros_like(denoised)
+        for i in range(len(denoised)):
+            with torch.no_grad():
+                target = self.denoiser.decode(ready.latent[i : i + 1])
+            one = denoised[i : i + 1].clone().requires_grad_(True)
+            term = self.perceptual(self.denoiser.decode(one), target)
+            term = term * (self.perceptual_weight / len(denoised))
+            (slope[i : i + 1],) = torch.autograd.grad(term, one)
+            terms.append(term.detach())
+        return torch.stack(terms).sum(), slope
 
     def settings(self) -> Mapping[str, str]:
         ranks = [self.schedule.ranks[path] for path in self.matrices["content"]]
@@ -310,7 +321,7 @@ class BasisRecipe:
 def _orthonormal_all(
     matrices: Mapping[Role, Mapping[str, Tensor]],
 ) -> dict[Role, dict[str, Tensor]]:
-    """Q = qr(M).Q of every M, those of one shape together: a GPU waits for each call of many.
+    """Q = qr(M).Q of every M, those of one shape in one call.
 
     Nothing is checked, as a check would make the device wait; M that lost a direction has a
     gradient that is not finite, which the loop refuses.
@@ -322,7 +333,7 @@ def _orthonormal_all(
     q: dict[Role, dict[str, Tensor]] = {role: {} for role in ROLES}
     for places in by_shape.values():
         stacked = torch.stack([matrices[role][path] for role, path in places])
-        for (role, path), one in zip(places, torch.linalg.qr(stacked)[0], strict=True):
+        for (role, path), one in zip(places, decomposed(stacked)[0], strict=True):
             q[role][path] = one
     return q
 

@@ -134,6 +134,25 @@ def test_each_branch_is_found_on_a_copy_whose_other_file_was_changed():
     assert distance(run(after), run(attached(tiny.sdxl(), changed, None))) <= LAW
 
 
+class OnTheCard:
+    """What the host hangs on a network under dynamic VRAM: a copy would be freed twice."""
+
+    def __deepcopy__(self, memo):
+        raise AssertionError("memory of the card was copied")
+
+
+def test_a_copy_for_another_device_takes_tensors_alone():
+    model = tiny.sdxl()
+    for patcher in patchers_of(model, loras(model_layers(model))):
+        patcher.model.dynamic_pins = {0: OnTheCard()}
+        make, given = patcher.cached_patcher_init
+        copied = make(*given).model
+        assert copied.shapes == patcher.model.shapes and copied.dtype == patcher.model.dtype
+        pairs = list(zip(copied.parameters(), patcher.model.parameters(), strict=True))
+        assert pairs and all(torch.equal(a, b) and a is not b for a, b in pairs)
+        assert not {a.data_ptr() for a, _ in pairs} & {b.data_ptr() for _, b in pairs}
+
+
 def test_two_routers_in_a_row_with_one_file_in_common():
     model = loadable(tiny.sdxl())
     layers = model_layers(model)

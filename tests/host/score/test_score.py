@@ -41,6 +41,26 @@ CONFIGS = {
 }  # fmt: skip
 
 
+class Counting:
+    """Stands for a CLIP_VISION."""
+
+    def __init__(self):
+        self.counts = []
+
+    def encode_image(self, pictures, crop):
+        self.counts.append(len(pictures))
+        return {"image_embeds": pictures[:, 0, 0]}
+
+
+@pytest.mark.parametrize(("side", "counts"), [(8, [16, 4]), (2048, [4] * 5), (8192, [1] * 20)])
+def test_a_card_gets_no_more_pictures_at_once_than_it_has_room_for(side, counts):
+    encoder = Counting()
+    pictures = torch.rand(20, 1, 1, 3).expand(20, side, side, 3)
+    found = VisionEncoder(encoder).features(pictures)
+    assert encoder.counts == counts
+    torch.testing.assert_close(found, pictures[:, 0, 0])
+
+
 def tiny_vision(family: str = "CLIP", seed: int = 7) -> comfy.clip_vision.ClipVisionModel:
     """What Load CLIP Vision gives for a small file of that family."""
     with tempfile.TemporaryDirectory() as folder:  # older ComfyUI takes a file only

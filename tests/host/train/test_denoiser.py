@@ -5,16 +5,19 @@ from __future__ import annotations
 import gc
 import weakref
 
+import comfy.ldm.modules.attention as attention
 import comfy.model_base
 import comfy.model_management
 import comfy.sampler_helpers
 import comfy.samplers
+import pretend_device
 import pytest
 import tiny
 import torch
+import torch.utils.checkpoint
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.comfy_adapter.model.basis import apply_basis
-from craft_lora_pack.comfy_adapter.train.denoiser import open_denoiser
+from craft_lora_pack.comfy_adapter.train.denoiser import _with_gradient, open_denoiser
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.projection import (
     Basis,
@@ -30,13 +33,15 @@ from craft_lora_pack.craft_core.types import Factors
 from small_world_models import load
 
 FAMILIES = {"sd15": tiny.sd15, "sdxl": tiny.sdxl}
+DEVICE = comfy.model_management.get_torch_device()
 KINDS = ("EPS", "V_PREDICTION", "FLOW")
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 
 def noisy(rows=2, size=8, seed=5):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(rows, 4, size, size, generator=generator), torch.tensor([0.7, 3.0][:rows])
+    x = torch.randn(rows, 4, size, size, generator=generator)
+    return x.to(DEVICE), torch.tensor([0.7, 3.0][:rows], device=DEVICE)
 
 
 def hosts_prediction(model, x, sigma, conditioning):
@@ -111,15 +116,16 @@ def with_attention_patches():
     ids=["sd15", "sdxl", "flux", "attention patches"],
 )
 def test_checkpointing_changes_no_gradient(make, channels):
-    x = torch.randn(2, channels, 8, 8, generator=torch.Generator().manual_seed(5))
-    sigma, conditions = torch.tensor([0.7, 0.3]), [tiny.conditioning(1), tiny.conditioning(2)]
+    x = torch.randn(2, channels, 8, 8, generator=torch.Generator().manual_seed(5)).to(DEVICE)
+    sigma = torch.tensor([0.7, 0.3], device=DEVICE)
+    conditions = [tiny.conditioning(1), tiny.conditioning(2)]
     gradients = []
     for checkpointing in (False, True):
         with open_denoiser(make(), None, "fp32", checkpointing) as denoiser:
             factors = {
                 path: Factors(
-                    torch.full((1, *shape[1:]), 0.01, requires_grad=True),
-                    torch.full((shape[0], 1), 0.01, requires_grad=True),
+                    torch.full((1, *shape[1:]), 0.01, device=DEVICE, requires_grad=True),
+                    torch.full((shape[0], 1), 0.01, device=DEVICE, requires_grad=True),
                 )
                 for path, shape in trainable(denoiser.layers).items()
             }
@@ -136,15 +142,15 @@ def test_checkpointing_changes_no_gradient(make, channels):
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_gradient_through_a_dit_is_that_of_finite_differences(checkpointing):
-    x = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(5))
-    sigma, conditions = torch.tensor([0.7]), [tiny.conditioning(1)]
+    x = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(5)).to(DEVICE)
+    sigma, conditions = torch.tensor([0.7], device=DEVICE), [tiny.conditioning(1)]
     generator = torch.Generator().manual_seed(1)
     with open_denoiser(tiny.flux(), None, "fp32", checkpointing) as denoiser:
         path = "double_blocks.0.img_attn.proj"
         shape = denoiser.layers[path]
-        down = 0.1 * torch.randn(1, shape[1], generator=generator)
-        up = (0.1 * torch.randn(shape[0], 1, generator=generator)).requires_grad_(True)
-        way = torch.randn(shape[0], 1, generator=generator)
+        down = 0.1 * torch.randn(1, shape[1], generator=generator).to(DEVICE)
+        up = (0.1 * torch.randn(shape[0], 1, generator=generator)).to(DEVICE).requires_grad_(True)
+        way = torch.randn(shape[0], 1, generator=generator).to(DEVICE)
         way /= way.norm()
 
         def loss(value):
@@ -185,12 +191,13 @@ def test_projecting_in_training_is_the_backbone_that_the_loader_makes(side):
     conditions = [tiny.conditioning(1), tiny.conditioning(2)]
     basis = Basis({p: LayerBasis(one, None) for p, one in q.items()}, side)
     limited = apply_basis(model, basis, "content")
-    with open_denoiser(model, None, "fp32") as denoiser, denoiser.edited(projections(q, side)):
+    taken_out = projections({p: one.to(DEVICE) for p, one in q.items()}, side)
+    with open_denoiser(model, None, "fp32") as denoiser, denoiser.edited(taken_out):
         edited = denoiser.denoise(x, sigma, conditions)
     with open_denoiser(limited, None, "fp32") as denoiser:
         patched = denoiser.denoise(x, sigma, conditions)
         path = next(iter(q))
-        own = denoiser._model.diffusion_model.get_submodule(path).weight
+        own = denoiser._model.diffusion_model.get_submodule(path).weight.cpu()
         plain = model.model.diffusion_model.get_submodule(path).weight
         torch.testing.assert_close(own, project_out(plain, q[path], side), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(edited, patched, rtol=1e-3, atol=1e-4)
@@ -214,6 +221,88 @@ def test_a_training_leaves_the_users_model_as_it_was(make):
         assert not module._forward_hooks and module.__dict__.get("forward") is forwards[name]
 
 
+class OnTheCard:
+    """What the host hangs on a network under dynamic VRAM: a copy would be freed twice."""
+
+    def __deepcopy__(self, memo):
+        raise AssertionError("memory of the card was copied")
+
+
+def hang_on(network):
+    """-> the network, as dynamic VRAM leaves one."""
+    network.dynamic_pins, network.dynamic_vbars = {0: OnTheCard()}, {0: OnTheCard()}
+    for module in network.modules():
+        module._v = module._pins = OnTheCard()
+    return network
+
+
+def dynamic(patcher, monkeypatch):
+    hang_on(patcher.model)
+    monkeypatch.setattr(patcher, "is_dynamic", lambda: True)
+
+
+def test_under_dynamic_vram_a_training_loads_model_and_vae_anew(monkeypatch):
+    world = load()
+    x, sigma = noisy()
+    condition = [world.encode("a cat")] * 2
+    found = []
+    for _ in range(2):
+        with open_denoiser(world.model, world.vae, "fp32") as denoiser, torch.no_grad():
+            latent = denoiser.denoise(x[:, :3].clone(), sigma, condition)
+            found.append((latent, denoiser.decode(latent)))
+        if world.vae.patcher.cached_patcher_init is None:
+            pytest.skip("this host's loader does not tell how to load its VAE again")
+        dynamic(world.model, monkeypatch)
+        dynamic(world.vae.patcher, monkeypatch)
+    for before, after in zip(*found, strict=True):
+        assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("which", ["model", "VAE"])
+def test_a_loader_that_does_not_tell_is_refused_under_dynamic_vram(which, monkeypatch):
+    world = load()
+    patcher = world.model if which == "model" else world.vae.patcher
+    dynamic(patcher, monkeypatch)
+    monkeypatch.setattr(patcher, "cached_patcher_init", None)
+    with (
+        pytest.raises(CraftError, match=f"This {which}'s loader does not tell"),
+        open_denoiser(world.model, world.vae),
+    ):
+        pass
+
+
+def test_attention_without_a_gradient_is_replaced_by_torchs_own():
+    def attention_sage(q, k, v, heads, **_):
+        return (q + k + v).detach()
+
+    q, k, v = torch.randn(3, 1, 5, 8, generator=torch.Generator().manual_seed(1)).unbind()
+    q.requires_grad_(True)
+    expected = attention.attention_pytorch(q, k, v, 2)
+    found = _with_gradient(attention.wrap_attn(attention_sage), q, k, v, heads=2)
+    assert torch.equal(found, expected)
+    assert torch.autograd.grad(found.sum(), q)[0].abs().sum() > 0
+    hosts = attention.attention_sub_quad
+    assert torch.equal(_with_gradient(hosts, q, k, v, heads=2), hosts(q, k, v, 2))
+
+
+@pytest.mark.skipif(not pretend_device.is_the_hosts_device(), reason="every torch has the CPU's")
+def test_a_device_that_torch_has_no_module_for_trains_in_float32(monkeypatch):
+    """DirectML's: torch.autocast and torch.utils.checkpoint ask for one."""
+    x, sigma = noisy(1)
+    with torch.inference_mode(False), open_denoiser(tiny.sd15(), None, "fp32") as denoiser:
+        expected = denoiser.denoise(x, sigma, [tiny.conditioning(1)])
+
+    def none(*_, **__):
+        raise AssertionError("there is none for this device")
+
+    monkeypatch.setattr(torch, "autocast", none)
+    monkeypatch.setattr(torch.utils.checkpoint, "checkpoint", none)
+    monkeypatch.delattr(torch, DEVICE.type)
+    with torch.inference_mode(False), open_denoiser(tiny.sd15(), None, "fp32") as denoiser:
+        found = denoiser.denoise(x, sigma, [tiny.conditioning(1)])
+    torch.testing.assert_close(found, expected)
+
+
 def test_a_model_loaded_under_inference_mode_still_trains():
     with torch.inference_mode():
         model = tiny.sd15()
@@ -221,8 +310,8 @@ def test_a_model_loaded_under_inference_mode_still_trains():
         with open_denoiser(model, None, "bf16") as denoiser:
             path = "input_blocks.1.1.proj_in"
             shape = denoiser.layers[path]
-            up = torch.zeros(shape[0], 1, requires_grad=True)
-            edit = branch_edit(Factors(torch.ones(1, *shape[1:]), up))
+            up = torch.zeros(shape[0], 1, device=DEVICE, requires_grad=True)
+            edit = branch_edit(Factors(torch.ones(1, *shape[1:], device=DEVICE), up))
             with denoiser.edited({path: edit}):
                 denoiser.denoise(x.clone(), sigma.clone(), [tiny.conditioning(1)]).sum().backward()
             assert up.grad is not None and bool(up.grad.abs().sum() > 0)

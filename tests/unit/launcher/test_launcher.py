@@ -621,7 +621,9 @@ def test_a_named_browser_that_cannot_run_is_one_sentence(monkeypatch, tmp_path):
 def passed_on(monkeypatch):
     """What the tier gives to pytest."""
     found = {}
-    monkeypatch.setattr(tiers, "find_compiler", lambda: "g++")
+    monkeypatch.setattr(tiers, "require_compiler", lambda: None)
+    monkeypatch.setattr(tiers, "_python", lambda host, command, **_: found.update(built=command))
+    monkeypatch.setattr(tiers.sys, "platform", "linux")
     monkeypatch.setattr(
         tiers, "_pytest", lambda host, tier, choice, **environment: found.update(
             tier=tier, arguments=list(choice.arguments), environment=environment)
@@ -635,11 +637,15 @@ def test_the_device_tier_is_a_part_of_the_host_tests_on_another_device(sweeps, p
     *files, last = passed_on["arguments"]
     assert last == "-x" and files
     assert all((paths.ROOT / file).exists() and file.startswith("tests/host/") for file in files)
-    assert passed_on["environment"] == {"CRAFT_TEST_DEVICE": "pretend"}
+    script, library = passed_on["built"]
+    assert Path(script).is_file()
+    assert passed_on["environment"] == {
+        "CRAFT_TEST_DEVICE": "pretend", "CRAFT_PRETEND_DEVICE": library,
+    }  # fmt: skip
 
 
 def test_the_device_tier_runs_the_tests_that_a_user_names(passed_on):
-    named = "tests/host/engine/test_card.py::test_the_device_refuses_what_a_card_refuses"
+    named = "tests/host/device/test_pretend_device.py::test_the_device_refuses_what_a_card_refuses"
     tiers.device_tests(None, tiers.Choice([named]))
     assert passed_on["arguments"] == [named]
 
@@ -647,7 +653,13 @@ def test_the_device_tier_runs_the_tests_that_a_user_names(passed_on):
 def test_a_lacking_compiler_is_one_sentence(monkeypatch):
     monkeypatch.setattr(tiers.shutil, "which", lambda name: None)
     with pytest.raises(LaunchError, match=r"need the C\+\+ compiler g\+\+, and none was found"):
-        tiers.find_compiler()
+        tiers.require_compiler()
+
+
+def test_the_device_tier_is_left_out_where_its_device_cannot_be_built(passed_on, monkeypatch):
+    monkeypatch.setattr(tiers.sys, "platform", "win32")
+    assert tiers.device_tests(None, tiers.Choice())
+    assert not passed_on
 
 
 # --- the command line

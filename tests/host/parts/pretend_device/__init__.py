@@ -4,9 +4,12 @@
 the processor's own, so a picture is the same but for rounding. But as with a card, a tensor there
 cannot be mixed with one of the processor's or given to numpy, and reading a number from it waits.
 So a test finds what a card would refuse, and counts what would make a program wait for one.
+
+What it does not show: anything of timing, of streams and pinned memory, of a card's own kernels,
+and of the host's dynamic VRAM, which needs a real card. The host takes it for a DirectML device.
 """
 
-import subprocess
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,14 +20,16 @@ from types import ModuleType
 
 import torch
 
+from .build import build
+
 NAME = "pretend"
 MEMORY = 16 * 2**30  # bytes that the host takes it to have
-_HERE = Path(__file__).parent
+LIBRARY = "CRAFT_PRETEND_DEVICE"  # names the compiled library, where there is one already
 
 
 @cache
 def device(index: int = 0) -> torch.device:
-    """One of the two. The first call compiles them, which takes a while."""
+    """One of the two."""
     _load()
     return torch.device(NAME, index)
 
@@ -32,15 +37,7 @@ def device(index: int = 0) -> torch.device:
 @cache
 def _load() -> None:
     with TemporaryDirectory() as folder:
-        made = Path(folder) / "pretend_device.so"
-        torch_folder = Path(torch.__file__).parent
-        include = torch_folder / "include"
-        command = [
-            "g++", "-O1", "-shared", "-fPIC", "-std=c++17", _HERE / "device.cpp", "-o", made,
-            f"-I{include}", f"-I{include / 'torch' / 'csrc' / 'api' / 'include'}",
-            f"-L{torch_folder / 'lib'}", "-lc10", "-ltorch_cpu",
-        ]  # fmt: skip
-        subprocess.run([str(part) for part in command], check=True)
+        made = os.environ.get(LIBRARY) or build(Path(folder) / "pretend_device.so")
         torch.ops.load_library(made)
     torch.utils.rename_privateuse1_backend(NAME)
     torch.ops.pretend_device.register()
@@ -70,6 +67,12 @@ def counting() -> Iterator[dict[str, int]]:
             found[what] = torch.ops.pretend_device.counted(what)
 
 
+def held() -> int:
+    """Bytes of the tensors that lie there now."""
+    _load()
+    return torch.ops.pretend_device.counted("held")
+
+
 @contextmanager
 def without_float64() -> Iterator[None]:
     """Meanwhile no float64 can be made there, as on a Mac's card."""
@@ -87,11 +90,6 @@ def is_the_hosts_device() -> bool:
     return comfy.model_management.get_torch_device().type == NAME
 
 
-def _memory(device=None, *asked, **named) -> int | tuple[int, int]:
-    """asked, named: whether also what torch has of it."""
-    return (MEMORY, MEMORY) if any(asked) or any(named.values()) else MEMORY
-
-
 def become_the_hosts_device() -> None:
     """From now on the host loads models there, for good, as on a card that computes in float32."""
     import comfy.model_management as management
@@ -101,5 +99,16 @@ def become_the_hosts_device() -> None:
     management.directml_enabled = True  # its way to name any device
     management.directml_device = device()
     management.is_nvidia = lambda: False
-    management.get_total_memory = management.get_free_memory = _memory
+    management.get_total_memory = _total
+    management.get_free_memory = _free
     management.FORCE_FP32 = True
+
+
+def _total(device=None, *asked, **named) -> int | tuple[int, int]:
+    """asked, named: whether also what torch has of it."""
+    return (MEMORY, MEMORY) if any(asked) or any(named.values()) else MEMORY
+
+
+def _free(device=None, *asked, **named) -> int | tuple[int, int]:
+    left = max(0, MEMORY - held())
+    return (left, left) if any(asked) or any(named.values()) else left

@@ -126,7 +126,9 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
 
 C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard);
 
-// --- random numbers: the processor's, under the device's name
+// --- random numbers: the processor's, of another seed, as a card has its own
+
+constexpr uint64_t OTHER = 0x9E3779B97F4A7C15;
 
 struct Generator final : c10::GeneratorImpl {
   Generator(c10::DeviceIndex index, at::Generator of)
@@ -134,7 +136,7 @@ struct Generator final : c10::GeneratorImpl {
             c10::Device(KIND, index), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1)),
         inner(std::move(of)) {}
   void set_current_seed(uint64_t seed) override {
-    inner.set_current_seed(seed);
+    inner.set_current_seed(seed ^ OTHER);
   }
   void set_offset(uint64_t offset) override {
     inner.set_offset(offset);
@@ -143,10 +145,10 @@ struct Generator final : c10::GeneratorImpl {
     return inner.get_offset();
   }
   uint64_t current_seed() const override {
-    return inner.current_seed();
+    return inner.current_seed() ^ OTHER;
   }
   uint64_t seed() override {
-    return inner.seed();
+    return inner.seed() ^ OTHER;
   }
   void set_state(const c10::TensorImpl& state) override {
     inner.unsafeGetGeneratorImpl()->set_state(state);
@@ -194,9 +196,12 @@ struct Hooks final : at::PrivateUse1HooksInterface {
 
 at::Tensor on_processor(const at::Tensor& tensor) {
   const at::TensorOptions options = tensor.options().device(c10::kCPU);
-  return at::from_blob(
+  const at::Tensor view = at::from_blob(
       const_cast<void*>(tensor.storage().data()), tensor.sizes(), tensor.strides(),
       tensor.storage_offset(), [tensor](void*) {}, options, c10::Device(c10::kCPU));
+  view._set_conj(tensor.is_conj());
+  view._set_neg(tensor.is_neg());
+  return view;
 }
 
 at::Tensor on_device(const at::Tensor& tensor, c10::Device device) {
@@ -213,13 +218,19 @@ bool ours(const at::Tensor& tensor) {
   return tensor.defined() && tensor.device().type() == KIND;
 }
 
-// Where a processor's tensor of any shape is let in, as CUDA lets it in.
-const std::unordered_set<std::string> INDEXED{
-    "aten::index.Tensor", "aten::index_put_", "aten::_index_put_impl_", "aten::index_put"};
-// These read how many there are before they make room for them.
+// Where a processor's tensor of any shape may say the places, as with CUDA.
+const std::unordered_set<std::string> INDEXED{"aten::index.Tensor_out", "aten::_index_put_impl_"};
+// These read numbers before they can go on. (Reading by a mask has called nonzero by then.)
 const std::unordered_set<std::string> WAITING{
-    "aten::nonzero",  "aten::masked_select", "aten::equal",          "aten::_unique2",
-    "aten::is_set_to", "aten::unique_dim",   "aten::unique_consecutive"};
+    "aten::_linalg_eigh", "aten::_linalg_svd", "aten::_unique", "aten::_unique2", "aten::bincount",
+    "aten::equal", "aten::linalg_eig", "aten::masked_select", "aten::multinomial", "aten::nonzero",
+    "aten::repeat_interleave", "aten::unique_consecutive", "aten::unique_dim",
+    "aten::unique_dim_consecutive"};
+
+struct Written {
+  const c10::AliasInfo* alias;
+  at::Tensor given, for_processor;
+};
 
 void any_operation(const c10::OperatorHandle& operation, torch::jit::Stack* stack) {
   const auto& schema = operation.schema();
@@ -229,9 +240,9 @@ void any_operation(const c10::OperatorHandle& operation, torch::jit::Stack* stac
       (operation.operator_name().overload_name.empty()
            ? ""
            : "." + operation.operator_name().overload_name);
-  const bool indexed = INDEXED.count(name) || INDEXED.count(operation.operator_name().name);
+  const bool indexed = INDEXED.count(name);
   std::optional<c10::Device> device, asked;
-  bool foreign = false, masked = false;
+  bool foreign = false, changes_foreign = false, masked = false;
   at::Generator drawn_by;
   const auto look = [&](const at::Tensor& tensor) {
     if (!tensor.defined()) return;
@@ -244,17 +255,18 @@ void any_operation(const c10::OperatorHandle& operation, torch::jit::Stack* stac
         "but found at least two devices, ", *device, " and ", tensor.device(), "! (in ", name, ")");
     device = tensor.device();
   };
-  std::vector<std::pair<at::Tensor, at::Tensor>> written;  // as given, and for the processor
+  std::vector<Written> written;
   for (size_t place = 0; place < arguments.size(); place++) {
     auto& value = (*stack)[first + place];
     const auto* alias = arguments[place].alias_info();
     if (value.isTensor()) {
       const at::Tensor given = value.toTensor();
       look(given);
+      changes_foreign |= alias && alias->isWrite() && given.defined() && !ours(given);
       if (!ours(given)) continue;
       const bool empty_out = alias && alias->isWrite() && arguments[place].is_out() && !given.numel();
       value = empty_out ? at::empty({0}, given.options().device(c10::kCPU)) : on_processor(given);
-      if (alias && alias->isWrite()) written.emplace_back(given, value.toTensor());
+      if (alias && alias->isWrite()) written.push_back({alias, given, value.toTensor()});
     } else if (value.isTensorList()) {
       std::vector<at::Tensor> all;
       for (const at::Tensor& one : value.toTensorVector()) {
@@ -270,10 +282,15 @@ void any_operation(const c10::OperatorHandle& operation, torch::jit::Stack* stac
         all.push_back(one && ours(*one) ? std::optional<at::Tensor>(on_processor(*one)) : one);
       }
       value = c10::IValue(all);
-    } else if (value.isGenerator()) {
-      drawn_by = value.toGenerator();
-      if (drawn_by.device().type() != KIND) continue;
-      value = static_cast<Generator*>(drawn_by.unsafeGetGeneratorImpl())->inner;
+    } else if (value.isGenerator() || (value.isNone() && arguments[place].name() == "generator")) {
+      if (value.isNone()) {
+        value = at::detail::getPrivateUse1Hooks().getDefaultGenerator(current);
+      } else {
+        drawn_by = value.toGenerator();
+      }
+      const at::Generator draws = value.toGenerator();
+      if (draws.device().type() != KIND) continue;
+      value = static_cast<Generator*>(draws.unsafeGetGeneratorImpl())->inner;
     } else if (value.isDevice()) {
       if (value.toDevice().type() == KIND) {
         asked = value.toDevice();
@@ -283,14 +300,16 @@ void any_operation(const c10::OperatorHandle& operation, torch::jit::Stack* stac
   }
   if (asked) device = asked->has_index() ? *asked : c10::Device(KIND, current);
   TORCH_CHECK(
-      !(device && foreign) || asked, "Expected all tensors to be on the same device, but found at ",
+      !(device && (foreign || changes_foreign)) || asked, "Expected all tensors to be on the same device, but found at ",
       "least two devices, ", *device, " and cpu! (in ", name, ")");
   TORCH_CHECK(
-      !(device && drawn_by.defined()) || drawn_by.device().type() == KIND, "Expected a '", KIND,
-      "' device type for generator but found '", drawn_by.device().type(), "'");
+      !drawn_by.defined() || bool(device) == (drawn_by.device().type() == KIND), "Expected a '",
+      device ? KIND : c10::kCPU, "' device type for generator but found '",
+      drawn_by.device().type(), "'");
   if (!device) device = c10::Device(KIND, current);
   launches++;
-  if (WAITING.count(operation.operator_name().name) || (indexed && masked)) waits++;
+  if (WAITING.count(operation.operator_name().name)) waits++;
+  if (masked && name == "aten::_index_put_impl_") waits++;
 
   {
     const at::AutoDispatchBelowADInplaceOrView no_gradient;
@@ -299,13 +318,18 @@ void any_operation(const c10::OperatorHandle& operation, torch::jit::Stack* stac
 
   const auto& returns = schema.returns();
   const size_t results = stack->size() - returns.size();
-  size_t next = 0;  // of those that were written to, in order
   for (size_t place = 0; place < returns.size(); place++) {
     auto& value = (*stack)[results + place];
     const auto* alias = returns[place].alias_info();
+    TORCH_CHECK_NOT_IMPLEMENTED(
+        !alias || alias->isWrite(), "the pretend device has no kernel for the view ", name);
     if (value.isTensor()) {
-      if (alias && alias->isWrite() && next < written.size()) {
-        const auto& [given, made] = written[next++];
+      const auto same = [&](const Written& one) {
+        return alias && one.alias->beforeSets() == alias->beforeSets();
+      };
+      const auto place_of = std::find_if(written.begin(), written.end(), same);
+      if (place_of != written.end()) {
+        const auto& [_, given, made] = *place_of;
         if (given.sizes() != made.sizes()) given.resize_(made.sizes());
         if (made.storage().data() != given.storage().data()) on_processor(given).copy_(made);
         value = given;
@@ -344,9 +368,9 @@ at::Tensor empty_strided(
       c10::dtype_or_default(type));
 }
 
-at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool) {
+at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool non_blocking) {
   launches++;
-  if (!ours(to)) waits++;
+  if (ours(from) != ours(to) && !non_blocking) waits++;
   (ours(to) ? on_processor(to) : to).copy_(ours(from) ? on_processor(from) : from);
   return to;
 }
@@ -364,7 +388,9 @@ at::Scalar read(const at::Tensor& tensor) {
 const at::Tensor& resize(
     const at::Tensor& tensor, at::IntArrayRef size, std::optional<at::MemoryFormat>) {
   auto* kept = tensor.unsafeGetTensorImpl();
-  const size_t bytes = c10::multiply_integers(size) * tensor.itemsize();
+  const c10::OptionalDeviceGuard guard(tensor.device());
+  const size_t bytes =
+      (c10::multiply_integers(size) + tensor.storage_offset()) * tensor.itemsize();
   auto storage = tensor.storage();
   if (storage.nbytes() < bytes) {
     auto fresh = memory.allocate(bytes);
@@ -439,6 +465,11 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("_copy_from", &copy_from);
   m.impl("_copy_from_and_resize", &copy_from_and_resize);
   m.impl("_local_scalar_dense", &read);
+  m.impl("view_as_real", &at::native::view_as_real);
+  m.impl("view_as_complex", &at::native::view_as_complex);
+  // One operation, as with CUDA; without these torch would put each together from several.
+  m.impl("native_layer_norm", torch::CppFunction::makeFromBoxedFunction<&any_operation>());
+  m.impl("native_group_norm", torch::CppFunction::makeFromBoxedFunction<&any_operation>());
   m.impl("convolution_overrideable", &convolution);
   m.impl("convolution_backward_overrideable", &convolution_backward);
   m.impl("resize_", &resize);
@@ -448,15 +479,20 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
 // Mixed precision, by the lists that CUDA has.
 #define LOWER(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, lower_precision_fp)
 #define FLOAT32(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, fp32)
+#define FLOAT32_RESULT(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, fp32_set_opt_dtype)
 #define WIDEST(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, promote)
 
 TORCH_LIBRARY_IMPL(_, AutocastPrivateUse1, m) {
   m.fallback(torch::CppFunction::makeFallthrough());
 }
 
+using namespace at;  // the list of the other signatures names its types without it
+
 TORCH_LIBRARY_IMPL(aten, AutocastPrivateUse1, m) {
   AT_FORALL_LOWER_PRECISION_FP(LOWER)
   AT_FORALL_FP32(FLOAT32)
+  AT_FORALL_FP32_SET_OPT_DTYPE(FLOAT32_RESULT)
+  AT_FORALL_DIFFERENT_REDISPATCH_SIGNATURE(KERNEL_DIFFERENT_REDISPATCH_SIGNATURE_PRIVATEUSEONE)
   AT_FORALL_PROMOTE(WIDEST)
 }
 

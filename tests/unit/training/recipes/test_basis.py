@@ -174,6 +174,32 @@ def test_the_perceptual_term_is_weighted_and_reaches_both_sides():
         )
 
 
+def test_the_perceptual_term_takes_a_picture_at_a_time_and_has_the_batchs_gradient():
+    def squared(pictures, targets):
+        return (pictures - targets).square().mean()
+
+    denoiser, sizes = ToyDenoiser(), []
+    decode = denoiser.decode
+
+    def decoded(latent):
+        sizes.append(len(latent))
+        return decode(latent)
+
+    denoiser.decode = decoded
+    recipe = basis(
+        denoiser, pairs(), "", squared, **{**SMALL, "steps": 1, "perceptual_weight": 0.3}
+    ).recipe
+    latents = torch.stack([one.latent for one in recipe.pairs.content.examples])
+    ready = noised(denoiser, latents, [None] * len(latents), torch.Generator().manual_seed(1))
+    denoised = torch.randn(latents.shape, generator=torch.Generator().manual_seed(2))
+    value, slope = recipe._perceptual(denoised, ready)
+    assert len(latents) > 1 and set(sizes) == {1}
+    denoised.requires_grad_(True)
+    whole = 0.3 * squared(decode(denoised), decode(latents))
+    torch.testing.assert_close(value, whole.detach())
+    torch.testing.assert_close(slope, torch.autograd.grad(whole, denoised)[0])
+
+
 def test_the_model_gets_no_gradient_and_does_not_change():
     denoiser = ToyDenoiser()
     before = {k: v.clone() for k, v in denoiser.network.state_dict().items()}
