@@ -33,9 +33,6 @@ from ..engine.modules import is_norm, model_layers, output_axis, scaled_norm
 from ..engine.shortcuts import forget_keys, without_replays
 from .precision import AUTO, decide
 
-_LOAD_AGAIN = (
-    "Load it with the host's own loaders, update ComfyUI, or start it with --disable-dynamic-vram"
-)
 _attention = comfy.ldm.modules.attention
 _DIFFERENTIABLE = {
     f"attention_{kernel}" for kernel in ("basic", "pytorch", "split", "sub_quad", "xformers")
@@ -175,7 +172,7 @@ def _private_copy(model: Any) -> Any:
         raise CraftError(
             "This model's loader does not tell how to load it again",
             "Under dynamic VRAM a training loads its own copy of the model",
-            _LOAD_AGAIN,
+            "Load it with the host's own loaders, or start ComfyUI with --disable-dynamic-vram",
         )
     _unload(model)  # puts the weights back as loaded
     private = model.clone()
