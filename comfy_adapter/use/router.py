@@ -22,6 +22,7 @@ from ...craft_core.types import Bank, Gates, LoraFile, Role
 from ..engine.compiled import is_compiled, uncompiled_line, why_uncompiled
 from ..engine.engine import attach
 from ..engine.modules import model_names
+from ..model.encoded_text import encoded
 from ..model.expert_encoder import Applied, apply_encoder
 from ..model.given import given, kept
 from ..model.in_use import shared_patchers
@@ -167,7 +168,7 @@ def route(
     text = patched_text(placed.clip, list(zip(placed.files, strengths, strict=True)))
     routed = Routed(
         placed.attached(request.whole_sigmas, text),
-        text.clip.encode_from_tokens_scheduled(text.clip.tokenize(marked.clean)),
+        encoded(text.clip, marked.clean),
         marked.clean,
         "\n".join([*made.report, _time(request), *placed.lines]),
         [*stack, *_active(request.branches, made.gammas)],

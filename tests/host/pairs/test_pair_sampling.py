@@ -87,14 +87,15 @@ def literal_a1(band: Band, dtype=torch.float32):
     def sample(model, x, sigmas, extra_args, callback, disable):
         guider = model.inner_model
         low, high = (
-            mask.to(dtype) for mask in masks(tuple(x.shape[-2:]), band.cutoff, band.domain)
+            mask.to(x.device, dtype)
+            for mask in masks(tuple(x.shape[-2:]), band.cutoff, band.domain)
         )
         x = x.to(dtype)
         for sigma, following in zip(sigmas, sigmas[1:], strict=False):
             sides = []
             for cutoff in (1.0, 0.0):  # the content prompt alone, the style prompt alone
                 guider.band = Band(cutoff, band.domain)
-                denoised = model(x.float(), sigma * torch.ones(len(x)), **extra_args)
+                denoised = model(x.float(), sigma * x.new_ones(len(x)), **extra_args)
                 stepped = x + (x - denoised) / sigma * (following - sigma)
                 sides.append(transform(stepped, band.domain))
             x = inverse(low * sides[0] + high * sides[1], band.domain)
@@ -131,7 +132,7 @@ def test_a_kept_band_ends_as_the_references(model, sampler, kept, monkeypatch):
     monkeypatch.setattr(comfy.samplers, "sampling_function", spied)
     reference = tiny.latent(1, 8, seed=9)["samples"]
     found = run(guided(model, **{kept: reference}), sampler)
-    prompted = model.model.process_latent_out(predictions[-1])
+    prompted = model.model.process_latent_out(predictions[-1]).cpu()
     sides = (reference.expand_as(found), prompted)
     z_c, z_s = sides if kept == "low" else sides[::-1]
     blended = blend(z_c, z_s, BAND.cutoff, BAND.domain)

@@ -165,6 +165,43 @@ def test_an_edit_reads_builds_moves_and_patches_nothing(world, done, method, edi
     del after, again
 
 
+TEXTS = "texts encoded"
+
+
+def test_an_edit_encodes_a_text_only_where_the_text_is_another(world, done, monkeypatch):
+    encode = type(world.clip).encode_from_tokens_scheduled
+
+    def counted(*args, **kwargs):
+        done[TEXTS] += 1
+        return encode(*args, **kwargs)
+
+    monkeypatch.setattr(type(world.clip), "encode_from_tokens_scheduled", counted)
+    prompts = [f"<c>a sks animal</c> and a {other}" for other in ("cat", "dog", "car", "cup")]
+    route(world, prompt=prompts[0])
+    assert since(done, TEXTS) == {TEXTS: 1}
+    for edit in EDITS.values():
+        route(world, **edit | {"prompt": prompts[0]})
+    assert since(done, TEXTS) == {}
+    for prompt in (prompts[1], prompts[0], prompts[1]):
+        route(world, prompt=prompt)
+    assert since(done, TEXTS) == {TEXTS: 1}  # of two texts neither is encoded again
+    for prompt in (prompts[2], prompts[3], prompts[0]):
+        route(world, prompt=prompt)
+    assert since(done, TEXTS) == {TEXTS: 3}  # no more are kept
+    (other,) = nodes.CLIPSetLastLayer().set_last_layer(world.clip, -2)
+    with torch.inference_mode():
+        Router.execute(world.model, other, **SETTINGS | {"prompt": prompts[0]})
+    assert since(done, TEXTS) == {TEXTS: 1}
+
+
+def test_what_is_done_to_a_conditioning_stays_there(world):
+    first, second = (route(world)[1] for _ in range(2))
+    first[0][1]["own"] = 1
+    first.append(first[0])
+    assert len(second) == 1 and "own" not in second[0][1] and "own" not in route(world)[1][0][1]
+    assert torch.equal(first[0][0], second[0][0])
+
+
 def test_the_first_method_that_compares_loras_measures_them_and_no_edit_after_it(
     world, done, tmp_path, monkeypatch
 ):
