@@ -52,7 +52,8 @@ Ways = dict[str, Callable[[], object]]  # what makes the guider of each
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    # No abbreviations: some flags are looked for before the host is entered.
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0], allow_abbrev=False)
     add_flags(parser)
     parser.add_argument("--ways", default="", help="pattern of the names of those that run")
     parser.add_argument("--peaks", action="store_true", help="the most memory that each way holds")
@@ -61,9 +62,9 @@ def main() -> None:
     what.add_argument("--rules", action="store_true", help="each guidance rule")
     what.add_argument("--compiled", action="store_true", help="under torch.compile")
     what.add_argument("--profile", action="store_true", help="what one step runs on the device")
+    what.add_argument("--launches", action="store_true", help="operations and waits of a step")
     if "--compiled" in sys.argv:
         parser.set_defaults(size="short")
-    what.add_argument("--launches", action="store_true", help="operations and waits of a step")
     if "--launches" in sys.argv:
         parser.set_defaults(size="deep", latent=8)
     if "--profile" in sys.argv:
@@ -80,7 +81,7 @@ def main() -> None:
     makers = compiled_guiders(world) if options.compiled else guiders(world)
     ways = {
         name: make() for name, make in makers.items()
-        if name == MERGED or re.search(options.ways, name)
+        if name == MERGED or re.search(options.ways, name) or (options.launches and name == NO_LORA)
     }  # fmt: skip
     short = short_of_memory(world)
     if short:

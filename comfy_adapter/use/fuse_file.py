@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,5 +118,15 @@ def _ingredient(one: BranchFile, model: Any, allow: bool) -> Ingredient:
 def _on_device(request: FuseRequest, model: Any) -> Writing:
     """On the model's device where that has double precision, else on the processor."""
     device = model.load_device if model.load_device.type == "cuda" else torch.device("cpu")
+    _make_room(device, model, len(request.branches))
     weights = patched_weights(model, device)
     return Writing(request.rank, DTYPES[request.save_as], device, weights)
+
+
+def _make_room(device: torch.device, model: Any, branches: int) -> None:
+    """The host moves models off a card until it holds what a layer takes: each branch's whole dW,
+    their sum, and two more while that is cut to a rank."""
+    if device.type == "cpu":
+        return
+    largest = max(math.prod(shape) for shape in lora_layers(model).values())
+    comfy.model_management.free_memory((branches + 3) * largest * torch.float32.itemsize, device)

@@ -28,7 +28,12 @@ from craft_lora_pack.comfy_adapter import headless
 from craft_lora_pack.comfy_adapter.engine import engine
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read_branch_file
-from craft_lora_pack.comfy_adapter.use.fuse_file import METHODS, FuseRequest, fuse_branches
+from craft_lora_pack.comfy_adapter.use.fuse_file import (
+    METHODS,
+    FuseRequest,
+    _make_room,
+    fuse_branches,
+)
 from craft_lora_pack.comfy_adapter.use.router import RouterRequest, planned
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
@@ -399,6 +404,22 @@ def test_too_little_memory_is_told(monkeypatch, tmp_path):
         headless.fuse(data, lambda done, total: None)
     with pytest.raises(CraftError, match="--cpu"):
         headless.read_loras(ModelFiles(checkpoint="a.safetensors"), [])
+
+
+def test_room_is_made_on_a_card_for_what_a_layer_takes(monkeypatch):
+    model, asked = tiny.sdxl(), []
+    monkeypatch.setattr(
+        comfy.model_management, "free_memory", lambda need, device: asked.append((need, device))
+    )
+    _make_room(torch.device("cpu"), model, 2)
+    assert not asked
+    _make_room(torch.device("cuda", 0), model, 2)
+    largest = max(
+        layer.weight.numel() for layer in model.model.diffusion_model.modules()
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
+    )  # fmt: skip
+    ((need, device),) = asked
+    assert need == 5 * 4 * largest and device.type == "cuda"
 
 
 def test_a_place_taken_meanwhile_is_left_alone(world, monkeypatch):
