@@ -120,4 +120,5 @@ def _patcher(module: BranchModule, load_device: Any, offload_device: Any) -> Any
 def _copied(
     module: BranchModule, load_device: Any, offload_device: Any, disable_dynamic: bool = False
 ) -> Any:
-    return _patcher(module.own_copy(), load_device, offload_device)
+    with torch.inference_mode(False):
+        return _patcher(module.own_copy(), load_device, offload_device)

@@ -132,7 +132,8 @@ def _set_numbers(
             gates = run.gates[hook.index]
             row += [gates[part.branch] * part.update.scale for part in hook.parts]
     numbers = torch.tensor(rows, dtype=torch.float32)
-    pinned = device.type == "cuda"  # from other memory a copy may not be done when it is gone
+    # From memory that is not pinned, a copy may still run when that memory is freed.
+    pinned = device.type == "cuda"
     if pinned:
         numbers = numbers.pin_memory()
     call.numbers = numbers.to(device, non_blocking=pinned)

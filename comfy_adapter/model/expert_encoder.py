@@ -28,10 +28,9 @@ from ...craft_core.encoder.network import (
 from ...craft_core.errors import CraftError
 from ...craft_core.routing.markers import MarkedPrompt, phrase_text
 from ...craft_core.types import ROLES, Bank
-from .file_hash import hash_of
 from .host_files import path_by_name
 from .lora_files import BranchFile, require
-from .stamps import file_stamp
+from .stamps import file_stamp, hash_of
 
 FOLDER = "craft_encoders"
 

@@ -19,7 +19,7 @@ from typing import Any
 import folder_paths
 
 from ...craft_core.lora import STATISTICS
-from .file_hash import hash_of
+from .stamps import hash_of
 
 FORMAT = 2  # one more when the same weights give other numbers, or they are stored otherwise
 MOST_FILES = 512

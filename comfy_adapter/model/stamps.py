@@ -1,10 +1,12 @@
 """What changes when a file is replaced under its name: the part of a node's cache key that the host
-cannot know."""
+cannot know, and the hash of a file, which is read again only then."""
 
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 
+from ...craft_core.file_hash import file_hash
 from .host_files import path_by_name
 
 
@@ -21,3 +23,13 @@ def file_stamp(path: str) -> tuple[str, int, int, int, int]:
     status = os.stat(path)
     changed = status.st_ctime_ns  # on Windows the time of creation
     return os.path.abspath(path), status.st_ino, status.st_mtime_ns, changed, status.st_size
+
+
+def hash_of(path: str) -> str:
+    """SHA-256, in hex digits."""
+    return _hash(*file_stamp(path))
+
+
+@lru_cache(maxsize=64)
+def _hash(path: str, *_stamp: int) -> str:
+    return file_hash(path)

@@ -24,10 +24,10 @@ from ...craft_core.lora.storage import KIND
 from ...craft_core.presets import SHIPPED, node_values
 from ...craft_core.routing.trigger_words import trigger_words
 from ...craft_core.tensor_file import read_metadata
-from ..model.file_hash import hash_of
 from ..model.file_layers import file_latent, file_of
 from ..model.host_files import path_by_name
 from ..model.lora_files import require
+from ..model.stamps import hash_of
 from ..receive.route import receive, tell_at_start
 from ..use.shown_grid import shown_grid
 from .boundary import worded

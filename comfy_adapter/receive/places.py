@@ -11,8 +11,8 @@ import folder_paths
 
 from ...client.loras.announced import SUFFIX, Announced
 from ...craft_core.errors import CraftError
-from ..model.file_hash import hash_of
 from ..model.lora_files import FOLDER, lora_choices
+from ..model.stamps import hash_of
 
 MOST_LIKE = 8  # files of the same size that are read to find one of the same content
 

@@ -34,9 +34,11 @@ from ..engine.shortcuts import forget_keys, without_replays
 from .precision import AUTO, decide
 
 _attention = comfy.ldm.modules.attention
-_DIFFERENTIABLE = {
-    f"attention_{kernel}" for kernel in ("basic", "pytorch", "split", "sub_quad", "xformers")
-}
+# The host's kernels that a gradient goes through; those that it puts together itself write into
+# results, or choose their pieces by the memory that is free, anew when they are recomputed.
+_DIFFERENTIABLE = tuple(
+    kernel.__wrapped__ for kernel in (_attention.attention_pytorch, _attention.attention_xformers)
+)
 # Blocks of UNets and VAEs whose inner activations are computed again in the backward pass.
 _BLOCKS = (
     comfy.ldm.modules.diffusionmodules.openaimodel.ResBlock,
@@ -135,6 +137,7 @@ def open_denoiser(
     several times less memory.
     """
     with torch.inference_mode(False), torch.enable_grad(), ExitStack() as undo:
+        _require_copyable(vae)
         patcher = _private_copy(model)
         patcher.model.requires_grad_(False)
         dtype = decide(precision, patcher.load_device).dtype
@@ -214,18 +217,30 @@ def _decoder_of(vae: Any) -> nn.Module:
     Under dynamic VRAM it is loaded anew: memory of the card hangs on the VAE's own layers, which a
     plain copy would share and free twice.
     """
-    if not vae.patcher.is_dynamic():
+    if _is_dynamic(vae):
+        network = _loaded_again(vae.patcher).model
+    else:
         network = copy.deepcopy(vae.first_stage_model)
-    elif vae.patcher.cached_patcher_init is None:
+    return network.requires_grad_(False).to(vae.device, vae.vae_dtype)
+
+
+def is_copyable(vae: Any) -> bool:
+    """Whether a training can have a copy of the VAE."""
+    return not _is_dynamic(vae) or vae.patcher.cached_patcher_init is not None
+
+
+def _require_copyable(vae: Any) -> None:
+    if vae is not None and not is_copyable(vae):
         raise CraftError(
             "This VAE's loader does not tell how to load it again",
             "Under dynamic VRAM a training loads its own copy of the VAE",
-            "Update ComfyUI, start it with --disable-dynamic-vram, or train without previews and "
-            "without the perceptual term",
+            "Start ComfyUI with --disable-dynamic-vram, or set perceptual_weight to 0",
         )
-    else:
-        network = _loaded_again(vae.patcher).model
-    return network.requires_grad_(False).to(vae.device, vae.vae_dtype)
+
+
+def _is_dynamic(vae: Any) -> bool:
+    patcher = getattr(vae, "patcher", None)
+    return patcher is not None and patcher.is_dynamic()
 
 
 def _decode_with(network: Any, vae: Any) -> Callable[[Tensor], Tensor]:
@@ -340,9 +355,9 @@ def _own_norm_inputs(network: nn.Module) -> Callable[[], None]:
 
 
 def _with_gradient(original: Any, *args: Any, **how: Any) -> Tensor:
-    """The host's attention; torch's own in place of those that have no gradient or a wrong one:
-    SageAttention, FlashAttention as the host calls it, and what other packs put there."""
-    kernel = original if original.__name__ in _DIFFERENTIABLE else _attention.attention_pytorch
+    """The host's attention where a gradient goes through it, torch's own in place of any other:
+    SageAttention has none, FlashAttention as the host calls it neither."""
+    kernel = original if original in _DIFFERENTIABLE else _attention.attention_pytorch
     return kernel(*args, **how)
 
 

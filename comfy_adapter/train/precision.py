@@ -38,6 +38,10 @@ def decide(setting: str, device: torch.device, begun: str = "") -> Precision:
     setting: one of CHOICES. begun: what a training that resumes was computed in before, "" where
     that is not known; `auto` keeps to it, except to a bf16 that this device would emulate.
     """
+    if not hasattr(torch, device.type):  # DirectML
+        why = f"torch has no mixed precision on {_name(device)}"
+        unheard = f"Training in fp32, not in {setting} as set: {why}"
+        return Precision("fp32", why, unheard if setting == "bf16" else "")
     lacking = _lacking(device)
     before = f"; it began in {begun}" if begun not in ("", setting) else ""
     if setting == "bf16" and lacking:

@@ -18,7 +18,7 @@ from ...craft_core.training.slots import LAYERS, ROLE, LayerSlot, PictureSlot
 from ...craft_core.types import ROLES
 from .basis import read_pairs
 from .data import caption_lines
-from .denoiser import open_denoiser
+from .denoiser import is_copyable, open_denoiser
 from .encoder import read_experts
 from .merge import read_merging
 from .run import save_place
@@ -57,11 +57,18 @@ def start_training(
     prepared = READERS[slots.reader](source, method, filled, settings)
     prepared = replace(prepared, notes=[sizes, *prepared.notes])
     precision = precision_of(how, place, source.model)
-    vae = source.vae if how.sample_every else prepared.vae
+    sample_every = how.sample_every
+    if sample_every and prepared.vae is None and not is_copyable(source.vae):
+        how.warn(
+            "The training shows no sample pictures: under dynamic VRAM it needs its own copy of "
+            "the VAE, and this VAE's loader does not tell how to load it again"
+        )
+        sample_every = 0
+    vae = source.vae if sample_every else prepared.vae
     with open_denoiser(source.model, vae, precision.name, how.checkpointing) as denoiser:
         training = method.function(denoiser, *prepared.data(denoiser), **settings)
-        if how.sample_every:
-            watch = with_samples(watch, denoiser, how.sample_every, how.show, how.warn)
+        if sample_every:
+            watch = with_samples(watch, denoiser, sample_every, how.show, how.warn)
         return trained(training, place, how, precision, watch, prepared)
 
 

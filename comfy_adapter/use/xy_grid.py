@@ -22,8 +22,8 @@ from ...craft_core.search import Grid, GridCell, GridSetting
 from ..draw import comparison
 from ..engine.modules import model_layers
 from ..model.expert_encoder import encoder_path, lora_hash
-from ..model.file_hash import hash_of
 from ..model.lora_files import NONE, BranchFile, apply_stack
+from ..model.stamps import hash_of
 from ..train.run import duration
 from .burning import guided_setting
 from .kept_cells import KeptCells, agree

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from functools import partial
 
 import comfy.ldm.modules.attention as attention
 import comfy.model_base
@@ -250,12 +251,32 @@ def test_under_dynamic_vram_a_training_loads_model_and_vae_anew(monkeypatch):
         with open_denoiser(world.model, world.vae, "fp32") as denoiser, torch.no_grad():
             latent = denoiser.denoise(x[:, :3].clone(), sigma, condition)
             found.append((latent, denoiser.decode(latent)))
-        if world.vae.patcher.cached_patcher_init is None:
-            pytest.skip("this host's loader does not tell how to load its VAE again")
         dynamic(world.model, monkeypatch)
-        dynamic(world.vae.patcher, monkeypatch)
+        if world.vae.patcher.cached_patcher_init is not None:  # None before ComfyUI 0.30
+            dynamic(world.vae.patcher, monkeypatch)
     for before, after in zip(*found, strict=True):
         assert torch.equal(before, after)
+
+
+def test_a_vae_that_is_loaded_anew_gets_the_dtype_in_which_the_host_runs_it(monkeypatch):
+    """A dynamic one keeps its file's, and casts at each use."""
+    world = load()
+    if world.vae.patcher.cached_patcher_init is None:
+        pytest.skip("this host's loader does not tell how to load its VAE again")
+    make, given, *place = world.vae.patcher.cached_patcher_init
+
+    def stored_in_half(*args, **how):
+        made = make(*args, **how)
+        (made[place[0]] if place else made).model.half()
+        return made
+
+    with open_denoiser(world.model, world.vae) as denoiser, torch.no_grad():
+        latent = torch.rand(1, 3, 8, 8, device=DEVICE)
+        expected = denoiser.decode(latent)
+    dynamic(world.vae.patcher, monkeypatch)
+    monkeypatch.setattr(world.vae.patcher, "cached_patcher_init", (stored_in_half, given, *place))
+    with open_denoiser(world.model, world.vae) as denoiser, torch.no_grad():
+        torch.testing.assert_close(denoiser.decode(latent), expected, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("which", ["model", "VAE"])
@@ -281,16 +302,29 @@ def test_attention_without_a_gradient_is_replaced_by_torchs_own():
     found = _with_gradient(attention.wrap_attn(attention_sage), q, k, v, heads=2)
     assert torch.equal(found, expected)
     assert torch.autograd.grad(found.sum(), q)[0].abs().sum() > 0
-    hosts = attention.attention_sub_quad
-    assert torch.equal(_with_gradient(hosts, q, k, v, heads=2), hosts(q, k, v, 2))
+    for other in (attention.attention_sub_quad, attention.attention_split, partial(attention_sage)):
+        assert torch.equal(_with_gradient(other, q, k, v, heads=2), expected)
+    kept = attention.attention_pytorch.__wrapped__
+    assert _with_gradient(kept, q, k, v, heads=2).grad_fn is not None
 
 
 @pytest.mark.skipif(not pretend_device.is_the_hosts_device(), reason="every torch has the CPU's")
 def test_a_device_that_torch_has_no_module_for_trains_in_float32(monkeypatch):
     """DirectML's: torch.autocast and torch.utils.checkpoint ask for one."""
     x, sigma = noisy(1)
-    with torch.inference_mode(False), open_denoiser(tiny.sd15(), None, "fp32") as denoiser:
-        expected = denoiser.denoise(x, sigma, [tiny.conditioning(1)])
+
+    def learned(precision):
+        with torch.inference_mode(False), open_denoiser(tiny.sd15(), None, precision) as denoiser:
+            path = "input_blocks.1.1.proj_in"
+            shape = denoiser.layers[path]
+            up = torch.full((shape[0], 1), 0.1, device=DEVICE, requires_grad=True)
+            factors = Factors(torch.ones(1, *shape[1:], device=DEVICE), up)
+            with denoiser.edited({path: branch_edit(factors)}):
+                found = denoiser.denoise(x.clone(), sigma, [tiny.conditioning(1)])
+                found.square().sum().backward()
+        return found.detach(), up.grad
+
+    expected = learned("fp32")
 
     def none(*_, **__):
         raise AssertionError("there is none for this device")
@@ -298,9 +332,8 @@ def test_a_device_that_torch_has_no_module_for_trains_in_float32(monkeypatch):
     monkeypatch.setattr(torch, "autocast", none)
     monkeypatch.setattr(torch.utils.checkpoint, "checkpoint", none)
     monkeypatch.delattr(torch, DEVICE.type)
-    with torch.inference_mode(False), open_denoiser(tiny.sd15(), None, "fp32") as denoiser:
-        found = denoiser.denoise(x, sigma, [tiny.conditioning(1)])
-    torch.testing.assert_close(found, expected)
+    for precision in ("fp32", "auto", "bf16"):
+        torch.testing.assert_close(learned(precision), expected)
 
 
 def test_a_model_loaded_under_inference_mode_still_trains():

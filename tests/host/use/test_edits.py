@@ -20,7 +20,8 @@ import small_world_models as small
 import torch
 from comfy_extras.nodes_preview_any import PreviewAny
 from craft_lora_pack.comfy_adapter.engine.bank import BranchModule
-from craft_lora_pack.comfy_adapter.model import expert_encoder, file_hash, given
+from craft_lora_pack.comfy_adapter.model import expert_encoder, given, stamps
+from craft_lora_pack.comfy_adapter.model.encoded_text import encoded
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read_branch_file
 from craft_lora_pack.comfy_adapter.model.weights import OnModel
 from craft_lora_pack.comfy_adapter.use.fuse_file import FuseRequest, fuse_branches
@@ -188,10 +189,30 @@ def test_an_edit_encodes_a_text_only_where_the_text_is_another(world, done, monk
     for prompt in (prompts[2], prompts[3], prompts[0]):
         route(world, prompt=prompt)
     assert since(done, TEXTS) == {TEXTS: 3}  # no more are kept
+    for _ in range(2):
+        route(world, prompt="<c>a sks animal</c> and embedding:none")
+    assert since(done, TEXTS) == {TEXTS: 2}  # its file may be another now
     (other,) = nodes.CLIPSetLastLayer().set_last_layer(world.clip, -2)
     with torch.inference_mode():
         Router.execute(world.model, other, **SETTINGS | {"prompt": prompts[0]})
     assert since(done, TEXTS) == {TEXTS: 1}
+
+
+def test_a_clip_of_another_pack_that_cannot_be_held_is_encoded_each_time():
+    class Slotted:
+        __slots__ = ("texts",)
+
+        def tokenize(self, text):
+            return text
+
+        def encode_from_tokens_scheduled(self, text):
+            self.texts.append(text)
+            return [[text, {}]]
+
+    clip = Slotted()
+    clip.texts = []
+    assert encoded(clip, "a cat") == encoded(clip, "a cat") == [["a cat", {}]]
+    assert clip.texts == ["a cat"] * 2
 
 
 def test_what_is_done_to_a_conditioning_stays_there(world):
@@ -207,7 +228,7 @@ def test_the_first_method_that_compares_loras_measures_them_and_no_edit_after_it
 ):
     monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
     given._known.clear()
-    file_hash._hash.cache_clear()
+    stamps._hash.cache_clear()
     direct = {"method": {"method": "direct"}}
     before = route(world, **direct)
     since(done)
