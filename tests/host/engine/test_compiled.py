@@ -305,6 +305,23 @@ def test_every_kind_is_one_graph_that_gates_do_not_change(kind, name, layer):
         assert backend.new() == 0
 
 
+@pytest.mark.skipif(not pretend_device.is_the_hosts_device(), reason="the host has one device")
+def test_gates_are_not_copied_from_memory_that_may_be_gone(monkeypatch):
+    """A copy that is not waited for needs memory that stays: pinned, as CUDA alone has it."""
+    model, copies = small(), []
+    ours = compiled(routed(model, (some_layers(model, "attn1"),) * 2, COSINE), Counting())
+    to = torch.Tensor.to
+
+    def noting(tensor, *given, **how):
+        if "non_blocking" in how and tensor.device.type == "cpu" and tensor.ndim == 2:
+            copies.append(how["non_blocking"])
+        return to(tensor, *given, **how)
+
+    monkeypatch.setattr(torch.Tensor, "to", noting)
+    acfg(ours)
+    assert copies and not any(copies)
+
+
 @pytest.mark.sweep
 @pytest.mark.skipif(
     pretend_device.is_the_hosts_device(), reason="inductor has no code for the pretend device"

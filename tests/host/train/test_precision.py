@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from types import SimpleNamespace
 
 import comfy.model_management
 import comfy.utils
@@ -52,6 +53,14 @@ def test_auto_is_never_emulated_and_says_why(has_units, device):
     chosen = decide(AUTO, device)
     assert chosen.name == ("bf16" if has_units else "fp32")
     assert ("has units" if has_units else "emulated") in chosen.why and not chosen.warning
+
+
+@pytest.mark.parametrize("setting", [AUTO, *PRECISIONS])
+def test_a_device_that_torch_has_no_module_for_trains_in_fp32(setting):
+    """DirectML's: torch.autocast refuses it."""
+    chosen = decide(setting, SimpleNamespace(type="no_such_device"), begun="bf16")
+    assert chosen.name == "fp32" and "torch has no mixed precision" in chosen.why
+    assert bool(chosen.warning) == (setting == "bf16")
 
 
 @pytest.mark.parametrize("setting", PRECISIONS)

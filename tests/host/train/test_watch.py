@@ -218,6 +218,16 @@ def test_no_room_for_a_picture_ends_the_pictures_and_not_the_training(world, mon
     assert said == ["The training goes on without sample pictures; one failed: no room"]
 
 
+def test_a_vae_that_cannot_be_copied_ends_the_pictures_and_not_the_training(world, monkeypatch):
+    """Under dynamic VRAM it is loaded anew, by a loader that tells how."""
+    said: list[str] = []
+    monkeypatch.setattr(world.vae.patcher, "is_dynamic", lambda: True)
+    monkeypatch.setattr(world.vae.patcher, "cached_patcher_init", None)
+    done = learn_any(world, SAMPLED[0], "sample/uncopied", 1, warn=said.append)
+    assert len(done.losses) == 4
+    assert len(said) == 1 and said[0].startswith("The training shows no sample pictures")
+
+
 def test_cancel_is_heard_while_a_picture_is_made(world, monkeypatch):
     """After the step of it that runs, not after the whole picture."""
     kept, calls, turn, denoise = [], [], sample._turn, HostDenoiser.denoise
