@@ -14,8 +14,13 @@
 #include <c10/core/impl/alloc_cpu.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
+#include <cstring>
+#include <string>
 #include <unordered_set>
+#include <vector>
 
 namespace {
 
@@ -264,7 +269,7 @@ void any_operation(const c10::OperatorHandle& operation, torch::jit::Stack* stac
       look(given);
       changes_foreign |= alias && alias->isWrite() && given.defined() && !ours(given);
       if (!ours(given)) continue;
-      const bool empty_out = alias && alias->isWrite() && arguments[place].is_out() && !given.numel();
+      const bool empty_out = arguments[place].is_out() && !given.numel();
       value = empty_out ? at::empty({0}, given.options().device(c10::kCPU)) : on_processor(given);
       if (alias && alias->isWrite()) written.push_back({alias, given, value.toTensor()});
     } else if (value.isTensorList()) {
@@ -300,7 +305,8 @@ void any_operation(const c10::OperatorHandle& operation, torch::jit::Stack* stac
   }
   if (asked) device = asked->has_index() ? *asked : c10::Device(KIND, current);
   TORCH_CHECK(
-      !(device && (foreign || changes_foreign)) || asked, "Expected all tensors to be on the same device, but found at ",
+      !(device && (foreign || changes_foreign)) || asked,
+      "Expected all tensors to be on the same device, but found at ",
       "least two devices, ", *device, " and cpu! (in ", name, ")");
   TORCH_CHECK(
       !drawn_by.defined() || bool(device) == (drawn_by.device().type() == KIND), "Expected a '",
