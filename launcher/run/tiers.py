@@ -39,7 +39,7 @@ ON_A_DEVICE = (
 )
 ALL_ON_A_DEVICE = tuple(
     f"tests/host/{folder}"
-    for folder in ("device", "engine", "guide", "model", "pairs", "score", "train", "use")
+    for folder in ("device", "engine", "guide", "pairs", "score", "train", "use")
 )
 PRETEND_DEVICE = ROOT / "tests" / "host" / "parts" / "pretend_device"
 WORKERS_MEMORY = 3 * GIGABYTE  # its models, and its server with the page

@@ -216,7 +216,8 @@ def test_asymmetric_differences_are_two_separately_patched_models():
     for key, change in state.items():
         path, _, ending = key.removeprefix("diffusion_model.").rpartition(".")
         name = "bias" if ending == "diff_b" else "weight"
-        getattr(network.get_submodule(path), name).data.add_(change, alpha=0.7)
+        own = getattr(network.get_submodule(path), name).data
+        own.add_(change.to(own.device), alpha=0.7)
     reference.set_conds(POSITIVE, NEGATIVE)
     reference.set_cfg(4.0)
     assert distance(sample(ours, model), sample(reference, model)) <= TOLERANCE
