@@ -26,9 +26,12 @@ sys.path.append(str(Path(__file__).parent / "parts"))
 import torch  # noqa: E402 (the host's settings come first)
 
 torch.set_num_threads(1)  # tiny models: more threads only wait for each other
-if os.environ.get("CRAFT_TEST_DEVICE") == "pretend":
+_DEVICE = os.environ.get("CRAFT_TEST_DEVICE", "")
+if _DEVICE:
     import pretend_device
 
+    if _DEVICE != pretend_device.NAME:
+        raise pytest.UsageError(f"CRAFT_TEST_DEVICE is {_DEVICE!r}; it can be pretend")
     pretend_device.become_the_hosts_device()
 load_pack()
 

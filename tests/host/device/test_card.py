@@ -24,7 +24,7 @@ from oracle import LAW, distance
 from two_loras import NEGATIVE, POSITIVE, loras, routed, two_loaders
 
 pytestmark = pytest.mark.skipif(
-    not pretend_device.is_the_hosts_device(), reason="the host runs in the processor's memory"
+    not pretend_device.is_asked_for(), reason="the host runs in the processor's memory"
 )
 STEPS = 3
 GUIDED = {

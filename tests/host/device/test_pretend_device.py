@@ -8,8 +8,12 @@ import pytest
 import torch
 
 pytestmark = pytest.mark.skipif(
-    not pretend_device.is_the_hosts_device(), reason="the host runs in the processor's memory"
+    not pretend_device.is_asked_for(), reason="the host runs in the processor's memory"
 )
+
+
+def test_the_host_loads_models_there():
+    assert pretend_device.is_the_hosts_device()
 
 
 def test_the_device_refuses_what_a_card_refuses():

@@ -305,7 +305,7 @@ def test_every_kind_is_one_graph_that_gates_do_not_change(kind, name, layer):
         assert backend.new() == 0
 
 
-@pytest.mark.skipif(not pretend_device.is_the_hosts_device(), reason="the host has one device")
+@pytest.mark.skipif(not pretend_device.is_asked_for(), reason="the host has one device")
 def test_gates_are_not_copied_from_memory_that_may_be_gone(monkeypatch):
     """A copy that is not waited for needs memory that stays: pinned, as CUDA alone has it."""
     model, copies = small(), []
@@ -324,7 +324,7 @@ def test_gates_are_not_copied_from_memory_that_may_be_gone(monkeypatch):
 
 @pytest.mark.sweep
 @pytest.mark.skipif(
-    pretend_device.is_the_hosts_device(), reason="inductor has no code for the pretend device"
+    pretend_device.is_asked_for(), reason="inductor has no code for the pretend device"
 )
 def test_inductor_keeps_within_its_own_error():
     model = small()

@@ -134,17 +134,10 @@ def test_each_branch_is_found_on_a_copy_whose_other_file_was_changed():
     assert distance(run(after), run(attached(tiny.sdxl(), changed, None))) <= LAW
 
 
-class OnTheCard:
-    """What the host hangs on a network under dynamic VRAM: a copy would be freed twice."""
-
-    def __deepcopy__(self, memo):
-        raise AssertionError("memory of the card was copied")
-
-
 def test_a_copy_for_another_device_takes_tensors_alone():
     model = tiny.sdxl()
     for patcher in patchers_of(model, loras(model_layers(model))):
-        patcher.model.dynamic_pins = {0: OnTheCard()}
+        patcher.model.dynamic_pins = {0: tiny.OnTheCard()}
         make, given = patcher.cached_patcher_init
         copied = make(*given).model
         assert copied.shapes == patcher.model.shapes and copied.dtype == patcher.model.dtype

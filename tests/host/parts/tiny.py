@@ -196,6 +196,13 @@ def _loadable(model, device: torch.device | None = None):
     return comfy.model_patcher.CoreModelPatcher(model, load_device=where, offload_device=CPU)
 
 
+class OnTheCard:
+    """What the host hangs on a network under dynamic VRAM: a copy would be freed twice."""
+
+    def __deepcopy__(self, memo):
+        raise AssertionError("memory of the card was copied")
+
+
 def randomise_all(module: torch.nn.Module, seed: int) -> None:
     """Seeded weights of a trained network's scale, also where the class initialises zeros."""
     generator = torch.Generator(next(module.parameters()).device).manual_seed(seed)

@@ -222,18 +222,11 @@ def test_a_training_leaves_the_users_model_as_it_was(make):
         assert not module._forward_hooks and module.__dict__.get("forward") is forwards[name]
 
 
-class OnTheCard:
-    """What the host hangs on a network under dynamic VRAM: a copy would be freed twice."""
-
-    def __deepcopy__(self, memo):
-        raise AssertionError("memory of the card was copied")
-
-
 def hang_on(network):
     """-> the network, as dynamic VRAM leaves one."""
-    network.dynamic_pins, network.dynamic_vbars = {0: OnTheCard()}, {0: OnTheCard()}
+    network.dynamic_pins, network.dynamic_vbars = {0: tiny.OnTheCard()}, {0: tiny.OnTheCard()}
     for module in network.modules():
-        module._v = module._pins = OnTheCard()
+        module._v = module._pins = tiny.OnTheCard()
     return network
 
 
@@ -308,7 +301,7 @@ def test_attention_without_a_gradient_is_replaced_by_torchs_own():
     assert _with_gradient(kept, q, k, v, heads=2).grad_fn is not None
 
 
-@pytest.mark.skipif(not pretend_device.is_the_hosts_device(), reason="every torch has the CPU's")
+@pytest.mark.skipif(not pretend_device.is_asked_for(), reason="every torch has the CPU's")
 def test_a_device_that_torch_has_no_module_for_trains_in_float32(monkeypatch):
     """DirectML's: torch.autocast and torch.utils.checkpoint ask for one."""
     x, sigma = noisy(1)

@@ -84,6 +84,12 @@ def without_float64() -> Iterator[None]:
         torch.ops.pretend_device.allow_double(True)
 
 
+def is_asked_for() -> bool:
+    """Whether these tests are to run there: what skips goes by this, so that a host which has not
+    become that device fails."""
+    return bool(os.environ.get("CRAFT_TEST_DEVICE"))
+
+
 def is_the_hosts_device() -> bool:
     import comfy.model_management
 
