@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 
 import comfy.model_management
+import pretend_device
 import pytest
 import torch
 from craft_lora_pack.comfy_adapter.train import run
@@ -142,6 +143,10 @@ def test_a_result_without_room_leaves_the_state_and_says_so(world, monkeypatch):
     assert "3 of them resumed" in done.report and steps_in(done.path) == "3"
 
 
+@pytest.mark.skipif(
+    pretend_device.is_asked_for(),
+    reason="on a device the inner one moves the outer one's model off",
+)
 def test_trainings_of_one_name_that_run_together_lose_no_result_and_no_state(world, monkeypatch):
     """The second runs and ends inside the first, which has saved its state before."""
     monkeypatch.setattr(run, "SAVE_SECONDS", -1.0)
