@@ -15,18 +15,24 @@ Every run-time and every file method of this pack, each under standard guidance 
 3. On the *report* half, whose objects and styles no setting was chosen on, every object is joined
    with --each styles (an incomplete design), --pictures pictures a pair. Every pair has
    noise of its own, the same for every method.
+4. All of that on LoRAs of one training seed; the report half on as many as --lora-seeds says, with
+   the same settings and noise. An object or style is left out if any of its LoRAs is not right by
+   itself. The table is of all of them, with a column for each seed.
 
 The score of a picture is geo = sqrt(content cosine x style cosine) to one picture each of what the
 LoRAs learned, the mean of two judges. A method's figure is the share of the way from
 no LoRA (0) to true renders of the same pairs (1). 95 % intervals draw objects and styles again.
 `less direct` is the difference to the direct merge under standard guidance at its own tuned
-cfg and strength, in the same draws; p is corrected for all rows (Holm 1979). `no LoRA` and one LoRA
-alone at --cfg, the true render, and references of other pairs (chance) frame the table.
+cfg and strength, in the same draws; p is corrected for all rows (Holm 1979). How large a true
+difference would have to be to be found in 80 % of such measurements is said above the table. A
+LoRA's training seed is not drawn by itself: an object that is drawn brings its LoRAs along. `no
+LoRA` and one LoRA alone at --cfg, the true render, and references of other pairs (chance) frame the
+table.
 
 Ways that train something for each pair are measured where --ways names them, best with a smaller
 --limit: merges that are learned, B4M, both LoRAs trained jointly, LoRAs on the layers of their
 roles alone, and those with the basis, with an expert encoder and with the schedule, which is
-CRAFT-LoRA whole (benchmarks/parts/trained_ways.py).
+CRAFT-LoRA whole (benchmarks/parts/trained_ways.py). So are the ablations of K-LoRA and DuoLoRA.
 
 --world drawings asks the same of real drawings: objects by several emoji sets, where a style is a
 set. They are fetched, and base model and judges trained on them, by `python -m
@@ -50,7 +56,14 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))
 
-from benchmarks.parts.method_figures import Interval, Row, best_point, columns, table  # noqa: E402
+from benchmarks.parts.method_figures import (  # noqa: E402
+    Interval,
+    Row,
+    best_point,
+    columns,
+    correlation,
+    table,
+)
 from benchmarks.parts.method_runs import (  # noqa: E402
     CHANCE,
     NOTHING,
@@ -83,6 +96,7 @@ GRIDS = {
 ROLES, FEWEST = ("content", "style"), 2
 REFERENCE = "direct, standard"
 FRAME = (NOTHING, "content alone", "style alone")  # not tuned: strength 1, standard guidance
+SEEDLESS = (TRUTH, NOTHING)  # the same whatever LoRAs there are
 Pair = tuple[str, str]
 Point = tuple[float | None, float]  # cfg, None for --cfg, and strength
 
@@ -92,10 +106,12 @@ def grid(rule: str, cfg: float, which: str = "cfg") -> list[Point]:
     return [(None if own == cfg else own, strength) for own, strength in GRIDS[which][rule]]
 
 
-def jobs_at(way: str, rule: str, point: Point, pairs: Sequence[Pair]) -> dict[Pair, Job]:
+def jobs_at(way: str, rule: str, point: Point, pairs: Sequence[Pair],
+            lora_seed: int = 0) -> dict[Pair, Job]:  # fmt: skip
     """A run for each pair."""
     cfg, strength = point
-    return {pair: Job(way, rule, strength, *pair, cfg) for pair in pairs}
+    seed = 0 if way in SEEDLESS else lora_seed
+    return {pair: Job(way, rule, strength, *pair, cfg, seed) for pair in pairs}
 
 
 def design(contents: Sequence[str], styles: Sequence[str], each: int) -> list[Pair]:
@@ -113,10 +129,16 @@ def tuned_ways(chosen: Sequence[str]) -> list[tuple[str, str]]:
     return [(way, rule) for way in chosen if way not in FRAME for rule in RULES]
 
 
-def held(journal: Journal, way: str, rule: str, point: Point, pairs: Sequence[Pair]) -> Mapping:
-    """{pair: result} of those pairs that are measured."""
-    keys = {pair: job.key for pair, job in jobs_at(way, rule, point, pairs).items()}
-    return {pair: journal.results[key] for pair, key in keys.items() if key in journal.results}
+def held(journal: Journal, way: str, rule: str, point: Point, pairs: Sequence[Pair],
+         lora_seeds: Sequence[int] = (0,)) -> Mapping:  # fmt: skip
+    """{pair: result} of those pairs that are measured, the pictures of all seeds together."""
+    keys = [jobs_at(way, rule, point, pairs, seed) for seed in lora_seeds]
+    of = {pair: [jobs[pair].key for jobs in keys] for pair in pairs}
+    return {
+        pair: [row for one in some for row in journal.results[one]]
+        for pair, some in of.items()
+        if all(one in journal.results for one in some)
+    }
 
 
 def main() -> None:
@@ -130,7 +152,7 @@ def main() -> None:
     def say(what: str) -> None:
         print(f"[{time.monotonic() - begun:.0f} s] {what}", file=sys.stderr, flush=True)
 
-    ways = options.ways or list(UNTRAINED)
+    ways, seeds = options.ways or list(UNTRAINED), range(options.lora_seeds)
     halves = {
         half: tuple(names[: size or None] for names in lab.world.halves[half])
         for half, size in (("tuning", options.tuning), ("report", options.limit))
@@ -138,12 +160,12 @@ def main() -> None:
     workers = Workers(lab, options.workers, options.threads)
     try:
         passed = {
-            half: gated(workers, journal, names, options.enough, say)
+            half: gated(workers, journal, names, options.enough, say, seeds_of(half, seeds))
             for half, names in halves.items()
         }
         for half, names in passed.items():
             if min(map(len, names)) < FEWEST:
-                print(failures(journal, halves, options.enough))
+                print(failures(journal, halves, options.enough, seeds))
                 raise SystemExit(
                     f"Of the {half} half fewer than {FEWEST} objects or styles are left: see "
                     "--enough and --limit."
@@ -160,49 +182,67 @@ def main() -> None:
         workers.do(jobs, journal, say)
         points = choose(journal, ways, tuning, options.cfg, options.grid)
         jobs = [Job(TRUTH, "", 0.0, *pair) for pair in report]
-        jobs += [Job(way, "standard", 1.0, *pair) for way in FRAME for pair in report]
-        for (way, rule), point in points.items():
-            jobs += jobs_at(way, rule, point, report).values()
-        direct = jobs_at("direct", "standard", points["direct", "standard"], report)
-        others = [*report[1:], report[0]]
-        chance = {direct[pair]: _strangers(pair, report) for pair in others}
+        settled = {(way, "standard"): (None, 1.0) for way in FRAME} | points
+        chance = {}
+        for seed in seeds:
+            for (way, rule), point in settled.items():
+                jobs += jobs_at(way, rule, point, report, seed).values()
+            direct = jobs_at("direct", "standard", points["direct", "standard"], report, seed)
+            chance |= {direct[pair]: _strangers(pair, report) for pair in report}
         say(f"report: {len(jobs)} runs of {options.pictures} pictures")
         workers.do(jobs, journal, say, chance)
     finally:
         workers.close()
-    print(failures(journal, halves, options.enough))
+    print(failures(journal, halves, options.enough, seeds))
     print(f"best on the tuning half: {best_on(journal, points, tuning, options.cfg)}\n")
     rows, text = said(options, journal, points, report)
     print(text)
     if options.plot:
-        write_plot(options.plot, rows, len(report) * options.pictures, lab.world.name)
+        pictures = len(report) * options.pictures * options.lora_seeds
+        write_plot(options.plot, rows, pictures, lab.world.name)
 
 
-def gated(workers: Workers, journal: Journal, names: tuple, enough: float, say) -> tuple:
-    """The objects and styles whose LoRA by itself is right often enough, by both judges' mean."""
-    asked = [(role, name) for role, some in zip(ROLES, names, strict=True) for name in some]
+def seeds_of(half: str, seeds: Sequence[int]) -> Sequence[int]:
+    """The LoRA seeds of a half: what is tuned on has one."""
+    return seeds if half == "report" else seeds[:1]
+
+
+def gated(workers: Workers, journal: Journal, names: tuple, enough: float, say,
+          seeds: Sequence[int]) -> tuple:  # fmt: skip
+    """The objects and styles whose LoRA by itself is right often enough, by both judges' mean, in
+    every seed."""
+    each = list(zip(ROLES, names, strict=True))
+    asked = [(role, name, seed) for seed in seeds for role, some in each for name in some]
     workers.alone(asked, journal, say)
     return tuple(
-        tuple(name for name in some if mean_alone(journal, role, name) >= enough)
-        for role, some in zip(ROLES, names, strict=True)
+        tuple(
+            name
+            for name in some
+            if all(mean_alone(journal, role, name, seed) >= enough for seed in seeds)
+        )
+        for role, some in each
     )
 
 
-def mean_alone(journal: Journal, role: str, name: str) -> float:
-    rights = journal.results[alone_key(role, name)]
+def mean_alone(journal: Journal, role: str, name: str, seed: int = 0) -> float:
+    rights = journal.results[alone_key(role, name, seed)]
     return sum(rights) / len(rights)
 
 
-def failures(journal: Journal, halves: Mapping, enough: float) -> str:
+def failures(journal: Journal, halves: Mapping, enough: float, seeds: Sequence[int] = (0,)) -> str:
     """How many LoRAs are right by themselves, and those that are not."""
     lines = []
     for half, names in halves.items():
         for role, some in zip(ROLES, names, strict=True):
-            rights = {name: mean_alone(journal, role, name) for name in some}
+            rights = {
+                f"{name} (seed {seed})" if seed else name: mean_alone(journal, role, name, seed)
+                for seed in seeds_of(half, seeds)
+                for name in some
+            }
             failed = [f"{n} {right:.2f}" for n, right in rights.items() if right < enough]
             lines.append(
                 f"{half}, {role} LoRAs right in {enough:.0%} of their pictures or more: "
-                f"{len(some) - len(failed)} of {len(some)}"
+                f"{len(rights) - len(failed)} of {len(rights)}"
                 + (f"; left out: {', '.join(failed)}" if failed else "")
             )
     return "\n".join(lines) + "\n"
@@ -243,27 +283,41 @@ def _strangers(pair: Pair, pairs: Sequence[Pair]) -> Pair:
 
 def said(options, journal: Journal, points: Mapping,
          pairs: Sequence[Pair]) -> tuple[list[Row], str]:  # fmt: skip
-    """The tuned rows, and the table in Markdown: by both judges, then the share of each."""
-    results = {way: held(journal, way, "standard", (None, 1.0), pairs) for way in FRAME}
-    results |= {
-        f"{way}, {rule}": held(journal, way, rule, point, pairs)
-        for (way, rule), point in points.items()
-    }
-    results[TRUTH] = held(journal, TRUTH, "", (None, 0.0), pairs)
-    results[CHANCE] = held(journal, CHANCE, "standard", points["direct", "standard"], pairs)
+    """The tuned rows, and the table in Markdown: by both judges and all LoRAs, then the share of
+    each judge, and of each seed of the LoRAs."""
+    seeds = range(options.lora_seeds)
+
+    def results(some: Sequence[int]) -> dict[str, Mapping]:
+        found = {way: held(journal, way, "standard", (None, 1.0), pairs, some) for way in FRAME}
+        found |= {
+            f"{way}, {rule}": held(journal, way, rule, point, pairs, some)
+            for (way, rule), point in points.items()
+        }
+        found[TRUTH] = held(journal, TRUTH, "", (None, 0.0), pairs, some)
+        point = points["direct", "standard"]
+        found[CHANCE] = held(journal, CHANCE, "standard", point, pairs, some)
+        return found
+
     at = {f"{way}, {rule}": named(point, options.cfg).replace("strength ", "")
           for (way, rule), point in points.items()}  # fmt: skip
-    rows, *apart = (table(results, NOTHING, TRUTH, REFERENCE, judge) for judge in (None, 0, 1))
+    whole = results(seeds)
+    rows = table(whole, NOTHING, TRUTH, REFERENCE)
+    apart = {f"judge {k + 1}": table(whole, NOTHING, TRUTH, REFERENCE, k) for k in (0, 1)}
+    if len(seeds) > 1:
+        apart |= {f"LoRAs {k + 1}": table(results([k]), NOTHING, TRUTH, REFERENCE) for k in seeds}
     tuned = [row for row in rows if row.name in at]
     corrected = _corrected(tuned)
+    heads = ["method, guidance", "cfg, strength", "share of the way", "less direct", "p",
+             "content", "style", "both right", *apart]  # fmt: skip
     lines = [
         f"{len(pairs)} pairs of {len({c for c, _ in pairs})} held-out objects and "
-        f"{len({s for _, s in pairs})} held-out styles, {options.pictures} pictures a pair, "
-        f"{options.steps} steps, rows without a strength at cfg {options.cfg:g}",
+        f"{len({s for _, s in pairs})} held-out styles, {len(seeds) * options.pictures} pictures "
+        f"a pair, {options.steps} steps, rows without a strength at cfg {options.cfg:g}",
+        *_power(tuned),
+        *_agreement(apart, at),
         "",
-        "| method, guidance | cfg, strength | share of the way | less direct | p | content | "
-        "style | both right | judge 1 | judge 2 |",
-        "|---" * 10 + "|",
+        f"| {' | '.join(heads)} |",
+        "|---" * len(heads) + "|",
     ]
     order = sorted(range(len(rows)), key=lambda k: -rows[k].way.value)
     for k in order:
@@ -273,9 +327,33 @@ def said(options, journal: Journal, points: Mapping,
             f"| {row.name} | {at.get(row.name, '')} | {row.way.said()} | "
             f"{row.less.said(signed=True) if row.less and row.name in at else ''} | "
             f"{'' if p is None else f'{p:.3f}'} | {row.content.value:.2f} | {row.style.value:.2f}"
-            f" | {row.both.said()} | {apart[0][k].way.value:.2f} | {apart[1][k].way.value:.2f} |"
-        )
+            f" | {row.both.said()} | "
+            + " | ".join(f"{some[k].way.value:.2f}" for some in apart.values()) + " |"
+        )  # fmt: skip
     return tuned, "\n".join(lines)
+
+
+def _power(rows: Sequence[Row]) -> list[str]:
+    """How large a true difference to the reference must be to be found."""
+    found = sorted(row.found for row in rows if row.found is not None)
+    if not found:
+        return []
+    middle = found[(len(found) - 1) // 2]
+    return [f"a true difference to {REFERENCE} is found in 80 % of such measurements (p < .05 "
+            f"before the correction) from {found[0]:.3f} on in the steadiest row, {middle:.3f} in "
+            f"the middle one, {found[-1]:.3f} in the least steady"]  # fmt: skip
+
+
+def _agreement(apart: Mapping[str, Sequence[Row]], tuned: Mapping) -> list[str]:
+    """The rank correlation of the rows' order by either judge, and by either seed."""
+    order = {name: [row.way.value for row in some if row.name in tuned]
+             for name, some in apart.items()}  # fmt: skip
+    return [
+        f"rank correlation of {kind} 1 and {kind} 2 over {len(tuned)} rows: "
+        f"{correlation(order[f'{kind} 1'], order[f'{kind} 2']):.2f}"
+        for kind in ("judge", "LoRAs")
+        if f"{kind} 2" in order and len(tuned) > 2
+    ]
 
 
 def write_plot(path: Path, rows: Sequence[Row], pictures: int,
@@ -315,7 +393,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--each", type=int, default=6, help="styles that an object is joined with")
     parser.add_argument("--tuning", type=int, default=6, help="objects, and styles, to tune on")
     parser.add_argument("--tuning-each", type=int, default=3)
-    parser.add_argument("--pictures", type=int, default=2, help="of a pair")
+    parser.add_argument("--lora-seeds", type=int, default=2, help="trainings of the LoRAs")
+    parser.add_argument("--pictures", type=int, default=2, help="of a pair and a training")
     parser.add_argument("--steps", type=int, default=12, help="of a picture")
     parser.add_argument("--cfg", type=float, default=3.0, help="of rows that are not tuned")
     parser.add_argument("--grid", choices=GRIDS, default="cfg", help="what is tuned")
@@ -339,6 +418,10 @@ def _options() -> argparse.Namespace:
     options.world = _world(options.world, options.drawings, models)
     options.checkpoint, options.out = options.checkpoint or models / CHECKPOINT, options.out or out
     options.out.mkdir(parents=True, exist_ok=True)
+    pairwise = [name for name in options.ways or () if WAYS[name].trained]
+    if pairwise and options.lora_seeds > 1:
+        parser.error(f"{', '.join(pairwise)}: trained for each pair, on LoRAs of one seed alone. "
+                     "Add --lora-seeds 1, or leave them out of --ways.")  # fmt: skip
     required = {"direct", *FRAME}
     options.ways = options.ways and [w for w in WAYS if w in {*options.ways, *required}]
     return options

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 DRAWS = 4000
+POWER = 1.96 + 0.84  # standard errors: p < .05, two-sided, in 80 % of measurements
 Pair = tuple[str, str]
 Point = TypeVar("Point")
 
@@ -67,8 +68,9 @@ class Interval:
 @dataclass(frozen=True)
 class Row:
     """What a way comes to over the pairs. way: the share of the way from no LoRA (0) to the true
-    render (1) in geo. less: that share less the reference's. p: of no difference, uncorrected;
-    None for the reference."""
+    render (1) in geo. less: that share less the reference's. p: of no difference, uncorrected.
+    found: the smallest true difference that 80 % of such measurements find at p < .05. None for
+    the reference."""
 
     name: str
     way: Interval
@@ -77,6 +79,7 @@ class Row:
     both: Interval
     less: Interval | None
     p: float | None
+    found: float | None
 
 
 def table(
@@ -108,9 +111,19 @@ def table(
                 name, Interval.of(share[name]), *(Interval.of(mean[:, k]) for k in (1, 2, 3)),
                 None if less is None else Interval.of(less),
                 None if less is None else p_value(less[1:]),
+                None if less is None else POWER * float(less[1:].std()),
             )
         )  # fmt: skip
     return rows
+
+
+def correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Spearman's: how far two lists of figures have their rows in the same order; ties share."""
+    places = []
+    for figures in (np.asarray(first, float), np.asarray(second, float)):
+        below = (figures[:, None] > figures).sum(1)
+        places.append(below + (figures[:, None] == figures).sum(1) / 2)
+    return float(np.corrcoef(*places)[0, 1])
 
 
 def p_value(differences: np.ndarray) -> float:

@@ -14,7 +14,15 @@ from typing import Any
 
 import torch
 
-from benchmarks.parts.trained_ways import KINDS, OWN_LAYERS, Made, Need, Trainer, needs
+from benchmarks.parts.trained_ways import (
+    KINDS,
+    OWN_LAYERS,
+    VARIANTS,
+    Made,
+    Need,
+    Trainer,
+    needs,
+)
 from small_world.judge import as_images, load_judge
 from small_world.train.data import end_with_parent
 from small_world.train.measuring.worlds import SMALL_WORLD, World
@@ -30,7 +38,8 @@ class Way:
     """One row of the table. loras: which of the two act. method: the Router's menu value; or, with
     `file`, the method that fuses both into one file, which then acts by itself. trained: what is
     trained for the pair and takes the LoRAs' place, of trained_ways.KINDS. floors: of a cosine
-    schedule of both roles; None for a constant one."""
+    schedule of both roles; None for a constant one. ablation: of a method of another row, a part
+    of it left out."""
 
     name: str
     loras: tuple[str, ...] = ("content", "style")
@@ -39,6 +48,7 @@ class Way:
     file: bool = False
     trained: str = ""
     floors: float | None = None
+    ablation: bool = False
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -71,8 +81,20 @@ WAYS = {
         Way("ties, sum", method={"method": "ties", "combine": "sum"}, file=True),
         Way("dare", method={"method": "dare"}, file=True),
         Way("knots", method={"method": "knots"}, file=True),
+        Way("k_lora, fixed", method={"method": "k_lora", "selection": "fixed"}, ablation=True),
+        Way("k_lora, random", method={"method": "k_lora", "selection": "random"}, ablation=True),
+        Way(
+            "k_lora, no scale",
+            method={"method": "k_lora", "alpha": 0.0, "beta": 1.0},
+            ablation=True,
+        ),
+        Way("k_lora, no gamma", method={"method": "k_lora", "gamma": "none"}, ablation=True),
         Way("zip_lora", trained="zip_lora"),
         Way("duo_lora", trained="duo_lora"),
+        Way("duo_lora, ranks", trained="duo_lora_ranks", ablation=True),
+        Way("duo_lora, ranks, start", trained="duo_lora_start", ablation=True),
+        Way("duo_lora, ranks, start, prior", trained="duo_lora_prior", ablation=True),
+        Way("duo_lora, ranks, start, cycles", trained="duo_lora_cycles", ablation=True),
         Way("b4m", trained="b4m"),
         Way.on_own_layers("joint", "joint"),
         Way.on_own_layers("disjoint", "disjoint"),
@@ -83,7 +105,7 @@ WAYS = {
     )
 }
 assert {way.trained for way in WAYS.values()} == {"", *KINDS}
-UNTRAINED = tuple(name for name, way in WAYS.items() if not way.trained)
+UNTRAINED = tuple(name for name, way in WAYS.items() if not (way.trained or way.ablation))
 TRUTH, CHANCE, NOTHING = "true render", "shuffled references", "no LoRA"
 FILE_RANK = {"svd, rank 8": 8}
 MOST_RANK = 32  # of the other fused files
@@ -93,7 +115,8 @@ MOST_RANK = 32  # of the other fused files
 class Job:
     """A way at one rule and strength on one pair; all its pictures in one run of the sampler.
 
-    cfg: None for the lab's. Journals from when every run had the lab's have the same keys.
+    cfg: None for the lab's. lora_seed: of the LoRAs' training. Journals from when every run had the
+    lab's cfg, and LoRAs of seed 0, have the same keys.
     """
 
     way: str
@@ -102,19 +125,25 @@ class Job:
     content: str
     style: str
     cfg: float | None = None
+    lora_seed: int = 0
 
     @property
     def key(self) -> str:
         at = f"{self.strength:g}" + ("" if self.cfg is None else f" at cfg {self.cfg:g}")
-        return "/".join([self.way, self.rule, at, self.content, self.style])
+        parts = [self.way, self.rule, at, self.content, self.style, *_seeded(self.lora_seed)]
+        return "/".join(parts)
 
     def as_chance(self) -> Job:
         """What the same pictures are called where they are scored against another pair."""
         return replace(self, way=CHANCE)
 
 
-def alone_key(role: str, name: str) -> str:
-    return f"alone/{role}/{name}"
+def alone_key(role: str, name: str, lora_seed: int = 0) -> str:
+    return "/".join(["alone", role, name, *_seeded(lora_seed)])
+
+
+def _seeded(lora_seed: int) -> tuple[str, ...]:
+    return (f"seed {lora_seed}",) if lora_seed else ()
 
 
 class Journal:
@@ -224,13 +253,14 @@ class Bench:
         judges = [load_judge(path) for path in self.world.judges]
         self.scorers = [Scorer(one, self.world.prototypes(one)) for one in judges]
 
-    def lora(self, role: str, name: str) -> str:
-        return self.studio.lora(role, name, self.world.shots[role], self.lab.divider)
+    def lora(self, role: str, name: str, seed: int = 0) -> str:
+        shots = self.world.shots[role]
+        return self.studio.lora(role, name, shots, self.lab.divider, seed=seed)
 
     @torch.inference_mode()
-    def alone(self, role: str, name: str) -> list[float]:
+    def alone(self, role: str, name: str, seed: int = 0) -> list[float]:
         """In how many of its pictures a LoRA is right in its role, by each judge."""
-        file, asked, images = self.lora(role, name), [], []
+        file, asked, images = self.lora(role, name, seed), [], []
         each = self.world.alone_each(role)
         for other, prompt in self.world.asked_alone(role, name):
             noise = self.parts.own_noise(role, name, other, count=each)
@@ -281,7 +311,7 @@ class Bench:
     def trained_made_for(self) -> dict[str, Any]:
         """Whatever the results of the trained ways depend on, beside what all do."""
         ways = {way.name: [way.method, way.layer_sets, way.trained, way.floors]
-                for way in WAYS.values() if way.trained}  # fmt: skip
+                for way in WAYS.values() if way.trained and not way.ablation}  # fmt: skip
         return {**self.trainer.made_for(), "ways": ways}
 
     def _made(self, way: Way, job: Job) -> Made:
@@ -289,7 +319,11 @@ class Bench:
             return self.trainer.made(way.trained, job.content, job.style)
         if way.file:
             return Made(((self._fused(way, job), "content"),))
-        return Made(tuple((self.lora(role, getattr(job, role)), role) for role in way.loras))
+        return Made(tuple((self._own(role, job), role) for role in way.loras))
+
+    def _own(self, role: str, job: Job) -> str:
+        """The file of the job's content or style."""
+        return self.lora(role, getattr(job, role), job.lora_seed)
 
     def _fused(self, way: Way, job: Job) -> str:
         """The file that a merge makes of the pair at full strength; made once."""
@@ -302,13 +336,12 @@ class Bench:
         )
 
         slug = "".join(c if c.isalnum() else "_" for c in way.name)
-        prefix = f"small_world/fused_{slug}_{job.content}_{job.style}"
+        seed = f"_seed_{job.lora_seed}" if job.lora_seed else ""
+        prefix = f"small_world/fused_{slug}_{job.content}_{job.style}{seed}"
         first = save_place(prefix, "loras").path
         first = first.with_name(f"{first.stem[:-7]}_00001_.safetensors")
         if not first.is_file():
-            both = tuple(
-                BranchFile(self.lora(role, getattr(job, role)), role, 1.0) for role in way.loras
-            )
+            both = tuple(BranchFile(self._own(role, job), role, 1.0) for role in way.loras)
             rank = FILE_RANK.get(way.name, MOST_RANK)
             request = FuseRequest(both, "all", way.method, rank=rank, save_as="fp32")
             save_fused(fuse_branches(self.studio.model, request, lambda *_: None),
@@ -340,6 +373,11 @@ def _schedule(floors: float | None) -> Any:
     return Schedule("cosine", {}, floors, floors)
 
 
+def _ablated(way: Way) -> list:
+    """What an ablation's results depend on, beside what its method's do."""
+    return [way.method, *VARIANTS.get(way.trained, ())]
+
+
 _BENCHES: list[Bench] = []  # of this process: one, if it is a worker
 
 
@@ -349,8 +387,8 @@ def _begin(lab: Lab, threads: int) -> None:
     _BENCHES.append(Bench(lab))
 
 
-def _alone(role: str, name: str) -> list[float]:
-    return _BENCHES[0].alone(role, name)
+def _alone(role: str, name: str, seed: int) -> list[float]:
+    return _BENCHES[0].alone(role, name, seed)
 
 
 def _trained_made_for() -> dict[str, Any]:
@@ -372,8 +410,8 @@ class Workers:
         os.environ["OMP_NUM_THREADS"] = str(threads)
         self.pool = ProcessPoolExecutor(count, get_context("spawn"), _begin, (lab, threads))
 
-    def alone(self, asked: Sequence[tuple[str, str]], journal: Journal, say: Any) -> None:
-        """Train the LoRAs of (role, name) that are missing, and judge each by itself."""
+    def alone(self, asked: Sequence[tuple[str, str, int]], journal: Journal, say: Any) -> None:
+        """Train the LoRAs of (role, name, seed) that are missing, and judge each by itself."""
         futures = {
             self.pool.submit(_alone, *one): alone_key(*one)
             for one in dict.fromkeys(asked)
@@ -386,8 +424,11 @@ class Workers:
     def prepare(self, jobs: Sequence[Job], journal: Journal, say: Any) -> None:
         """Train what the jobs that the journal lacks need: for single objects and styles first,
         each once, then for pairs."""
-        kinds = {way.name: way.trained for way in WAYS.values() if way.trained}
-        lacking = [job for job in jobs if job.way in kinds and job.key not in journal.results]
+        kinds = {way.name: way.trained for way in WAYS.values()}
+        lacking = [job for job in jobs if kinds.get(job.way) and job.key not in journal.results]
+        for way in WAYS.values():
+            if way.ablation and any(job.way == way.name for job in jobs):
+                journal.pledge(way.name, _ablated(way))
         if lacking:
             made_for = self.pool.submit(_trained_made_for).result()
             journal.pledge("ways that train for a pair", made_for)

@@ -5,7 +5,7 @@ Whatever is trained is kept in the folder of the LoRAs and used again. What a si
 needs is made before what a pair needs, so that two processes never train the same at once.
 
 - zip_lora, duo_lora: the merge is learned from the two shipped-recipe LoRAs and their pictures,
-  with the method's own settings.
+  with the method's own settings; or, of VARIANTS, with one of the method's parts left out.
 - b4m: a half each by the shipped recipe's steps, with partners, then joined with the method's own
   settings.
 - joint: both learned in one training, each on the layers of its role, as long as a content LoRA.
@@ -29,7 +29,14 @@ import torch
 from small_world.world.objects import OBJECTS
 
 MERGES = ("zip_lora", "duo_lora")
-KINDS = (*MERGES, "b4m", "joint", "disjoint", "limited", "craft")
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "duo_lora_ranks": ("duo_lora", {"layer_prior_weight": 0.0, "cycle_weight": 0.0,
+                                    "initialisation": "ones"}),
+    "duo_lora_start": ("duo_lora", {"layer_prior_weight": 0.0, "cycle_weight": 0.0}),
+    "duo_lora_prior": ("duo_lora", {"cycle_weight": 0.0}),
+    "duo_lora_cycles": ("duo_lora", {"layer_prior_weight": 0.0}),
+}  # the merge, and its settings  # fmt: skip
+KINDS = (*MERGES, *VARIANTS, "b4m", "joint", "disjoint", "limited", "craft")
 OWN_LAYERS = "duolora-prior"  # the layer sets where each role has its own
 HALF_RANK = 16  # of a B4M half, whose frozen part takes half
 # The shipped encoder's recipe, see small_world/README.md.
@@ -103,7 +110,7 @@ class Trainer:
     def made(self, kind: str, content: str, style: str) -> Made:
         """What a pair is drawn with, trained where it is not there yet."""
         pair = {"content": content, "style": style}
-        if kind in (*MERGES, "b4m"):
+        if kind in (*MERGES, *VARIANTS, "b4m"):
             return Made(((self._merge(kind, pair), "content"),))
         if kind == "joint":
             file = self._joint(pair)
@@ -130,7 +137,8 @@ class Trainer:
         from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile
         from craft_lora_pack.craft_core.training import LEARNED
 
-        method, shots = LEARNED[kind], self.shots
+        merge, settings = VARIANTS.get(kind, (kind, {}))
+        method, shots = LEARNED[merge], self.shots
         if kind == "b4m":
             files = [(self._half(*one), one[0]) for one in pair.items()]
         else:
@@ -141,7 +149,7 @@ class Trainer:
         steps = {one.name: one.default for one in method.parameters}["steps"]
         return self._trained(f"{kind}_{pair['content']}_{pair['style']}", method,
                              self._both(pair), [BranchFile(*one, 1.0) for one in files],
-                             choices, {}, steps)  # fmt: skip
+                             choices, settings, steps)  # fmt: skip
 
     def _joint(self, pair: Mapping[str, str]) -> str:
         from craft_lora_pack.craft_core.training import TRAINING

@@ -59,8 +59,14 @@ def _is_kept(file: Path, settings: Mapping[str, Any]) -> bool:
     own = json.loads(told.get("training", "{}"))
     own |= {"steps": told.get("steps_asked"), "learning_rate": own.get("rate")}
     return told.get("steps_done") == own["steps"] and all(
-        str(settings[name]) == str(own[name]) for name in settings.keys() & own.keys()
+        _alike(settings[name], own[name]) for name in settings.keys() & own.keys()
     )
+
+
+def _alike(setting: Any, written: str) -> bool:
+    """A file says 0 for 0.0."""
+    said = f"{setting:g}" if isinstance(setting, float) else str(setting)
+    return said == str(written) or str(setting) == str(written)
 
 
 def own_noise(*key: object, count: int) -> torch.Tensor:
@@ -91,17 +97,20 @@ class Studio:
         *,
         layer_sets: str = LAYER_SETS,
         limited: Any = None,
+        seed: int = 0,
     ) -> str:
         """The file of a LoRA as the host lists it; trained only if no earlier run has made it.
 
         divider: of the recipe's steps, for a rehearsal. limited: a MODEL with a rank-limited
-        backbone, to learn on in place of the checkpoint's.
+        backbone, to learn on in place of the checkpoint's. seed: of everything random in the
+        training.
         """
         place = "" if layer_sets == LAYER_SETS else f"_{layer_sets}"
         place += "" if limited is None else "_limited"
+        place += f"_seed_{seed}" if seed else ""
         choices = {"role": role, "layer_sets": layer_sets}
         filled = FilledSlots({"images": captioned(role, name, shots, self.world)}, (), choices)
-        knobs = {**RECIPE, "steps": max(1, STEPS[role] // divider)}
+        knobs = {**RECIPE, "steps": max(1, STEPS[role] // divider), "seed": seed}
         called = f"{role}_{name}_{shots}{place}"
         return self.trained(called, TRAINING["lora"], filled, knobs, divider, limited)
 

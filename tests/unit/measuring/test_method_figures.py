@@ -5,9 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.methods import GRIDS, choose, grid, jobs_at, named
-from benchmarks.parts.method_figures import best_point, columns, draws, p_value, table
-from benchmarks.parts.method_runs import Job, Journal
+from benchmarks.methods import FRAME, GRIDS, choose, failures, grid, held, jobs_at, named, said
+from benchmarks.parts.method_figures import (
+    Row,
+    best_point,
+    columns,
+    correlation,
+    draws,
+    p_value,
+    table,
+)
+from benchmarks.parts.method_runs import CHANCE, TRUTH, Job, Journal, alone_key
 
 CONTENTS, STYLES = "abcd", "wxyz"
 PAIRS = [(c, STYLES[(k + turn) % 4]) for turn in range(3) for k, c in enumerate(CONTENTS)]
@@ -123,6 +131,97 @@ def test_the_choice_names_its_cfg(tmp_path):
     assert {rule: named(point, 3.0) for (_, rule), point in chosen.items()} == {
         "standard": "cfg 3, strength 1.3", "ACFG": "cfg 2, strength 0.75",
     }  # fmt: skip
+
+
+def test_the_difference_that_is_said_to_be_found_is_found_in_about_four_of_five():
+    rng = np.random.default_rng(2)
+    pairs = [(c, (c + turn) % 12) for c in range(12) for turn in range(4)]
+
+    def other(true: float) -> Row:
+        """Whose true difference differs between objects and between styles."""
+        by = rng.normal(0, 0.04, (2, 12))
+        levels = {"nothing": 0.0, "direct": 0.5, "truth": 1.0}
+        results = {n: dict.fromkeys(pairs, result(level, level)) for n, level in levels.items()}
+        results["other"] = {
+            (c, s): result(*[0.5 + true + by[0, c] + by[1, s]] * 2) for c, s in pairs
+        }
+        return table(results, "nothing", "truth", "direct")[-1]
+
+    smallest = np.median([other(0.0).found for _ in range(20)])
+    found = np.mean([other(smallest).p < 0.05 for _ in range(60)])
+    assert 0.65 < found < 0.95
+
+
+def test_the_order_of_two_lists_agrees_by_rank_alone():
+    assert correlation([1, 2, 3, 4], [10, 20, 30, 1000]) == pytest.approx(1)
+    assert correlation([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
+    assert correlation([1, 1, 2], [5, 5, 9]) == pytest.approx(1)
+
+
+def test_runs_of_another_training_of_the_loras_are_kept_apart():
+    (job,) = jobs_at("direct", "ACFG", (2.0, 0.7), [("owl", "glass")], 1).values()
+    assert job.key == "direct/ACFG/0.7 at cfg 2/owl/glass/seed 1"
+    assert job.as_chance().key == f"{CHANCE}/ACFG/0.7 at cfg 2/owl/glass/seed 1"
+    assert alone_key("style", "glass") == "alone/style/glass"
+    assert alone_key("style", "glass", 1) == "alone/style/glass/seed 1"
+    for way in (TRUTH, "no LoRA"):  # no LoRA acts there
+        (job,) = jobs_at(way, "standard", (None, 1.0), [("owl", "glass")], 1).values()
+        assert job.lora_seed == 0
+
+
+def test_a_pair_counts_once_all_its_trainings_are_measured(tmp_path):
+    journal = Journal(tmp_path / "methods.jsonl", {})
+    point = (2.0, 0.75)
+    for seed, pairs in ((0, PAIRS[:2]), (1, PAIRS[:1])):
+        for job in jobs_at("direct", "ACFG", point, pairs, seed).values():
+            journal.add(job.key, result(0.5 + seed / 10, 0.5))
+    both = held(journal, "direct", "ACFG", point, PAIRS, (0, 1))
+    assert list(both) == PAIRS[:1] and len(both[PAIRS[0]]) == 4
+    assert columns(both[PAIRS[0]], None)[1] == pytest.approx(0.55)
+    assert list(held(journal, "direct", "ACFG", point, PAIRS)) == PAIRS[:2]
+
+
+def test_the_table_has_a_column_for_every_judge_and_every_training(tmp_path):
+    class Options:
+        cfg, pictures, steps, lora_seeds = 3.0, 2, 12, 2
+
+    journal = Journal(tmp_path / "methods.jsonl", {})
+    ways = {"direct": 0.6, "craft, auto": 0.7, "switch": 0.5}
+    points = {(way, "standard"): (None, 1.0) for way in ways}
+    levels = {**dict.fromkeys(FRAME, 0.2), **ways, CHANCE: 0.2, TRUTH: 0.9}
+    for way, level in levels.items():
+        for seed in (0, 1):
+            for job in jobs_at(
+                way,
+                "" if way == TRUTH else "standard",
+                (None, 0.0 if way == TRUTH else 1.0),
+                PAIRS,
+                seed,
+            ).values():
+                if job.key not in journal.results:
+                    journal.add(job.key, result(level - seed / 10, level - seed / 10))
+    rows, text = said(Options, journal, points, PAIRS)
+    head = next(line for line in text.splitlines() if line.startswith("| method"))
+    assert head.endswith("| judge 1 | judge 2 | LoRAs 1 | LoRAs 2 |")
+    assert "4 pictures a pair" in text
+    assert "rank correlation of LoRAs 1 and LoRAs 2 over 3 rows: 1.00" in text
+    (best,) = [line for line in text.splitlines() if line.startswith("| craft, auto")]
+    assert best.endswith("| 0.64 | 0.64 | 0.71 | 0.57 |")
+    Options.lora_seeds = 1
+    assert "LoRAs" not in said(Options, journal, points, PAIRS)[1]
+
+
+def test_a_lora_that_fails_is_named_with_its_training(tmp_path):
+    journal = Journal(tmp_path / "methods.jsonl", {})
+    for name in ("owl", "bee"):
+        for role, seed in (("content", 0), ("content", 1), ("style", 0), ("style", 1)):
+            fine = (name, role, seed) != ("bee", "content", 1)
+            journal.add(alone_key(role, name, seed), [1.0, 1.0] if fine else [0.5, 0.6])
+    halves = {"report": (("owl", "bee"), ("owl", "bee"))}
+    text = failures(journal, halves, 0.8, range(2))
+    many = "LoRAs right in 80% of their pictures or more"
+    assert f"content {many}: 3 of 4; left out: bee (seed 1) 0.55\n" in text
+    assert f"style {many}: 4 of 4\n" in text
 
 
 def test_a_journal_goes_on_after_a_line_that_was_cut_short(tmp_path):
