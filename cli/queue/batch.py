@@ -18,7 +18,7 @@ from typing import Any
 from ...client.client import WAITING, Client, PromptResult
 from ...client.errors import Forgotten, RemoteError, ServerGone
 from ...client.facts import as_listed
-from ...client.jobs import MOST_FILES, RESTARTS
+from ...client.near.jobs import MOST_FILES, RESTARTS
 from ...client.progress import RunProgress
 from ...client.widgets import Json
 from ...craft_core.errors import plain

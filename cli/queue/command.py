@@ -12,8 +12,8 @@ from pathlib import Path
 from ...client.address import Inputs
 from ...client.client import Client, server_url
 from ...client.errors import RemoteError, ServerGone
-from ...client.jobs import nodes
 from ...client.loras.announced import VARIABLE
+from ...client.near.jobs import nodes
 from ...client.to_page.showing import showing
 from ...client.widgets import Json
 from ...client.workflow import dynamic_texts, read_both

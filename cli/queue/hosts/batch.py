@@ -15,9 +15,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from ....client import jobs as beside
 from ....client.errors import RemoteError, ServerGone
 from ....client.facts import model_uses, with_listed
+from ....client.near import jobs as beside
 from ....client.widgets import Json
 from ....craft_core.errors import CraftError, plain
 from ..batch import BatchCounts, Display, waiting_words
@@ -367,13 +367,11 @@ class HostsBatch:
         host.prompt_ids = (prompt_id,) if known is None else (known, prompt_id)
         host.order(
             beside.run, self._journal.client, with_listed(job.prompt, host.info), self._shown(job),
-            prompt_id, known, *self._says(host, job), key=f"picture-{job.key}",
+            prompt_id, known, key=f"picture-{job.key}", tells=self._says(host, job),
         )  # fmt: skip
 
-    def _says(self, host: FleetHost, job: Job) -> list[Callable[[int], None]]:
-        """What the host calls while the job waits behind others, where it can."""
-        if not host.door.takes_functions:
-            return []
+    def _says(self, host: FleetHost, job: Job) -> Callable[[int], None]:
+        """What the host calls while the job waits behind others."""
         told = 0
 
         def say(ahead: int) -> None:
@@ -382,7 +380,7 @@ class HostsBatch:
                 told = ahead
                 self._answers.put((host, Waits(job, ahead)))
 
-        return [say]
+        return say
 
     def _wait(self, host: FleetHost, told: Waits) -> None:
         if host.job is told.job:

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ....client import jobs
 from ....client.errors import RemoteError, ServerGone
+from ....client.near import jobs, on_dask
 from ....craft_core.errors import CraftError
-from .host import Door
+from .host import Door, Tells
 
 RESOURCE = "comfy"
-PACKAGE, ROOT = jobs.__name__.split(".")[0], Path(jobs.__file__).parents[1]
+PACKAGE, ROOT = jobs.__name__.split(".")[0], Path(jobs.__file__).parents[2]
 LOOKS = 1.0  # seconds between two looks at the workers
 CONNECTS = 30.0  # seconds in which the scheduler must answer
 CLOSES = 5.0  # seconds in which the connection must end
@@ -64,6 +64,8 @@ class DaskWorkers:
             raise self._gone(error) from error
         self._doors: dict[str, Door] = {}
         self._next = 0.0
+        self._topic, self._tells = f"{PACKAGE}-{uuid.uuid4().hex}", dict[str, Tells]()
+        self._client.subscribe_topic(self._topic, self._told)
 
     def __enter__(self) -> DaskWorkers:
         return self
@@ -89,13 +91,17 @@ class DaskWorkers:
             }
         return self._doors
 
-    def call(self, worker: str, function: Callable[..., Any], given: Any, key: str) -> Any:
+    def call(
+        self, worker: str, function: Callable[..., Any], given: Any, key: str, tells: Tells | None
+    ) -> Any:
         """What the function gives on a worker. ServerGone where the worker goes away."""
-        future = self._client.submit(
-            jobs.beside, function, *given,
-            key=f"{key or 'check'}-{uuid.uuid4().hex[:12]}", workers=[worker],
-            resources={RESOURCE: 1}, retries=0, pure=False,
-        )  # fmt: skip
+        name = f"{key or 'check'}-{uuid.uuid4().hex[:12]}"
+        what: tuple[Any, ...] = (jobs.beside, function)
+        if tells is not None:
+            self._tells[name] = tells
+            what = (on_dask.telling, self._topic, name, function)
+        future = self._client.submit(*what, *given, key=name, workers=[worker],
+                                     resources={RESOURCE: 1}, retries=0, pure=False)  # fmt: skip
         try:
             while not self._ended(future):
                 if worker not in self.present():
@@ -106,6 +112,7 @@ class DaskWorkers:
         except (self._dask.TimeoutError, self._dask.CancelledError, OSError) as broken:
             raise ServerGone(f"the way to its Dask worker broke ({broken}).") from broken
         finally:
+            self._tells.pop(name, None)
             future.release()
         if isinstance(error, RemoteError):
             raise error
@@ -118,12 +125,21 @@ class DaskWorkers:
             return False
         return True
 
+    def _told(self, event: tuple[float, Any]) -> None:
+        """Of what a worker says, in Dask's own thread."""
+        _, said = event
+        tells = self._tells.get(said["of"])
+        if tells is not None:
+            tells(said["told"])
+
     def aside(self, worker: str, function: Callable[..., Any], given: Any) -> Any:
-        """The same at once, in the worker's own thread."""
+        """The same at once, beside what the worker does, for this command or another."""
+        if worker not in self.present():  # else Dask tries to reach it for half a minute
+            raise ServerGone("its Dask worker has ended.")
         try:
-            return self._client.run(jobs.beside, function, *given, workers=[worker])
-        except OSError as error:
-            raise self._gone(error) from error
+            return self._client.run(on_dask.at_once, function, *given, workers=[worker])[worker]
+        except (self._dask.TimeoutError, OSError, KeyError) as error:
+            raise ServerGone(f"the way to its Dask worker broke ({error}).") from error
 
     def _send_code(self) -> None:
         """Scheduler and workers get the room that speaks to servers, those that come later too: on
@@ -133,7 +149,7 @@ class DaskWorkers:
             with zipfile.ZipFile(path, "w") as archive:
                 archive.writestr(f"{PACKAGE}/__init__.py", "")
                 for file in (*ROOT.glob("client/*.py"), *ROOT.glob("client/loras/*.py"),
-                             *ROOT.glob("craft_core/__init__.py"),
+                             *ROOT.glob("client/near/*.py"), *ROOT.glob("craft_core/__init__.py"),
                              *ROOT.glob("craft_core/errors.py")):  # fmt: skip
                     archive.write(file, f"{PACKAGE}/{file.relative_to(ROOT).as_posix()}")
             self._client.run_on_scheduler(exec, FORGET)
@@ -150,10 +166,11 @@ class DaskWorkers:
 class _Worker:
     fleet: DaskWorkers
     name: str
-    takes_functions = False  # those of this process cannot be called from a worker's
 
-    def call(self, function: Callable[..., Any], *given: Any, key: str = "") -> Any:
-        return self.fleet.call(self.name, function, given, key)
+    def call(
+        self, function: Callable[..., Any], *given: Any, key: str = "", tells: Tells | None = None
+    ) -> Any:
+        return self.fleet.call(self.name, function, given, key, tells)
 
     def aside(self, function: Callable[..., Any], *given: Any) -> Any:
         return self.fleet.aside(self.name, function, given)

@@ -6,16 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .host import Door
+from .host import Door, Tells
 
 
 @dataclass(frozen=True)
 class _Address:
     url: str
-    takes_functions = True
 
-    def call(self, function: Callable[..., Any], *given: Any, key: str = "") -> Any:
-        return function(self.url, *given)
+    def call(
+        self, function: Callable[..., Any], *given: Any, key: str = "", tells: Tells | None = None
+    ) -> Any:
+        return function(self.url, *given, *([tells] if tells else ()))
 
     def aside(self, function: Callable[..., Any], *given: Any) -> Any:
         return function(self.url, *given)

@@ -13,21 +13,24 @@ from typing import Any, Protocol
 
 from ....client.errors import RemoteError
 from ....client.facts import MISSING
-from ....client.jobs import Made
+from ....client.near.jobs import Made
 from ....client.widgets import Json
 from ..matrix import Job
 from .waiting import Files
 
+Tells = Callable[[Any], None]
+
 
 class Door(Protocol):
-    """The way to one server. Functions of client/jobs.py and client/loras/sending.py are called
-    with its address and what is given; RemoteError as they raise it, ServerGone also where the way
-    to the server is gone. takes_functions: whether what is given may hold functions."""
+    """The way to one server. Functions of client/near/jobs.py and client/loras/sending.py are
+    called with its address and what is given; RemoteError as they raise it, ServerGone also where
+    the way to the server is gone."""
 
-    takes_functions: bool
-
-    def call(self, function: Callable[..., Any], *given: Any, key: str = "") -> Any:
-        """What the function gives, when its turn has come. key: what the call is known as."""
+    def call(
+        self, function: Callable[..., Any], *given: Any, key: str = "", tells: Tells | None = None
+    ) -> Any:
+        """What the function gives, when its turn has come. key: what the call is known as. tells:
+        the function's last argument, if it takes one that it calls: called here, in any thread."""
 
     def aside(self, function: Callable[..., Any], *given: Any) -> Any:
         """The same at once, beside a call that has not ended."""
@@ -91,10 +94,12 @@ class FleetHost:
     def begin(self, does: Does) -> None:
         self.does, self.since, self.ahead = does, time.monotonic(), 0
 
-    def order(self, function: Callable[..., Any], *given: Any, key: str = "") -> None:
+    def order(
+        self, function: Callable[..., Any], *given: Any, key: str = "", tells: Tells | None = None
+    ) -> None:
         """Call the function in a thread; its answer, or a RemoteError for whatever ended it, goes
-        to `answers`."""
-        self.work(lambda: self.door.call(function, *given, key=key))
+        to `answers`. key, tells: see Door."""
+        self.work(lambda: self.door.call(function, *given, key=key, tells=tells))
 
     def work(self, calls: Callable[[], Any]) -> None:
         """The same of several calls, one after another."""

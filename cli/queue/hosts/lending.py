@@ -160,5 +160,5 @@ def _pass_on(door: Door, token: str, name: str, path: Path, size: int, watch: Wa
                 raise _unread(name, error) from error
             if not piece:
                 raise RemoteError(f"it lacks {name}, and {path} became shorter as it was sent.")
-            door.call(sending.send_piece, token, piece)
+            door.aside(sending.send_piece, token, piece)  # the server awaits it, whoever has a turn
             done += len(piece)

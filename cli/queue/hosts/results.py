@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ....client.jobs import Made
+from ....client.near.jobs import Made
 from ....client.widgets import Json
 from ..journal import Journal
 from ..matrix import Job

@@ -8,12 +8,14 @@ import os
 import shutil
 import threading
 
+import pytest
 from craft_lora_pack.cli.main import main
 from craft_lora_pack.cli.queue.hosts import dask_workers
 from craft_lora_pack.cli.queue.hosts.dask_workers import DaskWorkers
-from craft_lora_pack.client import jobs
+from craft_lora_pack.client.errors import ServerGone
 from craft_lora_pack.client.loras import sending
-from fake_comfyui import LORAS
+from craft_lora_pack.client.near import jobs
+from fake_comfyui import LORAS, OBJECT_INFO, PROMPT
 from fake_host import FakeHost
 
 
@@ -60,5 +62,63 @@ def test_workers_run_the_code_of_the_last_command(worker, scheduler, until, tmp_
             monkeypatch.setattr(dask_workers, "ROOT", place)
             with DaskWorkers(scheduler) as workers:
                 (name,) = until(workers.present)
-                told = workers.call(name, jobs.facts_here, (["Nothing"], []), "")
+                told = workers.call(name, jobs.facts_here, (["Nothing"], []), "", None)
                 assert told["facts"]["the node Nothing"] == f"version {version}"
+
+
+HASTY = "import craft_lora_pack.client.client as one; one.FORGETS = 0.05; one.RECEIVE = 0.05"
+
+
+def test_a_job_on_a_worker_tells_behind_how_many_it_waits(worker, scheduler, until):
+    told: list[int] = []
+    with FakeHost() as host:
+        worker(host)
+        host.waiting += ["another", "and another"]
+        host.at_job = lambda number: until(lambda: told)
+        with DaskWorkers(scheduler) as workers:
+            (name,) = until(workers.present)
+            workers._client.run(exec, HASTY)
+            given = ("me", PROMPT, None, "own", None)
+            made = workers.call(name, jobs.run, given, "picture-1", told.append)
+            until(lambda: told[-1] == 0)
+            assert 2 in told and len(made) == 1
+            assert workers.call(name, jobs.nodes, (), "", None)
+            assert not workers._tells  # nothing is kept of what has ended
+
+
+def test_a_call_beside_needs_no_turn(worker, scheduler, until):
+    """A worker that runs another command's job passes on a LoRA's pieces, and cancels."""
+    goes_on, answers = threading.Event(), []
+    with FakeHost() as host:
+        worker(host)
+        with DaskWorkers(scheduler) as one, DaskWorkers(scheduler) as two:
+            (name,) = until(one.present)
+            until(two.present)
+            host.at_job = lambda number: goes_on.wait(240)
+            given = ("me", PROMPT, None, "own", None)
+            runs = threading.Thread(
+                target=lambda: answers.append(one.call(name, jobs.run, given, "picture-1", None))
+            )
+            runs.start()
+            until(lambda: "own" in host.waiting)
+            waits = threading.Thread(target=lambda: answers.append(two.call(
+                name, jobs.nodes, (), "", None)))  # fmt: skip
+            waits.start()
+            for _ in range(3):
+                assert two.aside(name, jobs.nodes, ()).keys() == OBJECT_INFO.keys()
+            assert not answers
+            goes_on.set()
+            runs.join(240)
+            waits.join(240)
+            assert len(answers) == 2
+
+
+def test_a_call_beside_a_worker_that_ended_says_so(worker, scheduler, until):
+    with FakeHost() as host, DaskWorkers(scheduler) as workers:
+        process = worker(host)
+        (name,) = until(workers.present)
+        process.kill()
+        process.wait()
+        until(lambda: not workers.present())
+        with pytest.raises(ServerGone, match="Dask worker"):
+            workers.aside(name, jobs.nodes, ())

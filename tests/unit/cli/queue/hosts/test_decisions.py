@@ -12,9 +12,9 @@ from craft_lora_pack.cli.queue.hosts.batch import MOST_LOSSES, HostsBatch
 from craft_lora_pack.cli.queue.hosts.host import Does, FleetHost
 from craft_lora_pack.cli.queue.journal import Journal
 from craft_lora_pack.cli.queue.matrix import jobs_of
-from craft_lora_pack.client import jobs as beside
 from craft_lora_pack.client.address import Inputs
 from craft_lora_pack.client.errors import RemoteError, ServerGone
+from craft_lora_pack.client.near import jobs as beside
 from fake_comfyui import OBJECT_INFO, PROMPT, picture
 
 PATIENT = 30.0
@@ -24,20 +24,18 @@ class Door:
     """A server that tells what all tell and draws a picture of the seed. before: called with the
     number of each job before it is drawn. queues: behind how many a job says to wait, in turn."""
 
-    takes_functions = True
-
     def __init__(self, name, before=lambda number: None, queues=(0,)):
         self.name, self.before, self.ran = name, before, []
         self.queues = queues
         self.began = threading.Semaphore(0)
 
-    def call(self, function, *given, key=""):
+    def call(self, function, *given, key="", tells=None):
         if function is beside.facts_here:
             told = {"facts": {"ComfyUI": "1"}, "sizes": {}, "free": 0.0, "info": {}}
             return told | {"place": self.name}
         seed = given[1]["2"]["inputs"]["seed"]
-        for ahead in self.queues if self.takes_functions else ():
-            given[-1](ahead)
+        for ahead in self.queues:
+            tells(ahead)
         self.ran.append(seed)
         self.began.release()
         self.before(len(self.ran))
@@ -207,18 +205,3 @@ def test_the_bar_says_which_hosts_wait_behind_how_many(run, shown, queues, words
     assert waiting == {f"busy: {one}" for one in words}
     assert any(now for running, now in shown if "busy" in running) is bool(words)
     assert "behind" not in shown[-1][0] and not any("on 0 servers;" in said for said, _ in shown)
-
-
-def test_a_host_that_takes_no_functions_is_given_none(run, shown):
-    door = Door("far", queues=(3,))
-    door.takes_functions = False
-    call, lengths = door.call, set()
-
-    def counted(function, *given, **more):
-        if function is beside.run:
-            lengths.add(len(given))
-        return call(function, *given, **more)
-
-    door.call = counted
-    assert run(2, door) == (2, 0, 0) and lengths == {5}
-    assert not any("behind" in running for running, _ in shown)

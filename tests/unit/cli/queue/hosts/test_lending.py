@@ -13,6 +13,7 @@ from craft_lora_pack.cli.main import main
 from craft_lora_pack.cli.queue.hosts import batch, lending
 from craft_lora_pack.client.errors import RemoteError
 from craft_lora_pack.client.loras import sending
+from craft_lora_pack.client.loras.announced import RECEIVED, SEND
 from fake_comfyui import LORAS, PROMPT
 
 DOG, CAT, INK, _ = LORAS
@@ -294,3 +295,25 @@ def test_a_file_that_changes_while_it_is_sent_is_refused(hosts, queue, monkeypat
 
 def test_how_far_it_is_is_said_in_bytes():
     assert str(lending.OnTheWay(CAT, 12_300_000, 144_000_000)) == f"{CAT}: 12.3 of 144.0 MB"
+
+
+def test_pieces_go_beside_whatever_a_server_does_meanwhile(tmp_path):
+    """Between two pieces a worker may take another command's job: the server waits for no turn."""
+
+    class Door:
+        def __init__(self):
+            self.turns, self.beside = [], []
+
+        def call(self, function, *given, key="", tells=None):
+            self.turns.append(function)
+            return {sending.offer: SEND, sending.begin_upload: "token"}.get(function, RECEIVED)
+
+        def aside(self, function, *given):
+            self.beside.append(function)
+
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(b"1" * 12_000)
+    door = Door()
+    assert lending._sent(door, path.name, path, "a" * 64, 12_000, lambda _: None) == RECEIVED
+    assert door.turns == [sending.offer, sending.begin_upload, sending.end_upload]
+    assert door.beside == [sending.send_piece] * 3

@@ -9,11 +9,11 @@ import platform
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .answers import files_of
-from .client import WAITING, Client, PromptResult
-from .errors import Forgotten, RemoteError
-from .facts import Use, facts_of
-from .widgets import Json
+from ..answers import files_of
+from ..client import WAITING, Client, PromptResult
+from ..errors import Forgotten, RemoteError
+from ..facts import Use, facts_of
+from ..widgets import Json
 
 ADDRESS = "COMFYUI_URL"  # the variable that names the server beside a worker
 BESIDE = "http://127.0.0.1:8188"
