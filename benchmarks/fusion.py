@@ -6,7 +6,9 @@
 Selection: the sums that K-LoRA and the layer set `auto` compare, of a pair on all attention and
 feed-forward layers of the real SDXL UNet, which a Router measures once for each choice of files.
 The k-th singular value of each layer falls as 1 / k^power: 0 are random factors, the worst case;
-those of trained LoRAs fall, in most layers of the small world's as with power 1 or faster. With
+those of trained LoRAs fall, in most layers of the small world's as with power 1 or faster. Beside
+them the products of the factors alone, which every entry of dW takes: in the same pieces, without
+looking at a number. With
 --device cuda the LoRAs lie on the card, and the time is the wall's until the card is done.
 Files: a pair is baked by every weight merge. For both, one layer of each shape is timed, and its
 time multiplied by how often the shape occurs.
@@ -35,6 +37,8 @@ from craft_lora_pack.craft_core.types import ROLES, Branch, Factors, Routing, St
 
 PARTS = ("selection", "files", "steps")
 COMPARED = {"auto": ["top_k"], "K-LoRA": ["abs_sum", "top_k"]}
+PRODUCTS = "products alone"
+PIECE = 1 << 18  # entries, which a processor's cache holds
 
 
 def main() -> None:
@@ -63,16 +67,19 @@ def selection(rank: int, power: float, rounds: int) -> str:
     shapes = Counter(adapted_layers().values())
     layers = {str(i): shape for i, shape in enumerate(shapes)}
     pair = random_pair(layers, rank, power, DEVICE)
-    seconds = dict.fromkeys(itertools.product(COMPARED, layers), math.inf)
+    seconds = dict.fromkeys(itertools.product((*COMPARED, PRODUCTS), layers), math.inf)
     for _ in range(rounds):
         for name, path in seconds:
-            statistics = pair_statistics(pair, layers)
-            elapsed = timed(partial(choose, statistics, COMPARED[name], path))
+            if name == PRODUCTS:
+                call = partial(multiply, [branch.layers[path][0] for branch in pair])
+            else:
+                call = partial(choose, pair_statistics(pair, layers), COMPARED[name], path)
+            elapsed = timed(call)
             seconds[name, path] = min(seconds[name, path], elapsed)
     counts = dict(zip(layers, shapes.values(), strict=True))
     totals = (
         f"{name} {sum(seconds[name, path] * counts[path] for path in layers):.2f} s"
-        for name in COMPARED
+        for name in (*COMPARED, PRODUCTS)
     )
     clock = "processor" if in_processor_time() else "wall"
     return f"selection, rank {rank}, power {power:g}: {', '.join(totals)} of {clock} time"
@@ -82,6 +89,16 @@ def choose(statistics: Statistics, compared: list[str], path: str) -> None:
     """Measure what a layer's choice compares."""
     for statistic in compared:
         assert statistics.shared(statistic)[path]
+
+
+def multiply(both: list[Factors]) -> None:
+    """Every entry of dW of both LoRAs, a piece at a time, made and left."""
+    for one in both:
+        up, down = one.up.float(), one.down.float()
+        height = max(1, (PIECE if DEVICE.type == "cpu" else len(up) * down.shape[1]) // down.shape[1])
+        piece = down.new_empty(height, down.shape[1])
+        for part in up.split(height):
+            torch.mm(part, down, out=piece[: len(part)])
 
 
 def baking(method: Method, rank: int) -> str:
