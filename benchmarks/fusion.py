@@ -95,7 +95,9 @@ def multiply(both: list[Factors]) -> None:
     """Every entry of dW of both LoRAs, a piece at a time, made and left."""
     for one in both:
         up, down = one.up.float(), one.down.float()
-        height = max(1, (PIECE if DEVICE.type == "cpu" else len(up) * down.shape[1]) // down.shape[1])
+        height = max(
+            1, (PIECE if DEVICE.type == "cpu" else len(up) * down.shape[1]) // down.shape[1]
+        )
         piece = down.new_empty(height, down.shape[1])
         for part in up.split(height):
             torch.mm(part, down, out=piece[: len(part)])

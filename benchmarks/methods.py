@@ -1,6 +1,7 @@
 """Which method joins a content LoRA and a style LoRA best, on held-out LoRAs of the small world?
 
     python run.py bench methods [--limit 18] [--each 6] [--pictures 2] [--out DIR] [--plot FILE]
+                                [--shown FILE]
     python run.py bench methods --world drawings ...
 
 Every run-time and every file method of this pack, each under standard guidance and under ACFG:
@@ -38,6 +39,10 @@ CRAFT-LoRA whole (benchmarks/parts/trained_ways.py). So are the ablations of K-L
 set. They are fetched, and base model and judges trained on them, by `python -m
 small_world.drawings` beforehand, see small_world/README.md.
 
+--plot draws content against style. --shown draws what every way makes, under its better rule, of
+the pairs whose mean score over all rows is nearest the median's: the first picture of each, by the
+first LoRAs.
+
 Results are journalled in --out: a run that was stopped, or given more to do, goes on. The folder of
 `python -m small_world.train gates` serves for the LoRAs.
 """
@@ -52,6 +57,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))
@@ -63,6 +69,11 @@ from benchmarks.parts.method_figures import (  # noqa: E402
     columns,
     correlation,
     table,
+)
+from benchmarks.parts.method_pictures import (  # noqa: E402
+    best_of_each,
+    median_pairs,
+    pairs_sheet,
 )
 from benchmarks.parts.method_runs import (  # noqa: E402
     CHANCE,
@@ -191,11 +202,13 @@ def main() -> None:
             chance |= {direct[pair]: _strangers(pair, report) for pair in report}
         say(f"report: {len(jobs)} runs of {options.pictures} pictures")
         workers.do(jobs, journal, say, chance)
+        rows, text = said(options, journal, points, report)
+        if options.shown:
+            write_shown(options.shown, workers, journal, points, rows, report, lab.world)
     finally:
         workers.close()
     print(failures(journal, halves, options.enough, seeds))
     print(f"best on the tuning half: {best_on(journal, points, tuning, options.cfg)}\n")
-    rows, text = said(options, journal, points, report)
     print(text)
     if options.plot:
         pictures = len(report) * options.pictures * options.lora_seeds
@@ -377,6 +390,28 @@ def write_plot(path: Path, rows: Sequence[Row], pictures: int,
     print(f"wrote {path}")
 
 
+def write_shown(path: Path, workers: Workers, journal: Journal, points: Mapping,
+                rows: Sequence[Row], report: Sequence[Pair], world: World) -> None:  # fmt: skip
+    """What every way makes of some pairs, between no LoRA and the true render."""
+    keys = {f"{way}, {rule}": (way, rule) for way, rule in points}
+    results = [held(journal, *key, point, report) for key, point in points.items()]
+    pairs = median_pairs(results)
+    best = best_of_each(rows, keys)
+    asked = {"true render": (TRUTH, "", (None, 0.0))}
+    asked |= {f"{row.name}\n{row.way.value:.2f}": (*keys[row.name], points[keys[row.name]])
+              for row in best}  # fmt: skip
+    asked[NOTHING] = (NOTHING, "standard", (None, 1.0))
+    jobs = [job for one in asked.values() for job in jobs_at(*one, pairs).values()]
+    drawn = iter(workers.first_pictures(jobs))
+    sheet = pairs_sheet(
+        pairs,
+        {pair: world.references(*pair) for pair in pairs},
+        {label: [next(drawn) for _ in pairs] for label in asked},
+    )
+    sheet.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    print(f"wrote {path}")
+
+
 def _corrected(rows: Sequence[Row]) -> dict[str, float]:
     sys.path.insert(0, str(ROOT))
     from craft_core.evaluation.holm import holm
@@ -411,6 +446,7 @@ def _options() -> argparse.Namespace:
     default = training_cache().with_name("small_world_gates")
     parser.add_argument("--out", type=Path, help=f"default: {default}, or in FOLDER")
     parser.add_argument("--plot", type=Path, help="a picture of content against style")
+    parser.add_argument("--shown", type=Path, help="a picture of median pairs by every way")
     options = parser.parse_args()
     models, out = MODELS, default
     if options.world == "drawings":

@@ -271,15 +271,18 @@ class Bench:
         return [float(scorer.hits(shown, asked)[axis].mean()) for scorer in self.scorers]
 
     @torch.inference_mode()
+    def pictures(self, job: Job) -> torch.Tensor:
+        """(pictures, 3, H, W) in [-1, 1]."""
+        if job.way != TRUTH:
+            return self._drawn(job)
+        return as_images(
+            self.world.render(job.content, job.style, seed=FRESH_SEED + k)
+            for k in range(self.lab.pictures)
+        )
+
+    @torch.inference_mode()
     def do(self, job: Job) -> list:
-        if job.way == TRUTH:
-            images = as_images(
-                self.world.render(job.content, job.style, seed=FRESH_SEED + k)
-                for k in range(self.lab.pictures)
-            )
-        else:
-            images = self._drawn(job)
-        return self.scores(images, job.content, job.style)
+        return self.scores(self.pictures(job), job.content, job.style)
 
     @torch.inference_mode()
     def chance(self, job: Job, other: tuple[str, str]) -> list:
@@ -403,6 +406,10 @@ def _do(job: Job, other: tuple[str, str] | None) -> list:
     return _BENCHES[0].chance(job, other) if other else _BENCHES[0].do(job)
 
 
+def _first_picture(job: Job) -> torch.Tensor:
+    return _BENCHES[0].pictures(job)[0].clone()
+
+
 class Workers:
     """Processes that do jobs and hand over results as they come."""
 
@@ -455,6 +462,10 @@ class Workers:
             journal.add(futures[future], future.result())
             if done % 20 == 0 or done == len(futures):
                 say(f"{done} of {len(futures)}")
+
+    def first_pictures(self, jobs: Sequence[Job]) -> list[torch.Tensor]:
+        """The first picture of each job, (3, H, W) in [-1, 1]."""
+        return list(self.pool.map(_first_picture, jobs))
 
     def close(self) -> None:
         self.pool.shutdown(cancel_futures=True)

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.methods import FRAME, GRIDS, choose, failures, grid, held, jobs_at, named, said
 from benchmarks.parts.method_figures import (
@@ -15,6 +16,7 @@ from benchmarks.parts.method_figures import (
     p_value,
     table,
 )
+from benchmarks.parts.method_pictures import EDGE, best_of_each, median_pairs, pairs_sheet
 from benchmarks.parts.method_runs import CHANCE, TRUTH, Job, Journal, alone_key
 
 CONTENTS, STYLES = "abcd", "wxyz"
@@ -257,3 +259,27 @@ def test_the_plot_has_a_point_for_every_tuned_row(tmp_path):
     with Image.open(tmp_path / "plot.png") as plot:
         assert plot.width > 700 and plot.height > 600
         assert len(plot.convert("RGB").getcolors()) > 16
+
+
+def test_shown_are_the_pairs_nearest_the_median_and_the_better_rule_of_each_way():
+    names = [("owl", "glass"), ("bee", "knit"), ("fox", "lava"), ("kite", "plum"), ("gem", "riso")]
+    scored = dict(zip(names, (0.1, 0.4, 0.5, 0.6, 0.9), strict=True))
+    results = [{pair: result(score + more, score + more) for pair, score in scored.items()}
+               for more in (0.0, 0.05)]  # fmt: skip
+    assert set(median_pairs(results, 3)) == {("bee", "knit"), ("fox", "lava"), ("kite", "plum")}
+    found = table(world(none=0.1, direct=0.5, worse=0.4, other=0.6, true=0.9),
+                  "none", "true", "direct")[1:4]  # fmt: skip
+    keys = {"direct": ("direct", "standard"), "worse": ("direct", "ACFG"),
+            "other": ("switch", "ACFG")}  # fmt: skip
+    assert [row.name for row in best_of_each(found, keys)] == ["other", "direct"]
+
+
+def test_the_sheet_has_a_column_for_each_pair_and_a_row_for_each_way():
+    pairs = [("owl", "glass"), ("bee", "knit")]
+    small = np.zeros((64, 64, 3), np.uint8)
+    levels = {"true render": 1.0, "direct\n0.87": -1.0, "no LoRA": 0.0}
+    drawn = {name: [torch.full((3, 64, 64), level)] * 2 for name, level in levels.items()}
+    sheet = pairs_sheet(pairs, {pair: [small, small] for pair in pairs}, drawn)
+    assert sheet.height > 5 * EDGE and 2 * EDGE < sheet.width < 6 * EDGE
+    right = np.asarray(sheet)[:, -EDGE // 2]
+    assert (right == 255).all(1).any() and (right == 128).all(1).sum() >= EDGE
