@@ -11,8 +11,10 @@ Every run-time and every file method of this pack, each under standard guidance 
 2. On the *tuning* half cfg and strength of every method under every rule are chosen from as many
    points for either rule: standard .7, 1, 1.3, 1.6 at cfg 3 and 1, 1.3 at cfg 2; ACFG, which
    multiplies the LoRAs by cfg, .5, .75, 1, 1.25 at cfg 2 and .5, .7 at cfg 3. The highest mean
-   score wins. From here on it is fixed. (--grid strength has --cfg alone, with strengths .7, 1,
-   1.3, 1.6 and .25, .35, .5, .7.)
+   score wins. Where that is the highest or lowest strength tried at its cfg, one 1.25 times as high
+   or low is tried too, up to four times, so that no row stands lower for its grid's end; rows that
+   still end there are named. From here on it is fixed. (--grid strength has --cfg alone, with
+   strengths .7, 1, 1.3, 1.6 and .25, .35, .5, .7.)
 3. On the *report* half, whose objects and styles no setting was chosen on, every object is joined
    with --each styles (an incomplete design), --pictures pictures a pair. Every pair has
    noise of its own, the same for every method.
@@ -68,6 +70,9 @@ from benchmarks.parts.method_figures import (  # noqa: E402
     best_point,
     columns,
     correlation,
+    differences,
+    levels,
+    smallest_found,
     table,
 )
 from benchmarks.parts.method_pictures import (  # noqa: E402
@@ -78,6 +83,8 @@ from benchmarks.parts.method_pictures import (  # noqa: E402
 from benchmarks.parts.method_runs import (  # noqa: E402
     CHANCE,
     NOTHING,
+    OWN_POINT,
+    OWN_VALUES,
     RULES,
     TRUTH,
     UNTRAINED,
@@ -105,9 +112,10 @@ GRIDS = {
     },
 }  # (cfg, None for --cfg, and strength)
 ROLES, FEWEST = ("content", "style"), 2
+STEP, STEPS = 1.25, 4  # how a grid goes on where the best lies at its end, and how often
 REFERENCE = "direct, standard"
 FRAME = (NOTHING, "content alone", "style alone")  # not tuned: strength 1, standard guidance
-SEEDLESS = (TRUTH, NOTHING)  # the same whatever LoRAs there are
+FIXED = {OWN_VALUES: OWN_POINT}  # not tuned, but compared as the tuned ones are
 Pair = tuple[str, str]
 Point = tuple[float | None, float]  # cfg, None for --cfg, and strength
 
@@ -121,12 +129,13 @@ def jobs_at(way: str, rule: str, point: Point, pairs: Sequence[Pair],
             lora_seed: int = 0) -> dict[Pair, Job]:  # fmt: skip
     """A run for each pair."""
     cfg, strength = point
-    seed = 0 if way in SEEDLESS else lora_seed
+    seed = 0 if way == TRUTH else lora_seed
     return {pair: Job(way, rule, strength, *pair, cfg, seed) for pair in pairs}
 
 
 def design(contents: Sequence[str], styles: Sequence[str], each: int) -> list[Pair]:
-    """Every content with `each` styles, all of them equally often."""
+    """Every content with `each` styles, all of them equally often, but for one where the contents
+    are not as many."""
     each = min(each, len(styles))
     return [
         (content, styles[(k + turn) % len(styles)])
@@ -137,7 +146,7 @@ def design(contents: Sequence[str], styles: Sequence[str], each: int) -> list[Pa
 
 def tuned_ways(chosen: Sequence[str]) -> list[tuple[str, str]]:
     """(way, rule) of every row that has cfg and strength to choose."""
-    return [(way, rule) for way in chosen if way not in FRAME for rule in RULES]
+    return [(way, rule) for way in chosen if way not in (*FRAME, *FIXED) for rule in RULES]
 
 
 def held(journal: Journal, way: str, rule: str, point: Point, pairs: Sequence[Pair],
@@ -163,7 +172,7 @@ def main() -> None:
     def say(what: str) -> None:
         print(f"[{time.monotonic() - begun:.0f} s] {what}", file=sys.stderr, flush=True)
 
-    ways, seeds = options.ways or list(UNTRAINED), range(options.lora_seeds)
+    ways, seeds = options.ways or [OWN_VALUES, *UNTRAINED], range(options.lora_seeds)
     halves = {
         half: tuple(names[: size or None] for names in lab.world.halves[half])
         for half, size in (("tuning", options.tuning), ("report", options.limit))
@@ -183,32 +192,28 @@ def main() -> None:
                 )
         tuning = design(*passed["tuning"], options.tuning_each)
         report = design(*passed["report"], options.each)
-        jobs = [
-            job
-            for way, rule in tuned_ways(ways)
-            for point in grid(rule, options.cfg, options.grid)
-            for job in jobs_at(way, rule, point, tuning).values()
-        ]
-        say(f"tuning: {len(jobs)} runs of {options.pictures} pictures")
-        workers.do(jobs, journal, say)
-        points = choose(journal, ways, tuning, options.cfg, options.grid)
+        points, at_end = tune(workers, journal, ways, tuning, options, say)
         jobs = [Job(TRUTH, "", 0.0, *pair) for pair in report]
-        settled = {(way, "standard"): (None, 1.0) for way in FRAME} | points
+        settled = {(way, "standard"): (None, 1.0) for way in FRAME}
+        settled |= points | fixed(ways, options.cfg)
         chance = {}
         for seed in seeds:
             for (way, rule), point in settled.items():
                 jobs += jobs_at(way, rule, point, report, seed).values()
             direct = jobs_at("direct", "standard", points["direct", "standard"], report, seed)
-            chance |= {direct[pair]: _strangers(pair, report) for pair in report}
+            chance |= {direct[pair]: other for pair, other in strangers(report).items()}
         say(f"report: {len(jobs)} runs of {options.pictures} pictures")
         workers.do(jobs, journal, say, chance)
+        points |= fixed(ways, options.cfg)
         rows, text = said(options, journal, points, report)
         if options.shown:
             write_shown(options.shown, workers, journal, points, rows, report, lab.world)
     finally:
         workers.close()
     print(failures(journal, halves, options.enough, seeds))
-    print(f"best on the tuning half: {best_on(journal, points, tuning, options.cfg)}\n")
+    best = best_on(journal, {key: points[key] for key in tuned_ways(ways)}, tuning, options.cfg)
+    print(f"best on the tuning half: {best}")
+    print(f"at an end of what was tried: {', '.join(map(', '.join, at_end)) or 'none'}\n")
     print(text)
     if options.plot:
         pictures = len(report) * options.pictures * options.lora_seeds
@@ -261,14 +266,56 @@ def failures(journal: Journal, halves: Mapping, enough: float, seeds: Sequence[i
     return "\n".join(lines) + "\n"
 
 
-def choose(journal: Journal, ways: Sequence[str], pairs: Sequence[Pair], cfg: float,
-           which: str = "cfg") -> dict:  # fmt: skip
+def tune(workers: Workers, journal: Journal, ways: Sequence[str], pairs: Sequence[Pair], options,
+          say) -> tuple[dict, list]:  # fmt: skip
+    """What `choose` gives once the grids have gone on as far as they do; and the rows that still
+    are at an end."""
+    grids = {key: grid(key[1], options.cfg, options.grid) for key in tuned_ways(ways)}
+    for more in range(STEPS + 1):
+        jobs = [
+            job
+            for (way, rule), points in grids.items()
+            for point in points
+            for job in jobs_at(way, rule, point, pairs).values()
+        ]
+        say(f"tuning: {len(jobs)} runs of {options.pictures} pictures")
+        workers.do(jobs, journal, say)
+        chosen = choose(journal, grids, pairs)
+        further = {key: beyond(chosen[key], grids[key]) for key in grids}
+        at_end = [key for key, point in further.items() if point is not None]
+        if not at_end or more == STEPS:
+            break
+        for key in at_end:
+            grids[key].append(further[key])
+    return chosen, at_end
+
+
+def beyond(best: Point, points: Sequence[Point]) -> Point | None:
+    """The next strength where the best one is the highest or the lowest at its cfg; None within."""
+    cfg, strength = best
+    tried = [own for other, own in points if other == cfg]
+    if strength == max(tried):
+        return cfg, round(strength * STEP, 3)
+    return (cfg, round(strength / STEP, 3)) if strength == min(tried) else None
+
+
+def fixed(ways: Sequence[str], cfg: float) -> dict[tuple[str, str], Point]:
+    """{(way, rule): its point} of those that are compared and not tuned."""
+    return {
+        (way, rule): (None if own == cfg else own, strength)
+        for way, (rule, (own, strength)) in FIXED.items()
+        if way in ways
+    }
+
+
+def choose(journal: Journal, grids: Mapping[tuple[str, str], Sequence[Point]],
+           pairs: Sequence[Pair]) -> dict:  # fmt: skip
     """{(way, rule): the point with the highest mean score on the tuning pairs}."""
     return {
         (way, rule): best_point({
-            point: held(journal, way, rule, point, pairs) for point in grid(rule, cfg, which)
+            point: held(journal, way, rule, point, pairs) for point in points
         })
-        for way, rule in tuned_ways(ways)
+        for (way, rule), points in grids.items()
     }  # fmt: skip
 
 
@@ -289,9 +336,30 @@ def named(point: Point, cfg: float) -> str:
     return f"cfg {cfg if own is None else own:g}, strength {strength:g}"
 
 
-def _strangers(pair: Pair, pairs: Sequence[Pair]) -> Pair:
-    """A content and a style of the design that are neither of the pair's."""
-    return next(other for other in pairs if other[0] != pair[0] and other[1] != pair[1])
+def strangers(pairs: Sequence[Pair]) -> dict[Pair, Pair]:
+    """For each pair another of the design that shares neither content nor style with it, and a
+    different one for each as far as there are such; pairs that share with all have none."""
+    found, free = {}, list(pairs)
+    for k, pair in enumerate(pairs):
+        others = [*pairs[(k + len(pairs) // 2) % len(pairs) :], *pairs]
+        fits = [one for one in others if one[0] != pair[0] and one[1] != pair[1]]
+        if fits:
+            found[pair] = next((one for one in fits if one in free), fits[0])
+            free = [one for one in free if one != found[pair]]
+    return found
+
+
+def held_chance(journal: Journal, point: Point, pairs: Sequence[Pair],
+                lora_seeds: Sequence[int]) -> Mapping:  # fmt: skip
+    """What `held` gives, of the direct merge's pictures scored against other pairs."""
+    others = strangers(pairs)
+    of = {pair: [jobs_at("direct", "standard", point, [pair], seed)[pair].against(other)
+                 for seed in lora_seeds] for pair, other in others.items()}  # fmt: skip
+    return {
+        pair: [row for one in some for row in journal.results[one]]
+        for pair, some in of.items()
+        if all(one in journal.results for one in some)
+    }
 
 
 def said(options, journal: Journal, points: Mapping,
@@ -307,8 +375,7 @@ def said(options, journal: Journal, points: Mapping,
             for (way, rule), point in points.items()
         }
         found[TRUTH] = held(journal, TRUTH, "", (None, 0.0), pairs, some)
-        point = points["direct", "standard"]
-        found[CHANCE] = held(journal, CHANCE, "standard", point, pairs, some)
+        found[CHANCE] = held_chance(journal, points["direct", "standard"], pairs, some)
         return found
 
     at = {f"{way}, {rule}": named(point, options.cfg).replace("strength ", "")
@@ -326,7 +393,7 @@ def said(options, journal: Journal, points: Mapping,
         f"{len(pairs)} pairs of {len({c for c, _ in pairs})} held-out objects and "
         f"{len({s for _, s in pairs})} held-out styles, {len(seeds) * options.pictures} pictures "
         f"a pair, {options.steps} steps, rows without a strength at cfg {options.cfg:g}",
-        *_power(tuned),
+        *_power(tuned, pairs),
         *_agreement(apart, at),
         "",
         f"| {' | '.join(heads)} |",
@@ -343,18 +410,38 @@ def said(options, journal: Journal, points: Mapping,
             f" | {row.both.said()} | "
             + " | ".join(f"{some[k].way.value:.2f}" for some in apart.values()) + " |"
         )  # fmt: skip
-    return tuned, "\n".join(lines)
+    return tuned, "\n".join([*lines, *_rules(whole, points)])
 
 
-def _power(rows: Sequence[Row]) -> list[str]:
+def _power(rows: Sequence[Row], pairs: Sequence[Pair]) -> list[str]:
     """How large a true difference to the reference must be to be found."""
-    found = sorted(row.found for row in rows if row.found is not None)
-    if not found:
+    errors = sorted(row.error for row in rows if row.error is not None)
+    if not errors:
         return []
-    middle = found[(len(found) - 1) // 2]
-    return [f"a true difference to {REFERENCE} is found in 80 % of such measurements (p < .05 "
-            f"before the correction) from {found[0]:.3f} on in the steadiest row, {middle:.3f} in "
-            f"the middle one, {found[-1]:.3f} in the least steady"]  # fmt: skip
+    places = {"steadiest": errors[0], "middle": errors[(len(errors) - 1) // 2],
+              "least steady": errors[-1]}  # fmt: skip
+    count = levels(pairs)
+    said = (
+        f"{smallest_found(error, count):.3f} ({smallest_found(error, count, len(errors)):.3f}) in "
+        f"the {place} row"
+        for place, error in places.items()
+    )
+    return [f"a true difference to {REFERENCE} is found in 80 % of such measurements, before (and "
+            f"at the first step of) the correction, from {', '.join(said)} on"]  # fmt: skip
+
+
+def _rules(results: Mapping[str, Mapping], points: Mapping) -> list[str]:
+    """A table of every way under ACFG less itself under standard guidance."""
+    both = [way for way, rule in points if rule == RULES[0] and (way, RULES[1]) in points]
+    compared = [tuple(f"{way}, {rule}" for rule in reversed(RULES)) for way in both]
+    found = differences(results, compared, NOTHING, TRUTH)
+    return [
+        "",
+        f"| {RULES[1]} less {RULES[0]} | share of the way | content | style |",
+        "|---" * 4 + "|",
+        *(f"| {way} | {' | '.join(one.said(signed=True) for one in found[names])} |"
+          for way, names in zip(both, compared, strict=True)),
+    ]  # fmt: skip
 
 
 def _agreement(apart: Mapping[str, Sequence[Row]], tuned: Mapping) -> list[str]:
@@ -380,7 +467,7 @@ def write_plot(path: Path, rows: Sequence[Row], pictures: int,
 
     def score(axis: str, of: Interval) -> Score:
         over = ("contents", "styles")
-        return Score(axis, of.value, of.low, of.high, pictures, over, "small world judges", "none")
+        return Score(axis, of.value, of.low, of.high, pictures, over, f"{world} judges", "none")
 
     points = [
         Point(row.name, score("content", row.content), score("style", row.style)) for row in rows

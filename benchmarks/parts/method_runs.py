@@ -23,12 +23,14 @@ from benchmarks.parts.trained_ways import (
     Trainer,
     needs,
 )
+from craft_core.starting import FLOOR, GUIDED_CFG, GUIDED_STRENGTH
 from small_world.judge import as_images, load_judge
 from small_world.train.data import end_with_parent
 from small_world.train.measuring.worlds import SMALL_WORLD, World
 from small_world.world.objects import OBJECTS
 
 FRESH_SEED = 20_000_000
+OWN_VALUES = "the nodes' own values"  # what a user has who sets nothing
 RULES = ("standard", "ACFG")
 MEASURES = ("content", "style", "object right", "style right")
 
@@ -38,8 +40,8 @@ class Way:
     """One row of the table. loras: which of the two act. method: the Router's menu value; or, with
     `file`, the method that fuses both into one file, which then acts by itself. trained: what is
     trained for the pair and takes the LoRAs' place, of trained_ways.KINDS. floors: of a cosine
-    schedule of both roles; None for a constant one. ablation: of a method of another row, a part
-    of it left out."""
+    schedule of both roles; None for a constant one. apart: a row that is no method of its own:
+    another's with a part of it left out, or with settings of its own."""
 
     name: str
     loras: tuple[str, ...] = ("content", "style")
@@ -48,7 +50,7 @@ class Way:
     file: bool = False
     trained: str = ""
     floors: float | None = None
-    ablation: bool = False
+    apart: bool = False
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -66,6 +68,7 @@ WAYS = {
         Way("no LoRA", ()),
         Way("content alone", ("content",)),
         Way("style alone", ("style",)),
+        Way(OWN_VALUES, method={"method": "craft"}, floors=FLOOR, apart=True),
         Way("direct"),
         Way("craft, auto", method={"method": "craft"}, layer_sets="auto"),
         Way("craft, b-lora", method={"method": "craft"}, layer_sets="b-lora"),
@@ -81,20 +84,20 @@ WAYS = {
         Way("ties, sum", method={"method": "ties", "combine": "sum"}, file=True),
         Way("dare", method={"method": "dare"}, file=True),
         Way("knots", method={"method": "knots"}, file=True),
-        Way("k_lora, fixed", method={"method": "k_lora", "selection": "fixed"}, ablation=True),
-        Way("k_lora, random", method={"method": "k_lora", "selection": "random"}, ablation=True),
+        Way("k_lora, fixed", method={"method": "k_lora", "selection": "fixed"}, apart=True),
+        Way("k_lora, random", method={"method": "k_lora", "selection": "random"}, apart=True),
         Way(
             "k_lora, no scale",
             method={"method": "k_lora", "alpha": 0.0, "beta": 1.0},
-            ablation=True,
+            apart=True,
         ),
-        Way("k_lora, no gamma", method={"method": "k_lora", "gamma": "none"}, ablation=True),
+        Way("k_lora, no gamma", method={"method": "k_lora", "gamma": "none"}, apart=True),
         Way("zip_lora", trained="zip_lora"),
         Way("duo_lora", trained="duo_lora"),
-        Way("duo_lora, ranks", trained="duo_lora_ranks", ablation=True),
-        Way("duo_lora, ranks, start", trained="duo_lora_start", ablation=True),
-        Way("duo_lora, ranks, start, prior", trained="duo_lora_prior", ablation=True),
-        Way("duo_lora, ranks, start, cycles", trained="duo_lora_cycles", ablation=True),
+        Way("duo_lora, ranks", trained="duo_lora_ranks", apart=True),
+        Way("duo_lora, ranks, start", trained="duo_lora_start", apart=True),
+        Way("duo_lora, ranks, start, prior", trained="duo_lora_prior", apart=True),
+        Way("duo_lora, ranks, start, cycles", trained="duo_lora_cycles", apart=True),
         Way("b4m", trained="b4m"),
         Way.on_own_layers("joint", "joint"),
         Way.on_own_layers("disjoint", "disjoint"),
@@ -105,7 +108,8 @@ WAYS = {
     )
 }
 assert {way.trained for way in WAYS.values()} == {"", *KINDS}
-UNTRAINED = tuple(name for name, way in WAYS.items() if not (way.trained or way.ablation))
+OWN_POINT = ("ACFG", (GUIDED_CFG, GUIDED_STRENGTH))  # of OWN_VALUES: rule, cfg and strength
+UNTRAINED = tuple(name for name, way in WAYS.items() if not (way.trained or way.apart))
 TRUTH, CHANCE, NOTHING = "true render", "shuffled references", "no LoRA"
 FILE_RANK = {"svd, rank 8": 8}
 MOST_RANK = 32  # of the other fused files
@@ -133,9 +137,9 @@ class Job:
         parts = [self.way, self.rule, at, self.content, self.style, *_seeded(self.lora_seed)]
         return "/".join(parts)
 
-    def as_chance(self) -> Job:
-        """What the same pictures are called where they are scored against another pair."""
-        return replace(self, way=CHANCE)
+    def against(self, other: tuple[str, str]) -> str:
+        """The key of the same pictures where they are scored against another pair."""
+        return "/".join([replace(self, way=CHANCE).key, "as", *other])
 
 
 def alone_key(role: str, name: str, lora_seed: int = 0) -> str:
@@ -291,7 +295,8 @@ class Bench:
 
     def _drawn(self, job: Job) -> torch.Tensor:
         way = WAYS[job.way]
-        noise = self.parts.own_noise(job.content, job.style, count=self.lab.pictures)
+        of = (job.content, job.style, *_seeded(job.lora_seed))
+        noise = self.parts.own_noise(*of, count=self.lab.pictures)
         made = self._made(way, job)
         family = OBJECTS[job.content].family
         prompt = f"<c>a sks {family}</c> in <s>zwx style</s>"
@@ -311,10 +316,16 @@ class Bench:
         else:
             self.trainer.made(*what)
 
+    def recipes(self) -> dict[str, Any]:
+        """What else all results depend on, that journals of old do not say in their first line."""
+        return {"judges": [_digest(path) for path in self.world.judges],
+                "LoRAs": self.parts.RECIPE, "LoRA steps": self.parts.STEPS,
+                "ranks of files": [FILE_RANK, MOST_RANK]}  # fmt: skip
+
     def trained_made_for(self) -> dict[str, Any]:
         """Whatever the results of the trained ways depend on, beside what all do."""
         ways = {way.name: [way.method, way.layer_sets, way.trained, way.floors]
-                for way in WAYS.values() if way.trained and not way.ablation}  # fmt: skip
+                for way in WAYS.values() if way.trained and not way.apart}  # fmt: skip
         return {**self.trainer.made_for(), "ways": ways}
 
     def _made(self, way: Way, job: Job) -> Made:
@@ -339,12 +350,12 @@ class Bench:
         )
 
         slug = "".join(c if c.isalnum() else "_" for c in way.name)
-        seed = f"_seed_{job.lora_seed}" if job.lora_seed else ""
-        prefix = f"small_world/fused_{slug}_{job.content}_{job.style}{seed}"
+        both = tuple(BranchFile(self._own(role, job), role, 1.0) for role in way.loras)
+        of = "_".join(_digest(self.lab.loras / "loras" / one.name)[:8] for one in both)
+        prefix = f"small_world/fused_{slug}_{job.content}_{job.style}_{of}"
         first = save_place(prefix, "loras").path
         first = first.with_name(f"{first.stem[:-7]}_00001_.safetensors")
         if not first.is_file():
-            both = tuple(BranchFile(self._own(role, job), role, 1.0) for role in way.loras)
             rank = FILE_RANK.get(way.name, MOST_RANK)
             request = FuseRequest(both, "all", way.method, rank=rank, save_as="fp32")
             save_fused(fuse_branches(self.studio.model, request, lambda *_: None),
@@ -376,9 +387,9 @@ def _schedule(floors: float | None) -> Any:
     return Schedule("cosine", {}, floors, floors)
 
 
-def _ablated(way: Way) -> list:
-    """What an ablation's results depend on, beside what its method's do."""
-    return [way.method, *VARIANTS.get(way.trained, ())]
+def _made_of(way: Way) -> list:
+    """What the results of a row that stands apart depend on, beside what its method's do."""
+    return [way.method, way.layer_sets, way.floors, *VARIANTS.get(way.trained, ())]
 
 
 _BENCHES: list[Bench] = []  # of this process: one, if it is a worker
@@ -392,6 +403,10 @@ def _begin(lab: Lab, threads: int) -> None:
 
 def _alone(role: str, name: str, seed: int) -> list[float]:
     return _BENCHES[0].alone(role, name, seed)
+
+
+def _recipes() -> dict[str, Any]:
+    return _BENCHES[0].recipes()
 
 
 def _trained_made_for() -> dict[str, Any]:
@@ -419,6 +434,7 @@ class Workers:
 
     def alone(self, asked: Sequence[tuple[str, str, int]], journal: Journal, say: Any) -> None:
         """Train the LoRAs of (role, name, seed) that are missing, and judge each by itself."""
+        journal.pledge("all ways", self.pool.submit(_recipes).result())
         futures = {
             self.pool.submit(_alone, *one): alone_key(*one)
             for one in dict.fromkeys(asked)
@@ -434,8 +450,8 @@ class Workers:
         kinds = {way.name: way.trained for way in WAYS.values()}
         lacking = [job for job in jobs if kinds.get(job.way) and job.key not in journal.results]
         for way in WAYS.values():
-            if way.ablation and any(job.way == way.name for job in jobs):
-                journal.pledge(way.name, _ablated(way))
+            if way.apart and any(job.way == way.name for job in jobs):
+                journal.pledge(way.name, _made_of(way))
         if lacking:
             made_for = self.pool.submit(_trained_made_for).result()
             journal.pledge("ways that train for a pair", made_for)
@@ -452,7 +468,7 @@ class Workers:
         """Jobs that the journal lacks. chance: jobs to score against another pair."""
         self.prepare(jobs, journal, say)
         asked = {job.key: (job, None) for job in jobs}
-        asked |= {job.as_chance().key: (job, other) for job, other in (chance or {}).items()}
+        asked |= {job.against(other): (job, other) for job, other in (chance or {}).items()}
         futures = {
             self.pool.submit(_do, *given): key
             for key, given in asked.items()

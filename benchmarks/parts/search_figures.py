@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .method_figures import Interval, Pair, columns, draws
+from .method_figures import Interval, Pair, columns, draws, levels
 
 FIGURES = ("geo", "geo to true renders", "both right")
 JUDGES = {1: "judge 2", 0: "judge 1"}  # the second first: the first chose
@@ -39,14 +39,14 @@ def table(results: Results, differences: Sequence[tuple[str, str]]) -> str:
             for figure in FIGURES for judge in JUDGES.values()]  # fmt: skip
     lines = [f"| | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
     for way in sorted(drawn, key=lambda way: -drawn[way][0][0, 0]):
-        lines.append(_line(way, drawn[way], signed=False))
+        lines.append(_line(way, drawn[way], levels(pairs), signed=False))
     for ours, other in differences:
         less = [one - two for one, two in zip(drawn[ours], drawn[other], strict=True)]
-        lines.append(_line(f"{ours}, less {other}", less, signed=True))
+        lines.append(_line(f"{ours}, less {other}", less, levels(pairs), signed=True))
     return "\n".join(lines)
 
 
-def _line(name: str, drawn: Sequence[np.ndarray], signed: bool) -> str:
-    cells = [Interval.of(of_judge[:, k]).said(signed)
+def _line(name: str, drawn: Sequence[np.ndarray], count: int, signed: bool) -> str:
+    cells = [Interval.of(of_judge[:, k], count).said(signed)
              for k in range(len(FIGURES)) for of_judge in drawn]  # fmt: skip
     return f"| {name} | {' | '.join(cells)} |"

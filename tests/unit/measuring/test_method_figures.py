@@ -6,14 +6,32 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.methods import FRAME, GRIDS, choose, failures, grid, held, jobs_at, named, said
+from benchmarks.methods import (
+    FRAME,
+    GRIDS,
+    STEPS,
+    beyond,
+    choose,
+    design,
+    failures,
+    grid,
+    held,
+    jobs_at,
+    named,
+    said,
+    strangers,
+    tune,
+)
 from benchmarks.parts.method_figures import (
     Row,
     best_point,
     columns,
     correlation,
+    differences,
     draws,
+    levels,
     p_value,
+    smallest_found,
     table,
 )
 from benchmarks.parts.method_pictures import EDGE, best_of_each, median_pairs, pairs_sheet
@@ -91,9 +109,29 @@ def test_only_pairs_that_every_way_has_are_compared():
         table(results | {"empty": {}}, "nothing", "truth", "direct")
 
 
-def test_p_never_is_nothing():
-    assert p_value(np.ones(100)) == pytest.approx(0.02)
-    assert p_value(np.array([-1.0, 1.0] * 50)) == 1.0
+@pytest.mark.parametrize(
+    ("contents", "styles", "each"), [(18, 18, 6), (18, 4, 4), (3, 3, 2), (12, 3, 1)]
+)
+@pytest.mark.parametrize("spreads", [(1.0, 1.0), (0.2, 1.0), (1.0, 0.2)])
+def test_no_difference_is_found_in_at_most_one_measurement_of_twenty(
+    contents, styles, each, spreads
+):
+    """However few the objects and styles are, and whichever differ more."""
+    pairs = design(range(contents), [f"s{k}" for k in range(styles)], each)
+    weights = draws(pairs, 300)
+    places = [np.unique([str(pair[k]) for pair in pairs], return_inverse=True)[1] for k in (0, 1)]
+    rng, found = np.random.default_rng(3), []
+    for _ in range(400):
+        by = [rng.normal(0, spread, place.max() + 1)[place]
+              for spread, place in zip(spreads, places, strict=True)]  # fmt: skip
+        values = weights @ (by[0] + by[1] + rng.normal(0, 0.5, len(pairs)))
+        found.append(p_value(values, levels(pairs)) < 0.05)
+    assert np.mean(found) < 0.08
+
+
+def test_a_difference_that_never_varies_is_one():
+    assert p_value(np.zeros(100), 5) == 1.0 and p_value(np.ones(100), 5) == 0.0
+    assert p_value(np.array([0.5, *np.linspace(-1, 2, 99)]), 1) == 1.0  # one object tells nothing
 
 
 def test_the_strength_is_chosen_on_pairs_that_all_strengths_have():
@@ -129,7 +167,8 @@ def test_the_choice_names_its_cfg(tmp_path):
         for point in grid(rule, 3.0):
             for job in jobs_at("direct", rule, point, PAIRS).values():
                 journal.add(job.key, result(*[0.8 if point == best else 0.5] * 2))
-    chosen = choose(journal, ["no LoRA", "direct"], PAIRS, 3.0)
+    grids = {("direct", rule): grid(rule, 3.0) for rule in ("standard", "ACFG")}
+    chosen = choose(journal, grids, PAIRS)
     assert {rule: named(point, 3.0) for (_, rule), point in chosen.items()} == {
         "standard": "cfg 3, strength 1.3", "ACFG": "cfg 2, strength 0.75",
     }  # fmt: skip
@@ -142,14 +181,16 @@ def test_the_difference_that_is_said_to_be_found_is_found_in_about_four_of_five(
     def other(true: float) -> Row:
         """Whose true difference differs between objects and between styles."""
         by = rng.normal(0, 0.04, (2, 12))
-        levels = {"nothing": 0.0, "direct": 0.5, "truth": 1.0}
-        results = {n: dict.fromkeys(pairs, result(level, level)) for n, level in levels.items()}
+        shares = {"nothing": 0.0, "direct": 0.5, "truth": 1.0}
+        results = {n: dict.fromkeys(pairs, result(share, share)) for n, share in shares.items()}
         results["other"] = {
             (c, s): result(*[0.5 + true + by[0, c] + by[1, s]] * 2) for c, s in pairs
         }
         return table(results, "nothing", "truth", "direct")[-1]
 
-    smallest = np.median([other(0.0).found for _ in range(20)])
+    errors = [other(0.0).error for _ in range(20)]
+    smallest = smallest_found(float(np.median(errors)), 12)
+    assert smallest_found(1.0, 12, 30) > 1.3 * smallest_found(1.0, 12)
     found = np.mean([other(smallest).p < 0.05 for _ in range(60)])
     assert 0.65 < found < 0.95
 
@@ -163,12 +204,13 @@ def test_the_order_of_two_lists_agrees_by_rank_alone():
 def test_runs_of_another_training_of_the_loras_are_kept_apart():
     (job,) = jobs_at("direct", "ACFG", (2.0, 0.7), [("owl", "glass")], 1).values()
     assert job.key == "direct/ACFG/0.7 at cfg 2/owl/glass/seed 1"
-    assert job.as_chance().key == f"{CHANCE}/ACFG/0.7 at cfg 2/owl/glass/seed 1"
+    assert job.against(("bee", "knit")) == (
+        f"{CHANCE}/ACFG/0.7 at cfg 2/owl/glass/seed 1/as/bee/knit"
+    )
     assert alone_key("style", "glass") == "alone/style/glass"
     assert alone_key("style", "glass", 1) == "alone/style/glass/seed 1"
-    for way in (TRUTH, "no LoRA"):  # no LoRA acts there
-        (job,) = jobs_at(way, "standard", (None, 1.0), [("owl", "glass")], 1).values()
-        assert job.lora_seed == 0
+    (job,) = jobs_at(TRUTH, "", (None, 0.0), [("owl", "glass")], 1).values()
+    assert job.lora_seed == 0  # neither LoRAs nor noise are in a render
 
 
 def test_a_pair_counts_once_all_its_trainings_are_measured(tmp_path):
@@ -190,8 +232,8 @@ def test_the_table_has_a_column_for_every_judge_and_every_training(tmp_path):
     journal = Journal(tmp_path / "methods.jsonl", {})
     ways = {"direct": 0.6, "craft, auto": 0.7, "switch": 0.5}
     points = {(way, "standard"): (None, 1.0) for way in ways}
-    levels = {**dict.fromkeys(FRAME, 0.2), **ways, CHANCE: 0.2, TRUTH: 0.9}
-    for way, level in levels.items():
+    shares = {**dict.fromkeys(FRAME, 0.2), **ways, TRUTH: 0.9}
+    for way, level in shares.items():
         for seed in (0, 1):
             for job in jobs_at(
                 way,
@@ -202,13 +244,16 @@ def test_the_table_has_a_column_for_every_judge_and_every_training(tmp_path):
             ).values():
                 if job.key not in journal.results:
                     journal.add(job.key, result(level - seed / 10, level - seed / 10))
+                if way == "direct":
+                    journal.add(job.against(strangers(PAIRS)[job.content, job.style]),
+                                result(0.2, 0.2))  # fmt: skip
     rows, text = said(Options, journal, points, PAIRS)
     head = next(line for line in text.splitlines() if line.startswith("| method"))
     assert head.endswith("| judge 1 | judge 2 | LoRAs 1 | LoRAs 2 |")
     assert "4 pictures a pair" in text
     assert "rank correlation of LoRAs 1 and LoRAs 2 over 3 rows: 1.00" in text
     (best,) = [line for line in text.splitlines() if line.startswith("| craft, auto")]
-    assert best.endswith("| 0.64 | 0.64 | 0.71 | 0.57 |")
+    assert best.endswith("| 0.67 | 0.67 | 0.71 | 0.63 |")  # (0.7 - 0.2) / 0.7, 0.5 / 0.8
     Options.lora_seeds = 1
     assert "LoRAs" not in said(Options, journal, points, PAIRS)[1]
 
@@ -224,6 +269,57 @@ def test_a_lora_that_fails_is_named_with_its_training(tmp_path):
     many = "LoRAs right in 80% of their pictures or more"
     assert f"content {many}: 3 of 4; left out: bee (seed 1) 0.55\n" in text
     assert f"style {many}: 4 of 4\n" in text
+
+
+def test_a_grid_goes_on_where_the_best_lies_at_its_end(tmp_path):
+    assert beyond((None, 1.6), grid("standard", 3.0)) == (None, 2.0)
+    assert beyond((None, 0.7), grid("standard", 3.0)) == (None, 0.56)
+    assert beyond((2.0, 1.3), grid("standard", 3.0)) == (2.0, 1.625)
+    assert beyond((None, 1.0), grid("standard", 3.0)) is None
+
+    class Options:
+        cfg, grid, pictures = 3.0, "cfg", 2
+
+    class Workers:
+        """Pictures whose score is highest at a strength."""
+
+        def __init__(self, best):
+            self.best = best
+
+        def do(self, jobs, journal, say):
+            for job in jobs:
+                off = abs(job.strength - self.best) / 100 + (job.cfg == 2.0) / 10
+                journal.add(job.key, result(0.9 - off, 0.9 - off))
+
+    def go(best):
+        journal = Journal(tmp_path / f"{best}.jsonl", {})
+        return tune(Workers(best), journal, ["direct"], PAIRS, Options, lambda _: None)
+
+    points, at_end = go(2.4)
+    assert points["direct", "standard"] == (None, 2.5) and at_end == [("direct", "ACFG")]
+    assert points["direct", "ACFG"][1] == pytest.approx(0.7 * 1.25**STEPS, abs=1e-2)
+    points, at_end = go(0.6)
+    assert points == {("direct", "standard"): (None, 0.56), ("direct", "ACFG"): (None, 0.5)} or (
+        points["direct", "ACFG"] == (None, 0.7)
+    )
+    assert not at_end
+
+
+def test_every_pair_has_a_stranger_of_its_own():
+    pairs = design([f"c{k}" for k in range(18)], [f"s{k}" for k in range(18)], 6)
+    others = strangers(pairs)
+    assert set(others) == set(pairs) and len(set(others.values())) == len(pairs)
+    assert all(not set(pair) & set(other) for pair, other in others.items())
+    two = [("a", "x"), ("b", "y"), ("a", "y")]
+    assert strangers(two) == {("a", "x"): ("b", "y"), ("b", "y"): ("a", "x")}
+
+
+def test_two_rules_are_compared_pair_by_pair():
+    results = world(nothing=0.2, one=0.6, other=0.5, truth=0.8)
+    ((way, content, style),) = differences(results, [("one", "other")], "nothing",
+                                           "truth").values()  # fmt: skip
+    assert way.value == pytest.approx(1 / 6) and 0 < way.low < way.high
+    assert content.value == pytest.approx(0.1) and style.low > 0
 
 
 def test_a_journal_goes_on_after_a_line_that_was_cut_short(tmp_path):
@@ -277,8 +373,8 @@ def test_shown_are_the_pairs_nearest_the_median_and_the_better_rule_of_each_way(
 def test_the_sheet_has_a_column_for_each_pair_and_a_row_for_each_way():
     pairs = [("owl", "glass"), ("bee", "knit")]
     small = np.zeros((64, 64, 3), np.uint8)
-    levels = {"true render": 1.0, "direct\n0.87": -1.0, "no LoRA": 0.0}
-    drawn = {name: [torch.full((3, 64, 64), level)] * 2 for name, level in levels.items()}
+    greys = {"true render": 1.0, "direct\n0.87": -1.0, "no LoRA": 0.0}
+    drawn = {name: [torch.full((3, 64, 64), grey)] * 2 for name, grey in greys.items()}
     sheet = pairs_sheet(pairs, {pair: [small, small] for pair in pairs}, drawn)
     assert sheet.height > 5 * EDGE and 2 * EDGE < sheet.width < 6 * EDGE
     right = np.asarray(sheet)[:, -EDGE // 2]
