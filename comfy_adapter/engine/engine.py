@@ -28,6 +28,7 @@ from ...craft_core.guidance import GUIDANCE
 from ...craft_core.messages import DID_NOT_ACT, OTHER_NEGATIVE
 from ...craft_core.time import ANY_MOMENT, Moment, Timeline, model_table
 from ...craft_core.types import Bank, Gates
+from ..living import let_go
 from .bank import BranchPart, branch_patcher, layer_parts
 from .compiled import (
     Graphs,
@@ -188,6 +189,7 @@ class RoutedBank:
 
     def begun(self, _patcher: Any) -> None:
         """ON_PRE_RUN: a guider is about to use the MODEL."""
+        let_go()
         self._sampled = False
 
     def ended(self, _patcher: Any) -> None:

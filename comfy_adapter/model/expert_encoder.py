@@ -28,6 +28,8 @@ from ...craft_core.encoder.network import (
 from ...craft_core.errors import CraftError
 from ...craft_core.routing.markers import MarkedPrompt, phrase_text
 from ...craft_core.types import ROLES, Bank
+from ..living import in_use, let_stay
+from .encoded_text import described
 from .host_files import path_by_name
 from .lora_files import BranchFile, require
 from .stamps import file_stamp, hash_of
@@ -43,7 +45,7 @@ class EncoderFile:
     metadata: Mapping[str, str]
 
 
-_in_use: WeakValueDictionary[tuple, EncoderFile] = WeakValueDictionary()
+_in_use: WeakValueDictionary[tuple, EncoderFile] = in_use()
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,14 @@ def phrases(clip: Any, marked: MarkedPrompt) -> PhraseEmbeddings:
 
 
 def embedding(clip: Any, text: str) -> Tensor:
-    """(width,) float32 on the CPU: the pooled output, or the mean over the phrase's tokens."""
+    """(width,) float32 on the CPU: the pooled output, or the mean over the phrase's tokens; found
+    once for a text while the CLIP is in use."""
+    found = described(clip, text, _embedding)
+    with torch.inference_mode(False):  # trainings take what a Router has encoded
+        return found.clone()
+
+
+def _embedding(clip: Any, text: str) -> Tensor:
     tokens = clip.tokenize(text)
     hidden, pooled = clip.encode_from_tokens(tokens, return_pooled=True)
     if pooled is not None and bool(pooled.any()):
@@ -170,6 +179,7 @@ def require_encoder(name: str) -> None:
 
 def encoder_stamp(name: str) -> str:
     """A text that changes when the file of that name changes."""
+    let_stay()
     return " ".join(map(str, file_stamp(encoder_path(name))[1:]))
 
 

@@ -13,11 +13,12 @@ from weakref import WeakValueDictionary
 
 from ...craft_core.types import Bank, Branch, LayerUpdate, LoraFile
 from ..engine.bank import branch_patcher, run_dtype
+from ..living import in_use
 
 # A patcher keeps alive what it was made of, a file or changed updates, so that no other takes its
 # id; and so the method finds again what it changed.
 _MADE_OF = "craft_lora_made_of"
-_patchers: WeakValueDictionary[tuple, Any] = WeakValueDictionary()
+_patchers: WeakValueDictionary[tuple, Any] = in_use()
 
 
 def shared_patchers(bank: Bank, files: Sequence[LoraFile], model: Any) -> list[Any]:

@@ -7,10 +7,10 @@ sets say how it is used, and change nothing of what is read.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, finalize
 
 import comfy.lora
 import comfy.lora_convert
@@ -31,6 +31,7 @@ from ...craft_core.routing.lora_rows import SAME, LoraRow
 from ...craft_core.types import Branch, LayerTarget, LayerUpdate, LoraFile, Role
 from ..engine.modules import ModelNames, model_names
 from ..engine.weights import BranchPatch
+from ..living import in_use, let_stay
 from .host_files import path_by_name
 from .stamps import file_stamp, stamp
 
@@ -39,9 +40,11 @@ NONE = "none"
 _FACTORS = (".weight", ".bias")  # how the keys end that the host reads as factors
 
 # What living MODELs use; none of these keeps it alive.
-_in_use: WeakValueDictionary[tuple, LoraFile] = WeakValueDictionary()
-_texts_in_use: WeakValueDictionary[tuple, PatchedText] = WeakValueDictionary()
-_stacked_in_use: WeakValueDictionary[tuple, Any] = WeakValueDictionary()  # MODELs
+_in_use: WeakValueDictionary[tuple, LoraFile] = in_use()
+_texts_in_use: WeakValueDictionary[tuple, PatchedText] = in_use()
+_stacked_in_use: WeakValueDictionary[tuple, Any] = in_use()  # MODELs
+# How files meet text encoders, by both; each while both live.
+_text_fits: dict[tuple[int, int], TextFit] = {}
 _STACKED = "craft_lora_stack"  # a stacked MODEL's CLIP and report lines
 
 
@@ -101,7 +104,9 @@ def require(file: str | BranchFile) -> str:
 
 
 def lora_stamps(*names: str | None) -> str:
-    """What changes when a file is replaced under its name; None where a name is linked."""
+    """What changes when a file is replaced under its name; None where a name is linked. For
+    fingerprints: a run begins, in which what is in use may be used again."""
+    let_stay()
     return "\n".join(stamp(FOLDER, name) for name in names)
 
 
@@ -141,21 +146,32 @@ class TextFit:
     """How a file's text-encoder part meets a CLIP.
 
     state: the tensors that act. unknown: the keys that the CLIP does not have. faults: what of the
-    others cannot act, and why.
+    others cannot act, and why. patches: the host's, of those that act, for any strength.
     """
 
     state: dict[str, Tensor]
     unknown: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
+    patches: dict = field(default_factory=dict)
 
 
 def text_fit(clip: Any, file: LoraFile) -> TextFit:
     """What of the file acts on a CLIP, at whatever strength.
 
-    The host itself drops what does not fit while it samples, and says so in its log alone.
+    The host itself drops what does not fit while it samples, and says so in its log alone. Found
+    once for a text encoder and a file.
     """
     if not file.text_encoder:
         return TextFit({})
+    key = (id(clip.cond_stage_model), id(file))
+    if key not in _text_fits:
+        _text_fits[key] = _text_fit(clip, file)
+        for one in (clip.cond_stage_model, file):
+            finalize(one, _text_fits.pop, key, None).atexit = False
+    return _text_fits[key]
+
+
+def _text_fit(clip: Any, file: LoraFile) -> TextFit:
     names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
     weights = clip.cond_stage_model.state_dict()
     faults, lost = _misfits(file, names, weights)
@@ -168,7 +184,10 @@ def text_fit(clip: Any, file: LoraFile) -> TextFit:
         key for key in state
         if not key.startswith(known) or (loaded and key.endswith(_FACTORS) and key not in loaded)
     ]  # fmt: skip
-    return TextFit({k: t for k, t in state.items() if k not in unknown}, (*unknown,), (*faults,))
+    acting = {k: t for k, t in state.items() if k not in unknown}
+    if len(acting) < len(state):
+        patches = _text_patches(names, weights, file, acting)
+    return TextFit(acting, (*unknown,), (*faults,), patches)
 
 
 def _misfits(
@@ -211,10 +230,8 @@ def patch_text_encoder(clip: Any, file: LoraFile, strength: float) -> Any:
     """
     if not file.text_encoder or strength == 0.0:
         return clip
-    names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
-    weights, state = clip.cond_stage_model.state_dict(), text_fit(clip, file).state
     patched = clip.clone()
-    patched.add_patches(_text_patches(names, weights, file, state), strength)
+    patched.add_patches(text_fit(clip, file).patches, strength)
     return patched
 
 

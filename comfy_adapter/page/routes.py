@@ -24,6 +24,7 @@ from ...craft_core.lora.storage import KIND
 from ...craft_core.presets import SHIPPED, node_values
 from ...craft_core.routing.trigger_words import trigger_words
 from ...craft_core.tensor_file import read_metadata
+from ..living import let_go
 from ..model.file_layers import file_latent, file_of
 from ..model.host_files import path_by_name
 from ..model.lora_files import require
@@ -64,7 +65,15 @@ def add_page_routes() -> None:
         server.routes.get(SHOWN_GRID)(_shown_grid)
         server.routes.get(TRIGGER_WORDS)(_trigger_words)
         server.routes.get(WORKFLOW)(_workflow)
+        server.add_on_prompt_handler(_let_go_when_idle)
         tell_at_start()
+
+
+def _let_go_when_idle(asked: dict) -> dict:
+    """Of a prompt that is queued: while none runs or waits, what the last run left may go."""
+    if not PromptServer.instance.prompt_queue.get_tasks_remaining():
+        let_go()
+    return asked
 
 
 async def _files(request: web.Request) -> web.Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import shutil
 import sys
 from collections import Counter
@@ -19,8 +20,9 @@ import safetensors
 import small_world_models as small
 import torch
 from comfy_extras.nodes_preview_any import PreviewAny
+from craft_lora_pack.comfy_adapter import living
 from craft_lora_pack.comfy_adapter.engine.bank import BranchModule
-from craft_lora_pack.comfy_adapter.model import expert_encoder, given, stamps
+from craft_lora_pack.comfy_adapter.model import expert_encoder, given, lora_files, stamps
 from craft_lora_pack.comfy_adapter.model.encoded_text import encoded
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read_branch_file
 from craft_lora_pack.comfy_adapter.model.weights import OnModel
@@ -30,6 +32,7 @@ from craft_lora_pack.craft_core.encoder import ExpertEncoder, write_encoder
 from craft_lora_pack.craft_core.fusion.np_lora import YieldedLayers
 from craft_lora_pack.nodes.compare import MethodSweep
 from craft_lora_pack.nodes.expert_encoder import LoadExpertEncoder
+from craft_lora_pack.nodes.lora_branch import LoRAList
 from craft_lora_pack.nodes.router import Router
 from craft_lora_pack.nodes.schedule import TimestepSchedule
 
@@ -329,6 +332,79 @@ def encoder_file(world, path, seed):
     write_encoder(path, made)
 
 
+FITTED = ("text encoders looked at", "patches made")
+
+
+@pytest.fixture
+def fitted(done, monkeypatch):
+    """How often a text encoder's names were gathered and a file's patches for it made."""
+    for name, label in zip(("model_lora_keys_clip", "load_lora"), FITTED, strict=True):
+        original = getattr(comfy.lora, name)
+
+        def counted(*args, original=original, label=label, **kwargs):
+            done[label] += 1
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(comfy.lora, name, counted)
+    return done
+
+
+def test_a_file_meets_a_text_encoder_once_whatever_its_strength(world, fitted, lora_folder):
+    lora = comfy.utils.load_torch_file(folder_paths.get_full_path("loras", small.CONTENT))
+    names = comfy.lora.model_lora_keys_clip(world.clip.cond_stage_model, {})
+    stem = next(n for n in names if n.startswith("lora_te") and n.endswith("q_proj"))
+    width = comfy.utils.get_attr(world.clip.cond_stage_model, names[stem]).shape[0]
+    lora[f"{stem}.lora_down.weight"] = torch.randn(2, width)
+    lora[f"{stem}.lora_up.weight"] = torch.randn(width, 2)
+    safetensors.torch.save_file(lora, lora_folder / "with_text.safetensors")
+    used = {"content_lora": "with_text.safetensors"}
+    alone = {
+        strength: sampled(world, route(world, **used, content_strength=strength))
+        for strength in (0.9, 0.3)
+    }
+    gc.collect()
+    before = route(world, **used)
+    since(fitted)
+    for edit in ("prompt", "strength", "schedule", "strength"):
+        after = route(world, **used, **EDITS[edit])
+        assert since(fitted, FITTED) == NOTHING, edit
+        before = after
+    strong = route(world, **used, content_strength=0.9)
+    weak = route(world, **used, content_strength=0.3)
+    assert torch.equal(sampled(world, strong), alone[0.9])
+    assert torch.equal(sampled(world, weak), alone[0.3])
+    known = len(lora_files._text_fits)
+    del before, after, strong, weak
+    living.let_go()
+    gc.collect()
+    assert len(lora_files._text_fits) == known - 1  # it is kept no longer than its file
+
+
+def test_phrases_are_described_once_and_never_shared(world, done, monkeypatch, encoder_folder):
+    place = encoder_folder / "expert.safetensors"
+    encoder_file(world, place, seed=1)
+    encode = type(world.clip).encode_from_tokens
+
+    def counted(*args, **kwargs):
+        done[TEXTS] += 1
+        return encode(*args, **kwargs)
+
+    monkeypatch.setattr(type(world.clip), "encode_from_tokens", counted)
+    used = {"expert_encoder": place.name, "prompt": "<c>a sks mole</c> in <s>zwx fog style</s>"}
+    before = route(world, **used)
+    assert since(done, TEXTS)[TEXTS] >= 2
+    for edit in ("strength", "schedule", "setting of the method", "layer set"):
+        after = route(world, **used | EDITS[edit])
+        assert since(done, TEXTS) == NOTHING, edit
+        before = after
+    first, second = (expert_encoder.embedding(world.clip, "a sks mole") for _ in range(2))
+    kept = first.clone()
+    first += 1
+    assert torch.equal(second, kept) and not second.is_inference()
+    assert torch.equal(expert_encoder.embedding(world.clip, "a sks mole"), kept)
+    del before, after
+
+
 @pytest.fixture
 def encoder_folder(tmp_path):
     expert_encoder.encoder_files()  # registers the kind
@@ -365,6 +441,7 @@ def test_an_expert_encoder_is_read_once_and_anew_where_it_is_replaced(world, don
     shown = route(world, **used)[3]
     assert since(done) == NOTHING
     del before, after
+    living.let_go()  # as where a prompt is queued while none runs
     gc.collect()
     since(done)
     assert route(world, **used)[3] == shown
@@ -405,31 +482,100 @@ def test_what_depends_on_the_weights_is_measured_once_for_a_model_and_its_patche
     del before, after, other, again
 
 
-def test_the_host_keeps_what_the_next_prompt_uses(world, done, monkeypatch):
-    monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, "CRAFTRouter", Router)
-    monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, "PreviewAny", PreviewAny)
+CACHES = {  # that the host can be started with
+    "by memory, where much is free": ("RAM_PRESSURE", {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}),
+    "by memory": ("RAM_PRESSURE", {"lru": 0, "ram": 2.0, "ram_inactive": 1 << 20}),
+    "--cache-classic": ("CLASSIC", {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}),
+    "--cache-lru 3": ("LRU", {"lru": 3, "ram": 0.0, "ram_inactive": 0.0}),
+}
 
-    def queued(**changes):
-        inputs = {name: value for name, value in SETTINGS.items() if not isinstance(value, dict)}
-        given = {"layer_sets": "all", "method": "craft"} | changes
-        return {
-            "model": {"class_type": "CheckpointLoaderSimple",
-                      "inputs": {"ckpt_name": small.CHECKPOINT}},
-            "router": {"class_type": "CRAFTRouter",
-                       "inputs": {**inputs, "model": ["model", 0], "clip": ["model", 1], **given}},
-            "shown": {"class_type": "PreviewAny", "inputs": {"source": ["router", 3]}},
-        }  # fmt: skip
 
+@pytest.fixture(params=CACHES)
+def run(request, monkeypatch):
+    """Run prompts in one executor of the host's, with one of its caches."""
+    own = {
+        "CRAFTRouter": Router, "CRAFTSchedule": TimestepSchedule, "CRAFTLoRAList": LoRAList,
+        "CRAFTLoadExpertEncoder": LoadExpertEncoder, "PreviewAny": PreviewAny,
+    }  # fmt: skip
+    for name, node in own.items():
+        monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, name, node)
     server = SimpleNamespace(client_id=None, last_node_id=None, send_sync=lambda *sent: None)
-    limits = {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}
+    kind, limits = CACHES[request.param]
+    if not hasattr(execution.CacheType, kind):
+        pytest.skip(f"this ComfyUI has no cache {kind}")
     executor = execution.PromptExecutor(
-        server, cache_type=execution.CacheType.RAM_PRESSURE, cache_args=limits
+        server, cache_type=getattr(execution.CacheType, kind), cache_args=limits
     )
-    executor.execute(queued(), "1", execute_outputs=["shown"])
+
+    def go(prompt, *shown):
+        executor.execute(prompt, "a prompt", execute_outputs=list(shown))
+        assert executor.success, executor.status_messages
+
+    living.let_go()
+    gc.collect()
+    yield go
+    living.let_go()
+
+
+def graph(others=(), content_floor=0.0, rows=0.5, **changes):
+    """A Router with a schedule and a LoRA List; `others` are nodes that end before it."""
+    inputs = {name: value for name, value in SETTINGS.items() if not isinstance(value, dict)}
+    row = {"lora": small.STYLE, "role": "style", "strength": rows}
+    made = {
+        "model": {"class_type": "CheckpointLoaderSimple",
+                  "inputs": {"ckpt_name": small.CHECKPOINT}},
+        "schedule": {"class_type": "CRAFTSchedule",
+                     "inputs": {"shape": "cosine", "content_floor": content_floor,
+                                "style_floor": 0.0, "clock": "steps"}},
+        "list": {"class_type": "CRAFTLoRAList", "inputs": {"loras": json.dumps([row])}},
+        "router": {"class_type": "CRAFTRouter",
+                   "inputs": {**inputs, "model": ["model", 0], "clip": ["model", 1],
+                              "layer_sets": "all", "method": "craft", "style_lora": "none",
+                              "schedule": ["schedule", 0], "extra_branches": ["list", 0],
+                              **changes}},
+        "shown": {"class_type": "PreviewAny", "inputs": {"source": ["router", 3]}},
+    }  # fmt: skip
+    for name in others:
+        made[name] = {"class_type": "PreviewAny", "inputs": {"source": name}}
+    return made
+
+
+GRAPH_EDITS = {
+    "strength": {"content_strength": 0.3},
+    "prompt": {"prompt": "<c>a sks animal</c> on a hill in <s>zwx style</s>"},
+    "schedule, a node before it": {"content_floor": 0.5},
+    "LoRA List, a node before it": {"rows": 0.25},
+    "beside other outputs": {"content_strength": 0.3, "others": ["first", "second"]},
+}
+
+
+@pytest.mark.parametrize("edit", GRAPH_EDITS)
+def test_the_host_keeps_what_the_next_prompt_uses(world, done, run, edit):
+    """Whatever of its outputs the host drops before the Router runs again."""
+    run(graph(["first"]), "first", "shown")
     assert since(done)["modules built"] == 2
-    executor.execute(queued(content_strength=0.3), "2", execute_outputs=["shown"])
-    assert executor.success
+    changed = GRAPH_EDITS[edit]
+    run(graph(**{"others": ["first"]} | changed), *changed.get("others", ["first"]), "shown")
     assert since(done) == NOTHING
+
+
+def test_what_stayed_for_a_run_goes_where_a_model_samples_and_where_nothing_runs(world):
+    def living_parts():
+        gc.collect()
+        return sum(type(one) is BranchModule for one in gc.get_objects())
+
+    before, routed = living_parts(), route(world)
+    Router.fingerprint_inputs(small.CONTENT, small.STYLE)
+    del routed
+    assert living_parts() == before + 2  # the host has dropped the MODEL; its files stay
+    routed = route(world, style_lora="none")
+    sampled(world, routed)
+    assert living_parts() == before + 1
+    Router.fingerprint_inputs(small.CONTENT, "none")
+    del routed
+    assert living_parts() == before + 1
+    living.let_go()
+    assert living_parts() == before
 
 
 @pytest.mark.parametrize("method", METHODS)

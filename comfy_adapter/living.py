@@ -1,0 +1,32 @@
+"""What living MODELs use: found again by the next MODEL, kept alive by none of this but for the
+beginning of a run.
+
+The host drops MODELs of the last run before the nodes of the next one run: with its default cache
+after the first node that ends, with --cache-classic before any. A node's fingerprint is asked for
+before both. From then until something samples, what lives stays, so that an edited Router finds
+what its MODEL of the last run had.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakValueDictionary
+
+_all: list[WeakValueDictionary] = []
+_staying: list[Any] = []
+
+
+def in_use() -> WeakValueDictionary[tuple, Any]:
+    """A dictionary of what living MODELs use; what is in it may stay for the beginning of a run."""
+    _all.append(WeakValueDictionary())
+    return _all[-1]
+
+
+def let_stay() -> None:
+    """From a fingerprint: a run begins. What stayed for the last one stays no longer by itself."""
+    _staying[:] = [one for some in _all for one in list(some.values())]
+
+
+def let_go() -> None:
+    """A run samples, or nothing runs: what no MODEL uses may go."""
+    _staying.clear()
