@@ -21,7 +21,8 @@ the second judge's figures count. Intervals draw objects and styles again; a dif
 pair by pair in the same draws.
 
 The pairs are the report half's first --limit objects, each with --each of as many styles: the first
-with the first and so on, then each with the next style. LoRAs, searches and results are kept in
+with the first and so on, then each with the next style. --skip 4 leaves out those on whose results
+the node's lists and its rule were once changed. LoRAs, searches and results are kept in
 --out and used again; the folder of `python -m small_world.train gates` serves.
 """
 
@@ -55,7 +56,7 @@ from small_world.world.render import render  # noqa: E402
 
 FOUND, OWN, FIRST, LOADERS = "found", "own values", "first of the lists", "two LoRA loaders"
 WAYS = (FOUND, OWN, FIRST, LOADERS, TRUTH)
-DIFFERENCES = tuple((FOUND, other) for other in (OWN, FIRST, LOADERS))
+DIFFERENCES = (*((FOUND, other) for other in (OWN, FIRST, LOADERS)), (OWN, LOADERS))
 TRUE_SEED, TRUE_RENDERS = 40_000_000, 8  # what pictures are compared with; TRUTH has other seeds
 LISTS = ("methods", "guidances", "strengths", "schedules")
 
@@ -170,7 +171,7 @@ def main() -> None:
         {**lab.pictures_made_for(), "budget": options.budget, "node": known},
     )
     contents, styles = (names[: options.limit] for names in SMALL_WORLD.halves["report"])
-    pairs = design(contents, styles, options.each)
+    pairs = design(contents, styles, options.each)[options.skip :]
     measure(bench, journal, pairs)
     found = {pair: journal.results["/".join(pair)] for pair in pairs}
     print(said(found, options))
@@ -224,6 +225,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--limit", type=int, default=4, help="objects, and styles")
     parser.add_argument("--each", type=int, default=2, help="styles that an object is joined with")
+    parser.add_argument("--skip", type=int, default=0, help="pairs at the beginning")
     parser.add_argument("--budget", type=int, default=40, help="pictures of a search")
     parser.add_argument("--pictures", type=int, default=8, help="fresh ones of a pair")
     parser.add_argument("--steps", type=int, default=12, help="of a picture")

@@ -47,6 +47,6 @@ def table(results: Results, differences: Sequence[tuple[str, str]]) -> str:
 
 
 def _line(name: str, drawn: Sequence[np.ndarray], count: int, signed: bool) -> str:
-    cells = [Interval.of(of_judge[:, k], count).said(signed)
+    cells = [Interval.of(of_judge[:, k], count, share=not signed).said(signed)
              for k in range(len(FIGURES)) for of_judge in drawn]  # fmt: skip
     return f"| {name} | {' | '.join(cells)} |"
