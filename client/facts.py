@@ -5,12 +5,11 @@ Two servers that say the same of the same things may still draw differently, as 
 
 from __future__ import annotations
 
-import urllib.parse
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .answers import NoJson, number, parse_json
-from .client import Client
+from .client import Client, query_text
 from .errors import RemoteError, ServerGone
 from .widgets import Json, all_inputs, choices_of, kind_of, same_files, with_chosen, with_nested
 
@@ -161,7 +160,7 @@ def _name_in(spec: Any, file: Any) -> str:
 def _of_pack(client: Client, query: dict[str, str]) -> Json:
     """What the pack's route says; empty where the server has no pack that has it."""
     try:
-        answer = client.ask(f"{FILES}?{urllib.parse.urlencode(query)}", HASHING)
+        answer = client.ask(f"{FILES}?{query_text(query)}", HASHING)
     except ServerGone:
         raise
     except RemoteError:

@@ -253,3 +253,21 @@ def test_the_files_that_a_text_names():
     prompt = graph(l=router(), k=ksampler(model=["l", 0]))
     assert resource_files(prompt) == ([DOG, INK], [MODEL])
     assert resource_files(graph()) == ([], [])
+
+
+EVERY_NUMBER = (10**350, -(10**350), 1e999, float("nan"), "\ud800")
+
+
+@pytest.mark.parametrize("value", EVERY_NUMBER, ids=lambda value: repr(value)[:8])
+def test_any_number_of_a_workflow_is_written_or_left_out(value):
+    lora = node("LoraLoader", model=["model", 0], lora_name=INK, strength_model=value)
+    rows = json.dumps([{"lora": DOG, "strength": value}])
+    listed = node("CRAFTLoRAList", model=["lora", 0], loras=rows)
+    for name in ksampler()["inputs"]:
+        whole = graph(lora=lora, list=listed, sampler=ksampler(model=["list", 0]))
+        whole["sampler"]["inputs"][name] = value
+        whole["empty"]["inputs"] |= {"width": value, "height": value}
+        assert isinstance(parameters_text(whole), str)
+        loras, _ = resource_files(whole)
+        if name != "model":
+            assert (INK in loras) == isinstance(value, str)
