@@ -509,6 +509,16 @@ def test_an_input_that_is_drawn_as_another_is_read_or_passed_over(server, queue)
         ends_in_words(queue, "--set", "1.method=a", "--dry-run")
 
 
+def test_places_in_the_queue_may_be_any_numbers_and_names_of_files_any_texts(server, queue):
+    places = [[one, "another"] for one in (10**350, -(10**350), math.nan, 1e999, "\ud800", None)]
+    waiting = {"queue_running": [], "queue_pending": places}
+    server.said["/queue"] = lambda _: json.dumps(waiting).encode()
+    server.said["/history"] = lambda content: content.replace(b'"x_', b'"\\ud800\\u202e_')
+    leave_queued(queue, "seed=1..2")
+    status, out, _ = ends_in_words(queue, "--matrix", "seed=1..2")
+    assert status == 0 and "2 done" in out and len(pictures(queue)) == 2
+
+
 UNFORESEEN = [
     KeyError("x"), IndexError("x"), TypeError("x"), ValueError("x"), OverflowError("x"),
     RecursionError("x"), AttributeError("x"), UnicodeEncodeError("utf-8", "\ud800", 0, 1, "x"),
