@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import RemoteError
-from .widgets import DYNAMIC_COMBO, Json, kind_of
+from .widgets import DYNAMIC_COMBO, Json, all_inputs, kind_of, letters_of
 
 MOST_DEPTH = 100  # lists and tables inside one another
 MOST_DIGITS = 400  # of a whole number; the largest float has 309
+MOST_LETTERS = 1 << 24  # of the names of all inputs, those that entries of lists bring included
 _SCALARS = (str, int, float, bool)
 _GROUPS = ("required", "optional")
 
@@ -62,6 +63,9 @@ def known_nodes(answer: Any) -> Json:
     found = {name: _schema(node) for name, node in nodes.items() if _is_schema(node)}
     if not found:
         raise other_answer("/object_info", "it has no nodes")
+    letters = sum(letters_of(all_inputs(node)) for node in found.values())
+    if letters > MOST_LETTERS:
+        raise other_answer("/object_info", f"its inputs have names of {letters} letters")
     return found
 
 

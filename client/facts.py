@@ -141,10 +141,14 @@ def _listed(info: Json, uses: Iterable[Use]) -> dict[str, str]:
     """Model file -> how the server lists it; empty where a node that takes it does not list it.
     Of entries that bring an input of the same name, it is enough that one lists it."""
     found: dict[str, str] = {}
+    schemas: dict[str, dict[str, list[Any]]] = {}  # node's type -> input -> what it may be
     for kind, name, file in sorted(uses):
-        inputs = with_nested(all_inputs(info.get(kind, {})))
-        listed = [_name_in(spec, file) for own, spec in inputs if own == name]
-        its = next(filter(None, listed), "") if listed else file
+        if kind not in schemas:
+            schemas[kind] = {}
+            for own, spec in with_nested(all_inputs(info.get(kind, {}))):
+                schemas[kind].setdefault(own, []).append(spec)
+        specs = schemas[kind].get(name)
+        its = next(filter(None, (_name_in(spec, file) for spec in specs)), "") if specs else file
         found[file] = its if found.get(file, file) else ""
     return found
 

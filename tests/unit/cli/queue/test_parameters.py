@@ -1,6 +1,7 @@
 """A picture's settings as galleries read them, whichever nodes of the graph say them."""
 
 import json
+import time
 
 import pytest
 from craft_lora_pack.cli.queue.parameters import parameters_text
@@ -271,3 +272,11 @@ def test_any_number_of_a_workflow_is_written_or_left_out(value):
         loras, _ = resource_files(whole)
         if name != "model":
             assert (INK in loras) == isinstance(value, str)
+
+
+def test_a_workflow_of_many_samplers_without_a_seed_takes_a_moment():
+    links = {"sampler": ["0", 0], "sigmas": ["0", 0], "noise": ["0", 0], "guider": ["0", 0]}
+    chain = {str(at): node("A", above=[str(at + 1), 0]) for at in range(5_000)}
+    begun = time.process_time()
+    assert parameters_text(chain | {f"s{at}": node("S", **links) for at in range(5_000)}) == ""
+    assert time.process_time() - begun < 10
