@@ -157,7 +157,7 @@ def _read(workflow: Path, place: str | Fleet) -> tuple[Json, Json | None, Json]:
         told: list[RemoteError | CraftError] = []
         for door in place.present().values():
             try:
-                object_info = door.call(nodes)
+                object_info = door.aside(nodes)  # whatever runs there
                 return *read_both(workflow, object_info), object_info
             except (RemoteError, CraftError) as error:
                 told.append(error)

@@ -117,7 +117,7 @@ class HostsBatch:
 
     def _ask(self, host: FleetHost) -> None:
         host.begin(Does.TELLS)
-        host.order(beside.facts_here, self._types, self._uses)
+        host.work(lambda: host.door.aside(beside.facts_here, self._types, self._uses))
 
     def _listen(self) -> None:
         """Take the answers that there are, and wait a moment for one where there is none."""
