@@ -19,6 +19,7 @@ from .progress import title_of
 from .widgets import (
     DYNAMIC_COMBO,
     WIDGETS,
+    FileNames,
     Json,
     all_inputs,
     boxed,
@@ -28,13 +29,13 @@ from .widgets import (
     kind_of,
     options_of,
     plain_file_name,
-    same_files,
     with_nested,
 )
 
 _SHOWN = 12  # names in a message
 _COUNTED = 1000  # inputs that a name may mean, which are counted
 _LONGEST_NUMBER = 300  # characters
+LISTS = ("COMBO", DYNAMIC_COMBO)
 NUMBERS = {"INT": "a whole number", "FLOAT": "a number"}
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -63,6 +64,7 @@ class Inputs:
 
     def __init__(self, prompt: Json, object_info: Json) -> None:
         self.prompt, self._info = prompt, object_info
+        self._lists: dict[int, _Entries] = {}  # by the id of the schema that has them
         self._values: dict[tuple[NodeInput, str], Any] = {}
         self._kinds: dict[str, _Kind] = {}
         self._given: dict[str, list[str]] = {}  # input -> the nodes that have a value in it
@@ -229,10 +231,12 @@ class Inputs:
         return prompt
 
     def _value(self, target: NodeInput, text: str) -> Any:
-        """The value of a text; looked for in a list once for all jobs that have it."""
+        """The value of a text, found once for all jobs that have it."""
         if (target, text) not in self._values:
-            name = f"{self._named(target.node)}.{target.input}"
-            self._values[target, text] = typed(name, self.spec(target), text)
+            name, spec = f"{self._named(target.node)}.{target.input}", self.spec(target)
+            if id(spec) not in self._lists and spec is not None and kind_of(spec) in LISTS:
+                self._lists[id(spec)] = _Entries(choices_of(spec))
+            self._values[target, text] = typed(name, spec, text, self._lists.get(id(spec)))
         return self._values[target, text]
 
     def _require_chosen(self, target: NodeInput, inputs: Json) -> None:
@@ -281,12 +285,26 @@ def _fill(inputs: Json, schemas: Json) -> None:
         inputs[name] = boxed(value)
 
 
-def typed(name: str, spec: Any, text: str) -> Any:
+class _Entries:
+    """The entries of a list, by what users write for them."""
+
+    def __init__(self, entries: list[Any]) -> None:
+        self._files = FileNames(entries)
+        self._short: dict[str, list[Any]] = {}
+        for one in entries:
+            for name in _short_names(str(one)):
+                self._short.setdefault(name, []).append(one)
+
+    def meant_by(self, text: str) -> list[Any]:
+        return self._files.same(text) or self._short.get(plain_file_name(text), [])
+
+
+def typed(name: str, spec: Any, text: str, entries: _Entries | None = None) -> Any:
     """The value that `text` stands for in an input of this schema; the server checks ranges.
 
     A file in a list may be named with either slash, and without its folder and its ending, if only
     one entry fits. An entry that is not in the list stays as it is: the server refuses it in its
-    own words.
+    own words. entries: those of the list, where they are at hand.
     """
     kind = "" if spec is None else kind_of(spec)
     if kind in NUMBERS:
@@ -295,8 +313,8 @@ def typed(name: str, spec: Any, text: str) -> Any:
         if text.lower() not in TRUTH:
             raise CraftError(f"{name} = {text!r}", "It is true or false", "Give one of the two")
         return TRUTH[text.lower()]
-    if kind in ("COMBO", DYNAMIC_COMBO):
-        return _entry(name, choices_of(spec), text)
+    if kind in LISTS:
+        return _entry(name, entries or _Entries(choices_of(spec)), text)
     if kind in ("STRING", "MARKDOWN", "TEXTAREA", "COLOR"):
         return text
     try:
@@ -315,10 +333,8 @@ def _number(name: str, kind: str, text: str) -> int | float:
     return value
 
 
-def _entry(name: str, choices: list[Any], text: str) -> Any:
-    found = same_files(text, choices) or [
-        one for one in choices if plain_file_name(text) in _short_names(str(one))
-    ]
+def _entry(name: str, entries: _Entries, text: str) -> Any:
+    found = entries.meant_by(text)
     if len(found) > 1:
         raise CraftError(
             f"{name} = {text!r} may mean {len(found)} entries",

@@ -286,12 +286,31 @@ def same_files(name: str, entries: Sequence[Any]) -> list[Any]:
     accents too: where a system tells two such names apart, each has its own file.
     """
     found: list[Any] = []
-    for plain in (str, _with_slashes, plain_file_name):
+    for plain in _READINGS:
         same = (one for one in entries if plain(str(one)) == plain(name))
         found = list({str(one): one for one in same}.values())
         if found:
             break
     return found
+
+
+_READINGS = (str, _with_slashes, plain_file_name)
+
+
+class FileNames:
+    """The entries of a list that is asked for many names: each as same_files finds it."""
+
+    def __init__(self, entries: Sequence[Any]) -> None:
+        self._read: list[dict[str, dict[str, Any]]] = [{} for _ in _READINGS]
+        for one in entries:
+            for plain, table in zip(_READINGS, self._read, strict=True):
+                table.setdefault(plain(str(one)), {})[str(one)] = one
+
+    def same(self, name: str) -> list[Any]:
+        for plain, table in zip(_READINGS, self._read, strict=True):
+            if plain(name) in table:
+                return list(table[plain(name)].values())
+        return []
 
 
 def default_of(spec: Any) -> Any:

@@ -12,6 +12,7 @@ from craft_lora_pack.client.answers import MOST_LETTERS, known_nodes
 from craft_lora_pack.client.errors import RemoteError
 from craft_lora_pack.client.facts import _listed, _name_in
 from craft_lora_pack.client.from_page import graph
+from craft_lora_pack.client.widgets import FileNames, same_files
 from craft_lora_pack.client.workflow import read_both
 from craft_lora_pack.craft_core.errors import CraftError
 from fake_comfyui import LORAS, OBJECT_INFO, PROMPT
@@ -155,6 +156,8 @@ NFC, NFD = "\u00e9.pt", "e\u0301.pt"
 def test_of_files_whose_names_are_alike_the_nearest_name_is_meant(text, entries, meant, order):
     assert typed("n", [entries[::order]], text) == meant
     assert _name_in([entries[::order]], text) == meant
+    for one in (*entries, text, "x/none.pt"):
+        assert FileNames(entries[::order]).same(one) == same_files(one, entries[::order])
 
 
 @pytest.mark.parametrize(
@@ -242,14 +245,14 @@ def test_names_that_become_long_together_are_refused():
         known_nodes({"A": {"input": {"required": given}}})
 
 
-def test_a_file_is_looked_for_once_for_all_jobs():
+def test_many_files_are_looked_for_in_a_list_that_is_read_once():
     files = [f"{number}.safetensors" for number in range(20_000)]
     prompt = {"1": {"class_type": "A", "inputs": {"lora": files[0]}}}
     named = Inputs(prompt, {"A": {"input": {"required": {"lora": [files]}}}})
     with quick():
-        for _ in range(10_000):
-            (one,) = named.with_values({NodeInput("1", "lora"): "19999"}).values()
-    assert one["inputs"]["lora"] == files[-1]
+        for number in range(10_000, 20_000):
+            (one,) = named.with_values({NodeInput("1", "lora"): f"{number}"}).values()
+            assert one["inputs"]["lora"] == files[number]
 
 
 MANY = {f"i{number}": ["FLOAT", {"default": 0}] for number in range(40)}
