@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import RemoteError
-from .widgets import Json
+from .widgets import DYNAMIC_COMBO, Json, all_inputs, kind_of, letters_of
 
 MOST_DEPTH = 100  # lists and tables inside one another
 MOST_DIGITS = 400  # of a whole number; the largest float has 309
+MOST_LETTERS = 1 << 24  # of the names of all inputs, those that entries of lists bring included
 _SCALARS = (str, int, float, bool)
 _GROUPS = ("required", "optional")
 
@@ -62,6 +63,9 @@ def known_nodes(answer: Any) -> Json:
     found = {name: _schema(node) for name, node in nodes.items() if _is_schema(node)}
     if not found:
         raise other_answer("/object_info", "it has no nodes")
+    letters = sum(letters_of(all_inputs(node)) for node in found.values())
+    if letters > MOST_LETTERS:
+        raise other_answer("/object_info", f"its inputs have names of {letters} letters")
     return found
 
 
@@ -97,9 +101,10 @@ def _spec(spec: list[Any]) -> list[Any]:
     if "options" in options:
         given = options["options"]
         options["options"] = list(_entries(given)) if isinstance(given, list) else []
-        if kind == "COMBO":
+        drawn = kind_of([kind, options])  # which its options may choose
+        if drawn == "COMBO":
             options["options"] = _choices(options["options"])
-        elif kind == "COMFY_DYNAMICCOMBO_V3":
+        elif drawn == DYNAMIC_COMBO:
             options["options"] = [one for one in options["options"] if isinstance(one, dict)]
     return [kind, options]
 
@@ -182,15 +187,18 @@ def _place(item: list[Any]) -> float:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is finite, and no larger than any float."""
+    try:
+        return (
+            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        )
+    except OverflowError:
+        return False
 
 
 def number(value: Any) -> float:
-    """A finite number of an event; 0 for anything else."""
-    try:
-        return float(value) if _is_number(value) else 0.0
-    except OverflowError:
-        return 0.0
+    """A finite number of an answer or of a file; 0 for anything else."""
+    return float(value) if _is_number(value) else 0.0
 
 
 def event_of(message: str) -> tuple[str, Json] | None:

@@ -13,6 +13,7 @@ MOST_JSON = 1 << 27  # bytes; the node list of a host with many packs takes some
 MOST_FILE = 1 << 31  # bytes of a picture or a video
 LONGEST = 1800.0  # seconds in which a body must have come
 _PIECE = 1 << 20
+_MOST_DIGITS = 20  # of an announced length
 _PICTURES = {
     ".png": (b"\x89PNG\r\n\x1a\n",),
     ".jpg": (b"\xff\xd8\xff",),
@@ -27,6 +28,8 @@ def read_body(answer: Any, most: int = MOST_FILE) -> bytes:
     """The body of an HTTP answer. RemoteError for more than `most` bytes, IncompleteRead for fewer
     than the answer announces, TimeoutError for one that takes too long."""
     announced = answer.headers.get("Content-Length")
+    if announced and len(announced) > _MOST_DIGITS:
+        raise RemoteError(f"the server announced a body whose length has {len(announced)} digits.")
     length = int(announced) if announced and announced.isdecimal() else None
     if length is not None and length > most:
         raise _too_large(f"{length}", most)

@@ -11,7 +11,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -29,7 +29,7 @@ from .answers import (
     waiting_ids,
 )
 from .bodies import MOST_JSON, read_body, require_file
-from .errors import Forgotten, RemoteError, ServerGone
+from .errors import Forgotten, RemoteError, ServerGone, in_words
 from .events import Events
 from .progress import title_of
 from .websocket import WebSocket
@@ -101,13 +101,15 @@ class Client:
 
     def object_info(self) -> dict[str, Any]:
         """Every node the server knows: id -> its inputs and outputs."""
-        return known_nodes(self.ask("/object_info"))
+        with in_words():
+            return known_nodes(self.ask("/object_info"))
 
     def node_info(self, kind: str) -> dict[str, Any]:
         """The same of one node alone; empty where the server does not know it."""
-        path = f"/object_info/{urllib.parse.quote(kind, safe='')}"
+        path = f"/object_info/{urllib.parse.quote(kind, safe='', errors='surrogatepass')}"
         answer = self._patiently(lambda: self.ask(path))
-        return known_nodes(answer) if answer else {}
+        with in_words():
+            return known_nodes(answer) if answer else {}
 
     def ask(self, path: str, timeout: float = 60.0) -> Any:
         """The JSON of a GET; RemoteError for a refusal, ServerGone where there is no answer."""
@@ -117,7 +119,7 @@ class Client:
     def fetch(self, item: dict[str, str]) -> bytes:
         """The bytes of one file of a PromptResult; RemoteError where they are no such file."""
         query = {name: item.get(name, "") for name in ("filename", "subfolder", "type")}
-        address = f"{self.url}/view?{urllib.parse.urlencode(query)}"
+        address = f"{self.url}/view?{query_text(query)}"
 
         def ask() -> bytes:
             with self._asking(), self._opener.open(address, timeout=60.0) as answer:
@@ -232,20 +234,21 @@ class Client:
     def _asking(self, *, refusing: bool = False) -> Iterator[None]:
         """Turns what goes wrong inside the block into a RemoteError. refusing: but for an answer
         that refuses, whose body has yet to be read."""
-        try:
-            yield
-        except urllib.error.HTTPError as error:
-            if refusing and error.code not in _GATEWAYS:
-                raise
-            kind = ServerGone if error.code in _GATEWAYS else RemoteError
-            raise kind(f"{error.url} was answered by {error.code} {error.reason}.") from error
-        except NoJson as error:
-            raise ServerGone(f"{self.url} is not a ComfyUI server.") from error
-        except (OSError, http.client.HTTPException) as error:
-            if not self._alive():
-                raise ServerGone("ComfyUI stopped while it was working.") from error
-            reason = getattr(error, "reason", error)
-            raise ServerGone(f"the connection to {self.url} broke ({reason}).") from error
+        with in_words():
+            try:
+                yield
+            except urllib.error.HTTPError as error:
+                if refusing and error.code not in _GATEWAYS:
+                    raise
+                kind = ServerGone if error.code in _GATEWAYS else RemoteError
+                raise kind(f"{error.url} was answered by {error.code} {error.reason}.") from error
+            except NoJson as error:
+                raise ServerGone(f"{self.url} is not a ComfyUI server.") from error
+            except (OSError, http.client.HTTPException) as error:
+                if not self._alive():
+                    raise ServerGone("ComfyUI stopped while it was working.") from error
+                reason = getattr(error, "reason", error)
+                raise ServerGone(f"the connection to {self.url} broke ({reason}).") from error
 
     def _patiently(self, ask: Callable[[], Answer]) -> Answer:
         """What `ask` gives, asked again for a while where the server does not answer."""
@@ -279,7 +282,7 @@ class Client:
             message = events.receive(RECEIVE)
             now = time.monotonic()
             event = None if message is None else event_of(message)
-            if event is not None and event[1].get("prompt_id") == prompt_id:
+            if event is not None and _is_of(event, prompt_id):
                 look = now + FORGETS
                 show(*event)
                 if event[0] in ENDINGS:
@@ -344,6 +347,17 @@ class Client:
         if not record.succeeded:
             raise RemoteError(explain_failure(record.messages))
         return PromptResult(prompt_id, record.outputs)
+
+
+def _is_of(event: tuple[str, dict[str, Any]], prompt_id: str) -> bool:
+    """Whether a server tells it of the prompt; WAITING is said here alone."""
+    return event[1].get("prompt_id") == prompt_id and event[0] != WAITING
+
+
+def query_text(values: Mapping[str, Any]) -> str:
+    """The query of an address. Half a character, as a file's name that is no UTF-8 may have one,
+    is the server's to refuse."""
+    return urllib.parse.urlencode(values, errors="surrogatepass")
 
 
 def is_id(text: str) -> bool:

@@ -5,12 +5,11 @@ Two servers that say the same of the same things may still draw differently, as 
 
 from __future__ import annotations
 
-import urllib.parse
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .answers import NoJson, number, parse_json
-from .client import Client
+from .client import Client, query_text
 from .errors import RemoteError, ServerGone
 from .widgets import Json, all_inputs, choices_of, kind_of, same_files, with_chosen, with_nested
 
@@ -142,10 +141,14 @@ def _listed(info: Json, uses: Iterable[Use]) -> dict[str, str]:
     """Model file -> how the server lists it; empty where a node that takes it does not list it.
     Of entries that bring an input of the same name, it is enough that one lists it."""
     found: dict[str, str] = {}
+    schemas: dict[str, dict[str, list[Any]]] = {}  # node's type -> input -> what it may be
     for kind, name, file in sorted(uses):
-        inputs = with_nested(all_inputs(info.get(kind, {})))
-        listed = [_name_in(spec, file) for own, spec in inputs if own == name]
-        its = next(filter(None, listed), "") if listed else file
+        if kind not in schemas:
+            schemas[kind] = {}
+            for own, spec in with_nested(all_inputs(info.get(kind, {}))):
+                schemas[kind].setdefault(own, []).append(spec)
+        specs = schemas[kind].get(name)
+        its = next(filter(None, (_name_in(spec, file) for spec in specs)), "") if specs else file
         found[file] = its if found.get(file, file) else ""
     return found
 
@@ -161,7 +164,7 @@ def _name_in(spec: Any, file: Any) -> str:
 def _of_pack(client: Client, query: dict[str, str]) -> Json:
     """What the pack's route says; empty where the server has no pack that has it."""
     try:
-        answer = client.ask(f"{FILES}?{urllib.parse.urlencode(query)}", HASHING)
+        answer = client.ask(f"{FILES}?{query_text(query)}", HASHING)
     except ServerGone:
         raise
     except RemoteError:

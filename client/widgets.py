@@ -228,18 +228,36 @@ def chosen_inputs(options: Json, key: Any) -> Iterator[tuple[str, Any]]:
     """The further inputs that the chosen entry of a dynamic list brings."""
     for option in options.get("options") or []:
         if option["key"] == key:
-            for group in ("required", "optional"):
-                yield from (option["inputs"].get(group) or {}).items()
+            yield from _brought_by(option)
+
+
+def _brought_by(option: Json) -> Iterator[tuple[str, Any]]:
+    for group in ("required", "optional"):
+        yield from (option["inputs"].get(group) or {}).items()
 
 
 def with_nested(specs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
     """Inputs, and those that any entry of their lists brings, under the names that prompts have."""
     for name, spec in specs:
         yield name, spec
-        if kind_of(spec) == DYNAMIC_COMBO:
-            for key in choices_of(spec):
-                inner = chosen_inputs(options_of(spec), key)
-                yield from with_nested((f"{name}.{own}", one) for own, one in inner)
+        for option in _entries_of(spec):
+            inner = _brought_by(option)
+            yield from with_nested((f"{name}.{own}", one) for own, one in inner)
+
+
+def letters_of(specs: Iterable[tuple[str, Any]], before: int = 0) -> int:
+    """How many characters the names have that with_nested gives. before: of what each begins
+    with."""
+    letters = 0
+    for name, spec in specs:
+        own = before + len(name)
+        letters += own + sum(letters_of(_brought_by(one), own + 1) for one in _entries_of(spec))
+    return letters
+
+
+def _entries_of(spec: Any) -> list[Json]:
+    """The entries of a list that may bring further inputs."""
+    return options_of(spec).get("options") or [] if kind_of(spec) == DYNAMIC_COMBO else []
 
 
 def with_chosen(specs: Iterable[tuple[str, Any]], values: Json) -> Iterator[tuple[str, Any]]:
@@ -268,12 +286,31 @@ def same_files(name: str, entries: Sequence[Any]) -> list[Any]:
     accents too: where a system tells two such names apart, each has its own file.
     """
     found: list[Any] = []
-    for plain in (str, _with_slashes, plain_file_name):
+    for plain in _READINGS:
         same = (one for one in entries if plain(str(one)) == plain(name))
         found = list({str(one): one for one in same}.values())
         if found:
             break
     return found
+
+
+_READINGS = (str, _with_slashes, plain_file_name)
+
+
+class FileNames:
+    """The entries of a list that is asked for many names: each as same_files finds it."""
+
+    def __init__(self, entries: Sequence[Any]) -> None:
+        self._read: list[dict[str, dict[str, Any]]] = [{} for _ in _READINGS]
+        for one in entries:
+            for plain, table in zip(_READINGS, self._read, strict=True):
+                table.setdefault(plain(str(one)), {})[str(one)] = one
+
+    def same(self, name: str) -> list[Any]:
+        for plain, table in zip(_READINGS, self._read, strict=True):
+            if plain(name) in table:
+                return list(table[plain(name)].values())
+        return []
 
 
 def default_of(spec: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..craft_core.errors import CraftError
 from .answers import NoJson, parse_json
-from .from_page.graph import require_known
+from .from_page.graph import require_few_parts, require_known
 from .from_page.prompt import BROKEN, root_graph, to_prompt
 from .widgets import Json
 
@@ -69,6 +69,8 @@ def _prompt_of(path: Path, content: Any, object_info: Json) -> Json:
             "It is a JSON file of the page's File > Save, Export or Export (API)",
             "Save the workflow in the page and give that file",
         )
+    given = (value for node in content.values() for value in node["inputs"].values())
+    require_few_parts(len(content) + sum(isinstance(value, list) for value in given))
     for node_id, node in content.items():
         require_known(node["class_type"], node_id, object_info)
     return content

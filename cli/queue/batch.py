@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...client.client import WAITING, Client, PromptResult
-from ...client.errors import Forgotten, RemoteError, ServerGone
+from ...client.errors import Forgotten, RemoteError, ServerGone, in_words
 from ...client.facts import as_listed
 from ...client.near.jobs import MOST_FILES, RESTARTS
 from ...client.progress import RunProgress
@@ -68,10 +68,11 @@ class Batch:
                 if self.journal.is_done(job):
                     outcome.skipped += 1
                     continue
-                loras, models = resource_files(job.prompt)
-                hashes.ask(loras)
                 try:
-                    names = self._files(job, display.watch(job), hashes.known)
+                    with in_words():
+                        loras, models = resource_files(job.prompt)
+                        hashes.ask(loras)
+                        names = self._files(job, display.watch(job), hashes.known)
                 except ServerGone:
                     raise
                 except RemoteError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...client.address import Inputs
 from ...client.client import Client, server_url
-from ...client.errors import RemoteError, ServerGone
+from ...client.errors import RemoteError, ServerGone, in_words
 from ...client.loras.announced import VARIABLE
 from ...client.near.jobs import nodes
 from ...client.to_page.showing import showing
@@ -107,11 +107,21 @@ def _run(options: Namespace) -> None:
 def _run_on(options: Namespace, place: str | Fleet) -> None:
     """place: the URL of one server, or several servers."""
     lent = LentLoras(options.send_loras)
-    base, page, object_info = _read(options.workflow, place)
-    prompt = _preset(base, object_info, options.preset) if options.preset else base
-    inputs = Inputs(prompt, object_info)
-    dynamic = dynamic_texts(page, object_info) if page else ()
-    jobs = jobs_of(inputs, options.set, options.matrix, options.alias, dynamic)
+    try:
+        with in_words():
+            base, page, object_info = _read(options.workflow, place)
+            prompt = _preset(base, object_info, options.preset) if options.preset else base
+            inputs = Inputs(prompt, object_info)
+            dynamic = dynamic_texts(page, object_info) if page else ()
+            jobs = jobs_of(inputs, options.set, options.matrix, options.alias, dynamic)
+    except ServerGone:
+        raise
+    except RemoteError as error:
+        raise CraftError(
+            f"No jobs can be made of what the server says of its nodes: {error}",
+            "It is what ComfyUI answers to /object_info",
+            "Update that ComfyUI and its packs, or give another with --server",
+        ) from error
     if options.dry_run:
         _print_jobs(jobs)
         return
@@ -147,7 +157,7 @@ def _read(workflow: Path, place: str | Fleet) -> tuple[Json, Json | None, Json]:
         told: list[RemoteError | CraftError] = []
         for door in place.present().values():
             try:
-                object_info = door.call(nodes)
+                object_info = door.aside(nodes)  # whatever runs there
                 return *read_both(workflow, object_info), object_info
             except (RemoteError, CraftError) as error:
                 told.append(error)

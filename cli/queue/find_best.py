@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from ...client.address import Inputs
+from ...client.answers import files_of, number, other_answer
 from ...client.client import Client, PromptResult, server_url
-from ...client.errors import RemoteError
+from ...client.errors import RemoteError, in_words
 from ...client.facts import as_listed
 from ...client.from_page.dynamic_prompts import with_draws
 from ...client.workflow import dynamic_texts, read_both
-from ...craft_core.errors import CraftError
+from ...craft_core.errors import CraftError, plain
 from ...craft_core.writing import Taken, write_whole
 from ..command import PROGRAM, Command, epilog
 from ..progress import progress_bar
 from .command import SERVER
+from .hosts.results import is_link
 from .matrix import prompt_key
 
 NODE = "CRAFTFindBest"
@@ -29,6 +31,7 @@ WATCHERS = {  # what shows each output, so that the server runs it: a node's typ
     "preset": ("PreviewAny", "source"),
     "report": ("PreviewAny", "source"),
 }
+_MOST_SHOWN = 20_000  # characters of the report on the terminal; its file has all
 FILES = {"plot": "plot.png", "preset": "preset.json", "report": "report.txt"}
 
 
@@ -60,25 +63,36 @@ def _run(options: Namespace) -> None:
             raise Taken(folder / name)
     client = Client(server_url(options.server))
     try:
-        info = client.object_info()
-        whole, page = read_both(options.workflow, info)
-        prompt, node = search_alone(whole, options.workflow)
-        inputs = Inputs(prompt, info)
-        prompt = inputs.with_values(dict(map(inputs.read, options.set)))
-        dynamic = [one for one in dynamic_texts(page, info) if one[0] in prompt] if page else []
-        prompt = with_draws(prompt, dynamic, prompt_key(prompt))
-        slots = info[NODE]["output_name"]
-        for name, (kind, entry) in WATCHERS.items():
-            prompt[name] = {"class_type": kind, "inputs": {entry: [node, slots.index(name)]}}
-        with SearchProgress(node) as show:
-            result = _result(client, prompt, show)
-        print(f"{_save(client, result, folder)}\n{folder.absolute()}")
+        with in_words():
+            info = client.object_info()
+            whole, page = read_both(options.workflow, info)
+            prompt, node = search_alone(whole, options.workflow)
+            inputs = Inputs(prompt, info)
+            prompt = inputs.with_values(dict(map(inputs.read, options.set)))
+            dynamic = [one for one in dynamic_texts(page, info) if one[0] in prompt] if page else []
+            prompt = with_draws(prompt, dynamic, prompt_key(prompt))
+            prompt |= _watchers(info[NODE], node)
+            with SearchProgress(node) as show:
+                result = _result(client, prompt, show)
+            print(plain(_save(client, result, folder), _MOST_SHOWN))
+            print(plain(str(folder.absolute())))
     except RemoteError as error:
         raise CraftError(
             f"The search failed: {error}",
             "It runs on a ComfyUI that is up and has this pack; pictures that were scored are kept",
             "Start it, give its address with --server, and run the same command again",
         ) from error
+
+
+def _watchers(schema: dict[str, Any], node: str) -> dict[str, Any]:
+    """What shows each output of the search, by the name of the output."""
+    slots = schema.get("output_name")
+    if not (isinstance(slots, list) and all(name in slots for name in WATCHERS)):
+        raise other_answer("/object_info", f"{NODE} has no {', no '.join(WATCHERS)}")
+    return {
+        name: {"class_type": kind, "inputs": {entry: [node, slots.index(name)]}}
+        for name, (kind, entry) in WATCHERS.items()
+    }
 
 
 def search_alone(prompt: dict[str, Any], file: Path) -> tuple[dict[str, Any], str]:
@@ -102,7 +116,7 @@ def search_alone(prompt: dict[str, Any], file: Path) -> tuple[dict[str, Any], st
 
 def _sources(prompt: dict[str, Any], name: str) -> Iterator[str]:
     for value in prompt[name]["inputs"].values():
-        if isinstance(value, list) and len(value) == 2 and value[0] in prompt:
+        if is_link(value) and value[0] in prompt:
             yield value[0]
 
 
@@ -112,6 +126,7 @@ class SearchProgress:
     def __init__(self, node: str) -> None:
         self._node = node
         self._bar: Any = None
+        self._total = 0.0
 
     def __enter__(self) -> SearchProgress:
         return self
@@ -121,10 +136,12 @@ class SearchProgress:
             self._bar.close()
 
     def __call__(self, kind: str, data: dict[str, Any]) -> None:
-        if kind == "progress" and data.get("node") == self._node:
+        total = number(data.get("max"))
+        if kind == "progress" and data.get("node") == self._node and total > 0:
             if self._bar is None:
-                self._bar = progress_bar(total=data["max"], unit="picture")
-            self._bar.update(data["value"] - self._bar.n)
+                self._bar, self._total = progress_bar(total=total, unit="picture"), total
+            done = min(max(number(data.get("value")), 0.0), self._total)
+            self._bar.update(done - self._bar.n)
 
 
 def _result(
@@ -134,7 +151,7 @@ def _result(
     prompt_id = str(uuid.uuid4())
     try:
         with client.listening() as events:
-            client.queue(as_listed(client, prompt), prompt_id=prompt_id)
+            prompt_id = client.queue(as_listed(client, prompt), prompt_id=prompt_id)
             return client.follow(events, prompt_id, show, math.inf)
     except KeyboardInterrupt as interrupt:
         with suppress(RemoteError):
@@ -146,23 +163,38 @@ def _result(
 
 def _save(client: Client, result: PromptResult, folder: Path) -> str:
     """Write the three files; the report."""
-    report = "\n".join(result.outputs["report"]["text"])
-    (plot,) = result.outputs["plot"]["images"]
+    report, preset = _text_of(result, "report"), _text_of(result, "preset")
+    plots = files_of(result.outputs.get("plot", {}), "images")
+    if len(plots) != 1:
+        raise _not_there(result, "plot")
     contents = {
-        "plot": client.fetch(plot),
-        "preset": ("\n".join(result.outputs["preset"]["text"]) + "\n").encode(),
-        "report": f"{report}\n".encode(),
+        "plot": client.fetch(plots[0]),
+        "preset": f"{preset}\n".encode(errors="replace"),
+        "report": f"{report}\n".encode(errors="replace"),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write({folder / FILES[name]: content for name, content in contents.items()})
-    except OSError as error:
+    except Taken:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: no path can be so
         raise CraftError(
-            f"{folder} cannot be written to ({error.strerror or error})",
+            f"{folder} cannot be written to ({getattr(error, 'strerror', None) or error})",
             f"{', '.join(FILES.values())} go there",
             "Make room or give another folder with --out, and run the command again; it is quick",
         ) from error
     return report
+
+
+def _text_of(result: PromptResult, name: str) -> str:
+    lines = result.outputs.get(name, {}).get("text")
+    if not (isinstance(lines, list) and lines and all(isinstance(one, str) for one in lines)):
+        raise _not_there(result, name)
+    return "\n".join(lines)
+
+
+def _not_there(result: PromptResult, name: str) -> RemoteError:
+    return other_answer(f"/history/{result.prompt_id}", f"the search has no {name}")
 
 
 def _write(contents: dict[Path, bytes]) -> None:

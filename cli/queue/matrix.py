@@ -21,6 +21,7 @@ from ...client.widgets import kind_of
 from ...craft_core.errors import CraftError
 
 MOST_JOBS = 10_000
+MOST_NODES = 10_000_000  # of all jobs together
 _LARGEST_FILE = 1 << 24  # bytes of an @FILE
 _NUMBER = r"[+-]?\d{1,30}(?:\.\d{1,30})?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})(?:\.\.({_NUMBER}))?")
@@ -87,6 +88,12 @@ def jobs_of(
     if count > MOST_JOBS:
         raise CraftError(
             f"The matrix has {count} jobs", f"At most {MOST_JOBS} are queued", "Shorten an axis"
+        )
+    if count * len(inputs.prompt) > MOST_NODES:
+        raise CraftError(
+            f"The matrix has {count} jobs of {len(inputs.prompt)} nodes each",
+            f"Together they may have {MOST_NODES} nodes",
+            "Shorten an axis, or make the workflow smaller",
         )
     rows = itertools.product(*(axis.values for axis in axes))
     return [_drawn_job(_job(inputs, fixed, axes, row), dynamic) for row in rows]

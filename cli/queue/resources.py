@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from ...client.answers import number
 from ...client.facts import SUFFIXES, rows_on
 from .sampling import (
     ApiPrompt,
@@ -76,7 +77,7 @@ def _loras_in(prompt: ApiPrompt, inputs: NodeInputs) -> Iterator[tuple[str, floa
 
 
 def _number(strength: Any) -> float:
-    return float(strength) if is_plain(strength) and not isinstance(strength, str) else 1.0
+    return number(strength) if is_plain(strength) and not isinstance(strength, str) else 1.0
 
 
 def called(file: str) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
+_MOST_SAMPLERS = 100  # nodes that sample which are looked at; from each, others are sought
 NodeInputs = Mapping[str, Any]
 ApiPrompt = Mapping[str, Mapping[str, Any]]
 _SEEDS = ("seed", "noise_seed")
@@ -68,17 +70,17 @@ class SamplingFacts:
 
 def sampling_of(prompt: ApiPrompt) -> SamplingFacts | None:
     """Of the first node that samples and whose seed is found."""
-    for node in prompt.values():
-        inputs = node["inputs"]
-        if "steps" in inputs:
-            found = _of_one(prompt, inputs)
-        elif _is_link(inputs.get("sampler")) and _is_link(inputs.get("sigmas")):
-            found = _of_several(prompt, inputs)
-        else:
-            continue
+    whole = (one["inputs"] for one in prompt.values())
+    for inputs in islice((one for one in whole if _samples(one)), _MOST_SAMPLERS):
+        found = (_of_one if "steps" in inputs else _of_several)(prompt, inputs)
         if found.seed is not None:
             return found
     return None
+
+
+def _samples(inputs: NodeInputs) -> bool:
+    of_several = _is_link(inputs.get("sampler")) and _is_link(inputs.get("sigmas"))
+    return "steps" in inputs or of_several
 
 
 def _of_one(prompt: ApiPrompt, inputs: NodeInputs) -> SamplingFacts:

@@ -24,6 +24,7 @@ MOST_VALUE, MOST_PREFIX, MOST_NAME = (
     160,
 )  # letters, letters, bytes; file systems take names of 255 bytes
 MOST_SUFFIX = 16
+_PREFIX_BYTES, _SUFFIX_BYTES = 60, 16  # of what a server chooses, whatever its alphabet
 _WINDOWS = os.name == "nt"
 _MOST_PATH = 259  # letters of a path on Windows
 _BEHIND = MOST_PREFIX + MOST_SUFFIX + 8  # letters: /, _ and the prefix, _00001, and the ending
@@ -50,7 +51,8 @@ def stems(
     prefixes = [_COUNTED.sub("", PurePosixPath(item["filename"]).stem) for item in items]
     whole = file_stem(workflow, job.parameters, most)
     several = len(set(prefixes)) > 1
-    return [f"{whole}_{_safe(one)[:MOST_PREFIX]}" if several else whole for one in prefixes]
+    own = [_cut(_safe(one)[:MOST_PREFIX], _PREFIX_BYTES) for one in prefixes]
+    return [f"{whole}_{one}" if several else whole for one in own]
 
 
 def file_stem(workflow: str, parameters: Mapping[str, str], most: int = MOST_NAME) -> str:
@@ -58,7 +60,12 @@ def file_stem(workflow: str, parameters: Mapping[str, str], most: int = MOST_NAM
     parts = [_safe(workflow)]
     for name, value in parameters.items():
         parts.append(f"{_safe(name)}-{_safe(_ENDINGS.sub('', value))[:MOST_VALUE]}")
-    return "_".join(parts).encode()[:most].decode(errors="ignore").rstrip("._ ")
+    return _cut("_".join(parts), most).rstrip("._ ")
+
+
+def _cut(text: str, most: int) -> str:
+    """As many letters as fit into so many bytes."""
+    return text.encode()[:most].decode(errors="ignore")
 
 
 def _safe(text: str) -> str:
@@ -96,7 +103,7 @@ def save_output(
 def output_name(stem: str, number: int, filename: str) -> str:
     """A numbered name with the ending that the server gave the file."""
     suffix = _UNSAFE.sub("", Path(filename.replace("\\", "/")).suffix.lower())[:MOST_SUFFIX]
-    return f"{stem}_{number:05}{suffix}"
+    return f"{stem}_{number:05}{_cut(suffix, _SUFFIX_BYTES)}"
 
 
 def with_job(

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..answers import NoJson, parse_json
 from ..bodies import read_body
+from ..client import query_text
 from ..errors import RemoteError, ServerGone
 from .announced import BODY, MADE, RECEIVE, RECEIVED, SEND, THERE, VARIABLE
 
@@ -31,7 +32,7 @@ class _Upload:
         place = urllib.parse.urlsplit(url)
         secure = place.scheme == "https"
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        query = urllib.parse.urlencode({"name": name, "sha256": sha256, "bytes": size})
+        query = query_text({"name": name, "sha256": sha256, "bytes": size})
         self._url, self._secure, self.touched = url, secure, time.monotonic()
         self._told = ""  # what the server answered before it had the whole body
         self._connection = kind(place.hostname or "", place.port, timeout=WAITS)

@@ -15,7 +15,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from ....client.errors import RemoteError, ServerGone
+from ....client.errors import RemoteError, ServerGone, in_words
 from ....client.facts import model_uses, with_listed
 from ....client.near import jobs as beside
 from ....client.widgets import Json
@@ -117,7 +117,7 @@ class HostsBatch:
 
     def _ask(self, host: FleetHost) -> None:
         host.begin(Does.TELLS)
-        host.order(beside.facts_here, self._types, self._uses)
+        host.work(lambda: host.door.aside(beside.facts_here, self._types, self._uses))
 
     def _listen(self) -> None:
         """Take the answers that there are, and wait a moment for one where there is none."""
@@ -324,7 +324,7 @@ class HostsBatch:
         )  # fmt: skip
         if not self._journal.is_done(self._reference):
             self._waiting.remove(self._reference)
-            self._save(self._reference, standard.made)
+            self._end(self._reference, standard.made)
 
     def _next_reference(self, why: str) -> None:
         """The reference job fails everywhere: it counts as failed, and the next one is tried."""
@@ -365,9 +365,15 @@ class HostsBatch:
             self._journal.queued(job, prompt_id, host.place)
         host.job, host.loaded = job, files_of_job(job)
         host.prompt_ids = (prompt_id,) if known is None else (known, prompt_id)
+        try:
+            with in_words():
+                prompt, page = with_listed(job.prompt, host.info), self._shown(job)
+        except RemoteError as error:
+            self._answers.put((host, error))
+            return
         host.order(
-            beside.run, self._journal.client, with_listed(job.prompt, host.info), self._shown(job),
-            prompt_id, known, key=f"picture-{job.key}", tells=self._says(host, job),
+            beside.run, self._journal.client, prompt, page, prompt_id, known,
+            key=f"picture-{job.key}", tells=self._says(host, job),
         )  # fmt: skip
 
     def _says(self, host: FleetHost, job: Job) -> Callable[[int], None]:
@@ -391,10 +397,17 @@ class HostsBatch:
         job, host.job = host.job, None
         assert job is not None
         host.begin(Does.RESTS)
-        if isinstance(answer, RemoteError):
-            self._failed(job, str(answer))
-        else:
-            self._save(job, answer)
+        self._end(job, answer)
+
+    def _end(self, job: Job, answer: Any) -> None:
+        """Save what a job gave, or say why it failed."""
+        try:
+            if isinstance(answer, RemoteError):
+                raise answer
+            with in_words():
+                self._save(job, answer)
+        except RemoteError as error:
+            self._failed(job, str(error))
 
     def _save(self, job: Job, made: Sequence[beside.Made]) -> None:
         hashes = self._standard.facts if self._standard else {}  # which those of all others equal

@@ -3,6 +3,7 @@ the server that its environment names. Dask is imported here alone, when --dask 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import logging
 import tempfile
@@ -26,11 +27,13 @@ LOOKS = 1.0  # seconds between two looks at the workers
 CONNECTS = 30.0  # seconds in which the scheduler must answer
 CLOSES = 5.0  # seconds in which the connection must end
 # Dask loads the package anew, and its modules as they were: after an update old code would run.
+# Of the same code they stay, since another command's job may be running it.
 FORGET = f"""
 import sys
-for name in list(sys.modules):
-    if name == {PACKAGE!r} or name.startswith({PACKAGE + "."!r}):
-        sys.modules.pop(name, None)
+if getattr(sys.modules.get({PACKAGE!r}), "CODE", None) != CODE:
+    for name in list(sys.modules):
+        if name == {PACKAGE!r} or name.startswith({PACKAGE + "."!r}):
+            sys.modules.pop(name, None)
 """
 MOVES = 600.0  # seconds in which a job's files must come from a worker
 
@@ -114,9 +117,7 @@ class DaskWorkers:
         finally:
             self._tells.pop(name, None)
             future.release()
-        if isinstance(error, RemoteError):
-            raise error
-        raise RemoteError(f"its Dask worker failed ({type(error).__name__}: {error}).")
+        raise _as_here(error)
 
     def _ended(self, future: Any) -> bool:
         try:
@@ -140,26 +141,46 @@ class DaskWorkers:
             return self._client.run(on_dask.at_once, function, *given, workers=[worker])[worker]
         except (self._dask.TimeoutError, OSError, KeyError) as error:
             raise ServerGone(f"the way to its Dask worker broke ({error}).") from error
+        except Exception as error:
+            raise _as_here(error) from error
 
     def _send_code(self) -> None:
         """Scheduler and workers get the room that speaks to servers, those that come later too: on
         their machines the pack may be of another version, or under another name."""
+        files = (
+            one
+            for pattern in ("client/*.py", "client/loras/*.py", "client/near/*.py",
+                            "craft_core/__init__.py", "craft_core/errors.py")
+            for one in sorted(ROOT.glob(pattern))
+        )  # fmt: skip
+        code = {file.relative_to(ROOT).as_posix(): file.read_bytes() for file in files}
+        names = {"CODE": hashlib.sha256(repr(code).encode()).hexdigest()}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, f"{PACKAGE}.zip")
             with zipfile.ZipFile(path, "w") as archive:
-                archive.writestr(f"{PACKAGE}/__init__.py", "")
-                for file in (*ROOT.glob("client/*.py"), *ROOT.glob("client/loras/*.py"),
-                             *ROOT.glob("client/near/*.py"), *ROOT.glob("craft_core/__init__.py"),
-                             *ROOT.glob("craft_core/errors.py")):  # fmt: skip
-                    archive.write(file, f"{PACKAGE}/{file.relative_to(ROOT).as_posix()}")
-            self._client.run_on_scheduler(exec, FORGET)
-            self._client.run(exec, FORGET)
+                archive.writestr(f"{PACKAGE}/__init__.py", f"CODE = {names['CODE']!r}\n")
+                for name, content in code.items():
+                    archive.writestr(f"{PACKAGE}/{name}", content)
+            self._client.run_on_scheduler(exec, FORGET, names)
+            self._client.run(exec, FORGET, names)
             plugins = importlib.import_module("distributed.diagnostics.plugin")
             for kind in (plugins.SchedulerUploadFile, plugins.UploadFile):
                 self._client.register_plugin(kind(str(path)), name=PACKAGE)
 
     def _gone(self, error: object) -> ServerGone:
         return ServerGone(f"the Dask scheduler {self._address} does not answer ({error}).")
+
+
+def _as_here(error: BaseException) -> RemoteError:
+    """What a worker raised, of the class that this process has: the worker's is another one of the
+    same name where a command of another version renewed the code beside a job that ran."""
+    if isinstance(error, RemoteError):
+        return error
+    names = {(one.__module__, one.__qualname__) for one in type(error).__mro__}
+    for own in (ServerGone, RemoteError):
+        if (own.__module__, own.__qualname__) in names:
+            return own(str(error))
+    return RemoteError(f"its Dask worker failed ({type(error).__name__}: {error}).")
 
 
 @dataclass(frozen=True)

@@ -34,12 +34,13 @@ def made_of(prompt: Json, node: str) -> str:
         if one in prompt and one not in seen:
             seen.add(one)
             links = prompt[one]["inputs"].values()
-            look += [link[0] for link in links if _is_link(link)]
+            look += [link[0] for link in links if is_link(link)]
     parts = {one: [prompt[one]["class_type"], prompt[one]["inputs"]] for one in seen}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _is_link(value: object) -> bool:
+def is_link(value: object) -> bool:
+    """Whether a prompt's input has it from another node."""
     return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
 
 

@@ -1,10 +1,19 @@
 """An input is named as the page names it, and its value is read as its schema says."""
 
 import copy
+import json
+import time
+import tracemalloc
+from contextlib import contextmanager
 
 import pytest
 from craft_lora_pack.client.address import Inputs, NodeInput, typed
-from craft_lora_pack.client.facts import _name_in
+from craft_lora_pack.client.answers import MOST_LETTERS, known_nodes
+from craft_lora_pack.client.errors import RemoteError
+from craft_lora_pack.client.facts import _listed, _name_in
+from craft_lora_pack.client.from_page import graph
+from craft_lora_pack.client.widgets import FileNames, same_files
+from craft_lora_pack.client.workflow import read_both
 from craft_lora_pack.craft_core.errors import CraftError
 from fake_comfyui import LORAS, OBJECT_INFO, PROMPT
 
@@ -147,6 +156,8 @@ NFC, NFD = "\u00e9.pt", "e\u0301.pt"
 def test_of_files_whose_names_are_alike_the_nearest_name_is_meant(text, entries, meant, order):
     assert typed("n", [entries[::order]], text) == meant
     assert _name_in([entries[::order]], text) == meant
+    for one in (*entries, text, "x/none.pt"):
+        assert FileNames(entries[::order]).same(one) == same_files(one, entries[::order])
 
 
 @pytest.mark.parametrize(
@@ -180,3 +191,109 @@ def test_a_chosen_entry_brings_its_inputs_and_takes_the_old_ones_away():
 def test_an_input_of_an_entry_that_is_not_chosen_is_an_error():
     with pytest.raises(CraftError, match="method is 'plain'"):
         inputs().with_values({inputs().find("alpha"): "0.25"})
+
+
+# What a server or a file says chooses neither time nor memory
+
+SLOW = 5.0  # seconds of a busy processor; looking at all for each took ten or more
+
+
+@contextmanager
+def quick():
+    begun = time.process_time()
+    yield
+    assert time.process_time() - begun < SLOW
+
+
+def same_keys(width, depth):
+    """Lists in lists, whose entries all have one key."""
+    if depth == 0:
+        return {"required": {"y": ["INT", {}]}}
+    entries = [{"key": "k", "inputs": same_keys(width, depth - 1)} for _ in range(width)]
+    return {"required": {"x": ["COMFY_DYNAMICCOMBO_V3", {"options": entries}]}}
+
+
+@pytest.mark.parametrize(("width", "depth"), [(16, 3), (5000, 1)])
+def test_entries_with_one_key_are_looked_at_once(width, depth):
+    schema = same_keys(width, depth)
+    inner = ".".join(["x"] * depth) + ".y"
+    with quick():
+        info = known_nodes({"A": {"input": schema}})
+        named = Inputs({"1": {"class_type": "A", "inputs": {}}}, info)
+        assert named.find("y") == NodeInput("1", inner)
+        uses = [("A", inner, f"{number}.pt") for number in range(100)]
+        assert _listed(info, uses).keys() == {file for *_, file in uses}
+
+
+def test_an_entry_that_brings_many_lists_is_chosen_once():
+    inner = {"options": [{"key": "b", "inputs": {}}]}
+    many = {f"x{number}": ["COMFY_DYNAMICCOMBO_V3", inner] for number in range(20_000)}
+    entries = [{"key": "none", "inputs": {}}, {"key": "many", "inputs": {"required": many}}]
+    given = {"list": ["COMFY_DYNAMICCOMBO_V3", {"options": entries}]}
+    info = known_nodes({"A": {"input": {"required": given}}})
+    named = Inputs({"1": {"class_type": "A", "inputs": {"list": "none"}}}, info)
+    with quick():
+        made = named.with_values({named.find("list"): "many"})
+    assert len(made["1"]["inputs"]) == 20_001
+
+
+def test_names_that_become_long_together_are_refused():
+    inner = {str(number): ["INT"] for number in range(300)}
+    entry = {"key": "k", "inputs": {"required": inner}}
+    given = {"x" * (MOST_LETTERS // 300): ["COMFY_DYNAMICCOMBO_V3", {"options": [entry]}]}
+    with quick(), pytest.raises(RemoteError, match="names of"):
+        known_nodes({"A": {"input": {"required": given}}})
+
+
+def test_many_files_are_looked_for_in_a_list_that_is_read_once():
+    files = [f"{number}.safetensors" for number in range(20_000)]
+    prompt = {"1": {"class_type": "A", "inputs": {"lora": files[0]}}}
+    named = Inputs(prompt, {"A": {"input": {"required": {"lora": [files]}}}})
+    with quick():
+        for number in range(10_000, 20_000):
+            (one,) = named.with_values({NodeInput("1", "lora"): f"{number}"}).values()
+            assert one["inputs"]["lora"] == files[number]
+
+
+MANY = {f"i{number}": ["FLOAT", {"default": 0}] for number in range(40)}
+FEW = {"seed": ["INT", {}], "at": ["INT", {}]}
+INFO = known_nodes({"A": {"input": {"required": MANY}}, "B": {"input": {"required": FEW}}})
+
+
+def test_each_question_about_a_large_prompt_takes_a_moment_and_no_memory():
+    prompt = {str(number): {"class_type": "A", "inputs": {}} for number in range(20_000)}
+    prompt["x"] = {"class_type": "B", "inputs": {"seed": 1}}
+    with quick():
+        named = Inputs(prompt, INFO)
+        for _ in range(3):
+            assert named.find("seed") == named.find("x.seed") == named.find("B.seed")
+            assert named.find("at") == NodeInput("x", "at")
+            for name in ("i7", "A.i7", "nothing", "x.nothing"):
+                with pytest.raises(CraftError):
+                    named.find(name)
+    tracemalloc.start()
+    named = Inputs(prompt, INFO)
+    named.find("seed")
+    size, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 5_000_000
+
+
+def test_a_prompt_of_more_parts_than_a_page_may_have_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(graph, "MOST_PARTS", 1000)
+    file = tmp_path / "w.json"
+    for nodes, links, is_read in ((1000, 0, True), (1001, 0, False), (2, 998, False)):
+        inputs = {str(number): ["0", 0] for number in range(links)}
+        whole = {str(number): {"class_type": "A", "inputs": inputs} for number in range(nodes)}
+        file.write_text(json.dumps(whole))
+        if is_read:
+            assert len(read_both(file, INFO)[0]) == nodes
+            continue
+        with pytest.raises(CraftError, match="more than 1000 nodes and links"):
+            read_both(file, INFO)
+
+
+def test_an_input_whose_own_name_has_a_dot_is_set():
+    info = known_nodes({"A": {"input": {"required": {"a.b": ["INT", {}], "c": ["INT", {}]}}}})
+    named = Inputs({"1": {"class_type": "A", "inputs": {"c": 1}}}, info)
+    assert named.with_values({named.find("a.b"): "3"})["1"]["inputs"] == {"c": 1, "a.b": 3}

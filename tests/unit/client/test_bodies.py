@@ -93,6 +93,22 @@ def test_a_body_that_ends_early_is_no_file(monkeypatch):
         fetched(answer(PNG, length=len(PNG) + 1))
 
 
+HEADS = {
+    "a long length": f"200 OK\r\nContent-Length: {'9' * 5000}",
+    "a redirect to no address": "302 Found\r\nLocation: http://[",
+    "a redirect to no name": f"302 Found\r\nLocation: http://{'a' * 70}.x/",
+    "a redirect to another kind": "302 Found\r\nLocation: file:///etc/hosts",
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("ask", [Client.object_info, lambda one: one.fetch({"filename": "a.png"})])
+def test_any_head_is_read_or_told_in_words(head, ask):
+    with Answering(f"HTTP/1.1 {HEADS[head]}\r\n\r\n{{}}".encode()) as server:
+        with pytest.raises(RemoteError):
+            ask(server.client)
+
+
 @pytest.mark.parametrize("body", [b"<html>", b"\xff\xfe", b"[" * 200_000, b""])
 def test_what_is_no_json_is_no_comfyui_server(body):
     with Answering(answer(body, "text/html")) as server:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from craft_lora_pack.client import client, jobs
+from craft_lora_pack.client import client
 from craft_lora_pack.client.errors import RemoteError
 from craft_lora_pack.client.facts import as_listed
+from craft_lora_pack.client.near import jobs
 from fake_comfyui import LORAS, PROMPT, FakeComfyUI, picture
 from fake_host import FakeHost
 

@@ -1,6 +1,7 @@
 """A picture's settings as galleries read them, whichever nodes of the graph say them."""
 
 import json
+import time
 
 import pytest
 from craft_lora_pack.cli.queue.parameters import parameters_text
@@ -253,3 +254,29 @@ def test_the_files_that_a_text_names():
     prompt = graph(l=router(), k=ksampler(model=["l", 0]))
     assert resource_files(prompt) == ([DOG, INK], [MODEL])
     assert resource_files(graph()) == ([], [])
+
+
+EVERY_NUMBER = (10**350, -(10**350), 1e999, float("nan"), "\ud800")
+
+
+@pytest.mark.parametrize("value", EVERY_NUMBER, ids=lambda value: repr(value)[:8])
+def test_any_number_of_a_workflow_is_written_or_left_out(value):
+    lora = node("LoraLoader", model=["model", 0], lora_name=INK, strength_model=value)
+    rows = json.dumps([{"lora": DOG, "strength": value}])
+    listed = node("CRAFTLoRAList", model=["lora", 0], loras=rows)
+    for name in ksampler()["inputs"]:
+        whole = graph(lora=lora, list=listed, sampler=ksampler(model=["list", 0]))
+        whole["sampler"]["inputs"][name] = value
+        whole["empty"]["inputs"] |= {"width": value, "height": value}
+        assert isinstance(parameters_text(whole), str)
+        loras, _ = resource_files(whole)
+        if name != "model":
+            assert (INK in loras) == isinstance(value, str)
+
+
+def test_a_workflow_of_many_samplers_without_a_seed_takes_a_moment():
+    links = {"sampler": ["0", 0], "sigmas": ["0", 0], "noise": ["0", 0], "guider": ["0", 0]}
+    chain = {str(at): node("A", above=[str(at + 1), 0]) for at in range(5_000)}
+    begun = time.process_time()
+    assert parameters_text(chain | {f"s{at}": node("S", **links) for at in range(5_000)}) == ""
+    assert time.process_time() - begun < 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import http.client
+import importlib
 import json
 import math
 import re
@@ -397,7 +398,7 @@ BODIES = {
     "large": b"[" + b"1," * 500_000 + b"1]",
     "control characters": json.dumps({"error": ANSI, "prompt_id": ANSI}).encode(),
 }
-VALUES = (None, 7, 10**300, ANSI, [None], {})
+VALUES = (None, 7, 10**300, 10**350, ANSI, "\ud800.png", [None], {})
 FURTHER = (math.nan, 1e999, "a", True, [], [1], [[]], {"a": 1})  # of kinds that others are of
 every_value = pytest.mark.parametrize(
     "new",
@@ -492,10 +493,74 @@ def test_nodes_with_one_part_of_another_type_are_told_or_passed_over(server, que
         ends_in_words(queue, *matrix, "--dry-run")
 
 
+DRAWN_AS_ANOTHER = [
+    [kind, {"widgetType": drawn, "options": options, "default": options}]
+    for kind in ("STRING", "COMBO", "COMFY_DYNAMICCOMBO_V3", [], ["a"])
+    for drawn in ("STRING", "INT", "COMBO", "COMFY_DYNAMICCOMBO_V3", "", None)
+    for options in (["a"], [{"key": "a"}], [{"key": [1]}, None, {}], {"a": 1})
+]
+
+
+def test_an_input_that_is_drawn_as_another_is_read_or_passed_over(server, queue):
+    for spec in DRAWN_AS_ANOTHER:
+        info = json.loads(json.dumps(OBJECT_INFO))
+        info["Router"]["input"]["required"]["method"] = spec
+        server.said["/object_info"] = lambda _, one=info: json.dumps(one).encode()
+        ends_in_words(queue, "--set", "1.method=a", "--dry-run")
+
+
+def test_places_in_the_queue_may_be_any_numbers_and_names_of_files_any_texts(server, queue):
+    places = [[one, "another"] for one in (10**350, -(10**350), math.nan, 1e999, "\ud800", None)]
+    waiting = {"queue_running": [], "queue_pending": places}
+    server.said["/queue"] = lambda _: json.dumps(waiting).encode()
+    server.said["/history"] = lambda content: content.replace(b'"x_', b'"\\ud800\\u202e_')
+    leave_queued(queue, "seed=1..2")
+    status, out, _ = ends_in_words(queue, "--matrix", "seed=1..2")
+    assert status == 0 and "2 done" in out and len(pictures(queue)) == 2
+
+
+UNFORESEEN = [
+    KeyError("x"), IndexError("x"), TypeError("x"), ValueError("x"), OverflowError("x"),
+    RecursionError("x"), AttributeError("x"), UnicodeEncodeError("utf-8", "\ud800", 0, 1, "x"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", UNFORESEEN, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("where", ["client.client.record_of", "cli.queue.batch.stems"])
+def test_an_answer_that_nobody_foresaw_fails_its_job_alone(
+    server, queue, monkeypatch, where, error
+):
+    room, _, name = f"craft_lora_pack.{where}".rpartition(".")
+    real = getattr(importlib.import_module(room), name)
+
+    def breaks(*given):
+        if len(server.queued) == 2:
+            raise error
+        return real(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"{room}.{name}", breaks)
+        status, out, err = ends_in_words(queue, "--matrix", "seed=1..3")
+    assert status == 1 and "2 done, 0 done before, 1 failed" in out
+    assert type(error).__name__ in err and len(pictures(queue)) == 2
+    assert "1 done, 2 done before, 0 failed" in queue("--matrix", "seed=1..3")[1]
+
+
+@pytest.mark.parametrize("error", UNFORESEEN, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("where", ["client.client.known_nodes", "cli.queue.command.Inputs"])
+def test_nodes_that_nobody_foresaw_are_told(queue, monkeypatch, where, error):
+    def breaks(*_):
+        raise error
+
+    monkeypatch.setattr(f"craft_lora_pack.{where}", breaks)
+    status, _, err = ends_in_words(queue)
+    assert status == 1 and type(error).__name__ in err
+
+
 EVENTS = (
     b"", b"null", b"{", DEEP, b'{"type": 1}', b'{"type": "progress", "data": []}',
     *(json.dumps({"type": kind, "data": {"prompt_id": "ID", **data}}).encode()
-      for kind in ("progress", "executing", "execution_cached", "status", ANSI)
+      for kind in ("progress", "executing", "execution_cached", "status", client.WAITING, ANSI)
       for value in (*VALUES, *FURTHER)
       for data in ({"node": value}, {"value": value, "max": value}, {"value": 1, "max": value},
                    {"nodes": value})),

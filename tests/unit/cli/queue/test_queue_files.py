@@ -92,6 +92,17 @@ def test_files_of_several_nodes_keep_their_own_prefixes():
     assert stems("demo", job(), [one, other]) == ["demo_seed-3_a", "demo_seed-3_b"]
 
 
+@pytest.mark.parametrize("letter", ["a", "\u00e9", "猫", "𝒳", "\ud800"])
+def test_a_file_is_saved_whatever_names_a_server_chooses(tmp_path, letter):
+    """However long, in whatever alphabet, beside the longest name that a job may have."""
+    one = jobs_of(Inputs(PROMPT, OBJECT_INFO), [], ["prompt=" + "𝒳" * 40], [])[0]
+    items = [{"filename": f"{prefix}{letter * 300}.{letter * 300}"} for prefix in "bc"]
+    for stem, item in zip(stems("𝒳" * 90, one, items), items, strict=True):
+        name = save_output(b"x", tmp_path, stem, "demo", one, item["filename"], 10**8)
+        assert (tmp_path / name).is_file() and len(name.encode()) <= 255
+        assert stem.rpartition("_")[2][0] == item["filename"][0]
+
+
 def test_no_file_takes_the_place_of_another(tmp_path):
     names = [
         save_output(b"content", tmp_path, "demo_seed-3", "demo", job(), "a/b.WEBM")

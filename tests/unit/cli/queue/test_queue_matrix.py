@@ -1,14 +1,15 @@
 """The matrix: what a user writes, and the jobs that come of it."""
 
 import pytest
+from craft_lora_pack.cli.queue import matrix as queue_matrix
 from craft_lora_pack.cli.queue.matrix import jobs_of, prompt_key
 from craft_lora_pack.client.address import Inputs
 from craft_lora_pack.craft_core.errors import CraftError
 from fake_comfyui import LORAS, OBJECT_INFO, PROMPT
 
 
-def jobs(*matrix, settings=(), aliases=()):
-    return jobs_of(Inputs(PROMPT, OBJECT_INFO), settings, matrix, aliases)
+def jobs(*axes, settings=(), aliases=()):
+    return jobs_of(Inputs(PROMPT, OBJECT_INFO), settings, axes, aliases)
 
 
 def values(axis):
@@ -123,3 +124,10 @@ def test_what_makes_no_matrix_is_told(matrix, settings, words):
 def test_an_alias_is_told_how_it_is_written():
     with pytest.raises(CraftError, match="form NAME=NODE.INPUT"):
         jobs(aliases=["seed"])
+
+
+def test_jobs_of_a_large_workflow_are_fewer(monkeypatch):
+    monkeypatch.setattr(queue_matrix, "MOST_NODES", 3 * len(PROMPT))
+    assert len(jobs("seed=1..3")) == 3
+    with pytest.raises(CraftError, match="4 jobs of 3 nodes each"):
+        jobs("seed=1..4")

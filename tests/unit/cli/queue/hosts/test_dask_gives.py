@@ -6,13 +6,15 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import subprocess
+import sys
 import threading
 
 import pytest
 from craft_lora_pack.cli.main import main
 from craft_lora_pack.cli.queue.hosts import dask_workers
 from craft_lora_pack.cli.queue.hosts.dask_workers import DaskWorkers
-from craft_lora_pack.client.errors import ServerGone
+from craft_lora_pack.client.errors import RemoteError, ServerGone
 from craft_lora_pack.client.loras import sending
 from craft_lora_pack.client.near import jobs
 from fake_comfyui import LORAS, OBJECT_INFO, PROMPT
@@ -52,18 +54,83 @@ def test_workers_run_the_code_of_the_last_command(worker, scheduler, until, tmp_
     with FakeHost() as host:
         worker(host)
         for version in (1, 2):
-            place = tmp_path / f"version_{version}"
-            for room in ("client", "craft_core"):
-                shutil.copytree(root / room, place / room, ignore=shutil.ignore_patterns("__*__"))
-            (place / "craft_core" / "__init__.py").touch()
-            (place / "client" / "__init__.py").touch()
-            with (place / "client" / "facts.py").open("a") as file:
-                file.write(f"\nMISSING = 'version {version}'\n")
-            monkeypatch.setattr(dask_workers, "ROOT", place)
+            monkeypatch.setattr(dask_workers, "ROOT", of_version(version, root, tmp_path))
             with DaskWorkers(scheduler) as workers:
                 (name,) = until(workers.present)
                 told = workers.call(name, jobs.facts_here, (["Nothing"], []), "", None)
                 assert told["facts"]["the node Nothing"] == f"version {version}"
+
+
+def of_version(version, root, folder):
+    """A copy of the code that is another version."""
+    place = folder / f"version_{version}"
+    for room in ("client", "craft_core"):
+        shutil.copytree(root / room, place / room, ignore=shutil.ignore_patterns("__*__"))
+    (place / "craft_core" / "__init__.py").touch()
+    (place / "client" / "__init__.py").touch()
+    with (place / "client" / "facts.py").open("a") as file:
+        file.write(f"\nMISSING = 'version {version}'\n")
+    return place
+
+
+IMPATIENT = "import craft_lora_pack.client.client as one; one.PATIENCE = 0.3"
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same version", "another"])
+def test_a_job_whose_host_ends_is_moved_though_another_command_came(
+    worker, scheduler, until, tmp_path, monkeypatch, same
+):
+    """A second command sends its code while a job of the first one runs."""
+    ends, answers = threading.Event(), []
+    with FakeHost() as host:
+        worker(host)
+        host.at_job = lambda number: ends.wait(240)
+        with DaskWorkers(scheduler) as one, DaskWorkers(scheduler) as two:
+            (name,) = until(one.present)
+            until(two.present)
+            one._client.run(exec, IMPATIENT)
+
+            def run():
+                try:
+                    given = ("me", PROMPT, None, "own", None)
+                    answers.append(one.call(name, jobs.run, given, "picture-1", None))
+                except RemoteError as error:
+                    answers.append(error)
+
+            runs = threading.Thread(target=run)
+            runs.start()
+            until(lambda: "own" in host.waiting)
+            if not same:
+                root = of_version(3, dask_workers.ROOT, tmp_path)
+                monkeypatch.setattr(dask_workers, "ROOT", root)
+            two._send_code()
+            assert two.aside(name, jobs.nodes, ()).keys() == OBJECT_INFO.keys()
+            host.stop()
+            runs.join(240)
+        ends.set()
+    assert [type(one) for one in answers] == [ServerGone], answers
+
+
+def test_a_command_is_told_of_its_jobs_while_another_has_the_only_worker(
+    worker, scheduler, queue, until
+):
+    goes_on = threading.Event()
+    with FakeHost() as host:
+        worker(host)
+        host.at_job = lambda number: goes_on.wait(240)
+        with DaskWorkers(scheduler) as one:
+            (name,) = until(one.present)
+            given = ("me", PROMPT, None, "own", None)
+            runs = threading.Thread(target=one.call, args=(name, jobs.run, given, "other", None))
+            runs.start()
+            until(lambda: "own" in host.waiting)
+            command = [sys.executable, "-m", "craft_core", *queue, "--dry-run"]
+            told = subprocess.run(
+                command, cwd=dask_workers.ROOT, capture_output=True, text=True, timeout=120
+            )
+            goes_on.set()
+            runs.join(240)
+    assert told.returncode == 0 and "200/200" in told.stdout, told.stderr
 
 
 HASTY = "import craft_lora_pack.client.client as one; one.FORGETS = 0.05; one.RECEIVE = 0.05"

@@ -22,7 +22,7 @@ class Late:
         self._looks += 1
         return {"one": self} if self._is_there or self._looks > 1 else {}
 
-    def call(self, function):
+    def aside(self, function):
         if self._looks == 1:
             raise ServerGone("http://127.0.0.1:8188 does not answer.")
         return OBJECT_INFO
