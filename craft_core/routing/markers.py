@@ -19,7 +19,7 @@ Chinese and Japanese punctuation counts as its Latin counterpart.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -116,6 +116,12 @@ def parse(prompt: str) -> MarkedPrompt:
             UNCLOSED.format(**_named(m)) for m in marks if _stands_open(m, prompt, lone)
         ),
     )
+
+
+def has_many_markers(texts: Iterable[str], most: int) -> bool:
+    """Whether texts have more than `most` markers together; what comes behind is not read."""
+    found = (mark for text in texts for mark in _MARKER.finditer(text))
+    return next(islice(found, most, None), None) is not None
 
 
 def phrase_text(marked: MarkedPrompt, role: Role) -> str:
