@@ -30,7 +30,7 @@ def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text in UTF-8 or with a byte order mark. NoJson also for one that is
     nested deeper, or has longer numbers, than anything this program reads."""
     try:
-        value = json.loads(text, parse_int=_whole)
+        value = _DECODER.decode(_as_text(text))
     except RecursionError as error:
         raise NoJson("it is nested too deeply") from error
     except ValueError as error:
@@ -51,6 +51,17 @@ def _whole(digits: str) -> int:
     if len(digits) > MOST_DIGITS:
         raise NoJson(f"it has a number of {len(digits)} digits")
     return int(digits)
+
+
+_DECODER = json.JSONDecoder(parse_int=_whole)  # made once: a journal has many short lines
+
+
+def _as_text(text: str | bytes) -> str:
+    if isinstance(text, bytes):
+        return text.decode(json.detect_encoding(text), "surrogatepass")
+    if text.startswith("\ufeff"):
+        raise NoJson("it begins with a byte order mark")
+    return text
 
 
 def other_answer(path: str, lacks: str) -> RemoteError:

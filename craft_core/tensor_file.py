@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,14 +188,15 @@ def save(
     noun: str,
     *,
     exclusive: bool = False,
+    over: Callable[[], bool] = lambda: True,
 ) -> None:
     """Store tensors and metadata, keys sorted, dtypes kept, whole or not at all.
 
     noun: what the file is, for the message ("A LoRA"). Raises CraftError if it cannot be written,
-    and Taken if it is exclusive and there is a file by then.
+    and Taken if it is exclusive and there is a file by then. over: as in write_whole.
     """
     try:
-        write_whole(path, _serialised(tensors, metadata), exclusive=exclusive)
+        write_whole(path, _serialised(tensors, metadata), exclusive=exclusive, over=over)
     except (OSError, MemoryError) as error:
         raise CraftError(
             f"{path.name} cannot be written ({str(error) or 'memory'})",

@@ -3,14 +3,16 @@ left half-written is removed at the next save into the folder."""
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import importlib
 import os
 import re
 import secrets
+import sys
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +35,8 @@ def _locks() -> ModuleType | None:
 
 
 _LOCKS = _locks()
+_C = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_HERE, _REPLACE_NOTHING = -100, 1  # AT_FDCWD, RENAME_NOREPLACE
 
 
 class Taken(CraftError):
@@ -70,16 +74,24 @@ class PartialFile:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def place(self, path: Path, *, exclusive: bool = False) -> None:
-        """Move the file to its name. FileExistsError if it is exclusive and there is one."""
+    def place(
+        self,
+        path: Path,
+        *,
+        exclusive: bool = False,
+        over: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Move the file to its name. FileExistsError if it is exclusive and there is one, and where
+        over, which is asked while no other place or move_new acts in the folder, says no."""
         self.flush()
         move = _place if exclusive else replace_file
-        if _LOCKS:  # in its place before the lock is given up
-            move(self.path, path)
+        if not _LOCKS:  # there no file that is open is moved; else its lock is kept until then
             self._file.close()
-        else:
-            self._file.close()
+        with _names_of(path.parent):
+            if not over():
+                raise FileExistsError(errno.EEXIST, "Another file has the name", str(path))
             move(self.path, path)
+        self._file.close()
 
     def close(self) -> None:
         try:
@@ -90,15 +102,20 @@ class PartialFile:
 
 
 def write_whole(
-    path: Path, pieces: Iterable[bytes | memoryview], *, exclusive: bool = False
+    path: Path,
+    pieces: Iterable[bytes | memoryview],
+    *,
+    exclusive: bool = False,
+    over: Callable[[], bool] = lambda: True,
 ) -> None:
     """Write a file beside `path`, then move it there. OSError if it cannot be written; Taken if it
-    is exclusive and there is a file by then."""
+    is exclusive and there is a file by then. over: as PartialFile.place, with Taken where it says
+    no."""
     try:
         with PartialFile(path.parent) as file:
             for piece in pieces:
                 file.write(piece)
-            file.place(path, exclusive=exclusive)
+            file.place(path, exclusive=exclusive, over=over)
     except FileExistsError as error:
         raise Taken(path) from error
 
@@ -117,6 +134,43 @@ def replace_file(path: Path, other: Path) -> None:
     _patiently(partial(os.replace, path, other))
 
 
+def move_new(path: Path, other: Path) -> None:
+    """Give a file another name in its folder, which none has: FileExistsError where one has it,
+    FileNotFoundError where the file is not there."""
+    with _names_of(path.parent):
+        _place(path, other)
+        with suppress(FileNotFoundError):
+            _patiently(path.unlink)
+
+
+def remove_only(path: Path, only_if: Callable[[], bool]) -> None:
+    """Remove a file while only_if says that it is the one; OSError where that is refused."""
+    with _names_of(path.parent):
+        if only_if():
+            _patiently(partial(path.unlink, missing_ok=True))
+
+
+@contextmanager
+def _names_of(folder: Path) -> Iterator[None]:
+    """While nobody else here gives a file of the folder its name: a look at a name, and a move over
+    it, are one step. Where folders have no locks, as on Windows, they are two that follow at
+    once."""
+    if _LOCKS is None:
+        yield
+        return
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield  # the move says what is wrong with the folder
+        return
+    try:
+        with suppress(OSError):  # a file system without locks
+            _LOCKS.flock(handle, _LOCKS.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _patiently(move: Callable[[], None]) -> None:
     """Do it; on Windows, where a file that somebody reads is not moved or removed, again for a
     moment."""
@@ -130,19 +184,38 @@ def _patiently(move: Callable[[], None]) -> None:
 
 def _place(beside: Path, path: Path) -> None:
     """Move the file to its path; FileExistsError if there is one. A hard link does both in one
-    step; on a file system without links an empty file takes the path and is then replaced."""
+    step, and so does a move that replaces nothing, where the file system has no links. Without
+    either an empty file takes the path and is then replaced."""
     try:
         _patiently(partial(os.link, beside, path))
         return
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
+    if _moved(beside, path):
+        return
     path.open("xb").close()
     try:
         replace_file(beside, path)
     except OSError:
         path.unlink(missing_ok=True)
         raise
+
+
+def _moved(beside: Path, path: Path) -> bool:
+    """Move the file by the system's own move that replaces nothing; whether there is one.
+    FileExistsError."""
+    if sys.platform == "win32":
+        _patiently(partial(os.rename, beside, path))
+        return True
+    move = getattr(_C, "renameat2", None) if sys.platform == "linux" else None
+    if move is None:
+        return False
+    if move(_HERE, os.fsencode(beside), _HERE, os.fsencode(path), _REPLACE_NOTHING) == 0:
+        return True
+    if ctypes.get_errno() == errno.EEXIST:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    return False  # not of this file system; what else is wrong is met again
 
 
 def _lock(file: Any) -> bool:

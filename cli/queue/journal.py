@@ -14,6 +14,7 @@ from .matrix import Job
 
 NAME = "queue.jsonl"
 MOST_LINE = 1 << 23  # bytes; the longest that is written names all files of a job
+MOST_CUT = 100_000  # lines that cannot be read; each stop of a computer leaves one
 QUEUED, DONE, FAILED = "queued", "done", "failed"
 
 
@@ -25,7 +26,10 @@ def _wrong(line: Any) -> str:
         return "a line has no job or no state"
     if not isinstance(line.get("server", ""), str):
         return "a line's server is no text"
-    files, ids = line.get("files", []), (line.get("client", "none"), line.get("prompt_id", "none"))
+    files, ids = (
+        line.get("files", []),
+        [line[one] for one in ("client", "prompt_id") if one in line],
+    )
     if not (isinstance(files, list) and all(_is_name(name) for name in files)):
         return "a line's files are no names of files"
     if not all(isinstance(one, str) and is_id(one) for one in ids):
@@ -55,6 +59,7 @@ class Journal:
     def _lines(self) -> Iterator[dict[str, Any]]:
         if not self._file.exists():
             return
+        cut = 0
         with self._file.open("rb") as file:
             while text := file.readline(MOST_LINE + 1):
                 self._cut = not text.endswith(b"\n")
@@ -63,6 +68,9 @@ class Journal:
                 try:
                     line = parse_json(text)
                 except NoJson:  # cut off when the computer stopped
+                    cut += 1
+                    if cut > MOST_CUT:
+                        raise self._no_journal(f"more than {MOST_CUT} lines are no JSON") from None
                     continue
                 wrong = _wrong(line)
                 if wrong:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,8 @@ from ..widgets import Json, all_inputs, kind_of, options_of, unboxed, widget_val
 MUTED, BYPASSED = 2, 4
 INPUT_NODE, OUTPUT_NODE = -10, -20  # the two ends of a subgraph
 MOST_PARTS = 100_000  # nodes and links, with those of subgraphs in each place where they stand
+MOST_NESTED_GRAPHS = 100  # subgraphs inside one another
+MOST_PASSED = 200  # nodes on a way that pass one value on
 MOST_EFFORT = 500_000  # entries looked at and pieces of text written to make a prompt
 _PIECE = 64  # characters
 PRIMITIVE = "PrimitiveNode"
@@ -105,6 +108,7 @@ class Effort:
 
     def __init__(self) -> None:
         self._left = MOST_EFFORT
+        self._passed = 0
         self._lengths: dict[int, tuple[Any, int]] = {}  # of lists and tables, by their id
 
     def spend(self, entries: int, text: str = "") -> None:
@@ -116,6 +120,22 @@ class Effort:
                 "The same links, or the same long text, are in too many places of it",
                 "Make the workflow smaller, or give the file of the page's File > Export (API)",
             )
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """One node further back on the way of a value; CraftError where the way is too long."""
+        if self._passed == MOST_PASSED:
+            raise CraftError(
+                f"A value of the workflow comes through more than {MOST_PASSED} reroutes, bypassed "
+                "nodes and subgraphs",
+                f"Ways of up to {MOST_PASSED} are followed",
+                "Link the two ends, or give the file of the page's File > Export (API)",
+            )
+        self._passed += 1
+        try:
+            yield
+        finally:
+            self._passed -= 1
 
     def spend_value(self, value: Any) -> None:
         """What it costs to send a value."""
@@ -141,6 +161,13 @@ class Graph:
         self.content, self.subgraphs, self.object_info = content, subgraphs, object_info
         self.parent, self.instance = parent, instance
         self.effort: Effort = parent.effort if parent else Effort()
+        self.depth: int = parent.depth + 1 if parent else 0
+        if self.depth > MOST_NESTED_GRAPHS:
+            raise CraftError(
+                f"The workflow has more than {MOST_NESTED_GRAPHS} subgraphs inside one another",
+                f"Up to {MOST_NESTED_GRAPHS} are read",
+                "Unpack some of them in the page",
+            )
         self.nodes: dict[Any, Json] = {node["id"]: node for node in content["nodes"]}
         self.links = {link["id"]: link for link in map(as_link, content.get("links") or [])}
         self.inner = {
@@ -229,12 +256,13 @@ class Graph:
         link = self.links.get(node["inputs"][index].get("link"))
         if link is None:
             return None
-        if link["origin_id"] != INPUT_NODE:
-            return self._resolve_origin(link, kind)
-        if self.parent is None or self.instance is None:
-            return None  # the input of a subgraph, outside of any
-        name = self.content["inputs"][link["origin_slot"]]["name"]
-        return self.parent.instance_input(self.instance, name, kind)
+        with self.effort.passing():
+            if link["origin_id"] != INPUT_NODE:
+                return self._resolve_origin(link, kind)
+            if self.parent is None or self.instance is None:
+                return None  # the input of a subgraph, outside of any
+            name = self.content["inputs"][link["origin_slot"]]["name"]
+            return self.parent.instance_input(self.instance, name, kind)
 
     def _resolve_origin(self, link: Json, kind: str) -> InputSource | None:
         """Where a link comes from; None, as the page has it, where that node is gone."""

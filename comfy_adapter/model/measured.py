@@ -10,15 +10,15 @@ import hashlib
 import json
 import logging
 import math
-import os
-import secrets
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 
+from ...craft_core.json_text import shallow_json
 from ...craft_core.lora import STATISTICS
+from ...craft_core.writing import write_whole
 from .stamps import hash_of
 
 FORMAT = 2  # one more when the same weights give other numbers, or they are stored otherwise
@@ -92,9 +92,9 @@ def _read(place: Path, layers: frozenset[str]) -> dict[_Key, float]:
             text = file.read(MOST_BYTES + 1)
         if len(text) > MOST_BYTES:
             return {}
-        rows = json.loads(text)
+        rows = shallow_json(text)
         found = {(str(name), str(path), int(k)): number for name, path, k, number in rows}
-    except (OSError, ValueError, TypeError, OverflowError, RecursionError):
+    except (OSError, ValueError, TypeError, OverflowError):
         return {}
     if not all(_sound(key, number, layers) for key, number in found.items()):
         return {}
@@ -109,13 +109,8 @@ def _sound(key: _Key, number: Any, layers: frozenset[str]) -> bool:
 
 def _write(place: Path, numbers: Mapping[_Key, float]) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    beside = place.with_name(f".{secrets.token_hex(8)}.tmp")
     rows = [[*key, float(number)] for key, number in numbers.items()]
-    try:
-        beside.write_text(json.dumps(rows), encoding="utf-8")
-        os.replace(beside, place)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_whole(place, [json.dumps(rows).encode()])
     stored = sorted(place.parent.glob("*.json"), key=lambda one: one.stat().st_mtime)
     for old in stored[:-MOST_FILES]:
         old.unlink(missing_ok=True)

@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from ...craft_core.errors import CraftError
-from ...craft_core.routing.markers import MarkedPrompt, parse
+from ...craft_core.routing.markers import MarkedPrompt, has_many_markers, parse
 from ...craft_core.training import Condition, Dataset, Example
 from ...craft_core.training.sizes import AREA
 from .run import require_name
+
+MOST_CAPTIONS = 50_000
+MOST_MARKERS_OF_ALL = 100_000
 
 
 class ExampleEncoder:
@@ -47,8 +50,24 @@ class ExampleEncoder:
 
 
 def caption_lines(texts: Sequence[str]) -> list[str]:
-    """A list of texts, or one text with a caption a line, as a list of captions; never empty."""
-    return list(texts) if len(texts) > 1 else "".join(texts).strip().splitlines() or [""]
+    """A list of texts, or one text with a caption a line, as a list of captions; never empty.
+
+    CraftError for more captions, or more markers in them, than any training reads.
+    """
+    lines = list(texts) if len(texts) > 1 else "".join(texts).strip().splitlines() or [""]
+    if len(lines) > MOST_CAPTIONS:
+        raise CraftError(
+            f"There are {len(lines)} captions",
+            f"A training reads up to {MOST_CAPTIONS}",
+            "Write one for each image, or one for all",
+        )
+    if has_many_markers(lines, MOST_MARKERS_OF_ALL):
+        raise CraftError(
+            f"The captions have more than {MOST_MARKERS_OF_ALL} markers",
+            "Markers say which words are content and which are style",
+            "Mark fewer phrases",
+        )
+    return lines
 
 
 def marked_captions(texts: Sequence[str], count: int, what: str) -> list[MarkedPrompt]:
@@ -65,7 +84,8 @@ def marked_captions(texts: Sequence[str], count: int, what: str) -> list[MarkedP
             "There is one caption for each image, or one for all",
             f"Write {count} lines, in the order of the images",
         )
-    marked = [parse(line) for line in lines]
+    read = {line: parse(line) for line in dict.fromkeys(lines)}
+    marked = [read[line] for line in lines]
     empty = [number for number, one in enumerate(marked, start=1) if not one.clean.strip()]
     if empty:
         raise CraftError(

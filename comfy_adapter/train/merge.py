@@ -157,7 +157,7 @@ class _Texts:
     def fused(self, text: str) -> tuple[Prompt, ...]:
         """A prompt for each content LoRA; none for an empty text."""
         contents, styles = self._of("content"), self._of("style")
-        lines = [parse(line).clean.strip() for line in text.splitlines() if line.strip()]
+        lines = [line for line in text.splitlines() if line.strip()]
         if not lines or not contents:
             return ()
         lines = lines * len(contents) if len(lines) == 1 else lines
@@ -167,6 +167,7 @@ class _Texts:
                 "There is one for each content LoRA, or one for all",
                 f"Write {len(contents)} lines, in the order of the LoRAs",
             )
+        lines = [parse(line).clean.strip() for line in lines]
         return tuple(
             Prompt(line, self._encoder([j, *styles]).condition(line))
             for line, j in zip(lines, contents, strict=True)

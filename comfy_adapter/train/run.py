@@ -179,14 +179,17 @@ def run_training(
     An interrupt saves both first and tells kept of them, then goes on up as it is if it is the
     host's own, and as Interrupted if it is Ctrl-C.
     The state is also saved every few minutes; that of an earlier training of the name, where it
-    is not resumed, is kept as .previous. metadata: further entries of both. A state that cannot be
-    saved is a warning (warn, and a line of the report). CraftError: no result was written.
+    is not resumed, is kept as StateFile.set_aside says. metadata: further entries of both. A state
+    that cannot be saved is a warning (warn, and a line of the report). CraftError: no result was
+    written.
     """
     state = StateFile(place.state, place.part, warn)
     told = {**metadata, "precision": precision.name}
     resumed = resume and place.state.is_file()
     if resumed:
         state.resume(training)
+        if training.step < training.pace.steps and state.is_of_an_end():
+            state.save(training, told)  # it is no training's that had all its steps any more
     else:
         state.set_aside()
     began, first = time.monotonic(), training.step

@@ -6,11 +6,13 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from ...craft_core.errors import CraftError
 from ...craft_core.training import Training
-from ...craft_core.writing import Taken, replace_file
+from ...craft_core.training.loop import is_finished
+from ...craft_core.writing import Taken, move_new, remove_only
 
 FAILURES = (CraftError, OSError, MemoryError, RuntimeError)  # the last: torch has no memory
 _MOST_NAMES = 10_000
@@ -54,15 +56,41 @@ class StateFile:
         training.resume(self.path)
         self._own = own
 
+    def is_of_an_end(self) -> bool:
+        """Whether the file is of a training that had all its steps."""
+        return is_finished(self.path)
+
     def set_aside(self) -> None:
-        """Keep an earlier training's state as .previous."""
-        previous = self.path.with_suffix(f".previous{self.path.suffix}")
+        """Keep an earlier training's state as .previous, .previous_2, ...: a name that no file has,
+        as the training may be running, or may be resumed. Of trainings that had all their steps,
+        whose results are there, one state is kept so."""
+        stamp = _stamp(self.path)
+        if stamp is None:
+            return
         try:
-            replace_file(self.path, previous)
+            if is_finished(self.path):
+                for path, found in self._set_aside():
+                    if is_finished(path):
+                        remove_only(path, lambda path=path, found=found: _stamp(path) == found)
+            for number in range(1, _MOST_NAMES):
+                with suppress(FileExistsError):
+                    move_new(self.path, self._previous(number))
+                    return
         except FileNotFoundError:
             pass
         except OSError as error:
             self._tell("aside", f"{self.path.name} cannot be renamed ({error.strerror}) and stays")
+
+    def _previous(self, number: int) -> Path:
+        behind = "" if number == 1 else f"_{number}"
+        return self._wanted.with_suffix(f".previous{behind}{self._wanted.suffix}")
+
+    def _set_aside(self) -> list[tuple[Path, tuple[int, ...]]]:
+        """The states that are kept as .previous, and what tells that they are still the same."""
+        beginning = f"{self._wanted.stem}.previous"
+        paths = [one for one in self._wanted.parent.iterdir() if one.name.startswith(beginning)]
+        stamps = [(path, _stamp(path)) for path in paths if path.suffix == self._wanted.suffix]
+        return [(path, stamp) for path, stamp in stamps if stamp is not None]
 
     def save(self, training: Training, metadata: Mapping[str, str]) -> bool:
         """Save the training as it is now; whether that went well. What was saved before stays until
@@ -82,9 +110,8 @@ class StateFile:
         return True
 
     def _write(self, training: Training, metadata: Mapping[str, str]) -> None:
-        if self._own is not None and _stamp(self.path) == self._own:
-            training.save(self.path, metadata)
-        else:
+        earlier = self._own
+        if not self._saved_over(training, metadata):
             self.path = self._taken(training, metadata)
             if self.path != self._wanted:
                 self._tell(
@@ -93,6 +120,25 @@ class StateFile:
                     f"state is {self.path.name}; resume it under the name {self._name(0)}",
                 )
         self._own = _stamp(self.path)
+        if earlier is not None:
+            self._remove_earlier(earlier)
+
+    def _saved_over(self, training: Training, metadata: Mapping[str, str]) -> bool:
+        """Save over this training's own state; whether it was there until the new one was whole."""
+        if not self.holds:
+            return False
+        try:
+            training.save(self.path, metadata, over=lambda: self.holds)
+        except Taken:
+            return False
+        return True
+
+    def _remove_earlier(self, own: tuple[int, ...]) -> None:
+        """Remove what another training set aside of this one, which is saved anew."""
+        with suppress(OSError):
+            for path, found in self._set_aside():
+                if found == own:
+                    remove_only(path, lambda path=path: _stamp(path) == own)
 
     def _taken(self, training: Training, metadata: Mapping[str, str]) -> Path:
         """The first of dog, dog_2, dog_3, ... that was free, written to."""

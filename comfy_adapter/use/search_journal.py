@@ -20,6 +20,10 @@ import folder_paths
 import torch
 from torch import Tensor
 
+from ...craft_core.json_text import shallow_json
+
+_MOST_BYTES = 1 << 26
+_MOST_LINES = 200_000  # pictures; no search makes so many
 _FORMAT = 2  # one more when the same parts give other pictures or scores, or are stored otherwise
 
 Scored = tuple[str, int]  # a setting's label, and the seed
@@ -103,15 +107,16 @@ def _folder() -> Path:
 
 def _read(path: Path) -> dict[Scored, tuple[float, float]]:
     try:
-        lines = path.read_text("utf-8", errors="replace").splitlines()
+        with path.open("rb") as file:
+            lines = file.read(_MOST_BYTES).decode("utf-8", errors="replace").splitlines()
     except OSError:
         return {}
     found = {}
-    for line in lines:
+    for line in lines[:_MOST_LINES]:
         try:
-            label, seed, content, style = json.loads(line)
+            label, seed, content, style = shallow_json(line)
             key, scores = (str(label), int(seed)), (float(content), float(style))
-        except (ValueError, TypeError, OverflowError, RecursionError):  # cut or damaged
+        except (ValueError, TypeError, OverflowError):  # cut or damaged
             continue
         if all(map(math.isfinite, scores)):
             found[key] = scores

@@ -16,6 +16,8 @@ from typing import Any
 
 import folder_paths
 
+from ...craft_core.json_text import shallow_json
+
 _MOST_GRIDS = 16  # the oldest others are removed
 _MOST_BYTES = 16 << 20  # of one grid; of a larger one the first cells are kept
 
@@ -64,16 +66,20 @@ def shown_grid(workflow: str, node: str) -> dict[str, Any] | None:
     path = _path(workflow, node)
     if not path.is_file():
         return None
-    found: dict[str, Any] | None = None
+    found: tuple[str, dict[str, Any]] | None = None
     cells: dict[tuple[int, int], Any] = {}
-    for line in path.read_bytes().splitlines():
+    with path.open("rb") as file:
+        kept = file.read(_MOST_BYTES)
+    for line in kept.splitlines():
         try:
-            text, grid = json.loads(line)
+            text, grid = shallow_json(line)
             cells |= {(cell["row"], cell["column"]): cell for cell in grid["cells"]}
-            found = {"text": str(text), "grid": {**grid, "cells": list(cells.values())}}
-        except (ValueError, TypeError, KeyError, RecursionError):  # cut or damaged
+            found = str(text), {**grid}
+        except (ValueError, TypeError, KeyError):  # cut or damaged
             continue
-    return found
+    if found is None:
+        return None
+    return {"text": found[0], "grid": {**found[1], "cells": list(cells.values())}}
 
 
 def _path(workflow: str, node: str) -> Path:

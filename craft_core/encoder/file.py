@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CraftError
+from ..json_text import shallow_json
 from ..lora.factors import is_plain_float
 from ..tensor_file import Kind, decoding, read, save
 from ..types import ROLES, Role
@@ -83,12 +84,12 @@ def _described(
     """(layers by role, width of the text, concepts) as the metadata says. Nothing is made of their
     sizes before the tensors are seen to have them."""
     try:
-        layers = json.loads(metadata["layers"])
-        rows = json.loads(metadata["concepts"])
+        layers = shallow_json(metadata["layers"])
+        rows = shallow_json(metadata["concepts"])
         concepts = [Concept(tuple(row["content"]), tuple(row["style"])) for row in rows]
         chosen: dict[Role, list[str]] = {role: [str(p) for p in layers[role]] for role in ROLES}
         width = int(metadata["text_width"])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise KIND.damaged(path, "its list of layers and concepts is not readable") from error
     if width < 1 or not any(chosen.values()):
         raise KIND.damaged(path, "it scales no layers or reads no text")

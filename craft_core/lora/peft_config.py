@@ -8,7 +8,6 @@ kohya's "ss_network_alpha" only informs; its files hold alpha tensors.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import CraftError
+from ..json_text import shallow_json
 from .families import is_text_encoder
 from .peft_patterns import NotMatched, Patterns
 
@@ -67,7 +67,7 @@ def read_peft_configs(metadata: Mapping[str, str]) -> Mapping[str, PeftConfig]:
 @lru_cache(maxsize=1)  # a file is looked at from several sides, one after another
 def _configs(text: str) -> Mapping[str, PeftConfig]:
     try:
-        entries = json.loads(text)
+        entries = shallow_json(text)
         fields: dict[str, dict[str, Any]] = {}
         for name, value in entries.items():
             component, _, entry = name.rpartition(".")
@@ -78,7 +78,7 @@ def _configs(text: str) -> Mapping[str, PeftConfig]:
                 f"it speaks of {len(fields)} models, at most {_MOST_COMPONENTS} make one"
             )
         return {component: _config(entry) for component, entry in fields.items()}
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise _unreadable(error) from error
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CraftError, listed
+from ..json_text import shallow_json
 from ..tensor_file import Kind, read, save
 from ..types import Factors, LayerShapes, LayerTarget, LayerUpdate, LoraFile
 from .factors import alpha_of, combine, is_plain_float, scale_of
@@ -379,9 +380,9 @@ def _nothing_matched(keys: Sequence[str], family: str | None, layers: LayerShape
 def _exact_scales(metadata: Mapping[str, str]) -> dict[str, float]:
     """Stem -> scale, for the scales that write_lora could not express as an alpha."""
     try:
-        stored = json.loads(metadata.get(_SCALES_KEY, "{}"))
+        stored = shallow_json(metadata.get(_SCALES_KEY, "{}"))
         return {stem: float.fromhex(text) for stem, text in stored.items()}
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise CraftError(
             f"The metadata entry {_SCALES_KEY} cannot be read ({error})",
             "It is a JSON table of hexadecimal numbers",

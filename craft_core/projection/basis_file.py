@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CraftError, listed
+from ..json_text import shallow_json
 from ..lora.factors import is_plain_float
 from ..tensor_file import Kind, decoding, read, read_metadata, save
 from ..types import ROLES, Factors, Role
@@ -267,7 +268,7 @@ def _metadata(basis: Basis) -> dict[str, str]:
 
 def _read_ranks(path: str | Path, metadata: Mapping[str, str]) -> dict[str, tuple[int, int]]:
     try:
-        layers, ranks = json.loads(metadata["layers"]), json.loads(metadata["ranks"])
+        layers, ranks = shallow_json(metadata["layers"]), shallow_json(metadata["ranks"])
         return {layer: (int(ranks[layer][0]), int(ranks[layer][1])) for layer in layers}
-    except (KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise KIND.damaged(Path(path), "its list of layers and ranks is not readable") from error

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..errors import CraftError
+from ..json_text import shallow_json
 from ..types import ROLES, Role
 from .layer_sets import check_patterns
 
@@ -57,11 +58,10 @@ def read_rows(text: str) -> tuple[LoraRow, ...]:
     if not text.strip():
         return ()
     try:
-        rows = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        rows = shallow_json(text)
+    except ValueError as error:
         raise CraftError(
-            f"The list of LoRAs is no JSON ({reason})", "It is a list of rows, as JSON", _ACTION
+            f"The list of LoRAs is no JSON ({error})", "It is a list of rows, as JSON", _ACTION
         ) from error
     if not isinstance(rows, list):
         raise CraftError(

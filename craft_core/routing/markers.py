@@ -19,7 +19,7 @@ Chinese and Japanese punctuation counts as its Latin counterpart.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -38,8 +38,10 @@ MOST_MARKERS = 1000
 
 _KINDS: dict[str, Role] = {"c": "content", "s": "style"}
 _MARKER = re.compile(r"<(?P<close>/?)(?P<kind>[cCsS])>")
-_BLANK = r"[^\S\r\n]*"  # whitespace within a line
-_GAP = re.compile(rf"(?<![^\S\r\n]){_BLANK}(?:</?[cCsS]>{_BLANK})+")
+_SPACES = "".join(filter(str.isspace, map(chr, range(0x3001))))  # all that there are
+_BLANK = re.compile(r"[^\S\r\n]")  # within a line
+_NO_BLANK = re.compile(r"[\S\r\n]")
+_BLANKS = _SPACES.replace("\r", "").replace("\n", "")
 _WEAK = ",;.，；。、．､｡"  # not part of the phrase that a lone marker ends
 _OPENING = "([{（［｛「『【《〈〔"
 _AFTER_WORDS = _WEAK + ":!?)]}：！？）］｝」』】》〉〕"  # no space stays before these
@@ -106,7 +108,7 @@ def parse(prompt: str) -> MarkedPrompt:
         index += 1
     return MarkedPrompt(
         prompt=prompt,
-        clean=_clean(prompt, lone, ends_phrase) if marks else prompt,
+        clean=_clean(prompt, marks, lone, ends_phrase) if marks else prompt,
         content=tuple(phrases["content"]),
         style=tuple(phrases["style"]),
         markers=tuple((mark.start(), mark.end(), _role(mark)) for mark in marks),
@@ -114,6 +116,12 @@ def parse(prompt: str) -> MarkedPrompt:
             UNCLOSED.format(**_named(m)) for m in marks if _stands_open(m, prompt, lone)
         ),
     )
+
+
+def has_many_markers(texts: Iterable[str], most: int) -> bool:
+    """Whether texts have more than `most` markers together; what comes behind is not read."""
+    found = (mark for text in texts for mark in _MARKER.finditer(text))
+    return next(islice(found, most, None), None) is not None
 
 
 def phrase_text(marked: MarkedPrompt, role: Role) -> str:
@@ -155,7 +163,7 @@ def _closing_index(marks: list[re.Match[str]], index: int) -> int | None:
 
 def _stands_open(mark: re.Match[str], prompt: str, lone: set[int]) -> bool:
     """Whether a lone marker stands right before a word and apart from the one before it."""
-    before, after = prompt[: mark.start()][-1:], prompt[mark.end() :][:1]
+    before, after = _beside(prompt, mark.start(), mark.end())
     return mark.start() in lone and not before.isalnum() and after.isalnum()
 
 
@@ -168,36 +176,61 @@ def _phrase(
     prompt: str, start: int, end: int, trimmed: str, mark: re.Match[str], lone: bool
 ) -> Phrase:
     """prompt[start:end] without surrounding whitespace and, for a lone marker, punctuation."""
-    while start < end and (prompt[start].isspace() or prompt[start] in trimmed):
-        start += 1
-    while start < end and (prompt[end - 1].isspace() or prompt[end - 1] in trimmed):
-        end -= 1
-    if not prompt[start:end].strip(_WEAK):
+    text = prompt[start:end]
+    kept = text.lstrip(_SPACES + trimmed)
+    start += len(text) - len(kept)
+    text = kept.rstrip(_SPACES + trimmed)
+    end = start + len(text)
+    if not text.strip(_WEAK):
         if lone:
             raise NOT_CLOSED.error(**_named(mark))
         raise EMPTY_PHRASE.error(marker=mark[0], place=mark.start() + 1)
-    return Phrase(prompt[start:end], start, end)
+    return Phrase(text, start, end)
 
 
-def _clean(prompt: str, lone: set[int], ends_phrase: set[int]) -> str:
-    """Eq. 6's text: the prompt without its markers."""
-
-    def seam(gap: re.Match[str]) -> str:
-        starts = [gap.start() + mark.start() for mark in _MARKER.finditer(gap[0])]
-        before, after = (
-            prompt[max(0, gap.start() - 1) : gap.start()],
-            prompt[gap.end() : gap.end() + 1],
-        )
-        if before in ("", "\n", "\r", *_OPENING) or after in ("", "\n", "\r"):
-            return ""
-        if after in _AFTER_WORDS and starts[-1] in ends_phrase:
-            return ""
-        if any(character.isspace() for character in gap[0]):
-            return " "
-        words_meet = before.isalnum() and after.isalnum()
-        return " " if words_meet and not lone.isdisjoint(starts) else ""
-
-    clean = _GAP.sub(seam, prompt)
+def _clean(
+    prompt: str, marks: Sequence[re.Match[str]], lone: set[int], ends_phrase: set[int]
+) -> str:
+    """Eq. 6's text: the prompt without its markers. What lies between them is copied once."""
+    pieces, index, kept_to = [], 0, 0
+    while index < len(marks):
+        text = prompt[kept_to : marks[index].start()].rstrip(_BLANKS)
+        start, end, starts = kept_to + len(text), kept_to, []
+        while index < len(marks) and (not starts or marks[index].start() == end):
+            starts.append(marks[index].start())
+            end = marks[index].end()
+            index += 1
+            following = marks[index].start() if index < len(marks) else len(prompt)
+            end = _behind_blanks(prompt, end, following)
+        pieces += text, _seam(prompt, start, end, starts, lone, ends_phrase)
+        kept_to = end
+    clean = "".join([*pieces, prompt[kept_to:]])
     if _MARKER.search(clean):
         raise MARKER_LEFT.error()
     return clean
+
+
+def _behind_blanks(prompt: str, start: int, end: int) -> int:
+    """Where the first character of prompt[start:end] is that is no blank; `end` without any."""
+    found = _NO_BLANK.search(prompt, start, end)
+    return found.start() if found else end
+
+
+def _seam(
+    prompt: str, start: int, end: int, starts: Sequence[int], lone: set[int], ends_phrase: set[int]
+) -> str:
+    """What stands in place of prompt[start:end]: markers, at `starts`, and the blanks around."""
+    before, after = _beside(prompt, start, end)
+    if before in ("", "\n", "\r", *_OPENING) or after in ("", "\n", "\r"):
+        return ""
+    if after in _AFTER_WORDS and starts[-1] in ends_phrase:
+        return ""
+    if _BLANK.search(prompt, start, end):
+        return " "
+    words_meet = before.isalnum() and after.isalnum()
+    return " " if words_meet and not lone.isdisjoint(starts) else ""
+
+
+def _beside(prompt: str, start: int, end: int) -> tuple[str, str]:
+    """The characters before and after prompt[start:end]; "" for an end of the prompt."""
+    return prompt[start - 1 : start] if start else "", prompt[end : end + 1]

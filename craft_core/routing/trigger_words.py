@@ -7,10 +7,10 @@ ai-toolkit writes its trigger word as a folder's only tag.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..json_text import shallow_json
 from ..types import Role
 from .markers import MarkedPrompt
 
@@ -32,7 +32,8 @@ def common_phrases(captions: Sequence[MarkedPrompt], role: Role) -> tuple[str, .
     """What every caption marks for a role, in the first one's order."""
     each = [[" ".join(one.text.split()) for one in getattr(caption, role)] for caption in captions]
     first, *others = each or [[]]
-    return tuple(dict.fromkeys(one for one in first if one and all(one in of for of in others)))
+    common = set(first).intersection(*others)
+    return tuple(dict.fromkeys(one for one in first if one and one in common))
 
 
 def stated(words: Iterable[str]) -> dict[str, str]:
@@ -63,8 +64,8 @@ def _in_every_caption(metadata: Mapping[str, str]) -> list[str]:
 def _table(metadata: Mapping[str, str], key: str) -> Mapping[str, Any]:
     """A JSON object in the metadata; empty where it is none."""
     try:
-        read = json.loads(metadata.get(key, "{}"))
-    except (ValueError, RecursionError):  # also nested too deeply
+        read = shallow_json(metadata.get(key, "{}"))
+    except ValueError:  # also nested too deeply
         return {}
     return read if isinstance(read, dict) else {}
 

@@ -20,6 +20,8 @@ from .shapes import SHAPES
 
 MOST_POINTS = 1000
 _QUOTED = 200  # characters of wrong points in a message
+_LONGEST = 100_000  # characters of a curve that is written; it is read anew for each moment
+_LONGEST_NUMBER = 300  # characters
 
 Points = tuple[tuple[float, float], ...]
 
@@ -55,16 +57,30 @@ def read_points(points: str | Sequence[Sequence[float]], role: str = "curve") ->
     count = len(listed) if isinstance(listed, Sized) else 0
     if count > MOST_POINTS:
         raise TOO_MANY_POINTS.error(role=role, count=count, most=MOST_POINTS)
-    quoted = repr(points)[:_QUOTED]
     try:
+        if isinstance(points, str) and len(points) > _LONGEST:
+            raise ValueError("it is too long")
         pairs = [pair.split() for pair in listed] if isinstance(points, str) else points
-        read = tuple(sorted((float(x), float(y)) for x, y in pairs))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise WRONG_POINTS.error(role=role, points=quoted) from error
+        read = tuple(sorted((_number(x), _number(y)) for x, y in pairs))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise WRONG_POINTS.error(role=role, points=_quoted(points)) from error
     inside = all(0.0 <= value <= 1.0 for point in read for value in point)
     if not read or not inside or len({x for x, _ in read}) < len(read):
-        raise WRONG_POINTS.error(role=role, points=quoted)
+        raise WRONG_POINTS.error(role=role, points=_quoted(points))
     return read
+
+
+def _number(value: float | str) -> float:
+    if isinstance(value, str) and len(value) > _LONGEST_NUMBER:
+        raise ValueError("it is no number")
+    return float(value)
+
+
+def _quoted(points: str | Sequence[Sequence[float]]) -> str:
+    try:
+        return repr(points[:_QUOTED] if isinstance(points, str) else points)[:_QUOTED]
+    except RecursionError:
+        return "nested too deeply"
 
 
 def interpolate(points: Points, x: float) -> float:

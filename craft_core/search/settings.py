@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 from ..errors import CraftError
-from ..fusion.lines import Line, meaning, parse_lines
+from ..fusion.lines import MOST_LINES, Line, meaning, parse_lines
 from ..registry import Registry
 from ..schedule import SHAPES
 from ..schedule.schedule import Schedule
@@ -96,7 +96,14 @@ def settings_of(
 
 def _schedules(text: str) -> tuple[str, ...]:
     """Each schedule in one line, with its settings behind a colon."""
-    read = [read_schedule(entry) for line in text.splitlines() for entry in _on_a_line(line)]
+    written = (entry for line in text.splitlines() for entry in _on_a_line(line))
+    read = [read_schedule(entry) for entry in islice(written, MOST_SETTINGS + 1)]
+    if len(read) > MOST_SETTINGS:
+        raise CraftError(
+            f"There are more than {MOST_SETTINGS} schedules to choose from",
+            f"A search has at most {MOST_SETTINGS}",
+            "Write fewer methods, guidances, strengths or schedules",
+        )
     # By what they mean: "cosine: clock = steps" is "cosine".
     meant = {str(schedule_data(schedule)) for _, schedule in read}
     if not read or len(meant) < len(read):
@@ -123,7 +130,7 @@ def _guidances(text: str, presets: tuple[str, ...], rules: Registry) -> tuple[Li
     """Each rule beside a bare method."""
     written = (line.split("#", 1)[0].strip() for line in text.splitlines())
     beside = []
-    for one in filter(None, written):
+    for one in islice(filter(None, written), MOST_LINES + 1):  # one more than is read
         key, _, weights = one.partition(":")
         rule = rules[key.strip()].key
         beside.append(f"{_BARE}: guidance = {rule}" + (f", {weights}" if weights.strip() else ""))

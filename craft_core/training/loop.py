@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from ..errors import CraftError, listed
+from ..json_text import shallow_json
 from ..lora.factors import is_plain_float
 from ..tensor_file import BadHeader, Kind, decoding, read, read_metadata, read_shapes, save
 from .losses import Draw
 
 STATE_FORMAT = "craft_training_state"
+STEPS_ASKED = "steps_asked"  # in the metadata of results and states
 STATE = Kind(
     "training state", "Start afresh without resuming", STATE_FORMAT,
     choose="Choose the file the training left, or start afresh",
@@ -159,7 +161,7 @@ class Training:
         """Save the result as it is now, with how it was trained in the file's metadata."""
         curve = json.dumps([float(f"{value:.5g}") for value in _thinned(self.losses)])
         own = {"training": json.dumps(self.settings(), sort_keys=True), "loss_curve": curve}
-        own |= {"steps_done": str(self.step), "steps_asked": str(self.pace.steps)}
+        own |= {"steps_done": str(self.step), STEPS_ASKED: str(self.pace.steps)}
         self.recipe.write(path, {**own, **metadata})
 
     def save(
@@ -168,11 +170,13 @@ class Training:
         metadata: Mapping[str, str] = MappingProxyType({}),
         *,
         exclusive: bool = False,
+        over: Callable[[], bool] = lambda: True,
     ) -> None:
         """Everything needed to go on, as one safetensors file. metadata: see state_metadata.
 
         CraftError, and an earlier file as it was, if it cannot be written or holds NaN or infinity;
-        Taken if it is exclusive and there is a file.
+        Taken if it is exclusive and there is a file, or where over says no, which is asked when the
+        file is about to be moved to its name.
         """
         tensors = {f"parameter.{name}": value for name, value in self.parameters.items()}
         for name, value in self.parameters.items():
@@ -181,8 +185,9 @@ class Training:
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
         _require_finite(path, tensors)
         recipe = json.dumps(self.settings(), sort_keys=True)
-        own = {"format": STATE_FORMAT, "recipe": recipe}
-        save(path, tensors, {**metadata, **own}, "A training state", exclusive=exclusive)
+        own = {"format": STATE_FORMAT, "recipe": recipe, STEPS_ASKED: str(self.pace.steps)}
+        whole = {**metadata, **own}
+        save(path, tensors, whole, "A training state", exclusive=exclusive, over=over)
 
     def resume(self, path: Path) -> None:
         """Go on where `save` left off. CraftError, and nothing changed, if the file is of another
@@ -260,9 +265,9 @@ class Training:
 def _recipe(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
     """The settings that a state was saved with."""
     try:
-        stored = json.loads(metadata["recipe"])
+        stored = shallow_json(metadata["recipe"])
         return {str(name): str(value) for name, value in stored.items()}
-    except (KeyError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, ValueError, AttributeError) as error:
         raise STATE.damaged(path, "its settings are not readable") from error
 
 
@@ -291,6 +296,14 @@ def state_steps(path: Path) -> int:
     except (OSError, BadHeader, KeyError, ValueError) as error:
         raise STATE.damaged(path, "it has no losses") from error
     return steps
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a state has all steps that its training was to have; False where it does not say."""
+    try:
+        return state_steps(path) >= int(state_metadata(path)[STEPS_ASKED])
+    except (CraftError, KeyError, ValueError):
+        return False
 
 
 def state_metadata(path: Path) -> Mapping[str, str]:

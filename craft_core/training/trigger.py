@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 
 from ..errors import CraftError
@@ -17,6 +18,7 @@ USUAL: Mapping[Role, str] = {"content": f"a photo of {PLACE}", "style": f"a pict
 """The caption of pictures that have none."""
 EFFORTS: Mapping[str, float] = {"quick": 0.3, "normal": 1.0, "long": 2.0}
 """Shares of the steps that a recipe takes where nothing is said."""
+_LONGEST = 1 << 24  # characters of all captions of a picture slot
 _PLACES = re.compile(r"\[trigger\]|\{trigger\}", re.I)
 _MARKED: Mapping[Role, str] = {"content": "<c>{}</c>", "style": "<s>{}</s>"}
 _CLASS: Mapping[Role, str] = {"content": "", "style": "style"}
@@ -40,14 +42,27 @@ def captions_with_trigger(
         )
     words = f"{trigger.strip()} {class_word.strip() or _CLASS[role]}"
     phrase = parse(words).clean.strip()  # some write the markers, too
-    return [_with(one.strip() or USUAL[role], phrase, role) for one in captions]
+    written = [one.strip() or USUAL[role] for one in captions]
+    most = max(len(_MARKED[role].format(phrase)), len(PLACE))
+    places = sum(max(1, sum(1 for _ in _PLACES.finditer(one))) for one in written)
+    length = sum(map(len, written)) + places * most
+    if length > _LONGEST:
+        raise CraftError(
+            f"The captions with the trigger of the {role} have {length} characters",
+            f"They have up to {_LONGEST} together",
+            f"Shorten the trigger, or write {PLACE} less often",
+        )
+    return [_with(one, phrase, role) for one in written]
 
 
 def _with(caption: str, phrase: str, role: Role) -> str:
     marked, own = _MARKED[role].format(phrase), getattr(parse(caption), role)
 
+    starts = [one.start for one in own]
+
     def put(place: re.Match[str]) -> str:
-        inside = any(one.start <= place.start() and place.end() <= one.end for one in own)
+        before = bisect_right(starts, place.start())  # phrases stand one behind another
+        inside = before > 0 and place.end() <= own[before - 1].end
         return phrase if inside else marked
 
     found, count = _PLACES.subn(put, caption)

@@ -42,6 +42,7 @@ LEVELS = {
     "starting": 0,
     "papers": 0,
     "file_hash": 0,
+    "json_text": 0,
     "tensor_file": 0,
     "writing": 0,
     "registry": 0,

@@ -1,11 +1,13 @@
 """Files appear whole or not at all, no name loses its file, and killed saves leave nothing."""
 
+import errno
 import math
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTIAL = re.compile(r"\.[0-9a-f]{16}\.tmp")
 SAVES = f"""
 import sys
+import threading
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from craft_core.writing import write_whole
@@ -203,3 +206,79 @@ def test_a_folder_that_takes_no_file_is_known_at_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(writing, "open", refused, raising=False)
     assert not is_writable(tmp_path) and len(tried) == 1
+
+
+NO_LINKS = OSError(errno.EPERM, "Operation not permitted")
+PLACES = f"""
+import errno, os, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from craft_core import writing
+
+def refused(*given, **more):
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+def killed(*given, **more):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+writing.os.link = refused
+writing.os.replace = killed  # the step in which an empty file would have the name
+writing.write_whole(Path(sys.argv[1]), [b"whole"], exclusive=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system's own move that replaces nothing")
+def test_without_links_no_empty_file_has_the_name_at_any_moment(tmp_path):
+    done = subprocess.run([sys.executable, "-c", PLACES, str(tmp_path / "a")], check=False)
+    assert done.returncode == 0 and (tmp_path / "a").read_bytes() == b"whole"
+    assert not partial(tmp_path)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_is_given_no_name_that_another_has(tmp_path, monkeypatch, links):
+    def refused(*_: object) -> None:
+        raise NO_LINKS
+
+    if not links:
+        monkeypatch.setattr(os, "link", refused)
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(name.encode())
+    with pytest.raises(FileExistsError):
+        writing.move_new(tmp_path / "a", tmp_path / "b")
+    writing.move_new(tmp_path / "a", tmp_path / "c")
+    assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == {"b": b"b", "c": b"a"}
+    with pytest.raises(FileNotFoundError):
+        writing.move_new(tmp_path / "a", tmp_path / "d")
+
+
+def test_a_file_is_written_over_only_where_it_is_still_the_one(tmp_path):
+    (tmp_path / "a").write_bytes(b"another's")
+    with pytest.raises(Taken):
+        write_whole(tmp_path / "a", [b"mine"], over=lambda: False)
+    assert (tmp_path / "a").read_bytes() == b"another's" and not partial(tmp_path)
+    write_whole(tmp_path / "a", [b"mine"], over=lambda: True)
+    assert (tmp_path / "a").read_bytes() == b"mine"
+
+
+@needs_locks
+def test_no_other_save_acts_between_the_look_and_the_move(tmp_path):
+    """A second one, begun in the midst of the first one's look, waits for its move."""
+    order, others = [], []
+
+    def look_of_the_other() -> bool:
+        order.append("other")
+        return True
+
+    def write_the_other() -> None:
+        write_whole(tmp_path / "a", [b"other"], over=look_of_the_other)
+
+    def look() -> bool:
+        others.append(threading.Thread(target=write_the_other))
+        others[0].start()
+        time.sleep(0.3)
+        order.append("first")
+        return True
+
+    write_whole(tmp_path / "a", [b"first"], over=look)
+    others[0].join()
+    assert order == ["first", "other"] and (tmp_path / "a").read_bytes() == b"other"

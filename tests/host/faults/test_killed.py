@@ -135,3 +135,21 @@ def test_two_servers_that_train_under_one_name_at_once_lose_no_result_and_no_sta
     steps = [len(learned(path)["losses"]) for path in states(nursery, "both")]
     assert steps == [3, 3]
     assert partial(nursery.output) == []
+
+
+def test_three_starts_under_one_name_lose_no_state_of_those_that_are_killed(nursery, tmp_path):
+    """The first runs and has saved when the second begins, and so on; they end by kills, the first
+    within its save window. Each has saved its first step alone."""
+    running = []
+    for seed in (1, 2, 3):
+        saved = tmp_path / str(seed)
+        running.append(
+            nursery.start("begin", name="three", steps=STEPS + seed, seed=seed, saved=str(saved))
+        )
+        until(saved.exists)
+    for process in running:
+        nursery.kill(process)
+    kept = [read(path, FILE) for path in states(nursery, "three")]
+    assert sorted(int(metadata["steps_asked"]) for _, metadata in kept) == [9, 10, 11]
+    assert [len(tensors["losses"]) for tensors, _ in kept] == [1, 1, 1]
+    assert partial(nursery.output) == []

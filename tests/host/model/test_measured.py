@@ -162,3 +162,22 @@ def test_the_oldest_numbers_make_room(world, server, monkeypatch):
 
 def test_the_host_serves_none_of_it():
     assert measured.folder().parent.name.startswith(folder_paths.SYSTEM_USER_PREFIX)
+
+
+def test_what_a_killed_save_left_goes_at_the_next_one(world, server, monkeypatch):
+    folder = measured.folder()
+    folder.mkdir(parents=True)
+    left = folder / ".0123456789abcdef.tmp"
+    left.write_bytes(b"half")
+    report(world)
+    assert not left.exists() and list(folder.glob("*.json"))
+    assert not list(folder.glob(".*"))
+
+
+def test_what_cannot_be_stored_leaves_nothing(world, server, monkeypatch):
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    report(world)
+    assert list(measured.folder().iterdir()) == []

@@ -15,6 +15,7 @@ from craft_lora_pack.comfy_adapter.train.run import save_place
 from craft_lora_pack.comfy_adapter.train.train import Captioned, How, ModelParts
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.training import Training
+from craft_lora_pack.craft_core.training.loop import is_finished, state_metadata, state_steps
 from safetensors import safe_open
 from small_world_models import load
 from trainings import train_lora
@@ -225,3 +226,101 @@ def test_elsewhere_a_training_may_have_any_name_that_a_file_has():
     for name in ("/dog", " /dog"):
         with pytest.raises(CraftError, match="save_as"):
             run.require_name(name)
+
+
+def states_of(name: str) -> dict[str, int]:
+    """What is kept of the trainings of a name: the steps of each state, by its file's name."""
+    place = place_of(name)
+    beginning = place.state.name.split(".")[0]
+    return {path.name: state_steps(path) for path in place.state.parent.iterdir()
+            if path.name.startswith(beginning)}  # fmt: skip
+
+
+class Stopped(Exception):
+    """A training that ends without a word, as one that is killed."""
+
+
+def begun(world, name, steps, inside=lambda: None):
+    """A training that saves its first step, does what is inside, and ends there."""
+
+    def watch(training):
+        if training.step == 2:
+            inside()
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        learn(world, name, watch, steps=steps)
+
+
+@pytest.mark.skipif(
+    pretend_device.is_asked_for(),
+    reason="on a device the inner one moves the outer one's model off",
+)
+def test_no_start_loses_the_state_of_a_training_that_runs(world, monkeypatch):
+    """Three of one name, each begun inside the one before; all end without saving again."""
+    monkeypatch.setattr(run, "SAVE_SECONDS", -1.0)
+    name = "states/three"
+    begun(world, name, 7, lambda: begun(world, name, 6, lambda: learn(world, name, steps=5)))
+    kept = states_of(name)
+    assert sorted(kept.values()) == [1, 1, 5]
+    asked = {state_metadata(place_of(name).state.with_name(one))["steps_asked"] for one in kept}
+    assert asked == {"7", "6", "5"}
+
+
+def test_states_that_are_not_finished_pile_up_under_names_of_their_own(world, monkeypatch):
+    monkeypatch.setattr(run, "SAVE_SECONDS", -1.0)
+    name = "states/piled"
+    for _ in range(3):
+        begun(world, name, 6)
+    assert states_of(name) == {
+        "piled.content.safetensors": 1,
+        "piled.content.previous.safetensors": 1,
+        "piled.content.previous_2.safetensors": 1,
+    }
+
+
+def test_of_finished_trainings_one_state_is_kept_beside_the_last(world):
+    name = "states/finished"
+    for steps in (3, 4, 5):
+        learn(world, name, steps=steps)
+    assert states_of(name) == {
+        "finished.content.safetensors": 5,
+        "finished.content.previous.safetensors": 4,
+    }
+
+
+def test_a_finished_training_that_goes_on_is_not_finished_any_more(world, monkeypatch):
+    name = "states/goes_on"
+    learn(world, name, steps=3)
+    with pytest.raises(Stopped):
+        learn(world, name, lambda training: raises(Stopped), resume=True, steps=9)
+    assert not is_finished(place_of(name).state)
+    learn(world, name, steps=3)
+    learn(world, name, steps=4)
+    learn(world, name, steps=4)
+    assert sorted(states_of(name).values()) == [3, 4, 4]
+
+
+def raises(error):
+    raise error
+
+
+def test_a_name_that_is_taken_while_a_state_is_written_is_not_written_over(world, monkeypatch):
+    """Another training sets the state aside and takes its name after this one has looked."""
+    monkeypatch.setattr(run, "SAVE_SECONDS", -1.0)
+    name, save, came = "states/between", Training.save, []
+    state = place_of(name).state
+
+    def late(training, path, *given, over=lambda: True, **more):
+        if path == state and state.is_file() and not came:
+            came.append(True)
+            state.rename(state.with_name("between.content.previous.safetensors"))
+            state.write_bytes(b"another's")
+        save(training, path, *given, over=over, **more)
+
+    monkeypatch.setattr(Training, "save", late)
+    learn(world, name)
+    assert came and state.read_bytes() == b"another's"
+    assert sorted(path.name for path in state.parent.glob("between*")) == [
+        "between.content.safetensors", "between_2.content.safetensors",
+    ]  # fmt: skip

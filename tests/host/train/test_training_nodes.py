@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import time
 
 import pytest
+from budget import BUDGET, SLOWER
+from craft_lora_pack.comfy_adapter.train import data
+from craft_lora_pack.comfy_adapter.train.data import MOST_CAPTIONS, MOST_MARKERS_OF_ALL
+from craft_lora_pack.craft_core.routing.markers import parse
 from craft_lora_pack.craft_core.training import TRAINING
 from craft_lora_pack.craft_core.training.slots import LayerSlot, PictureSlot, RoleSlot
 from craft_lora_pack.craft_core.types import ROLES
@@ -189,3 +194,42 @@ def test_a_node_from_pictures_reads_captions_and_trigger_as_those_of_its_role(ro
     assert f"trigger of the {role}" in node.validate_inputs(**{**given, "trigger": [""]})
     assert "role" in node.validate_inputs(**{**given, "role": ["both"]})
     assert node.validate_inputs(**{**given, "role": [None]}) is True
+
+
+SIZE = 15_900_000
+CAPTIONS = {
+    "lines": "a\n" * (SIZE // 2),
+    "as many as may be": "a\n" * MOST_CAPTIONS,
+    "one line": "x " * (SIZE // 2) + "<c>a</c>" * 500,
+    "one wide line": "\U0001f600" + "x " * (SIZE // 2) + "<c>a</c>" * 500,
+    "markers": "<c>a</c>\n" * (SIZE // 9),
+    "markers in lines": ("<c>a</c>" * 400 + "\n") * (SIZE // 3200),
+    "as many markers as may be": ("<c>a</c>" * 500 + "\n") * (MOST_MARKERS_OF_ALL // 1000),
+    "triggers": "[trigger]" * (SIZE // 9),
+    "triggers in lines": "[trigger]\n" * MOST_CAPTIONS,
+}
+
+
+@pytest.mark.parametrize("name", CAPTIONS)
+def test_captions_of_any_size_are_checked_within_their_budget(name):
+    """The host's event loop waits for it."""
+    given = {"save_name": ["one"], "role": ["content"], "layer_sets": {"layer_sets": "all"}}
+    both = (
+        (TRAINING_NODES["lora"], {**given, "captions": [CAPTIONS[name]]}),
+        (FROM_PICTURES["lora"], {**given, **front_words("lora", CAPTIONS[name])}),
+    )
+    for node, inputs in both:
+        known = inspect.getfullargspec(node.validate_inputs)
+        inputs = {
+            key: value for key, value in inputs.items() if key in known.args + known.kwonlyargs
+        }
+        start = time.process_time()
+        answer = node.validate_inputs(**inputs)
+        assert time.process_time() - start < BUDGET * SLOWER
+        assert answer is True or answer.count(".") >= 2
+
+
+def test_a_caption_for_many_images_is_read_once(monkeypatch):
+    read = []
+    monkeypatch.setattr(data, "parse", lambda text: read.append(text) or parse(text))
+    assert len(data.marked_captions(["<c>a</c>"], 500, "training")) == 500 and len(read) == 1

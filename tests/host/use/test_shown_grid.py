@@ -3,9 +3,11 @@
 import asyncio
 import json
 import os
+import time
 from types import SimpleNamespace
 
 import pytest
+from budget import BUDGET, SLOWER
 from comfy_api.latest import io
 from craft_lora_pack.comfy_adapter.page import routes
 from craft_lora_pack.comfy_adapter.use import shown_grid as module
@@ -113,3 +115,14 @@ def test_the_page_asks_a_route_that_answers_for_any_ids(monkeypatch):
 
     monkeypatch.setattr(routes, "shown_grid", breaks)
     assert "not yours" in answer(workflow="w", node="5")["error"]
+
+
+def test_what_is_kept_is_read_in_one_pass(folder):
+    ShownGrid.begun("w", "1")
+    (path,) = folder.iterdir()
+    line = '["a", {"cells": [{"row": %d, "column": 0}]}]\n'
+    path.write_text("".join(line % n for n in range(100_000)))
+    start = time.process_time()
+    shown = shown_grid("w", "1")
+    assert time.process_time() - start < BUDGET * SLOWER
+    assert [one["row"] for one in shown["grid"]["cells"]] == list(range(100_000))

@@ -49,6 +49,29 @@ def train(
         Path(notes).write_text("".join([*lines, done.report]))
 
 
+def begin_alone(world: Any, name: str, steps: int, seed: int, saved: str) -> None:
+    """A training that does not resume, saves its first step, makes the file `saved` and waits."""
+    from craft_lora_pack.comfy_adapter.train import run
+    from craft_lora_pack.comfy_adapter.train.train import Captioned, How, ModelParts
+    from trainings import train_lora
+
+    run.SAVE_SECONDS = -1.0
+    knobs = {"rank": 2, "steps": steps, "batch_size": 1, "learning_rate": 1e-2, "warmup": 0,
+             "seed": seed}  # fmt: skip
+    image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+
+    def wait(training: Any) -> None:
+        if training.step == 2:  # the first is saved
+            Path(saved).touch()
+            time.sleep(600)
+
+    with torch.inference_mode():
+        train_lora(
+            ModelParts(world.model, world.clip, world.vae), Captioned([image], ["a cat"]), None,
+            "content", "content: middle_block", knobs, How(name, False, "fp32"), wait,
+        )  # fmt: skip
+
+
 def begin_together(states: Any, folder: Path) -> None:
     """Two processes wait for each other, once each has set an earlier state aside."""
     alone = states.set_aside
@@ -124,7 +147,7 @@ def begin(asked: dict[str, Any], world: Any) -> None:
     """The job, in a process of its own, which ends here."""
     status = 1
     try:
-        {"train": train, "save": save}[asked["job"]](world, **asked["given"])
+        {"train": train, "save": save, "begin": begin_alone}[asked["job"]](world, **asked["given"])
         status = 0
     except BaseException:
         traceback.print_exc()
