@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 CARD = torch.device("cpu", 1)
+PROCESSOR = torch.device("cpu")
 
 
 class Pages:
@@ -57,10 +58,17 @@ class PinnedMemory:
 @contextmanager
 def dynamic_vram() -> Iterator[None]:
     """Meanwhile the host has dynamic VRAM, and loads models onto the card."""
-    kind = comfy.model_patcher.ModelPatcherDynamic
+    kind, plain = comfy.model_patcher.ModelPatcherDynamic, comfy.model_patcher.ModelPatcher
+
+    def new(cls: type, model: Any = None, load_device: Any = None, *more: Any, **named: Any):
+        """As the host, which goes by the kind of device."""
+        if load_device == PROCESSOR:
+            return plain(model, load_device, *more, **named)
+        return object.__new__(cls)
+
     comfy.model_management.unload_all_models()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kind, "__new__", lambda cls, *_, **__: object.__new__(cls))
+        patch.setattr(kind, "__new__", new)
         patch.setattr(comfy.model_patcher, "CoreModelPatcher", kind)
         patch.setattr(comfy.model_management, "get_torch_device", lambda: CARD)
         patch.setattr(comfy_aimdo.model_vbar, "ModelVBAR", Pages)
