@@ -28,25 +28,31 @@ enter_host(Path(os.environ["COMFYUI_PATH"]), Path(_BASE.name), cpu=ON_CPU)
 # How the host manages the card's memory is settled before it starts: "dynamic 75.5" has dynamic
 # VRAM, "legacy 75.5" has none, and both keep so many GB from the host (device.py).
 MEMORY, _, _RESERVED = os.environ.get("BENCH_MEMORY", "").partition(" ")
+ASKED_DYNAMIC = MEMORY == "dynamic" or "--dynamic-vram" in sys.argv
 if MEMORY:
     from comfy.cli_args import args as host_arguments
 
     host_arguments.reserve_vram = float(_RESERVED)
     host_arguments.disable_dynamic_vram = MEMORY != "dynamic"
-if MEMORY == "dynamic":
+if ASKED_DYNAMIC and not ON_CPU:
     import comfy_aimdo.control
 
-    comfy_aimdo.control.init(simple_vram_headroom=int(host_arguments.reserve_vram * 2**30))
+    _headroom = int(float(_RESERVED) * 2**30) if MEMORY else None
+    try:
+        comfy_aimdo.control.init(simple_vram_headroom=_headroom)
+    except TypeError:  # as of comfy-aimdo 0.4.9
+        comfy_aimdo.control.init()
 if "--launches" in sys.argv:
     import pretend_device
 
     pretend_device.become_the_hosts_device()
 load_pack()
 
+import comfy.cli_args  # noqa: E402
 import oracle  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402
-from comfy import model_management  # noqa: E402
+from comfy import memory_management, model_management, model_patcher  # noqa: E402
 from craft_lora_pack.comfy_adapter.engine.modules import host_names, model_layers  # noqa: E402
 from craft_lora_pack.craft_core.lora import parse_lora  # noqa: E402
 from craft_lora_pack.craft_core.types import ROLES, Bank, Branch  # noqa: E402
@@ -103,6 +109,25 @@ SCALE = 5.0  # guidance
 LEFT_OVER = 1e8  # bytes on an emptied card that are worth a line
 
 
+def _start_dynamic_vram() -> bool:
+    """As the host's main.py does; whether it started."""
+    if DEVICE.type != "cuda":
+        return False
+    devices = model_management.get_all_torch_devices()
+    try:
+        headroom = int(getattr(comfy.cli_args.args, "vram_headroom", 0) * 2**30)
+        begun = comfy_aimdo.control.init_devices((one.index, headroom) for one in devices)
+    except TypeError:  # as of comfy-aimdo 0.4.9
+        begun = comfy_aimdo.control.init_devices(one.index for one in devices)
+    if begun:
+        model_patcher.CoreModelPatcher = model_patcher.ModelPatcherDynamic
+        memory_management.aimdo_enabled = True
+    return bool(begun)
+
+
+IS_DYNAMIC = ASKED_DYNAMIC and _start_dynamic_vram()
+
+
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32")
@@ -112,6 +137,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--latent", type=int, default=32, help="side of the latent")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument(
+        "--dynamic-vram", action="store_true",
+        help="with the host's dynamic VRAM, as it starts on an NVIDIA card",
+    )  # fmt: skip
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--seconds", type=float, default=math.inf,
@@ -137,12 +166,19 @@ class World:
             f"SDXL class, {count / 1e6:.0f} M parameters, {options.dtype}, {device_name()}, "
             f"latent {options.latent}, batch {options.batch}, rank {options.rank} on {len(layers)} "
             f"attention layers, {options.threads} threads, median of {options.rounds} rounds x "
-            f"{options.steps} steps"
+            f"{options.steps} steps, {vram()}"
         )
 
-    def another_model(self) -> Any:
+    def another_model(self, disable_dynamic: bool = False) -> Any:
+        """As a loader of the host makes it, and tells how."""
         stored, computes = DTYPES[self.options.dtype]
-        return tiny.sdxl(stored, device=DEVICE, computes=computes, **self.changes)
+        made = tiny.sdxl(stored, device=DEVICE, computes=computes, **self.changes)
+        if made.is_dynamic():
+            made.model.to(tiny.CPU)  # from where the host stages it
+        if disable_dynamic:
+            made = model_patcher.ModelPatcher(made.model, DEVICE, tiny.CPU)
+        made.cached_patcher_init = (self.another_model, ())
+        return made
 
     def bank(self) -> Bank:
         layers, names = model_layers(self.model), host_names(self.model)
@@ -245,6 +281,13 @@ def reset_peak() -> None:
 def peak() -> int:
     """Most bytes of the card that torch held at once since the last reset; 0 on a CPU."""
     return torch.cuda.max_memory_allocated() if DEVICE.type == "cuda" else 0
+
+
+def vram() -> str:
+    """How the host manages the card's memory here."""
+    if IS_DYNAMIC:
+        return "dynamic VRAM"
+    return "no dynamic VRAM" + (", which does not start here" if ASKED_DYNAMIC else "")
 
 
 def device_name() -> str:

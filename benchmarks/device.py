@@ -1,15 +1,19 @@
 """What a card does beside the steps that `bench engine` times: edits, memory, training.
 
     python run.py bench device edits|memory|training [--device cuda] [--dtype bf16] [--size sdxl]
+                               [--dynamic-vram] [--compiled]
 
 edits: seconds from a run of the graph to the end of the first step, of our Router and of the host's
 two LoraLoaders, after a prompt edit and a strength edit; nothing else has changed since the run
-before. memory: the same picture with the host's dynamic VRAM and without it, on a card of which
-only --free GB are left to the host. Neither may differ from what is sampled with all memory by
-more than four times what calling the model row by row changes, or by more than 2e-5 where that is
-less; the script fails if one does, or did not run. training: seconds of a step and the most memory
-held, of our LoRA, basis and expert encoder and of the host's TrainLoraNode, on one picture, with
-checkpointing. `benchmarks/gpu.sh` runs all of it.
+before. Before each one's first run the base model alone is loaded. With --dynamic-vram, under the
+host's dynamic VRAM where the card's host has it; the first line says whether. With --compiled, of
+our Router with Torch Compile Model behind it, and the graphs that each run compiled (by inductor;
+on a CPU, which it takes minutes, they are only traced). memory: the same picture with the host's
+dynamic VRAM and without it, on a card of which only --free GB are left to the host. Neither may
+differ from what is sampled with all memory by more than four times what calling the model row by
+row changes, or by more than 2e-5 where that is less; the script fails if one does, or did not run.
+training: seconds of a step and the most memory held, of our LoRA, basis and expert encoder and of
+the host's TrainLoraNode, on one picture, with checkpointing. `benchmarks/gpu.sh` runs all of it.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from pathlib import Path
 
 from _sdxl_class import (
     DEVICE,
+    IS_DYNAMIC,
     MEMORY,
     SCALE,
     World,
@@ -41,11 +46,10 @@ from _sdxl_class import (
     unload_all,
 )
 
-import comfy.memory_management  # isort: skip
 import comfy.model_management  # isort: skip
-import comfy.model_patcher  # isort: skip
 import nodes  # isort: skip
 import router  # isort: skip
+from comfy_extras.nodes_torch_compile import TorchCompileModel  # isort: skip
 from comfy_extras.nodes_train import TrainLoraNode  # isort: skip
 from benchmarks.parts.verdict import complaints  # isort: skip
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
@@ -64,7 +68,7 @@ from craft_lora_pack.craft_core.training import (
     lora,
 )
 from craft_lora_pack.craft_core.types import ROLES
-from engine import routed
+from engine import prepare_compiling, routed
 
 RANK = 16  # of the LoRAs that are trained
 PHRASE = 1280  # numbers that SDXL's pooled text encoder describes a phrase by
@@ -73,10 +77,12 @@ TRAINED = ("LoRA of ours", HOSTS, "expert encoder of ours", "basis of ours")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    # No abbreviations: some flags are looked for before the host is entered.
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0], allow_abbrev=False)
     parser.add_argument("part", choices=("edits", "memory", "training"))
     add_flags(parser)
     parser.add_argument("--free", type=float, default=3.0, help="GB left to the host in `memory`")
+    parser.add_argument("--compiled", action="store_true", help="`edits` under torch.compile")
     parser.add_argument("--save", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--by-rows", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -106,18 +112,33 @@ def edits(options: argparse.Namespace) -> None:
     router.layers = lambda: layers
     router.write_files(options.rank)
     clip = TextEncoder(world.changes.get("context_dim", tiny.CONTEXT))
+    ways = (("ours", routed_run), ("host", merged_run))
+    if options.compiled:
+        ways = (("ours", compiled_run),)
+        prepare_compiling()
     seconds: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    graphs: dict[str, int] = {}  # of the last round
     for number in rounds_in_time(options):
-        for who, way in (("ours", routed_run), ("host", merged_run)):
-            kept = []  # the host keeps what a graph made until it is made anew
+        for who, way in ways if number % 2 else reversed(ways):
+            kept: list = []  # the host keeps what a graph made until it is made anew
+            unload_all()  # patches of the other
+            comfy.model_management.load_models_gpu([world.model])
             for step, prompt, strength in (
                 ("first run", "a dog", 0.8), ("prompt edit", "a cat!", 0.8),
                 ("strength edit", "a cat!", 0.6),
             ):  # fmt: skip
-                run = partial(way, world, clip, prompt, strength, kept)
-                elapsed = timed(run)
-                if number:
+                before = compiled_graphs()
+                elapsed = timed(partial(way, world, clip, prompt, strength, kept))
+                graphs[step] = compiled_graphs() - before
+                if number or options.compiled:  # which the first round alone compiles
                     seconds[step][who].append(elapsed)
+        if options.compiled:
+            _print_compiled(seconds, graphs, number)
+    if not options.compiled:
+        _print_edits(seconds)
+
+
+def _print_edits(seconds) -> None:
     print(f"{'':16}{'ours, s':>10}{'host, s':>10}{'x host':>9}")
     for step, found in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(found["ours"], found["host"], strict=True))
@@ -125,16 +146,43 @@ def edits(options: argparse.Namespace) -> None:
         print(f"{step:16}{own:10.3f}{other:10.3f}{ratio:9.2f}", flush=True)
 
 
+def _print_compiled(seconds, graphs: dict[str, int], number: int) -> None:
+    """Of one round, at once: a compiler may take all the time there is."""
+    print(f"{f'round {number}, compiled':22}{'ours, s':>10}{'graphs':>9}")
+    for step, found in seconds.items():
+        print(f"{step:22}{found['ours'][-1]:10.3f}{graphs[step]:9}", flush=True)
+
+
+def compiled_graphs() -> int:
+    """So far, in this process."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return dynamo.counters["stats"]["unique_graphs"] if dynamo else 0
+
+
 def routed_run(world: World, clip, prompt: str, strength: float, kept: list) -> None:
+    model, positive = _routed(world, clip, prompt, strength)
+    kept.append(model)
+    world.sample(oracle.guider(model, positive, world.negative, SCALE), steps=1)
+
+
+def compiled_run(world: World, clip, prompt: str, strength: float, kept: list) -> None:
+    """The host forgets what nodes made before it makes it anew, but for what stands before them."""
+    kept.clear()
+    model, positive = _routed(world, clip, prompt, strength)
+    backend = "inductor" if DEVICE.type == "cuda" else "eager"
+    (model,) = TorchCompileModel.execute(model, backend).args
+    kept.append(model)
+    world.sample(oracle.guider(model, positive, world.negative, SCALE), steps=1)
+
+
+def _routed(world: World, clip, prompt: str, strength: float) -> tuple:
     settings = {
         "prompt": f"<c>{prompt}</c> in <s>ink style</s>", "content_lora": "content.safetensors",
         "style_lora": "style.safetensors", "content_strength": strength, "style_strength": 0.8,
         "layer_sets": {"layer_sets": "all"}, "method": {"method": "direct"},
     }  # fmt: skip
     with torch.inference_mode():
-        model, positive = router.Router.execute(world.model, clip, **settings).result[:2]
-    kept.append(model)
-    world.sample(oracle.guider(model, positive, world.negative, SCALE), steps=1)
+        return router.Router.execute(world.model, clip, **settings).result[:2]
 
 
 def merged_run(world: World, clip, prompt: str, strength: float, kept: list) -> None:
@@ -161,8 +209,8 @@ def memory(options: argparse.Namespace) -> None:
 
 def _sample_in(options: argparse.Namespace) -> None:
     """A picture under one way of managing memory, written to a file. A process of its own."""
-    if MEMORY == "dynamic":
-        _use_dynamic_vram()
+    if MEMORY == "dynamic" and not IS_DYNAMIC:
+        sys.exit("dynamic VRAM does not start here")
     world = World(options)
     world.model.model.to(tiny.CPU)  # from where the host loads what fits
     model = routed(world, None)
@@ -174,17 +222,6 @@ def _sample_in(options: argparse.Namespace) -> None:
     if options.by_rows:
         found["by rows"] = world.sample(world.cfg(oracle.row_by_row(model))).cpu()
     torch.save(found, options.save)
-
-
-def _use_dynamic_vram() -> None:
-    """As the host's main.py does."""
-    import comfy_aimdo.control
-
-    devices = comfy.model_management.get_all_torch_devices()
-    if DEVICE.type != "cuda" or not comfy_aimdo.control.init_devices(d.index for d in devices):
-        sys.exit("dynamic VRAM does not start here")
-    comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.ModelPatcherDynamic
-    comfy.memory_management.aimdo_enabled = True
 
 
 def _compare_memory(options: argparse.Namespace) -> None:
@@ -232,7 +269,6 @@ def training(options: argparse.Namespace) -> None:
     print(world.title)
     # Each training has a copy of its own on the card, made anew as the host's loaders make it.
     world.model.model.to(tiny.CPU)
-    world.model.cached_patcher_init = (lambda *args, **kwargs: world.another_model(), ())
     print(f"{'a step of':34}{'s':>9}{'peak GB':>9}")
     for name in TRAINED:
         seconds, held = _hosts(world) if name == HOSTS else _ours(world, name)

@@ -3,10 +3,13 @@
     python run.py bench engine [--size small|short|wide|sdxl] [--rank 64] [--latent 32] [--rounds 7]
                                [--device cuda] [--dtype bf16] [--batch 4] [--ways PATTERN] [--peaks]
                                [--kinds | --rules | --compiled | --profile | --launches]
+                               [--dynamic-vram]
 
 Every way samples the same random model of the host's SDXL class with the host's own euler; one
 round runs each once, in turn, so that a change of the machine's speed affects all of them. Ratios
-are to the host's LoraLoader (LoRAs merged into the weights) in the same round. --ways runs only
+are to the host's LoraLoader (LoRAs merged into the weights) in the same round. With --dynamic-vram,
+under the host's dynamic VRAM where the card's host has it, and without the two models, whose
+weights the script itself merges; the first line says whether it runs. --ways runs only
 those whose names match the pattern, beside the LoraLoader. With --peaks, the most memory of a card
 that each way holds while it samples, all other models unloaded before. Where the host would split
 the rows of a step for want of memory, nothing is timed and a line says so. With --kinds, what
@@ -30,7 +33,17 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from _sdxl_class import DEVICE, SCALE, STRENGTHS, World, add_flags, oracle, print_table, torch
+from _sdxl_class import (
+    DEVICE,
+    IS_DYNAMIC,
+    SCALE,
+    STRENGTHS,
+    World,
+    add_flags,
+    oracle,
+    print_table,
+    torch,
+)
 
 import comfy.hooks  # isort: skip
 import comfy.model_management  # isort: skip
@@ -115,15 +128,17 @@ def short_of_memory(world: World) -> str | None:
 
 def guiders(world: World) -> Ways:
     """The seven ways on one backbone (and a second model for the two-model way)."""
-    return {
+    ways: Ways = {
         NO_LORA: lambda: world.cfg(world.model),
         MERGED: lambda: world.cfg(merged(world, world.model)),
         "ours, direct": lambda: world.cfg(routed(world, None)),
         "ours, ACFG cosine": lambda: acfg(world, routed(world, Schedule("cosine"))),
         "host bypass": lambda: world.cfg(bypassed(world)),
         "host hooks with keyframes": partial(hooked, world),
-        "two separate models": partial(two_models, world),
     }
+    if not IS_DYNAMIC:
+        ways["two separate models"] = partial(two_models, world)
+    return ways
 
 
 def acfg(world: World, model):
@@ -132,13 +147,7 @@ def acfg(world: World, model):
 
 def compiled_guiders(world: World) -> Ways:
     """LoRAs merged and routed, all compiled; each on a model of its own."""
-    if DEVICE.type == "cpu":
-        # The host's attention reads how much memory is free, and a graph would end there.
-        free = comfy.model_management.get_free_memory()
-        comfy.model_management.get_free_memory = lambda device=None, torch_free_too=False: (
-            (free, free) if torch_free_too else free
-        )
-        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    prepare_compiling()
     ways: Ways = {
         MERGED: lambda: world.cfg(compiled(merged(world, world.another_model()))),
         "ours, ACFG cosine": lambda: acfg(world, compiled(routed(world, Schedule("cosine")))),
@@ -149,6 +158,16 @@ def compiled_guiders(world: World) -> Ways:
         ways["no LoRA"] = lambda: world.cfg(compiled(other()))
     print("a graph of each way is compiled first", flush=True)
     return ways
+
+
+def prepare_compiling() -> None:
+    """On a CPU the host's attention reads how much memory is free, and a graph would end there."""
+    if DEVICE.type == "cpu":
+        free = comfy.model_management.get_free_memory()
+        comfy.model_management.get_free_memory = lambda device=None, torch_free_too=False: (
+            (free, free) if torch_free_too else free
+        )
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
 def compiled(model):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import comfy.model_patcher
@@ -110,8 +111,35 @@ def branch_patcher(layers: Mapping[str, Sequence[LayerUpdate]], like: Any) -> An
     return _patcher(module, like.load_device, like.offload_device)
 
 
-def _patcher(module: BranchModule, load_device: Any, offload_device: Any) -> Any:
-    patcher = comfy.model_patcher.CoreModelPatcher(module, load_device, offload_device)
+class StayingPatcher:
+    """Mixed into the host's patcher of dynamic VRAM: what is on the device stays there.
+
+    Layers of the host's own are staged there. Any other parameter the host takes off the device and
+    copies anew at each load, that is before each run. While they are there it has those that it
+    took them from as its backup; when it needs the memory, it puts these back.
+    """
+
+    def load(self, device_to: Any = None, *args: Any, **kwargs: Any) -> None:
+        there = self.model.device == device_to
+        if not there or len(self.backup) != sum(1 for _ in self.model.parameters()):
+            with torch.inference_mode(False):  # runs of any mode may follow
+                super().load(device_to, *args, **kwargs)
+
+
+@cache
+def _staying(kind: type) -> type:
+    return type(f"Staying{kind.__name__}", (StayingPatcher, kind), {})
+
+
+def _patcher(
+    module: BranchModule, load_device: Any, offload_device: Any, disable_dynamic: bool = False
+) -> Any:
+    kind = comfy.model_patcher.CoreModelPatcher
+    if disable_dynamic:
+        kind = comfy.model_patcher.ModelPatcher
+    elif kind is comfy.model_patcher.ModelPatcherDynamic:
+        kind = _staying(kind)
+    patcher = kind(module, load_device, offload_device)
     # How the host makes a copy for a further device.
     patcher.cached_patcher_init = (_copied, (module, load_device, offload_device))
     return patcher
@@ -121,4 +149,4 @@ def _copied(
     module: BranchModule, load_device: Any, offload_device: Any, disable_dynamic: bool = False
 ) -> Any:
     with torch.inference_mode(False):
-        return _patcher(module.own_copy(), load_device, offload_device)
+        return _patcher(module.own_copy(), load_device, offload_device, disable_dynamic)

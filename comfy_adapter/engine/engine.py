@@ -50,7 +50,7 @@ from .shortcuts import (
     without_kept_keys,
     without_replays,
 )
-from .weights import KEY, answering
+from .weights import KEY, answering, let_twin_go
 
 LOG = logging.getLogger("craft")
 HELD = "craft_held"  # what a MODEL without a bank keeps alive
@@ -187,10 +187,11 @@ class RoutedBank:
     def _shared(self, table: Tensor) -> Tensor:
         return table if self.shares is None else table * self.shares
 
-    def begun(self, _patcher: Any) -> None:
+    def begun(self, patcher: Any) -> None:
         """ON_PRE_RUN: a guider is about to use the MODEL."""
         let_go()
         self._sampled = False
+        let_twin_go(patcher)
 
     def ended(self, _patcher: Any) -> None:
         """ON_CLEANUP: CraftError where it used the MODEL and sampled with another one's wrappers,
@@ -425,7 +426,7 @@ def attach(
     if not bank.layers:
         if held is not None:
             routed.set_attachments(HELD, held)
-        return routed
+        return answering(routed)
     if patchers is None:
         patchers = [one.layers and branch_patcher(one.layers, routed) for one in bank.branches]
     loaded: list[Any] = []  # each once, where branches share a file

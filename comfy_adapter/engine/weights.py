@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary, ref
 
 import comfy.model_management
 import comfy.weight_adapter
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...craft_core.errors import CraftError
 from ...craft_core.types import LayerUpdate
@@ -25,6 +26,13 @@ from .bank import BranchPart
 from .modules import PREFIX
 
 KEY = "craft_lora_bank"  # what the names of a bank's parts on a MODEL begin with
+_OF_CLONE = ("disable_dynamic", "model_override", "force_deepcopy")
+_MADE_BY = "craft_lora_made_by"
+# By network, the first patcher of the one loaded for its clones without dynamic VRAM, which all of
+# these hold. An edit drops them before it makes others, so that it is kept besides.
+_twins: WeakKeyDictionary[nn.Module, ref] = WeakKeyDictionary()
+_first: WeakKeyDictionary[nn.Module, ref] = WeakKeyDictionary()  # likewise, by the network loaded
+_kept: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 
 
 class Carrier(Protocol):
@@ -96,8 +104,29 @@ class RoutedPatcher:
     _bare = False
 
     def clone(self, *args: Any, **kwargs: Any) -> Any:
-        """Some loaders' patchers, and the host's on request, give a clone a class of its own."""
-        return answering(super().clone(*args, **kwargs))
+        """Some loaders' patchers, and the host's on request, give a clone a class of its own.
+
+        For a clone without dynamic VRAM the host loads the whole MODEL anew; here all such clones
+        share the network that was loaded first, as all others do.
+        """
+        given = dict(zip(_OF_CLONE, args, strict=False)) | kwargs
+        if not given.get("disable_dynamic") or not self.is_dynamic():
+            return answering(super().clone(*args, **kwargs))
+        if given.get("model_override") is None and not given.get("force_deepcopy"):
+            twin = _twin(self)
+            if twin is not None:
+                given["model_override"] = twin.get_clone_model_override()
+        made = answering(super().clone(**given))
+        if made.model in _first:  # who the host turns to when this one is gone
+            made.parent = _first[made.model]()
+        return made
+
+    def partially_load(self, device_to: Any, *args: Any, **kwargs: Any) -> Any:
+        """A node may give one of the clones that share a network another device."""
+        there = self.model.device == device_to or not self.model.model_loaded_weight_memory
+        if self.model in _first and not there:
+            self.unpatch_model(self.offload_device)
+        return super().partially_load(device_to, *args, **kwargs)
 
     def add_patches(
         self, patches: Mapping, strength_patch: float = 1.0, strength_model: float = 1.0
@@ -152,6 +181,38 @@ def own_patches(patcher: Any, prefix: str) -> dict:
     if not isinstance(patcher, RoutedPatcher):
         return patcher.get_key_patches(prefix)
     return super(RoutedPatcher, patcher).get_key_patches(prefix)
+
+
+def _twin(patcher: Any) -> Any:
+    """A patcher of a MODEL's network, loaded once more and without dynamic VRAM; None where its
+    loader does not tell how."""
+    made_by, known = patcher.cached_patcher_init, _twins.get(patcher.model)
+    if made_by is None:
+        return None
+    twin = known and known()
+    if not twin or not _is_of(twin, patcher):
+        load, given, *place = made_by
+        twin = load(*given, disable_dynamic=True)
+        twin = twin[place[0]] if place else twin
+        if twin.is_dynamic():  # a loader that knows nothing of it
+            return twin
+        twin.load_device, twin.offload_device = patcher.load_device, patcher.offload_device
+        twin.set_attachments(_MADE_BY, made_by)
+        _twins[patcher.model] = _first[twin.model] = ref(twin)
+    _kept[patcher.model] = twin
+    return twin
+
+
+def _is_of(twin: Any, patcher: Any) -> bool:
+    same_device = twin.load_device == patcher.load_device
+    return same_device and twin.attachments[_MADE_BY] is patcher.cached_patcher_init
+
+
+def let_twin_go(patcher: Any) -> None:
+    """Called when a MODEL is sampled. Under dynamic VRAM, what was loaded without it for a node
+    that may be there no more lives from now on as long as a MODEL has it."""
+    if patcher.is_dynamic():
+        _kept.pop(patcher.model, None)
 
 
 @cache

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import comfy.model_management
+import comfy.model_patcher
 import comfy.patcher_extension
+import dynamic_vram
 import oracle
 import pretend_device
 import pytest
@@ -12,7 +17,7 @@ import torch
 import torch._dynamo
 from adapter_samples import SAMPLES, variants
 from comfy_api.torch_helpers import set_torch_compile_wrapper
-from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
+from comfy_extras.nodes_torch_compile import TorchCompileModel, skip_torch_compile_dict
 from craft_lora_pack.comfy_adapter.engine import engine
 from craft_lora_pack.comfy_adapter.engine.bank import BranchModule, layer_parts
 from craft_lora_pack.comfy_adapter.engine.compiled import Graphs, why_uncompiled
@@ -218,6 +223,116 @@ def test_settings_are_back_after_an_error(error):
     assert mark() == before
     assert not any(m._forward_hooks for m in model.model.diffusion_model.modules())
     assert torch.equal(acfg(compiled(model, backend)), acfg(model))
+
+
+def by_node(model, backend):
+    (made,) = TorchCompileModel.execute(model, backend).args
+    return made
+
+
+class Loaded:
+    """A MODEL as the host's loaders make it, which counts how often it is loaded once more."""
+
+    def __init__(self):
+        self.again, self.model = 0, small()
+        self.model.cached_patcher_init = (self._load, ())
+
+    def _load(self, disable_dynamic=False):
+        self.again += 1
+        with pytest.MonkeyPatch.context() as patch:
+            if disable_dynamic:
+                kind = comfy.model_patcher.ModelPatcher
+                patch.setattr(comfy.model_patcher, "CoreModelPatcher", kind)
+            return small()
+
+
+@pytest.fixture
+def on_a_card():
+    """Under dynamic VRAM, without which the host's node takes a MODEL."""
+    if pretend_device.is_asked_for():
+        pytest.skip("a label of the processor stands for the card")
+    with dynamic_vram.dynamic_vram():
+        yield
+
+
+def test_under_dynamic_vram_an_edit_loads_and_compiles_nothing_anew(on_a_card):
+    loaded, backend = Loaded(), Counting()
+    model, places = loaded.model, (some_layers(loaded.model, "attn1"),) * 2
+    assert model.is_dynamic()
+
+    def made(strengths):
+        return by_node(routed(model, places, strengths=strengths), backend)
+
+    ours = made(STRENGTHS)
+    assert not ours.is_dynamic() and loaded.again == 1
+    first = acfg(ours)
+    assert distance(first, acfg(routed(small(), places))) <= LAW
+    assert backend.new() == 1
+    network = weakref.ref(ours.model)
+    del ours  # the host forgets what it made before it makes it anew
+    gc.collect()
+    (entry,) = (
+        one for one in comfy.model_management.current_loaded_models
+        if one.real_model() is network()
+    )  # fmt: skip
+    assert entry.model is not None and not entry.model.is_dynamic()
+    edited = made((0.2, -0.9))
+    assert edited.model is network()
+    assert distance(acfg(edited), first) > 1e-3
+    assert torch.equal(acfg(made(STRENGTHS)), first)
+    assert (loaded.again, backend.new()) == (1, 0)
+    comfy.model_management.unload_all_models()
+    assert edited.loaded_size() == 0
+    without = routed(model, places, strengths=(0.0, 0.0))
+    assert by_node(without, backend).model is network()
+    del entry, edited, without
+    acfg(routed(model, places))  # the node was taken out
+    gc.collect()
+    assert network() is None
+
+
+def test_under_dynamic_vram_a_model_loaded_otherwise_or_not_again_is_not_shared(on_a_card):
+    loaded, other = Loaded(), Loaded()
+    ours = routed(loaded.model, (some_layers(loaded.model, "attn1"),) * 2)
+    first = ours.clone(disable_dynamic=True)
+    assert ours.get_non_dynamic_delegate().model is first.model
+    assert ours.clone(disable_dynamic=True, model_override=first.get_clone_model_override()).model
+    assert loaded.again == 1
+    ours.cached_patcher_init = other.model.cached_patcher_init
+    assert ours.clone(disable_dynamic=True).model is not first.model
+    assert (loaded.again, other.again) == (1, 1)
+    ours.cached_patcher_init = None
+    with pytest.raises(RuntimeError, match="cached_patcher_init"):
+        ours.clone(disable_dynamic=True)
+    assert ours.clone().model is ours.model
+
+
+def test_clones_that_share_a_network_may_have_other_devices(on_a_card):
+    model = Loaded().model
+    ours = routed(model, (some_layers(model, "attn1"),) * 2)
+    first, second = (ours.clone(disable_dynamic=True) for _ in range(2))
+    second.load_device = tiny.CPU  # as Select Model Device does
+    assert first.model is second.model
+    for one in (first, second, first):
+        comfy.model_management.load_models_gpu([one])
+        assert one.current_loaded_device() == one.load_device
+        assert one.loaded_size() == one.model_size()
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_router_after_the_hosts_node_is_compiled(dynamic, request):
+    if dynamic:
+        request.getfixturevalue("on_a_card")
+    loaded, backend = Loaded(), Counting()
+    plain = by_node(loaded.model, backend)
+    places = (some_layers(plain, "attn1"),) * 2
+    expected, graphs = acfg(routed(small(), places)), 1
+    for strengths in (STRENGTHS, (0.2, -0.9), STRENGTHS):
+        made = acfg(routed(plain, places, strengths=strengths))
+        assert backend.new() == graphs
+        graphs = 0
+    assert distance(made, expected) <= LAW
+    assert loaded.again == dynamic
 
 
 def in_place(network, **how):

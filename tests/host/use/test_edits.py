@@ -10,11 +10,14 @@ from collections import Counter
 from types import SimpleNamespace
 
 import comfy.lora
+import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
+import dynamic_vram
 import execution
 import folder_paths
 import nodes
+import pretend_device
 import pytest
 import safetensors
 import small_world_models as small
@@ -70,6 +73,7 @@ CASES = [
 EDITS["mu"] = {"method": METHODS["rising"] | {"mu": 2.0}}
 NOTHING: dict[str, int] = {}
 MADE = ("files read", "modules built", "modules loaded", "weights patched")
+OURS = ("files read", "files opened", "layers measured", "modules built", "tensors moved")
 DATA = (".safetensors", ".sft", ".json")  # of LoRAs, encoders, and numbers measured of them
 _counting: list[Counter] = []  # of the test that runs
 
@@ -91,7 +95,8 @@ def world():
 @pytest.fixture
 def done(monkeypatch):
     """How often files were opened (by the library that reads tensors, and by Python), layers
-    looked at to be measured, modules built and loaded, and weights patched."""
+    looked at to be measured, modules built and loaded, tensors of modules put to another device
+    (under dynamic VRAM), and weights patched."""
     counter = Counter()
 
     def count(owner, name, label, counts=lambda *args: True):
@@ -111,6 +116,7 @@ def done(monkeypatch):
     count(OnModel, "__getitem__", "layers measured")
     count(BranchModule, "__init__", "modules built")
     count(patcher, "load", "modules loaded", ours)
+    count(comfy.utils, "set_attr_param", "tensors moved", lambda o, *_: isinstance(o, BranchModule))
     count(patcher, "patch_weight_to_device", "weights patched", lambda *args: not ours(*args))
     _counting.append(counter)
     yield counter
@@ -167,6 +173,29 @@ def test_an_edit_reads_builds_moves_and_patches_nothing(world, done, method, edi
     del before
     assert since(done) == NOTHING
     del after, again
+
+
+@pytest.mark.skipif(pretend_device.is_asked_for(), reason="a label stands for the card")
+@pytest.mark.parametrize("method", METHODS)
+def test_under_dynamic_vram_an_edit_copies_nothing_to_the_card(done, method):
+    used = {"method": METHODS[method]}
+    with dynamic_vram.dynamic_vram():
+        world = small.load()
+        assert world.model.is_dynamic()
+        before = route(world, **used)
+        sampled(world, before)
+        assert since(done, ("tensors moved",))["tensors moved"] > 100
+        for edit in ("prompt", "strength", "schedule"):
+            after = route(world, **used | EDITS[edit])
+            sampled(world, after)
+            assert since(done, OURS) == NOTHING
+        sampled(world, before)
+        assert since(done, OURS) == NOTHING
+        comfy.model_management.unload_all_models()
+        assert since(done, OURS)["tensors moved"] > 100
+        edited = sampled(world, after)
+    plain = small.load()
+    assert torch.equal(sampled(plain, route(plain, **used | EDITS["schedule"])), edited)
 
 
 TEXTS = "texts encoded"
