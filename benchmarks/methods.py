@@ -406,11 +406,17 @@ def said(options, journal: Journal, points: Mapping,
         lines.append(
             f"| {row.name} | {at.get(row.name, '')} | {row.way.said()} | "
             f"{row.less.said(signed=True) if row.less and row.name in at else ''} | "
-            f"{'' if p is None else f'{p:.3f}'} | {row.content.value:.2f} | {row.style.value:.2f}"
+            f"{_said_p(p)} | {row.content.value:.2f} | {row.style.value:.2f}"
             f" | {row.both.said()} | "
             + " | ".join(f"{some[k].way.value:.2f}" for some in apart.values()) + " |"
         )  # fmt: skip
     return tuned, "\n".join([*lines, *_rules(whole, points)])
+
+
+def _said_p(p: float | None) -> str:
+    if p is None:
+        return ""
+    return f"{p:.3f}" if p >= 0.001 else "<.001"
 
 
 def _power(rows: Sequence[Row], pairs: Sequence[Pair]) -> list[str]:
@@ -495,7 +501,7 @@ def write_shown(path: Path, workers: Workers, journal: Journal, points: Mapping,
         {pair: world.references(*pair) for pair in pairs},
         {label: [next(drawn) for _ in pairs] for label in asked},
     )
-    sheet.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    sheet.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"wrote {path}")
 
 

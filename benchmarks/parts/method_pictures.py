@@ -12,7 +12,7 @@ from benchmarks.parts.method_figures import Pair, Row, columns
 from small_world.train.measuring.shown import chosen
 
 PAIRS = 5
-EDGE = 128  # of a picture, in pixels
+EDGE = 96  # of a picture, in pixels
 
 
 def median_pairs(results: Sequence[Mapping[Pair, Sequence]], count: int = PAIRS) -> list[Pair]:
