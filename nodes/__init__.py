@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from ..comfy_adapter.page.boundary import bounded
-from ..comfy_adapter.page.routes import add_page_routes
+from ..comfy_adapter.page.routes import add_page_routes, let_go_between_prompts
 from .acfg import ACFGGuider, ACFGKSampler
 from .compare import ComparisonGrid, MethodSweep, XYGrid
 from .expert_encoder import LoadExpertEncoder
@@ -46,6 +46,7 @@ NODES = [bounded(node) for node in _ALL]
 class CraftExtension(ComfyExtension):
     async def on_load(self) -> None:
         add_page_routes()
+        let_go_between_prompts()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

@@ -23,11 +23,14 @@ from benchmarks.parts.trained_ways import (
     Trainer,
     needs,
 )
-from craft_core.starting import FLOOR, GUIDED_CFG, GUIDED_STRENGTH
+from launcher.pack import as_package
 from small_world.judge import as_images, load_judge
 from small_world.train.data import end_with_parent
 from small_world.train.measuring.worlds import SMALL_WORLD, World
 from small_world.world.objects import OBJECTS
+
+as_package()
+from craft_lora_pack.craft_core.starting import FLOOR, GUIDED_CFG, GUIDED_STRENGTH  # noqa: E402
 
 FRESH_SEED = 20_000_000
 OWN_VALUES = "the nodes' own values"  # what a user has who sets nothing

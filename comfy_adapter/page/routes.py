@@ -65,12 +65,18 @@ def add_page_routes() -> None:
         server.routes.get(SHOWN_GRID)(_shown_grid)
         server.routes.get(TRIGGER_WORDS)(_trigger_words)
         server.routes.get(WORKFLOW)(_workflow)
-        server.add_on_prompt_handler(_let_go_when_idle)
         tell_at_start()
 
 
+def let_go_between_prompts() -> None:
+    """When a prompt is queued while none runs or waits, what the last run left may go."""
+    server = getattr(PromptServer, "instance", None)
+    if server is not None:
+        server.add_on_prompt_handler(_let_go_when_idle)
+
+
 def _let_go_when_idle(asked: dict) -> dict:
-    """Of a prompt that is queued: while none runs or waits, what the last run left may go."""
+    """asked: of the prompt that is queued, given back as it is."""
     if not PromptServer.instance.prompt_queue.get_tasks_remaining():
         let_go()
     return asked
