@@ -334,15 +334,23 @@ def test_a_file_in_both_roles_is_read_and_loaded_once(world, done):
     assert since(done, MADE) == {"files read": 1, "modules built": 1, "modules loaded": 1}
 
 
-def test_a_text_encoder_and_a_backbone_that_are_patched_stay_so(world, done, lora_folder):
+def with_text_part(world, folder) -> str:
+    """The content LoRA with an update of the text encoder too, in the folder; its name."""
     lora = comfy.utils.load_torch_file(folder_paths.get_full_path("loras", small.CONTENT))
     names = comfy.lora.model_lora_keys_clip(world.clip.cond_stage_model, {})
     stem = next(n for n in names if n.startswith("lora_te") and n.endswith("q_proj"))
     width = comfy.utils.get_attr(world.clip.cond_stage_model, names[stem]).shape[0]
     lora[f"{stem}.lora_down.weight"] = torch.randn(2, width)
     lora[f"{stem}.lora_up.weight"] = torch.randn(width, 2)
-    safetensors.torch.save_file(lora, lora_folder / "with_text.safetensors")
-    used = {"content_lora": "with_text.safetensors", "lora_stack": [(small.STYLE, 0.5, 0.5)]}
+    safetensors.torch.save_file(lora, folder / "with_text.safetensors")
+    return "with_text.safetensors"
+
+
+def test_a_text_encoder_and_a_backbone_that_are_patched_stay_so(world, done, lora_folder):
+    used = {
+        "content_lora": with_text_part(world, lora_folder),
+        "lora_stack": [(small.STYLE, 0.5, 0.5)],
+    }
     before = route(world, **used)
     since(done)
     after = route(world, **used, **EDITS["prompt"])
@@ -379,14 +387,7 @@ def fitted(done, monkeypatch):
 
 
 def test_a_file_meets_a_text_encoder_once_whatever_its_strength(world, fitted, lora_folder):
-    lora = comfy.utils.load_torch_file(folder_paths.get_full_path("loras", small.CONTENT))
-    names = comfy.lora.model_lora_keys_clip(world.clip.cond_stage_model, {})
-    stem = next(n for n in names if n.startswith("lora_te") and n.endswith("q_proj"))
-    width = comfy.utils.get_attr(world.clip.cond_stage_model, names[stem]).shape[0]
-    lora[f"{stem}.lora_down.weight"] = torch.randn(2, width)
-    lora[f"{stem}.lora_up.weight"] = torch.randn(width, 2)
-    safetensors.torch.save_file(lora, lora_folder / "with_text.safetensors")
-    used = {"content_lora": "with_text.safetensors"}
+    used = {"content_lora": with_text_part(world, lora_folder)}
     alone = {
         strength: sampled(world, route(world, **used, content_strength=strength))
         for strength in (0.9, 0.3)
