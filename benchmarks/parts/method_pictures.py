@@ -49,7 +49,7 @@ def pairs_sheet(
     from craft_lora_pack.comfy_adapter.draw.comparison import Cell, comparison_grid
 
     def called(pair: Pair) -> str:
-        return f"{pair[0]}, {pair[1]}"
+        return "\n".join(pair)
 
     cells = [
         Cell(label, called(pair), torch.from_numpy(references[pair][k] / np.float32(255))[None])
