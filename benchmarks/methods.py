@@ -12,8 +12,8 @@ Every run-time and every file method of this pack, each under standard guidance 
    points for either rule: standard .7, 1, 1.3, 1.6 at cfg 3 and 1, 1.3 at cfg 2; ACFG, which
    multiplies the LoRAs by cfg, .5, .75, 1, 1.25 at cfg 2 and .5, .7 at cfg 3. The highest mean
    score wins. Where that is the highest or lowest strength tried at its cfg, one 1.25 times as high
-   or low is tried too, up to four times, so that no row stands lower for its grid's end; rows that
-   still end there are named. From here on it is fixed. (--grid strength has --cfg alone, with
+   or low is tried too, up to --beyond times, so that no row stands lower for its grid's end; rows
+   that still end there are named. From here on it is fixed. (--grid strength has --cfg alone, with
    strengths .7, 1, 1.3, 1.6 and .25, .35, .5, .7.)
 3. On the *report* half, whose objects and styles no setting was chosen on, every object is joined
    with --each styles (an incomplete design), --pictures pictures a pair. Every pair has
@@ -112,7 +112,7 @@ GRIDS = {
     },
 }  # (cfg, None for --cfg, and strength)
 ROLES, FEWEST = ("content", "style"), 2
-STEP, STEPS = 1.25, 4  # how a grid goes on where the best lies at its end, and how often
+STEP, STEPS = 1.25, 4  # how a grid goes on where the best lies at its end, and --beyond
 REFERENCE = "direct, standard"
 FRAME = (NOTHING, "content alone", "style alone")  # not tuned: strength 1, standard guidance
 FIXED = {OWN_VALUES: OWN_POINT}  # not tuned, but compared as the tuned ones are
@@ -271,7 +271,7 @@ def tune(workers: Workers, journal: Journal, ways: Sequence[str], pairs: Sequenc
     """What `choose` gives once the grids have gone on as far as they do; and the rows that still
     are at an end."""
     grids = {key: grid(key[1], options.cfg, options.grid) for key in tuned_ways(ways)}
-    for more in range(STEPS + 1):
+    for more in range(options.beyond + 1):
         jobs = [
             job
             for (way, rule), points in grids.items()
@@ -283,7 +283,7 @@ def tune(workers: Workers, journal: Journal, ways: Sequence[str], pairs: Sequenc
         chosen = choose(journal, grids, pairs)
         further = {key: beyond(chosen[key], grids[key]) for key in grids}
         at_end = [key for key, point in further.items() if point is not None]
-        if not at_end or more == STEPS:
+        if not at_end or more == options.beyond:
             break
         for key in at_end:
             grids[key].append(further[key])
@@ -526,6 +526,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=12, help="of a picture")
     parser.add_argument("--cfg", type=float, default=3.0, help="of rows that are not tuned")
     parser.add_argument("--grid", choices=GRIDS, default="cfg", help="what is tuned")
+    parser.add_argument("--beyond", type=int, default=STEPS,
+                        help="how often a grid goes on where the best lies at its end")  # fmt: skip
     parser.add_argument("--enough", type=float, default=0.8,
                         help="share of a LoRA's own pictures that must be right")  # fmt: skip
     parser.add_argument("--divide-steps", type=int, default=1, help="of the LoRAs, to rehearse")

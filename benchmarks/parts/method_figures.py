@@ -3,7 +3,7 @@
 Intervals and tests are Student's: the standard error is that of a bootstrap over contents and
 styles, and the degrees of freedom are one less than the contents or styles that there are,
 whichever are fewer. Percentiles of the same draws would be too narrow where there are few: with
-four styles they find a difference in 11 to 19 of 100 measurements of none.
+four styles they find a difference in more than a tenth of all measurements of none.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ class DaskWorkers:
             return self._client.run(on_dask.at_once, function, *given, workers=[worker])[worker]
         except (self._dask.TimeoutError, OSError, KeyError) as error:
             raise ServerGone(f"the way to its Dask worker broke ({error}).") from error
-        except Exception as error:
+        except Exception as error:  # whatever the function raised, in a process of other code
             raise _as_here(error) from error
 
     def _send_code(self) -> None:

@@ -120,13 +120,17 @@ def test_no_difference_is_found_in_at_most_one_measurement_of_twenty(
     pairs = design(range(contents), [f"s{k}" for k in range(styles)], each)
     weights = draws(pairs, 300)
     places = [np.unique([str(pair[k]) for pair in pairs], return_inverse=True)[1] for k in (0, 1)]
-    rng, found = np.random.default_rng(3), []
+    rng, found, by_percentiles = np.random.default_rng(3), [], []
     for _ in range(400):
         by = [rng.normal(0, spread, place.max() + 1)[place]
               for spread, place in zip(spreads, places, strict=True)]  # fmt: skip
         values = weights @ (by[0] + by[1] + rng.normal(0, 0.5, len(pairs)))
         found.append(p_value(values, levels(pairs)) < 0.05)
+        low, high = np.quantile(values[1:], (0.025, 0.975))
+        by_percentiles.append(low > 0 or high < 0)
     assert np.mean(found) < 0.08
+    if styles < 5 and spreads != (1.0, 0.2):  # what Student's intervals are for
+        assert np.mean(by_percentiles) > 0.1
 
 
 def test_a_difference_that_never_varies_is_one():
@@ -278,7 +282,7 @@ def test_a_grid_goes_on_where_the_best_lies_at_its_end(tmp_path):
     assert beyond((None, 1.0), grid("standard", 3.0)) is None
 
     class Options:
-        cfg, grid, pictures = 3.0, "cfg", 2
+        cfg, grid, pictures, beyond = 3.0, "cfg", 2, STEPS
 
     class Workers:
         """Pictures whose score is highest at a strength."""
