@@ -14,7 +14,9 @@ Every run-time and every file method of this pack, each under standard guidance 
    score wins. Where that is the highest or lowest strength tried at its cfg, one 1.25 times as high
    or low is tried too, up to --beyond times, so that no row stands lower for its grid's end; rows
    that still end there are named. From here on it is fixed. (--grid strength has --cfg alone, with
-   strengths .7, 1, 1.3, 1.6 and .25, .35, .5, .7.)
+   strengths .7, 1, 1.3, 1.6 and .25, .35, .5, .7.) The direct merge is measured under role
+   guidance, too: LoRAs at strength 1, and in the strength's place one weight of both roles, 1, 1.5
+   and 2 at cfg 3, 1.5, 2 and 2.5 at cfg 2.
 3. On the *report* half, whose objects and styles no setting was chosen on, every object is joined
    with --each styles (an incomplete design), --pictures pictures a pair. Every pair has
    noise of its own, the same for every method.
@@ -85,6 +87,7 @@ from benchmarks.parts.method_runs import (  # noqa: E402
     NOTHING,
     OWN_POINT,
     OWN_VALUES,
+    ROLE,
     RULES,
     TRUTH,
     UNTRAINED,
@@ -105,10 +108,12 @@ GRIDS = {
     "cfg": {
         "standard": ((3.0, 0.7), (3.0, 1.0), (3.0, 1.3), (3.0, 1.6), (2.0, 1.0), (2.0, 1.3)),
         "ACFG": ((3.0, 0.5), (3.0, 0.7), (2.0, 0.5), (2.0, 0.75), (2.0, 1.0), (2.0, 1.25)),
+        ROLE: ((3.0, 1.0), (3.0, 1.5), (3.0, 2.0), (2.0, 1.5), (2.0, 2.0), (2.0, 2.5)),
     },
     "strength": {
         "standard": tuple((None, strength) for strength in (0.7, 1.0, 1.3, 1.6)),
         "ACFG": tuple((None, strength) for strength in (0.25, 0.35, 0.5, 0.7)),
+        ROLE: tuple((None, weight) for weight in (1.0, 1.5, 2.0, 3.0)),
     },
 }  # (cfg, None for --cfg, and strength)
 ROLES, FEWEST = ("content", "style"), 2
@@ -146,7 +151,8 @@ def design(contents: Sequence[str], styles: Sequence[str], each: int) -> list[Pa
 
 def tuned_ways(chosen: Sequence[str]) -> list[tuple[str, str]]:
     """(way, rule) of every row that has cfg and strength to choose."""
-    return [(way, rule) for way in chosen if way not in (*FRAME, *FIXED) for rule in RULES]
+    tuned = [way for way in chosen if way not in (*FRAME, *FIXED)]
+    return [(way, rule) for way in tuned for rule in WAYS[way].rules]
 
 
 def held(journal: Journal, way: str, rule: str, point: Point, pairs: Sequence[Pair],
@@ -328,12 +334,14 @@ def best_on(journal: Journal, points: Mapping, pairs: Sequence[Pair], cfg: float
         for (way, rule), point in points.items()
     }  # fmt: skip
     best = max(means, key=lambda one: means[one])
-    return f"{', '.join(best)}, {named(points[best], cfg)}, geo {means[best]:.3f}"
+    at = named(points[best], cfg, best[1])
+    return f"{', '.join(best)}, {at}, geo {means[best]:.3f}"
 
 
-def named(point: Point, cfg: float) -> str:
+def named(point: Point, cfg: float, rule: str) -> str:
     own, strength = point
-    return f"cfg {cfg if own is None else own:g}, strength {strength:g}"
+    what = "weight" if rule == ROLE else "strength"
+    return f"cfg {cfg if own is None else own:g}, {what} {strength:g}"
 
 
 def strangers(pairs: Sequence[Pair]) -> dict[Pair, Pair]:
@@ -378,7 +386,7 @@ def said(options, journal: Journal, points: Mapping,
         found[CHANCE] = held_chance(journal, points["direct", "standard"], pairs, some)
         return found
 
-    at = {f"{way}, {rule}": named(point, options.cfg).replace("strength ", "")
+    at = {f"{way}, {rule}": named(point, options.cfg, rule).replace("strength ", "")
           for (way, rule), point in points.items()}  # fmt: skip
     whole = results(seeds)
     rows = table(whole, NOTHING, TRUTH, REFERENCE)

@@ -35,6 +35,7 @@ from craft_lora_pack.craft_core.starting import FLOOR, GUIDED_CFG, GUIDED_STRENG
 FRESH_SEED = 20_000_000
 OWN_VALUES = "the nodes' own values"  # what a user has who sets nothing
 RULES = ("standard", "ACFG")
+ROLE = "role"  # of the direct merge alone: role guidance, with a weight in the strength's place
 MEASURES = ("content", "style", "object right", "style right")
 
 
@@ -44,7 +45,8 @@ class Way:
     `file`, the method that fuses both into one file, which then acts by itself. trained: what is
     trained for the pair and takes the LoRAs' place, of trained_ways.KINDS. floors: of a cosine
     schedule of both roles; None for a constant one. apart: a row that is no method of its own:
-    another's with a part of it left out, or with settings of its own."""
+    another's with a part of it left out, or with settings of its own. rules: guidance rules that it
+    is measured under."""
 
     name: str
     loras: tuple[str, ...] = ("content", "style")
@@ -54,6 +56,7 @@ class Way:
     trained: str = ""
     floors: float | None = None
     apart: bool = False
+    rules: tuple[str, ...] = RULES
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -72,7 +75,7 @@ WAYS = {
         Way("content alone", ("content",)),
         Way("style alone", ("style",)),
         Way(OWN_VALUES, method={"method": "craft"}, floors=FLOOR, apart=True),
-        Way("direct"),
+        Way("direct", rules=(*RULES, ROLE)),
         Way("craft, auto", method={"method": "craft"}, layer_sets="auto"),
         Way("craft, b-lora", method={"method": "craft"}, layer_sets="b-lora"),
         Way("b_lora", method={"method": "b_lora"}),
@@ -122,8 +125,9 @@ MOST_RANK = 32  # of the other fused files
 class Job:
     """A way at one rule and strength on one pair; all its pictures in one run of the sampler.
 
-    cfg: None for the lab's. lora_seed: of the LoRAs' training. Journals from when every run had the
-    lab's cfg, and LoRAs of seed 0, have the same keys.
+    strength: of both LoRAs; under ROLE, where that is 1, the weight of both roles. cfg: None for
+    the lab's. lora_seed: of the LoRAs' training. Journals from when every run had the lab's cfg,
+    and LoRAs of seed 0, have the same keys.
     """
 
     way: str
@@ -303,12 +307,13 @@ class Bench:
         made = self._made(way, job)
         family = OBJECTS[job.content].family
         prompt = f"<c>a sks {family}</c> in <s>zwx style</s>"
+        by_role = job.rule == ROLE
         return self.studio.pictures(
-            [(*one, job.strength) for one in made.files], prompt, noise,
+            [(*one, 1.0 if by_role else job.strength) for one in made.files], prompt, noise,
             method=way.method if not way.file else "direct", layer_sets=way.layer_sets,
             asymmetric=job.rule == "ACFG", schedule=_schedule(way.floors),
             cfg=self.lab.cfg if job.cfg is None else job.cfg, model=made.model,
-            encoder=made.encoder,
+            encoder=made.encoder, weight=job.strength if by_role else None,
         )  # fmt: skip
 
     @torch.inference_mode()

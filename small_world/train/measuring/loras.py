@@ -16,7 +16,7 @@ import comfy.sd
 import folder_paths
 import numpy as np
 import torch
-from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
+from craft_lora_pack.comfy_adapter.guide.acfg import ChosenRule, acfg_guider
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile
 from craft_lora_pack.comfy_adapter.train.run import save_place
 from craft_lora_pack.comfy_adapter.train.start import start_training
@@ -151,11 +151,13 @@ class Studio:
         cfg: float = CFG,
         model: Any = None,
         encoder: str = "",
+        weight: float | None = None,
     ) -> torch.Tensor:
         """(B, 3, 64, 64) in [-1, 1] from noise (B, 3, 64, 64), through Router and ACFG.
 
         files: LoRA file, role and strength. method: a key, or the Router's whole menu value.
-        model: None for the checkpoint's. encoder: an expert encoder's file.
+        model: None for the checkpoint's. encoder: an expert encoder's file. weight: of both roles,
+        under role guidance.
         """
         branches = tuple(BranchFile(*one) for one in files)
         menu = {"method": method} if isinstance(method, str) else method
@@ -163,13 +165,16 @@ class Studio:
             prompt, branches, layer_sets, menu, schedule, expert_encoder=encoder
         )
         routed = route(model or self.model, self.clip, request)
-        return self.sampled(routed.model, routed.conditioning, noise, asymmetric, cfg)
+        rule = None if weight is None else ChosenRule("role", {"weight": weight})
+        return self.sampled(routed.model, routed.conditioning, noise, asymmetric, cfg, rule)
 
     def sampled(
-        self, model: Any, positive: Any, noise: torch.Tensor, asymmetric: bool, cfg: float
-    ) -> torch.Tensor:
-        """(B, 3, 64, 64) in [-1, 1] of a MODEL that is routed already."""
-        guider = acfg_guider(model, positive, self.negative, cfg, asymmetric)
+        self, model: Any, positive: Any, noise: torch.Tensor, asymmetric: bool, cfg: float,
+        rule: ChosenRule | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        """(B, 3, 64, 64) in [-1, 1] of a MODEL that is routed already. rule: instead of
+        asymmetric."""
+        guider = acfg_guider(model, positive, self.negative, cfg, asymmetric, rule)
         sampling = self.model.get_model_object("model_sampling")
         sigmas = comfy.samplers.calculate_sigmas(sampling, "normal", SAMPLING_STEPS)
         euler = comfy.samplers.sampler_object("euler")

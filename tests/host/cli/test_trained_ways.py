@@ -107,3 +107,20 @@ def stopped_at_once(parts, method, filled, knobs, how, watch):
         raise KeyboardInterrupt
 
     return start_training(parts, method, filled, knobs, how, stop)
+
+
+def test_role_guidance_with_the_weight_of_cfg_is_acfg(trainer, monkeypatch):
+    monkeypatch.setattr(loras, "SAMPLING_STEPS", 2)
+    pair = {"content": CONTENT, "style": STYLE}
+    files = [
+        (trainer.studio.lora(role, name, loras.SHOTS[role], STEPS_DIVIDED), role, 1.0)
+        for role, name in pair.items()
+    ]
+    noise = loras.own_noise(CONTENT, STYLE, count=1)
+
+    def pictures(**others):
+        return trainer.studio.pictures(files, PROMPT, noise, cfg=2.0, **others)
+
+    acfg = pictures(asymmetric=True)
+    torch.testing.assert_close(pictures(weight=2.0), acfg)
+    assert not torch.allclose(pictures(weight=1.5), acfg)

@@ -21,6 +21,7 @@ from benchmarks.methods import (
     said,
     strangers,
     tune,
+    tuned_ways,
 )
 from benchmarks.parts.method_figures import (
     Row,
@@ -35,7 +36,7 @@ from benchmarks.parts.method_figures import (
     table,
 )
 from benchmarks.parts.method_pictures import EDGE, best_of_each, median_pairs, pairs_sheet
-from benchmarks.parts.method_runs import CHANCE, TRUTH, Job, Journal, alone_key
+from benchmarks.parts.method_runs import CHANCE, TRUTH, WAYS, Job, Journal, alone_key
 
 CONTENTS, STYLES = "abcd", "wxyz"
 PAIRS = [(c, STYLES[(k + turn) % 4]) for turn in range(3) for k, c in enumerate(CONTENTS)]
@@ -167,14 +168,16 @@ def test_runs_at_the_cfg_of_a_journal_have_the_keys_of_older_journals():
 
 def test_the_choice_names_its_cfg(tmp_path):
     journal = Journal(tmp_path / "methods.jsonl", {})
-    for rule, best in (("standard", (None, 1.3)), ("ACFG", (2.0, 0.75))):
+    best_at = {"standard": (None, 1.3), "ACFG": (2.0, 0.75), "role": (2.0, 1.5)}
+    for rule, best in best_at.items():
         for point in grid(rule, 3.0):
             for job in jobs_at("direct", rule, point, PAIRS).values():
                 journal.add(job.key, result(*[0.8 if point == best else 0.5] * 2))
-    grids = {("direct", rule): grid(rule, 3.0) for rule in ("standard", "ACFG")}
+    grids = {("direct", rule): grid(rule, 3.0) for rule in best_at}
     chosen = choose(journal, grids, PAIRS)
-    assert {rule: named(point, 3.0) for (_, rule), point in chosen.items()} == {
+    assert {rule: named(point, 3.0, rule) for (_, rule), point in chosen.items()} == {
         "standard": "cfg 3, strength 1.3", "ACFG": "cfg 2, strength 0.75",
+        "role": "cfg 2, weight 1.5",
     }  # fmt: skip
 
 
@@ -297,16 +300,24 @@ def test_a_grid_goes_on_where_the_best_lies_at_its_end(tmp_path):
 
     def go(best):
         journal = Journal(tmp_path / f"{best}.jsonl", {})
-        return tune(Workers(best), journal, ["direct"], PAIRS, Options, lambda _: None)
+        return tune(Workers(best), journal, ["switch"], PAIRS, Options, lambda _: None)
 
     points, at_end = go(2.4)
-    assert points["direct", "standard"] == (None, 2.5) and at_end == [("direct", "ACFG")]
-    assert points["direct", "ACFG"][1] == pytest.approx(0.7 * 1.25**STEPS, abs=1e-2)
+    assert points["switch", "standard"] == (None, 2.5) and at_end == [("switch", "ACFG")]
+    assert points["switch", "ACFG"][1] == pytest.approx(0.7 * 1.25**STEPS, abs=1e-2)
     points, at_end = go(0.6)
-    assert points == {("direct", "standard"): (None, 0.56), ("direct", "ACFG"): (None, 0.5)} or (
-        points["direct", "ACFG"] == (None, 0.7)
+    assert points == {("switch", "standard"): (None, 0.56), ("switch", "ACFG"): (None, 0.5)} or (
+        points["switch", "ACFG"] == (None, 0.7)
     )
     assert not at_end
+
+
+def test_the_direct_merge_alone_is_measured_under_role_guidance():
+    under = {}
+    for way, rule in tuned_ways(list(WAYS)):
+        under.setdefault(way, []).append(rule)
+    assert under.pop("direct") == ["standard", "ACFG", "role"]
+    assert all(rules == ["standard", "ACFG"] for rules in under.values())
 
 
 def test_every_pair_has_a_stranger_of_its_own():
