@@ -3,6 +3,8 @@ for style, and find the settings that score best."""
 
 from __future__ import annotations
 
+from functools import partial
+
 from comfy_api.latest import io
 
 from ..comfy_adapter.draw.score_table import ScoreRow, score_table
@@ -282,7 +284,7 @@ class FindBest(io.ComfyNode):
             Sampling(negative, latent_image, vae, steps, cfg, sampler_name, scheduler),
             PairScorer.of(references, encoders), content_weight, first_seed, budget,
         )  # fmt: skip
-        found = find_best(model, clip, request, lambda text: tell(cls, text))
+        found = find_best(model, clip, request, partial(tell, cls))
         warn(cls, *found.warnings)
         tell(cls, "\n".join([*found.warnings, found.report]), found.preset)
         return io.NodeOutput(
