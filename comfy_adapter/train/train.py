@@ -113,11 +113,18 @@ class Prepared:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-def datasets(source: ModelParts, method: Method, filled: FilledSlots) -> dict[str, Dataset]:
+def is_mirrored(settings: Mapping[str, Any]) -> bool:
+    """Whether a training of these settings mirrors pictures."""
+    return bool(settings.get("mirror"))
+
+
+def datasets(
+    source: ModelParts, method: Method, filled: FilledSlots, settings: Mapping[str, Any]
+) -> dict[str, Dataset]:
     """The pictures that were given, encoded, by the keys of their slots."""
-    encoder = ExampleEncoder(source.model, source.clip, source.vae)
+    encoder, mirror = ExampleEncoder(source.model, source.clip, source.vae), is_mirrored(settings)
     return {
-        slot.key: dataset(encoder, own.images, own.captions, slot.noun, CANCEL)
+        slot.key: dataset(encoder, own.images, own.captions, slot.noun, CANCEL, mirror)
         for slot in method.traits.slots.of(PictureSlot)
         if (own := filled.pictures.get(slot.key)) is not None
     }

@@ -11,6 +11,7 @@ from .reader import (
     PRESETS,
     Family,
     FamilyPreset,
+    in_block,
     mixes_rows,
     runs_early,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "PRESETS",
     "Family",
     "FamilyPreset",
+    "in_block",
     "mixes_rows",
     "runs_early",
 ]

@@ -24,13 +24,16 @@ Condition = Any
 class Example:
     """One captioned picture. latent: (C, *spatial) on the model's own scale, float32 on the CPU.
 
-    name: for messages. caption: what the condition was made of.
+    name: for messages. caption: what the condition was made of. mirrored: the latent of the picture
+    mirrored, which is not the latent mirrored: a latent's channels may hold patches of the picture,
+    and no VAE treats both sides quite alike. None where no training mirrors it.
     """
 
     latent: Tensor
     condition: Condition
     name: str = ""
     caption: str = ""
+    mirrored: Tensor | None = None
 
 
 @dataclass(frozen=True)
