@@ -40,6 +40,7 @@ import torch  # noqa: E402
 import torchvision  # noqa: E402
 from craft_lora_pack.comfy_adapter.train import denoiser as adapter  # noqa: E402
 from craft_lora_pack.comfy_adapter.train.precision import AUTO, decide  # noqa: E402
+from craft_lora_pack.craft_core.families import FAMILIES  # noqa: E402
 from craft_lora_pack.craft_core.routing import PRESETS  # noqa: E402
 from craft_lora_pack.craft_core.routing.layer_sets import resolve  # noqa: E402
 from craft_lora_pack.craft_core.training import (  # noqa: E402
@@ -232,7 +233,9 @@ def _print_sizes() -> None:
     print(f"SDXL's UNet: {weights / 2e6:.0f} M parameters, {_gb(weights)} GB in fp16")
     _section("Counted: what is learnt")
     rows = []
-    for preset in (key for key, one in PRESETS.items() if one.rule == "patterns"):
+    for preset in (
+        one.key for one in FAMILIES["sdxl"].presets if PRESETS[one.key].rule == "patterns"
+    ):
         for role in ("content", "style"):
             rows += [_size_row(lora_of(denoiser, preset, role, rank)) for rank in (16, 64)]
     learnt = basis_of(denoiser)
