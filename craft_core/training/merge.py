@@ -248,7 +248,7 @@ def summed_edit(pieces: Callable[[], Sequence[Factors]]) -> Edit:
     def edit(call: LayerCall) -> Tensor:
         output = call.output
         for one in pieces():
-            update = call.mix(call.apply(one.down), one.up)
+            update = call.low_rank(one.down, one.up)
             output = output + one.scale * update.to(output.dtype)
         return output
 

@@ -260,7 +260,7 @@ def branch_edit(factors: Factors) -> Edit:
     """base(x) + scale * up (down x)."""
 
     def edit(call: LayerCall) -> Tensor:
-        update = call.mix(call.apply(factors.down), factors.up)
+        update = call.low_rank(factors.down, factors.up)
         return call.output + factors.scale * update.to(call.output.dtype)
 
     return edit
