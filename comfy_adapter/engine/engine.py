@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from threading import Lock
 from typing import Any
@@ -41,7 +42,8 @@ from .compiled import (
 )
 from .conditionings import ConditioningKind, ConditioningKinds
 from .guiding import Guiding, guide
-from .hooks import GatedChunks, ModelCall, attached, layer_hooks
+from .hooks import Around, GatedChunks, Hooks, LayerHook, ModelCall, attached, layer_hooks
+from .in_turn import Acting, adds, between, patches_of
 from .recorder import RECORDERS, SAMPLER, Recorder, add_recorder
 from .shortcuts import (
     forget_keys,
@@ -50,13 +52,17 @@ from .shortcuts import (
     without_kept_keys,
     without_replays,
 )
-from .weights import KEY, answering, let_twin_go
+from .weights import KEY, answering, carriers, let_twin_go
 
 LOG = logging.getLogger("craft")
 HELD = "craft_held"  # what a MODEL without a bank keeps alive
 GUIDED_BY = "craft_guidance"  # key of the Guiding that a run follows
 ASYMMETRIC = {"acfg": True, "cfg": False}  # the rules that the nodes' switch chooses between
 KINDS = "craft_conditioning_kinds"
+ORDER_OF_LOADERS = (
+    "A LoRA loader behind the Router loads a DoRA, OFT, BOFT or GLoRA, which depends on the weight "
+    "it finds (%s). It acts as if it stood before the Router: put it there"
+)
 _WRAPPERS = comfy.patcher_extension.WrappersMP
 _CALLBACKS = comfy.patcher_extension.CallbacksMP
 _FROM_TABLE = comfy.model_sampling.ModelSamplingDiscrete.percent_to_sigma
@@ -64,9 +70,11 @@ _FROM_TABLE = comfy.model_sampling.ModelSamplingDiscrete.percent_to_sigma
 
 @dataclass(frozen=True)
 class _RunModel:
-    """A model of a run. call: the one now running. graphs: where torch.compile runs it."""
+    """A model of a run. call: the one now running. hooks: one for each adapted layer. graphs: where
+    torch.compile runs it."""
 
     call: ModelCall
+    hooks: Hooks
     graphs: Graphs | None = None
 
     def running(self, device: torch.device) -> AbstractContextManager:
@@ -119,12 +127,14 @@ class RoutedBank:
     copies for other devices have too; None where it acts nowhere. held: what the MODEL keeps alive
     beside them.
     shares: by what each layer's gates are multiplied, (layers, 1), where a node multiplied weights
-    of the MODEL.
+    of the MODEL. patched: how many patches a layer's weight had when the bank came onto the MODEL,
+    where it had any: those behind them act after its branches.
     """
 
     def __init__(
         self, bank: Bank, gates: Gates, whole: Sequence[float] | None, factors_key: str,
         modules: Sequence[Hashable | None], held: Any = None,
+        patched: Mapping[str, int] | None = None,
     ) -> None:  # fmt: skip
         self.layers, self.gates, self.whole = bank.layers, gates, whole
         self.roles = tuple(branch.role for branch in bank.branches)
@@ -132,6 +142,7 @@ class RoutedBank:
         self.where = tuple(frozenset(branch.layers) for branch in bank.branches)
         self.factors_key, self.modules, self.held = factors_key, modules, held
         self.shares: Tensor | None = None
+        self.patched = dict(patched or {})
         self._session: _Session | None = None
         self._sampled = True  # in the run that is going on, or was last
 
@@ -163,9 +174,11 @@ class RoutedBank:
             (_WRAPPERS.APPLY_MODEL, self.apply),
         )
 
-    def multiplied(self, path: str, factor: float) -> RoutedBank:
-        """The same with the gates of a layer times the factor."""
+    def multiplied(self, path: str, factor: float, patched: int) -> RoutedBank:
+        """The same with the gates of a layer times the factor. patched: how many patches the
+        layer's weight has then."""
         other = copy(self)
+        other.patched = {**self.patched, path: patched}
         other._session, other._sampled = None, True
         ones = torch.ones(len(self.layers), 1)
         other.shares = ones if self.shares is None else self.shares.clone()
@@ -247,13 +260,16 @@ class RoutedBank:
     def _open(self, session: _Session, guider: Any, stack: ExitStack) -> None:
         """Prepare the models of a run, until the stack is closed."""
         patchers, hooks, calls = _patchers(guider), {}, {}
+        self._say_order(patchers[0])
         stack.enter_context(without_replays())
         stack.enter_context(layers_called())
         for patcher in patchers:
             model = patcher.model.diffusion_model
             key = id(patcher.model)
             calls[key] = ModelCall()
-            hooks[key] = layer_hooks(model, self.parts(patcher, self.layers), calls[key])
+            around = partial(self._around, patcher)
+            parts = self.parts(patcher, self.layers)
+            hooks[key] = layer_hooks(model, parts, calls[key], around)
             stack.enter_context(without_kept_keys(model))
         in_graphs = any(is_compiled(one, guider.model_options) for one in patchers)
         if len(patchers) > 1 and compiled_by_host(guider.model_options):
@@ -264,19 +280,53 @@ class RoutedBank:
                 "Take out Torch Compile Model, or the node that splits the work",
             )
         if in_graphs:
-            own = next(iter(hooks.values()))
-            why = why_uncompiled(part.update for _, hook in own for part in hook.parts)
+            every = (one.parts(patchers[0], one.layers) for one in carriers(patchers[0]))
+            updates = (part.update for one in every for parts in one.values() for part in parts)
+            why = why_uncompiled(updates)
             in_graphs = why is None
             stack.enter_context(looking_for_hooks() if in_graphs else uncompiled())
             if why is not None:
                 LOG.info(uncompiled_line(why))
         for key, call in calls.items():
             graphs = Graphs(hooks[key], call) if in_graphs else None
-            session.models[key] = _RunModel(call, graphs)
+            session.models[key] = _RunModel(call, hooks[key], graphs)
             if graphs is not None:
                 stack.callback(graphs.without)
             else:
                 stack.enter_context(attached(hooks[key]))
+
+    def _around(self, patcher: Any, path: str) -> Around:
+        """What else acts on a layer: earlier banks of the MODEL, and patches of its weight that
+        came after a bank."""
+        banks, at = [], self.patched.get(path, 0)
+        for bank in carriers(patcher):
+            if bank is self:
+                break
+            hook = bank.hook_of(patcher, path)
+            if hook is not None:
+                banks.append((hook, bank.patched.get(path, 0)))
+        places = [*(place for _, place in banks), at]
+        every, after = (between(patcher, path, place) for place in (places[0], at))
+        earlier: list[LayerHook | Acting] = [] if every is None else [Acting(every, -1.0)]
+        for (hook, start), stop in zip(banks, places[1:], strict=True):
+            patches = None if every is None else between(patcher, path, start, stop)
+            earlier += [hook] if patches is None else [hook, Acting(patches, 1.0)]
+        return Around(earlier, None if every is None else after)
+
+    def hook_of(self, patcher: Any, path: str) -> LayerHook | None:
+        """Its hook on a layer in the run now under way; None where it has none there."""
+        made = self._session and self._session.models.get(id(patcher.model))
+        if not made or path not in self.layers:
+            return None
+        return made.hooks[self.layers.index(path)][1]
+
+    def _say_order(self, patcher: Any) -> None:
+        """Log where the order of nodes is not the order in which their LoRAs act."""
+        for path in self.layers:
+            later = patches_of(patcher, path)[self.patched.get(path, 0) :]
+            if not all(adds(one) for one in later):
+                LOG.warning(ORDER_OF_LOADERS, path)
+                return
 
     def parts(self, patcher: Any, layers: Sequence[str]) -> dict[str, list[BranchPart]]:
         """What the branches add to each of the layers, on the patcher's device."""
@@ -367,21 +417,24 @@ def _tiled(
     runs: list[GatedChunks], chunks: int, rows: int, batch: int | None
 ) -> tuple[int, list[GatedChunks]]:
     """(chunks, runs) of a call of `rows` rows: those of one pass, repeated for every tile."""
-    alike = not runs or (runs[0].start, runs[0].stop) == (0, chunks)
-    if alike or batch is None or rows == chunks * batch:
+    if batch is None or rows == chunks * batch:
         return chunks, runs
     tiles, rest = divmod(rows, chunks * batch)
     if rest:
+        if not runs or (runs[0].start, runs[0].stop) == (0, chunks):  # all rows alike
+            return chunks, runs
         raise CraftError(
             f"The model is called with {rows} rows for {chunks} conditionings of {batch} images",
             "Asymmetric guidance needs to know which rows are whose",
             "Turn asymmetric off, or take out the node that rearranges the batch",
         )
-    return tiles * chunks, [
-        GatedChunks(tile * chunks + run.start, tile * chunks + run.stop, run.gates)
-        for tile in range(tiles)
-        for run in runs
-    ]
+    return tiles * chunks, _joined(
+        [
+            GatedChunks(tile * chunks + run.start, tile * chunks + run.stop, run.gates)
+            for tile in range(tiles)
+            for run in runs
+        ]
+    )
 
 
 def _joined(runs: list[GatedChunks]) -> list[GatedChunks]:
@@ -437,7 +490,8 @@ def attach(
         modules.append(same_as(patcher) if branch.layers else None)
     key = f"{KEY}_{sum(1 for name in routed.additional_models if name.startswith(KEY))}"
     routed.set_additional_models(key, loaded)
-    RoutedBank(bank, gates, whole, key, modules, held).put_on(routed)
+    patched = {path: len(patches_of(routed, path)) for path in bank.layers}
+    RoutedBank(bank, gates, whole, key, modules, held, patched).put_on(routed)
     return answering(routed)
 
 

@@ -23,8 +23,8 @@ from ...craft_core.types import LayerTarget
 from .fused_kernels import refuse_fused_kernels
 
 PREFIX = "diffusion_model."
-_QK_NORMS = ("q_norm", "k_norm", "norm_q", "norm_k")
 _FUSED_STEP = "rms_rope"
+_READS_WEIGHT = re.compile(r"cast_bias_weight\(\s*self\.(\w+)|self\.(\w+)\.weight\b")
 _WEIGHT = ".weight"
 _RUN_ORDER = ("attn1", "attn2", "ff")
 _TRANSFORMER_LAYER = re.compile(r"(.*\.transformer_blocks\.\d+)\.(attn1|attn2|ff)\.")
@@ -81,8 +81,7 @@ def lora_layers(patcher: Any) -> dict[str, tuple[int, ...]]:
     fused = {
         f"{parent}.{name}"
         for parent, module in network.named_modules()
-        for name in _QK_NORMS
-        if hasattr(module, name) and _fuses_norms(type(module))
+        for name in _fused_norms(type(module))
     }
     norms = {
         path: tuple(module.weight.shape)
@@ -152,12 +151,16 @@ def output_axis(module: Any) -> int:
 
 
 @cache
-def _fuses_norms(kind: type) -> bool:
-    """Whether a class of the host normalises and rotates queries and keys in one step."""
+def _fused_norms(kind: type) -> frozenset[str]:
+    """Of a class of the host that normalises and rotates queries and keys in one step, the names
+    of the modules whose weights it takes for that."""
     try:
-        return _FUSED_STEP in inspect.getsource(kind)
+        source = inspect.getsource(kind)
     except (OSError, TypeError):
-        return False
+        return frozenset()
+    if _FUSED_STEP not in source:
+        return frozenset()
+    return frozenset(a or b for a, b in _READS_WEIGHT.findall(source))
 
 
 def _is_rms_norm(module: Any) -> bool:
