@@ -263,8 +263,8 @@ class FindBest(io.ComfyNode):
                 *pair_inputs("", "", FULL_STRENGTH)[:2],
                 layer_set_menu("layer_sets"),
                 io.Int.Input("budget", default=64, min=LEAST_BUDGET, max=100000,
-                             tooltip="Pictures to make, at most, and one to check that the model "
-                             "is the same where a search goes on."),
+                             tooltip="Pictures to make, at most, and one of each guidance rule to "
+                             "check that the model is the same where a search goes on."),
                 io.Float.Input(
                     "content_weight", default=0.5, min=0.0, max=1.0, step=0.05,
                     tooltip="How much content counts against style in the harmonic mean: 1 is "

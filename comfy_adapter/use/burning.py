@@ -24,11 +24,16 @@ def guided_setting(
     asymmetric: bool = True,
 ) -> Guided:
     """place: what the setting is called. asymmetric: for a line that names no guidance."""
-    rule = line.guidance or _RULES[asymmetric]
+    rule = rule_of(line, asymmetric)
     by = reaches(rule, cfg, GUIDANCE[rule].knobs(line.weights))
     if rule == _RULES[True] and math.isclose(cfg, 1.0):  # then nothing is asymmetric
         by = {}
     return Guided(place, _strengths(branches, marked, line), by)
+
+
+def rule_of(line: Line, asymmetric: bool = True) -> str:
+    """The guidance rule of a line. asymmetric: for one that names none."""
+    return line.guidance or _RULES[asymmetric]
 
 
 def _strengths(

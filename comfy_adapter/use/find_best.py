@@ -33,6 +33,7 @@ from ...craft_core.search import (
     compared,
     pending,
     plan_halving,
+    rule_in,
 )
 from ..draw.score_plot import score_plot, score_sheet
 from ..engine.modules import model_layers
@@ -41,7 +42,7 @@ from ..model.lora_files import NONE, BranchFile
 from ..score.pair_scorer import PairScorer
 from .burning import guided_setting
 from .router import Routed, RouterRequest, with_own_loras
-from .sampling import Sampling, routed_by
+from .sampling import Sampling, guidance_of, routed_by
 from .search_journal import Scored, SearchJournal
 from .search_report import Outcome, Stop, TriedSetting, preset_json, search_report
 from .sweep import under_line
@@ -92,8 +93,8 @@ def find_best(model: Any, clip: Any, request: SearchRequest, tell: Callable[...,
     and the preset of what was found so far, and what ended it goes on up as it is.
 
     Every picture is kept as soon as it is scored: an equal call after an interrupt goes on from
-    there, and makes one picture again to see that the MODEL is the same. CraftError where a LoRA is
-    not chosen, and for all that a Router refuses.
+    there, and makes one picture of each guidance rule again to see that the MODEL is the same.
+    CraftError where a LoRA is not chosen, and for all that a Router refuses.
     """
     if NONE in request.pair:
         raise CraftError(
@@ -162,21 +163,27 @@ class Search:
         self.plan = plan_halving(len(request.settings), request.budget, request.first_seed)
 
     def take_up_journal(self) -> None:
-        """Forget the journal of another MODEL, and take the plan's pictures of this one's.
+        """Forget what the journal has of another MODEL, and take the plan's pictures of this one's.
 
-        The first picture that can be is made again. Where none can be, the MODEL is not known, and
-        its journal is another's.
+        Of each guidance rule the picture that it takes farthest is made again, of those that can
+        be. Where none can be, the MODEL is not known.
         """
         by_label = {setting.label: setting for setting in self.request.settings}
-        known = next((one for one in self.journal.scores if one[0] in by_label), None)
-        if known is None and self.journal.scores:
-            self.journal.begin_anew()
-        elif known is not None:
-            made = self._made(self.routed(by_label[known[0]]), known[1])
-            if not self.journal.agrees(known, made):
-                self.journal.begin_anew()
-                self.journal.add(known, made)
+        for rule in dict.fromkeys(setting.line.guidance for setting in by_label.values()):
+            known = [one for one in self.journal.scores if rule_in(one[0]) == rule]
+            again = [one for one in known if one[0] in by_label]
+            if not again:
+                self.journal.forget(known)
+                continue
+            shows = max(again, key=lambda one: self._distance(by_label[one[0]]))
+            made = self._made(self.routed(by_label[shows[0]]), shows[1])
+            if not self.journal.agrees(shows, made):
+                self.journal.forget(known)
+                self.journal.add(shows, made)
         self._take_up(Trial(one, seed) for one in self.plan.entrants for seed in self._seeds)
+
+    def _distance(self, setting: Setting) -> float:
+        return guidance_of(setting.line, self.request.sampling.cfg).distance
 
     def pending(self) -> list[Trial]:
         return pending(self.plan, self._scores)

@@ -1,7 +1,8 @@
 """The latents of a grid's cells, in files: a stopped grid goes on, and a larger one uses them.
 
 A folder for all that cells have in common, a file a cell. Nothing in a file says which MODEL it is
-of, as a MODEL has no name: one cell is made again, and where it differs the folder begins anew.
+of, as a MODEL has no name: one cell of each kind of guidance is made again, the one that guidance
+takes farthest, and where it differs all of that kind are forgotten.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from ...craft_core.errors import CraftError
 from ...craft_core.lora.factors import is_plain_float
 from ...craft_core.search import GridSetting
 from ...craft_core.tensor_file import Kind, read, save
+from .sampling import guidance_of
 from .search_journal import content_of
 
-_FORMAT = "1"  # another where the same parts give other latents, or are stored otherwise
+_FORMAT = "2"  # another where the same parts give other latents, or are stored otherwise
 _KIND = Kind("cell of a grid", "Press Run again")
 _MOST_FOLDERS = 16  # the oldest others are removed
 _MOST_BYTES = 2 << 30  # of the cells of all grids; the longest unused are removed
-_DIGITS = 32  # of a file's name: Windows takes paths of 259 letters. Earlier files have 64
+_DIGITS = 32  # of a file's name: Windows takes paths of 259 letters
 _SAME = 0.01  # how far latents of one picture may differ on the mean, as on a GPU they do
 
 
@@ -86,21 +88,24 @@ class KeptCells:
             _warn(error)
             self.folder = None
 
-    def begin_anew(self) -> None:
+    def forget(self, evaluations: str, beyond: float = -1.0) -> None:
+        """The cells of these evaluations that guidance takes farther than so."""
         try:
-            for path in self.folder.glob("*.safetensors") if self.folder else ():
-                path.unlink(missing_ok=True)
+            for path in self.folder.glob(f"{evaluations}_*_*.safetensors") if self.folder else ():
+                of, distance, _ = path.stem.rsplit("_", 2)  # as _path names it
+                if of == evaluations and float(distance) > beyond:
+                    path.unlink(missing_ok=True)
         except OSError as error:
             _warn(error)
             self.folder = None
 
     def _path(self, setting: GridSetting) -> Path | None:
-        text = json.dumps(setting.as_preset(), sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()
         if self.folder is None:
             return None
-        earlier = self.folder / f"{digest}.safetensors"
-        return earlier if earlier.is_file() else earlier.with_stem(digest[:_DIGITS])
+        text = json.dumps(setting.as_preset(), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+        shown = guidance_of(setting.line, setting.cfg)
+        return self.folder / f"{shown.evaluations}_{shown.distance:g}_{digest}.safetensors"
 
 
 def agree(one: Tensor, other: Tensor) -> bool:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import comfy.sample
 from torch import Tensor
 
 from ...craft_core.fusion.lines import Line
+from ...craft_core.guidance import GUIDANCE
+from ...craft_core.guidance.reach import reaches
+from .burning import rule_of
 from .router import Routed, RouterRequest, route
 from .sweep import under_line
 
@@ -46,6 +50,27 @@ class Sampling:
         """(B, h, w, 3): what VAE Decode makes of it."""
         pictures = self.vae.decode(latent)
         return pictures.reshape(-1, *pictures.shape[-3:])[..., :3]
+
+
+class Guidance(NamedTuple):
+    """What a picture shows of its MODEL: all that a picture of the same evaluations shows which
+    guidance takes less far, and maybe more.
+
+    evaluations: of which rule, and whether the negative prompt has one, which the host leaves out
+    at cfg 1. distance: how far guidance goes beyond the prediction under the prompt, >= 0.
+    """
+
+    evaluations: str
+    distance: float
+
+
+def guidance_of(line: Line, cfg: float) -> Guidance:
+    """That of a line's pictures, under ACFG where it names no rule."""
+    rule = rule_of(line)
+    weights = [by for _, by in reaches(rule, cfg, GUIDANCE[rule].knobs(line.weights)).values()]
+    distance = max(abs(by - 1.0) for by in (cfg, *weights))
+    unguided = math.isclose(cfg, 1.0)
+    return Guidance(f"{rule}-unguided" if unguided else rule, float(f"{distance:.6g}"))
 
 
 def routed_by(model: Any, clip: Any, request: RouterRequest, line: Line) -> Routed:

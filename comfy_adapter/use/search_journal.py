@@ -1,7 +1,7 @@
 """The pictures of a search that were scored, in a file, so that a stopped search goes on.
 
-A line a picture. Nothing in the file says which MODEL it is of, as a MODEL has no name: the first
-picture is made again, and where its scores differ the file begins anew.
+A line a picture. Nothing in the file says which MODEL it is of, as a MODEL has no name: of each
+guidance rule one picture is made again, and where its scores differ all of that rule are forgotten.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,14 +52,20 @@ class SearchJournal:
             for one, other in zip(self.scores[picture], scores, strict=True)
         )
 
-    def begin_anew(self) -> None:
-        self.scores.clear()
-        if self.path is None:
+    def forget(self, pictures: Iterable[Scored]) -> None:
+        """The file is written anew without them."""
+        forgotten = set(pictures)
+        left = {one: scores for one, scores in self.scores.items() if one not in forgotten}
+        if len(left) == len(self.scores):
             return
-        try:
-            self.path.unlink(missing_ok=True)
-        except OSError as error:
-            self._keep_nothing(error)
+        self.scores.clear()
+        if self.path is not None:
+            try:
+                self.path.unlink(missing_ok=True)
+            except OSError as error:
+                self._keep_nothing(error)
+        for picture, scores in left.items():
+            self.add(picture, scores)
 
     def add(self, picture: Scored, scores: tuple[float, float]) -> None:
         """A folder that takes no file is no fault: then a stopped search begins anew."""

@@ -28,7 +28,7 @@ from ..train.run import duration
 from .burning import guided_setting
 from .kept_cells import KeptCells, agree
 from .router import Routed, RouterRequest, with_own_loras
-from .sampling import Sampling, routed_by
+from .sampling import Guidance, Sampling, guidance_of, routed_by
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def fill_grid(model: Any, clip: Any, request: GridRequest, show: Show) -> Filled
     cells, and each cell as soon as it is made.
 
     A cell is kept when it is made: an equal call after an interrupt makes those that are missing,
-    and one again to see that the MODEL is the same. CraftError for all that a Router refuses, and
-    where a method cannot run on the MODEL.
+    and one of each kind of guidance again to see that the MODEL is the same. CraftError for all
+    that a Router refuses, and where a method cannot run on the MODEL.
     """
     if all(name == NONE for name in request.pair) and not request.extra:
         raise CraftError(
@@ -105,8 +105,7 @@ def fill_grid(model: Any, clip: Any, request: GridRequest, show: Show) -> Filled
     took: list[float] = []  # seconds
     try:
         if not kept.empty:
-            say("One cell is made again, to see that the model is the same.", None)
-            _forget_of_other_model(kept, cells, maker)
+            _forget_of_other_model(kept, cells, maker, say)
         missing = sum(kept.get(cell.setting) is None for cell in cells)
         for cell in cells:
             say(progress_line(len(found), len(cells), took, missing - len(took)), None)
@@ -182,18 +181,31 @@ def progress_line(done: int, count: int, took: Sequence[float], missing: int) ->
     return f"{said}, about {duration(missing * sum(usual) / len(usual))} left"
 
 
-def _forget_of_other_model(kept: KeptCells, cells: Sequence[GridCell], maker: _Maker) -> None:
-    """Forget the cells of another MODEL: one that is kept is made again, and where none can be the
-    MODEL is not known."""
-    for cell in cells:
-        latent = kept.get(cell.setting)
-        if latent is not None:
-            made = maker.latent(cell.setting)
-            if not agree(made, latent):
-                kept.begin_anew()
-                kept.put(cell.setting, made)
-            return
-    kept.begin_anew()
+def _forget_of_other_model(
+    kept: KeptCells, cells: Sequence[GridCell], maker: _Maker, say: Callable[[str, None], None]
+) -> None:
+    """Forget the cells of another MODEL. Of the same evaluations, the one that guidance takes
+    farthest is made again: it says nothing of cells of other grids that go farther. Where none can
+    be made again, the MODEL is not known."""
+    farthest = sorted(cells, key=lambda cell: -_guidance(cell).distance)
+    for evaluations in dict.fromkeys(_guidance(cell).evaluations for cell in cells):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        own = (cell for cell in farthest if _guidance(cell).evaluations == evaluations)
+        cell = next((one for one in own if kept.get(one.setting) is not None), None)
+        if cell is None:
+            kept.forget(evaluations)
+            continue
+        say("One cell is made again, to see that the model is the same.", None)
+        made = maker.latent(cell.setting)
+        if agree(made, kept.get(cell.setting)):
+            kept.forget(evaluations, beyond=_guidance(cell).distance)
+        else:
+            kept.forget(evaluations)
+            kept.put(cell.setting, made)
+
+
+def _guidance(cell: GridCell) -> Guidance:
+    return guidance_of(cell.setting.line, cell.setting.cfg)
 
 
 def _require_blocks(cells: Sequence[GridCell], model: Any) -> None:

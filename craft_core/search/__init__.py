@@ -1,7 +1,7 @@
 """Which settings to make pictures with: to find the best with few, or to fill a grid."""
 
 from .grid import KINDS, MOST_CELLS, Grid, GridCell, GridSetting, Value, axis_of, grid_of
-from .settings import Setting, settings_of
+from .settings import Setting, rule_in, settings_of
 from .successive_halving import (
     FIRST,
     LEAST_BUDGET,
@@ -33,5 +33,6 @@ __all__ = [
     "grid_of",
     "pending",
     "plan_halving",
+    "rule_in",
     "settings_of",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, product
@@ -17,6 +18,7 @@ from .schedule_text import entries, read_schedule, schedule_data
 MOST_STRENGTHS, STRONGEST = 16, 10.0
 MOST_SETTINGS = 10_000
 _CONSTANT = "constant"
+_RULE = re.compile(r", guidance = ([^,;]+)")
 _BARE = "direct"  # a method without settings, to read a guidance rule beside
 
 
@@ -53,6 +55,13 @@ class Setting:
     def course(self) -> Schedule | None:
         """The schedule itself; None for a constant one."""
         return None if self.schedule == _CONSTANT else read_schedule(self.schedule)[1]
+
+
+def rule_in(label: str) -> str:
+    """The key of the guidance rule in a setting's label, which always names one; "" where a text is
+    no such label."""
+    named = _RULE.search(label)
+    return named[1] if named else ""
 
 
 def settings_of(

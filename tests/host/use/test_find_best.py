@@ -21,7 +21,7 @@ from craft_lora_pack.craft_core.evaluation import harmonic_mean
 from craft_lora_pack.craft_core.guidance import GUIDANCE
 from craft_lora_pack.craft_core.presets import node_values
 from craft_lora_pack.craft_core.routing.presets import OF_MODEL
-from craft_lora_pack.craft_core.search import FIRST, settings_of
+from craft_lora_pack.craft_core.search import FIRST, rule_in, settings_of
 from craft_lora_pack.nodes import score
 from craft_lora_pack.nodes.acfg import ACFGKSampler
 from craft_lora_pack.nodes.router import Router
@@ -222,13 +222,15 @@ def test_a_stopped_search_goes_on_and_ends_as_an_unstopped_one(world, journals, 
     made.clear()
     made.stop = 10**9
     found = search(world)
-    assert made == [pictures[0], *pictures[5:]]  # the first is made again
+    rules = [rule_in(label) for label, *_ in expected[:5]]
+    again = [pictures[rules.index(rule)] for rule in ("acfg", "role")]
+    assert made == [*again, *pictures[5:]]  # the first of each rule is made again
     assert lines(journals) == expected
     assert (found["preset"], found["report"]) == (whole["preset"], whole["report"])
     assert torch.equal(found["plot"], whole["plot"])
     made.clear()
     search(world)
-    assert len(made) == 1
+    assert made == again
 
 
 @pytest.fixture(scope="module")
@@ -385,12 +387,40 @@ def test_a_journal_of_another_model_is_not_taken_up(world, journals, made):
     other = world.with_loras((small.STYLE, 1.0)).model
     made.clear()
     again = search(world, other, schedules="constant")
-    assert len(made) == len(lines(journals))  # the one that showed it is kept
-    journals_alone = lines(journals)
+    assert len(made) == len(lines(journals))  # those that showed it are kept
+    journals_alone = sorted(lines(journals))
     (file,) = journals.glob("*.jsonl")
     file.unlink()
     assert search(world, other, schedules="constant")["preset"] == again["preset"]
-    assert lines(journals) == journals_alone
+    assert sorted(lines(journals)) == journals_alone
+
+
+def test_scores_of_a_model_that_differs_under_one_rule_alone_are_not_taken_up(
+    world, journals, made
+):
+    """At cfg 1 nothing goes beyond the prediction under the prompt but a rule with weights."""
+
+    def changed(more):
+        model = world.model.clone()
+        model.set_model_sampler_post_cfg_function(
+            lambda given: given["denoised"] + more * (given["denoised"] - given["cond_denoised"])
+        )
+        return model
+
+    given = {
+        "schedules": "constant", "methods": "direct", "guidances": "acfg\nrole: weight = 3",
+        "cfg": 1.0, "budget": 16,
+    }  # fmt: skip
+    search(world, changed(0.0), **given)
+    again = search(world, changed(2.0), **given)
+    known = {(label, seed): scores for label, seed, *scores in lines(journals)}
+    assert len(known) == len(lines(journals))
+    (file,) = journals.glob("*.jsonl")
+    file.unlink()
+    alone = search(world, changed(2.0), **given)
+    for label, seed, *scores in lines(journals):
+        assert known[label, seed] == pytest.approx(scores, abs=1e-4)
+    assert alone["preset"] == again["preset"]
 
 
 def test_a_journal_without_a_setting_that_shows_its_model_is_not_taken_up(world, journals, made):
@@ -431,7 +461,7 @@ def test_a_journal_that_cannot_be_removed_is_no_fault(journals, monkeypatch):
         raise PermissionError("read-only")
 
     monkeypatch.setattr(type(journal.path), "unlink", refused)
-    journal.begin_anew()
+    journal.forget([("setting", 3)])
     journal.add(("setting", 4), (0.5, 0.25))
     assert journal.scores == {("setting", 4): (0.5, 0.25)}
     assert len(lines(journals)) == 1

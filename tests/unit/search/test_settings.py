@@ -8,7 +8,7 @@ from craft_lora_pack.craft_core.guidance import GUIDANCE
 from craft_lora_pack.craft_core.presets import node_values
 from craft_lora_pack.craft_core.routing.presets import OF_MODEL
 from craft_lora_pack.craft_core.schedule import Schedule
-from craft_lora_pack.craft_core.search import settings_of
+from craft_lora_pack.craft_core.search import rule_in, settings_of
 
 LISTS = {
     "methods": "craft\nk_lora: pattern = s*  # a note",
@@ -33,6 +33,14 @@ def test_every_combination_is_there_once_and_the_first_entries_come_first():
     weighted = [one for one in found if one.line.guidance == "role"]
     assert {one.line.weights["weight"] for one in weighted} == {1.5}
     assert {one.line.knobs["pattern"] for one in found if one.line.knobs} == {"s*"}
+
+
+def test_a_label_tells_its_guidance_rule():
+    lists = {"methods": "craft\ndirect: guidance = weak, fraction = 0.25\nk_lora: pattern = s*"}
+    found = settings(**lists, schedules="constant\ncosine: content_floor = 0.75, clock = model")
+    assert {rule_in(one.label) for one in found} == {"acfg", "role", "weak"}
+    assert all(rule_in(one.label) == one.line.guidance for one in found)
+    assert rule_in("no label") == ""
 
 
 def test_a_method_that_names_its_guidance_keeps_it():
