@@ -55,6 +55,16 @@ class HostDenoiser:
         self.sigmas = self._model.model_sampling.sigmas.detach().float()
         self._prepared: dict[tuple[int, torch.Size], tuple[Any, dict]] = {}
 
+    @property
+    def guides_itself(self) -> bool:
+        """Whether the model was made to follow a prompt at cfg 1, as far as its weights tell: it
+        takes guidance as a number, or is told where the sampler's step ends, or is Flux.1 schnell.
+        """
+        network, kind = self._model.diffusion_model, type(self._model.model_config).__name__
+        takes_number = isinstance(getattr(network, "guidance_in", None), nn.Module)
+        takes_number = takes_number and not isinstance(network.guidance_in, nn.Identity)
+        return takes_number or _reads_step(network) or kind == "FluxSchnell"
+
     def noised(self, latent: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         return self._model.model_sampling.noise_scaling(sigma, noise, latent, False)
 

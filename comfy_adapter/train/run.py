@@ -162,10 +162,10 @@ class StoppedTraining:
     def __str__(self) -> str:
         there = "an earlier step" if self.earlier else "there"
         on = f"Resume goes on from {there}." if self.resume else "It cannot be resumed."
-        text = f"Stopped after step {self.step} of {self.steps}."
         if not self.file:
-            return f"{text} {on}"
-        return f"{text} Kept: output/{self.file}, which loads like a whole one. {on}"
+            return f"Stopped after step {self.step} of {self.steps}. {on}"
+        text = f"Stopped after step {self.step} of {self.steps}. Kept: output/{self.file}"
+        return f"{text}, which loads like a whole one. {on}"
 
 
 class Interrupted(KeyboardInterrupt):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ...craft_core.errors import CraftError, listed
+from ...craft_core.families import UNTRAINED
 from ...craft_core.file_hash import file_hash
 from ...craft_core.messages import UNMATCHED_PATTERNS
 from ...craft_core.registry import Method
@@ -50,6 +51,13 @@ class ModelParts:
                 "The model carries the branches of a Router",
                 "A training needs the backbone alone",
                 "Connect the model from before the Router",
+            )
+        kind = type(self.model.model.model_config).__name__
+        if kind in UNTRAINED:
+            raise CraftError(
+                f"The model is of the class {kind}, which no picture with a caption teaches anything",
+                "The README's table of models says which are not trained, and why",
+                "Train on another model",
             )
 
 

@@ -42,7 +42,7 @@ class Family:
     of layers whose rows are not one conditioning after the other, where asymmetric guidance is
     refused. mixed_in: network classes where that holds of every layer. before_sampling: beginnings
     of layers that the host runs once before it samples, where no branch acts. untested: class ->
-    why it is not in the tests.
+    why it is not in the tests. untrained: class -> why pictures with captions teach it nothing.
     """
 
     key: str
@@ -61,6 +61,7 @@ class Family:
     mixed_in: tuple[str, ...] = ()
     before_sampling: tuple[str, ...] = ()
     untested: Mapping[str, str] = field(default_factory=dict)
+    untrained: Mapping[str, str] = field(default_factory=dict)
 
 
 def _read(file: Path) -> Family:
@@ -107,6 +108,10 @@ _EARLY = re.compile(
         for one in family.before_sampling
     )
 )
+
+
+UNTRAINED = {kind: why for family in FAMILIES.values() for kind, why in family.untrained.items()}
+"""Class -> why no training takes a model of it."""
 
 
 def mixes_rows(path: str, network: str = "") -> bool:

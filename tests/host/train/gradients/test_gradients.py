@@ -1,5 +1,5 @@
 """The gradient of a training, in every family: the same with checkpointing and without, and that of
-finite differences."""
+finite differences. What cannot be trained is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import comfy.model_management
 import pytest
 import torch
 from craft_lora_pack.comfy_adapter.train.denoiser import open_denoiser
-from craft_lora_pack.craft_core.families import FAMILIES, runs_early
+from craft_lora_pack.comfy_adapter.train.train import ModelParts
+from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.families import FAMILIES, UNTRAINED, runs_early
 from craft_lora_pack.craft_core.training.recipes.lora import branch_edit
 from craft_lora_pack.craft_core.types import Factors
 from tiny_families import TINY
@@ -110,3 +112,14 @@ def test_checkpointing_changes_no_gradient_which_is_that_of_finite_differences(k
             assert (other - one).norm() <= LAW * one.norm(), path
     if kind not in JUMPS:
         assert kept.numeric == pytest.approx(float(kept.whole.norm()), rel=0.01)
+
+
+@pytest.mark.parametrize("kind", swept(TINY))
+def test_a_class_that_pictures_with_captions_teach_nothing_is_refused_at_once(kind):
+    assert set(UNTRAINED) >= NESTED
+    model = TINY[kind].make(kind)
+    if kind not in UNTRAINED:
+        assert ModelParts(model, None, None).model is model
+        return
+    with pytest.raises(CraftError, match=f"of the class {kind}, which no picture"):
+        ModelParts(model, None, None)
