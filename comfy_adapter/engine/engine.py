@@ -41,9 +41,17 @@ from .compiled import (
     why_uncompiled,
 )
 from .conditionings import ConditioningKind, ConditioningKinds
+from .control import (
+    CopyHook,
+    asked_within,
+    calls_layers,
+    controls_of,
+    copied_layers,
+    own_difference,
+)
 from .guiding import Guiding, guide
-from .hooks import Around, GatedChunks, Hooks, LayerHook, ModelCall, attached, layer_hooks
-from .in_turn import Acting, adds, between, patches_of
+from .hooks import Around, GatedChunks, LayerHook, ModelCall, among, attached, layer_hooks
+from .in_turn import Acting, Part, adds, between, patches_of
 from .recorder import RECORDERS, SAMPLER, Recorder, add_recorder
 from .shortcuts import (
     forget_keys,
@@ -70,11 +78,11 @@ _FROM_TABLE = comfy.model_sampling.ModelSamplingDiscrete.percent_to_sigma
 
 @dataclass(frozen=True)
 class _RunModel:
-    """A model of a run. call: the one now running. hooks: one for each adapted layer. graphs: where
+    """A model of a run. call: the one now running. hooks: by adapted layer. graphs: where
     torch.compile runs it."""
 
     call: ModelCall
-    hooks: Hooks
+    hooks: Mapping[str, LayerHook]
     graphs: Graphs | None = None
 
     def running(self, device: torch.device) -> AbstractContextManager:
@@ -89,7 +97,8 @@ class _RunModel:
 
 @dataclass
 class _Session:
-    """A sampling run: its time, its conditionings and its models, one for each device.
+    """A sampling run: its time, its conditionings and its models, one for each device, and those of
+    ControlNets that copy a model's weights; by the id of the host's object.
 
     alike: whether the branches act alike in all model calls. asking: one model call at a time asks
     what is due; devices call theirs from threads of their own. batch: images a conditioning
@@ -267,7 +276,7 @@ class RoutedBank:
             model = patcher.model.diffusion_model
             key = id(patcher.model)
             calls[key] = ModelCall()
-            around = partial(self._around, patcher)
+            around = partial(self._around, patcher, key)
             parts = self.parts(patcher, self.layers)
             hooks[key] = layer_hooks(model, parts, calls[key], around)
             stack.enter_context(without_kept_keys(model))
@@ -289,20 +298,68 @@ class RoutedBank:
                 LOG.info(uncompiled_line(why))
         for key, call in calls.items():
             graphs = Graphs(hooks[key], call) if in_graphs else None
-            session.models[key] = _RunModel(call, hooks[key], graphs)
+            by_path = {hook.path: hook for _, hook in hooks[key]}
+            session.models[key] = _RunModel(call, by_path, graphs)
             if graphs is not None:
                 stack.callback(graphs.without)
             else:
                 stack.enter_context(attached(hooks[key]))
+        for control in controls_of(guider.conds):
+            patcher = _of_device(patchers, control.device)
+            self._open_control(session, control.made, patcher, stack)
 
-    def _around(self, patcher: Any, path: str) -> Around:
-        """What else acts on a layer: earlier banks of the MODEL, and patches of its weight that
-        came after a bank."""
+    def _open_control(
+        self, session: _Session, control: Any, patcher: Any, stack: ExitStack
+    ) -> None:
+        """Have branches act in a ControlNet that computes with the MODEL's weights."""
+        network = patcher.model.diffusion_model
+        if calls_layers(control, network):
+            running = session.models[id(patcher.model)]
+        else:
+            copied = copied_layers(control, self.layers)
+            if not copied:
+                return
+            running = _RunModel(ModelCall(), {})
+            hooks, made = [], dict[str, LayerHook]()
+            for path, parts in self.parts(patcher, list(copied)).items():
+                own, layer = copied[path], network.get_submodule(path)
+                parts = [part for part in parts if own.has(part.update)]
+                index, kind = self.layers.index(path), type(network).__name__
+                hook = LayerHook(index, path, parts, running.call, layer, kind)
+                after = own_difference(own.module, layer)
+                around = partial(self._around, patcher, id(control), more=after)
+                made[path] = among(hook, around)
+                hooks.append((own.module, CopyHook(made[path], layer)))
+            running = _RunModel(running.call, made)
+            session.models[id(control)] = running
+            stack.enter_context(attached(hooks))
+        stack.enter_context(asked_within(control, partial(self._in_control, session, running)))
+
+    @contextmanager
+    def _in_control(
+        self, session: _Session, running: _RunModel, x: Tensor, options: dict
+    ) -> Iterator[None]:
+        """A ControlNet's part of a model call: with the gates of its rows. One may ask another
+        before it, and both the same layers."""
+        call = running.call
+        before = dict(vars(call))
+        with session.asking:
+            call.set(*self._runs(session, options, x.shape[0], noted=False))
+            call.share = self.gates.share(self._moment(session, options["sigmas"]))
+        try:
+            with running.running(x.device):
+                yield
+        finally:
+            vars(call).update(before)
+
+    def _around(self, patcher: Any, key: int, path: str, more: Part | None = None) -> Around:
+        """What else acts on a layer: earlier banks of the MODEL, patches of its weight that came
+        after a bank, and what comes after all of them. key: of the model among a session's."""
         banks, at = [], self.patched.get(path, 0)
         for bank in carriers(patcher):
             if bank is self:
                 break
-            hook = bank.hook_of(patcher, path)
+            hook = bank.hook_of(key, path)
             if hook is not None:
                 banks.append((hook, bank.patched.get(path, 0)))
         places = [*(place for _, place in banks), at]
@@ -311,14 +368,13 @@ class RoutedBank:
         for (hook, start), stop in zip(banks, places[1:], strict=True):
             patches = None if every is None else between(patcher, path, start, stop)
             earlier += [hook] if patches is None else [hook, Acting(patches, 1.0)]
-        return Around(earlier, None if every is None else after)
+        found = (None if every is None else after, more)
+        return Around(earlier, [one for one in found if one is not None])
 
-    def hook_of(self, patcher: Any, path: str) -> LayerHook | None:
+    def hook_of(self, key: int, path: str) -> LayerHook | None:
         """Its hook on a layer in the run now under way; None where it has none there."""
-        made = self._session and self._session.models.get(id(patcher.model))
-        if not made or path not in self.layers:
-            return None
-        return made.hooks[self.layers.index(path)][1]
+        made = self._session and self._session.models.get(key)
+        return made.hooks.get(path) if made else None
 
     def _say_order(self, patcher: Any) -> None:
         """Log where the order of nodes is not the order in which their LoRAs act."""
@@ -374,15 +430,17 @@ class RoutedBank:
                 conds = session.kinds.first_views(conds)
         return executor(model, conds, x_in, timestep, *args)
 
-    def _runs(self, session: _Session, options: dict, rows: int) -> tuple[int, list[GatedChunks]]:
-        """The call's chunks as runs of equal kinds, each with its gate table.
+    def _runs(
+        self, session: _Session, options: dict, rows: int, noted: bool = True
+    ) -> tuple[int, list[GatedChunks]]:
+        """The call's chunks as runs of equal kinds, each with its gate table. noted: for recorders.
 
         A wrapper that samples in tiles repeats the whole batch once a tile, and so do the runs.
         """
         uuids = options.get("uuids") or [None]
         table = self._table(self._moment(session, options["sigmas"]))
         kinds = [session.kinds.of(key) for key in uuids]
-        if session.recorders:
+        if session.recorders and noted:
             sigma, names = session.sigma(options["sigmas"]), [kind.evaluation for kind in kinds]
             weights = session.guiding.weights(session.time.at(sigma))
             for recorder in session.recorders:
@@ -452,6 +510,11 @@ def _patchers(guider: Any) -> list[Any]:
     """The patchers of the models that this run evaluates: one for each device."""
     clones = guider.model_options.get("multigpu_clones")
     return list(clones.values()) if clones else [guider.model_patcher]
+
+
+def _of_device(patchers: list[Any], device: torch.device | None) -> Any:
+    """The one that a ControlNet for that device belongs to; None for the first device's."""
+    return next((one for one in patchers if one.load_device == device), patchers[0])
 
 
 def same_as(patcher: Any) -> Hashable:

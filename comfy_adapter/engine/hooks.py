@@ -82,12 +82,14 @@ def layer_hooks(
     for index, (path, parts) in enumerate(layers.items()):
         module = diffusion_model.get_submodule(path)
         hook = LayerHook(index, path, parts, call, module, network)
-        if around is not None and hook.in_turn is not None:
-            others = around(path)
-            if others:
-                hook = HookBetween(hook, others)
-        made.append((module, hook))
+        made.append((module, hook if around is None else among(hook, around)))
     return made
+
+
+def among(hook: LayerHook, around: Callable[[str], Around]) -> LayerHook:
+    """The hook, with what else acts on its layer, where its updates depend on the weight."""
+    others = around(hook.path) if hook.in_turn is not None else None
+    return HookBetween(hook, others) if others else hook
 
 
 @contextmanager
@@ -202,14 +204,14 @@ class LayerHook:
 @dataclass(frozen=True)
 class Around:
     """What else acts on a layer. earlier: in its order what acts before: hooks of the MODEL's
-    earlier banks, and patches of the weight between them. after: the patches that came after this
-    one's own bank, which the layer's work has in it."""
+    earlier banks, and patches of the weight between them. after: what comes after this one's own
+    bank, and is in what the layer makes."""
 
     earlier: Sequence[LayerHook | Acting] = ()
-    after: Part | None = None
+    after: Sequence[Part] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.earlier) or self.after is not None
+        return bool(self.earlier or self.after)
 
 
 class HookBetween(LayerHook):

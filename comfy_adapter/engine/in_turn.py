@@ -56,10 +56,10 @@ class InTurn:
     """The updates of one layer, for one sampling run.
 
     What one takes of the weight is taken anew only where the gates of those before it have changed.
-    after: patches of the weight that come after them.
+    after: what comes after them, and is in what the layer makes.
     """
 
-    def __init__(self, after: Part | None = None) -> None:
+    def __init__(self, after: Sequence[Part] = ()) -> None:
         self.after = after
         self._taken: dict[Part, tuple[tuple, Mapping[str, Tensor]]] = {}
 
@@ -73,14 +73,13 @@ class InTurn:
             earlier = [one for one in before if not one.part.update.of_bias]
             turn = _Turn(self, module, [*earlier, *weights])
             bias = _changed(bias_now(module, x), x, before)
-            if self.after is None:
-                turn.apply(x, y, len(earlier), len(turn.acting), bias)
-            else:
-                without = LayerPass(x, y, turn.product, output_axis(module))
-                later = self.after.at(x, 0.0)
-                _add(without, later, -1.0)
-                turn.apply(x, y, len(earlier), len(turn.acting), bias)
-                _add(without, later, 1.0)
+            whole = LayerPass(x, y, turn.product, output_axis(module))
+            after = [one.at(x, 0.0) for one in self.after]
+            for update in after:
+                _add(whole, update, -1.0)
+            turn.apply(x, y, len(earlier), len(turn.acting), bias)
+            for update in after:
+                _add(whole, update, 1.0)
         for one in own:
             if one.part.update.of_bias:
                 update = one.part.at(x, one.share)

@@ -69,13 +69,19 @@ class TwoModels(comfy.samplers.CFGGuider):
         sigmas = model_options["transformer_options"]["sample_sigmas"]
         self.merge(step_position(float(timestep[0]), sigmas))
         positive, negative = self.conds["positive"], self.conds["negative"]
-        batch = comfy.samplers.calc_cond_batch
-        (cond,) = batch(self.twin.model, [positive], x, timestep, model_options)
-        (uncond,) = batch(self.inner_model, [negative], x, timestep, model_options)
+        cond = self.evaluated(self.twin.model, positive, x, timestep, model_options)
+        uncond = self.evaluated(self.inner_model, negative, x, timestep, model_options)
         return comfy.samplers.cfg_function(
             self.inner_model, cond, uncond, self.cfg, x, timestep,
             model_options=model_options, cond=positive, uncond=negative,
         )  # fmt: skip
+
+    def evaluated(self, model, conds, x, timestep, model_options):
+        """ControlNets that read the model's weights read them anew, as the model has them now."""
+        for entry in conds:
+            if "control" in entry:
+                entry["control"].pre_run(model, model.model_sampling.percent_to_sigma)
+        return comfy.samplers.calc_cond_batch(model, [conds], x, timestep, model_options)[0]
 
 
 def sample(guider, latent: dict, sampler="euler", scheduler="normal", steps=4, seed=3, denoise=1.0):
