@@ -15,11 +15,12 @@ LAW = 2e-5
 """What the README promises of float32 results, in units of `distance`."""
 
 
-def dense_deltas(state: dict, layers: dict) -> dict[str, torch.Tensor]:
-    """dW of a kohya state dict by the textbook: alpha / rank * up @ down."""
+def dense_deltas(state: dict, layers: dict, stems: dict | None = None) -> dict[str, torch.Tensor]:
+    """dW of a kohya state dict by the textbook: alpha / rank * up @ down. stems: by path, where the
+    file calls its layers otherwise."""
     deltas = {}
     for path, shape in layers.items():
-        stem = "lora_unet_" + path.replace(".", "_")
+        stem = stems[path] if stems else "lora_unet_" + path.replace(".", "_")
         if f"{stem}.lora_down.weight" not in state:
             continue
         down, up = state[f"{stem}.lora_down.weight"], state[f"{stem}.lora_up.weight"]
