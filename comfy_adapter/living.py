@@ -5,6 +5,9 @@ The host drops MODELs of the last run before the nodes of the next one run: with
 after the first node that ends, with --cache-classic before any. A node's fingerprint is asked for
 before both. From then until something samples, what lives stays, so that an edited Router finds
 what its MODEL of the last run had.
+
+What stays is as small as LoRA files. A network, or what holds one (a MODEL, a CLIP), may not: the
+next run may load another, and the host would have to find room for both.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ _staying: list[Any] = []
 
 
 def in_use() -> WeakValueDictionary[tuple, Any]:
-    """A dictionary of what living MODELs use; what is in it may stay for the beginning of a run."""
+    """A dictionary of what living MODELs use; what is in it may stay for the beginning of a run,
+    so it holds no network."""
     _all.append(WeakValueDictionary())
     return _all[-1]
 

@@ -1,15 +1,20 @@
-"""The modules of LoRA files that a living MODEL uses: made once, and moved to the device once.
+"""What a living MODEL uses of LoRA files beside what was read: modules, made once and moved to the
+device once, and patches of weights, made once and put into the weights once.
 
 What a module holds depends on the file, the dtype and the device alone (engine.bank), so a MODEL
 made after an edit takes it from the one made before. Where a method has changed updates, it depends
-on these. The references are weak: a module lives as long as a MODEL carries it.
+on these. The references are weak: a module lives as long as a MODEL carries it, and so do patches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
-from weakref import WeakValueDictionary
+from uuid import UUID
+from weakref import WeakValueDictionary, ref
+
+from torch import nn
 
 from ...craft_core.types import Bank, Branch, LayerUpdate, LoraFile
 from ..engine.bank import branch_patcher, run_dtype
@@ -19,6 +24,46 @@ from ..living import in_use
 # id; and so the method finds again what it changed.
 _MADE_OF = "craft_lora_made_of"
 _patchers: WeakValueDictionary[tuple, Any] = in_use()
+
+
+@dataclass(frozen=True, eq=False)
+class AddedPatches:
+    """Patches that a network's weights got beside those that they had, and the host's id of all.
+
+    On another clone of the same patcher they are the same to the host, which then patches nothing
+    anew. They are as small as the files that they come from, and keep no network alive.
+    """
+
+    network: ref[nn.Module]
+    added: Mapping[str, Sequence[tuple]]
+    uuid: UUID
+
+    @staticmethod
+    def of(patcher: Any, before: Any) -> AddedPatches:
+        """before: the patcher without them."""
+        added = {
+            key: own[len(before.patches.get(key, ())) :] for key, own in patcher.patches.items()
+        }
+        return AddedPatches(
+            ref(patcher.model),
+            {key: own for key, own in added.items() if own},
+            patcher.patches_uuid,
+        )
+
+    def fit(self, patcher: Any) -> bool:
+        """Whether this is the network that they were put on. Its id may have become another's."""
+        return self.network() is patcher.model
+
+    def put_on(self, clone: Any) -> None:
+        """clone: of a patcher with the id that `before` had."""
+        for key, own in self.added.items():
+            clone.patches[key] = [*clone.patches.get(key, ()), *own]
+        clone.patches_uuid = self.uuid
+
+
+def patched_as(patcher: Any) -> tuple[int, UUID]:
+    """The same for patchers of one network with the same patches."""
+    return id(patcher.model), patcher.patches_uuid
 
 
 def shared_patchers(bank: Bank, files: Sequence[LoraFile], model: Any) -> list[Any]:

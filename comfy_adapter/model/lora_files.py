@@ -33,6 +33,7 @@ from ..engine.modules import ModelNames, model_names
 from ..engine.weights import BranchPatch
 from ..living import in_use, let_stay
 from .host_files import path_by_name
+from .in_use import AddedPatches, patched_as
 from .stamps import file_stamp, stamp
 
 FOLDER = "loras"
@@ -41,11 +42,11 @@ _FACTORS = (".weight", ".bias")  # how the keys end that the host reads as facto
 
 # What living MODELs use; none of these keeps it alive.
 _in_use: WeakValueDictionary[tuple, LoraFile] = in_use()
-_texts_in_use: WeakValueDictionary[tuple, PatchedText] = in_use()
-_stacked_in_use: WeakValueDictionary[tuple, Any] = in_use()  # MODELs
+_texts_in_use: WeakValueDictionary[tuple, TextPatches] = in_use()
+_stacks_in_use: WeakValueDictionary[tuple, StackPatches] = in_use()
 # How files meet text encoders, by both; each while both live.
 _text_fits: dict[tuple[int, int], TextFit] = {}
-_STACKED = "craft_lora_stack"  # a stacked MODEL's CLIP and report lines
+_STACKED = "craft_lora_stack"  # what a stacked MODEL keeps alive of its stack
 
 
 @dataclass(frozen=True)
@@ -236,28 +237,37 @@ def patch_text_encoder(clip: Any, file: LoraFile, strength: float) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
-class PatchedText:
-    """A CLIP with the text-encoder parts of files; they live as long as it does."""
+class TextPatches:
+    """The text-encoder parts of files on a CLIP. files: so that no others take their ids."""
 
-    clip: Any
-    files: tuple[LoraFile, ...] = ()
+    patches: AddedPatches
+    files: tuple[LoraFile, ...]
 
 
-def patched_text(clip: Any, parts: Sequence[tuple[LoraFile, float]]) -> PatchedText:
-    """patch_text_encoder for each (file, strength); shared while it is in use, so that the host
-    patches the text encoder's weights once."""
+def patched_text(
+    clip: Any, parts: Sequence[tuple[LoraFile, float]]
+) -> tuple[Any, TextPatches | None]:
+    """(patch_text_encoder for each (file, strength), what the next call needs for the host to patch
+    the text encoder's weights no more: None where they are not patched). This holds no CLIP."""
     acting = [(file, strength) for file, strength in parts if file.text_encoder and strength]
     if not acting:
-        return PatchedText(clip)
-    key = (id(clip.patcher), *((id(file), strength) for file, strength in acting))
+        return clip, None
+    key = (*patched_as(clip.patcher), *((id(file), strength) for file, strength in acting))
     found = _texts_in_use.get(key)
-    if found is None:
-        patched = clip
-        for file, strength in acting:
-            patched = patch_text_encoder(patched, file, strength)
-        found = PatchedText(patched, tuple(file for file, _ in acting))
-        _texts_in_use[key] = found
-    return found
+    if found is not None and found.patches.fit(clip.patcher):
+        return _patched_clip(clip, found.patches), found
+    patched = clip
+    for file, strength in acting:
+        patched = patch_text_encoder(patched, file, strength)
+    added = AddedPatches.of(patched.patcher, clip.patcher)
+    found = _texts_in_use[key] = TextPatches(added, tuple(file for file, _ in acting))
+    return patched, found
+
+
+def _patched_clip(clip: Any, patches: AddedPatches) -> Any:
+    clone = clip.clone()
+    patches.put_on(clone.patcher)
+    return clone
 
 
 def _text_patches(
@@ -293,7 +303,7 @@ def check_own_layers(layers: str) -> bool | str:
 def apply_stack(model: Any, clip: Any, stack: Sequence) -> tuple[Any, Any, Sequence[str]]:
     """(model, clip, report lines) with a LORA_STACK applied as the host's own loader does, but
     for scales that are in a file's metadata alone: those count as in a branch. While a MODEL with
-    it lives, nothing is read or patched again.
+    it lives, nothing is read or patched again; the MODEL does not keep the CLIP alive.
 
     Raises CraftError for an entry that is no safetensors file or matches nothing.
     """
@@ -301,13 +311,28 @@ def apply_stack(model: Any, clip: Any, stack: Sequence) -> tuple[Any, Any, Seque
     if not entries:
         return model, clip, ()
     stamps = tuple((*file_stamp(require(name)), *strengths) for name, *strengths in entries)
-    key = (id(model), id(clip.patcher), stamps)
-    found = _stacked_in_use.get(key)
-    if found is None:
-        found, *beside = _stacked(model, clip, entries)
-        found.set_attachments(_STACKED, beside)
-        _stacked_in_use[key] = found
-    return (found, *found.get_attachment(_STACKED))
+    key = (*patched_as(model), *patched_as(clip.patcher), stamps)
+    found = _stacks_in_use.get(key)
+    if found is not None and found.on_model.fit(model) and found.on_text.fit(clip.patcher):
+        stacked = model.clone()
+        found.on_model.put_on(stacked)
+        text = _patched_clip(clip, found.on_text)
+    else:
+        stacked, text, lines = _stacked(model, clip, entries)
+        on_model = AddedPatches.of(stacked, model)
+        on_text = AddedPatches.of(text.patcher, clip.patcher)
+        found = _stacks_in_use[key] = StackPatches(on_model, on_text, tuple(lines))
+    stacked.set_attachments(_STACKED, found)
+    return stacked, text, found.lines
+
+
+@dataclass(frozen=True, eq=False)
+class StackPatches:
+    """What a LORA_STACK puts on a MODEL and on its CLIP, and its report lines."""
+
+    on_model: AddedPatches
+    on_text: AddedPatches
+    lines: tuple[str, ...]
 
 
 def _stacked(model: Any, clip: Any, entries: Sequence) -> tuple[Any, Any, list[str]]:

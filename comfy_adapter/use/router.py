@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from comfy.patcher_extension import CallbacksMP
+
 from ...craft_core.errors import CraftError
 from ...craft_core.fusion import FUSION
 from ...craft_core.fusion.compose import compose
@@ -20,8 +22,9 @@ from ...craft_core.routing.presets import PRESETS
 from ...craft_core.schedule.schedule import Schedule
 from ...craft_core.types import Bank, Gates, LoraFile, Role
 from ..engine.compiled import is_compiled, uncompiled_line, why_uncompiled
-from ..engine.engine import attach
+from ..engine.engine import attach, is_routed
 from ..engine.modules import model_names
+from ..living import let_go
 from ..model.encoded_text import encoded
 from ..model.expert_encoder import Applied, apply_encoder
 from ..model.given import given, kept
@@ -90,10 +93,14 @@ class _Placed:
     lines: tuple[str, ...]
 
     def attached(self, whole: Sequence[float] | None, *held: Any) -> Any:
-        """The MODEL that carries the branches. held: what the MODEL of the next edit uses too."""
+        """The MODEL that carries the branches. held: what the MODEL of the next edit uses too: no
+        CLIP, whose memory the host may need while the MODEL samples."""
         patchers = shared_patchers(self.plan.bank, self.files, self.model)
         held = (self.files, patchers, self.expert.file, *held)
-        return attach(self.model, self.plan.bank, self.gates, whole, patchers, held)
+        made = attach(self.model, self.plan.bank, self.gates, whole, patchers, held)
+        if not is_routed(made):  # else the bank does so
+            made.add_callback(CallbacksMP.ON_PRE_RUN, lambda _patcher: let_go())
+        return made
 
 
 def with_own_loras(
@@ -165,10 +172,10 @@ def route(
     placed = _place(model, clip, request, marked, stack, whole)
     made = placed.plan
     strengths = [b.strength * gamma for b, gamma in zip(request.branches, made.gammas, strict=True)]
-    text = patched_text(placed.clip, list(zip(placed.files, strengths, strict=True)))
+    text, patches = patched_text(placed.clip, list(zip(placed.files, strengths, strict=True)))
     routed = Routed(
-        placed.attached(request.whole_sigmas, text),
-        encoded(text.clip, marked.clean),
+        placed.attached(request.whole_sigmas, patches),
+        encoded(text, marked.clean, clip),
         marked.clean,
         "\n".join([*made.report, _time(request), *placed.lines]),
         [*stack, *_active(request.branches, made.gammas)],

@@ -356,6 +356,14 @@ def test_a_text_encoder_and_a_backbone_that_are_patched_stay_so(world, done, lor
     after = route(world, **used, **EDITS["prompt"])
     assert since(done) == NOTHING
     assert before[0].patches_uuid == after[0].patches_uuid
+    shared = sampled(world, after)
+    del before, after
+    living.let_go()
+    gc.collect()
+    since(done)
+    alone = sampled(world, route(world, **used, **EDITS["prompt"]))
+    assert since(done, ("files read",))["files read"] >= 2
+    assert torch.equal(shared, alone)
 
 
 def encoder_file(world, path, seed):
@@ -587,6 +595,44 @@ def test_the_host_keeps_what_the_next_prompt_uses(world, done, run, edit):
     assert since(done) == NOTHING
 
 
+class GivenStack:
+    """A node that gives a LORA_STACK, as those of other packs do."""
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("LORA_STACK",), "stack", "test"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"name": ("STRING",)}}
+
+    def stack(self, name):
+        return ([(name, 0.5, 0.5)],)
+
+
+def test_the_host_keeps_what_patches_both_networks(world, done, run, lora_folder, monkeypatch):
+    """Their weights stay patched, though none of its outputs holds the patched text encoder."""
+    monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, "GivenStack", GivenStack)
+    encode = type(world.clip).encode_from_tokens_scheduled
+
+    def counted(*args, **kwargs):
+        done[TEXTS] += 1
+        return encode(*args, **kwargs)
+
+    monkeypatch.setattr(type(world.clip), "encode_from_tokens_scheduled", counted)
+    name = with_text_part(world, lora_folder)
+
+    def stacked(**changes):
+        made = graph(["first"], content_lora=name, lora_stack=["stack", 0], **changes)
+        return made | {"stack": {"class_type": "GivenStack", "inputs": {"name": name}}}
+
+    run(stacked(), "first", "shown")
+    assert set(since(done, (TEXTS, "weights patched"))) == {TEXTS, "weights patched"}
+    for rows in (0.25, 0.75):  # strengths of a LoRA without such a part
+        run(stacked(rows=rows), "first", "shown")
+        assert since(done) == NOTHING
+    run(stacked(prompt="<c>a sks animal</c> on a hill in <s>zwx style</s>"), "first", "shown")
+    assert since(done) == {TEXTS: 1}
+
+
 def test_what_stayed_for_a_run_goes_where_a_model_samples_and_where_nothing_runs(world):
     def living_parts():
         gc.collect()
@@ -604,6 +650,12 @@ def test_what_stayed_for_a_run_goes_where_a_model_samples_and_where_nothing_runs
     assert living_parts() == before + 1
     living.let_go()
     assert living_parts() == before
+    routed = route(world)
+    Router.fingerprint_inputs(small.CONTENT, small.STYLE)
+    routed = route(world, content_strength=0.0, style_strength=0.0)
+    sampled(world, routed)
+    del routed
+    assert living_parts() == before  # also where a MODEL samples in which all LoRAs are off
 
 
 @pytest.mark.parametrize("method", METHODS)
