@@ -73,13 +73,10 @@ class InTurn:
             earlier = [one for one in before if not one.part.update.of_bias]
             turn = _Turn(self, module, [*earlier, *weights])
             bias = _changed(bias_now(module, x), x, before)
-            whole = LayerPass(x, y, turn.product, output_axis(module))
             after = [one.at(x, 0.0) for one in self.after]
-            for update in after:
-                _add(whole, update, -1.0)
+            turn.add(x, y, after, -1.0)
             turn.apply(x, y, len(earlier), len(turn.acting), bias)
-            for update in after:
-                _add(whole, update, 1.0)
+            turn.add(x, y, after, 1.0)
         for one in own:
             if one.part.update.of_bias:
                 update = one.part.at(x, one.share)
@@ -117,6 +114,11 @@ class _Turn:
                 partial(self._before, index),
             )  # fmt: skip
             _add(layer.narrowed(update.rows), update, gate)
+
+    def add(self, x: Tensor, y: Tensor, updates: Sequence[LayerUpdate], sign: float) -> None:
+        """Updates that depend on nothing, to y."""
+        for update in updates:
+            _add(LayerPass(x, y, self.product, output_axis(self.module)), update, sign)
 
     def _before(self, index: int, x: Tensor) -> Tensor:
         """What the layer and what acts before this one make of other inputs, without a bias."""
