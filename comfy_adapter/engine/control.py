@@ -110,7 +110,7 @@ def _place(control: Any, network: nn.Module, path: str) -> str | None:
 
 
 class ControlDifference:
-    """What a Control-LoRA adds to its copy of a weight, as a part (in_turn.Part)."""
+    """What a Control-LoRA adds to its copy of a weight, as a part (in_turn.LayerPart)."""
 
     def __init__(self, module: Any, like: nn.Module) -> None:
         self._module, self._shape = module, weight_shape(like)

@@ -51,7 +51,7 @@ from .control import (
 )
 from .guiding import Guiding, guide
 from .hooks import Around, GatedChunks, LayerHook, ModelCall, among, attached, layer_hooks
-from .in_turn import Acting, Part, adds, between, patches_of
+from .in_turn import Acting, LayerPart, adds, between, patches_of
 from .recorder import RECORDERS, SAMPLER, Recorder, add_recorder
 from .shortcuts import (
     forget_keys,
@@ -352,7 +352,7 @@ class RoutedBank:
         finally:
             vars(call).update(before)
 
-    def _around(self, patcher: Any, key: int, path: str, more: Part | None = None) -> Around:
+    def _around(self, patcher: Any, key: int, path: str, more: LayerPart | None = None) -> Around:
         """What else acts on a layer: earlier banks of the MODEL, patches of its weight that came
         after a bank, and what comes after all of them. key: of the model among a session's."""
         banks, at = [], self.patched.get(path, 0)

@@ -23,7 +23,7 @@ from ...craft_core.errors import CraftError
 from ...craft_core.families import mixes_rows
 from ...craft_core.types import Factors, LayerPass, LayerUpdate, add_product, times
 from .bank import BranchPart
-from .in_turn import Acting, InTurn, Part
+from .in_turn import Acting, InTurn, LayerPart
 from .modules import is_norm, output_axis, project
 
 
@@ -208,7 +208,7 @@ class Around:
     bank, and is in what the layer makes."""
 
     earlier: Sequence[LayerHook | Acting] = ()
-    after: Sequence[Part] = ()
+    after: Sequence[LayerPart] = ()
 
     def __bool__(self) -> bool:
         return bool(self.earlier or self.after)

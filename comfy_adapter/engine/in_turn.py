@@ -29,7 +29,7 @@ from .modules import PREFIX, bias_now, output_axis, project, weight_now, weight_
 _NORMS_AT = {"lora": 4, "loha": 7, "lokr": 8}  # where the host's adapters have a DoRA's norms
 
 
-class Part(Protocol):
+class LayerPart(Protocol):
     """What acts in a layer: an update of a branch (BranchPart), or patches of its weight.
 
     update: without its numbers.
@@ -47,7 +47,7 @@ class Acting:
     """A part of which something acts now. share: of what its method can take out of it, how much it
     loses."""
 
-    part: Part
+    part: LayerPart
     gate: float
     share: float = 0.0
 
@@ -59,9 +59,9 @@ class InTurn:
     after: what comes after them, and is in what the layer makes.
     """
 
-    def __init__(self, after: Sequence[Part] = ()) -> None:
+    def __init__(self, after: Sequence[LayerPart] = ()) -> None:
         self.after = after
-        self._taken: dict[Part, tuple[tuple, Mapping[str, Tensor]]] = {}
+        self._taken: dict[LayerPart, tuple[tuple, Mapping[str, Tensor]]] = {}
 
     def add(
         self, module: Any, x: Tensor, y: Tensor, own: Sequence[Acting],
