@@ -55,8 +55,7 @@ class ModelParts:
         kind = type(self.model.model.model_config).__name__
         if kind in UNTRAINED:
             raise CraftError(
-                f"The model is of the class {kind}, which no picture with a caption teaches "
-                "anything",
+                f"The model is a {kind}, which no picture with a caption teaches anything",
                 "The README's table of models says which are not trained, and why",
                 "Train on another model",
             )

@@ -121,5 +121,5 @@ def test_a_class_that_pictures_with_captions_teach_nothing_is_refused_at_once(ki
     if kind not in UNTRAINED:
         assert ModelParts(model, None, None).model is model
         return
-    with pytest.raises(CraftError, match=f"of the class {kind}, which no picture"):
+    with pytest.raises(CraftError, match=f"is a {kind}, which no picture"):
         ModelParts(model, None, None)
