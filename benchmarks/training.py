@@ -40,6 +40,7 @@ import torch  # noqa: E402
 import torchvision  # noqa: E402
 from craft_lora_pack.comfy_adapter.train import denoiser as adapter  # noqa: E402
 from craft_lora_pack.comfy_adapter.train.precision import AUTO, decide  # noqa: E402
+from craft_lora_pack.craft_core.families import FAMILIES  # noqa: E402
 from craft_lora_pack.craft_core.routing import PRESETS  # noqa: E402
 from craft_lora_pack.craft_core.routing.layer_sets import resolve  # noqa: E402
 from craft_lora_pack.craft_core.training import (  # noqa: E402
@@ -57,7 +58,7 @@ from craft_lora_pack.craft_core.training.losses import Noised, denoising_loss  #
 from craft_lora_pack.craft_core.training.perceptual import PerceptualLoss, read_vgg  # noqa: E402
 from craft_lora_pack.craft_core.training.recipes.basis import projections  # noqa: E402
 from craft_lora_pack.craft_core.training.recipes.lora import branch_edit  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+from torch import Tensor  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
@@ -183,7 +184,7 @@ def on_a_pretended_gpu() -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        stack.enter_context(mock.patch.object(adapter, "_explicit_attention", _fused_attention))
+        stack.enter_context(mock.patch.object(adapter, "explicit_attention", _fused_attention))
         for name in ("group_norm", "layer_norm"):  # CUDA's autocast widens them, the CPU's does not
             norm = in_float32(getattr(functional, name))
             stack.enter_context(mock.patch.object(functional, name, norm))
@@ -205,10 +206,9 @@ def sdxl(checkpointing: bool) -> adapter.HostDenoiser:
     config = comfy.supported_models.SDXL(dict(SDXL))
     config.set_inference_dtype(torch.float16, torch.bfloat16)
     model = config.get_model({}, "", device=tiny.CPU).requires_grad_(False)
-    if checkpointing:
-        adapter._checkpoint_blocks(model.diffusion_model)
+    gradients = adapter.gradients_through(model.diffusion_model, tiny.CPU, checkpointing)
     patcher = comfy.model_patcher.ModelPatcher(model, tiny.CPU, tiny.CPU)
-    return adapter.HostDenoiser(patcher, None, torch.bfloat16)
+    return adapter.HostDenoiser(patcher, None, torch.bfloat16, gradients)
 
 
 def model_bytes(denoiser) -> int:
@@ -233,7 +233,9 @@ def _print_sizes() -> None:
     print(f"SDXL's UNet: {weights / 2e6:.0f} M parameters, {_gb(weights)} GB in fp16")
     _section("Counted: what is learnt")
     rows = []
-    for preset in (key for key, one in PRESETS.items() if one.rule == "patterns"):
+    for preset in (
+        one.key for one in FAMILIES["sdxl"].presets if PRESETS[one.key].rule == "patterns"
+    ):
         for role in ("content", "style"):
             rows += [_size_row(lora_of(denoiser, preset, role, rank)) for rank in (16, 64)]
     learnt = basis_of(denoiser)
@@ -309,14 +311,14 @@ def _print_totals(size: int, costs: Mapping[tuple[str, bool], tuple[Trained, Cos
 
 def _print_perceptual(sizes: Sequence[int], vgg: PerceptualLoss) -> None:
     _section("Counted: the perceptual term of one picture (VAE bf16, VGG-19 float32), each pass")
-    decoder, rows = _vae(), []
+    decode, rows = _decoder(), []
     for size in sizes:
         latent = torch.zeros(1, 4, size // 8, size // 8, requires_grad=True)
 
         def loss(latent: Tensor = latent) -> Tensor:
             with torch.no_grad():
-                target = _decode(decoder, latent)
-            return vgg(_decode(decoder, latent), target)
+                target = decode(latent)
+            return vgg(decode(latent), target)
 
         cost = price(loss)
         times = f"{cost.step / THROUGHPUT:.2f}"
@@ -325,15 +327,20 @@ def _print_perceptual(sizes: Sequence[int], vgg: PerceptualLoss) -> None:
     _table(["pictures", "TFLOP", "kept for backward, GB", "peak, GB", "s"], rows)
 
 
-def _vae() -> nn.Module:
+def _decoder() -> Callable[[Tensor], Tensor]:
     network = comfy.ldm.models.autoencoder.AutoencoderKL(ddconfig=SDXL_VAE, embed_dim=4)
     for parameter in network.requires_grad_(False).parameters():
         parameter.data = parameter.data.bfloat16()
     for module in network.modules():
         if hasattr(module, "optimized_attention"):
             module.optimized_attention = _one_head
-    adapter._checkpoint_blocks(network)
-    return network
+    gradients = adapter.gradients_through(network, tiny.CPU, checkpointing=True)
+
+    def decode(latent: Tensor) -> Tensor:
+        pixels = gradients.run(lambda: network.decode(latent.bfloat16()))
+        return ((pixels.float() + 1) / 2).clamp(0, 1)
+
+    return decode
 
 
 def _one_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -342,10 +349,6 @@ def _one_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     attention = torch.ops.aten._scaled_dot_product_efficient_attention
     out = attention(*wide, None, compute_log_sumexp=True)[0]
     return out[:, 0].transpose(1, 2).reshape(q.shape)
-
-
-def _decode(network: nn.Module, latent: Tensor) -> Tensor:
-    return ((network.decode(latent.bfloat16()).float() + 1) / 2).clamp(0, 1)
 
 
 def _blank_vgg() -> PerceptualLoss:

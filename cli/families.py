@@ -18,6 +18,7 @@ def family_table() -> str:
 def _row(family: Family) -> str:
     sets = ", ".join(f"`{one.key}`" for one in family.presets)
     notes = [family.special, *(f"not tested: {why}" for why in family.untested.values())]
+    notes += _untrained(family)
     cells = (
         family.label,
         str(len(family.classes)),
@@ -26,6 +27,13 @@ def _row(family: Family) -> str:
         "; ".join(note for note in notes if note),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _untrained(family: Family) -> list[str]:
+    """Why trainings refuse the family, or which of its classes."""
+    if len(family.untrained) == len(family.classes):
+        return [f"not trained: {why}" for why in dict.fromkeys(family.untrained.values())]
+    return [f"{kind} is not trained: {why}" for kind, why in family.untrained.items()]
 
 
 def _add_flags(parser: ArgumentParser) -> None:
@@ -42,6 +50,8 @@ def _run(options: Namespace) -> None:
             print(f"  {preset.key}: {preset.source}")
         for kind, why in family.untested.items():
             print(f"  {kind} is not tested: {why}")
+        for kind, why in family.untrained.items():
+            print(f"  {kind} is not trained: {why}")
         if family.special:
             print(f"  {family.special}")
     print("Not model families, since nothing is sampled:")

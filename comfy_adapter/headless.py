@@ -167,8 +167,9 @@ def _fitting(advice: tuple[str, str]) -> Iterator[None]:
     try:
         yield
     except OUT_OF_MEMORY as error:
+        kept = f". {error.kept}" if hasattr(error, "kept") else ""  # by run_training
         raise CraftError(
-            f"The GPU ran out of memory ({str(error).splitlines()[0]})", *advice
+            f"The GPU ran out of memory ({str(error).splitlines()[0]}){kept}", *advice
         ) from error
 
 

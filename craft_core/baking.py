@@ -9,13 +9,13 @@ are added up by strength whatever the method.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from .fusion import FUSION, compose
-from .lora.keys import LayerShapes
+from .lora.keys import LayerShapes, kohya_stems
 from .lora.text_encoder import merge_text_encoders
 from .merging import (
     MERGES,
@@ -98,7 +98,8 @@ def bake_file(
         "" if merges else used_sets(request.method, request.layer_sets),
     )  # fmt: skip
     watched = _watched(baked, len(made.bank.layers), watch)
-    return fused(recipe, watched, text, [*gates.notes, *made.notes])
+    result = fused(recipe, watched, text, [*gates.notes, *made.notes])
+    return replace(result, stems=kohya_stems(layers))
 
 
 def _source(one: Ingredient, layers: tuple[int, int]) -> FuseSource:

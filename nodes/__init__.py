@@ -16,7 +16,7 @@ from .pair_builder import PairBuilder
 from .rank_limited import LoadRankLimitedUNet
 from .router import Router
 from .schedule import TimestepSchedule
-from .score import ContentStyleScore, FindBest, LoadCSD
+from .score import ContentStyleScore, FindBest, LoadCSD, LoadTextEncoder
 from .training import FROM_PICTURES, TRAINING_NODES
 
 _ALL: list[type[io.ComfyNode]] = [
@@ -31,6 +31,7 @@ _ALL: list[type[io.ComfyNode]] = [
     ComparisonGrid,
     ContentStyleScore,
     LoadCSD,
+    LoadTextEncoder,
     FindBest,
     XYGrid,
     FuseToFile,

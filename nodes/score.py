@@ -1,7 +1,9 @@
-"""Score one's own pictures against the content's and the style's references, load an encoder made
-for style, and find the settings that score best."""
+"""Score one's own pictures against the content's and the style's references and against their
+prompts, load the encoders of style and of prompts, and find the settings that score best."""
 
 from __future__ import annotations
+
+from functools import partial
 
 from comfy_api.latest import io
 
@@ -11,12 +13,21 @@ from ..comfy_adapter.model.stamps import stamp
 from ..comfy_adapter.page.choices import SAMPLERS, SCHEDULERS
 from ..comfy_adapter.page.notice import tell, warn
 from ..comfy_adapter.page.pair import pair_inputs
-from ..comfy_adapter.page.sockets import CATEGORY, PictureEncoderSocket
+from ..comfy_adapter.page.sockets import CATEGORY, PictureEncoderSocket, TextEncoderSocket
 from ..comfy_adapter.page.widgets import encoder_input, layer_set_menu, one
 from ..comfy_adapter.score.csd import FOLDER as CSD_FOLDER
 from ..comfy_adapter.score.csd import csd_files, csd_path, load_csd, require_csd
 from ..comfy_adapter.score.pair_scorer import PairScorer
+from ..comfy_adapter.score.prompts import prompt_look
 from ..comfy_adapter.score.scoring import mean_text, report_text, score_pictures, scores_json
+from ..comfy_adapter.score.text_encoder import FOLDERS as TEXT_FOLDERS
+from ..comfy_adapter.score.text_encoder import (
+    load_text_encoder,
+    require_text_encoder,
+    text_encoder_files,
+    text_encoder_path,
+    text_encoder_stamp,
+)
 from ..comfy_adapter.score.vision import CROPS, encoders_by_role
 from ..comfy_adapter.use.find_best import SearchRequest, find_best
 from ..comfy_adapter.use.router import RouterRequest, check_request, layer_set_text
@@ -28,6 +39,7 @@ from ..craft_core.search import LEAST_BUDGET, Setting, settings_of
 from ..craft_core.starting import FLOOR, FULL_STRENGTH, GUIDED_CFG, GUIDED_STRENGTH
 
 NO_FILES = f"(none in models/{CSD_FOLDER})"
+NO_TEXT_FILES = f"(none in models/{TEXT_FOLDERS[0]} and models/{TEXT_FOLDERS[1]})"
 _METHODS = "craft\ndirect\nk_lora\nnp_lora"
 _GUIDANCES = "acfg\ncfg\nrole: weight = 1.5"
 _STRENGTHS = f"{GUIDED_STRENGTH:g}, {FULL_STRENGTH:g}, 0.5"
@@ -43,10 +55,10 @@ class ContentStyleScore(io.ComfyNode):
             category=CATEGORY,
             is_input_list=True,
             description="Measures how near pictures are to what content and style were learned "
-            "from: cosines of an encoder's features, picture by picture, their harmonic mean, and "
-            "means with intervals.",
-            search_aliases=["craft score", "clip score", "dino score", "similarity", "metric",
-                            "evaluate lora"],
+            "from, and to their prompt: cosines of an encoder's features, picture by picture, the "
+            "harmonic mean of content and style, and means with intervals.",
+            search_aliases=["craft score", "clip score", "clip-t", "prompt score", "dino score",
+                            "similarity", "metric", "evaluate lora"],
             inputs=[
                 io.Image.Input("images", tooltip="The pictures to score, in their order."),
                 encoder_input(
@@ -74,6 +86,15 @@ class ContentStyleScore(io.ComfyNode):
                                tooltip="For pictures that are not square. center: the middle is "
                                "looked at. none: the whole picture, squeezed. CSD always looks at "
                                "the middle."),
+                TextEncoderSocket.Input(
+                    "text_encoder", optional=True,
+                    tooltip="From Load CLIP Text Encoder for Scores, of the same CLIP as "
+                    "clip_vision. With prompt, text says how near pictures are to their words.",
+                ),
+                io.String.Input("prompt", optional=True, force_input=True,
+                                tooltip="What the pictures were asked for: one prompt for all, one "
+                                "for each batch or for each picture. Markers <c> and <s> do not "
+                                "count."),
             ],
             outputs=[
                 io.String.Output("report", tooltip="Encoders, scores of every picture, means with "
@@ -87,13 +108,16 @@ class ContentStyleScore(io.ComfyNode):
     @classmethod
     def execute(
         cls, images, clip_vision, content_reference=(), style_reference=(), style_clip_vision=(),
-        names=(), crop=(CROPS[0],),
+        names=(), crop=(CROPS[0],), text_encoder=(), prompt=(),
     ) -> io.NodeOutput:  # fmt: skip
+        encoders = encoders_by_role(clip_vision, style_clip_vision, one(crop, "crop"))
+        text = one(text_encoder, "text_encoder") if text_encoder else None
         scores = score_pictures(
             images,
             {"content": content_reference, "style": style_reference},
-            encoders_by_role(clip_vision, style_clip_vision, one(crop, "crop")),
+            encoders,
             names,
+            prompt_look(text, prompt, encoders["content"]),
         )
         pictures = [batch[place : place + 1] for batch in images for place in range(len(batch))]
         measures = list(scores.columns)
@@ -157,6 +181,53 @@ class LoadCSD(io.ComfyNode):
     def execute(cls, csd: str) -> io.NodeOutput:
         loaded = load_csd(csd_path(csd))
         return io.NodeOutput(loaded["style"], loaded["content"])
+
+
+class LoadTextEncoder(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CRAFTLoadTextEncoder",
+            display_name="Load CLIP Text Encoder for Scores",
+            category=CATEGORY,
+            description="The text tower of a whole CLIP, with the projection that makes its "
+            "vectors comparable to those of pictures. For Content/Style Score's likeness to the "
+            "prompt; a CLIP that prompts are sampled with often lacks it.",
+            search_aliases=["craft text encoder", "clip score", "clip-t", "prompt score",
+                            "text projection"],
+            inputs=[
+                io.Combo.Input(
+                    "text_encoder", options=text_encoder_files() or [NO_TEXT_FILES],
+                    tooltip="A safetensors file of models/text_encoders or models/clip_vision with "
+                    "CLIP's text tower and its text_projection, such as OpenAI's "
+                    "clip-vit-large-patch14.",
+                ),
+            ],
+            outputs=[
+                TextEncoderSocket.Output(
+                    "encoder", display_name="text_encoder",
+                    tooltip="For Content/Style Score, whose clip_vision is the same CLIP.",
+                ),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, text_encoder: str | None = None) -> bool | str:
+        if text_encoder is None:  # linked
+            return True
+        try:
+            require_text_encoder(text_encoder)
+        except CraftError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, text_encoder: str | None = None) -> str:
+        return text_encoder_stamp(text_encoder)
+
+    @classmethod
+    def execute(cls, text_encoder: str) -> io.NodeOutput:
+        return io.NodeOutput(load_text_encoder(text_encoder_path(text_encoder)))
 
 
 class FindBest(io.ComfyNode):
@@ -282,7 +353,7 @@ class FindBest(io.ComfyNode):
             Sampling(negative, latent_image, vae, steps, cfg, sampler_name, scheduler),
             PairScorer.of(references, encoders), content_weight, first_seed, budget,
         )  # fmt: skip
-        found = find_best(model, clip, request, lambda text: tell(cls, text))
+        found = find_best(model, clip, request, partial(tell, cls))
         warn(cls, *found.warnings)
         tell(cls, "\n".join([*found.warnings, found.report]), found.preset)
         return io.NodeOutput(

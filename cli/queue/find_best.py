@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 import uuid
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ...client.address import Inputs
 from ...client.answers import files_of, number, other_answer
 from ...client.client import Client, PromptResult, server_url
 from ...client.errors import RemoteError, in_words
+from ...client.events import Events
 from ...client.facts import as_listed
 from ...client.from_page.dynamic_prompts import with_draws
 from ...client.workflow import dynamic_texts, read_both
@@ -33,6 +35,9 @@ WATCHERS = {  # what shows each output, so that the server runs it: a node's typ
 }
 _MOST_SHOWN = 20_000  # characters of the report on the terminal; its file has all
 FILES = {"plot": "plot.png", "preset": "preset.json", "report": "report.txt"}
+SO_FAR = {"preset": "preset_so_far.json", "report": "report_so_far.txt"}  # of a stopped search
+NOTICE = "craft_lora.notice"  # the event by which the node says it: comfy_adapter/page/notice.py
+STOPPING = 60.0  # seconds in which a server that is told to stop may say what was found
 
 
 def _add_flags(parser: ArgumentParser) -> None:
@@ -51,8 +56,8 @@ def _add_flags(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--out", metavar="FOLDER", type=Path, default=None,
-        help=f"Where {', '.join(FILES.values())} go. Default: find_best_NAME in this folder, after "
-        "FILE.",
+        help=f"Where {', '.join(FILES.values())} go; of a search that is stopped "
+        f"{', '.join(SO_FAR.values())}. Default: find_best_NAME in this folder, after FILE.",
     )  # fmt: skip
 
 
@@ -72,7 +77,7 @@ def _run(options: Namespace) -> None:
             dynamic = [one for one in dynamic_texts(page, info) if one[0] in prompt] if page else []
             prompt = with_draws(prompt, dynamic, prompt_key(prompt))
             prompt |= _watchers(info[NODE], node)
-            with SearchProgress(node) as show:
+            with SearchProgress(node) as show, _kept_if_it_ends_early(show, folder):
                 result = _result(client, prompt, show)
             print(plain(_save(client, result, folder), _MOST_SHOWN))
             print(plain(str(folder.absolute())))
@@ -121,9 +126,14 @@ def _sources(prompt: dict[str, Any], name: str) -> Iterator[str]:
 
 
 class SearchProgress:
-    """A progress bar over the pictures of the search, on stderr. node: its id in the prompt."""
+    """A progress bar over the pictures of the search, on stderr. node: its id in the prompt.
+
+    runs: whether the server has begun with the node. found: what the node has said of a preset that
+    it found, by the names of SO_FAR; None while it has not."""
 
     def __init__(self, node: str) -> None:
+        self.runs = False
+        self.found: dict[str, str] | None = None
         self._node = node
         self._bar: Any = None
         self._total = 0.0
@@ -132,27 +142,59 @@ class SearchProgress:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
 
     def __call__(self, kind: str, data: dict[str, Any]) -> None:
+        if data.get("node") != self._node:
+            return
+        self.runs = True
+        report, preset = data.get("text"), data.get("preset")
+        if kind == NOTICE and isinstance(report, str) and isinstance(preset, str):
+            self.found = {"report": report, "preset": preset}
         total = number(data.get("max"))
-        if kind == "progress" and data.get("node") == self._node and total > 0:
+        if kind == "progress" and total > 0:
             if self._bar is None:
                 self._bar, self._total = progress_bar(total=total, unit="picture"), total
             done = min(max(number(data.get("value")), 0.0), self._total)
             self._bar.update(done - self._bar.n)
 
 
-def _result(
-    client: Client, prompt: dict[str, Any], show: Callable[[str, dict[str, Any]], None]
-) -> PromptResult:
+@contextmanager
+def _kept_if_it_ends_early(show: SearchProgress, folder: Path) -> Iterator[None]:
+    """Whatever ends the block early, write and print what the search has found until then. Where it
+    cannot be written, that is said; what ended the search goes on up as it is."""
+    try:
+        yield
+    except BaseException:  # also Ctrl-C
+        show.close()
+        if show.found is not None:
+            print(plain(show.found["report"], _MOST_SHOWN))
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                for name, file in SO_FAR.items():
+                    write_whole(folder / file, [_file_of(show.found[name])])
+                print(plain(str((folder / SO_FAR["preset"]).absolute())))
+            except (CraftError, OSError, ValueError) as error:
+                print(plain(f"It cannot be written to {folder}: {error}"), file=sys.stderr)
+        raise
+
+
+def _result(client: Client, prompt: dict[str, Any], show: SearchProgress) -> PromptResult:
     """What the search gave; Ctrl-C stops it on the server."""
     prompt_id = str(uuid.uuid4())
     try:
         with client.listening() as events:
             prompt_id = client.queue(as_listed(client, prompt), prompt_id=prompt_id)
-            return client.follow(events, prompt_id, show, math.inf)
+            try:
+                return client.follow(events, prompt_id, show, math.inf)
+            except KeyboardInterrupt:
+                if show.runs:
+                    _last_words(client, events, prompt_id, show)
+                raise
     except KeyboardInterrupt as interrupt:
         with suppress(RemoteError):
             client.cancel(prompt_id)
@@ -161,16 +203,26 @@ def _result(
         ) from interrupt
 
 
+def _last_words(client: Client, events: Events, prompt_id: str, show: SearchProgress) -> None:
+    """Stop the search, and hear what it says before it ends, as long as a step of a picture takes.
+    Another Ctrl-C ends the wait."""
+    show.close()
+    print("Stopping; Ctrl-C again waits no longer.", file=sys.stderr, flush=True)
+    with suppress(RemoteError):
+        client.cancel(prompt_id)
+        client.follow(events, prompt_id, show, STOPPING)
+
+
 def _save(client: Client, result: PromptResult, folder: Path) -> str:
-    """Write the three files; the report."""
+    """Write the three files, in place of those of a search that was stopped; the report."""
     report, preset = _text_of(result, "report"), _text_of(result, "preset")
     plots = files_of(result.outputs.get("plot", {}), "images")
     if len(plots) != 1:
         raise _not_there(result, "plot")
     contents = {
         "plot": client.fetch(plots[0]),
-        "preset": f"{preset}\n".encode(errors="replace"),
-        "report": f"{report}\n".encode(errors="replace"),
+        "preset": _file_of(preset),
+        "report": _file_of(report),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -183,7 +235,14 @@ def _save(client: Client, result: PromptResult, folder: Path) -> str:
             f"{', '.join(FILES.values())} go there",
             "Make room or give another folder with --out, and run the command again; it is quick",
         ) from error
+    for file in SO_FAR.values():
+        with suppress(OSError):
+            (folder / file).unlink(missing_ok=True)
     return report
+
+
+def _file_of(text: str) -> bytes:
+    return f"{text}\n".encode(errors="replace")
 
 
 def _text_of(result: PromptResult, name: str) -> str:

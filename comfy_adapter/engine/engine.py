@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from threading import Lock
 from typing import Any
@@ -40,8 +41,17 @@ from .compiled import (
     why_uncompiled,
 )
 from .conditionings import ConditioningKind, ConditioningKinds
+from .control import (
+    CopyHook,
+    asked_within,
+    calls_layers,
+    controls_of,
+    copied_layers,
+    own_difference,
+)
 from .guiding import Guiding, guide
-from .hooks import GatedChunks, ModelCall, attached, layer_hooks
+from .hooks import Around, GatedChunks, LayerHook, ModelCall, among, attached, layer_hooks
+from .in_turn import Acting, LayerPart, adds, between, patches_of
 from .recorder import RECORDERS, SAMPLER, Recorder, add_recorder
 from .shortcuts import (
     forget_keys,
@@ -50,13 +60,17 @@ from .shortcuts import (
     without_kept_keys,
     without_replays,
 )
-from .weights import KEY, answering, let_twin_go
+from .weights import KEY, answering, carriers, let_twin_go
 
 LOG = logging.getLogger("craft")
 HELD = "craft_held"  # what a MODEL without a bank keeps alive
 GUIDED_BY = "craft_guidance"  # key of the Guiding that a run follows
 ASYMMETRIC = {"acfg": True, "cfg": False}  # the rules that the nodes' switch chooses between
 KINDS = "craft_conditioning_kinds"
+ORDER_OF_LOADERS = (
+    "A LoRA loader behind the Router loads a DoRA, OFT, BOFT or GLoRA, which depends on the weight "
+    "it finds (%s). It acts as if it stood before the Router: put it there"
+)
 _WRAPPERS = comfy.patcher_extension.WrappersMP
 _CALLBACKS = comfy.patcher_extension.CallbacksMP
 _FROM_TABLE = comfy.model_sampling.ModelSamplingDiscrete.percent_to_sigma
@@ -64,9 +78,11 @@ _FROM_TABLE = comfy.model_sampling.ModelSamplingDiscrete.percent_to_sigma
 
 @dataclass(frozen=True)
 class _RunModel:
-    """A model of a run. call: the one now running. graphs: where torch.compile runs it."""
+    """A model of a run. call: the one now running. hooks: by adapted layer. graphs: where
+    torch.compile runs it."""
 
     call: ModelCall
+    hooks: Mapping[str, LayerHook]
     graphs: Graphs | None = None
 
     def running(self, device: torch.device) -> AbstractContextManager:
@@ -81,7 +97,8 @@ class _RunModel:
 
 @dataclass
 class _Session:
-    """A sampling run: its time, its conditionings and its models, one for each device.
+    """A sampling run: its time, its conditionings and its models, one for each device, and those of
+    ControlNets that copy a model's weights; by the id of the host's object.
 
     alike: whether the branches act alike in all model calls. asking: one model call at a time asks
     what is due; devices call theirs from threads of their own. batch: images a conditioning
@@ -119,12 +136,14 @@ class RoutedBank:
     copies for other devices have too; None where it acts nowhere. held: what the MODEL keeps alive
     beside them.
     shares: by what each layer's gates are multiplied, (layers, 1), where a node multiplied weights
-    of the MODEL.
+    of the MODEL. patched: how many patches a layer's weight had when the bank came onto the MODEL,
+    where it had any: those behind them act after its branches.
     """
 
     def __init__(
         self, bank: Bank, gates: Gates, whole: Sequence[float] | None, factors_key: str,
         modules: Sequence[Hashable | None], held: Any = None,
+        patched: Mapping[str, int] | None = None,
     ) -> None:  # fmt: skip
         self.layers, self.gates, self.whole = bank.layers, gates, whole
         self.roles = tuple(branch.role for branch in bank.branches)
@@ -132,6 +151,7 @@ class RoutedBank:
         self.where = tuple(frozenset(branch.layers) for branch in bank.branches)
         self.factors_key, self.modules, self.held = factors_key, modules, held
         self.shares: Tensor | None = None
+        self.patched = dict(patched or {})
         self._session: _Session | None = None
         self._sampled = True  # in the run that is going on, or was last
 
@@ -163,9 +183,11 @@ class RoutedBank:
             (_WRAPPERS.APPLY_MODEL, self.apply),
         )
 
-    def multiplied(self, path: str, factor: float) -> RoutedBank:
-        """The same with the gates of a layer times the factor."""
+    def multiplied(self, path: str, factor: float, patched: int) -> RoutedBank:
+        """The same with the gates of a layer times the factor. patched: how many patches the
+        layer's weight has then."""
         other = copy(self)
+        other.patched = {**self.patched, path: patched}
         other._session, other._sampled = None, True
         ones = torch.ones(len(self.layers), 1)
         other.shares = ones if self.shares is None else self.shares.clone()
@@ -247,13 +269,16 @@ class RoutedBank:
     def _open(self, session: _Session, guider: Any, stack: ExitStack) -> None:
         """Prepare the models of a run, until the stack is closed."""
         patchers, hooks, calls = _patchers(guider), {}, {}
+        self._say_order(patchers[0])
         stack.enter_context(without_replays())
         stack.enter_context(layers_called())
         for patcher in patchers:
             model = patcher.model.diffusion_model
             key = id(patcher.model)
             calls[key] = ModelCall()
-            hooks[key] = layer_hooks(model, self.parts(patcher, self.layers), calls[key])
+            around = partial(self._around, patcher, key)
+            parts = self.parts(patcher, self.layers)
+            hooks[key] = layer_hooks(model, parts, calls[key], around)
             stack.enter_context(without_kept_keys(model))
         in_graphs = any(is_compiled(one, guider.model_options) for one in patchers)
         if len(patchers) > 1 and compiled_by_host(guider.model_options):
@@ -264,19 +289,100 @@ class RoutedBank:
                 "Take out Torch Compile Model, or the node that splits the work",
             )
         if in_graphs:
-            own = next(iter(hooks.values()))
-            why = why_uncompiled(part.update for _, hook in own for part in hook.parts)
+            every = (one.parts(patchers[0], one.layers) for one in carriers(patchers[0]))
+            updates = (part.update for one in every for parts in one.values() for part in parts)
+            why = why_uncompiled(updates)
             in_graphs = why is None
             stack.enter_context(looking_for_hooks() if in_graphs else uncompiled())
             if why is not None:
                 LOG.info(uncompiled_line(why))
         for key, call in calls.items():
             graphs = Graphs(hooks[key], call) if in_graphs else None
-            session.models[key] = _RunModel(call, graphs)
+            by_path = {hook.path: hook for _, hook in hooks[key]}
+            session.models[key] = _RunModel(call, by_path, graphs)
             if graphs is not None:
                 stack.callback(graphs.without)
             else:
                 stack.enter_context(attached(hooks[key]))
+        for control in controls_of(guider.conds):
+            patcher = _of_device(patchers, control.device)
+            self._open_control(session, control.made, patcher, stack)
+
+    def _open_control(
+        self, session: _Session, control: Any, patcher: Any, stack: ExitStack
+    ) -> None:
+        """Have branches act in a ControlNet that computes with the MODEL's weights."""
+        network = patcher.model.diffusion_model
+        if calls_layers(control, network):
+            running = session.models[id(patcher.model)]
+        else:
+            copied = copied_layers(control, self.layers)
+            if not copied:
+                return
+            running = _RunModel(ModelCall(), {})
+            hooks, made = [], dict[str, LayerHook]()
+            for path, parts in self.parts(patcher, list(copied)).items():
+                own, layer = copied[path], network.get_submodule(path)
+                parts = [part for part in parts if own.has(part.update)]
+                index, kind = self.layers.index(path), type(network).__name__
+                hook = LayerHook(index, path, parts, running.call, layer, kind)
+                after = own_difference(own.module, layer)
+                around = partial(self._around, patcher, id(control), more=after)
+                made[path] = among(hook, around)
+                hooks.append((own.module, CopyHook(made[path], layer)))
+            running = _RunModel(running.call, made)
+            session.models[id(control)] = running
+            stack.enter_context(attached(hooks))
+        stack.enter_context(asked_within(control, partial(self._in_control, session, running)))
+
+    @contextmanager
+    def _in_control(
+        self, session: _Session, running: _RunModel, x: Tensor, options: dict
+    ) -> Iterator[None]:
+        """A ControlNet's part of a model call: with the gates of its rows. One may ask another
+        before it, and both the same layers."""
+        call = running.call
+        before = dict(vars(call))
+        with session.asking:
+            call.set(*self._runs(session, options, x.shape[0], noted=False))
+            call.share = self.gates.share(self._moment(session, options["sigmas"]))
+        try:
+            with running.running(x.device):
+                yield
+        finally:
+            vars(call).update(before)
+
+    def _around(self, patcher: Any, key: int, path: str, more: LayerPart | None = None) -> Around:
+        """What else acts on a layer: earlier banks of the MODEL, patches of its weight that came
+        after a bank, and what comes after all of them. key: of the model among a session's."""
+        banks, at = [], self.patched.get(path, 0)
+        for bank in carriers(patcher):
+            if bank is self:
+                break
+            hook = bank.hook_of(key, path)
+            if hook is not None:
+                banks.append((hook, bank.patched.get(path, 0)))
+        places = [*(place for _, place in banks), at]
+        every, after = (between(patcher, path, place) for place in (places[0], at))
+        earlier: list[LayerHook | Acting] = [] if every is None else [Acting(every, -1.0)]
+        for (hook, start), stop in zip(banks, places[1:], strict=True):
+            patches = None if every is None else between(patcher, path, start, stop)
+            earlier += [hook] if patches is None else [hook, Acting(patches, 1.0)]
+        found = (None if every is None else after, more)
+        return Around(earlier, [one for one in found if one is not None])
+
+    def hook_of(self, key: int, path: str) -> LayerHook | None:
+        """Its hook on a layer in the run now under way; None where it has none there."""
+        made = self._session and self._session.models.get(key)
+        return made.hooks.get(path) if made else None
+
+    def _say_order(self, patcher: Any) -> None:
+        """Log where the order of nodes is not the order in which their LoRAs act."""
+        for path in self.layers:
+            later = patches_of(patcher, path)[self.patched.get(path, 0) :]
+            if not all(adds(one) for one in later):
+                LOG.warning(ORDER_OF_LOADERS, path)
+                return
 
     def parts(self, patcher: Any, layers: Sequence[str]) -> dict[str, list[BranchPart]]:
         """What the branches add to each of the layers, on the patcher's device."""
@@ -328,15 +434,17 @@ class RoutedBank:
         found = [executor(model, call, x_in, timestep, *args) for call in calls]
         return session.kinds.averaged(calls, found)
 
-    def _runs(self, session: _Session, options: dict, rows: int) -> tuple[int, list[GatedChunks]]:
-        """The call's chunks as runs of equal kinds, each with its gate table.
+    def _runs(
+        self, session: _Session, options: dict, rows: int, noted: bool = True
+    ) -> tuple[int, list[GatedChunks]]:
+        """The call's chunks as runs of equal kinds, each with its gate table. noted: for recorders.
 
         A wrapper that samples in tiles repeats the whole batch once a tile, and so do the runs.
         """
         uuids = options.get("uuids") or [None]
         table = self._table(self._moment(session, options["sigmas"]))
         kinds = [session.kinds.of(key) for key in uuids]
-        if session.recorders:
+        if session.recorders and noted:
             sigma, names = session.sigma(options["sigmas"]), [kind.evaluation for kind in kinds]
             weights = session.guiding.weights(session.time.at(sigma))
             for recorder in session.recorders:
@@ -371,21 +479,24 @@ def _tiled(
     runs: list[GatedChunks], chunks: int, rows: int, batch: int | None
 ) -> tuple[int, list[GatedChunks]]:
     """(chunks, runs) of a call of `rows` rows: those of one pass, repeated for every tile."""
-    alike = not runs or (runs[0].start, runs[0].stop) == (0, chunks)
-    if alike or batch is None or rows == chunks * batch:
+    if batch is None or rows == chunks * batch:
         return chunks, runs
     tiles, rest = divmod(rows, chunks * batch)
     if rest:
+        if not runs or (runs[0].start, runs[0].stop) == (0, chunks):  # all rows alike
+            return chunks, runs
         raise CraftError(
             f"The model is called with {rows} rows for {chunks} conditionings of {batch} images",
             "Asymmetric guidance needs to know which rows are whose",
             "Turn asymmetric off, or take out the node that rearranges the batch",
         )
-    return tiles * chunks, [
-        GatedChunks(tile * chunks + run.start, tile * chunks + run.stop, run.gates)
-        for tile in range(tiles)
-        for run in runs
-    ]
+    return tiles * chunks, _joined(
+        [
+            GatedChunks(tile * chunks + run.start, tile * chunks + run.stop, run.gates)
+            for tile in range(tiles)
+            for run in runs
+        ]
+    )
 
 
 def _joined(runs: list[GatedChunks]) -> list[GatedChunks]:
@@ -403,6 +514,11 @@ def _patchers(guider: Any) -> list[Any]:
     """The patchers of the models that this run evaluates: one for each device."""
     clones = guider.model_options.get("multigpu_clones")
     return list(clones.values()) if clones else [guider.model_patcher]
+
+
+def _of_device(patchers: list[Any], device: torch.device | None) -> Any:
+    """The one that a ControlNet for that device belongs to; None for the first device's."""
+    return next((one for one in patchers if one.load_device == device), patchers[0])
 
 
 def same_as(patcher: Any) -> Hashable:
@@ -441,7 +557,8 @@ def attach(
         modules.append(same_as(patcher) if branch.layers else None)
     key = f"{KEY}_{sum(1 for name in routed.additional_models if name.startswith(KEY))}"
     routed.set_additional_models(key, loaded)
-    RoutedBank(bank, gates, whole, key, modules, held).put_on(routed)
+    patched = {path: len(patches_of(routed, path)) for path in bank.layers}
+    RoutedBank(bank, gates, whole, key, modules, held, patched).put_on(routed)
     return answering(routed)
 
 

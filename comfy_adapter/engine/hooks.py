@@ -9,10 +9,11 @@ Hooks live on the model only while a sampling run lasts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from ...craft_core.errors import CraftError
 from ...craft_core.families import mixes_rows
 from ...craft_core.types import Factors, LayerPass, LayerUpdate, add_product, times
 from .bank import BranchPart
-from .in_turn import InTurn
+from .in_turn import Acting, InTurn, LayerPart
 from .modules import is_norm, output_axis, project
 
 
@@ -70,15 +71,25 @@ Hooks = Sequence[tuple[nn.Module, "LayerHook"]]
 
 
 def layer_hooks(
-    diffusion_model: nn.Module, layers: Mapping[str, Sequence[BranchPart]], call: ModelCall
+    diffusion_model: nn.Module,
+    layers: Mapping[str, Sequence[BranchPart]],
+    call: ModelCall,
+    around: Callable[[str], Around] | None = None,
 ) -> Hooks:
     """A hook for each adapted layer. layers: what the branches add to each, in the order of the
-    gates."""
+    gates. around: what else acts on a layer, asked where updates depend on the weight they meet."""
     network, made = type(diffusion_model).__name__, []
     for index, (path, parts) in enumerate(layers.items()):
         module = diffusion_model.get_submodule(path)
-        made.append((module, LayerHook(index, path, parts, call, module, network)))
+        hook = LayerHook(index, path, parts, call, module, network)
+        made.append((module, hook if around is None else among(hook, around)))
     return made
+
+
+def among(hook: LayerHook, around: Callable[[str], Around]) -> LayerHook:
+    """The hook, with what else acts on its layer, where its updates depend on the weight."""
+    others = around(hook.path) if hook.in_turn is not None else None
+    return HookBetween(hook, others) if others else hook
 
 
 @contextmanager
@@ -108,7 +119,7 @@ class LayerHook:
         self.mixes_rows = mixes_rows(path, network)
         self.index, self.path, self.parts, self.call = index, path, parts, call
         ordered = any(part.update.on_weight for part in parts)
-        self.in_turn = InTurn(parts) if ordered else None
+        self.in_turn = InTurn() if ordered else None
         self.is_convolution, self.axis = hasattr(module, "kernel_size"), output_axis(module)
         self.is_plain = (
             not is_norm(module)
@@ -120,6 +131,11 @@ class LayerHook:
     def acts(self) -> bool:
         """Whether the model call now under way asks for anything in this layer."""
         return any(any(run.gates[self.index]) for run in self.call.runs)
+
+    def acting(self, gates: Sequence[float]) -> list[Acting]:
+        """Its updates of which something acts at these gates."""
+        share = self.call.share
+        return [Acting(one, gates[one.branch], share) for one in self.parts if gates[one.branch]]
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Any:
         for run in self.call.runs:
@@ -163,7 +179,7 @@ class LayerHook:
         if torch.is_grad_enabled() and y.requires_grad:
             y = y.clone()
         if self.in_turn is not None:
-            self.in_turn.add(module, x[rows], y[rows], gates, self.call.share)
+            self.in_turn.add(module, x[rows], y[rows], self.acting(gates))
             return y
         x, base = x[rows], y[rows]
         for place, part in enumerate(self.parts):
@@ -183,6 +199,61 @@ class LayerHook:
         hidden = module._conv_forward(x, down, None) if self.is_convolution else x @ down.T
         base = y if rows is None else y.narrow(self.axis, *rows)
         add_product(base, hidden, up.to(hidden), amount, self.is_convolution)
+
+
+@dataclass(frozen=True)
+class Around:
+    """What else acts on a layer. earlier: in its order what acts before: hooks of the MODEL's
+    earlier banks, and patches of the weight between them. after: what comes after this one's own
+    bank, and is in what the layer makes."""
+
+    earlier: Sequence[LayerHook | Acting] = ()
+    after: Sequence[LayerPart] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.earlier or self.after)
+
+
+class HookBetween(LayerHook):
+    """A hook whose updates depend on the weight that they meet, among others that change it."""
+
+    def __init__(self, hook: LayerHook, around: Around) -> None:
+        vars(self).update(vars(hook))
+        self.earlier, self.in_turn = around.earlier, InTurn(around.after)
+
+    def __call__(self, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Any:
+        x = args[0] if args else kwargs["input"]
+        if torch.is_grad_enabled() and output.requires_grad:
+            output = output.clone()
+        for run in self.call.runs:
+            own = self.acting(run.gates[self.index])
+            for piece in self._pieces(run) if own else ():
+                before = self._before(piece)
+                for rows in self._rows(piece, output):
+                    self.in_turn.add(module, x[rows], output[rows], own, before)
+        return output
+
+    def _hooks(self) -> list[LayerHook]:
+        return [one for one in self.earlier if isinstance(one, LayerHook)]
+
+    def _pieces(self, run: GatedChunks) -> list[GatedChunks]:
+        """A run in pieces, in each of which the gates of the earlier banks are alike too."""
+        others = [one for hook in self._hooks() for one in hook.call.runs]
+        cuts = {at for one in others for at in (one.start, one.stop) if run.start < at < run.stop}
+        ends = [run.start, *sorted(cuts), run.stop]
+        return [replace(run, start=a, stop=b) for a, b in pairwise(ends)]
+
+    def _before(self, piece: GatedChunks) -> list[Acting]:
+        """What acts in the rows of a piece before its own updates."""
+        found: list[Acting] = []
+        for one in self.earlier:
+            if isinstance(one, Acting):
+                found.append(one)
+                continue
+            for run in one.call.runs:
+                if run.start <= piece.start < run.stop:
+                    found += one.acting(run.gates[one.index])
+        return found
 
 
 def act(module: Any, x: Tensor, y: Tensor, update: LayerUpdate, amount: float | Tensor) -> None:

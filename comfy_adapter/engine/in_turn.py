@@ -5,104 +5,196 @@
 as the host's loaders, one after another, patch a weight. Each update gets what the layer has made
 of the inputs by then, and adds to it; no weight is touched. Some need their layer's outputs for
 other inputs, too: the layer is then run once more, with the updates before theirs.
+
+Of several Routers on one MODEL, and of LoRA loaders behind one, each acts in its place: the updates
+of an earlier Router have acted when a later one's do, and what a loader behind it has patched into
+the weight is taken out of the layer's work while its own act.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
+import comfy.lora
+import torch
 from torch import Tensor
 
+from ...craft_core.lora.formats.difference import Difference
 from ...craft_core.types import LayerPass, LayerUpdate
-from .bank import BranchPart
-from .modules import bias_now, output_axis, project, weight_now
+from .modules import PREFIX, bias_now, output_axis, project, weight_now, weight_shape
+
+_NORMS_AT = {"lora": 4, "loha": 7, "lokr": 8}  # where the host's adapters have a DoRA's norms
+
+
+class LayerPart(Protocol):
+    """What acts in a layer: an update of a branch (BranchPart), or patches of its weight.
+
+    update: without its numbers.
+    """
+
+    @property
+    def update(self) -> LayerUpdate: ...
+
+    def at(self, like: Tensor, share: float) -> LayerUpdate:
+        """The update on `like`'s device and dtype. share: as in BranchPart.at."""
+
+
+@dataclass(frozen=True)
+class Acting:
+    """A part of which something acts now. share: of what its method can take out of it, how much it
+    loses."""
+
+    part: LayerPart
+    gate: float
+    share: float = 0.0
 
 
 class InTurn:
     """The updates of one layer, for one sampling run.
 
     What one takes of the weight is taken anew only where the gates of those before it have changed.
+    after: what comes after them, and is in what the layer makes.
     """
 
-    def __init__(self, parts: Sequence[BranchPart]) -> None:
-        self.parts = [one for one in parts if not one.update.of_bias]
-        self.of_bias = [one for one in parts if one.update.of_bias]
-        self._taken: dict[BranchPart, tuple[tuple, Mapping[str, Tensor]]] = {}
+    def __init__(self, after: Sequence[LayerPart] = ()) -> None:
+        self.after = after
+        self._taken: dict[LayerPart, tuple[tuple, Mapping[str, Tensor]]] = {}
 
     def add(
-        self, module: Any, x: Tensor, y: Tensor, gates: Sequence[float], share: float = 0.0
-    ) -> None:
-        """Add all to y, what the layer made of x, in place. share: as in BranchPart.at."""
-        turn = _Turn(self, module, [one for one in self.parts if gates[one.branch]], gates, share)
-        turn.apply(x, y, len(turn.acting), bias_now(module, x) if turn.acting else None)
-        for part in self.of_bias:
-            gate = gates[part.branch]
-            if gate:
-                update = part.at(x, share)
+        self, module: Any, x: Tensor, y: Tensor, own: Sequence[Acting],
+        before: Sequence[Acting] = (),
+    ) -> None:  # fmt: skip
+        """Add all of `own` to y, in place: what the layer made of x, with what acts before them."""
+        weights = [one for one in own if not one.part.update.of_bias]
+        if weights:
+            earlier = [one for one in before if not one.part.update.of_bias]
+            turn = _Turn(self, module, [*earlier, *weights])
+            bias = _changed(bias_now(module, x), x, before)
+            after = [one.at(x, 0.0) for one in self.after]
+            turn.add(x, y, after, -1.0)
+            turn.apply(x, y, len(earlier), len(turn.acting), bias)
+            turn.add(x, y, after, 1.0)
+        for one in own:
+            if one.part.update.of_bias:
+                update = one.part.at(x, one.share)
                 layer = LayerPass(x, y, partial(project, module), output_axis(module))
-                _add(layer.narrowed(update.rows), update, gate)
+                _add(layer.narrowed(update.rows), update, one.gate)
 
     def update(
-        self, part: BranchPart, before: Sequence[tuple], x: Tensor, share: float,
-        weight: Callable[[], Tensor],
-    ) -> LayerUpdate:  # fmt: skip
-        """An update with what it takes of the weight. before: what acts before it, and how much."""
-        key, update = (share, *before), part.at(x, share)
-        known, fields = self._taken.get(part, (None, {}))
+        self, one: Acting, before: Sequence[Acting], x: Tensor, weight: Callable[[], Tensor]
+    ) -> LayerUpdate:
+        """An update with what it takes of the weight. before: what acts before it."""
+        key, update = (one.share, *before), one.part.at(x, one.share)
+        known, fields = self._taken.get(one.part, (None, {}))
         if known != key:
             fields = update.taken(weight)
-            self._taken[part] = key, fields
+            self._taken[one.part] = key, fields
         return replace(update, **fields)
 
 
 class _Turn:
-    """One pass of a run of rows. acting: the updates whose gate is not zero, in order."""
+    """One pass of a run of rows. acting: what acts on the weight, in order."""
 
-    def __init__(
-        self, layer: InTurn, module: Any, acting: Sequence[BranchPart], gates: Sequence[float],
-        share: float,
-    ) -> None:  # fmt: skip
-        self.layer, self.module, self.acting, self.gates = layer, module, acting, gates
-        self.share = share
+    def __init__(self, layer: InTurn, module: Any, acting: Sequence[Acting]) -> None:
+        self.layer, self.module, self.acting = layer, module, acting
         self.product = partial(project, module)
 
-    def apply(self, x: Tensor, y: Tensor, count: int, bias: Tensor | None = None) -> None:
-        """The first `count` updates, on what the layer made of x; bias: in y already."""
-        for index in range(count):
-            part = self.acting[index]
-            gate = self.gates[part.branch]
-            update = self._update(index, x)
+    def apply(
+        self, x: Tensor, y: Tensor, start: int, stop: int, bias: Tensor | None = None
+    ) -> None:
+        """Those from `start` to before `stop`, on what the layer and those before made of x; bias:
+        in y already."""
+        for index in range(start, stop):
+            gate, update = self.acting[index].gate, self._update(index, x)
             layer = LayerPass(
                 x, y, self.product, output_axis(self.module), bias, gate,
                 partial(self._before, index),
             )  # fmt: skip
             _add(layer.narrowed(update.rows), update, gate)
 
+    def add(self, x: Tensor, y: Tensor, updates: Sequence[LayerUpdate], sign: float) -> None:
+        """Updates that depend on nothing, to y."""
+        for update in updates:
+            _add(LayerPass(x, y, self.product, output_axis(self.module)), update, sign)
+
     def _before(self, index: int, x: Tensor) -> Tensor:
-        """What the layer and the updates before this one make of other inputs, without a bias."""
+        """What the layer and what acts before this one make of other inputs, without a bias."""
         y = self.module.forward(x)
         bias = bias_now(self.module, x)
         layer = LayerPass(x, y, self.product, output_axis(self.module), bias)
         y = layer.unbiased
-        self.apply(x, y, index)
+        self.apply(x, y, 0, index)
         return y
 
     def _update(self, index: int, x: Tensor) -> LayerUpdate:
-        before = [(one, self.gates[one.branch]) for one in self.acting[:index]]
         weight = partial(self._weight, index, x)
-        return self.layer.update(self.acting[index], before, x, self.share, weight)
+        return self.layer.update(self.acting[index], self.acting[:index], x, weight)
 
     def _weight(self, index: int, x: Tensor) -> Tensor:
-        """The layer's weight with the updates before this one, in float32."""
+        """The layer's weight with what acts before this one, in float32."""
         weight = weight_now(self.module, x)
-        for part in self.acting[:index]:
-            gate, update = self.gates[part.branch], part.at(x, self.share)
+        for one in self.acting[:index]:
+            update = one.part.at(x, one.share)
             start, length = update.rows or (0, len(weight))
-            weight[start : start + length] += gate * update.on(weight, gate).delta()
+            weight[start : start + length] += one.gate * update.on(weight, one.gate).delta()
         return weight
+
+
+class WeightPatches:
+    """The host's patches of one weight, from one place in their order to another, as a part.
+
+    What they add is made anew for each pass: a matrix of the weight's size.
+    """
+
+    def __init__(self, patches: Sequence[tuple], key: str, shape: tuple[int, ...]) -> None:
+        self._patches, self._key = list(patches), key
+        self.update: LayerUpdate = Difference(torch.empty(shape, device="meta"))
+
+    def at(self, like: Tensor, share: float) -> LayerUpdate:
+        nothing = torch.zeros(self.update.difference.shape, device=like.device)
+        added = comfy.lora.calculate_weight(self._patches, nothing, self._key)
+        return Difference(added.to(like.dtype))
+
+
+def patches_of(patcher: Any, path: str) -> Sequence[tuple]:
+    """The host's patches of a layer's weight on a MODEL, in order."""
+    return patcher.patches.get(f"{PREFIX}{path}.weight", ())
+
+
+def between(patcher: Any, path: str, start: int, stop: int | None = None) -> WeightPatches | None:
+    """The patches of a weight in these places; None where there are none, or where no one matrix
+    says what they add."""
+    patches = patches_of(patcher, path)[start:stop]
+    if not patches or not all(adds(one) for one in patches):
+        return None
+    module = patcher.model.diffusion_model.get_submodule(path)
+    shape = tuple(module.weight.shape) if module.weight.ndim == 1 else weight_shape(module)
+    return WeightPatches(patches, f"{PREFIX}{path}.weight", shape)
+
+
+def adds(patch: tuple) -> bool:
+    """Whether a patch adds the same to a weight, whatever the weight is."""
+    value, kept = patch[1], patch[2]
+    if kept != 1.0:
+        return False
+    if isinstance(value, list | tuple):
+        return isinstance(value, list) or len(value) == 1 or value[0] == "diff"
+    at = _NORMS_AT.get(value.name)
+    return at is not None and value.weights[at] is None
+
+
+def _changed(bias: Tensor | None, x: Tensor, before: Sequence[Acting]) -> Tensor | None:
+    """A layer's bias as updates before have changed it."""
+    for one in before:
+        if bias is not None and one.part.update.of_bias:
+            update = one.part.at(x, one.share)
+            start, length = update.rows or (0, len(bias))
+            bias = bias.clone()
+            bias[start : start + length] += (one.gate * update.delta()).to(bias.dtype)
+    return bias
 
 
 def _add(layer: LayerPass, update: LayerUpdate, gate: float) -> None:

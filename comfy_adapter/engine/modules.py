@@ -17,15 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...craft_core.errors import CraftError
 from ...craft_core.lora.keys import LoraNames, lora_names
 from ...craft_core.lora.placing import runs_of
 from ...craft_core.types import LayerTarget
-from .fused_kernels import refuse_fused_kernels
 
 PREFIX = "diffusion_model."
-_QK_NORMS = ("q_norm", "k_norm", "norm_q", "norm_k")
 _FUSED_STEP = "rms_rope"
+_READS_WEIGHT = re.compile(r"cast_bias_weight\(\s*self\.(\w+)|self\.(\w+)\.weight\b")
 _WEIGHT = ".weight"
+_NUNCHAKU = "nunchaku"
 _RUN_ORDER = ("attn1", "attn2", "ff")
 _TRANSFORMER_LAYER = re.compile(r"(.*\.transformer_blocks\.\d+)\.(attn1|attn2|ff)\.")
 
@@ -81,8 +82,7 @@ def lora_layers(patcher: Any) -> dict[str, tuple[int, ...]]:
     fused = {
         f"{parent}.{name}"
         for parent, module in network.named_modules()
-        for name in _QK_NORMS
-        if hasattr(module, name) and _fuses_norms(type(module))
+        for name in _fused_norms(type(module))
     }
     norms = {
         path: tuple(module.weight.shape)
@@ -90,6 +90,30 @@ def lora_layers(patcher: Any) -> dict[str, tuple[int, ...]]:
         if is_norm(module) and path not in fused
     }
     return model_layers(patcher) | norms
+
+
+def refuse_fused_kernels(diffusion_model: nn.Module) -> None:
+    """CraftError where a layer of the model is Nunchaku's, to which nothing can be added.
+
+    SVDQuant models (Li et al. 2025, arXiv:2411.05007) fuse a layer's product, its own low-rank part
+    and its neighbours into one kernel; some are wholly one opaque module. Their LoRAs go into that
+    low-rank part, which only Nunchaku's own loaders do.
+    """
+    for path, module in diffusion_model.named_modules():
+        if _is_fused(module):
+            raise CraftError(
+                "This MODEL is quantised by Nunchaku (SVDQuant): "
+                f"{path or 'it'} computes in a kernel of its own",
+                "LoRAs are routed through layers that return their output before the next one "
+                "starts, as in fp16, bf16, fp8, INT8, NVFP4 and GGUF models",
+                "Load one of these with Load Diffusion Model or a GGUF loader for the Router, or "
+                "load the LoRAs with Nunchaku's own LoRA loaders instead of the Router",
+            )
+
+
+def _is_fused(module: Any) -> bool:
+    package = type(module).__module__.split(".")[0]
+    return package == _NUNCHAKU or (hasattr(module, "qweight") and not hasattr(module, "weight"))
 
 
 def is_norm(module: Any) -> bool:
@@ -152,12 +176,16 @@ def output_axis(module: Any) -> int:
 
 
 @cache
-def _fuses_norms(kind: type) -> bool:
-    """Whether a class of the host normalises and rotates queries and keys in one step."""
+def _fused_norms(kind: type) -> frozenset[str]:
+    """Of a class of the host that normalises and rotates queries and keys in one step, the names
+    of the modules whose weights it takes for that."""
     try:
-        return _FUSED_STEP in inspect.getsource(kind)
+        source = inspect.getsource(kind)
     except (OSError, TypeError):
-        return False
+        return frozenset()
+    if _FUSED_STEP not in source:
+        return frozenset()
+    return frozenset(a or b for a, b in _READS_WEIGHT.findall(source))
 
 
 def _is_rms_norm(module: Any) -> bool:

@@ -40,6 +40,7 @@ class Carrier(Protocol):
 
     layers: tuple[str, ...]
     factors_key: str
+    patched: Mapping[str, int]  # by layer, how many patches its weight had before the branches came
 
     def constant_gates(self, options: Mapping[str, Any]) -> Tensor | None:
         """(layers, branches); None where they change. options: the transformer options."""
@@ -50,8 +51,9 @@ class Carrier(Protocol):
     def parts(self, patcher: Any, layers: Sequence[str]) -> Mapping[str, Sequence[BranchPart]]:
         """What the branches add to each of the layers."""
 
-    def multiplied(self, path: str, factor: float) -> Carrier:
-        """The same with the gates of a layer times the factor."""
+    def multiplied(self, path: str, factor: float, patched: int) -> Carrier:
+        """The same with the gates of a layer times the factor. patched: how many patches the
+        layer's weight has then, which come before the branches."""
 
     def put_on(self, patcher: Any) -> None:
         """On a patcher, in place of the one with the same key."""
@@ -225,7 +227,7 @@ def carriers(patcher: Any) -> list[Carrier]:
 
 
 def in_weights(patcher: Any) -> Any:
-    """A clone whose branches are weight patches, behind all others. CraftError where their gates
+    """A clone whose branches are weight patches, each in its place. CraftError where their gates
     change with time or between rows."""
     clone = patcher.clone()
     _put_into_weights(clone)
@@ -234,13 +236,19 @@ def in_weights(patcher: Any) -> Any:
 
 def _put_into_weights(patcher: Any) -> None:
     options = patcher.model_options["transformer_options"]
-    for carrier in carriers(patcher):
+    for carrier in reversed(carriers(patcher)):  # a later one's places stay as they are
         gates = carrier.constant_gates(options)
         if gates is None:
             raise _refusal()
         parts = carrier.parts(patcher, carrier.layers)
         carrier.take_off(patcher)
-        patcher.add_patches(_patches(parts, gates.tolist(), carrier.constant_share()))
+        made = _patches(parts, gates.tolist(), carrier.constant_share())
+        patcher.add_patches(made)
+        for key in made:
+            own = patcher.patches.get(key)
+            path, _, kind = key.removeprefix(PREFIX).rpartition(".")
+            if own and kind == "weight":
+                own.insert(carrier.patched.get(path, 0), own.pop())
 
 
 def _loaded(patcher: Any) -> Any:
@@ -279,7 +287,8 @@ def _multiply(patcher: Any, key: Any, factor: float) -> None:
         _put_into_weights(patcher)
         return
     for carrier in concerned:
-        carrier.multiplied(path, factor).put_on(patcher)
+        patched = len(patcher.patches.get(f"{PREFIX}{path}.weight", ())) + 1
+        carrier.multiplied(path, factor, patched).put_on(patcher)
 
 
 def _refusal() -> CraftError:

@@ -1,4 +1,5 @@
-"""Pictures scored against one content's and one style's references, and what a reader needs."""
+"""Pictures scored against one content's and one style's references and against their prompts, and
+what a reader needs."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from ...craft_core.evaluation import (
     similarity,
 )
 from ...craft_core.types import Role
+from .prompts import TEXT, PromptLook
 
 ROLES: tuple[Role, Role] = ("content", "style")
 OTHER: dict[Role, Role] = {"content": "style", "style": "content"}
@@ -32,13 +34,15 @@ INTERVAL = "95 % intervals over these pictures, which say nothing of other conte
 class PictureScores:
     """names: of the n pictures. columns: {measure: n scores}. means: for each name that several
     pictures share, or for all pictures, its Scores. likeness: for each encoder the cosine between
-    the content's and the style's references, where there are both."""
+    the content's and the style's references, where there are both. encoders: by role, and by `text`
+    where prompts were scored. notes: what a reader must know of the latter."""
 
     names: tuple[str, ...]
     columns: dict[str, list[float]]
     means: dict[str, list[Score]]
-    encoders: dict[Role, PictureEncoder]
+    encoders: dict[str, PictureEncoder | PromptLook]
     likeness: dict[Role, float]
+    notes: tuple[str, ...] = ()
 
 
 def picture_names(names: Sequence[str], counts: Sequence[int]) -> tuple[str, ...]:
@@ -50,19 +54,24 @@ def picture_names(names: Sequence[str], counts: Sequence[int]) -> tuple[str, ...
     total = sum(counts)
     if not any(name.strip() for name in names):
         return tuple(str(index + 1) for index in range(total))
-    if len(names) == total:
-        return tuple(names)
-    given = names[0].strip().split("\n") if len(names) == 1 else names
+    lines = len(names) == 1 < total
+    return one_each(names[0].strip().split("\n") if lines else names, counts, "names")
+
+
+def one_each(given: Sequence[str], counts: Sequence[int], noun: str) -> tuple[str, ...]:
+    """One text a picture. counts: pictures of each batch. given: one for each picture, one for each
+    batch, or one for all; CraftError for another number of them. noun: "names"."""
+    total = sum(counts)
     if len(given) == total:
         return tuple(given)
     if len(given) == len(counts):
-        return tuple(name for name, count in zip(given, counts, strict=True) for _ in range(count))
+        return tuple(text for text, count in zip(given, counts, strict=True) for _ in range(count))
     if len(given) == 1:
-        return tuple(given * total)
+        return (given[0],) * total
     raise CraftError(
-        f"There are {len(given)} names for {total} pictures in {len(counts)} batches",
-        "Each picture has a name, or each batch, or all have the same",
-        "Connect names from the node that the pictures come from, or disconnect them",
+        f"There are {len(given)} {noun} for {total} pictures in {len(counts)} batches",
+        "Each picture has one of its own, or each batch, or all have the same",
+        f"Connect {noun} from the node that the pictures come from, or disconnect them",
     )
 
 
@@ -71,11 +80,13 @@ def score_pictures(
     references: Mapping[Role, Sequence[Tensor]],
     encoders: Mapping[Role, PictureEncoder],
     names: Sequence[str] = (),
+    prompts: PromptLook | None = None,
 ) -> PictureScores:
     """Batches (b, h, w, 3) of any sizes, in their order. references: batches by role; a role
-    without any is not scored. encoders: of both roles; one for both may stand twice.
+    without any is not scored. encoders: of both roles; one for both may stand twice. prompts: what
+    looks at them, by the pictures' features of content's encoder; None where they are not scored.
 
-    CraftError without pictures, without references, or for pictures that are not finite.
+    CraftError without pictures, without references or prompts, or for pictures not finite.
     """
     counts = [len(batch) for batch in batches]
     if not sum(counts):
@@ -85,22 +96,24 @@ def score_pictures(
         for role in ROLES
         if (found := [one for one in references.get(role, ()) if one is not None and len(one)])
     }
-    if not given:
+    if not given and prompts is None:
         raise CraftError(
             "There is no reference",
             "Pictures are compared with those that the content or the style was learned from",
             "Connect content_reference, style_reference or both",
         )
     titles = picture_names(names, counts)
+    texts = one_each(prompts.prompts, counts, "prompts") if prompts else ()
+    apart = len(set(encoders.values())) > 1
+    roles = [role for role in ROLES if given and (apart or role in given)]
+    looking = [encoders[role] for role in (*roles, *(["content"] if prompts else []))]
     looks = {
         encoder: _Look(
             features_of(encoder, batches, "images"),
             {role: features_of(encoder, given[role], f"{role}_reference") for role in given},
         )
-        for encoder in dict.fromkeys(encoders.values())
+        for encoder in dict.fromkeys(looking)
     }
-    apart = len(looks) > 1
-    roles = [role for role in ROLES if apart or role in given]
     seen = {role: looks[encoders[role]] for role in roles}
     columns = pair_columns(
         {
@@ -112,21 +125,26 @@ def score_pictures(
             for role, look in seen.items()
         }
     )
-    used = {role: encoders[role] for role in roles}
+    used: dict[str, PictureEncoder | PromptLook] = {role: encoders[role] for role in roles}
+    if prompts:
+        columns[TEXT] = prompts.scores(looks[encoders["content"]].pictures, texts)
+        used[TEXT] = prompts
     values = {measure: column.tolist() for measure, column in columns.items()}
     likeness = {
         role: float(similarity(look.references[role], look.references[OTHER[role]]).mean())
         for role, look in seen.items()
         if len(look.references) == len(ROLES)
     }
-    return PictureScores(titles, values, _means(titles, values, used), used, likeness)
+    notes = prompts.notes(texts) if prompts else ()
+    return PictureScores(titles, values, _means(titles, values, used), used, likeness, notes)
 
 
-def encoder_lines(encoders: Mapping[Role, PictureEncoder]) -> list[str]:
+def encoder_lines(encoders: Mapping[Any, PictureEncoder | PromptLook]) -> list[str]:
     """For each role which encoder looked, and at what."""
     return [
-        f"{role} is scored by {encoder.name}, pictures {encoder.preprocessing}"
-        for role, encoder in encoders.items()
+        f"{role} is scored by {encoders[role].name}, pictures {encoders[role].preprocessing}"
+        for role in ROLES
+        if role in encoders
     ]
 
 
@@ -137,6 +155,7 @@ def report_text(scores: PictureScores) -> str:
         f"A copy of the {OTHER[role]} reference would have {role} {value:.3f}"
         for role, value in scores.likeness.items()
     ]
+    lines += scores.notes
     measures = list(scores.columns)
     rows = [["picture", *measures]]
     for place, name in enumerate(scores.names):
@@ -252,7 +271,7 @@ def features_of(encoder: PictureEncoder, batches: Sequence[Tensor], name: str) -
 def _means(
     names: Sequence[str],
     columns: Mapping[str, Sequence[float]],
-    encoders: Mapping[Role, PictureEncoder],
+    encoders: Mapping[Any, PictureEncoder | PromptLook],
 ) -> dict[str, list[Score]]:
     """For each name that pictures share, or for all, the mean of every measure."""
     alone = len(set(names)) == len(names)
@@ -262,7 +281,7 @@ def _means(
 def _group_means(
     groups: Sequence[str],
     columns: Mapping[str, Sequence[float]],
-    encoders: Mapping[Role, PictureEncoder],
+    encoders: Mapping[Any, PictureEncoder | PromptLook],
 ) -> dict[str, list[Score]]:
     return {
         group: [
@@ -286,10 +305,11 @@ def _places(groups: Sequence[Any]) -> dict[Any, list[int]]:
     return found
 
 
-def _made_by(measure: str, encoders: Mapping[Role, PictureEncoder]) -> tuple[str, str]:
-    """Name and preprocessing of the encoders that a measure comes from."""
+def _made_by(measure: str, encoders: Mapping[Any, PictureEncoder | PromptLook]) -> tuple[str, str]:
+    """Name and preprocessing of the encoders that a measure comes from; the mean comes from both
+    roles'."""
     own = [one for role, one in encoders.items() if measure.startswith(role)]
-    made = list(dict.fromkeys(own or encoders.values()))
+    made = list(dict.fromkeys(own or [encoders[role] for role in ROLES if role in encoders]))
     return "; ".join(one.name for one in made), "; ".join(one.preprocessing for one in made)
 
 

@@ -82,6 +82,13 @@ class VisionEncoder:
         cropped = self.crop == "center"
         return f"{size} x {size}, " + ("cropped in the middle" if cropped else "squeezed")
 
+    @property
+    def projection(self) -> int | None:
+        """Width of the space that pictures share with texts; None for all but CLIP's projection."""
+        if self.clip_vision.model_type != "clip_vision_model":
+            return None
+        return self.clip_vision.config.get("projection_dim")
+
     def features(self, pictures: Tensor) -> Tensor:
         """Pictures (B, h, w, 3) in [0, 1] -> (B, width).
 

@@ -26,7 +26,7 @@ def read_pairs(
     perceptual, note = None, "No VGG-19 file: trained without the perceptual term."
     if vgg != NO_FILE and settings["perceptual_weight"]:
         perceptual, note = read_vgg(path_of(slot, vgg)), f"Perceptual term: {vgg}"
-    data = datasets(source, method, filled)
+    data = datasets(source, method, filled, settings)
     pairs = Pairs(data["content"], data["style"])
 
     def made(denoiser: Denoiser) -> tuple[Any, ...]:

@@ -136,11 +136,13 @@ def dataset(
     texts: Sequence[str],
     what: str = "training",
     tick: Callable[[], None] = lambda: None,
+    mirror: bool = False,
 ) -> Dataset:
-    """Captioned pictures, each encoded once, and the empty prompt. what: for messages."""
+    """Captioned pictures, each encoded once, and the empty prompt. what: for messages. mirror: with
+    their mirrored latents."""
     images = training_images(batches, what)
     captions = marked_captions(texts, len(images), what)
-    encoded: dict[tuple, Tensor] = {}
+    encoded: dict[tuple, tuple[Tensor, Tensor | None]] = {}
     examples = []
     for number, (image, caption) in enumerate(zip(images, captions, strict=True), start=1):
         tick()
@@ -148,9 +150,11 @@ def dataset(
         # The Pair Builder repeats a reference in many pairs; a crop shares its picture's memory.
         key = image.data_ptr(), image.shape, image.stride()
         if key not in encoded:
-            encoded[key] = encoder.latent(image, name)
+            mirrored = encoder.latent(image.flip(2), name) if mirror else None
+            encoded[key] = encoder.latent(image, name), mirrored
         condition = encoder.condition(caption.clean)
-        examples.append(Example(encoded[key], condition, name, caption.clean))
+        latent, mirrored = encoded[key]
+        examples.append(Example(latent, condition, name, caption.clean, mirrored))
     return Dataset(tuple(examples), encoder.condition(""))
 
 

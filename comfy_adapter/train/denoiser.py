@@ -8,7 +8,6 @@ weights), with the MODEL's patches on it (a rank-limited backbone stays one).
 from __future__ import annotations
 
 import copy
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
@@ -23,7 +22,6 @@ import comfy.ops
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
-import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,14 +29,10 @@ from ...craft_core.errors import CraftError
 from ...craft_core.training import Edit, LayerCall
 from ..engine.modules import is_norm, model_layers, output_axis, scaled_norm
 from ..engine.shortcuts import forget_keys, without_replays
+from .gradients.kernels import explicit_attention, plain_kernels, with_gradient
+from .gradients.saved import Gradients
 from .precision import AUTO, decide
 
-_attention = comfy.ldm.modules.attention
-# The host's kernels that a gradient goes through; those that it puts together itself write into
-# results, or choose their pieces by the memory that is free, anew when they are recomputed.
-_DIFFERENTIABLE = tuple(
-    kernel.__wrapped__ for kernel in (_attention.attention_pytorch, _attention.attention_xformers)
-)
 # Blocks of UNets and VAEs whose inner activations are computed again in the backward pass.
 _BLOCKS = (
     comfy.ldm.modules.diffusionmodules.openaimodel.ResBlock,
@@ -50,13 +44,26 @@ _BLOCKS = (
 class HostDenoiser:
     """See craft_core.training.Denoiser. Made by `open_denoiser`, usable while that block lasts."""
 
-    def __init__(self, patcher: Any, vae: Any, precision: torch.dtype) -> None:
+    def __init__(
+        self, patcher: Any, vae: Any, precision: torch.dtype, gradients: Gradients
+    ) -> None:
         self._patcher, self._model, self._precision = patcher, patcher.model, precision
+        self._gradients = gradients
         self._vae = vae
         self.layers = model_layers(patcher)
         self.device = patcher.load_device
         self.sigmas = self._model.model_sampling.sigmas.detach().float()
         self._prepared: dict[tuple[int, torch.Size], tuple[Any, dict]] = {}
+
+    @property
+    def guides_itself(self) -> bool:
+        """Whether the model was made to follow a prompt at cfg 1, as far as its weights tell: it
+        takes guidance as a number, or is told where the sampler's step ends, or is Flux.1 schnell.
+        """
+        network, kind = self._model.diffusion_model, type(self._model.model_config).__name__
+        takes_number = isinstance(getattr(network, "guidance_in", None), nn.Module)
+        takes_number = takes_number and not isinstance(network.guidance_in, nn.Identity)
+        return takes_number or _reads_step(network) or kind == "FluxSchnell"
 
     def noised(self, latent: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         return self._model.model_sampling.noise_scaling(sigma, noise, latent, False)
@@ -64,7 +71,8 @@ class HostDenoiser:
     def denoise(self, x: Tensor, sigma: Tensor, conditions: Sequence[Any]) -> Tensor:
         rows = [self._model_conds(one, x[i : i + 1]) for i, one in enumerate(conditions)]
         done: dict[int, Tensor] = {}
-        for group in _alike(rows):
+        reads_step = _reads_step(self._model.diffusion_model)
+        for group in [[i] for i in range(len(rows))] if reads_step else _alike(rows):
             given = comfy.samplers.cond_cat([rows[i] for i in group])
             out = self._call(x[group], sigma[group], given)
             done.update(zip(group, out, strict=True))
@@ -72,12 +80,17 @@ class HostDenoiser:
 
     def _call(self, x: Tensor, sigma: Tensor, given: dict[str, Any]) -> Tensor:
         options = dict(self._patcher.model_options.get("transformer_options", {}))
-        options |= {"cond_or_uncond": [0], "sigmas": sigma}
+        # A step of no length, whose mean velocity is the velocity: see _reads_step.
+        options |= {"cond_or_uncond": [0], "sigmas": sigma, "sample_sigmas": sigma[:1].repeat(2)}
         on_cpu = self.device.type == "cpu"
-        options["optimized_attention_override"] = _explicit_attention if on_cpu else _with_gradient
-        forget_keys(self._model.diffusion_model)  # made with the weights of an earlier step
-        with self._mixed():
-            return self._model.apply_model(x, sigma, transformer_options=options, **given).float()
+        options["optimized_attention_override"] = explicit_attention if on_cpu else with_gradient
+
+        def network() -> Tensor:
+            forget_keys(self._model.diffusion_model)  # made with other weights, or in another run
+            with self._mixed():
+                return self._model.apply_model(x, sigma, transformer_options=dict(options), **given)
+
+        return self._gradients.run(network).float()
 
     def _mixed(self) -> AbstractContextManager[Any]:
         """Mixed precision. In float32 nothing, as not every device has autocast."""
@@ -93,7 +106,7 @@ class HostDenoiser:
             conds = comfy.sampler_helpers.convert_cond(condition)
             conds = comfy.samplers.encode_model_conds(
                 self._model.extra_conds, conds, blank, self.device, "positive",
-                latent_image=blank, denoise_mask=None, seed=None,
+                latent_image=blank, denoise_mask=None, seed=0,
             )  # fmt: skip
             found = conds[0]["model_conds"]
             ready = {name: one.process_cond(batch_size=1, area=None) for name, one in found.items()}
@@ -126,6 +139,11 @@ class HostDenoiser:
         return self._vae(self._model.process_latent_out(latent))
 
 
+def gradients_through(network: nn.Module, device: torch.device, checkpointing: bool) -> Gradients:
+    """checkpointing: as open_denoiser has it."""
+    return Gradients(_blocks(network) if checkpointing else [], device)
+
+
 @contextmanager
 def open_denoiser(
     model: Any, vae: Any = None, precision: str = AUTO, checkpointing: bool = True
@@ -153,18 +171,19 @@ def open_denoiser(
         undo.callback(patcher.detach)
         management.in_training = True
         undo.enter_context(without_replays())
-        # torch recomputes on devices that it knows by a module of their name.
-        checkpointing = checkpointing and hasattr(torch, patcher.load_device.type)
-        prepare = _checkpoint_blocks if checkpointing else _own_norm_inputs
-        undo.callback(prepare(patcher.model.diffusion_model))
+        undo.enter_context(plain_kernels())
+        gradients = gradients_through(
+            patcher.model.diffusion_model, patcher.load_device, checkpointing
+        )
+        undo.callback(gradients.undo)
         decoder = None
         if vae is not None:
             network = _decoder_of(vae)
             undo.callback(network.to, "cpu")
-            if checkpointing:
-                undo.callback(_checkpoint_blocks(network))
-            decoder = _decode_with(network, vae)
-        yield HostDenoiser(patcher, decoder, dtype)
+            own = gradients_through(network, vae.device, checkpointing)
+            undo.callback(own.undo)
+            decoder = _decode_with(network, vae, own)
+        yield HostDenoiser(patcher, decoder, dtype, gradients)
 
 
 def _private_copy(model: Any) -> Any:
@@ -243,11 +262,12 @@ def _is_dynamic(vae: Any) -> bool:
     return patcher is not None and patcher.is_dynamic()
 
 
-def _decode_with(network: Any, vae: Any) -> Callable[[Tensor], Tensor]:
+def _decode_with(network: Any, vae: Any, gradients: Gradients) -> Callable[[Tensor], Tensor]:
     """(B, C, *spatial) latents -> (B * frames, 3, H, W) in [0, 1]."""
 
     def decode(latent: Tensor) -> Tensor:
-        pixels = network.decode(latent.to(vae.device, vae.vae_dtype)).float()
+        latent = latent.to(vae.device, vae.vae_dtype)
+        pixels = gradients.run(lambda: network.decode(latent)).float()
         if pixels.ndim == 5:
             pixels = pixels.movedim(2, 1).flatten(0, 1)  # (B, 3, frames, H, W)
         shown = vae.process_output(pixels.detach().clone())
@@ -272,6 +292,15 @@ def _alike(rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     return groups
 
 
+def _reads_step(network: nn.Module) -> bool:
+    """Whether a model is told where the sampler's step ends: one level for all rows of a call.
+
+    HunyuanImage 2.1 and HunyuanVideo 1.5, distilled by MeanFlow (Geng et al. 2025,
+    arXiv:2505.13447): u(x, r, t), the mean velocity from t to r, at r = t is the velocity.
+    """
+    return getattr(network, "time_r_in", None) is not None
+
+
 def _hook(edit: Edit) -> Callable[..., Tensor]:
     def hook(layer: Any, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
         x = args[0] if args else kwargs["input"]
@@ -294,82 +323,14 @@ def _call_of(layer: Any, x: Tensor, output: Tensor) -> LayerCall:
 
     bias = getattr(layer, "bias", None)
     bias = None if bias is None else bias.to(output.device)
-    return LayerCall(x, output, bias, weight, product, output_axis(layer) == 1)
+    in_groups = getattr(layer, "groups", 1) > 1
+    return LayerCall(x, output, bias, weight, product, output_axis(layer) == 1, in_groups)
 
 
-def _checkpoint_blocks(network: nn.Module) -> Callable[[], None]:
-    """Recompute the activations inside the network's blocks in the backward pass; -> the undo."""
+def _blocks(network: nn.Module) -> list[nn.Module]:
+    """Those whose inner activations are worth computing again in the backward pass."""
     blocks = [m for m in network.modules() if isinstance(m, _BLOCKS)]
     if not blocks:  # a DiT: the members of its lists of blocks
         lists = [m for m in network.modules() if isinstance(m, nn.ModuleList)]
         blocks = [block for held in lists for block in held if any(block.children())]
-    before = [(block, block.__dict__.get("forward")) for block in blocks]
-    for block in blocks:
-        block.forward = _recomputed(block.forward)
-
-    def undo() -> None:
-        for block, own in before:
-            del block.forward
-            if own is not None:
-                block.forward = own
-
-    return undo
-
-
-def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """The host's blocks write into their inputs, and its loop into the shared options: the second
-    run must find both as the first did."""
-
-    def fresh(*args: Any, **kwargs: Any) -> Any:
-        return forward(*map(_copied, args), **{name: _copied(v) for name, v in kwargs.items()})
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        given = {name: dict(v) if isinstance(v, dict) else v for name, v in kwargs.items()}
-        try:
-            return torch.utils.checkpoint.checkpoint(fresh, *args, use_reentrant=False, **given)
-        except BaseException as error:
-            # What torch has put on this thread stays, for any training, as long as these frames do.
-            traceback.clear_frames(error.__traceback__)
-            raise
-
-    return run
-
-
-def _copied(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) and value.is_floating_point() else value
-
-
-def _own_norm_inputs(network: nn.Module) -> Callable[[], None]:
-    """Norms keep their input for the backward pass, and blocks write into it; -> the undo."""
-    norms = [m for m in network.modules() if isinstance(m, nn.LayerNorm | nn.RMSNorm)]
-    handles = [
-        norm.register_forward_pre_hook(lambda _, args: (_copied(args[0]), *args[1:]))
-        for norm in norms
-    ]
-
-    def undo() -> None:
-        for handle in handles:
-            handle.remove()
-
-    return undo
-
-
-def _with_gradient(original: Any, *args: Any, **how: Any) -> Tensor:
-    """The host's attention where a gradient goes through it, torch's own in place of any other:
-    SageAttention has none, FlashAttention as the host calls it neither."""
-    kernel = original if original in _DIFFERENTIABLE else _attention.attention_pytorch
-    return kernel(*args, **how)
-
-
-def _explicit_attention(original: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, *args, **kw):
-    """Softmax attention written out: on a CPU its backward pass is faster than the fused one's.
-
-    q, k, v: (B, tokens, heads * width). Anything but the plain case is the host's.
-    """
-    plain = not args and not any(kw.get(name) is not None for name in ("mask", "scale"))
-    if not plain or kw.get("skip_reshape") or kw.get("skip_output_reshape"):
-        return original(q, k, v, heads, *args, **kw)
-    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
-    with torch.autocast("cpu", enabled=False):  # autocast would take the softmax to float32
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (B, heads, tokens, tokens)
-        return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+    return blocks

@@ -23,7 +23,7 @@ from ..model.expert_encoder import concept, phrases
 from ..model.given import given, kept
 from ..model.lora_files import BranchFile, patch_text_encoder, read_branch_file
 from .data import ExampleEncoder, dataset, marked_captions
-from .train import CANCEL, Captioned, FilledSlots, ModelParts, Prepared, identity
+from .train import CANCEL, Captioned, FilledSlots, ModelParts, Prepared, identity, is_mirrored
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def read_experts(
     experts = Experts(filled.loras, filled.choices[LAYERS], filled.choices[UNMATCHED])
     files = [read_branch_file(one, source.model, experts.allow_unmatched) for one in experts.files]
     branches, notes = _branches(source, experts, files)
-    texts = _Texts(source, experts.files, files)
+    texts = _Texts(source, experts.files, files, is_mirrored(settings))
     phrased = {
         slot.key: texts.phrased(filled.pictures[slot.key], slot.noun)
         for slot in method.traits.slots.of(PictureSlot)
@@ -92,18 +92,24 @@ def _branches(
 
 class _Texts:
     """Captions as the Router would encode them: the text-encoder parts of the LoRAs that a
-    caption switches on are on the CLIP, and phrases are read by the CLIP as it was connected."""
+    caption switches on are on the CLIP, and phrases are read by the CLIP as it was connected.
+    mirror: as dataset has it."""
 
     def __init__(
-        self, source: ModelParts, chosen: Sequence[BranchFile], files: Sequence[LoraFile]
+        self,
+        source: ModelParts,
+        chosen: Sequence[BranchFile],
+        files: Sequence[LoraFile],
+        mirror: bool,
     ) -> None:
-        self.source, self.chosen, self.files = source, chosen, files
+        self.source, self.chosen, self.files, self.mirror = source, chosen, files, mirror
         self.encoders: dict[tuple[float, ...], ExampleEncoder] = {}
 
     def phrased(self, given: Captioned, what: str) -> Phrased:
         """Captioned pictures with their phrases and gammas. what: for messages."""
         off = (0.0,) * len(self.chosen)
-        data = dataset(self._encoder(off), given.images, given.captions, what, CANCEL)
+        encoder = self._encoder(off)
+        data = dataset(encoder, given.images, given.captions, what, CANCEL, self.mirror)
         marked = marked_captions(given.captions, len(data.examples), what)
         dials = [gammas(one, [file.role for file in self.chosen]) for one in marked]
         found = self._phrases(marked)

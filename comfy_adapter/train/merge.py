@@ -32,7 +32,7 @@ from ..model.lora_files import (
     text_fit,
 )
 from .data import ExampleEncoder, dataset, marked_captions, training_images
-from .train import CANCEL, Captioned, FilledSlots, ModelParts, Prepared, identity
+from .train import CANCEL, Captioned, FilledSlots, ModelParts, Prepared, identity, is_mirrored
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def read_merging(
     branches = [branch(chosen, file) for chosen, file in zip(merge.files, files, strict=True)]
     require_mergeable(branches)
     merge.method.traits.loras(branches, [file.metadata for file in files])
-    texts = _Texts(source, merge.files, files, merge.allow_unmatched)
+    texts = _Texts(source, merge.files, files, merge.allow_unmatched, is_mirrored(merge.knobs))
     notes = _unused(merge, files, texts.fits)
     # Merged once before the training: a CraftError now, not at its end.
     notes += texts.part([1.0] * len(files), DTYPES[merge.knobs["save_as"]]).notes()
@@ -124,7 +124,7 @@ class _Texts:
 
     A fused prompt is read with those of its content LoRA and of the style. fits: how each file's
     part meets the text encoder; what cannot act is left out. allow: leave out what else cannot be
-    merged, too.
+    merged, too. mirror: as dataset has it.
     """
 
     def __init__(
@@ -133,8 +133,9 @@ class _Texts:
         chosen: Sequence[BranchFile],
         files: Sequence[LoraFile],
         allow: bool = False,
+        mirror: bool = False,
     ) -> None:
-        self.allow = allow
+        self.allow, self.mirror = allow, mirror
         ExampleEncoder(source.model, source.clip, source.vae)  # or a CraftError: there are both
         self.source, self.chosen = source, chosen
         self.fits = [text_fit(source.clip, file) for file in files]
@@ -151,7 +152,8 @@ class _Texts:
             dealt = _dealt(given[role], role, len(own)) if own else []
             for j, (images, captions) in zip(own, dealt, strict=True):
                 what = role if len(own) == 1 else f"{role} ({self.chosen[j].name})"
-                found[j] = dataset(self._encoder([j]), images, captions, what, CANCEL)
+                encoder = self._encoder([j])
+                found[j] = dataset(encoder, images, captions, what, CANCEL, self.mirror)
         return found
 
     def fused(self, text: str) -> tuple[Prompt, ...]:

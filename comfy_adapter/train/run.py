@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +17,7 @@ from typing import Any
 import comfy.model_management
 import comfy.utils
 import folder_paths
+import torch
 from torch import Tensor
 
 from ...client.loras.file_names import fits_windows
@@ -145,15 +148,24 @@ class TrainingOutcome:
 
 @dataclass(frozen=True)
 class StoppedTraining:
-    """What an interrupted training left. file: in the output folder. resume: the save_name under
-    which it goes on; "" where its state was not saved. earlier: whether it goes on from a step
-    before, as the last state could not be saved."""
+    """What a training left that an interrupt or an error ended. file: in the output folder; ""
+    where none could be written. resume: the save_name under which it goes on; "" where its state
+    was not saved. earlier: whether it goes on from a step before, as the last state could not be
+    saved."""
 
     file: str
     step: int
     steps: int
     resume: str
     earlier: bool = False
+
+    def __str__(self) -> str:
+        there = "an earlier step" if self.earlier else "there"
+        on = f"Resume goes on from {there}." if self.resume else "It cannot be resumed."
+        if not self.file:
+            return f"Stopped after step {self.step} of {self.steps}. {on}"
+        text = f"Stopped after step {self.step} of {self.steps}. Kept: output/{self.file}"
+        return f"{text}, which loads like a whole one. {on}"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -177,7 +189,8 @@ def run_training(
     """Train to the end and save: the result first, then the state to go on from.
 
     An interrupt saves both first and tells kept of them, then goes on up as it is if it is the
-    host's own, and as Interrupted if it is Ctrl-C.
+    host's own, and as Interrupted if it is Ctrl-C. An error does so too, as far as they can be
+    saved, and goes on up as it is, with what is kept in its words.
     The state is also saved every few minutes; that of an earlier training of the name, where it
     is not resumed, is kept as StateFile.set_aside says. metadata: further entries of both. A state
     that cannot be saved is a warning (warn, and a line of the report). CraftError: no result was
@@ -202,6 +215,7 @@ def run_training(
             state.save(under_way, told)
             saved = time.monotonic()
 
+    moves = _Moves(training.optimiser)
     try:
         training.run(after_step)
     except (comfy.model_management.InterruptProcessingException, KeyboardInterrupt) as interrupt:
@@ -210,6 +224,13 @@ def run_training(
             kept(_kept(training, place, state))
             if isinstance(interrupt, KeyboardInterrupt):
                 raise Interrupted(place) from interrupt
+        raise
+    except Exception as error:
+        if training.step > first:
+            left = _rescued(error, training, place, state, told, moves.under_way)
+            if left is not None:
+                kept(left)
+                _say(error, str(left))
         raise
     place = _keep(training, place, state, told)
     seconds = time.monotonic() - began
@@ -241,6 +262,71 @@ def _kept(training: Training, place: SavePlace, state: StateFile) -> StoppedTrai
     name = Path(place.name).with_name(state.name).as_posix()
     resume, steps = name if state.holds else "", training.pace.steps
     return StoppedTraining(file.as_posix(), training.step, steps, resume, state.is_behind)
+
+
+class _Moves:
+    """Whether the optimiser is moving the parameters: what they are then is of no step."""
+
+    def __init__(self, optimiser: torch.optim.Optimizer) -> None:
+        self.under_way = False
+        optimiser.register_step_pre_hook(lambda *_: self._set(True))
+        optimiser.register_step_post_hook(lambda *_: self._set(False))
+
+    def _set(self, under_way: bool) -> None:
+        self.under_way = under_way
+
+
+def _rescued(
+    error: Exception, training: Training, place: SavePlace, state: StateFile,
+    told: Mapping[str, str], torn: bool,
+) -> StoppedTraining | None:  # fmt: skip
+    """Save the state and what was learned before an error, the state on the CPU: the device may
+    have no memory left, and no answer. What is kept; None for nothing. torn: see _Moves."""
+    if comfy.model_management.is_oom(error):
+        traceback.clear_frames(error.__traceback__)  # they hold what the step computed
+        comfy.model_management.soft_empty_cache()
+    written = False
+    with suppress(*FAILURES):
+        training.optimiser.zero_grad(set_to_none=True)
+        if not torn:
+            with _on_cpu(training):
+                state.save(training, told)
+        place = write_new(place, lambda path: training.write(path, told))
+        written = True
+    if not (written or state.holds):
+        return None
+    left = _kept(training, place, state)
+    left = left if written else replace(left, file="")
+    return replace(left, earlier=True) if torn else left
+
+
+@contextmanager
+def _on_cpu(training: Training) -> Iterator[None]:
+    """The training with copies on the CPU of what its state is made of."""
+    parameters, moments = training.parameters, dict(training.optimiser.state)
+    training.parameters = {name: one.detach().cpu() for name, one in parameters.items()}
+    training.optimiser.state.clear()
+    for name, value in parameters.items():
+        if value in moments:
+            own = {key: torch.as_tensor(one).cpu() for key, one in moments[value].items()}
+            training.optimiser.state[training.parameters[name]] = own
+    try:
+        yield
+    finally:
+        training.parameters = parameters
+        training.optimiser.state.clear()
+        training.optimiser.state.update(moments)
+
+
+def _say(error: Exception, kept: str) -> None:
+    """Tell what is kept in the words of an error, whose kind others ask for."""
+    if isinstance(error, CraftError):
+        said = CraftError(f"{error.given.rstrip('.')}. {kept}", error.possible, error.action)
+        error.given, error.args = said.given, said.args
+        return
+    error.kept = kept  # type: ignore[attr-defined]
+    if error.args and str(error) == error.args[0]:
+        error.args = (f"{error.args[0]}\n{kept}", *error.args[1:])
 
 
 def _report(training: Training, place: SavePlace, first: int, seconds: float) -> list[str]:
@@ -292,12 +378,8 @@ class PageWatch:
         return curve if self._sample is None else side_by_side(curve, self._sample)
 
     def kept(self, kept: StoppedTraining) -> None:
-        """Show what an interrupt left, and that it can go on."""
-        there = "an earlier step" if kept.earlier else "there"
-        on = f"Resume goes on from {there}." if kept.resume else "It cannot be resumed."
-        text = f"Stopped after step {kept.step} of {kept.steps}. Kept: output/{kept.file}"
-        said = f"{text}, which loads like a whole one. {on}"
-        self._tell(f"{self._warning}{said}", resume=kept.resume)
+        """Show what a training left, and whether it can go on."""
+        self._tell(f"{self._warning}{kept}", resume=kept.resume)
 
     def __call__(self, training: Training) -> None:
         now, last = time.monotonic(), training.step == training.pace.steps

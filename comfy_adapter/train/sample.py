@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...craft_core.training import Dataset, Denoiser, Example, StepCallback, Training
+from ...craft_core.training import Dataset, Example, StepCallback, Training
+from .denoiser import HostDenoiser
 from .train import CANCEL
 
 STEPS, GUIDANCE = 12, 3.0
@@ -17,7 +18,7 @@ _FAILURES = (RuntimeError, MemoryError)  # the first: torch has no memory, on wh
 
 def with_samples(
     watch: StepCallback,
-    denoiser: Denoiser,
+    denoiser: HostDenoiser,
     every: int,
     show: Callable[[Tensor], None],
     warn: Callable[[str], None],
@@ -41,7 +42,7 @@ def with_samples(
     return after_step
 
 
-def sample(denoiser: Denoiser, training: Training, number: int) -> Tensor:
+def sample(denoiser: HostDenoiser, training: Training, number: int) -> Tensor:
     """The picture of a caption with the present weights, (height, width, 3) in [0, 1]."""
     recipe: Any = training.recipe
     data, example = _turn(recipe.shown(), number)
@@ -55,14 +56,16 @@ def _turn(shown: tuple[Dataset, ...], number: int) -> tuple[Dataset, Example]:
     return data, data.examples[number // len(shown) % len(data.examples)]
 
 
-def _euler(denoiser: Denoiser, data: Dataset, example: Example, seed: int) -> Tensor:
-    """Euler's method over the model's noise levels, with standard guidance: (1, C, *spatial). An
-    interrupt is heard before each step."""
+def _euler(denoiser: HostDenoiser, data: Dataset, example: Example, seed: int) -> Tensor:
+    """Euler's method over the model's noise levels, with standard guidance, but for a model that
+    guides itself: (1, C, *spatial). An interrupt is heard before each step."""
     levels = torch.linspace(len(denoiser.sigmas) - 1, 0, STEPS).round().long()
     sigmas = [*denoiser.sigmas.cpu()[levels].tolist(), 0.0]
     generator = torch.Generator().manual_seed(seed % (1 << 63))
     noise = torch.randn(1, *example.latent.shape, generator=generator).to(denoiser.device)
-    conditions = [example.condition] if data.empty is None else [example.condition, data.empty]
+    conditions = [example.condition]
+    if data.empty is not None and not denoiser.guides_itself:
+        conditions.append(data.empty)
     x = denoiser.noised(torch.zeros_like(noise), noise, torch.tensor([sigmas[0]]).to(noise))
     for sigma, then in zip(sigmas, sigmas[1:], strict=False):
         CANCEL()

@@ -81,7 +81,7 @@ def _plain(
         asked = filled.choices[LAYERS]
         layers, note = layers_of(asked, source.model)
     given = SlotContents(
-        datasets(source, method, filled), filled.choices.get(ROLE, ROLES[0]), layers,
+        datasets(source, method, filled, settings), filled.choices.get(ROLE, ROLES[0]), layers,
         one_line(asked), identity(source.model),
     )  # fmt: skip
     words = stated(_learned_words(method, filled))

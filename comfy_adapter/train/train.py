@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ...craft_core.errors import CraftError, listed
+from ...craft_core.families import UNTRAINED
 from ...craft_core.file_hash import file_hash
 from ...craft_core.messages import UNMATCHED_PATTERNS
 from ...craft_core.registry import Method
@@ -50,6 +51,13 @@ class ModelParts:
                 "The model carries the branches of a Router",
                 "A training needs the backbone alone",
                 "Connect the model from before the Router",
+            )
+        kind = type(self.model.model.model_config).__name__
+        if kind in UNTRAINED:
+            raise CraftError(
+                f"The model is a {kind}, which no picture with a caption teaches anything",
+                "The README's table of models says which are not trained, and why",
+                "Train on another model",
             )
 
 
@@ -113,11 +121,18 @@ class Prepared:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-def datasets(source: ModelParts, method: Method, filled: FilledSlots) -> dict[str, Dataset]:
+def is_mirrored(settings: Mapping[str, Any]) -> bool:
+    """Whether a training of these settings mirrors pictures."""
+    return bool(settings.get("mirror"))
+
+
+def datasets(
+    source: ModelParts, method: Method, filled: FilledSlots, settings: Mapping[str, Any]
+) -> dict[str, Dataset]:
     """The pictures that were given, encoded, by the keys of their slots."""
-    encoder = ExampleEncoder(source.model, source.clip, source.vae)
+    encoder, mirror = ExampleEncoder(source.model, source.clip, source.vae), is_mirrored(settings)
     return {
-        slot.key: dataset(encoder, own.images, own.captions, slot.noun, CANCEL)
+        slot.key: dataset(encoder, own.images, own.captions, slot.noun, CANCEL, mirror)
         for slot in method.traits.slots.of(PictureSlot)
         if (own := filled.pictures.get(slot.key)) is not None
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
@@ -42,11 +44,12 @@ from .burning import guided_setting
 from .router import Routed, RouterRequest, with_own_loras
 from .sampling import Sampling, guidance_of, routed_by
 from .search_journal import Scored, SearchJournal
-from .search_report import Outcome, TriedSetting, preset_json, search_report
+from .search_report import Outcome, Stop, TriedSetting, preset_json, search_report
 from .sweep import under_line
 
+LOG = logging.getLogger("craft")
 _SEEDS = 1 << 64
-_SHOWN = 24  # settings on the plot besides those of the frontier
+_SHOWN = 24  # settings on the plot besides those of the frontier; of a stopped search's frontier
 _PREVIEW = 1024  # longest edge of the plot on the node, in pixels
 
 
@@ -84,9 +87,10 @@ class Best:
     warnings: tuple[str, ...]
 
 
-def find_best(model: Any, clip: Any, request: SearchRequest, tell: Callable[[str], None]) -> Best:
+def find_best(model: Any, clip: Any, request: SearchRequest, tell: Callable[..., None]) -> Best:
     """Search, and route by the best setting. tell: one line of how it goes and what the
-    user should know of the settings, after each picture.
+    user should know of the settings, after each picture; where the search ends early, the report
+    and the preset of what was found so far, and what ended it goes on up as it is.
 
     Every picture is kept as soon as it is scored: an equal call after an interrupt goes on from
     there, and makes one picture of each guidance rule again to see that the MODEL is the same.
@@ -103,15 +107,35 @@ def find_best(model: Any, clip: Any, request: SearchRequest, tell: Callable[[str
     burning = search_too_far(request)
     search.take_up_journal()
     bar = comfy.utils.ProgressBar(search.plan.most_pictures)
-    while trials := search.pending():
-        for setting, of_setting in groupby(trials, key=lambda trial: trial.setting):
-            routed = search.routed(request.settings[setting])
-            for trial in of_setting:
-                comfy.model_management.throw_exception_if_processing_interrupted()
-                search.run(trial, routed)
-                bar.update_absolute(search.done, None, ("JPEG", search.sheet(), _PREVIEW))
-                tell("\n".join([search.line(), *burning]))
-    return search.result(left_out, burning)
+    with _telling_what_was_found(search, left_out, burning, tell):
+        while trials := search.pending():
+            for setting, of_setting in groupby(trials, key=lambda trial: trial.setting):
+                routed = search.routed(request.settings[setting])
+                for trial in of_setting:
+                    comfy.model_management.throw_exception_if_processing_interrupted()
+                    search.run(trial, routed)
+                    bar.update_absolute(search.done, None, ("JPEG", search.sheet(), _PREVIEW))
+                    tell("\n".join([search.line(), *burning]))
+        return search.result(left_out, burning)
+
+
+@contextmanager
+def _telling_what_was_found(
+    search: Search,
+    left_out: Sequence[str],
+    burning: Sequence[str],
+    tell: Callable[[str, str], None],
+) -> Iterator[None]:
+    """Whatever ends the block early, tell first what the search has found, if it has a picture."""
+    try:
+        yield
+    except BaseException:  # the host's interrupt is no Exception
+        try:
+            if search.has_best:
+                tell(*search.so_far(left_out, burning))
+        except Exception as error:  # never in place of what ended the search
+            LOG.warning("What the search has found so far cannot be shown: %r", error)
+        raise
 
 
 @dataclass
@@ -210,9 +234,11 @@ class Search:
 
     def rows(self) -> list[TriedSetting]:
         """The settings that were tried, by falling harmonic mean: those with pictures of several
-        seeds, or all where none has several."""
+        seeds and what comes out, or all where none has several."""
         tried = [setting for setting in self.plan.entrants if setting in self._pairs]
         several = [setting for setting in tried if len(self._pairs[setting]) > 1]
+        if several and self.chosen not in several and self.has_best:
+            several.append(self.chosen)
         rows = [self._row(setting) for setting in several or tried]
         return sorted(rows, key=lambda row: -row.together.mean)
 
@@ -273,23 +299,40 @@ class Search:
 
     def result(self, left_out: Sequence[str], burning: Sequence[str] = ()) -> Best:
         """left_out: what the search could not try. burning: what guidance takes too far."""
-        best = self.request.settings[self.chosen]
-        routed = self.routed(best)
-        rows = self.rows()
-        on = frontier([row.point for row in rows])
-        outcome = Outcome(
-            best, self.request.settings[self.best], self.request.settings[FIRST], rows,
-            [rows[place] for place in on], self.gain(),
-            self.request.content_weight, self.done, len(self.plan.entrants),
-            len(self.request.settings), self.request.scorer.encoders,
-        )  # fmt: skip
-        asymmetric = under_line(routed.model, best.line, True)[1]
+        outcome = self._outcome()
+        routed = self.routed(outcome.best)
+        asymmetric = under_line(routed.model, outcome.best.line, True)[1]
         plot = score_plot(*self._shown())
         parts = (search_report(outcome), "\n".join(burning), routed.report)
         report = "\n\n".join(filter(None, parts))
         return Best(
             routed.model, routed.conditioning, asymmetric, plot,
             preset_json(outcome, _common(self.request)), report, (*left_out, *routed.warnings),
+        )  # fmt: skip
+
+    @property
+    def has_best(self) -> bool:
+        """Whether a picture of what would come out now is scored."""
+        return self.chosen in self._pairs
+
+    def so_far(self, left_out: Sequence[str], burning: Sequence[str] = ()) -> tuple[str, str]:
+        """(report, preset) of a search that ends now, whose best was not routed. As in `result`."""
+        outcome = self._outcome(Stop(self.plan.most_pictures, self.journal.path is not None))
+        parts = ("\n".join([*left_out, search_report(outcome)]), "\n".join(burning))
+        report = "\n\n".join(filter(None, parts))
+        return report, preset_json(outcome, _common(self.request))
+
+    def _outcome(self, stop: Stop | None = None) -> Outcome:
+        settings, rows = self.request.settings, self.rows()
+        on_frontier = [rows[place] for place in frontier([row.point for row in rows])]
+        if stop:  # one picture each says little: many may lie there
+            good = sorted(on_frontier, key=lambda row: -row.together.mean)[:_SHOWN]
+            on_frontier = [row for row in on_frontier if row in good]
+        return Outcome(
+            settings[self.chosen], settings[self.best], settings[FIRST], rows, on_frontier,
+            self.gain(), self.request.content_weight, self.done,
+            len(self._pairs) if stop else len(self.plan.entrants), len(settings),
+            self.request.scorer.encoders, stop,
         )  # fmt: skip
 
 

@@ -29,11 +29,21 @@ class TriedSetting:
 
 
 @dataclass(frozen=True)
+class Stop:
+    """How a search ended early. most: the pictures that a whole one takes at most. goes_on: whether
+    the next run begins with what this one has made."""
+
+    most: int
+    goes_on: bool
+
+
+@dataclass(frozen=True)
 class Outcome:
     """best: what comes out. found: what the search liked best; the two differ where the first
     setting was as good on seeds that chose nothing. rows: by falling harmonic mean. on_frontier: by
     rising content. gain: of what was found over the first setting, on those seeds; None where it is
-    the first. entrants: how many of all settings were tried."""
+    the first, and where it was not compared. entrants: how many of all settings were tried. stop:
+    None for a whole search."""
 
     best: Setting
     found: Setting
@@ -46,6 +56,7 @@ class Outcome:
     entrants: int
     settings: int
     encoders: Mapping[Role, PictureEncoder]
+    stop: Stop | None = None
 
     @property
     def of_best(self) -> TriedSetting:
@@ -57,7 +68,7 @@ def search_report(outcome: Outcome) -> str:
     of_best = outcome.of_best
     weight = outcome.content_weight
     lines = [
-        f"Best: {outcome.best.label}",
+        *_heading(outcome),
         f"Found among {outcome.entrants} of {outcome.settings} settings in {outcome.pictures} "
         f"pictures, by the harmonic mean with weights {weight:g} for content and {1 - weight:g} "
         "for style",
@@ -73,6 +84,16 @@ def search_report(outcome: Outcome) -> str:
     return "\n".join(lines)
 
 
+def _heading(outcome: Outcome) -> list[str]:
+    best, stop = outcome.best.label, outcome.stop
+    if stop is None:
+        return [f"Best: {best}"]
+    stopped = f"Stopped after {outcome.pictures} of at most {stop.most} pictures." + (
+        " Run goes on from there." if stop.goes_on else ""
+    )
+    return [stopped, f"Best so far: {best}"]
+
+
 def _measured(row: TriedSetting) -> str:
     content, style, together = map(mean_text, (row.point.content, row.point.style, row.together))
     return f"content {content}, style {style}, harmonic mean {together}; {row.together.n} pictures"
@@ -80,7 +101,11 @@ def _measured(row: TriedSetting) -> str:
 
 def _gained(outcome: Outcome) -> str:
     if outcome.gain is None:
-        return "It is the first setting of the lists"
+        return (
+            "It is the first setting of the lists"
+            if outcome.found == outcome.first
+            else "It has not been compared with the first setting of the lists on further seeds"
+        )
     gain = f"{outcome.gain.mean:+.3f}" + mean_text(outcome.gain).removeprefix(
         f"{outcome.gain.mean:.3f}"
     )
@@ -97,7 +122,8 @@ def _gained(outcome: Outcome) -> str:
 
 
 def preset_json(outcome: Outcome, common: Mapping[str, Any]) -> str:
-    """The best setting with all that it takes to use it, its scores, and the frontier's."""
+    """The best setting with all that it takes to use it, its scores, and the frontier's. Of a
+    search that was stopped also after how many pictures."""
     whole = {
         **common,
         **_chosen(outcome.of_best, common),
@@ -105,6 +131,7 @@ def preset_json(outcome: Outcome, common: Mapping[str, Any]) -> str:
         "gain_over_first": _gain_of_best(outcome),
         "first": outcome.first.as_data(),
         "frontier": [_chosen(row, common) for row in outcome.on_frontier],
+        **({"stopped_after": outcome.pictures} if outcome.stop else {}),
     }
     return json.dumps(whole, indent=2, ensure_ascii=False)
 

@@ -3,6 +3,7 @@
 from .cross_influence import product_influence, relative_drop
 from .crossed_bootstrap import crossed_interval
 from .encoders.picture_encoder import PictureEncoder
+from .encoders.text_encoder import TextEncoder
 from .frontier import Point, frontier, surely_below
 from .harmonic_mean import harmonic_mean
 from .holm import holm
@@ -18,6 +19,7 @@ __all__ = [
     "Point",
     "RoleFeatures",
     "Score",
+    "TextEncoder",
     "crossed_interval",
     "frontier",
     "harmonic_mean",

@@ -9,8 +9,10 @@ from .reader import (
     FAMILIES,
     NO_DENOISER,
     PRESETS,
+    UNTRAINED,
     Family,
     FamilyPreset,
+    in_block,
     mixes_rows,
     runs_early,
 )
@@ -19,8 +21,10 @@ __all__ = [
     "FAMILIES",
     "NO_DENOISER",
     "PRESETS",
+    "UNTRAINED",
     "Family",
     "FamilyPreset",
+    "in_block",
     "mixes_rows",
     "runs_early",
 ]

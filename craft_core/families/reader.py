@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -33,21 +33,23 @@ class FamilyPreset:
 class Family:
     """key: the file's name. label: what people call it. classes: of comfy/supported_models.py, the
     one that stands for it first. looks_like: what its layers' names alone can tell, the same for
-    families whose layers have the same names. told_by: pattern of such names, in one of these
-    families; those of asked_after are asked before it. blocks_of: the looks_like of a family whose
-    blocks it has. names: those that its LoRA files come in. latent: what a picture starts
-    from: the host's node of an empty latent, and the width and height that the model was made for;
-    None where that is not known. special: what a user should know. mixed_rows: patterns of layers
-    whose rows are not one conditioning after the other, where asymmetric guidance is refused.
-    mixed_in: network classes where that holds of every layer. before_sampling: beginnings of layers
-    that the host runs once before it samples, where no branch acts. untested: class -> why it
-    is not in the tests.
+    families whose layers have the same names. blocks: patterns of what its numbered blocks are
+    called, without the number: a training's layers are in them. told_by: pattern of such names, in
+    one of these families; those of asked_after are asked before it. blocks_of: the looks_like of a
+    family whose blocks it has. names: those that its LoRA files come in. latent: what a picture
+    starts from: the host's node of an empty latent, and the width and height that the model was
+    made for; None where that is not known. special: what a user should know. mixed_rows: patterns
+    of layers whose rows are not one conditioning after the other, where asymmetric guidance is
+    refused. mixed_in: network classes where that holds of every layer. before_sampling: beginnings
+    of layers that the host runs once before it samples, where no branch acts. untested: class ->
+    why it is not in the tests. untrained: class -> why pictures with captions teach it nothing.
     """
 
     key: str
     label: str
     classes: tuple[str, ...]
     looks_like: str
+    blocks: tuple[str, ...] = ()
     told_by: str = ""
     asked_after: tuple[str, ...] = ()
     blocks_of: str = ""
@@ -59,6 +61,7 @@ class Family:
     mixed_in: tuple[str, ...] = ()
     before_sampling: tuple[str, ...] = ()
     untested: Mapping[str, str] = field(default_factory=dict)
+    untrained: Mapping[str, str] = field(default_factory=dict)
 
 
 def _read(file: Path) -> Family:
@@ -86,13 +89,17 @@ def _asked(families: Mapping[str, Family]) -> tuple[Family, ...]:
 FAMILIES: Mapping[str, Family] = _all()
 ASKED = _asked(FAMILIES)
 PRESETS = tuple(preset for family in FAMILIES.values() for preset in family.presets)
-_MIXED = re.compile(
-    "|".join(
-        re.escape(one).replace(r"\*", "[^.]*") + r"(\.|\Z)"
-        for family in FAMILIES.values()
-        for one in family.mixed_rows
-    )
-)
+_END = r"(\.|\Z)"
+
+
+def _beginnings(patterns: Iterable[str], end: str) -> re.Pattern[str]:
+    """Paths that begin with one of the patterns, in which * stands for one component."""
+    ways = dict.fromkeys(re.escape(one).replace(r"\*", "[^.]*") + end for one in patterns)
+    return re.compile("|".join(ways))
+
+
+_MIXED = _beginnings((one for own in FAMILIES.values() for one in own.mixed_rows), _END)
+_BLOCKS = _beginnings((one for own in FAMILIES.values() for one in own.blocks), rf"\.\d+{_END}")
 _MIXED_IN = frozenset(one for family in FAMILIES.values() for one in family.mixed_in)
 _EARLY = re.compile(
     "|".join(
@@ -103,10 +110,19 @@ _EARLY = re.compile(
 )
 
 
+UNTRAINED = {kind: why for family in FAMILIES.values() for kind, why in family.untrained.items()}
+"""Class -> why no training takes a model of it."""
+
+
 def mixes_rows(path: str, network: str = "") -> bool:
     """Whether the rows of that layer are not one conditioning after the other. network: the class
     of the diffusion model."""
     return network in _MIXED_IN or _MIXED.match(path) is not None
+
+
+def in_block(path: str) -> bool:
+    """Whether that layer is in one of the numbered blocks that make up a model of some family."""
+    return _BLOCKS.match(path) is not None
 
 
 def runs_early(path: str) -> bool:

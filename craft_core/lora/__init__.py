@@ -1,7 +1,7 @@
 """LoRA files: names of layers, exact low-rank factors, reading and writing."""
 
 from .factors import combine
-from .keys import lora_names, unet_diffusers_blocks, unet_diffusers_paths
+from .keys import kohya_stems, lora_names, unet_diffusers_blocks, unet_diffusers_paths
 from .statistics import STATISTICS, Meter, frobenius_norm, magnitude, pair_statistics
 from .storage import parse_lora, read_lora, write_lora
 
@@ -10,6 +10,7 @@ __all__ = [
     "Meter",
     "combine",
     "frobenius_norm",
+    "kohya_stems",
     "lora_names",
     "magnitude",
     "pair_statistics",

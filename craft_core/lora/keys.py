@@ -52,6 +52,7 @@ FUSED = {
     "to_added_qkv": ("add_q_proj", "add_k_proj", "add_v_proj"),
 }
 """Layers of diffusers' fused projections, and what they fuse."""
+_FRAMES = "time_stack"  # of a video UNet, whose frames' layers diffusers calls otherwise
 _DIFFUSERS_PREFIXES = ("", "unet.", "base_model.model.", "unet.base_model.model.")
 
 
@@ -188,8 +189,20 @@ def lora_names(layers: LayerShapes, extra: Mapping[str, LayerTarget] | None = No
 
 
 def kohya_name(path: str) -> str:
-    """The stem under which write_lora stores a layer."""
+    """A module name as kohya's trainers write it."""
     return f"lora_unet_{_flat(path)}"
+
+
+def kohya_stems(layers: LayerShapes) -> dict[str, str]:
+    """Module path -> the stem under which kohya's own tools store and look for that layer of this
+    model: of SD1.x and SD2.x by diffusers' name, of SDXL and of every other by its path."""
+    # Of the UNets these alone have attention in their first level.
+    told = any(path.startswith("input_blocks.1.1.transformer_blocks.") for path in layers)
+    is_sd1 = told and not any(_FRAMES in path.split(".") for path in layers)
+    names: dict[str, str] = {}
+    for name, path in unet_diffusers_paths(layers).items() if is_sd1 else ():
+        names.setdefault(path, name)  # SD2 unCLIP's class_embedding comes first
+    return {path: kohya_name(names.get(path, path)) for path in layers}
 
 
 def _stages(layers: LayerShapes) -> dict[str, dict[int, dict[int, set[str]]]]:

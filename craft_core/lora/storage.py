@@ -181,12 +181,13 @@ def write_lora(
     stems: Mapping[str, str] | None = None,
     exclusive: bool = False,
 ) -> None:
-    """Store updates by module path under kohya's LDM names, dtypes kept; same input, same bytes.
+    """Store updates by module path, dtypes kept; same input, same bytes.
 
     Several updates of one layer, or one that covers a slice of it, are combined into one exact
     full update (factors.combine), those of its bias into a bias difference. A normalisation's are
     stored as a difference. shapes: the model's layers; needed for slices only.
-    stems: by module path, the stem to store a layer under in place of kohya's.
+    stems: by module path, the stem to store a layer under, such as keys.kohya_stems of the model;
+    by default its path in kohya's writing, which loads here and in the host.
     text_encoder: tensors stored under their own keys. A PEFT configuration in the metadata is
     left out: the scales are in the file as alpha.
     exclusive: never in the place of another file; where there is one, Taken is raised.

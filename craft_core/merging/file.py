@@ -69,17 +69,19 @@ class FuseSettings:
 @dataclass(frozen=True)
 class Fused:
     """Ready to be written. layers: what is done to weights; biases: to biases. report: a few lines
-    for the user."""
+    for the user. stems: as in write_lora, none for its own."""
 
     layers: Mapping[str, Factors]
     text: TextPart
     metadata: Mapping[str, str]
     report: str
     biases: Mapping[str, BiasDifference] = field(default_factory=dict)
+    stems: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, path: Path, stems: Mapping[str, str] | None = None) -> None:
-        """stems: as in write_lora. The file appears whole or not at all, and never over another:
+        """stems: others than its own. The file appears whole or not at all, and never over another:
         then Taken is raised."""
+        stems = stems or self.stems or None
         layers: dict[str, list[LayerUpdate]] = {name: [one] for name, one in self.layers.items()}
         for name, bias in self.biases.items():
             layers.setdefault(name, []).append(bias)

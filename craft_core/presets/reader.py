@@ -36,7 +36,8 @@ _SWITCHED = {"acfg": True, "cfg": False}
 _FLOORS = ("content_floor", "style_floor")
 _FOUND_BY = {
     "prompt", "content_lora", "style_lora", "steps", "sampler_name", "scheduler", "first_seed",
-    "scores", "content_weight", "gain_over_first", "first", "frontier", "follows",
+    "scores", "content_weight", "gain_over_first", "first", "frontier", "stopped_after",
+    "follows",
 }  # fmt: skip
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 

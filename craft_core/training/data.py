@@ -29,7 +29,8 @@ class Dataset:
                 "Connect an image and write what it shows",
             )
         for one in self.examples:
-            if not bool(torch.isfinite(one.latent).all()):
+            latents = [one.latent] if one.mirrored is None else [one.latent, one.mirrored]
+            if not all(bool(torch.isfinite(latent).all()) for latent in latents):
                 raise CraftError(
                     f"The latent of {one.name or 'a picture'} holds NaN or infinity",
                     "Pictures are finite numbers once the VAE has encoded them",
@@ -37,7 +38,8 @@ class Dataset:
                 )
 
     def digest(self) -> str:
-        """Short hash of pictures and captions: a training resumes on what it began with."""
+        """Short hash of pictures and captions: a training resumes on what it began with. A mirrored
+        latent follows from its picture."""
         found = hashlib.sha256()
         for one in self.examples:
             found.update(one.latent.contiguous().numpy().tobytes())
@@ -49,16 +51,19 @@ class Dataset:
 class Moves:
     """How a picture may be moved, so that one picture teaches the thing and not its place.
 
-    shift: latent cells it may move each way, edges repeated. mirror: one in two is mirrored.
+    shift: latent cells it may move each way, edges repeated. mirror: one in two is mirrored, for
+    which the examples have their mirrored latents.
     """
 
     shift: int = 0
     mirror: bool = False
 
-    def __call__(self, latent: Tensor, generator: torch.Generator) -> Tensor:
-        """(C, *frames, H, W) -> the same shape."""
+    def __call__(self, example: Example, generator: torch.Generator) -> Tensor:
+        """(C, *frames, H, W), the example's latent or its mirrored one, shifted."""
+        latent = example.latent
         if self.mirror and bool(torch.rand((), generator=generator) < 0.5):
-            latent = latent.flip(-1)
+            assert example.mirrored is not None, "what may be mirrored was encoded mirrored, too"
+            latent = example.mirrored
         if not self.shift:
             return latent
         down, right = torch.randint(2 * self.shift + 1, (2,), generator=generator).tolist()
@@ -82,7 +87,7 @@ def batch(
     examples: Sequence[Example], moves: Moves, generator: torch.Generator
 ) -> tuple[Tensor, list[Condition]]:
     """(B, C, *spatial) latents, moved, and their conditions."""
-    latents = torch.stack([moves(one.latent, generator) for one in examples])
+    latents = torch.stack([moves(one, generator) for one in examples])
     return latents, [one.condition for one in examples]
 
 

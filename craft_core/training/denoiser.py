@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ..types import LayerPass
+from ..types import LayerPass, LayerUpdate
 
 # What the model is conditioned on for one picture. Only the Denoiser that made it can read it.
 Condition = Any
@@ -24,13 +24,16 @@ Condition = Any
 class Example:
     """One captioned picture. latent: (C, *spatial) on the model's own scale, float32 on the CPU.
 
-    name: for messages. caption: what the condition was made of.
+    name: for messages. caption: what the condition was made of. mirrored: the latent of the picture
+    mirrored, which is not the latent mirrored: a latent's channels may hold patches of the picture,
+    and no VAE treats both sides quite alike. None where no training mirrors it.
     """
 
     latent: Tensor
     condition: Condition
     name: str = ""
     caption: str = ""
+    mirrored: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class LayerCall:
     product: (inputs, weight) -> the layer's own map with another weight (m, n) or
     (m, n, *kernel), without bias: the same strides and padding, so a stored weight and an edit
     meet the same pixels. is_convolution: whether the outputs are on axis 1, as a convolution's are.
+    in_groups: whether it is a convolution in groups, each of whose outputs sees some inputs only:
+    there m is the layer's own.
     """
 
     x: Tensor
@@ -49,6 +54,7 @@ class LayerCall:
     weight: Callable[[], Tensor]
     product: Callable[[Tensor, Tensor], Tensor]
     is_convolution: bool
+    in_groups: bool = False
 
     def apply(self, weight: Tensor) -> Tensor:
         """The layer's own map of its input with another weight."""
@@ -68,6 +74,22 @@ class LayerCall:
         if self.is_convolution:
             return (up @ hidden.flatten(2)).unflatten(2, hidden.shape[2:])
         return hidden @ up.T
+
+    def low_rank(self, down: Tensor, up: Tensor) -> Tensor:
+        """up (down x). down: (rank, n) or (rank, n, *kernel). up: (out, rank)."""
+        if self.in_groups:  # rows of `up` in different groups see different inputs
+            return self.apply((up @ down.flatten(1)).unflatten(1, down.shape[1:]))
+        return self.mix(self.apply(down), up)
+
+    def added(self, update: LayerUpdate) -> Tensor:
+        """What an update adds to the outputs that it covers, at a scale of 1."""
+        if not (self.in_groups and update.is_low_rank):
+            return update.added(self.passed.narrowed(update.rows))
+        delta = replace(update, scale=1.0).delta()
+        start, count = update.rows or (0, len(delta))
+        whole = delta.new_zeros(self.output.shape[1], *delta.shape[1:])
+        whole[start : start + count] = delta
+        return self.apply(whole).narrow(1, start, count)
 
 
 Edit = Callable[[LayerCall], Tensor]  # -> what the layer returns instead of call.output

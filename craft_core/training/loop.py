@@ -29,7 +29,8 @@ STATE = Kind(
 )  # fmt: skip
 CURVE_POINTS = 200
 OPTIMISERS = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+_MOMENTS = ("exp_avg", "exp_avg_sq")  # none of a parameter that had no gradient yet
+_UPDATES = "updates"  # of a parameter that had no gradient in some of the steps
 
 
 StepCallback = Callable[["Training"], None]
@@ -182,6 +183,9 @@ class Training:
         for name, value in self.parameters.items():
             moments = self.optimiser.state.get(value, {})
             tensors |= {f"{kind}.{name}": moments[kind] for kind in _MOMENTS if kind in moments}
+            if "step" in moments and int(moments["step"]) != self.step:
+                updates = float(moments["step"])
+                tensors[f"{_UPDATES}.{name}"] = torch.tensor(updates, dtype=torch.float64)
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
         _require_finite(path, tensors)
         recipe = json.dumps(self.settings(), sort_keys=True)
@@ -217,23 +221,38 @@ class Training:
         with torch.no_grad():
             for name, value in self.parameters.items():
                 value.copy_(tensors[f"parameter.{name}"])
+                self.optimiser.state.pop(value, None)
                 if f"{_MOMENTS[0]}.{name}" in tensors:
                     moments = {kind: tensors[f"{kind}.{name}"] for kind in _MOMENTS}
-                    self.optimiser.state[value] = {"step": torch.tensor(float(count)), **moments}
+                    updates = float(tensors.get(f"{_UPDATES}.{name}", count))
+                    self.optimiser.state[value] = {"step": torch.tensor(updates), **moments}
         self.losses = tensors["losses"].tolist()
 
     def _require_mine(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
-        """CraftError unless the tensors are the parameters', their moments' and the losses'."""
-        shapes = {f"parameter.{name}": one.shape for name, one in self.parameters.items()}
-        moments = {f"{kind}.{name}": one.shape for name, one in self.parameters.items()
-                   for kind in _MOMENTS}  # fmt: skip
+        """CraftError unless the tensors are the parameters', their moments' and the losses'.
+
+        After a step of AdamW some parameter has moments. One that has had no gradient has none,
+        one that has had fewer gradients than there were steps has their number.
+        """
         losses = tensors.get("losses")
-        if self.pace.optimiser == "adamw" and losses is not None and losses.numel():
-            shapes |= moments
+        readable = losses is not None and losses.ndim == 1
+        if not readable or not all(map(is_plain_float, tensors.values())):
+            raise _foreign(path)
         found = {key: one.shape for key, one in tensors.items() if key != "losses"}
-        numbers = all(map(is_plain_float, tensors.values()))
-        if found != shapes or losses is None or losses.ndim != 1 or not numbers:
-            raise STATE.damaged(path, "its tensors are not those of this training")
+        shapes = {f"parameter.{name}": one.shape for name, one in self.parameters.items()}
+        for name, one in self.parameters.items():
+            moments, updates = [f"{kind}.{name}" for kind in _MOMENTS], f"{_UPDATES}.{name}"
+            if found.keys().isdisjoint(moments):
+                continue
+            shapes |= dict.fromkeys(moments, one.shape)
+            if updates in found:
+                shapes[updates] = torch.Size()
+        moves = self.pace.optimiser == "adamw" and len(losses) > 0
+        if found != shapes or (len(shapes) > len(self.parameters)) != moves:
+            raise _foreign(path)
+        fewer = [one for key, one in tensors.items() if key.startswith(f"{_UPDATES}.")]
+        if not all(float(one) in range(1, len(losses)) for one in fewer):
+            raise _foreign(path)
 
     def _converted(self, path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """In the types that the training goes on with, where a large number may become infinity."""
@@ -242,6 +261,8 @@ class Training:
             for name, value in self.parameters.items():
                 keys = (f"{kind}.{name}" for kind in ("parameter", *_MOMENTS))
                 found |= {key: tensors[key].to(value) for key in keys if key in tensors}
+                updates = f"{_UPDATES}.{name}"
+                found |= {updates: tensors[updates]} if updates in tensors else {}
             return found
 
     def _require_moments(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -269,6 +290,10 @@ def _recipe(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
         return {str(name): str(value) for name, value in stored.items()}
     except (KeyError, ValueError, AttributeError) as error:
         raise STATE.damaged(path, "its settings are not readable") from error
+
+
+def _foreign(path: Path) -> CraftError:
+    return STATE.damaged(path, "its tensors are not those of this training")
 
 
 def _require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:

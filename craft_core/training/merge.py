@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from ..errors import CraftError
-from ..lora import combine, write_lora
+from ..lora import combine, kohya_stems, write_lora
 from ..lora.factors import rounded
-from ..types import Branch, Factors, LayerUpdate, Role
+from ..types import Branch, Factors, LayerShapes, LayerUpdate, Role
 from .data import Dataset, Moves, batch, choose
 from .denoiser import Condition, Denoiser, Edit, LayerCall
 from .losses import Noised, noised
@@ -248,7 +248,7 @@ def summed_edit(pieces: Callable[[], Sequence[Factors]]) -> Edit:
     def edit(call: LayerCall) -> Tensor:
         output = call.output
         for one in pieces():
-            update = call.mix(call.apply(one.down), one.up)
+            update = call.low_rank(one.down, one.up)
             output = output + one.scale * update.to(output.dtype)
         return output
 
@@ -283,11 +283,13 @@ def write_merged(
     dtype: torch.dtype,
     metadata: Mapping[str, str],
     shares: Sequence[float] = (),
+    *,
+    model: LayerShapes,
 ) -> None:
     """An ordinary LoRA: the updates of a layer side by side, in kohya's names.
 
-    shares: how much of each part's text encoder there is, all of it by default. CraftError for
-    numbers that `dtype` cannot hold; Taken where there is a file.
+    model: all its layers. shares: how much of each part's text encoder there is, all of it by
+    default. CraftError for numbers that `dtype` cannot hold; Taken where there is a file.
     """
     text_encoder = merging.text_encoder(shares or [1.0] * len(merging.parts), dtype)
     stored = {}
@@ -296,4 +298,5 @@ def write_merged(
         learned = Factors(one.down.detach().cpu(), one.up.detach().cpu(), one.scale)
         stored[name] = rounded(learned, name, dtype)
     own = {"ss_network_module": "networks.lora", "craft_role": "content"}
-    write_lora(path, stored, text_encoder, {**own, **metadata}, exclusive=True)
+    told = {**own, **metadata}
+    write_lora(path, stored, text_encoder, told, stems=kohya_stems(model), exclusive=True)

@@ -2,6 +2,7 @@
 
 `area` is what trainers call aspect ratio buckets (NovelAI's; kohya's tools): a picture keeps its
 shape, and its sides are multiples of 8 latent cells, so that pictures of like shapes share a batch.
+The size itself is such a bucket too, also where its sides are no such multiples (1328).
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def fitted(picture: Size, resize: str, size: Size, cell: int) -> Fitted | None:
     """How a rule makes a picture fit; None for as it is. size: that the model is trained at. cell:
     pixels of a latent cell, each way."""
     if resize == AREA:
-        made = _within(picture, size[0] * size[1], cell)
+        made = _within(picture, size, cell)
         return None if made == picture else Fitted(made, made, True)
     if resize == KEEP or picture == size:
         return None
@@ -60,19 +61,37 @@ def fitted(picture: Size, resize: str, size: Size, cell: int) -> Fitted | None:
     return Fitted(size, (min(width, size[0]), min(height, size[1])), False)
 
 
-def _within(picture: Size, area: int, cell: int) -> Size:
-    """The bucket nearest in shape, of the largest that have no more pixels than `area`; for a
-    picture that has no more, its own size in whole cells."""
+def _within(picture: Size, size: Size, cell: int) -> Size:
+    """The bucket that shows the whole picture largest, of those that have no more pixels than
+    `size`, and of equal ones the nearest in shape; for a picture that has no more, its own size in
+    whole cells."""
     width, height = picture
+    area = size[0] * size[1]
     if width * height <= area:
         return _floor(width, cell), _floor(height, cell)
-    near = min(picture) * math.sqrt(area / (width * height))
+    ratio = max(picture) / min(picture)
+    near = math.sqrt(area / ratio)
     step = cell * (_CELLS if near >= cell * _CELLS else 1)
-    shorts = (_floor(near, step), _floor(near, step) + step)
-    buckets = [(long, short) for short in shorts if (long := _floor(area / short, step)) >= short]
-    shape = math.log(max(picture) / min(picture))
-    long, short = min(buckets, key=lambda one: abs(math.log(one[0] / one[1]) - shape))
+    shorts = range(step, max(step, math.isqrt(area)) + 1, step)
+    buckets = [(_long(short, ratio, area, step), short) for short in shorts]
+    own = _floor(max(size), cell), _floor(min(size), cell)
+    long, short = min([own, *buckets], key=lambda one: _loss(one, ratio))
     return (long, short) if width > height else (short, long)
+
+
+def _long(short: int, ratio: float, area: int, step: int) -> int:
+    """The long side of a bucket: as long as the shape has it in whole steps, or as the area lets it
+    be."""
+    wanted = math.ceil(short * ratio / step) * step
+    return min(wanted, _floor(area / short, step))
+
+
+def _loss(bucket: Size, ratio: float) -> tuple[float, float]:
+    """What to keep small: less the area of the whole picture in the bucket, then how far the shapes
+    are apart."""
+    long, short = bucket
+    shown = min(long, short * ratio) ** 2 / ratio
+    return -shown, abs(math.log(long / short / ratio))
 
 
 def _floor(value: float, step: int) -> int:

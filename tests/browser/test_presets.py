@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from conftest import NOTE_THE_END, RUN_LIMIT
 from craft_lora_pack.client.workflow import read_workflow
 from craft_lora_pack.craft_core.presets import SHIPPED, node_values
 from scenes import RESTORED, TWO_FRAMES, once
@@ -327,6 +328,30 @@ def test_what_a_search_found_is_applied_with_one_click(comfy, drawn):
     assert values["layer_sets"] == layer_sets
     comfy.keep_screenshot("found_applied")
     assert comfy.page.get_by_text("carries no routed LoRAs").count() == 0
+
+
+@ONCE
+def test_the_best_so_far_of_a_search_that_was_stopped_is_applied_with_one_click(comfy, drawn):
+    workflow = read_workflow(ROOT / "workflows" / "find_best_small_world.json")
+    comfy.open_workflow({**workflow, "id": str(uuid.uuid4())}, "stopped")
+    router, _ = comfy.evaluate(FIND, {**QUICK, "budget": 400, "first_seed": 77})
+    comfy.fit()
+    comfy.evaluate(NOTE_THE_END)
+    comfy.page.get_by_test_id("queue-button").click()
+    report = comfy.page.locator(".craft-report")
+    under_way = re.compile(r"^([3-9]|\d\d+) of at most .*best so far")
+    report.filter(has_text=under_way).wait_for(timeout=RUN_LIMIT)
+    comfy.evaluate("() => app.api.interrupt()")
+    comfy.page.wait_for_function("() => window.ended", timeout=RUN_LIMIT)
+    assert comfy.evaluate("() => window.ended[0]") == "execution_interrupted"
+    report.filter(has_text=re.compile(r"^Stopped after \d+ of at most ")).wait_for()
+    comfy.keep_screenshot("found_so_far")
+    comfy.page.get_by_role("button", name="Apply to Mine").click()
+    values = comfy.until(
+        lambda: comfy.evaluate(VALUES, router), lambda now: now["method"] == "direct"
+    )
+    assert values["method"] == "direct"
+    assert {values["content_strength"], values["style_strength"]} <= {0.35, 0.9}
 
 
 def test_a_node_that_reads_weights_is_named_and_shown(comfy, drawn):

@@ -32,6 +32,7 @@ from craft_lora_pack.craft_core.encoder.file import read_encoder, write_encoder
 from craft_lora_pack.craft_core.encoder.network import Concept, ExpertEncoder
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.evaluation.encoders.csd_file import read_csd
+from craft_lora_pack.craft_core.evaluation.encoders.text_tower_file import read_text_tower
 from craft_lora_pack.craft_core.fusion.lines import parse_lines
 from craft_lora_pack.craft_core.guidance import GUIDANCE
 from craft_lora_pack.craft_core.lora import read_lora
@@ -54,6 +55,7 @@ from craft_lora_pack.craft_core.schedule.schedule import Schedule, sample_curve
 from craft_lora_pack.craft_core.training.loop import Pace, Training, state_metadata
 from fake_comfyui import OBJECT_INFO, PROMPT
 from hypothesis import strategies as st
+from laws.clip_text import text_weights
 from laws.csd_release import csd_weights, write_release
 from mutations import SoundFile, cut_up, damaged_file, damaged_json, damaged_text
 from unet_layers import sdxl_layers
@@ -221,6 +223,9 @@ def _basis(content: bytes, folder: Path) -> None:
 
 CSD_WEIGHTS = csd_weights(layers=2, width=64)
 CSD = SoundFile.of_shapes({name: tuple(one.shape) for name, one in CSD_WEIGHTS.items()}, {})
+
+
+TEXT_TOWER = SoundFile.of_shapes({k: tuple(v.shape) for k, v in text_weights().items()}, {})
 
 
 def _new_checkpoint() -> bytes:
@@ -482,6 +487,7 @@ DOORS: dict[str, Door] = {
     "encoder files": _of_files(lambda content, at: read_encoder(_file(content, at)), ENCODER),
     "basis files": _of_files(_basis, BASIS),
     "CSD files": _of_files(lambda content, at: read_csd(_file(content, at)), CSD),
+    "text encoders": _of_files(lambda content, at: read_text_tower(_file(content, at)), TEXT_TOWER),
     "CSD checkpoints": Door(
         lambda content, at: read_csd(_file(content, at, ".pth")),
         _damaged_checkpoint(),

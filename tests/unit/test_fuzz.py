@@ -13,6 +13,7 @@ FUZZ = Path(__file__).parents[1] / "fuzz" / "fuzz.py"
 CASES = 200  # for each door, together about two minutes
 DOORS = {
     "LoRA files", "PEFT metadata", "encoder files", "basis files", "CSD files", "CSD checkpoints",
+    "text encoders",
     "training states", "prompts", "layer sets", "lists of LoRAs", "texts of lists of LoRAs",
     "methods", "curves", "points", "matrices", "matrix files", "workflows", "journals",
     "journal lines", "presets", "server answers", "announced LoRAs",

@@ -1,1 +1,1 @@
-"""Picture encoders: what scores need of one, and the file of CSD."""
+"""Encoders of pictures and texts: what scores need of them, and the files that the pack reads."""

@@ -197,7 +197,8 @@ class MakeRecipe:
         """One ordinary LoRA of the halves' rank."""
         layers = {name: [one.factors()] for name, one in self.blocks.items()}
         own = {"craft_format": FUSED, BASIS: self.basis_id}
-        write_merged(path, self.merging, layers, self.dtype, {**own, **metadata})
+        told = {**own, **metadata}
+        write_merged(path, self.merging, layers, self.dtype, told, model=self.denoiser.layers)
 
 
 def halves(merging: Merging) -> dict[Role, MergePart]:

@@ -400,7 +400,8 @@ class DuoRecipe:
                 own = layers.setdefault(name, [])
                 own.append(Factors(one.down, one.up * weight, one.scale))
         shares = [1.0 if part.branch.role == "style" else share for part in self.merging.parts]
-        write_merged(path, self.merging, layers, self.dtype, metadata, shares)
+        model = self.denoiser.layers
+        write_merged(path, self.merging, layers, self.dtype, metadata, shares, model=model)
 
     def _mean_style(self) -> Masks:
         """The style's factors are in every pair: the mean of its masks is the mean of the pairs."""

@@ -178,4 +178,5 @@ class ZipRecipe:
         """An ordinary LoRA of all parts side by side, coefficients folded in."""
         layers = dict.fromkeys(name for own in self.masks for name in own)
         merged = {name: self.merged(name) for name in layers}
-        write_merged(path, self.merging, merged, self.dtype, metadata)
+        model = self.denoiser.layers
+        write_merged(path, self.merging, merged, self.dtype, metadata, model=model)

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ...errors import CraftError
-from ...lora import write_lora
+from ...lora import kohya_stems, write_lora
 from ...papers import B4M
 from ...registry import Knob
 from ...types import ROLES, Factors, LayerShapes, Role
@@ -291,7 +291,9 @@ class HalfRecipe:
             BASIS: self.basis_id,
             SHARE: repr(self.basis.share),
         }
-        write_lora(path, layers, metadata={**kohya, **own, **metadata}, exclusive=True)
+        stems = kohya_stems(self.denoiser.layers)
+        told = {**kohya, **own, **metadata}
+        write_lora(path, layers, metadata=told, stems=stems, exclusive=True)
 
     def _stored(self, one: Plp) -> Factors:
         found = one.alone(self.place.role).factors()

@@ -372,6 +372,6 @@ def input_projection(q: Tensor) -> Edit:
         weight = call.weight()  # (out, n, *kernel)
         down = q.T.reshape(q.shape[1], *weight.shape[1:])
         up = weight.to(q.dtype).flatten(1) @ q  # (out, rank)
-        return call.output - call.mix(call.apply(down), up).to(call.output.dtype)
+        return call.output - call.low_rank(down, up).to(call.output.dtype)
 
     return edit

@@ -366,7 +366,7 @@ def scaled_branches(pieces: Sequence[tuple[LayerUpdate, Tensor]]) -> Edit:
         output = call.output
         for update, weight in pieces:
             taken = update.taken(lambda: call.weight().float())
-            product = replace(update, **taken).added(call.passed.narrowed(update.rows))
+            product = call.added(replace(update, **taken))
             added = update.scale * _by_row(weight, call.output) * product
             output = _added(output, added.to(output.dtype), update.rows, axis)
         return output

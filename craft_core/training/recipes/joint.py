@@ -17,7 +17,7 @@ from typing import Annotated
 from torch import Tensor
 
 from ...errors import CraftError, listed
-from ...lora import write_lora
+from ...lora import kohya_stems, write_lora
 from ...registry import Knob
 from ...types import ROLES, Role
 from ..data import Dataset, Moves
@@ -207,4 +207,6 @@ class JointRecipe:
         kohya["ss_network_module"] = "networks.lora"
         place = self.halves["content"].place
         own = {"craft_role": " ".join(self.halves), "craft_layer_set": place.layer_set}
-        write_lora(path, layers, metadata={**kohya, **own, **metadata}, exclusive=True)
+        stems = kohya_stems(self.denoiser.layers)
+        told = {**kohya, **own, **metadata}
+        write_lora(path, layers, metadata=told, stems=stems, exclusive=True)

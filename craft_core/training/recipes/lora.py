@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ...errors import CraftError
-from ...lora import write_lora
+from ...lora import kohya_stems, write_lora
 from ...papers import CRAFT
 from ...registry import Knob
 from ...types import Factors
@@ -248,7 +248,9 @@ class LoraRecipe:
         kohya = {"ss_network_dim": str(self.rank), "ss_network_alpha": f"{self.alpha:g}"}
         kohya["ss_network_module"] = "networks.lora"
         own = {"craft_role": self.place.role, "craft_layer_set": self.place.layer_set}
-        write_lora(path, layers, metadata={**kohya, **own, **metadata}, exclusive=True)
+        stems = kohya_stems(self.denoiser.layers)
+        told = {**kohya, **own, **metadata}
+        write_lora(path, layers, metadata=told, stems=stems, exclusive=True)
 
     def stored(self, path: str) -> Factors:
         now = self.factors(path)
@@ -260,7 +262,7 @@ def branch_edit(factors: Factors) -> Edit:
     """base(x) + scale * up (down x)."""
 
     def edit(call: LayerCall) -> Tensor:
-        update = call.mix(call.apply(factors.down), factors.up)
+        update = call.low_rank(factors.down, factors.up)
         return call.output + factors.scale * update.to(call.output.dtype)
 
     return edit

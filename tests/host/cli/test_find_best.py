@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from craft_lora_pack.cli.main import main
-from craft_lora_pack.cli.queue.find_best import FILES, NODE, search_alone
+from craft_lora_pack.cli.queue.find_best import FILES, NODE, SO_FAR, search_alone
 from craft_lora_pack.client.client import Client
+from craft_lora_pack.craft_core.presets import node_values
 from PIL import Image
 from workflow_prompts import base_folder
 
@@ -53,16 +54,19 @@ def test_ctrl_c_stops_the_search_and_the_same_command_goes_on(
     def interrupted(client, events, prompt_id, show, limit):
         def stop(kind, data):
             show(kind, data)
-            if kind == "progress" and data["value"] >= 3:
+            if kind == "progress" and data["value"] >= 3 and len(seen) == 1:
                 raise KeyboardInterrupt
 
         seen.append(prompt_id)
         return follow(client, events, prompt_id, stop, limit)
 
     monkeypatch.setattr(Client, "follow", interrupted)
-    status, _, err = find("first_seed=50")
+    status, out, err = find("first_seed=50")
     assert status == 130 and "Run the same command again" in err
-    assert not any((tmp_path / name).exists() for name in FILES.values())
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(SO_FAR.values())
+    preset = json.loads((tmp_path / SO_FAR["preset"]).read_text("utf-8"))
+    assert preset["stopped_after"] >= 3 and node_values(preset).router["method"] == "direct"
+    assert out.startswith(f"Stopped after {preset['stopped_after']} of at most 8 pictures.")
     client, waited = live_server.server.client, threading.Event()
     while client.get_json("/queue")["queue_running"]:
         waited.wait(0.2)
@@ -75,6 +79,7 @@ def test_ctrl_c_stops_the_search_and_the_same_command_goes_on(
     assert stopped.count(", 50, ") >= 2
     status, out, err = find("first_seed=50")
     assert status == 0 and out.startswith("Best: "), err
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(FILES.values())
     whole = journal.read_text("utf-8")
     assert whole.startswith(stopped) and whole != stopped
 

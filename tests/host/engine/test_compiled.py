@@ -364,18 +364,27 @@ def test_a_model_compiled_in_place_stays_so(compile_in):
     assert backend.new() == 0
 
 
+def dora(places, seed):
+    state = tiny.random_lora(places, 2, seed)
+    for path, shape in places.items():
+        stem = "lora_unet_" + path.replace(".", "_")
+        state[f"{stem}.dora_scale"] = torch.rand(shape[0], 1) + 0.5
+    return state
+
+
 def test_kinds_taken_from_the_weight_run_uncompiled():
     model, backend = small(), Counting()
     own = some_layers(model, "attn1.to_q")
-
-    def dora(places, seed):
-        state = tiny.random_lora(places, 2, seed)
-        for path, shape in places.items():
-            stem = "lora_unet_" + path.replace(".", "_")
-            state[f"{stem}.dora_scale"] = torch.rand(shape[0], 1) + 0.5
-        return state
-
     ours = routed(model, (own, own), kind=dora)
+    assert torch.equal(acfg(compiled(ours, backend)), acfg(ours))
+    assert backend.new() == 0
+
+
+def test_a_router_before_one_of_such_kinds_runs_uncompiled_with_it():
+    """Its hooks would else come after those of the other, which ask what the first have made."""
+    model, backend = small(), Counting()
+    own = some_layers(model, "attn1.to_q")
+    ours = routed(routed(model, (own, own)), (own, own), kind=dora)
     assert torch.equal(acfg(compiled(ours, backend)), acfg(ours))
     assert backend.new() == 0
 

@@ -17,8 +17,10 @@ import torch
 from adapter_samples import HOST_DROPS, HOST_KINDS, SAMPLES, whole_file
 from craft_lora_pack.comfy_adapter.engine import engine
 from craft_lora_pack.comfy_adapter.engine.modules import host_names, lora_layers, model_layers
+from craft_lora_pack.comfy_adapter.engine.weights import in_weights
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, read_branch_file
+from craft_lora_pack.comfy_adapter.model.weights import patched_weights
 from craft_lora_pack.comfy_adapter.use.fuse_file import FuseRequest, fuse_branches
 from craft_lora_pack.comfy_adapter.use.router import RouterRequest, planned
 from craft_lora_pack.craft_core.errors import CraftError
@@ -28,7 +30,7 @@ from craft_lora_pack.craft_core.lora import parse_lora
 from craft_lora_pack.craft_core.lora.keys import kohya_name
 from craft_lora_pack.craft_core.merging import MERGES
 from craft_lora_pack.craft_core.routing.markers import parse
-from craft_lora_pack.craft_core.types import Bank, Branch, constant_gates
+from craft_lora_pack.craft_core.types import Bank, Branch, Gates, constant_gates
 
 TOLERANCE = 2e-5
 FAMILIES = {"sd15": tiny.sd15, "sdxl": tiny.sdxl}
@@ -147,6 +149,127 @@ def test_two_files_on_a_patched_model_are_three_lora_loaders(kind):
     states[1] = {key: 1.1 * tensor for key, tensor in states[1].items()}
     ours = symmetric(routed(under, states, (0.8, -0.5)))
     assert distance(ours, symmetric(loaded(under, states, (0.8, -0.5)))) <= TOLERANCE
+
+
+def in_a_row(model, steps):
+    """The MODEL behind Routers and LoRA loaders. steps: (one of the two, a file, its strength)"""
+    for node, state, strength in steps:
+        model = node(model, [state], [strength])
+    return model
+
+
+def by_loaders(model, steps):
+    """The same files by the host's LoraLoader nodes, in the same order."""
+    return in_a_row(model, [(loaded, state, strength) for _, state, strength in steps])
+
+
+ON_WEIGHT = ("DoRA", "GLoRA", "OFT")
+
+
+@pytest.mark.parametrize("kind", HOST_KINDS)
+def test_routers_in_a_row_are_loaders_in_a_row(kind):
+    """Each LoRA meets the weight as the Routers before its own have made it."""
+    model = tiny.sd15()
+    layers = model_layers(model)
+    own, plain = file_of(kind, layers, HOST_DROPS)[0], tiny.random_lora(layers, 4, seed=12)
+    others = {key: 1.1 * tensor for key, tensor in own.items()}
+    for order in ((plain, own), (own, plain), (own, others), (plain, own, others)):
+        steps = list(zip((routed,) * 3, order, (0.7, 0.8, -0.5), strict=False))
+        ours, theirs = in_a_row(model, steps), by_loaders(model, steps)
+        assert distance(symmetric(ours), symmetric(theirs)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("kind", HOST_KINDS)
+def test_loaders_behind_routers_act_behind_them(kind):
+    """What a later loader patches into the weights is not there for the LoRAs before it; nodes that
+    ask for the weights find all in the same order."""
+    model = tiny.sd15()
+    layers = model_layers(model)
+    own, plain, more = (
+        file_of(kind, layers, HOST_DROPS)[0],
+        *(tiny.random_lora(layers, 4, seed) for seed in (12, 13)),
+    )
+    rows = (
+        [(routed, own, 0.8), (loaded, plain, 0.7)],
+        [(loaded, plain, 0.5), (routed, own, 0.8), (loaded, more, 0.7)],
+        [(routed, own, 0.8), (loaded, plain, 0.7), (routed, own, -0.5), (loaded, more, 0.6)],
+        [(routed, plain, 0.8), (loaded, more, 0.7), (routed, own, 0.5)],
+    )
+    for steps in rows:
+        ours, theirs = in_a_row(model, steps), by_loaders(model, steps)
+        assert distance(symmetric(ours), symmetric(theirs)) <= TOLERANCE
+        asked = patched_weights(in_weights(ours)), patched_weights(theirs)
+        for path in list(layers)[::7]:
+            a, b = (weight_of(path) for weight_of in asked)
+            assert distance(a, b) <= TOLERANCE
+
+
+@pytest.mark.parametrize("kind", ON_WEIGHT)
+def test_asymmetric_routers_and_loaders_in_a_row_are_two_separately_patched_models(kind):
+    """The backbone has the loaders' patches alone."""
+    model = tiny.sd15()
+    layers = model_layers(model)
+    own, plain = file_of(kind, layers, HOST_DROPS)[0], tiny.random_lora(layers, 4, seed=12)
+    loader = (loaded, tiny.random_lora(layers, 4, seed=13), 0.6)
+    for steps in (
+        [(routed, plain, 0.7), (routed, own, 0.8), loader],
+        [(routed, own, 0.8), loader, (routed, own, -0.5)],
+    ):
+        ours = acfg_guider(in_a_row(model, steps), POSITIVE, NEGATIVE, 4.0, True)
+        twin, backbone = tiny.sd15(), in_a_row(tiny.sd15(), [loader])
+        bare, whole = patched_weights(backbone), patched_weights(by_loaders(twin, steps))
+        deltas = [{path: whole(path) - bare(path) for path in layers}]
+        reference = oracle.TwoModels(backbone, twin, deltas, lambda progress: (1.0,))
+        for path, module in reference.layers.items():
+            reference.weights[path] = bare(path).to(module.weight)
+        reference.set_conds(POSITIVE, NEGATIVE)
+        reference.set_cfg(4.0)
+        assert distance(sample(ours, model), sample(reference, model)) <= TOLERANCE
+
+
+def test_norms_and_biases_of_an_earlier_router_are_loaders_in_a_row():
+    model = tiny.sdxl()
+    changes, _ = differences(model, size=1.0)
+    dora, oft = (file_of(kind, model_layers(model), HOST_DROPS)[0] for kind in ("DoRA", "OFT"))
+    steps = [(routed, changes, 0.7), (routed, dora, 0.8), (routed, oft, 0.5)]
+    ours, theirs = in_a_row(model, steps), by_loaders(model, steps)
+    assert distance(symmetric(ours), symmetric(theirs)) <= TOLERANCE
+
+
+def test_views_that_an_earlier_router_has_apart_are_apart_for_a_later_one():
+    """Of one step, the average of both views is what the models of each LoRA make, averaged."""
+    model = tiny.sd15()
+    layers = model_layers(model)
+    own = file_of("DoRA", layers, HOST_DROPS)[0]
+    states = [tiny.random_lora(layers, 4, seed) for seed in (12, 13)]
+    bank = Bank.of(
+        [
+            Branch(role, role, parse_lora(state, {}, layers, host_names(model)).layers, 0.7)
+            for role, state in zip(("content", "style"), states, strict=True)
+        ],
+        list(layers),
+    )
+    apart = Gates(lambda moment: torch.eye(2)[:, None].expand(2, len(bank.layers), 2), 2)
+    ours = routed(engine.attach(model, bank, compose(apart, bank)), [own], [0.8])
+    alone = [by_loaders(model, [(None, s, 0.7), (None, own, 0.8)]) for s in states]
+    made = [
+        oracle.sample(oracle.guider(one, POSITIVE, NEGATIVE), latent_of(model), steps=1)
+        for one in (ours, *alone)
+    ]
+    assert distance(made[1], made[2]) > 0.01
+    assert distance(made[0], (made[1] + made[2]) / 2) <= TOLERANCE
+
+
+def test_a_loader_behind_a_router_whose_lora_depends_on_the_weight_is_said(caplog):
+    model = tiny.sd15()
+    layers = model_layers(model)
+    plain = tiny.random_lora(layers, 4, seed=12)
+    for kind in HOST_KINDS:
+        own = file_of(kind, layers, HOST_DROPS)[0]
+        caplog.clear()
+        symmetric(in_a_row(model, [(routed, plain, 0.7), (loaded, own, 0.8)]))
+        said = "put it there" in caplog.text
+        assert said == (kind in ON_WEIGHT)
 
 
 @pytest.mark.parametrize(

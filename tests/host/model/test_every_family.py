@@ -3,6 +3,7 @@ separately patched models, every method, a schedule, K-LoRA and `auto`."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 
 import comfy.sd
@@ -16,7 +17,7 @@ import tiny
 import torch
 from craft_lora_pack.comfy_adapter.draw.activity import Activity, recorded_sheet
 from craft_lora_pack.comfy_adapter.engine import engine
-from craft_lora_pack.comfy_adapter.engine.modules import model_layers
+from craft_lora_pack.comfy_adapter.engine.modules import lora_layers, model_layers
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
 from craft_lora_pack.comfy_adapter.model.file_layers import file_layers
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile
@@ -135,6 +136,31 @@ def loaded(model, states, strengths=STRENGTHS):
     for state, strength in zip(states, strengths, strict=True):
         model, _ = comfy.sd.load_lora_for_models(model, None, state, strength, 0.0)
     return model
+
+
+def uncalled(kind, model, paths) -> set[str]:
+    """Which of these modules a run never calls."""
+    network, called = model.model.diffusion_model, set()
+    with contextlib.ExitStack() as stack:
+        for path in paths:
+            hook = network.get_submodule(path).register_forward_hook(
+                lambda *_, path=path: called.add(path)
+            )
+            stack.callback(hook.remove)
+        symmetric(kind, model)
+    return set(paths) - called
+
+
+@pytest.mark.parametrize("kind", swept(TINY))
+def test_every_layer_that_a_difference_changes_is_called(kind):
+    """Linear layers, convolutions and normalisations: a run that does not call one gives the same
+    with any weight of it, so that a LoRA on it has nothing to do."""
+    model = TINY[kind].make(kind)
+    layers = uncalled(kind, model, lora_layers(model))
+    plain = symmetric(kind, model)
+    for path in layers:
+        model.model.diffusion_model.get_submodule(path).weight.data.mul_(1.5).add_(0.1)
+    assert torch.equal(symmetric(kind, model), plain)
 
 
 def test_every_class_of_the_host_is_of_a_family_or_says_why_not():

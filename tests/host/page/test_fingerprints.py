@@ -15,8 +15,8 @@ from craft_lora_pack.nodes import NODES
 
 FILE = "replaced.safetensors"
 FOLDERS = (
-    "loras", "checkpoints", "diffusion_models", "clip_vision", "vgg", basis.FOLDER,
-    expert_encoder.FOLDER,
+    "loras", "checkpoints", "diffusion_models", "text_encoders", "clip_vision", "vgg",
+    basis.FOLDER, expert_encoder.FOLDER,
 )  # fmt: skip
 Offer = tuple[type[io.ComfyNode], str, dict[str, Any]]
 
@@ -56,7 +56,7 @@ def test_every_node_that_offers_files_notices_a_replaced_one(files):
     chosen = offers()
     assert {name for _, name, _ in chosen} == {
         "content_lora", "style_lora", "lora", "encoder", "basis", "unet_name", "ckpt_name", "vgg",
-        "csd", "second_content_lora", "second_style_lora", "second_lora",
+        "csd", "text_encoder", "second_content_lora", "second_style_lora", "second_lora",
     }  # fmt: skip
     first = [node.fingerprint_inputs(**given) for node, _, given in chosen]
     assert first == [node.fingerprint_inputs(**given) for node, _, given in chosen]

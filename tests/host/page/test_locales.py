@@ -36,7 +36,7 @@ LINE_OF_A_MENU = re.compile(r"^[\w-]+(?: mix)?: ")
 # Menus of files, or of the host's own names, in which the page's filter is needed more than words.
 LISTS = {
     "sampler_name", "scheduler", "resize_method", "basis", "encoder", "vgg", "unet_name",
-    "ckpt_name", "csd", "lora", "content_lora", "style_lora", "second_lora",
+    "ckpt_name", "csd", "text_encoder", "lora", "content_lora", "style_lora", "second_lora",
     "second_content_lora", "second_style_lora",
 }  # fmt: skip
 # Menus of registries, with the names that papers gave; those of them that are words have Chinese.

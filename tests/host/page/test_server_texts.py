@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,6 +30,7 @@ from craft_lora_pack.comfy_adapter.use.fuse_file import FuseRequest, fuse_branch
 from craft_lora_pack.comfy_adapter.use.router import with_own_loras
 from craft_lora_pack.comfy_adapter.use.search_report import (
     Outcome,
+    Stop,
     TriedSetting,
     search_report,
 )
@@ -207,7 +209,9 @@ def test_every_form_of_the_report_of_a_search(kind, crop, size):
         outcome = Outcome(
             best, found, first, rows, rows, gain, 0.5, 12, 2, 9, dict.fromkeys(ROLES, encoder)
         )
-        assert_in_chinese([search_report(outcome)])
+        early = [replace(outcome, stop=Stop(64, goes_on)) for goes_on in (True, False)]
+        uncompared = replace(early[0], best=other, found=other, gain=None)
+        assert_in_chinese([search_report(one) for one in (outcome, *early, uncompared)])
 
 
 def vision(kind: str, size: int) -> Any:

@@ -15,11 +15,12 @@ LAW = 2e-5
 """What the README promises of float32 results, in units of `distance`."""
 
 
-def dense_deltas(state: dict, layers: dict) -> dict[str, torch.Tensor]:
-    """dW of a kohya state dict by the textbook: alpha / rank * up @ down."""
+def dense_deltas(state: dict, layers: dict, stems: dict | None = None) -> dict[str, torch.Tensor]:
+    """dW of a kohya state dict by the textbook: alpha / rank * up @ down. stems: by path, where the
+    file calls its layers otherwise."""
     deltas = {}
     for path, shape in layers.items():
-        stem = "lora_unet_" + path.replace(".", "_")
+        stem = stems[path] if stems else "lora_unet_" + path.replace(".", "_")
         if f"{stem}.lora_down.weight" not in state:
             continue
         down, up = state[f"{stem}.lora_down.weight"], state[f"{stem}.lora_up.weight"]
@@ -69,13 +70,19 @@ class TwoModels(comfy.samplers.CFGGuider):
         sigmas = model_options["transformer_options"]["sample_sigmas"]
         self.merge(step_position(float(timestep[0]), sigmas))
         positive, negative = self.conds["positive"], self.conds["negative"]
-        batch = comfy.samplers.calc_cond_batch
-        (cond,) = batch(self.twin.model, [positive], x, timestep, model_options)
-        (uncond,) = batch(self.inner_model, [negative], x, timestep, model_options)
+        cond = self.evaluated(self.twin.model, positive, x, timestep, model_options)
+        uncond = self.evaluated(self.inner_model, negative, x, timestep, model_options)
         return comfy.samplers.cfg_function(
             self.inner_model, cond, uncond, self.cfg, x, timestep,
             model_options=model_options, cond=positive, uncond=negative,
         )  # fmt: skip
+
+    def evaluated(self, model, conds, x, timestep, model_options):
+        """ControlNets that read the model's weights read them anew, as the model has them now."""
+        for entry in conds:
+            if "control" in entry:
+                entry["control"].pre_run(model, model.model_sampling.percent_to_sigma)
+        return comfy.samplers.calc_cond_batch(model, [conds], x, timestep, model_options)[0]
 
 
 def sample(guider, latent: dict, sampler="euler", scheduler="normal", steps=4, seed=3, denoise=1.0):

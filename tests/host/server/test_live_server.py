@@ -32,6 +32,7 @@ PUBLIC_IDS = {
     "CRAFTComparisonGrid",
     "CRAFTScore",
     "CRAFTLoadCSD",
+    "CRAFTLoadTextEncoder",
     "CRAFTFindBest",
     "CRAFTXYGrid",
 }

@@ -7,16 +7,19 @@ from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 
 import comfy.model_management
+import folder_paths
 import pretend_device
 import pytest
 import torch
 from craft_lora_pack.comfy_adapter.train import run
-from craft_lora_pack.comfy_adapter.train.run import save_place
+from craft_lora_pack.comfy_adapter.train.run import StoppedTraining, save_place
 from craft_lora_pack.comfy_adapter.train.train import Captioned, How, ModelParts
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.training import Training
 from craft_lora_pack.craft_core.training.loop import is_finished, state_metadata, state_steps
+from craft_lora_pack.craft_core.training.recipes.lora import LoraRecipe
 from safetensors import safe_open
+from safetensors.torch import load_file
 from small_world_models import load
 from trainings import train_lora
 
@@ -29,10 +32,18 @@ def world():
         return load()
 
 
-def learn(world, name, watch=lambda training: None, resume=False, warn=None, **knobs):
+def learn(
+    world,
+    name,
+    watch=lambda training: None,
+    resume=False,
+    warn=None,
+    kept=lambda left: None,
+    **knobs,
+):  # fmt: skip
     source = ModelParts(world.model, world.clip, world.vae)
     image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
-    how = How(name, resume, "fp32", warn=warn or (lambda text: None))
+    how = How(name, resume, "fp32", warn=warn or (lambda text: None), kept=kept)
     with torch.inference_mode():
         return train_lora(
             source, Captioned([image], ["a cat"]), None, "content", "content: middle_block",
@@ -236,8 +247,8 @@ def states_of(name: str) -> dict[str, int]:
             if path.name.startswith(beginning)}  # fmt: skip
 
 
-class Stopped(Exception):
-    """A training that ends without a word, as one that is killed."""
+class Stopped(BaseException):
+    """A training that ends without a word, as one that is killed: nothing is saved then."""
 
 
 def begun(world, name, steps, inside=lambda: None):
@@ -324,3 +335,110 @@ def test_a_name_that_is_taken_while_a_state_is_written_is_not_written_over(world
     assert sorted(path.name for path in state.parent.glob("between*")) == [
         "between.content.safetensors", "between_2.content.safetensors",
     ]  # fmt: skip
+
+
+ENDINGS = {
+    "no memory": torch.OutOfMemoryError("Allocation on device"),
+    "device": RuntimeError("the device does not answer"),
+    "other": KeyError("sigmas"),
+    "not finite": None,
+}
+
+
+def failing_at(monkeypatch, step, error):
+    """The backward pass of the step after that one fails, or gives an infinite loss."""
+    backward = LoraRecipe.backward
+
+    def fails(recipe, draw, share):
+        if draw.step != step:
+            return backward(recipe, draw, share)
+        if error is not None:
+            raise error
+        return {"loss": float("inf")}
+
+    monkeypatch.setattr(LoraRecipe, "backward", fails)
+
+
+def left_by(name, kind=Exception):
+    """(the error of a training, what it told to be kept)"""
+    kept: list[StoppedTraining] = []
+    with pytest.raises(kind) as raised:
+        learn(load(), name, kept=kept.append)
+    return raised.value, kept
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_error_keeps_what_was_learned_says_so_and_stays_of_its_kind(ending, world, monkeypatch):
+    name, error = f"states/error_{ending.replace(' ', '_')}", ENDINGS[ending]
+    expected = learn(world, f"{name}_whole")
+    failing_at(monkeypatch, 2, error)
+    raised, (kept,) = left_by(name)
+    monkeypatch.undo()
+    assert raised is error or isinstance(raised, CraftError) and error is None
+    assert comfy.model_management.is_oom(raised) == (ending == "no memory")
+    path = Path(folder_paths.get_output_directory()) / kept.file
+    assert steps_in(path) == "2" and (kept.step, kept.resume) == (2, name)
+    assert ending == "other" or str(kept) in str(raised)
+    done = learn(world, name, resume=True)
+    assert "2 of them resumed" in done.report
+    assert load_file(done.path).keys() == load_file(expected.path).keys()
+    assert done.losses == expected.losses
+
+
+def test_an_error_before_anything_was_learned_keeps_nothing_and_its_words(world, monkeypatch):
+    failing_at(monkeypatch, 0, RuntimeError("no"))
+    raised, kept = left_by("states/error_at_first", RuntimeError)
+    place = place_of("states/error_at_first")
+    assert str(raised) == "no" and kept == [] and not place.state.exists()
+    assert not list(place.path.parent.glob("error_at_first*"))
+
+
+def test_an_error_that_finds_no_room_for_a_state_is_raised_as_it_was(world, monkeypatch):
+    failing_at(monkeypatch, 2, RuntimeError("no"))
+
+    def full(*_given, **_more):
+        raise OSError(28, "no room")
+
+    monkeypatch.setattr(Training, "save", full)
+    monkeypatch.setattr(Training, "write", full)
+    raised, kept = left_by("states/error_full", RuntimeError)
+    assert str(raised) == "no" and kept == []
+
+
+def test_parameters_between_two_steps_are_no_state(world, monkeypatch):
+    """Memory that runs out while the optimiser moves some of them."""
+    monkeypatch.setattr(run, "SAVE_SECONDS", -1.0)
+    step = torch.optim.AdamW.step
+    count = [0]
+
+    def torn(optimiser, *given):
+        count[0] += 1
+        if count[0] == 3:
+            optimiser.param_groups[0]["params"][0].data.add_(1.0)
+            raise torch.OutOfMemoryError("Allocation on device")
+        return step(optimiser, *given)
+
+    # As torch wraps it when an optimiser is made.
+    monkeypatch.setattr(torch.optim.AdamW, "step", torch.optim.Optimizer.profile_hook_step(torn))
+    _, (kept,) = left_by("states/torn", torch.OutOfMemoryError)
+    monkeypatch.undo()
+    assert kept.earlier and kept.resume == "states/torn"
+    state = load_file(place_of("states/torn").state)
+    assert len(state["losses"]) == 2 and all(one.isfinite().all() for one in state.values())
+    done, whole = learn(world, "states/torn", resume=True), learn(world, "states/torn_whole")
+    assert done.losses == whole.losses
+
+
+def test_a_state_is_saved_from_the_cpu_after_an_error(world, monkeypatch):
+    failing_at(monkeypatch, 2, torch.OutOfMemoryError("Allocation on device"))
+    save, devices = Training.save, set()
+
+    def watched(training, *given, **more):
+        devices.update(one.device.type for one in training.parameters.values())
+        for moments in training.optimiser.state.values():
+            devices.update(one.device.type for one in moments.values())
+        save(training, *given, **more)
+
+    monkeypatch.setattr(Training, "save", watched)
+    left_by("states/from_the_cpu", torch.OutOfMemoryError)
+    assert devices == {"cpu"}

@@ -13,7 +13,7 @@ import torch
 from craft_lora_pack.comfy_adapter.page.notice import NOTICE
 from craft_lora_pack.comfy_adapter.page.training import watch
 from craft_lora_pack.comfy_adapter.train import sample
-from craft_lora_pack.comfy_adapter.train.denoiser import HostDenoiser
+from craft_lora_pack.comfy_adapter.train.denoiser import HostDenoiser, open_denoiser
 from craft_lora_pack.comfy_adapter.train.run import (
     PLOT_SECONDS,
     PageWatch,
@@ -28,6 +28,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from server import PromptServer
 from small_world_models import load
+from tiny_families import TINY
 from trainings import train_lora
 
 SETS = "content: middle_block\nstyle: output_blocks.8"
@@ -198,6 +199,41 @@ def test_the_same_weights_and_caption_make_the_same_picture(world):
         learn_any(world, method, "sample/same", 1, seen.append)
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
     assert not torch.equal(runs[0][0], runs[0][2]), "the weights have changed"
+
+
+@pytest.mark.parametrize(("guides_itself", "rows"), [(False, 2), (True, 1)])
+def test_a_picture_of_a_model_that_guides_itself_is_made_at_cfg_1(
+    world, monkeypatch, guides_itself, rows
+):
+    denoise, seen = HostDenoiser.denoise, []
+
+    def counted(denoiser, x, sigma, conditions):
+        if not torch.is_grad_enabled():
+            seen.append(len(conditions))
+        return denoise(denoiser, x, sigma, conditions)
+
+    monkeypatch.setattr(HostDenoiser, "guides_itself", guides_itself)
+    monkeypatch.setattr(HostDenoiser, "denoise", counted)
+    learn_any(world, SAMPLED[0], f"sample/cfg_{rows}", 4)
+    assert seen == [rows] * sample.STEPS
+
+
+GUIDE_THEMSELVES = {
+    "Flux", "FluxInpaint", "FluxSchnell", "Flux2", "HunyuanVideo", "HunyuanVideoI2V",
+    "HunyuanVideoSkyreelsI2V", "HunyuanVideo15_SR_Distilled", "HunyuanImage21", "Hunyuan3Dv2mini",
+}  # fmt: skip
+
+
+OTHERS = {
+    "SD15", "SDXL", "SD3", "Chroma", "LongCatImage", "QwenImage", "ZImage", "WAN21_T2V",
+    "HunyuanVideo15", "HunyuanImage21Refiner", "Hunyuan3Dv2",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", sorted(GUIDE_THEMSELVES | OTHERS))
+def test_the_weights_of_a_model_tell_whether_it_guides_itself(kind):
+    with open_denoiser(TINY[kind].make(kind)) as denoiser:
+        assert denoiser.guides_itself == (kind in GUIDE_THEMSELVES)
 
 
 @pytest.mark.parametrize(

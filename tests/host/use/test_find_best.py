@@ -1,6 +1,7 @@
 """Find Best Settings: a search on the small world's model, and what it leaves behind."""
 
 import json
+import random
 from dataclasses import replace
 
 import comfy.model_management
@@ -13,6 +14,8 @@ from craft_lora_pack.comfy_adapter.score.pair_scorer import PairScorer
 from craft_lora_pack.comfy_adapter.score.scoring import score_pictures
 from craft_lora_pack.comfy_adapter.use import search_journal
 from craft_lora_pack.comfy_adapter.use.find_best import Search, SearchRequest, fitting_request
+from craft_lora_pack.comfy_adapter.use.router import RouterRequest
+from craft_lora_pack.comfy_adapter.use.sampling import Sampling
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.evaluation import harmonic_mean
 from craft_lora_pack.craft_core.guidance import GUIDANCE
@@ -228,6 +231,148 @@ def test_a_stopped_search_goes_on_and_ends_as_an_unstopped_one(world, journals, 
     made.clear()
     search(world)
     assert made == again
+
+
+@pytest.fixture(scope="module")
+def whole(world, tmp_path_factory):
+    """What a search gives that is not stopped."""
+    with pytest.MonkeyPatch.context() as patched:
+        folder = tmp_path_factory.mktemp("whole")
+        patched.setattr(search_journal, "_folder", lambda: folder)
+        return search(world)
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """(text, and a preset where there is one) of all that the page is told."""
+    found = []
+    monkeypatch.setattr(score, "tell", lambda _, *said: found.append(said))
+    return found
+
+
+def told_of(preset, pictures):
+    """What the page is told first of a search that was stopped."""
+    return (
+        f"Stopped after {pictures} of at most {BUDGET} pictures. Run goes on from there.\n"
+        f"Best so far: {lines_label(preset)}\nFound among "
+    )
+
+
+@pytest.mark.parametrize("stop", [0, 1, 2, 5, BUDGET - 2])
+def test_a_search_that_is_stopped_tells_what_it_found_and_goes_on(
+    world, journals, made, told, whole, stop
+):
+    made.stop = stop
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        search(world)
+    found = [said for said in told if len(said) == 2]
+    if stop == 0:
+        assert told == []
+    else:
+        assert told[-1:] == found
+        (text, preset), (before,) = told[-1], told[-2]
+        preset = json.loads(preset)
+        assert text.startswith(told_of(preset, stop))
+        assert before.splitlines()[0].endswith(f"best so far: {lines_label(preset)}")
+        assert preset["stopped_after"] == stop
+        values = node_values(preset)
+        assert values.router["method"] == preset["method"]["method"]
+        assert values.guidance["cfg"] == CFG
+        fresh = max(seed for _, seed, *_ in lines(journals)) - SEED
+        if fresh < 2:  # the comparison had not begun
+            assert preset["gain_over_first"] is None and "chose nothing" not in text
+    told.clear()
+    made.stop = len(made)  # in the picture that is made again: it is not known to be of this MODEL
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        search(world)
+    assert told == []
+    made.stop = 10**9
+    again = search(world)
+    assert (again["preset"], again["report"]) == (whole["preset"], whole["report"])
+    assert told[-1] == (whole["report"], whole["preset"])
+
+
+@pytest.mark.parametrize("part", ["so_far", "_outcome"])
+def test_what_cannot_be_told_of_a_stopped_search_does_not_hide_why_it_stopped(
+    world, journals, made, told, monkeypatch, caplog, part
+):
+    def fails(*_):
+        raise RuntimeError("not to be shown")
+
+    monkeypatch.setattr(Search, part, fails)
+    made.stop = 2
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        search(world)
+    assert len(told) == 2 and all(len(said) == 1 for said in told)
+    assert "not to be shown" in caplog.text
+
+
+def test_a_page_that_cannot_be_told_does_not_hide_why_a_search_stopped(
+    world, journals, made, monkeypatch
+):
+    def gone(_, text, *preset):
+        if preset:
+            raise ConnectionError
+
+    monkeypatch.setattr(score, "tell", gone)
+    made.stop = 2
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        search(world)
+
+
+def test_lack_of_memory_in_a_later_setting_leaves_what_was_found(
+    world, journals, told, monkeypatch
+):
+    error, run = torch.OutOfMemoryError("full"), Search.run
+
+    def runs(self, trial, routed):
+        if self.done == 3:
+            raise error
+        run(self, trial, routed)
+
+    monkeypatch.setattr(Search, "run", runs)
+    with pytest.raises(torch.OutOfMemoryError) as raised:
+        search(world)
+    assert raised.value is error
+    text, preset = told[-1]
+    assert text.startswith(told_of(json.loads(preset), 3))
+
+
+def test_what_was_found_can_be_told_after_any_picture():
+    """Also while some of a rung's settings have a picture more than the best one."""
+    content, style = references()
+    judges = dict(zip(("content", "style"), encoders(), strict=True))
+    scorer = PairScorer.of({"content": [content[0]], "style": [style[0]]}, judges)
+    sampling = Sampling([], empty_latent(), None, STEPS, CFG, "euler", "normal")
+    settings = settings_of(
+        "craft\ndirect\nk_lora", LISTS["guidances"], "0.25, 0.5, 1", LISTS["schedules"],
+        ("auto", *OF_MODEL), GUIDANCE,
+    )  # fmt: skip
+    alone = 0
+    for seed in range(2):
+        draw = random.Random(seed).random
+        request = SearchRequest(
+            ("a", "b"), RouterRequest(PROMPT, (), "all", {}), settings, sampling, scorer, 0.5,
+            seed, 40,
+        )  # fmt: skip
+        search = Search(None, None, request, search_journal.SearchJournal(None))
+        assert not search.has_best
+        while trials := search.pending():
+            for trial in trials:
+                search.journal.add(search._key(trial), (draw(), draw()))
+                search._take_up([trial])
+                rows = search.rows()
+                (best,) = (row for row in rows if row.setting == settings[search.chosen])
+                alone += best.together.n == 1 and any(row.together.n > 1 for row in rows)
+                report, preset = search.so_far([])
+                assert report.startswith(f"Stopped after {search.done} of at most ")
+                assert "Run goes on" not in report  # nothing was kept
+                preset = json.loads(preset)
+                assert node_values(preset) and len(preset["frontier"]) <= 24
+                assert lines_label(preset) == settings[search.chosen].label
+                compared = any(one.seed >= search.plan.seeds for one in search._scores)
+                assert compared or search.gain() is None
+    assert alone
 
 
 def test_more_budget_uses_the_pictures_that_there_are(world, journals, made):

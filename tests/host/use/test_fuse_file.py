@@ -38,6 +38,7 @@ from craft_lora_pack.comfy_adapter.use.router import RouterRequest, planned
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion import FUSION
 from craft_lora_pack.craft_core.fusion.compose import compose
+from craft_lora_pack.craft_core.lora import kohya_stems
 from craft_lora_pack.craft_core.merging import MERGES, Fused
 from craft_lora_pack.craft_core.requests import Expert, FuseData, ModelFiles
 from craft_lora_pack.craft_core.routing.markers import parse
@@ -160,7 +161,7 @@ def test_the_stated_error_is_the_distance_to_the_two_files(family, tmp_path, sav
                                "bf16": torch.bfloat16}[save_as]
                    for k, v in state.items() if not k.endswith("alpha"))  # fmt: skip
         deltas = [oracle.dense_deltas(one, layers) for one in states]
-        fused = oracle.dense_deltas(state, layers)
+        fused = oracle.dense_deltas(state, layers, kohya_stems(layers))
         target = {p: sum(s * d[p] for s, d in zip(STRENGTHS, deltas, strict=True)) for p in layers}
         lost = sum((target[p] - fused[p]).double().square().sum() for p in layers) ** 0.5
         whole = sum(one.double().square().sum() for one in target.values()) ** 0.5

@@ -4,7 +4,7 @@ import pytest
 from unet_layers import sd1_layers, sdxl_layers, unet_layers
 
 from craft_core.errors import CraftError
-from craft_core.lora import lora_names, unet_diffusers_blocks, unet_diffusers_paths
+from craft_core.lora import kohya_stems, lora_names, unet_diffusers_blocks, unet_diffusers_paths
 from craft_core.types import LayerTarget
 
 TO_Q = "input_blocks.4.1.transformer_blocks.0.attn1.to_q"
@@ -237,3 +237,36 @@ def test_no_stem_that_points_somewhere_is_longer_than_the_longest(layers):
     found = [stem for stem in stems if names.targets(stem)]
     assert len(found) > len(names)
     assert max(map(len, found)) <= names.longest < 200
+
+
+KNOWN = {  # path -> how files of kohya's trainer for SD1.5 call the layer
+    "input_blocks.1.1.proj_in": "lora_unet_down_blocks_0_attentions_0_proj_in",
+    "input_blocks.1.0.in_layers.2": "lora_unet_down_blocks_0_resnets_0_conv1",
+    "input_blocks.3.0.op": "lora_unet_down_blocks_0_downsamplers_0_conv",
+    "middle_block.1.transformer_blocks.0.attn2.to_out.0": (
+        "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_out_0"
+    ),
+    "middle_block.2.out_layers.3": "lora_unet_mid_block_resnets_1_conv2",
+    "output_blocks.2.1.conv": "lora_unet_up_blocks_0_upsamplers_0_conv",
+    "output_blocks.11.1.transformer_blocks.0.ff.net.0.proj": (
+        "lora_unet_up_blocks_3_attentions_2_transformer_blocks_0_ff_net_0_proj"
+    ),
+}
+
+
+def test_kohyas_stems_of_sd1_are_those_of_its_trainers_files():
+    stems = kohya_stems(sd1_layers())
+    assert {path: stems[path] for path in KNOWN} == KNOWN
+
+
+@pytest.mark.parametrize("layers", [sdxl_layers(), {"double_blocks.0.img_attn.qkv": (9, 3)}])
+def test_kohyas_stems_of_sdxl_and_of_every_other_model_are_its_paths(layers):
+    stems = kohya_stems(layers)
+    assert stems == {path: f"lora_unet_{path.replace('.', '_')}" for path in layers}
+
+
+@pytest.mark.parametrize("layers", [sd1_layers(), sdxl_layers()])
+def test_kohyas_stems_are_different_names_of_all_layers_that_are_read_back(layers):
+    stems, names = kohya_stems(layers), lora_names(layers)
+    assert stems.keys() == layers.keys() and len(set(stems.values())) == len(layers)
+    assert all(names[stem] == LayerTarget(path) for path, stem in stems.items())

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 from toy_denoiser import TEXT, ToyDenoiser, dataset
 
-from craft_core.training import Dataset, Example, MergePart, Merging, Prompt
+from craft_core.training import Dataset, MergePart, Merging, Prompt
 from craft_core.types import Branch, Factors
 
-LINEAR, OTHER_LINEAR, STRIDED, FIRST = "blocks.0.q", "blocks.0.out", "mid", "conv_in"
+LINEAR, OTHER_LINEAR, STRIDED, FIRST = "blocks.0.q", "blocks.0.out", "middle_block.0", "conv_in"
 ADAPTED = {  # by LoRA: layers that both adapt, a slice of one in the second, and one apart
     "dog": (LINEAR, STRIDED, FIRST),
     "cat": (LINEAR, STRIDED),
@@ -33,7 +34,7 @@ def pictures(seed, count=2):
     given = dataset(count, seed)
     condition = torch.randn(TEXT, generator=torch.Generator().manual_seed(seed))
     examples = tuple(
-        Example(one.latent, condition, one.name, f"caption {seed}") for one in given.examples
+        replace(one, condition=condition, caption=f"caption {seed}") for one in given.examples
     )
     return Dataset(examples, given.empty)
 

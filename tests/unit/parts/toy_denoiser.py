@@ -1,7 +1,7 @@
 """A small real network behind the Denoiser contract: convolutions, a block's linears, bias and all.
 
-x -> conv_in -> blocks.0 (two linears over the channels) -> mid (strided, with a text input) ->
-conv_out. `denoised = x - sigma * network(x)`, as a flow or epsilon model has it.
+x -> conv_in -> blocks.0 (two linears over the channels) -> middle_block.0 (strided, with a text
+input) -> conv_out. `denoised = x - sigma * network(x)`, as a flow or epsilon model has it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Network(nn.Module):
         self.blocks = nn.ModuleList([nn.ModuleDict({"q": nn.Linear(WIDTH, WIDTH), "out":
                                      nn.Linear(WIDTH, WIDTH, bias=False)})])  # fmt: skip
         self.text = nn.Linear(TEXT, WIDTH)
-        self.mid = nn.Conv2d(WIDTH, WIDTH, 3, stride=2, padding=1)
+        strided = nn.Conv2d(WIDTH, WIDTH, 3, stride=2, padding=1)
+        self.middle_block = nn.ModuleList([strided])
         self.conv_out = nn.Conv2d(WIDTH, CHANNELS, 3, padding=1)
 
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
@@ -35,7 +36,7 @@ class Network(nn.Module):
         tokens = x.flatten(2).transpose(1, 2)  # (B, pixels, WIDTH)
         tokens = tokens + block["out"](functional.silu(block["q"](tokens)))
         x = tokens.transpose(1, 2).reshape(x.shape)
-        x = functional.silu(self.mid(x) + self.text(text)[..., None, None])
+        x = functional.silu(self.middle_block[0](x) + self.text(text)[..., None, None])
         return self.conv_out(functional.interpolate(x, size=size))
 
 
@@ -91,17 +92,14 @@ def _hook(edit: Edit):
 
 
 def dataset(count: int = 2, seed: int = 0, size: tuple[int, int] = (6, 8)) -> Dataset:
-    """Random pictures with random conditions, and an empty condition of zeros."""
+    """Random pictures, their own latents, with random conditions; an empty condition of zeros."""
     generator = torch.Generator().manual_seed(seed)
-    examples = tuple(
-        Example(
-            torch.randn(CHANNELS, *size, generator=generator),
-            torch.randn(TEXT, generator=generator),
-            f"picture {i}",
-        )
-        for i in range(count)
-    )
-    return Dataset(examples, torch.zeros(TEXT))
+    examples = []
+    for i in range(count):
+        picture = torch.randn(CHANNELS, *size, generator=generator)
+        text = torch.randn(TEXT, generator=generator)
+        examples.append(Example(picture, text, f"picture {i}", mirrored=picture.flip(-1)))
+    return Dataset(tuple(examples), torch.zeros(TEXT))
 
 
 class Pulled:

@@ -251,7 +251,74 @@ def test_numbers_that_are_not_finite_never_take_the_place_of_a_good_state(tmp_pa
     assert path.read_bytes() == good
 
 
+class Sometimes:
+    """Pulls each parameter to 0 in the batches it is named for, and gives it no gradient in
+    others."""
+
+    def __init__(self, batches: dict[str, set[int]]) -> None:
+        self.batches = batches
+        self.values = {name: torch.ones(3, requires_grad=True) for name in batches}
+
+    def parameters(self):
+        return self.values
+
+    def backward(self, draw, share):
+        named = [self.values[name] for name, own in self.batches.items() if draw.step in own]
+        loss = sum(value.square().sum() for value in named)
+        (share * loss).backward()
+        return {"loss": float(loss.detach())}
+
+    def settings(self):
+        return {}
+
+    def write(self, path, metadata): ...
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 4])
+def test_parameters_without_gradients_in_some_steps_or_all_resume_as_uninterrupted(tmp_path, stop):
+    """Layers whose output a model throws away, such as those of Qwen-Image's last text stream."""
+    batches = {"always": {*range(5)}, "never": set(), "late": {2, 3, 4}, "early": {0, 3}}
+
+    def start():
+        return Training(Sometimes(batches), Pace(5, 0.1, weight_decay=0.1))
+
+    whole, stopped, resumed = start(), start(), start()
+    whole.run()
+    for _ in range(stop):
+        stopped.advance()
+    stopped.save(tmp_path / "state.safetensors")
+    resumed.resume(tmp_path / "state.safetensors")
+    resumed.run()
+    assert resumed.losses == whole.losses
+    for name, value in whole.parameters.items():
+        assert torch.equal(resumed.parameters[name], value), name
+        found, expected = (one.optimiser.state.get(one.parameters[name], {})
+                           for one in (resumed, whole))  # fmt: skip
+        assert found.keys() == expected.keys(), name
+        assert all(torch.equal(found[kind], expected[kind]) for kind in expected), name
+
+
 BROKEN_STATES = {
+    "one average less": lambda tensors, metadata: tensors.pop(
+        next(key for key in tensors if key.startswith("exp_avg_sq."))
+    ),
+    "no averages at all": lambda tensors, metadata: [
+        tensors.pop(key) for key in list(tensors) if key.startswith("exp_avg")
+    ],
+    "a number of updates without averages": lambda tensors, metadata: [
+        tensors.update({"updates.down.blocks.0.q": torch.tensor(1.0)}),
+        tensors.pop("exp_avg.down.blocks.0.q"),
+        tensors.pop("exp_avg_sq.down.blocks.0.q"),
+    ],
+    "as many updates as steps": lambda tensors, metadata: tensors.update(
+        {"updates.down.blocks.0.q": torch.tensor(2.0)}
+    ),
+    "half an update": lambda tensors, metadata: tensors.update(
+        {"updates.down.blocks.0.q": torch.tensor(0.5)}
+    ),
+    "a list of updates": lambda tensors, metadata: tensors.update(
+        {"updates.down.blocks.0.q": torch.ones(2)}
+    ),
     "no settings": lambda tensors, metadata: metadata.pop("recipe"),
     "settings that are no JSON": lambda tensors, metadata: metadata.update(recipe="{"),
     "settings that are no table": lambda tensors, metadata: metadata.update(recipe="[1]"),

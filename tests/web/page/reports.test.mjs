@@ -43,6 +43,19 @@ test("a failure takes the place of a report and ends with the next run of its wo
   assert.equal(reports.of("a", "4", ROUTER), null);
 });
 
+test("what a run has found stays beside why it failed, until the next run of its workflow", () => {
+  const reports = begun("a");
+  const found = { ...said("Stopped after 3"), preset: "{}" };
+  reports.put("p0", "4", "CRAFTFindBest", found);
+  const expected = { ...failed("no memory"), preset: "{}", found: "Stopped after 3" };
+  for (let times = 0; times < 2; times++) {
+    reports.put("p0", "4", "CRAFTFindBest", failed("no memory"));
+    assert.deepEqual(reports.of("a", "4", "CRAFTFindBest"), expected);
+  }
+  reports.begin("p1", "a");
+  assert.equal(reports.of("a", "4", "CRAFTFindBest"), null);
+});
+
 test("a grid gets cell after cell until its node runs again, and a failure keeps them", () => {
   const reports = begun("a");
   const grid = (...cells) => ({ rows: ["r"], columns: ["a", "b"], cells });

@@ -36,16 +36,19 @@ export function reportDrawing(node) {
         failureBehind(reports.failures(root.id), root, { node, hosts });
       if (behind) return behind;
       if (!report) return leftOf(node, hosts, question);
-      const over = report.failed || report.resume || !keepsWhatIsDone(node);
+      const over = report.failed || report.resume || report.preset || !keepsWhatIsDone(node);
       const stop = over ? "" : promptOf(root.id, id);
       const text = sayOfServer(report.text);
-      const said = { ...withoutGrid(report), text, ...(stop && { stop }) };
+      const found = report.found && sayOfServer(report.found);
+      const said = { ...withoutGrid(report), text, ...(found && { found }), ...(stop && { stop }) };
       return report.preset ? { ...said, routers: namedRouters() } : said;
     },
     draw: (content, state) => {
-      const { preset, resume, routers, stop } = state;
+      const { found, preset, resume, routers, stop } = state;
       drawn = allBut(state);
-      content.append(drawReport(state), ...(routers ?? []).map((/** @type {Named} */ router) =>
+      content.append(drawReport(state));
+      if (found) content.append(drawReport({ text: found, failed: false }));
+      content.append(...(routers ?? []).map((/** @type {Named} */ router) =>
         applyButton(router, preset)));
       if (resume) content.append(resumeButton(node, resume));
       if (stop) content.append(stopButton(stop));

@@ -49,6 +49,7 @@ class Tiny:
         for name in self.unset:
             buffer = model.diffusion_model.get_buffer(name)
             buffer.data.copy_(torch.rand(buffer.shape, generator=generator))
+        model.diffusion_model.eval()  # as the host's own classes are made; not what replaces a part
 
     def conditioning(self, seed: int) -> list:
         made = tiny.conditioning(seed, self.tokens, self.context)

@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import re
+import threading
 from contextlib import nullcontext
 
 import pytest
@@ -14,6 +15,8 @@ from craft_lora_pack.cli.main import main
 from craft_lora_pack.cli.queue.find_best import (
     FILES,
     NODE,
+    NOTICE,
+    SO_FAR,
     WATCHERS,
     SearchProgress,
     _result,
@@ -24,8 +27,10 @@ from craft_lora_pack.client import client as one_client
 from craft_lora_pack.client.client import Client, PromptResult
 from craft_lora_pack.client.errors import ServerGone
 from craft_lora_pack.craft_core import writing
-from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.errors import CraftError, plain
 from fake_comfyui import FakeComfyUI
+
+from launcher.paths import ROOT
 
 ANSI = "\x1b]0;owned\x07\x1b[2Jboo\u202e\ud800"
 FOUND = PromptResult(
@@ -83,7 +88,7 @@ def test_ctrl_c_is_told_though_the_server_does_not_answer_it(client, monkeypatch
     monkeypatch.setattr(Client, "queue", interrupted)
     monkeypatch.setattr(Client, "cancel", gone)
     with pytest.raises(KeyboardInterrupt, match="Run the same command again"):
-        _result(client, {}, lambda *_: None)
+        _result(client, {}, SearchProgress("1"))
 
 
 # Answers
@@ -165,6 +170,119 @@ def test_a_search_that_gave_something_else_is_told(server, search, name, wrong):
         assert search()[0] == 1
     server.given = whole
     assert search()[0] == 0
+
+
+# Searches that are stopped
+
+FOUND_SO_FAR = {"node": "1", "text": f"Stopped after 3{ANSI}", "preset": '{"cfg": 2.0}'}
+
+
+class Stopping(Searching):
+    """Its search is told to stop, or stops by itself, and says `last` of it before it ends."""
+
+    last = FOUND_SO_FAR
+    by_itself = False
+
+    def __init__(self):
+        super().__init__()
+        self.is_heard = threading.Event()
+
+    def listen(self, client_id, socket):
+        super().listen(client_id, socket)
+        self.is_heard.set()
+
+    def take(self, body):
+        self.bodies.append(body)
+        self.waiting.append(body["prompt_id"])
+        assert self.is_heard.wait(60)
+        self._send(body, "progress", {"node": "1", "value": 3, "max": 8})
+        if self.by_itself:
+            self.cancel(body["prompt_id"])
+        return 200, {"prompt_id": body["prompt_id"], "node_errors": {}}
+
+    def cancel(self, prompt_id):
+        if prompt_id in self.waiting:
+            self._send(self.bodies[-1], NOTICE, self.last)
+            messages = [["execution_interrupted", {"node_id": "1", "node_type": NODE}]]
+            self.history[prompt_id] = {"status": {"status_str": "error", "messages": messages}}
+        super().cancel(prompt_id)
+
+
+@pytest.fixture
+def stopping(monkeypatch, tmp_path, capsys):
+    """Run the command for a search that is stopped: its status, and what it printed."""
+    monkeypatch.setattr(one_client, "RECEIVE", 0.02)
+    file, out, press = tmp_path / "w.json", tmp_path / "out", SearchProgress.__call__
+    file.write_text(json.dumps({"1": {"class_type": NODE, "inputs": {}}}))
+
+    def run(last=FOUND_SO_FAR, by_itself=False, times=1):
+        """times: how often Ctrl-C is pressed."""
+        left = [] if by_itself else [None] * times
+
+        def show(self, kind, data):
+            press(self, kind, data)
+            if left and kind in ("progress", NOTICE):
+                left.pop()
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(SearchProgress, "__call__", show)
+        with Stopping() as server:
+            server.last, server.by_itself = last, by_itself
+            status = main(["find-best", str(file), "--server", server.url, "--out", str(out)])
+            assert by_itself or server.cancelled
+        return status, capsys.readouterr()
+
+    run.out = out
+    return run
+
+
+@pytest.mark.parametrize("by_itself", [False, True])
+def test_what_a_stopped_search_has_found_is_printed_and_written(stopping, by_itself):
+    status, said = stopping(by_itself=by_itself)
+    assert status == (1 if by_itself else 130)
+    report, preset = (stopping.out / SO_FAR[name] for name in ("report", "preset"))
+    assert sorted(stopping.out.iterdir()) == sorted([report, preset])
+    assert said.out == f"Stopped after 3{plain(ANSI)}\n{preset}\n"
+    assert report.read_text("utf-8").startswith("Stopped after 3")
+    assert preset.read_text() == '{"cfg": 2.0}\n'
+    last = said.err.splitlines()[-1]
+    assert ("interrupted" if by_itself else "Run the same command again to go on") in last
+    stopping({**FOUND_SO_FAR, "preset": "{}"})  # a later stop says more
+    assert preset.read_text() == "{}\n"
+
+
+@pytest.mark.parametrize("wrong", [
+    {}, {"node": "2"}, {"text": None}, {"preset": ["a"]}, {"preset": None}, {"text": {}},
+], ids=repr)  # fmt: skip
+def test_a_stopped_search_that_says_nothing_of_what_it_found_leaves_nothing(stopping, wrong):
+    last = {**FOUND_SO_FAR, **wrong} if wrong else {"text": "8 of at most 9 pictures", "node": "1"}
+    status, said = stopping(last)
+    assert (status, said.out) == (130, "") and not stopping.out.exists()
+
+
+def test_a_second_ctrl_c_waits_no_longer(stopping):
+    status, said = stopping(times=2)
+    assert status == 130 and "Run the same command again" in said.err
+
+
+def test_a_folder_that_takes_no_file_does_not_hide_why_a_search_stopped(stopping):
+    stopping.out.write_text("a file")
+    status, said = stopping()
+    assert status == 130 and said.out.startswith("Stopped after 3")
+    assert "cannot be written to" in said.err
+    assert "Run the same command again" in said.err.splitlines()[-1]
+
+
+def test_what_was_found_so_far_goes_when_the_search_has_ended(client, tmp_path):
+    for file in SO_FAR.values():
+        (tmp_path / file).write_text("so far")
+    _save(client, FOUND, tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(FILES.values())
+
+
+def test_the_event_is_the_one_that_a_node_sends():
+    notice = (ROOT / "comfy_adapter" / "page" / "notice.py").read_text("utf-8")
+    assert f'NOTICE = "{NOTICE}"' in notice
 
 
 @pytest.mark.parametrize("slots", [*WRONG, ["plot"], ["preset", "report"]], ids=repr)

@@ -255,7 +255,7 @@ def test_square_layers_alone_unless_asked():
     every = b4m_half(wide, pictures, place, rank=4, square_only=False)
     assert set(square.recipe.blocks) == {OUT} and set(every.recipe.blocks) == {Q, OUT}
     with pytest.raises(CraftError, match="turn square_only off"):
-        b4m_half(wide, pictures, RoleLayers("content", frozenset({Q, "mid"})), rank=4)
+        b4m_half(wide, pictures, RoleLayers("content", frozenset({Q, "middle_block.0"})), rank=4)
 
 
 @pytest.mark.parametrize("role", ["content", "style"])

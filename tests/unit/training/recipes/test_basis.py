@@ -32,7 +32,7 @@ def trained(steps=3, denoiser=None, given=None, **settings):
 
 
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("path", ["blocks.0.q", "blocks.0.out", "mid"])
+@pytest.mark.parametrize("path", ["blocks.0.q", "blocks.0.out", "middle_block.0"])
 def test_taking_a_subspace_out_of_the_activation_is_taking_it_out_of_the_weight(side, path):
     """Eq. 1; the bias is kept, also where the layer is a strided convolution."""
     denoiser = ToyDenoiser(dtype=torch.float64)
@@ -52,14 +52,14 @@ def test_the_gradient_through_qr_is_that_of_finite_differences(side):
     denoiser = ToyDenoiser(dtype=torch.float64)
     examples = dataset().examples
     latents = torch.stack([one.latent for one in examples])
-    shapes = [denoiser.layers[path] for path in ("mid", "blocks.0.q")]
+    shapes = [denoiser.layers[path] for path in ("middle_block.0", "blocks.0.q")]
     matrices = [
         torch.randn(dimension(shape, side), 2, dtype=torch.float64, requires_grad=True)
         for shape in shapes
     ]
 
     def loss(mid, linear):
-        q = {"mid": orthonormal(mid), "blocks.0.q": orthonormal(linear)}
+        q = {"middle_block.0": orthonormal(mid), "blocks.0.q": orthonormal(linear)}
         batch = noised(denoiser, latents, [e.condition for e in examples], Draw(0, 0).generator())
         with denoiser.edited(projections(q, side)):
             return denoising_loss(denoiser, batch)[0]
@@ -120,7 +120,7 @@ def test_overlap_is_zero_where_orthogonal_and_the_rank_where_equal():
 def test_a_layer_the_ranks_would_empty_is_left_out():
     training = trained(r_max=8, r_min=2)
     assert "blocks.0.q" not in training.recipe.matrices["content"]
-    assert "mid" in training.recipe.matrices["content"]
+    assert "middle_block.0" in training.recipe.matrices["content"]
     with pytest.raises(CraftError, match="as large as the layers"):
         trained(r_max=64, r_min=64)
 

@@ -27,7 +27,7 @@ from craft_core.training.recipes.expert_encoder import scaled_branches
 from craft_core.types import Branch, Factors
 
 PHRASE = 12
-CONTENT, STYLE = ("blocks.0.q", "mid"), ("blocks.0.out",)
+CONTENT, STYLE = ("blocks.0.q", "middle_block.0"), ("blocks.0.out",)
 CONCEPT = Concept.of([("content", "11"), ("style", "22")])
 EMPTY = torch.zeros(TEXT)
 
@@ -92,7 +92,7 @@ def test_before_the_first_step_the_branches_act_in_full():
         assert torch.equal(denoiser.denoise(x, sigma, [EMPTY, EMPTY]), expected)
 
 
-@pytest.mark.parametrize("path", ["blocks.0.q", "mid", "conv_in"])
+@pytest.mark.parametrize("path", ["blocks.0.q", "middle_block.0", "conv_in"])
 def test_a_scaled_branch_is_each_rows_own_weight_plus_its_share_of_delta(path):
     denoiser = ToyDenoiser(dtype=torch.float64)
     whole = factors(denoiser.layers[path], 1, rank=3)
@@ -110,7 +110,7 @@ def test_a_scaled_branch_is_each_rows_own_weight_plus_its_share_of_delta(path):
         torch.testing.assert_close(edited[row : row + 1], alone)
 
 
-@pytest.mark.parametrize("path", ["blocks.0.q", "mid", "conv_in"])
+@pytest.mark.parametrize("path", ["blocks.0.q", "middle_block.0", "conv_in"])
 @pytest.mark.parametrize("kind", SAMPLES)
 def test_a_scaled_branch_of_any_adapter_kind_is_its_matrix(kind, path):
     denoiser = ToyDenoiser()
@@ -210,12 +210,12 @@ def _two_needs(denoiser):
     under another; both phrases). The LoRA helps on the first and harms on the second."""
     pattern = 2 * torch.randn(CHANNELS, 6, 8, generator=torch.Generator().manual_seed(5)).sign()
     own, opposite = (Dataset((Example(sign * pattern, EMPTY),), EMPTY) for sign in (1, -1))
-    place = RoleLayers("content", frozenset({"mid"}))
+    place = RoleLayers("content", frozenset({"middle_block.0"}))
     taught = lora(
         denoiser, Pictures(own), place, rank=4, steps=150, learning_rate=2e-2, batch_size=4
     )
     taught.run()
-    layers = {"mid": (taught.recipe.factors("mid"),)}
+    layers = {"middle_block.0": (taught.recipe.factors("middle_block.0"),)}
     wanted, unwanted = PhraseEmbeddings(phrase(1)), PhraseEmbeddings(phrase(2))
     lessons = Lessons(Phrased(own, (wanted,), ((1.0,),)), Phrased(opposite, (unwanted,), ((1.0,),)))
     return [Branch("pattern", "content", layers)], lessons, wanted, unwanted

@@ -13,7 +13,7 @@ from craft_core.training.losses import Draw
 from craft_core.training.recipes.joint import PicturesOfBoth
 
 SIZES = {"steps", "batch_size", "accumulate", "learning_rate"}  # their most is for machines
-LAYERS = {"content": frozenset({"blocks.0.q"}), "style": frozenset({"mid"})}
+LAYERS = {"content": frozenset({"blocks.0.q"}), "style": frozenset({"middle_block.0"})}
 
 
 def training(content=LAYERS["content"], style=LAYERS["style"], **settings):
@@ -47,7 +47,7 @@ def test_each_lora_learns_beside_the_other():
         recipe = training().recipe
         style = recipe.halves["style"]
         with torch.no_grad():
-            style.up["mid"].fill_(0.5 if other_acts else 0.0)
+            style.up["middle_block.0"].fill_(0.5 if other_acts else 0.0)
         recipe.backward(Draw(0, 0), 1.0)
         return recipe.halves["content"].up["blocks.0.q"].grad.clone()
 
@@ -56,7 +56,7 @@ def test_each_lora_learns_beside_the_other():
 
 def test_a_layer_of_both_roles_is_an_error():
     with pytest.raises(CraftError, match="both roles"):
-        training(content=frozenset({"mid", "blocks.0.q"}))
+        training(content=frozenset({"middle_block.0", "blocks.0.q"}))
 
 
 def test_a_role_without_layers_is_an_error():

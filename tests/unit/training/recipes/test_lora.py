@@ -16,7 +16,7 @@ from craft_core.training.recipes.lora import branch_edit
 from craft_core.training.targets import trainable
 from craft_core.types import Factors
 
-SET = frozenset({"blocks.0.q", "mid"})
+SET = frozenset({"blocks.0.q", "middle_block.0"})
 
 
 def trained(denoiser=None, layers=SET, steps=3, **settings):
@@ -32,7 +32,7 @@ def trained(denoiser=None, layers=SET, steps=3, **settings):
 def test_the_file_holds_no_key_outside_the_layer_set(tmp_path):
     trained().write(tmp_path / "a.safetensors")
     stems = {key.split(".")[0] for key in load_file(tmp_path / "a.safetensors")}
-    assert stems == {"lora_unet_blocks_0_q", "lora_unet_mid"}
+    assert stems == {"lora_unet_blocks_0_q", "lora_unet_middle_block_0"}
 
 
 def test_the_file_reads_back_as_what_was_trained(tmp_path):
@@ -66,7 +66,7 @@ def test_before_the_first_step_the_model_is_as_it_was():
         assert torch.equal(denoiser.denoise(x, sigma, conditions), plain)
 
 
-@pytest.mark.parametrize("path", ["blocks.0.q", "mid", "conv_in"])
+@pytest.mark.parametrize("path", ["blocks.0.q", "middle_block.0", "conv_in"])
 def test_a_branch_edit_is_the_weight_plus_its_delta(path):
     denoiser = ToyDenoiser(dtype=torch.float64)
     shape = denoiser.layers[path]
@@ -87,13 +87,13 @@ def test_the_gradient_is_that_of_finite_differences():
     denoiser = ToyDenoiser(dtype=torch.float64)
     examples = dataset().examples
     latents = torch.stack([one.latent for one in examples])
-    shape = denoiser.layers["mid"]
+    shape = denoiser.layers["middle_block.0"]
     down = torch.randn(2, *shape[1:], dtype=torch.float64, requires_grad=True)
     up = torch.randn(shape[0], 2, dtype=torch.float64, requires_grad=True)
 
     def loss(down, up):
         batch = noised(denoiser, latents, [e.condition for e in examples], Draw(0, 0).generator())
-        with denoiser.edited({"mid": branch_edit(Factors(down, up, 0.7))}):
+        with denoiser.edited({"middle_block.0": branch_edit(Factors(down, up, 0.7))}):
             return denoising_loss(denoiser, batch)[0]
 
     assert torch.autograd.gradcheck(loss, (down, up), atol=1e-6)
@@ -119,8 +119,8 @@ def test_a_rank_above_a_layers_size_is_that_layers_size(tmp_path):
     training = trained(rank=64, save_as="fp32")
     training.write(tmp_path / "a.safetensors")
     file = read_lora(tmp_path / "a.safetensors", ToyDenoiser().layers)
-    assert {path: file.layers[path][0].rank for path in SET} == {"blocks.0.q": 8, "mid": 8}
-    assert file.layers["mid"][0].scale == 1.0
+    assert {path: file.layers[path][0].rank for path in SET} == dict.fromkeys(SET, 8)
+    assert file.layers["middle_block.0"][0].scale == 1.0
 
 
 def test_a_set_without_trainable_layers_is_an_error():
@@ -129,7 +129,7 @@ def test_a_set_without_trainable_layers_is_an_error():
 
 
 def test_trainable_layers_leave_out_embeddings_and_both_ends():
-    assert list(trainable(ToyDenoiser().layers)) == ["blocks.0.q", "blocks.0.out", "mid"]
+    assert list(trainable(ToyDenoiser().layers)) == ["blocks.0.q", "blocks.0.out", "middle_block.0"]
 
 
 def test_prior_pictures_add_their_own_weighted_term():
@@ -172,12 +172,29 @@ def test_dropped_captions_need_an_empty_prompt():
 
 def test_moves_keep_shape_and_can_do_nothing():
     latent = torch.arange(3 * 5 * 7, dtype=torch.float32).reshape(3, 5, 7)
+    picture = Example(latent, None, mirrored=latent.flip(-1))
     generator = torch.Generator().manual_seed(0)
-    assert torch.equal(Moves()(latent, generator), latent)
-    seen = {Moves(2, True)(latent, generator).numpy().tobytes() for _ in range(50)}
+    assert torch.equal(Moves()(picture, generator), latent)
+    seen = {Moves(2, True)(picture, generator).numpy().tobytes() for _ in range(50)}
     assert len(seen) > 20
-    video = torch.randn(3, 2, 5, 7)
-    assert Moves(1, True)(video, generator).shape == video.shape
+    video = Example(torch.randn(3, 2, 5, 7), None, mirrored=torch.randn(3, 2, 5, 7))
+    assert Moves(1, True)(video, generator).shape == video.latent.shape
+
+
+def test_a_mirrored_picture_is_the_latent_it_was_encoded_to_not_the_latent_flipped():
+    """What channels hold may have a left and a right of its own."""
+    picture = Example(torch.zeros(3, 4, 4), None, mirrored=torch.ones(3, 4, 4))
+    generator = torch.Generator().manual_seed(0)
+    drawn = [Moves(mirror=True)(picture, generator) for _ in range(40)]
+    mirrored = sum(torch.equal(one, picture.mirrored) for one in drawn)
+    plain = sum(torch.equal(one, picture.latent) for one in drawn)
+    assert mirrored + plain == 40 and 10 < mirrored < 30
+    assert all(torch.equal(Moves()(picture, generator), picture.latent) for _ in range(20))
+
+
+def test_a_mirrored_latent_that_is_not_finite_is_refused():
+    with pytest.raises(CraftError, match="NaN or infinity"):
+        Dataset((Example(torch.zeros(3, 4, 4), None, mirrored=torch.full((3, 4, 4), torch.inf)),))
 
 
 def test_noise_levels_are_stratified_over_the_models_own_table():

@@ -13,6 +13,7 @@ import { withCells } from "../drawings/grid.js";
  * @property {string} text
  * @property {boolean} failed whether it is the reason why the node failed
  * @property {string} [preset] that it found, as JSON
+ * @property {string} [found] what a run that failed said of its preset before that
  * @property {string} [resume] the save_name under which its training, which was stopped, goes on
  * @property {Grid} [grid] labels and cells: in a message those that are new, kept those of the run
  */
@@ -63,14 +64,18 @@ export class Reports {
    * @param {string} prompt
    * @param {string} node its id in the prompt
    * @param {string} type of the node
-   * @param {Report} report what its run has made of a grid before stays beside what is new
+   * @param {Report} report what its run has made of a grid before stays beside what is new, and
+   *   what it has found beside why it failed
    */
   put(prompt, node, type, report) {
     const workflow = this.workflows.get(prompt);
     if (!workflow) return;
     const key = keyOf(workflow, node);
-    const grid = withCells(this.kept.get(key)?.grid, report.grid);
-    this.kept.set(key, { ...report, ...(grid && { grid }), type, workflow });
+    const before = this.kept.get(key);
+    const grid = withCells(before?.grid, report.grid);
+    const found = report.failed && before?.preset &&
+      { preset: before.preset, found: before.found ?? before.text };
+    this.kept.set(key, { ...report, ...found, ...(grid && { grid }), type, workflow });
   }
 
   /**
