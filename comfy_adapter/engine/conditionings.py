@@ -13,6 +13,9 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ...craft_core.errors import CraftError
 
 CONDITIONAL = frozenset({"positive", "middle"})  # "middle": the second prompt of the host's DualCFG
@@ -69,6 +72,28 @@ class ConditioningKinds:
         """The conditionings of a call without the copies; None stays None."""
         return [c and [e for e in c if self.of(e.get("uuid")).view == 0] for c in conds]
 
+    def in_calls(self, conds: list) -> list[list]:
+        """The conditionings of a call, view by view where the host could not tell views from other
+        conditionings: to one that stands for the rest of the picture it gives what the masks of all
+        others leave, and would take each mask off once for every view. Else all together."""
+        views = [{self.of(e.get("uuid")).view for e in c or ()} for c in conds]
+        if not any(len(own) > 1 and _has_rest(c) for own, c in zip(views, conds, strict=True)):
+            return [conds]
+        return [
+            [c and [e for e in c if self.of(e.get("uuid")).view == view] or None for c in conds]
+            for view in sorted(set().union(*views))
+        ]
+
+    def averaged(self, calls: list[list], predictions: list[list[Tensor]]) -> list[Tensor]:
+        """What the call predicts whose conditionings in_calls has divided."""
+        if len(calls) == 1:
+            return predictions[0]
+        means = []
+        for place, first in enumerate(predictions[0]):
+            own = [one[place] for call, one in zip(calls, predictions, strict=True) if call[place]]
+            means.append(torch.stack(own).mean(0) if own else first)
+        return means
+
     def named(
         self, entries: list[dict[str, Any]] | None, evaluation: str, every_view: bool
     ) -> list[dict[str, Any]]:
@@ -101,6 +126,11 @@ class ConditioningKinds:
             made_anew = {name: _made_anew(one) for name, one in entry["model_conds"].items()}
             entry = {**entry, "model_conds": made_anew}
         return {**entry, "uuid": key}
+
+
+def _has_rest(entries: list[dict[str, Any]] | None) -> bool:
+    """Whether one of the conditionings is for what the others leave of the picture."""
+    return any("default" in entry for entry in entries or ())
 
 
 def _made_anew(given: Any) -> Any:

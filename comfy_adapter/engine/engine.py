@@ -421,14 +421,18 @@ class RoutedBank:
         self, executor: Any, model: Any, conds: Any, x_in: Tensor, timestep: Tensor, *args: Any
     ) -> Any:
         """CALC_COND_BATCH: how many images each conditioning is about to evaluate; views that
-        would all be the backbone's are evaluated once."""
+        would all be the backbone's are evaluated once, and those that the host could not average,
+        one after another."""
         session = self._session
-        if session is not None:
-            session.batch = x_in.shape[0]
-            alone = session.kinds.banks == 1 < session.kinds.views
-            if alone and not self._table(self._moment(session, timestep)).any():
-                conds = session.kinds.first_views(conds)
-        return executor(model, conds, x_in, timestep, *args)
+        if session is None:
+            return executor(model, conds, x_in, timestep, *args)
+        session.batch = x_in.shape[0]
+        alone = session.kinds.banks == 1 < session.kinds.views
+        if alone and not self._table(self._moment(session, timestep)).any():
+            conds = session.kinds.first_views(conds)
+        calls = session.kinds.in_calls(conds)
+        found = [executor(model, call, x_in, timestep, *args) for call in calls]
+        return session.kinds.averaged(calls, found)
 
     def _runs(
         self, session: _Session, options: dict, rows: int, noted: bool = True

@@ -9,6 +9,7 @@ import oracle
 import pytest
 import tiny
 import torch
+from comfy.hooks import set_default_conds_and_combine
 from comfy_extras.nodes_custom_sampler import Guider_DualCFG
 from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_hypertile import HyperTile
@@ -16,7 +17,7 @@ from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_perpneg import Guider_PerpNeg
 from comfy_extras.nodes_sag import SelfAttentionGuidance
-from craft_lora_pack.comfy_adapter.engine.engine import attach, set_asymmetric
+from craft_lora_pack.comfy_adapter.engine.engine import attach, set_asymmetric, set_guidance
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
 from craft_lora_pack.craft_core.errors import CraftError
@@ -304,8 +305,31 @@ def test_slices_of_a_fused_layer_write_only_their_rows():
     assert distance(a, plain) > 1e-3
 
 
-def test_views_are_averaged_each_with_its_own_gates():
+def soft(seed):
+    """A conditioning at half its strength on the left, and none on the right."""
+    mask = torch.zeros(1, 16, 16)
+    mask[..., :8] = 0.5
+    return tiny.conditioning(seed, mask=mask, mask_strength=1.0)
+
+
+def with_rest(*seeds):
+    """Soft masks, and a conditioning for what they leave of the picture."""
+    masked = [entry for seed in seeds for entry in soft(seed)]
+    return set_default_conds_and_combine([masked], [tiny.conditioning(9)])[0]
+
+
+VIEWED = {
+    "one": POSITIVE,
+    "soft mask": [*soft(1), *tiny.conditioning(7)],
+    "default under a soft mask": with_rest(1),
+    "default under two": with_rest(1, 7),
+}
+
+
+@pytest.mark.parametrize("positive", VIEWED)
+def test_views_are_averaged_each_with_its_own_gates(positive):
     """Two views, one LoRA each: the mean of two predictions, as LoRA Composite asks."""
+    conds = VIEWED[positive], NEGATIVE
     model = tiny.sdxl()
     states = loras(model_layers(model))
     bank = bank_of(model, states, (1.0, 1.0))
@@ -315,12 +339,32 @@ def test_views_are_averaged_each_with_its_own_gates():
 
     steps = 1  # one step: then the mean of two runs is the run of the mean
     runs = [
-        oracle.sample(oracle.guider(m, POSITIVE, NEGATIVE), tiny.latent(), steps=steps)
+        oracle.sample(oracle.guider(m, *conds), tiny.latent(), steps=steps)
         for m in (ours, *single, *map(oracle.row_by_row, single))
     ]
     mean, again = (runs[1] + runs[2]) / 2, (runs[3] + runs[4]) / 2
     assert distance(runs[0], mean) <= oracle.law(mean, again)
     assert distance(runs[1], runs[2]) > 0.01
+
+
+@pytest.mark.parametrize("rule", ["cfg", "acfg", "role"])
+@pytest.mark.parametrize("positive", VIEWED)
+def test_views_with_equal_gates_are_one_view(positive, rule):
+    """Under guidance rules, with a default in the negative prompt too, before and behind a bank."""
+    model = tiny.sdxl()
+    states = loras(model_layers(model))
+    table = torch.full((2, len(model_layers(model)), 2), 0.5)
+
+    def sampled(views, first):
+        gates = Gates(at=lambda moment: table[:views], views=views)
+        made = attach(model, bank_of(model, states), gates) if first else routed(model, states)
+        made = routed(made, states) if first else attach(made, bank_of(model, states), gates)
+        made = set_guidance(made, rule, {"content_weight": 2.0} if rule == "role" else {})
+        guider = oracle.guider(made, VIEWED[positive], with_rest(2))
+        return oracle.sample(guider, tiny.latent(2), steps=2)
+
+    for first in (True, False):
+        assert distance(sampled(2, first), sampled(1, first)) <= LAW
 
 
 @pytest.mark.parametrize("tiles", [2, 3])
