@@ -225,7 +225,7 @@ def run_training(
             if isinstance(interrupt, KeyboardInterrupt):
                 raise Interrupted(place) from interrupt
         raise
-    except Exception as error:
+    except Exception as error:  # whatever it is: what was learned is kept, and it goes on
         if training.step > first:
             left = _rescued(error, training, place, state, told, moves.under_way)
             if left is not None:
