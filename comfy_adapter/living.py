@@ -12,9 +12,13 @@ next run may load another, and the host would have to find room for both.
 
 from __future__ import annotations
 
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 _all: list[WeakValueDictionary] = []
 _staying: list[Any] = []
 
@@ -34,3 +38,15 @@ def let_stay() -> None:
 def let_go() -> None:
     """A run samples, or nothing runs: what no MODEL uses may go."""
     _staying.clear()
+
+
+def keep_latest(
+    known: OrderedDict[_Key, _Value], key: _Key, make: Callable[[], _Value], most: int
+) -> _Value:
+    """That of the key, made where there is none; those longest not asked for make room."""
+    if key not in known:
+        known[key] = make()
+    known.move_to_end(key)
+    while len(known) > most:
+        known.popitem(last=False)
+    return known[key]

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from ..living import keep_latest
+
 _KEPT = 2  # texts of a CLIP with certain patches; of phrases, two for each
 _PATCHED = 4  # ways in which it is patched
 _READ_ANEW = "embedding:"  # names a file, which may be another the next time
@@ -42,18 +44,8 @@ def _once(
         return make(clip, text)
     if _READ_ANEW in text:
         return make(clip, text)
-    texts = _kept(of_given, key, OrderedDict, _PATCHED)
-    return _kept(texts, text, lambda: make(clip, text), most)
-
-
-def _kept(known: OrderedDict, key: Any, make: Callable[[], Any], most: int) -> Any:
-    """That of the key, made where there is none; those longest not asked for make room."""
-    if key not in known:
-        known[key] = make()
-    known.move_to_end(key)
-    while len(known) > most:
-        known.popitem(last=False)
-    return known[key]
+    texts = keep_latest(of_given, key, OrderedDict, _PATCHED)
+    return keep_latest(texts, text, lambda: make(clip, text), most)
 
 
 def _encode(clip: Any, text: str) -> list:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import nn
@@ -14,6 +14,7 @@ from ...craft_core.lora import Meter
 from ...craft_core.routing.plan import CandidateLora
 from ...craft_core.types import LoraFile
 from ..engine.modules import model_names
+from ..living import keep_latest
 from .lora_files import BranchFile, TextFit, branch, require, text_fit
 from .measured import FileNumbers
 from .stamps import file_stamp
@@ -25,7 +26,6 @@ _known: OrderedDict[tuple, FileNumbers] = OrderedDict()
 # Of files whose dW depends on the weights it meets, by the network, its patches and the file. They
 # are not stored: in another process nothing but all the weights would tell whose they are.
 _on_weights: WeakKeyDictionary[nn.Module, OrderedDict[tuple, dict]] = WeakKeyDictionary()
-_Numbers = TypeVar("_Numbers")
 
 
 @contextmanager
@@ -58,19 +58,8 @@ def _meter(chosen: BranchFile, file: LoraFile, model: Any) -> Meter:
     if depends_on_weights(file.layers):
         known = _on_weights.setdefault(model.model, OrderedDict())
         key = (*file_stamp(path), device.type, model.patches_uuid)
-        return Meter(chosen.name, layers, _kept(known, key, dict))
+        return Meter(chosen.name, layers, keep_latest(known, key, dict, _KEPT))
     names = tuple(model_names(model).layers)
     key = (*file_stamp(path), names, device.type)
-    return Meter(
-        chosen.name, layers, _kept(_known, key, lambda: FileNumbers(path, names, device.type))
-    )
-
-
-def _kept(known: OrderedDict[tuple, _Numbers], key: tuple, new: Callable[[], _Numbers]) -> _Numbers:
-    """Those of the key, new ones where there are none; the ones longest not asked for make room."""
-    if key not in known:
-        known[key] = new()
-    known.move_to_end(key)
-    while len(known) > _KEPT:
-        known.popitem(last=False)
-    return known[key]
+    numbers = keep_latest(_known, key, lambda: FileNumbers(path, names, device.type), _KEPT)
+    return Meter(chosen.name, layers, numbers)
