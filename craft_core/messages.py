@@ -57,6 +57,12 @@ OTHER_NEGATIVE = Mistake(
     "To keep the LoRAs out of the negative prompt use ACFG Guider; else give both inputs the "
     "routed MODEL",
 )
+MERGED_BEFORE = Mistake(
+    "A node between the Router and ACFG, such as a merge, has put the routed LoRAs into the "
+    "weights: {layer} has a DoRA or another kind that depends on the weight it meets",
+    "LoRAs in the weights act in the negative prompt too, which this guidance keeps them out of",
+    "Put the Router behind that node, or turn asymmetric off",
+)
 DID_NOT_ACT = Mistake(
     "The LoRAs that are routed in a MODEL did not act in the sampling that has just ended",
     "Routed LoRAs act where a guider samples their MODEL itself, which ComfyUI's Dual Model CFG "

@@ -26,7 +26,7 @@ from torch import Tensor
 from ...craft_core.errors import CraftError
 from ...craft_core.fusion.compose import Timed
 from ...craft_core.guidance import GUIDANCE
-from ...craft_core.messages import DID_NOT_ACT, OTHER_NEGATIVE
+from ...craft_core.messages import DID_NOT_ACT, MERGED_BEFORE, OTHER_NEGATIVE
 from ...craft_core.time import ANY_MOMENT, Moment, Timeline, model_table
 from ...craft_core.types import Bank, Gates
 from ..living import let_go
@@ -60,7 +60,7 @@ from .shortcuts import (
     without_kept_keys,
     without_replays,
 )
-from .weights import KEY, answering, carriers, let_twin_go
+from .weights import KEY, MERGED, answering, carriers, let_twin_go
 
 LOG = logging.getLogger("craft")
 HELD = "craft_held"  # what a MODEL without a bank keeps alive
@@ -597,6 +597,9 @@ def set_guidance(
     menu names no rule.
     """
     clone, chosen = model.clone(), GUIDANCE[rule]
+    merged = model.get_attachment(MERGED)
+    if merged is not None and not all(asked.branches for asked in chosen.traits):
+        raise MERGED_BEFORE.error(layer=merged)
     guiding = Guiding(chosen, chosen.knobs(settings or {}), course, stays)
     clone.model_options["transformer_options"][GUIDED_BY] = guiding
     return clone

@@ -26,6 +26,7 @@ from .bank import BranchPart
 from .modules import PREFIX
 
 KEY = "craft_lora_bank"  # what the names of a bank's parts on a MODEL begin with
+MERGED = "craft_lora_merged"  # a layer whose branches a node has put into the weights for good
 _OF_CLONE = ("disable_dynamic", "model_override", "force_deepcopy")
 _MADE_BY = "craft_lora_made_by"
 # By network, the first patcher of the one loaded for its clones without dynamic VRAM, which all of
@@ -285,6 +286,7 @@ def _multiply(patcher: Any, key: Any, factor: float) -> None:
         return
     if offset is not None or apart:
         _put_into_weights(patcher)
+        patcher.set_attachments(MERGED, path)
         return
     for carrier in concerned:
         patched = len(patcher.patches.get(f"{PREFIX}{path}.weight", ())) + 1

@@ -172,6 +172,23 @@ def test_every_adapter_kind_is_in_the_weights_as_the_hosts_loader_patches_it(kin
     assert distance(sample(merged), sample(reference)) <= LAW
 
 
+def test_acfg_refuses_branches_that_a_merge_had_to_put_into_the_weights():
+    """A DoRA depends on the weight it meets; in the weights it would act in the negative too."""
+    model, other = tiny.sdxl(), tiny.sdxl(seed=1)
+    stems = {kohya_name(path): shape for path, shape in model_layers(model).items()}
+    plain, dora = (whole_file(kind, stems, seed=3)[0] for kind in ("LoRA", "DoRA"))
+    for state, refused in (plain, False), (dora, True):
+        merged = MERGES["simple"](routed(model, [state, state]), other)
+        later = routed(merged, loras(model_layers(merged)))
+        for one in (merged, later, later.clone()):
+            assert set_asymmetric(one, False)
+            if not refused:
+                assert set_asymmetric(one, True)
+                continue
+            with pytest.raises(CraftError, match="Put the Router behind that node"):
+                set_asymmetric(one, True)
+
+
 def test_differences_of_biases_and_norms_are_in_the_weights_too():
     model, other = tiny.sdxl(), tiny.sdxl(seed=1)
     generator = torch.Generator().manual_seed(5)

@@ -50,6 +50,14 @@ export const otherNegative = () =>
     say("To keep the LoRAs out of the negative prompt use ACFG Guider; else give both inputs the routed MODEL"),
   );
 
+/** @param {{layer: Value}} values */
+export const mergedBefore = (values) =>
+  new CraftError(
+    say("A node between the Router and ACFG, such as a merge, has put the routed LoRAs into the weights: {layer} has a DoRA or another kind that depends on the weight it meets", values),
+    say("LoRAs in the weights act in the negative prompt too, which this guidance keeps them out of"),
+    say("Put the Router behind that node, or turn asymmetric off"),
+  );
+
 export const didNotAct = () =>
   new CraftError(
     say("The LoRAs that are routed in a MODEL did not act in the sampling that has just ended"),
