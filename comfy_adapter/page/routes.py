@@ -47,6 +47,8 @@ SHOWN_GRID = "/craft_lora/shown_grid"
 TRIGGER_WORDS = "/craft_lora/trigger_words"
 WORKFLOW = "/craft_lora/workflow"
 MOST_OF_A_PRESET = 1 << 20  # bytes
+_FAILED = "execution_error"
+_OF_A_FAILURE = ("prompt_id", "node_id", "node_type", "exception_message", "exception_type")
 
 
 def add_page_routes() -> None:
@@ -240,19 +242,37 @@ def _words_of(asked: Mapping[str, str]) -> dict[str, Any]:
 
 async def _workflow(request: web.Request) -> web.Response:
     """prompt_id: of a prompt that runs or has run. {"workflow": the id of the one that it was
-    queued from}, null where it is of none."""
+    queued from, null where it is of none; "runs": whether it does now; "failure": what the server
+    said when it failed, null where it did not}."""
     return await _answered(request, _workflow_of)
 
 
 def _workflow_of(asked: Mapping[str, str]) -> dict[str, Any]:
     prompt_id = asked.get("prompt_id", "")
     queue = PromptServer.instance.prompt_queue
-    running, _ = queue.get_current_queue_volatile()
-    history = queue.get_history(prompt_id=prompt_id, map_function=lambda one: one["prompt"])
-    extras = [
-        extra for _, known, _, extra, *_ in [*running, *history.values()] if known == prompt_id
-    ]
-    return {"workflow": workflow_id(extras[0]) if extras else None}
+    now, _ = queue.get_current_queue_volatile()
+    running = [one for one in now if one[1] == prompt_id]
+    history = queue.get_history(prompt_id=prompt_id, map_function=_prompt_and_status)
+    ended = history.get(prompt_id)
+    prompts = running or ([ended[0]] if ended else [])
+    return {
+        "workflow": workflow_id(prompts[0][3]) if prompts else None,
+        "runs": bool(running),
+        "failure": ended and _failure_in(ended[1]),
+    }
+
+
+def _prompt_and_status(entry: Mapping[str, Any]) -> tuple[tuple, Any]:
+    return entry["prompt"], entry.get("status")
+
+
+def _failure_in(status: Any) -> dict[str, str] | None:
+    """Of the status of a prompt in the history."""
+    messages = status.get("messages") if isinstance(status, Mapping) else None
+    for event, said in messages or ():
+        if event == _FAILED:
+            return {name: str(said.get(name, "")) for name in _OF_A_FAILURE}
+    return None
 
 
 def workflow_id(extra: Any) -> str | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import operator
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -83,6 +84,7 @@ REPORT = """() => app.graph.nodes.find((node) => node.type === "CRAFTRouter").wi
     .find((one) => one.name === "craft_report").element.innerText"""
 PROMPT = """() => app.graph.nodes.find((node) => node.type === "CRAFTRouter").widgets
     .find((one) => one.name === "prompt").value"""
+REFRESH = "() => app.extensionManager.command.execute('Comfy.RefreshNodeDefinitions')"
 UNDO = "() => app.extensionManager.command.execute('Comfy.Undo')"
 
 
@@ -179,6 +181,23 @@ class List:
             made.append({"lora": name, "role": role, "strength": 1})
             self.shows(*made)
         return made
+
+
+def test_files_that_come_and_go_are_known_after_the_page_is_refreshed(comfy, drawn):
+    page, names = List(comfy), [STYLE]
+    page.add(CONTENT)
+
+    def is_missing() -> bool:
+        return "craft-missing" in (page.part(0, "file").get_attribute("class") or "").split()
+
+    comfy.page.route("**/models/loras", lambda route: route.fulfill(json=names))
+    comfy.evaluate(REFRESH)
+    assert comfy.until(is_missing, bool)
+    names.append(CONTENT)
+    comfy.evaluate(REFRESH)
+    assert comfy.until(is_missing, operator.not_) is False
+    comfy.page.unroute("**/models/loras")
+    assert comfy.our_errors() == []
 
 
 def test_rows_are_added_changed_ordered_saved_and_run(comfy, drawn):

@@ -47,6 +47,19 @@ NARROW = "(id) => { const node = app.graph.getNodeById(id); node.setSize([380, n
 WIDER = """() => [...document.querySelectorAll(".craft-cells")]
     .map((box) => box.scrollWidth - box.clientWidth)"""
 ALL_CELLS = "(count) => document.querySelectorAll('.craft-cells button').length === count"
+# Note when the page's socket is back; none is let back before `letBack` where it is to stay away.
+CUT_OFF = """(away) => {
+    const Real = window.WebSocket
+    window.back = false
+    app.api.addEventListener("reconnected", () => { window.back = true }, { once: true })
+    if (away)
+        window.WebSocket = function () { return new Real("ws://127.0.0.1:9/") }
+    window.letBack = () => { window.WebSocket = Real }
+}"""
+NOTHING_RUNS = """async () => {
+    const { queue_running, queue_pending } = await (await app.api.fetchApi("/queue")).json()
+    return !queue_running.length && !queue_pending.length
+}"""
 REPORT = """(id) => app.graph.getNodeById(id).widgets
     .find((one) => one.name === "craft_report").element.innerText"""
 UNDO = "() => app.extensionManager.command.execute('Comfy.Undo')"
@@ -176,6 +189,28 @@ def test_a_page_that_is_loaded_again_while_a_grid_runs_shows_its_cells_and_those
     assert cells.count() == 4
     comfy.becomes(REPORT, "4 cells are done.", grid)
     assert comfy.evaluate("() => window.told.at(-1)[0]") == "4 cells are done."
+    assert comfy.our_errors() == []
+
+
+@pytest.mark.parametrize("ends", ["after", "before"])
+def test_a_page_that_is_cut_off_while_a_grid_runs_shows_all_its_cells_in_the_end(
+    comfy, drawn, ends
+):
+    """ends: the run, after the page is back or before."""
+    grid, *_ = opened(comfy, 700 + SEEDS[drawn] + 10 * (ends == "before"), steps=40)
+    cells = comfy.page.locator(".craft-cells button")
+    comfy.evaluate(CUT_OFF, ends == "before")
+    comfy.evaluate("() => void app.queuePrompt(0)")
+    comfy.until(cells.count, bool)
+    comfy.evaluate("() => app.api.socket.close()")
+    if ends == "before":
+        comfy.page.wait_for_function(NOTHING_RUNS, timeout=RUN_LIMIT)
+        assert cells.count() < 4
+        comfy.evaluate("() => window.letBack()")
+    comfy.page.wait_for_function("() => window.back", timeout=RUN_LIMIT)
+    assert cells.count()
+    comfy.page.wait_for_function(ALL_CELLS, arg=4, timeout=RUN_LIMIT)
+    comfy.becomes(REPORT, "4 cells are done.", grid)
     assert comfy.our_errors() == []
 
 

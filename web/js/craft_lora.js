@@ -6,6 +6,7 @@ import { app } from "../../../scripts/app.js";
 import { acfgDrawing } from "./drawings/acfg.js";
 import { gridDrawing } from "./drawings/grid.js";
 import { dressSubgraph } from "./drawings/inside.js";
+import { lookAgain } from "./drawings/lora_menu.js";
 import { rowsDrawing } from "./drawings/lora_rows.js";
 import { addDrawing, keepDrawings } from "./drawings/panel.js";
 import { reportDrawing } from "./drawings/report.js";
@@ -50,6 +51,7 @@ app.registerExtension({
     hintAtSmallWorld();
     showReadable();
   },
+  refreshComboInNodes: lookAgain,
   /** @param {any} node */
   nodeCreated(node) {
     const drawing = DRAWINGS[node.comfyClass];

@@ -135,14 +135,32 @@ def test_a_prompt_of_any_workflow_is_answered(queue, saved, where):
         queue.running = [prompt] if where == "running" else []
         queue.history = {"p": {"prompt": prompt}} if where == "history" else {}
         answers = ask([("GET", routes.WORKFLOW, {"params": {"prompt_id": "p"}})])
-        assert answers == [(200, {"workflow": None})]
+        runs = where == "running"
+        assert answers == [(200, {"workflow": None, "runs": runs, "failure": None})]
 
 
 def test_the_workflow_of_a_prompt_is_told(queue):
     extra = {"extra_pnginfo": {"workflow": {"id": "abc"}}}
     queue.running = [(0, "p", {}, extra, ["1"], {})]
     asked = [("GET", routes.WORKFLOW, {"params": {"prompt_id": one}}) for one in ("p", "other")]
-    assert ask(asked) == [(200, {"workflow": "abc"}), (200, {"workflow": None})]
+    assert ask(asked) == [
+        (200, {"workflow": "abc", "runs": True, "failure": None}),
+        (200, {"workflow": None, "runs": False, "failure": None}),
+    ]
+
+
+def test_how_a_prompt_ended_is_told(queue):
+    said = {
+        "prompt_id": "p", "node_id": "3", "node_type": "CRAFTRouter",
+        "exception_message": "Wrong", "exception_type": "CraftError",
+    }  # fmt: skip
+    started = ("execution_start", {"prompt_id": "p"})
+    failed = ("execution_error", {**said, "traceback": ["line"], "executed": []})
+    prompt = (0, "p", {}, {"extra_pnginfo": {"workflow": {"id": "abc"}}}, ["1"], {})
+    for messages, failure in ([started], None), ([started, failed], said), (None, None):
+        queue.history = {"p": {"prompt": prompt, "status": {"messages": messages}}}
+        answers = ask([("GET", routes.WORKFLOW, {"params": {"prompt_id": "p"}})])
+        assert answers == [(200, {"workflow": "abc", "runs": False, "failure": failure})]
 
 
 @pytest.mark.parametrize("error", BREAKING, ids=lambda one: type(one).__name__)

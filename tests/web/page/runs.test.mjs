@@ -61,6 +61,70 @@ test("a node's prompt is known from what it says, also in a page that did not se
   assert.equal(promptOf("a", "7"), "");
 });
 
+test("a page that was cut off goes on where it was, and learns that a run is over", async (t) => {
+  const { api } = await import(asModule(HOST));
+  const { askForGrid, promptOf, reports } = await import("../../../web/js/page/runs.js");
+  const send = async (name, detail) => {
+    api.dispatchEvent(Object.assign(new Event(name), { detail }));
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  };
+  const cell = (column) => ({ row: 0, column, picture: "data:", scores: "", preset: "{}" });
+  const shows = (node, prompt_id, column) =>
+    send("craft_lora.notice", {
+      prompt_id, node, type: "CRAFTXYGrid", text: `cell ${column}`,
+      grid: { rows: ["a"], columns: ["1", "2", "3"], cells: [cell(column)] },
+    });
+  const shown = (node) =>
+    reports.of("w", node, "CRAFTXYGrid")?.grid?.cells.map(({ column }) => column).sort();
+  let state = { workflow: "w", runs: true, failure: null };
+  const kept = { text: "all", grid: { rows: ["a"], columns: ["1", "2", "3"], cells: [0, 1, 2].map(cell) } };
+  const asked = [];
+  t.mock.method(api, "fetchApi", async (/** @type {string} */ route) => {
+    asked.push(route);
+    return { ok: true, json: async () => (route.includes("shown_grid") ? { shown: kept } : state) };
+  });
+  const isAsked = () => asked.some((route) => route.includes("shown_grid"));
+  await send("execution_start", { prompt_id: "r" });
+  await send("executing", "7");
+  await shows("7", "r", 0);
+  await send("reconnected");
+  await send("executing", "7"); // the server says again what runs
+  await shows("7", "r", 2);
+  assert.deepEqual(shown("7"), [0, 2]);
+  assert.equal(promptOf("w", "7"), "r");
+  askForGrid("w", "7", "CRAFTXYGrid"); // what came while it was cut off
+  await send("status");
+  assert.deepEqual(shown("7"), [0, 1, 2]);
+
+  state = { workflow: "w", runs: false, failure: null };
+  asked.length = 0;
+  await send("reconnected");
+  assert.equal(promptOf("w", "7"), "");
+  assert.equal(reports.of("w", "7", "CRAFTXYGrid"), null); // as far as it said
+  askForGrid("w", "7", "CRAFTXYGrid");
+  await send("status");
+  assert.ok(isAsked());
+  assert.equal(reports.of("w", "7", "CRAFTXYGrid").text, "all");
+
+  state = { workflow: "w", runs: true, failure: null };
+  const found = { prompt_id: "s", node: "8", type: "CRAFTFindBest", text: "best", preset: "{}" };
+  await send("execution_start", { prompt_id: "s" });
+  await send("executing", "8");
+  await send("craft_lora.notice", found);
+  const failure = { prompt_id: "s", node_id: "8", node_type: "CRAFTFindBest",
+    exception_message: "No memory", exception_type: "" };
+  state = { workflow: "w", runs: false, failure };
+  await send("reconnected");
+  const { text, failed, preset, found: before } = reports.of("w", "8", "CRAFTFindBest");
+  assert.deepEqual([text, failed, preset, before], ["No memory", true, "{}", "best"]);
+
+  t.mock.method(api, "fetchApi", async () => { throw new Error("no server"); });
+  await send("executing", "9");
+  await send("craft_lora.notice", { prompt_id: "s", node: "9", type: "CRAFTRouter", text: "said" });
+  await send("reconnected");
+  assert.equal(promptOf("w", "9"), "s"); // nothing is known, so nothing is dropped
+});
+
 test("what the server refuses is said on its node, and what it answers goes on", async () => {
   const { api } = await import(asModule(HOST));
   const { followRefusals, reports } = await import("../../../web/js/page/runs.js");

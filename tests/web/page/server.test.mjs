@@ -8,7 +8,7 @@ registerHooks({
   resolve: (name, context, next) =>
     name.endsWith("/scripts/api.js") ? { url, shortCircuit: true } : next(name, context),
 });
-const { AGAIN, loraInfo, modelFiles, TrainingQuestion } = await import("../../../web/js/page/server.js");
+const { AGAIN, forgetAnswers, loraInfo, modelFiles, TrainingQuestion } = await import("../../../web/js/page/server.js");
 
 test("a folder's files are told from a server that gives none", async () => {
   const answers = {
@@ -37,6 +37,20 @@ test("the answers for a long list are kept, the oldest goes when there are too m
   assert.equal(asked, 4001);
   assert.equal(loraInfo("1").number, 2);
   assert.equal(loraInfo("0"), null); // asked for anew
+});
+
+test("after a refresh of the page a file is asked about again, its old answer stays until then", async () => {
+  let rank = 4;
+  const settled = () => new Promise((resolve) => setTimeout(resolve, 0));
+  globalThis.answerTo = async () => ({ json: async () => ({ rank }) });
+  loraInfo("exchanged");
+  await settled();
+  rank = 8;
+  assert.equal(loraInfo("exchanged").rank, 4);
+  forgetAnswers();
+  assert.equal(loraInfo("exchanged").rank, 4);
+  await settled();
+  assert.equal(loraInfo("exchanged").rank, 8);
 });
 
 test("what a training has left is asked anew now and then, and of another training at once", async (t) => {

@@ -3,23 +3,30 @@
 
 import { say } from "../lib/texts.js";
 import { chooseEntry } from "../menus/file_menu.js";
-import { AGAIN, modelFiles } from "../page/server.js";
+import { AGAIN, forgetAnswers, modelFiles } from "../page/server.js";
 
 const LORAS = "loras"; // folder of the models
 
 /** @type {string[] | null} null until they are known */
 let known = null;
-let due = 0; // when they are asked for, while they are not known
+let due = 0; // when they are asked for; never again where they are known, until the page is refreshed
 
 /** The names that the server last gave; null until then. */
 export function knownLoras() {
-  if (!known && performance.now() >= due) refresh();
+  if (performance.now() >= due) refresh();
   return known;
+}
+
+/** The user has the page look again what files there are. */
+export function lookAgain() {
+  due = 0;
+  forgetAnswers();
 }
 
 async function refresh() {
   due = performance.now() + AGAIN;
-  known = (await modelFiles(LORAS)) ?? known;
+  const found = await modelFiles(LORAS);
+  if (found) [known, due] = [found, Infinity];
   return known;
 }
 

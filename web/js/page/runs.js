@@ -32,20 +32,39 @@ function on(event, take) {
 
 /** Start to listen; called once. */
 export function followRuns() {
-  on("execution_start", () => {}); // its prompt begins
+  on("execution_start", () => {
+    runningNode = "";
+  });
   on("executing", (node) => {
+    const goesOn = node && node === runningNode; // said again to a page that was cut off
     runningNode = node ?? "";
-    if (node) reports.forget(running, node);
+    if (node && !goesOn) reports.forget(running, node);
   });
   on(NOTICE, ({ prompt_id, node, type, ...said }) => {
     runningNode = node; // a page that was loaded in the middle may have missed that it runs
     reports.put(prompt_id, node, type, { ...said, failed: false });
   });
-  on("execution_error", ({ prompt_id, node_id, node_type, exception_message, exception_type }) => {
-    if (!isOurs(node_type, exception_type)) return;
-    const text = String(exception_message ?? "").trim();
-    reports.put(prompt_id, node_id, node_type, { text, failed: true });
+  on("execution_error", failed);
+  api.addEventListener("reconnected", () => {
+    known = known.then(catchUp).catch((error) => console.error(error));
   });
+}
+
+/** @param {Record<string, string>} said by the server */
+function failed({ prompt_id, node_id, node_type, exception_message, exception_type }) {
+  if (!isOurs(node_type, exception_type)) return;
+  const text = String(exception_message ?? "").trim();
+  reports.put(prompt_id, node_id, node_type, { text, failed: true });
+}
+
+/** What was said while the page was cut off is lost: the prompt may be over, and cells be missing. */
+async function catchUp() {
+  asked.clear();
+  const now = running && await stateOf(running);
+  if (!now || now.runs) return;
+  reports.overtake(running, runningNode);
+  runningNode = "";
+  if (now.failure) failed(now.failure);
 }
 
 /** Say in the page's language, and on the nodes, why the server does not take a prompt; called once. */
@@ -96,11 +115,16 @@ export function askForGrid(workflow, node, type) {
 
 /** The workflow that a prompt was queued from; null where it is of none, or the server is gone.
  * @param {string} prompt @returns {Promise<string | null>} */
-async function workflowOf(prompt) {
+const workflowOf = async (prompt) => (await stateOf(prompt))?.workflow ?? null;
+
+/** What the server knows of a prompt; null where it is gone.
+ * @param {string} prompt @returns {Promise<{workflow: string | null, runs: boolean,
+ *   failure: Record<string, string> | null} | null>} */
+async function stateOf(prompt) {
   try {
     const asked = new URLSearchParams({ prompt_id: prompt });
     const answer = await api.fetchApi(`/craft_lora/workflow?${asked}`);
-    return answer.ok ? (await answer.json()).workflow : null;
+    return answer.ok ? await answer.json() : null;
   } catch {
     return null;
   }

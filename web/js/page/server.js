@@ -14,6 +14,8 @@ export const AGAIN = 30_000; // milliseconds until a request that failed is made
 
 /** @type {Map<string, any>} */
 const answers = new Map();
+/** @type {Set<string>} answers that hold until they are asked for again */
+const old = new Set();
 /** @type {Record<string, import("../lib/drawings/warnings.js").Traits>} */
 let traits = {};
 
@@ -27,6 +29,22 @@ export async function modelFiles(folder) {
     return null;
   }
 }
+
+/** The user has the page look again what files there are: what was answered may be of another file
+ * of that name. */
+export function forgetAnswers() {
+  for (const key of answers.keys()) old.add(key);
+}
+
+/** What was answered; null until it is. An old answer stays until there is a new one.
+ * @param {string} key */
+function answerTo(key) {
+  if (isDue(key)) request(key);
+  return answers.get(key);
+}
+
+/** @param {string} key */
+const isDue = (key) => !answers.has(key) || old.has(key);
 
 /** Ask which markers and layer sets each fusion method uses. */
 export async function askMethods() {
@@ -48,9 +66,9 @@ export class LayerQuestion {
   ask({ kind, name }, patterns) {
     const key = question("layer_sets", { kind, name, patterns });
     if (key !== this.key) [this.key, this.since] = [key, performance.now()];
-    if (answers.has(key)) return answers.get(key);
+    if (!isDue(key)) return answers.get(key);
     if (!patterns || performance.now() - this.since > SETTLED) request(key);
-    return null;
+    return answers.get(key) ?? null;
   }
 }
 
@@ -100,9 +118,7 @@ export const pictureAddress = (route) => api.apiURL(route);
 /** What a route answers about a file; null until it has. @param {string} route
  * @param {string} name */
 function asked(route, name) {
-  const key = question(route, { name });
-  if (!answers.has(key)) request(key);
-  return answers.get(key);
+  return answerTo(question(route, { name }));
 }
 
 /** The same, asked for anew. @param {string} name @returns {Promise<string[]>} */
@@ -125,23 +141,21 @@ export async function askLatent(file) {
  * @param {{kind: string, name: string}} file @returns {Promise<string>} */
 export async function askFamily(file) {
   const key = question("latent", file);
-  if (!answers.get(key)) await request(key);
+  if (!answers.get(key) || old.has(key)) await request(key);
   return answers.get(key)?.family ?? "";
 }
 
 /** What is known of a LoRA file, see loraInfo. @param {string} name @returns {Promise<any>} */
 export async function askLoraInfo(name) {
   const key = question("lora_info", { name });
-  if (!answers.get(key)) await request(key);
+  if (!answers.get(key) || old.has(key)) await request(key);
   return answers.get(key);
 }
 
 /** What askLatent answers, without waiting: null until then.
  * @param {{kind: string, name: string}} file @returns {[string, number, number] | null} */
 export function latentOf(file) {
-  const key = question("latent", file);
-  if (!answers.has(key)) request(key);
-  return answers.get(key)?.latent ?? null;
+  return answerTo(question("latent", file))?.latent ?? null;
 }
 
 /** @param {string} route @param {Record<string, string>} asked @returns {string} */
@@ -151,7 +165,8 @@ function question(route, asked) {
 
 /** @param {string} key the route and what is asked of it */
 async function request(key) {
-  answers.set(key, null);
+  old.delete(key);
+  if (!answers.has(key)) answers.set(key, null);
   const [oldest] = answers.keys();
   if (answers.size > KEPT) answers.delete(oldest);
   try {

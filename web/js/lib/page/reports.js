@@ -60,6 +60,14 @@ export class Reports {
     if (workflow) this.kept.delete(keyOf(workflow, node));
   }
 
+  /** A prompt has ended without a word of it: what its running node said last is out of date. A
+   * preset that it found stays. @param {string} prompt @param {string} node its id in the prompt */
+  overtake(prompt, node) {
+    const workflow = this.workflows.get(prompt);
+    const report = workflow && this.kept.get(keyOf(workflow, node));
+    if (report && !report.failed && !report.preset) this.forget(prompt, node);
+  }
+
   /**
    * @param {string} prompt
    * @param {string} node its id in the prompt
