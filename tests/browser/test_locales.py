@@ -4,6 +4,7 @@ graph differs."""
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ FUSION = ROOT / "workflows" / "fusion_sdxl.json"
 DEMO = ROOT / "workflows" / "demo_small_world.json"
 OURS = "/extensions/craft-lora/"
 SCHEDULE, ROUTER_NODE, SAMPLER = "CRAFTTimestepSchedule", "CRAFTRouter", "CRAFTACFGKSampler"
+LOAD_AS = "([graph, name, options]) => app.loadGraphData(graph, true, true, name, options)"
 LOAD = "([graph, name]) => app.loadGraphData(graph, true, true, name)"
 SAVED = "() => app.graph.serialize()"
 SAVED_FILE = "() => JSON.stringify(app.graph.serialize())"  # the same without what is undefined
@@ -267,6 +269,18 @@ def test_a_template_opens_with_chinese_notes_and_titles(comfy, second):
 def test_in_english_a_template_opens_as_its_file_says(comfy):
     english = texts_of(json.loads(DEMO.read_text("utf-8")))
     assert texts_of(open_template(comfy, "en", DEMO.stem)).items() >= english.items()
+
+
+def test_a_template_is_each_time_a_workflow_of_its_own(comfy):
+    """Else a second one would show what the first one's nodes said of their runs."""
+    template, ids = json.loads(DEMO.read_text("utf-8")), set()
+    for options, kind in ({"openSource": "template"}, "new"), ({}, "own"):
+        for _ in range(2):
+            comfy.evaluate(LOAD_AS, [template, DEMO.stem, options])
+            comfy.page.wait_for_function(RESTORED)
+            ids.add((kind, str(uuid.UUID(comfy.saved()["id"]))))
+    assert ("own", template["id"]) in ids and ("new", template["id"]) not in ids
+    assert len(ids) == 3
 
 
 def test_a_workflow_of_the_users_own_keeps_its_language(second):

@@ -14,7 +14,7 @@ import { routerDrawing } from "./drawings/router.js";
 import { scheduleDrawing } from "./drawings/schedule.js";
 import { addStyle } from "./drawings/style.js";
 import { followLanguage } from "./page/language.js";
-import { openTranslated } from "./page/open_templates.js";
+import { openTemplates } from "./page/open_templates.js";
 import { followPreviews } from "./page/previews.js";
 import { followRefusals, followRuns } from "./page/runs.js";
 import { askMethods } from "./page/server.js";
@@ -44,7 +44,7 @@ app.registerExtension({
     followRefusals();
     followPreviews();
     nameTemplates();
-    openTranslated();
+    openTemplates();
     await Promise.all([followLanguage(), askMethods()]);
   },
   afterConfigureGraph() {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { translated } from "../../../web/js/lib/page/template_texts.js";
+import { isWithOurs, translated } from "../../../web/js/lib/page/template_texts.js";
 
 const node = (type, more = {}) => ({ id: 1, type, pos: [0, 0], ...more });
 const workflow = () => ({
@@ -37,4 +37,10 @@ test("a line without a translation stays, also one that names what every object 
   const note = node("Note", { title: "toString", widgets_values: ["constructor\nOne"] });
   const given = { nodes: [note] };
   assert.deepEqual(translated(given, {}), given);
+});
+
+test("a workflow with a node of the pack is told from others", () => {
+  assert.equal(isWithOurs(workflow()), false);
+  assert.equal(isWithOurs({ nodes: [node("CRAFTRouter")] }), true);
+  for (const none of [null, {}, { nodes: [{}] }]) assert.equal(isWithOurs(none), false);
 });

@@ -2,6 +2,12 @@
 /** A template's notes and titles in another language than the English of its file. */
 
 const NOTES = ["Note", "MarkdownNote"];
+const OURS = "CRAFT"; // what the types of the pack's nodes begin with
+
+/** Whether a workflow has nodes of the pack. @param {any} workflow in the page's format
+ * @returns {boolean} */
+export const isWithOurs = (workflow) =>
+  (workflow?.nodes ?? []).some((/** @type {any} */ { type }) => String(type).startsWith(OURS));
 
 /**
  * A copy of a workflow with its notes, and the titles of its nodes and groups, translated line by
