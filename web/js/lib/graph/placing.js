@@ -15,14 +15,40 @@ const ROOM = 8; // least distance that counts as not overlapping
  */
 export function freePlace(wanted, taken) {
   const [left, top, width, height] = wanted;
-  const lefts = [left, ...taken.flatMap(([x, , w]) => [x - GAP - width, x + w + GAP])];
-  const tops = [top, ...taken.flatMap(([, y, , h]) => [y - GAP - height, y + h + GAP])];
+  const lefts = nearest(left, taken.flatMap(([x, , w]) => [x - GAP - width, x + w + GAP]));
+  const tops = nearest(top, taken.flatMap(([, y, , h]) => [y - GAP - height, y + h + GAP]));
+  /** @type {[number, number]} */
+  let best = [left, top];
+  let least = Infinity;
+  for (const x of lefts) {
+    const across = Math.abs(x - left);
+    if (across >= least) break; // all others are farther
+    const beside = taken.filter((box) => overlap([x, box[1], width, height], box));
+    const barred = joined(beside.map(([, y, , h]) =>
+      /** @type {[number, number]} */ ([y - ROOM - height, y + h + ROOM])));
+    const y = tops.find((at) => !barred.some(([from, to]) => from < at && at < to));
+    if (y === undefined || across + Math.abs(y - top) >= least) continue;
+    [best, least] = [[x, y], across + Math.abs(y - top)];
+  }
+  return best;
+}
+
+/** A coordinate and others, the nearest first. @param {number} to @param {number[]} others */
+function nearest(to, others) {
+  return [...new Set([to, ...others])].sort((a, b) => Math.abs(a - to) - Math.abs(b - to));
+}
+
+/** Spans from one coordinate to another, those that overlap as one.
+ * @param {[number, number][]} spans */
+function joined(spans) {
   /** @type {[number, number][]} */
-  const places = lefts.flatMap((x) => tops.map((y) => /** @type {[number, number]} */ ([x, y])));
-  const far = (/** @type {[number, number]} */ [x, y]) => Math.abs(x - left) + Math.abs(y - top);
-  places.sort((one, other) => far(one) - far(other));
-  const free = places.find(([x, y]) => !taken.some((box) => overlap([x, y, width, height], box)));
-  return free ?? [left, top];
+  const made = [];
+  for (const [from, to] of spans.sort(([a], [b]) => a - b)) {
+    const last = made.at(-1);
+    if (last && from < last[1]) last[1] = Math.max(last[1], to);
+    else made.push([from, to]);
+  }
+  return made;
 }
 
 /** Whether two boxes overlap, or nearly. @param {Box} one @param {Box} other */
