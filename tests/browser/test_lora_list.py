@@ -38,6 +38,10 @@ FACTS = ("LoRA in 170 layers, LoHa in 2 layers, rank 4-8", "SDXL, base.safetenso
 WORDS = "<c>a sks animal</c> in <s>zwx style</s>"
 WITH_WORDS = "<c>a sks animal</c> in <s>zwx style, sks animal</s>"
 FOCUSED = "() => ['row', 'part'].map((name) => document.activeElement.dataset[name])"
+NOTE_KEYS = """() => {
+    window.keys = []
+    window.addEventListener("keydown", ({ key }) => window.keys.push(key))
+}"""
 HAS_FOCUS = "(element) => element === document.activeElement"
 fresh = itertools.count(0.31, 0.01)  # no run is one that the server has cached
 
@@ -459,6 +463,21 @@ def test_the_keyboard_stays_at_what_it_presses(comfy, drawn):
         assert comfy.evaluate(FOCUSED) == then
     comfy.page.keyboard.press("Space")
     assert page.panel.get_by_role("button", name="Add LoRA").evaluate(HAS_FOCUS)
+
+
+@ONCE
+def test_keys_that_choose_in_a_menu_of_a_row_are_no_shortcuts_of_the_page(comfy, drawn):
+    page = List(comfy)
+    page.add(CONTENT)
+    page.part(0, "more").click()
+    comfy.evaluate(NOTE_KEYS)
+    page.part(0, "second").focus()
+    for key in ("w", "c", "Delete", "Backspace"):
+        comfy.page.keyboard.press(key)
+    page.part(0, "more").focus()
+    comfy.page.keyboard.press("F2")
+    assert comfy.evaluate("() => window.keys") == ["F2"]
+    assert len(page.rows()) == 1
 
 
 def test_selected_words_of_a_prompt_are_marked_with_a_right_click(comfy, drawn):

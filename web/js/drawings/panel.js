@@ -118,7 +118,8 @@ export function addDrawing(node, drawing) {
 /** @param {any} event */
 function keepOwnKeys(event) {
   const modified = event.ctrlKey || event.metaKey || event.altKey;
-  if (OWN_KEYS.has(event.key) && !modified) event.stopPropagation();
+  const chooses = event.target.localName === "select"; // by letters, too
+  if ((chooses || OWN_KEYS.has(event.key)) && !modified) event.stopPropagation();
 }
 
 /** Undo makes a new node with the same id, whose Vue element still shows the drawing of the old
