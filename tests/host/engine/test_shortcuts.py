@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import comfy.cli_args
-import comfy.ldm.minimax.model
 import comfy.ops
 import oracle
 import pytest
@@ -24,6 +23,7 @@ from craft_lora_pack.comfy_adapter.engine.shortcuts import layers_called
 from craft_lora_pack.comfy_adapter.train.denoiser import open_denoiser
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.types import Factors
+from older_hosts import later_module
 from oracle import LAW, distance
 from quantised import QUANTISED
 from tiny_families import TINY
@@ -38,7 +38,7 @@ WIDE, NARROW = 96, 64
 def int8_mlp() -> Any:
     """The host's feed-forward that folds its activation into the second layer's INT8 kernel."""
     ops = comfy.ops.mixed_precision_ops({"mixed_ops": True}, compute_dtype=torch.float32)
-    made = comfy.ldm.minimax.model.MLP(NARROW, WIDE, torch.float32, "cpu", ops)
+    made = later_module("comfy.ldm.minimax.model").MLP(NARROW, WIDE, torch.float32, "cpu", ops)
     generator = torch.Generator().manual_seed(0)
     first = torch.randn(2 * WIDE, NARROW, generator=generator) / NARROW**0.5
     second = torch.randn(NARROW, WIDE, generator=generator) / WIDE**0.5

@@ -26,12 +26,11 @@ from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion.compose import compose
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.types import constant_gates
+from older_hosts import later_module
 from oracle import LAW, distance
 from two_loras import NEGATIVE, POSITIVE, bank_of, loras, routed
 
-MultiGPUCFGSplitNode = pytest.importorskip(
-    "comfy_extras.nodes_multigpu", reason="this host cannot split a model's rows among devices"
-).MultiGPUCFGSplitNode
+MultiGPUCFGSplitNode = later_module("comfy_extras.nodes_multigpu").MultiGPUCFGSplitNode
 
 DEVICES = (torch.device("cpu"), torch.device("cpu", 1))
 

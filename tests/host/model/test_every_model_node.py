@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import comfyui_version
 import folder_paths
 import nodes
 import oracle
@@ -24,6 +23,7 @@ from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.fusion.compose import compose
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.types import constant_gates
+from older_hosts import IS_PINNED, needs
 from oracle import LAW, distance
 from two_loras import (
     FAMILIES,
@@ -36,8 +36,6 @@ from two_loras import (
     routed,
     two_loaders,
 )
-
-from launcher.run.environment import PINNED
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 # What the host cannot do with the tiny models, or what another test does.
@@ -180,8 +178,9 @@ def test_a_node_acts_with_the_router_as_with_the_hosts_loaders(classes, family):
 
 
 def test_what_is_left_out_is_there(classes):
-    assert LEFT_OUT.keys() | MOVED.keys() <= classes.keys()
-    assert all(values_of(classes[name]) is not None for name in (*LEFT_OUT, *MOVED))
+    named = {*LEFT_OUT, *MOVED}
+    assert named <= classes.keys() or not IS_PINNED
+    assert all(values_of(classes[name]) is not None for name in named & classes.keys())
 
 
 # Guidance that asks for more than one prediction
@@ -204,9 +203,7 @@ def test_rescaled_guidance_is_asymmetric_as_two_models_are(classes, multiplier):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_negative_of_two_models_is_its_own_models_or_refused(classes, family, asymmetric):
     """Or it is refused: the routed MODEL and the one that it was made of share one network."""
-    if "DualModelGuider" not in classes:
-        assert comfyui_version.__version__ != PINNED.version, "the host that CI runs has it"
-        pytest.skip("this host has no DualModelGuider")
+    needs("DualModelGuider" in classes, "DualModelGuider")
     guide = classes["DualModelGuider"]
 
     def run(positive: Any, negative: Any) -> torch.Tensor:

@@ -44,7 +44,7 @@ class Format:
 
 
 _CONVROT = {"convrot": True, "convrot_groupsize": GROUP}
-QUANTISED = {
+_EVERY = {
     "fp8 e4m3, scaled": Format("float8_e4m3fn", {"scale": "recalculate"}),
     "fp8 e5m2, scaled": Format("float8_e5m2", {"scale": "recalculate"}),
     "MXFP8": Format("mxfp8"),
@@ -56,6 +56,7 @@ QUANTISED = {
         "convrot_w4a4", {"convrot_groupsize": GROUP}, {"convrot_groupsize": GROUP}
     ),
 }
+QUANTISED = {name: one for name, one in _EVERY.items() if one.algorithm in QUANT_ALGOS}
 CAST = {"float16": torch.float16, "bfloat16": torch.bfloat16, "fp8 e4m3": torch.float8_e4m3fn}
 FORMATS = (*CAST, *QUANTISED)
 ROUND_INPUTS = ("INT8", "INT8, a scale a row", "INT8 ConvRot", "INT4 ConvRot")
