@@ -17,6 +17,7 @@ import comfy.memory_management
 import comfy.model_management
 import comfy.ops
 import torch
+from comfy.quant_ops import QuantizedTensor
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -156,9 +157,14 @@ def weight_now(module: Any, like: Tensor) -> Tensor:
             module, dtype=torch.float32, device=like.device, bias_dtype=torch.float32,
             offloadable=True,
         )  # fmt: skip
-        copied = weight.to(torch.float32, copy=True).reshape(shape)
+        copied = dequantised(weight).to(torch.float32, copy=True).reshape(shape)
         comfy.ops.uncast_bias_weight(module, weight, None, stream)
     return copied
+
+
+def dequantised(weight: Tensor) -> Tensor:
+    """A weight that the host has cast: it stays quantised where its type is the one asked for."""
+    return weight.dequantize() if isinstance(weight, QuantizedTensor) else weight
 
 
 def bias_now(module: Any, like: Tensor) -> Tensor | None:

@@ -60,8 +60,8 @@ def one_of_each(key: str, source: Any, name: str, **how: Any) -> Trained:
         branches = [_half(role, source, f"{name}_{role}", **how) for role in ("content", "style")]
     filled = FilledSlots(
         _one_picture_each(key), branches,
-        {"role": "content", "layer_sets": "all" if key != "joint" else _APART, "allow_unmatched": False, "vgg": "none",
-         "fused_prompt": _CAPTIONS["images"]},
+        {"role": "content", "layer_sets": _APART if key == "joint" else "all", "vgg": "none",
+         "allow_unmatched": False, "fused_prompt": _CAPTIONS["images"]},
     )  # fmt: skip
     return _few_steps(key, source, filled, name, how)
 
