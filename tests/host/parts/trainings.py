@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import small_world_models as small
@@ -19,6 +20,16 @@ _CAPTIONS = {
     "content": "a <c>sks animal</c> in flat style",
     "style": "a house in <s>zwx style</s>",
     "images": "<c>a sks animal</c> in <s>zwx style</s>",
+}
+# As torch says that memory ran out: of a card, of one that it asks later, and of a Mac's, which the
+# host does not know.
+NO_MEMORY = {
+    "now": partial(torch.OutOfMemoryError, "Allocation on device"),
+    "later": partial(
+        getattr(torch, "AcceleratorError", RuntimeError),
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+    ),
+    "on a Mac": partial(RuntimeError, "MPS backend out of memory (MPS allocated: 9.00 GB)"),
 }
 _APART = "content: middle_block\nstyle: output_blocks.8"
 _LORAS = (BranchFile(small.CONTENT, "content", 0.9), BranchFile(small.STYLE, "style", 0.6))
