@@ -25,7 +25,7 @@ from comfy_extras.nodes_dataset import load_and_process_images
 from torch import Tensor
 from utils.extra_config import load_extra_path_config
 
-from ..craft_core.errors import CraftError, lacks_memory, listed
+from ..craft_core.errors import CraftError, listed
 from ..craft_core.projection import read_basis
 from ..craft_core.requests import (
     Expert,
@@ -50,7 +50,7 @@ from .model.lora_files import FOLDER as LORAS
 from .model.lora_files import BranchFile, read_lora_files
 from .model.slot_files import make_known
 from .model.weights import OnModel, patched_weights
-from .train.run import Interrupted, require_name
+from .train.run import Interrupted, lacks_room, require_name
 from .train.start import start_training
 from .train.train import Captioned, FilledSlots, How, ModelParts, Trained
 from .use.fuse_file import FuseRequest, fuse_branches
@@ -58,7 +58,7 @@ from .use.fuse_file import FuseRequest, fuse_branches
 log = logging.getLogger("craft")
 SAVED = ("checkpoints", "clip", "vae", "diffusion_models", "loras")  # where the host's nodes save
 SAFE = (".safetensors", ".sft")
-OUT_OF_MEMORY = torch.cuda.OutOfMemoryError
+_PROCESSORS = "DefaultCPUAllocator"  # in what torch says of the processor's memory
 SHOWN = 20  # names in a message
 _BATCH = (
     "The model and the activations of one batch have to fit",
@@ -163,14 +163,15 @@ def _run(job: TrainingOptions, started: Callable[[How], Trained]) -> SavedFile:
 @contextmanager
 def _fitting(advice: tuple[str, str]) -> Iterator[None]:
     """Run the block; where the GPU runs out of memory, raise a CraftError. advice: what has to fit,
-    and what to do."""
+    and what to do. Of the processor's memory whoever called tells."""
     try:
         yield
-    except OUT_OF_MEMORY as error:
+    except RuntimeError as error:
+        if not lacks_room(error) or _PROCESSORS in str(error):
+            raise
         kept = f". {error.kept}" if hasattr(error, "kept") else ""  # by run_training
-        raise CraftError(
-            f"The GPU ran out of memory ({str(error).splitlines()[0]}){kept}", *advice
-        ) from error
+        first, *_ = str(error).split("\n")
+        raise CraftError(f"The GPU ran out of memory ({first}){kept}", *advice) from error
 
 
 def _captioned(pictures: Sequence[Picture]) -> Captioned:
@@ -265,10 +266,10 @@ def _loaded(kind: str, given: str, load: Callable[..., Any], **settings: Any) ->
     log.info("Loading %s", Path(path).name)
     try:
         return load(path, **settings)
-    except (CraftError, OUT_OF_MEMORY):  # the one has its message, the other gets it in _fitting
+    except CraftError:
         raise
     except (RuntimeError, ValueError, safetensors.SafetensorError) as error:
-        if lacks_memory(error):
+        if lacks_room(error):  # _fitting gives it its message
             raise
         raise CraftError(
             f"{path} cannot be loaded ({' '.join(str(error).split())})",

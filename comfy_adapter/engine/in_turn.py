@@ -24,7 +24,15 @@ from torch import Tensor
 
 from ...craft_core.lora.formats.difference import Difference
 from ...craft_core.types import LayerPass, LayerUpdate
-from .modules import PREFIX, bias_now, output_axis, project, weight_now, weight_shape
+from .modules import (
+    PREFIX,
+    bias_now,
+    output_axis,
+    project,
+    reading_again,
+    weight_now,
+    weight_shape,
+)
 
 _NORMS_AT = {"lora": 4, "loha": 7, "lokr": 8}  # where the host's adapters have a DoRA's norms
 
@@ -122,7 +130,8 @@ class _Turn:
 
     def _before(self, index: int, x: Tensor) -> Tensor:
         """What the layer and what acts before this one make of other inputs, without a bias."""
-        y = self.module.forward(x)
+        with reading_again(self.module):
+            y = self.module.forward(x)
         bias = bias_now(self.module, x)
         layer = LayerPass(x, y, self.product, output_axis(self.module), bias)
         y = layer.unbiased

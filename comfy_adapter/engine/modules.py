@@ -6,14 +6,18 @@ import hashlib
 import inspect
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import comfy.lora
+import comfy.memory_management
+import comfy.model_management
 import comfy.ops
 import torch
+from comfy.quant_ops import QuantizedTensor
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -148,12 +152,19 @@ def weight_now(module: Any, like: Tensor) -> Tensor:
     shape = weight_shape(module)
     if not hasattr(module, "weight_function"):  # none of the host's own layers
         return module.weight.to(like.device, torch.float32, copy=True).reshape(shape)
-    weight, _, stream = comfy.ops.cast_bias_weight(
-        module, dtype=torch.float32, device=like.device, bias_dtype=torch.float32, offloadable=True
-    )
-    copied = weight.to(torch.float32, copy=True).reshape(shape)
-    comfy.ops.uncast_bias_weight(module, weight, None, stream)
+    with reading_again(module):
+        weight, _, stream = comfy.ops.cast_bias_weight(
+            module, dtype=torch.float32, device=like.device, bias_dtype=torch.float32,
+            offloadable=True,
+        )  # fmt: skip
+        copied = dequantised(weight).to(torch.float32, copy=True).reshape(shape)
+        comfy.ops.uncast_bias_weight(module, weight, None, stream)
     return copied
+
+
+def dequantised(weight: Tensor) -> Tensor:
+    """A weight that the host has cast: it stays quantised where its type is the one asked for."""
+    return weight.dequantize() if isinstance(weight, QuantizedTensor) else weight
 
 
 def bias_now(module: Any, like: Tensor) -> Tensor | None:
@@ -164,10 +175,37 @@ def bias_now(module: Any, like: Tensor) -> Tensor | None:
     own = (bias.device, bias.dtype) == (like.device, like.dtype)
     if own and not getattr(module, "bias_function", None):
         return bias
-    _, bias, stream = comfy.ops.cast_bias_weight(module, like, offloadable=True)
-    copied = bias.to(like.dtype, copy=True)
-    comfy.ops.uncast_bias_weight(module, None, bias, stream)
+    with reading_again(module):
+        _, bias, stream = comfy.ops.cast_bias_weight(module, like, offloadable=True)
+        copied = bias.to(like.dtype, copy=True)
+        comfy.ops.uncast_bias_weight(module, None, bias, stream)
     return copied
+
+
+@contextmanager
+def reading_again(module: Any) -> Iterator[None]:
+    """Meanwhile the host may read a layer's weight and bias once more in a pass: the same values.
+
+    Under dynamic VRAM some of its models fetch a block's layers before the block runs. What finds
+    no room among the card's pages lies in a buffer, into which each read adds the patches of a LoRA
+    loader anew. So this read gets a buffer of its own. The host's are shared by all layers of the
+    block, so a cast of its own would overwrite what those to come have there.
+    """
+    fetched = getattr(module, "_prefetch", None)
+    if fetched is None or fetched["resident"] or fetched["signature"] is not None:
+        yield
+        return
+    stored = [module.weight, module.bias]
+    own = torch.empty(
+        comfy.memory_management.vram_aligned_size(stored),
+        dtype=torch.uint8, device=fetched["xfer_dest"].device,
+    )  # fmt: skip
+    comfy.model_management.cast_to_gathered(stored, own)
+    module._prefetch = fetched | {"xfer_dest": own}
+    try:
+        yield
+    finally:
+        module._prefetch = fetched
 
 
 def output_axis(module: Any) -> int:

@@ -22,14 +22,20 @@ import comfy.ops
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
+from comfy.quant_ops import QuantizedTensor
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ...craft_core.errors import CraftError
 from ...craft_core.training import Edit, LayerCall
-from ..engine.modules import is_norm, model_layers, output_axis, scaled_norm
+from ..engine.modules import dequantised, is_norm, model_layers, output_axis, scaled_norm
 from ..engine.shortcuts import forget_keys, without_replays
-from .gradients.kernels import explicit_attention, plain_kernels, with_gradient
+from .gradients.kernels import (
+    explicit_attention,
+    plain_kernels,
+    with_exact_gradients,
+    with_gradient,
+)
 from .gradients.saved import Gradients
 from .precision import AUTO, decide
 
@@ -172,6 +178,7 @@ def open_denoiser(
         management.in_training = True
         undo.enter_context(without_replays())
         undo.enter_context(plain_kernels())
+        with_exact_gradients(patcher.model.diffusion_model)
         gradients = gradients_through(
             patcher.model.diffusion_model, patcher.load_device, checkpointing
         )
@@ -200,7 +207,7 @@ def _private_copy(model: Any) -> Any:
     private = model.clone()
     network = model.model
     shared = (network.model_config, getattr(network, "current_patcher", None))
-    own = copy.deepcopy(network, {id(one): one for one in shared})
+    own = copy.deepcopy(network, {id(one): one for one in shared} | _quantised_again(network))
     for name, parameter in list(own.named_parameters()):
         if parameter.is_inference():
             holder, _, leaf = name.rpartition(".")
@@ -210,6 +217,16 @@ def _private_copy(model: Any) -> Any:
     private.backup, private.backup_buffers, private.object_patches_backup = {}, {}, {}
     private.pinned = set()
     return private
+
+
+def _quantised_again(network: nn.Module) -> dict[int, nn.Parameter]:
+    """Copies of the quantised weights by their ids, as copy.deepcopy asks for them: it cannot copy
+    these itself, since their numbers are in tensors inside."""
+    return {
+        id(one): nn.Parameter(one.detach().clone(), requires_grad=False)
+        for one in network.parameters()
+        if isinstance(one, QuantizedTensor)
+    }
 
 
 def _loaded_again(patcher: Any) -> Any:
@@ -319,7 +336,7 @@ def _call_of(layer: Any, x: Tensor, output: Tensor) -> LayerCall:
         return functional.linear(inputs, weight)
 
     def weight() -> Tensor:
-        return comfy.ops.cast_bias_weight(layer, x)[0]
+        return dequantised(comfy.ops.cast_bias_weight(layer, x)[0])
 
     bias = getattr(layer, "bias", None)
     bias = None if bias is None else bias.to(output.device)

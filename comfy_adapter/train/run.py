@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ...client.loras.file_names import fits_windows
-from ...craft_core.errors import CraftError
+from ...craft_core.errors import CraftError, lacks_memory
 from ...craft_core.training import StepCallback, Training
 from ...craft_core.writing import Taken
 from ..draw.pictures import loss_picture, side_by_side
@@ -276,13 +276,19 @@ class _Moves:
         self.under_way = under_way
 
 
+def lacks_room(error: Exception) -> bool:
+    """Whether memory ran out, in the kinds that the host knows, or as torch says it of a device of
+    which the host does not: a Mac's."""
+    return comfy.model_management.is_oom(error) or lacks_memory(error)
+
+
 def _rescued(
     error: Exception, training: Training, place: SavePlace, state: StateFile,
     told: Mapping[str, str], torn: bool,
 ) -> StoppedTraining | None:  # fmt: skip
     """Save the state and what was learned before an error, the state on the CPU: the device may
     have no memory left, and no answer. What is kept; None for nothing. torn: see _Moves."""
-    if comfy.model_management.is_oom(error):
+    if lacks_room(error):
         traceback.clear_frames(error.__traceback__)  # they hold what the step computed
         comfy.model_management.soft_empty_cache()
     written = False

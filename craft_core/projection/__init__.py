@@ -12,12 +12,12 @@ from .basis_file import (
     read_header,
     write_basis,
 )
+from .decompositions import decomposed, solution_of
 from .rank_schedule import RankSchedule, rank_schedule
 from .subspace import (
     SIDES,
     Side,
     component,
-    decomposed,
     dimension,
     low_rank_patch,
     merge,
@@ -52,5 +52,6 @@ __all__ = [
     "refined",
     "require_orthonormal",
     "require_strength",
+    "solution_of",
     "write_basis",
 ]

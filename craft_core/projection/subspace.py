@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import CraftError
 from ..types import Factors
+from .decompositions import decomposed
 
 Side = Literal["output", "input"]
 SIDES: tuple[Side, ...] = get_args(Side)
@@ -37,17 +38,6 @@ def dimension(shape: tuple[int, ...] | torch.Size, side: Side) -> int:
     """Size of the space a basis of a weight of this shape lives in: out, or n * kernel."""
     require_side(side)
     return shape[0] if side == "output" else torch.Size(shape[1:]).numel()
-
-
-def decomposed(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """Q (..., out, rank) and R of matrices (..., out, rank), where they lie; differentiable.
-
-    A Mac's card has no QR, and those of others may lack it: there it is made on the CPU.
-    """
-    if matrices.device.type in ("cpu", "cuda"):
-        return torch.linalg.qr(matrices)
-    q, r = torch.linalg.qr(matrices.cpu())
-    return q.to(matrices.device), r.to(matrices.device)
 
 
 def orthonormal(basis: Tensor) -> Tensor:

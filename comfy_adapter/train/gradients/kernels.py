@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
@@ -10,7 +10,9 @@ from typing import Any
 
 import comfy.ldm.modules.attention
 import torch
-from torch import Tensor
+from comfy.quant_ops import QuantizedTensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 _attention = comfy.ldm.modules.attention
 # The host's kernels that a gradient goes through; those that it puts together itself write into
@@ -63,6 +65,41 @@ def plain_kernels() -> Iterator[None]:
         yield
     finally:
         vars(kernels).update(before)
+
+
+def with_exact_gradients(network: nn.Module) -> None:
+    """Have the layers of a training's network whose weights are stored quantised send back the
+    gradient of the dequantised weight. INT8's own product would round it, and INT4's has none."""
+    for layer in network.modules():
+        weight = getattr(layer, "weight", None)
+        if isinstance(weight, QuantizedTensor) and hasattr(layer, "_forward"):
+            layer._forward = _exact_backwards(layer._forward)
+
+
+def _exact_backwards(product: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """product: (inputs, weight, bias) -> what a layer returns."""
+
+    def run(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.requires_grad and isinstance(weight, QuantizedTensor):
+            return _Product.apply(x, weight, bias)
+        return product(x, weight, bias)
+
+    return run
+
+
+class _Product(torch.autograd.Function):
+    """Inputs (..., n) through a frozen weight (out, n): forwards by the host's kernel, as when the
+    model samples."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.weight, ctx.dtype = weight, x.dtype
+        return functional.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        weight = ctx.weight.dequantize().to(gradient.dtype)
+        return (gradient @ weight).to(ctx.dtype), None, None
 
 
 def _module(name: str) -> ModuleType:

@@ -27,6 +27,7 @@ from torch import Tensor
 from ...errors import CraftError
 from ...lora import combine
 from ...papers import B4M
+from ...projection import solution_of
 from ...registry import Knob
 from ...types import ROLES, Branch, Role
 from ..data import Moves
@@ -247,7 +248,7 @@ def preconditioned(
     up, down = one.free_up.detach(), one.free_down.detach()
     identity = damping * torch.eye(up.shape[1], device=up.device)  # (rank, rank)
     by_content, by_style = up.T @ up + identity, down @ down.T + identity  # both symmetric
-    return torch.linalg.solve(by_style, grad_up.T).T, torch.linalg.solve(by_content, grad_down)
+    return solution_of(by_style, grad_up.T).T, solution_of(by_content, grad_down)
 
 
 def _leaves(one: Plp) -> Plp:

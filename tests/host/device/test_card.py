@@ -16,11 +16,14 @@ import tiny
 import torch
 from craft_lora_pack.comfy_adapter.engine import engine
 from craft_lora_pack.comfy_adapter.engine.modules import model_layers
+from craft_lora_pack.comfy_adapter.train.train import ModelParts
 from craft_lora_pack.craft_core.lora import STATISTICS
 from craft_lora_pack.craft_core.projection import decomposed, orthonormal
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.types import Factors
 from oracle import LAW, distance
+from small_world_models import load
+from trainings import FEW_STEPS, TRAININGS, one_of_each
 from two_loras import NEGATIVE, POSITIVE, loras, routed, two_loaders
 
 pytestmark = pytest.mark.skipif(
@@ -105,22 +108,31 @@ def test_no_run_needs_double_precision(way):
     assert torch.equal(made, sampled(GUIDED[way](other, states)))
 
 
-def test_a_basis_is_orthonormal_on_a_device_without_qr(monkeypatch):
-    on_cpu = torch.linalg.qr
-
-    def none_there(matrix, *how):
-        assert matrix.device.type == "cpu", "this device has no QR"
-        return on_cpu(matrix, *how)
-
-    monkeypatch.setattr(torch.linalg, "qr", none_there)
+def test_a_basis_is_orthonormal_on_a_device_without_qr():
     generator = torch.Generator().manual_seed(1)
     here = torch.randn(2, 6, 3, generator=generator, requires_grad=True)
     there = here.detach().to(pretend_device.device()).requires_grad_(True)
     weights = torch.randn(2, 6, 3, generator=generator)
     (decomposed(here)[0] * weights).sum().backward()
-    (decomposed(there)[0] * weights.to(there.device)).sum().backward()
-    torch.testing.assert_close(there.grad.cpu(), here.grad)
-    assert orthonormal(there[0].detach()).device == there.device
+    with pretend_device.without_decompositions():
+        (decomposed(there)[0] * weights.to(there.device)).sum().backward()
+        torch.testing.assert_close(there.grad.cpu(), here.grad)
+        assert orthonormal(there[0].detach()).device == there.device
+
+
+@pytest.fixture(scope="module")
+def world():
+    with torch.inference_mode():
+        return load()
+
+
+@pytest.mark.parametrize("key", TRAININGS)
+def test_every_training_runs_on_a_device_without_decompositions(world, key):
+    """A step of any, and the file that it writes."""
+    source = ModelParts(world.model, world.clip, world.vae)
+    with pretend_device.without_decompositions():
+        made = one_of_each(key, source, f"without_decompositions/{key}")
+    assert len(made.losses) == FEW_STEPS and made.path.is_file()
 
 
 @pytest.mark.parametrize("name", STATISTICS)

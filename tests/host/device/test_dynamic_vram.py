@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import comfy.model_management as management
 import comfy.model_patcher
+import comfy.ops
+import comfy.weight_adapter
 import dynamic_vram
 import oracle
 import pretend_device
@@ -11,7 +13,8 @@ import pytest
 import tiny
 import torch
 from craft_lora_pack.comfy_adapter.engine.bank import BranchModule, branch_patcher
-from craft_lora_pack.comfy_adapter.engine.modules import model_layers
+from craft_lora_pack.comfy_adapter.engine.in_turn import _Turn
+from craft_lora_pack.comfy_adapter.engine.modules import bias_now, model_layers, weight_now
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from two_loras import NEGATIVE, POSITIVE, bank_of, loras, routed
 
@@ -108,3 +111,61 @@ def test_pictures_are_the_same_with_and_without_it_and_after_unloading(schedule)
         assert torch.equal(sampled(ours), expected)
         management.unload_all_models()
         assert torch.equal(sampled(ours), expected)
+
+
+def patched_layer(dtype) -> torch.nn.Module:
+    """Of the host, with patches of a LoRA loader on its weight and its bias."""
+    generator = torch.Generator().manual_seed(1)
+    layer = comfy.ops.manual_cast.Linear(8, 6, dtype=dtype).requires_grad_(False)
+    factors = (torch.randn(6, 2, generator=generator), torch.randn(2, 8, generator=generator))
+    lora = comfy.weight_adapter.LoRAAdapter(set(), (*factors, 2.0, None, None, None))
+    added = ("diff", (torch.randn(6, generator=generator),))
+    for name, patch in (("weight", lora), ("bias", added)):
+        value = getattr(layer, name)
+        value.copy_(torch.randn(value.shape, generator=generator))
+        function = comfy.model_patcher.LowVramPatch(name, {name: [(1.0, patch, 1.0, None, None)]})
+        setattr(layer, f"{name}_lowvram_function", function)
+    layer.bias_function = [lambda bias: bias]  # so that bias_now asks the host
+    return layer
+
+
+@pytest.mark.skipif(
+    not hasattr(comfy.ops, "resolve_cast_module_with_vbar"), reason="this host fetches no blocks"
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_a_fetched_layer_that_is_read_again_has_its_patches_once(dtype):
+    """What runs in a hook reads it after its own pass, and the layer may run once more."""
+    layer, like = patched_layer(dtype), torch.eye(8, dtype=dtype)
+    with dynamic_vram.fetched_without_room([layer]):
+        fetched = layer._prefetch
+        first = layer(like)
+        turn, read = _Turn(None, layer, ()), []
+        for _ in range(2):
+            read.append((weight_now(layer, like), bias_now(layer, like), turn._before(0, like)))
+            assert layer._prefetch is fetched
+    patches = layer.weight_lowvram_function, layer.bias_lowvram_function
+    weight, bias = (
+        function(value.clone())
+        for function, value in zip(patches, (layer.weight, layer.bias), strict=True)
+    )
+    assert torch.equal(first, torch.nn.functional.linear(like, weight, bias))
+    exact = layer.weight_lowvram_function(layer.weight.float())
+    for own_weight, own_bias, again in read:
+        torch.testing.assert_close(own_weight, exact, atol=1e-5, rtol=1e-5)
+        assert torch.equal(own_bias, bias)
+        torch.testing.assert_close(again, first - bias)
+
+
+@pytest.mark.skipif(
+    not hasattr(comfy.ops, "resolve_cast_module_with_vbar"), reason="this host fetches no blocks"
+)
+@torch.inference_mode()
+def test_reading_a_fetched_layer_again_leaves_the_others_of_its_block_as_fetched():
+    layers, like = [patched_layer(torch.float32) for _ in range(3)], torch.eye(8)
+    with dynamic_vram.fetched_without_room(layers):
+        before = [one._prefetch["xfer_dest"].clone() for one in layers]
+        for _ in range(3):
+            weight_now(layers[0], like)
+        after = [one._prefetch["xfer_dest"] for one in layers]
+        assert all(torch.equal(one, two) for one, two in zip(before, after, strict=True))

@@ -103,3 +103,24 @@ def test_a_card_can_lack_double_precision():
             with pytest.raises(TypeError, match="float64"):
                 make()
     assert torch.ones(2, device=pretend_device.device()).double().dtype == torch.float64
+
+
+FACTORED = {
+    "solve": lambda one: torch.linalg.solve(one, one),
+    "qr": torch.linalg.qr,
+    "eigh": torch.linalg.eigh,
+    "svd": torch.linalg.svd,
+    "svdvals": torch.linalg.svdvals,
+    "inv": torch.linalg.inv,
+    "cholesky": torch.linalg.cholesky,
+}
+
+
+@pytest.mark.parametrize("name", FACTORED)
+def test_a_card_can_lack_decompositions(name):
+    one = torch.eye(3).to(pretend_device.device())
+    with pretend_device.without_decompositions():
+        with pytest.raises(NotImplementedError, match="decompositions"):
+            FACTORED[name](one)
+        FACTORED[name](one.cpu())
+    FACTORED[name](one)

@@ -9,8 +9,8 @@ import oracle
 import pytest
 import tiny
 import torch
-from comfy.quant_ops import QUANT_ALGOS
-from craft_lora_pack.comfy_adapter.engine.modules import model_layers
+from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
+from craft_lora_pack.comfy_adapter.engine.modules import model_layers, weight_now
 from craft_lora_pack.comfy_adapter.engine.weights import in_weights
 from craft_lora_pack.craft_core.errors import CraftError
 from oracle import LAW, distance
@@ -62,6 +62,19 @@ def test_what_ours_adds_to_a_quantised_layer_is_the_exact_sum(name):
         wanted = before[path].double() + x.double() @ delta.to(x.device).double().T
         assert distance(found.double(), wanted) <= LAW, path
         assert distance(before[path], found) > LAW, path
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_an_update_takes_of_a_quantised_weight_is_plain_float32(name):
+    network = quantised(name).model.diffusion_model
+    for path in (one for one, layer in network.named_modules() if isinstance(layer, nn.Linear)):
+        layer = network.get_submodule(path)
+        stored = layer.weight.detach()
+        stored = stored.dequantize() if isinstance(stored, QuantizedTensor) else stored
+        found = weight_now(layer, torch.zeros(1))
+        assert type(found) is Tensor and found.dtype == torch.float32
+        assert torch.equal(found, stored.float()), path
 
 
 def test_every_format_of_the_host_is_compared():

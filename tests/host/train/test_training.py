@@ -33,7 +33,7 @@ from craft_lora_pack.nodes.training import TRAINING_NODES
 from safetensors import safe_open
 from safetensors.torch import load_file
 from small_world_models import STYLE, load
-from trainings import train_basis, train_lora
+from trainings import NO_MEMORY, train_basis, train_lora
 
 from launcher.paths import ROOT
 
@@ -352,6 +352,25 @@ def test_ctrl_c_tells_where_the_partial_result_is(world, monkeypatch):
     with safe_open(stopped.value.path, framework="pt") as file:
         assert file.metadata()["steps_done"] == "1"
     assert stopped.value.state.is_file()
+
+
+@pytest.mark.parametrize("when", NO_MEMORY)
+def test_a_command_whose_training_runs_out_of_memory_says_what_to_do_and_what_is_kept(
+    when, world, monkeypatch
+):
+    monkeypatch.setattr(headless, "_source", lambda files: source(world))
+    picture = Picture(ROOT / "small_world" / "references" / "content.png", CAPTION)
+    name = f"train/full_{when.replace(' ', '_')}"
+
+    def watch(training):
+        if training.step == 2:
+            raise NO_MEMORY[when]()
+
+    data = TrainData("lora", {"images": [picture], "prior": []}, (),
+                     {"role": "content", "layer_sets": SETS})  # fmt: skip
+    with pytest.raises(CraftError, match="GPU ran out of memory.*step 2 of 3.*--batch-size"):
+        headless.train(TrainingOptions(ModelFiles(), name), data, LORA, watch)
+    assert save_place(name, "loras", "content").state.is_file()
 
 
 def test_a_training_resumes_on_its_own_backbone_only(world):

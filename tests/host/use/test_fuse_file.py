@@ -46,6 +46,7 @@ from craft_lora_pack.nodes.fuse import FuseToFile
 from craft_lora_pack.nodes.router import Router
 from oracle import LAW, distance
 from safetensors import safe_open
+from trainings import NO_MEMORY
 
 FAMILIES = {"sd15": tiny.sd15, "sdxl": tiny.sdxl, "flux": tiny.flux}
 STRENGTHS = (0.7, -0.4)
@@ -395,16 +396,35 @@ def test_a_path_wins_over_a_name_that_is_listed(world, twins, tmp_path, monkeypa
     assert torch.equal(own.up, other.up)
 
 
-def test_too_little_memory_is_told(monkeypatch, tmp_path):
+@pytest.mark.parametrize("within", ["the loader", "the work"])
+@pytest.mark.parametrize("when", NO_MEMORY)
+def test_too_little_memory_is_told(world, when, within, monkeypatch, tmp_path):
     def full(*given, **settings):
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        raise NO_MEMORY[when]()
 
-    monkeypatch.setattr(headless, "_model", full)
+    if within == "the work":
+        monkeypatch.setattr(headless, "_model", full)
+    else:
+        (tmp_path / "a.safetensors").touch()
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(comfy.sd, "load_checkpoint_guess_config", full)
     data = fuse_data(tmp_path / "f.safetensors", "direct", ModelFiles(checkpoint="a.safetensors"))
     with pytest.raises(CraftError, match="--cpu"):
         headless.fuse(data, lambda done, total: None)
     with pytest.raises(CraftError, match="--cpu"):
         headless.read_loras(ModelFiles(checkpoint="a.safetensors"), [])
+
+
+def test_too_little_memory_of_the_processor_is_left_to_who_tells_of_that(monkeypatch):
+    error = RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")
+
+    def full(*given, **settings):
+        raise error
+
+    monkeypatch.setattr(headless, "_model", full)
+    with pytest.raises(RuntimeError) as raised:
+        headless.read_loras(ModelFiles(checkpoint="a.safetensors"), [])
+    assert raised.value is error
 
 
 def test_room_is_made_on_a_card_for_what_a_layer_takes(monkeypatch):

@@ -8,12 +8,14 @@ from where it is. Nothing is shown of the card's memory, of streams and of pinne
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
+import comfy.ops
+import comfy.pinned_memory
 import comfy.utils
 import comfy_aimdo.model_vbar
 import pytest
@@ -92,3 +94,30 @@ def counting_moves(kind: type[nn.Module]) -> Iterator[Counter]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comfy.utils, "set_attr_param", counted)
         yield found
+
+
+@contextmanager
+def fetched_without_room(layers: Sequence[nn.Module]) -> Iterator[None]:
+    """Meanwhile the layers are those of a block that the host has fetched, with no room among the
+    card's pages. They compute in the processor's memory, by what the host casts to the card."""
+    cast = comfy.ops.cast_bias_weight
+
+    def to_the_card(layer: nn.Module, x: torch.Tensor | None = None, *given: Any, **named: Any):
+        named |= {"device": CARD}
+        return cast(layer, x, *given, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comfy_aimdo.model_vbar, "vbar_fault", lambda _page: None)
+        patch.setattr(comfy.pinned_memory, "get_pin", lambda *_, **__: None)
+        patch.setattr(comfy.pinned_memory, "pin_memory", lambda *_, **__: False)
+        patch.setattr(comfy.model_management, "is_device_cpu", lambda device: device == PROCESSOR)
+        patch.setattr(comfy.ops, "cast_bias_weight", to_the_card)
+        for layer in layers:
+            layer._v, layer._v_signature, layer.seed_key = object(), None, "layer"
+            layer.comfy_cast_weights = True
+        comfy.ops.cast_modules_with_vbar(list(layers), None, CARD, None, True)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                del layer._prefetch

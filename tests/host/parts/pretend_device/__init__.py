@@ -24,6 +24,10 @@ from .build import build
 
 NAME = "pretend"
 MEMORY = 16 * 2**30  # bytes that the host takes it to have
+DECOMPOSITIONS = (  # of torch, those that a Mac's card has not in every version that ComfyUI takes
+    "_linalg_eigh", "_linalg_solve_ex", "_linalg_svd", "geqrf", "linalg_cholesky_ex", "linalg_eig",
+    "linalg_inv_ex", "linalg_ldl_factor_ex", "linalg_lstsq", "linalg_lu_factor_ex", "linalg_qr",
+)  # fmt: skip
 LIBRARY = "CRAFT_PRETEND_DEVICE"  # names the compiled library, where there is one already
 
 
@@ -82,6 +86,20 @@ def without_float64() -> Iterator[None]:
         yield
     finally:
         torch.ops.pretend_device.allow_double(True)
+
+
+@contextmanager
+def without_decompositions() -> Iterator[None]:
+    """Meanwhile no matrix can be decomposed there, in any thread, as on a Mac's card."""
+    _load()
+
+    def refused(*_: object, **__: object) -> None:
+        raise NotImplementedError("This device has no decompositions of matrices")
+
+    with torch.library._scoped_library("aten", "IMPL") as library:
+        for name in DECOMPOSITIONS:
+            library.impl(name, refused, "PrivateUse1")
+        yield
 
 
 def is_asked_for() -> bool:
