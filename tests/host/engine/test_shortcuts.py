@@ -7,6 +7,7 @@ from typing import Any
 
 import comfy.cli_args
 import comfy.ops
+import comfy.supported_models
 import oracle
 import pytest
 import tiny
@@ -23,7 +24,7 @@ from craft_lora_pack.comfy_adapter.engine.shortcuts import layers_called
 from craft_lora_pack.comfy_adapter.train.denoiser import open_denoiser
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
 from craft_lora_pack.craft_core.types import Factors
-from older_hosts import later_module
+from older_hosts import later_module, needs
 from oracle import LAW, distance
 from quantised import QUANTISED
 from tiny_families import TINY
@@ -81,6 +82,7 @@ def test_a_layer_with_its_activation_in_one_kernel_has_its_branches_and_without_
 
 def h3():
     """A MiniMax H3 model with such feed-forwards."""
+    needs(hasattr(comfy.supported_models, "MiniMaxH3"), "MiniMax H3")
     model = TINY["MiniMaxH3"].make("MiniMaxH3")
     for block in model.model.diffusion_model.blocks:
         block.mlp = int8_mlp()
@@ -174,6 +176,7 @@ def test_a_training_replays_nothing_either(monkeypatch):
 def test_keys_of_the_text_are_not_kept_from_step_to_step_where_branches_change():
     """HiDream-O1's own cache of the keys that its text had at the first step."""
     kind = "HiDreamO1"
+    needs(hasattr(comfy.supported_models, kind), kind)
     model = TINY[kind].make(kind)
     network = model.model.diffusion_model
     ours = routed(model, loras(model_layers(model)), COSINE)
