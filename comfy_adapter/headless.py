@@ -28,7 +28,6 @@ from torch import Tensor
 from utils.extra_config import load_extra_path_config
 
 from ..craft_core.errors import CraftError, lacks_memory, listed
-from ..craft_core.projection import read_basis
 from ..craft_core.requests import (
     Expert,
     FuseData,
@@ -46,7 +45,7 @@ from ..craft_core.training.sizes import Fit
 from ..craft_core.training.slots import NO_FILE, FileSlot
 from .engine.modules import lora_layers
 from .model.basis import FOLDER as BASES
-from .model.basis import apply_basis, basis_files
+from .model.basis import apply_basis, basis_at, basis_files
 from .model.host_files import path_by_name
 from .model.lora_files import FOLDER as LORAS
 from .model.lora_files import BranchFile, read_lora_files
@@ -244,7 +243,7 @@ def _source(files: ModelFiles) -> ModelParts:
         vae = _vae(files.vae)
     if files.basis:
         basis_files()  # makes their folders known
-        model = apply_basis(model, _loaded(BASES, files.basis, read_basis))
+        model = apply_basis(model, _loaded(BASES, files.basis, basis_at))
     return ModelParts(model, clip, vae)
 
 

@@ -1,5 +1,12 @@
 """Rank-limited backbones: subspaces, their ranks by depth, and the files that hold them."""
 
+from .backbone import (
+    Projected,
+    backbone_metadata,
+    backbone_notes,
+    stated_backbone,
+    trained_backbone,
+)
 from .basis_file import (
     WHICH,
     Basis,
@@ -34,9 +41,12 @@ __all__ = [
     "Basis",
     "Header",
     "LayerBasis",
+    "Projected",
     "RankSchedule",
     "Side",
     "Which",
+    "backbone_metadata",
+    "backbone_notes",
     "component",
     "decomposed",
     "dimension",
@@ -52,5 +62,7 @@ __all__ = [
     "refined",
     "require_orthonormal",
     "require_strength",
+    "stated_backbone",
+    "trained_backbone",
     "write_basis",
 ]
