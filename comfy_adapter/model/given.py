@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from ...craft_core.lora import Meter
-from ...craft_core.projection import backbone_notes
+from ...craft_core.projection import backbone_lines
 from ...craft_core.routing.plan import CandidateLora
 from ...craft_core.types import LoraFile
 from ..engine.modules import model_names
@@ -41,7 +41,7 @@ def kept() -> Iterator[None]:
 
 
 def given(chosen: BranchFile, file: LoraFile, model: Any, clip: Any = None) -> CandidateLora:
-    """clip: where there is one, to know what of the file it cannot take. The notes tell where the
+    """clip: where there is one, to know what of the file it cannot take. The lines tell where the
     file was trained on another backbone."""
     text = text_fit(clip, file) if clip else TextFit({})
     return CandidateLora(
@@ -50,7 +50,8 @@ def given(chosen: BranchFile, file: LoraFile, model: Any, clip: Any = None) -> C
         (*file.unmatched, *text.unknown),
         _meter(chosen, file, model),
         (*file.faults, *text.faults),
-        (*file.notes, *backbone_notes(file.metadata, projected_from(model))),
+        file.notes,
+        backbone_lines(chosen.name, file.metadata, projected_from(model)),
     )
 
 

@@ -16,7 +16,7 @@ from ...craft_core.errors import CraftError
 from ...craft_core.fusion import FUSION
 from ...craft_core.fusion.compose import compose
 from ...craft_core.messages import NO_MARKER
-from ...craft_core.projection import backbone_notes
+from ...craft_core.projection import backbone_lines
 from ...craft_core.routing.markers import MarkedPrompt, parse
 from ...craft_core.routing.plan import Plan, PlanRequest, plan
 from ...craft_core.routing.presets import PRESETS
@@ -243,7 +243,7 @@ def _place(
     made = planned(model, request, marked, files, clip if text else None, whole)
     expert = _expert(request, connected, marked, made.bank)
     gates = compose(made.gates, made.bank, request.schedule, expert.table)
-    lines = (*expert.lines, *_expert_notes(request, expert, model), *stacked,
+    lines = (*expert.lines, *_expert_backbone(request, expert, model), *stacked,
              *_compiled(model, made))  # fmt: skip
     return _Placed(model, clip, files, made, gates, expert, lines)
 
@@ -278,12 +278,12 @@ def _expert(request: RouterRequest, clip: Any, marked: MarkedPrompt, bank: Bank)
     return apply_encoder(request.expert_encoder, clip, marked, request.branches, bank)
 
 
-def _expert_notes(request: RouterRequest, expert: Applied, model: Any) -> list[str]:
+def _expert_backbone(request: RouterRequest, expert: Applied, model: Any) -> tuple[str, ...]:
     """Where the expert encoder was trained on another backbone."""
     if expert.file is None:
-        return []
-    notes = backbone_notes(expert.file.metadata, projected_from(model))
-    return [f"Expert encoder {request.expert_encoder}: {note}" for note in notes]
+        return ()
+    called = f"Expert encoder {request.expert_encoder}"
+    return backbone_lines(called, expert.file.metadata, projected_from(model))
 
 
 def _active(files: Sequence[BranchFile], gamma: Sequence[float]) -> list[tuple[str, float, float]]:

@@ -2,8 +2,8 @@
 
 from .backbone import (
     Projected,
+    backbone_lines,
     backbone_metadata,
-    backbone_notes,
     stated_backbone,
     trained_backbone,
 )
@@ -45,8 +45,8 @@ __all__ = [
     "RankSchedule",
     "Side",
     "Which",
+    "backbone_lines",
     "backbone_metadata",
-    "backbone_notes",
     "component",
     "decomposed",
     "dimension",

@@ -61,25 +61,27 @@ def stated_backbone(metadata: Mapping[str, str]) -> frozenset[Projected] | None:
     return frozenset() if isinstance(base, str) and _PATCHED not in base else None
 
 
-def backbone_notes(metadata: Mapping[str, str], here: Iterable[Projected]) -> tuple[str, ...]:
-    """A sentence where a file of ours was trained on another backbone than the MODEL is. here: the
-    bases that are projected out of the MODEL."""
+def backbone_lines(
+    called: str, metadata: Mapping[str, str], here: Iterable[Projected]
+) -> tuple[str, ...]:
+    """A line of a report where a file of ours was trained on another backbone than the MODEL is.
+    here: the bases that are projected out of the MODEL."""
     stated, here = stated_backbone(metadata), frozenset(here)
     if stated is None or {one.acts_as for one in stated} == {one.acts_as for one in here}:
         return ()
     if not here:
         return (
-            f"it was trained on the rank-limited backbone of {_named(stated)}, and this MODEL has "
-            "no basis",
+            f"{called}: it was trained on the rank-limited backbone of {_named(stated)}, and this "
+            "MODEL has no basis",
         )
     if not stated:
         return (
-            "it was trained on a model without a basis, and this MODEL is rank-limited by "
-            f"{_named(here)}",
+            f"{called}: it was trained on a model without a basis, and this MODEL is rank-limited "
+            f"by {_named(here)}",
         )
     return (
-        f"it was trained on the rank-limited backbone of {_named(stated)}, and this MODEL is that "
-        f"of {_named(here)}",
+        f"{called}: it was trained on the rank-limited backbone of {_named(stated)}, and this "
+        f"MODEL is that of {_named(here)}",
     )
 
 

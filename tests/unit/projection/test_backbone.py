@@ -9,8 +9,8 @@ import pytest
 
 from craft_core.projection import (
     Projected,
+    backbone_lines,
     backbone_metadata,
-    backbone_notes,
     stated_backbone,
     trained_backbone,
 )
@@ -53,7 +53,7 @@ def test_nothing_is_written_of_a_model_without_a_basis():
 )
 def test_a_file_that_does_not_say_is_told_nothing(metadata):
     assert stated_backbone(metadata) is None and trained_backbone(metadata) == ""
-    assert backbone_notes(metadata, [ONE]) == backbone_notes(metadata, []) == ()
+    assert backbone_lines("x", metadata, [ONE]) == backbone_lines("x", metadata, []) == ()
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,13 @@ def test_a_file_that_does_not_say_is_told_nothing(metadata):
     ],
 )
 def test_another_backbone_is_one_note(metadata, here, told):
-    (note,) = backbone_notes(metadata, here)
-    assert told in note and note.startswith("it was trained on")
+    (note,) = backbone_lines("x", metadata, here)
+    assert told in note and note.startswith("x: it was trained on")
 
 
 def test_the_same_backbone_is_no_note_whatever_its_file_is_called():
-    assert backbone_notes(PLAIN, []) == ()
-    assert backbone_notes(backbone_metadata([ONE]), [replace(ONE, name="renamed")]) == ()
+    assert backbone_lines("x", PLAIN, []) == ()
+    assert backbone_lines("x", backbone_metadata([ONE]), [replace(ONE, name="renamed")]) == ()
 
 
 def test_a_name_that_a_file_states_stays_a_short_line():
