@@ -18,15 +18,16 @@ from typing import Any
 import comfy.sd
 import comfy.utils
 import folder_paths
+import node_helpers
 import nodes as host_nodes
+import numpy as np
 import safetensors
 import torch
-from comfy_extras.nodes_dataset import load_and_process_images
+from PIL import Image, ImageOps
 from torch import Tensor
 from utils.extra_config import load_extra_path_config
 
 from ..craft_core.errors import CraftError, listed
-from ..craft_core.projection import read_basis
 from ..craft_core.requests import (
     Expert,
     FuseData,
@@ -44,7 +45,7 @@ from ..craft_core.training.sizes import Fit
 from ..craft_core.training.slots import NO_FILE, FileSlot
 from .engine.modules import lora_layers
 from .model.basis import FOLDER as BASES
-from .model.basis import apply_basis, basis_files
+from .model.basis import apply_basis, basis_at, basis_files
 from .model.host_files import path_by_name
 from .model.lora_files import FOLDER as LORAS
 from .model.lora_files import BranchFile, read_lora_files
@@ -189,15 +190,40 @@ def _together(pairs: Sequence[tuple[Tensor, str]]) -> Captioned:
 
 
 def _image(path: Path) -> Tensor:
-    """(1, height, width, 3) in [0, 1], read as the host's dataset loader does."""
+    """(1, height, width, 3) in [0, 1], as the host's Load Image makes it of the file: turned as the
+    file says. The first picture of an animation. CraftError for no picture, and for half of one,
+    which the host takes."""
     try:
-        return load_and_process_images([path.name], str(path.parent))[0]
-    except OSError as error:
+        with node_helpers.pillow(Image.open, path) as opened:
+            opened.load()
+            if opened.mode.startswith("I;16"):
+                return _grey(ImageOps.exif_transpose(opened))
+        file = path.resolve()  # the host follows no link out of its folder
+        with _input_folder(file.parent):
+            return host_nodes.LoadImage().load_image(f"{file.name} [input]")[0][:1]
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow's and PyAV's
         raise CraftError(
             f"{path} cannot be read as a picture ({error})",
             "Pictures are PNG, JPEG or WebP files",
             "Save it again as one",
         ) from error
+
+
+def _grey(picture: Image.Image) -> Tensor:
+    """Of 16 bits. Load Image gives the same, but for ComfyUI before 0.24, where it is white."""
+    values = torch.from_numpy(np.asarray(picture, np.float32) / 65535)
+    return values[None, :, :, None].expand(-1, -1, -1, 3).contiguous()
+
+
+@contextmanager
+def _input_folder(folder: Path) -> Iterator[None]:
+    """The folder where the host's nodes find their files, for as long as the block runs."""
+    before = folder_paths.get_input_directory()
+    folder_paths.set_input_directory(str(folder))
+    try:
+        yield
+    finally:
+        folder_paths.set_input_directory(before)
 
 
 def _source(files: ModelFiles) -> ModelParts:
@@ -218,7 +244,7 @@ def _source(files: ModelFiles) -> ModelParts:
         vae = _vae(files.vae)
     if files.basis:
         basis_files()  # makes their folders known
-        model = apply_basis(model, _loaded(BASES, files.basis, read_basis))
+        model = apply_basis(model, _loaded(BASES, files.basis, basis_at))
     return ModelParts(model, clip, vae)
 
 

@@ -17,6 +17,7 @@ from ...craft_core.lora.storage import read_tensors
 from ...craft_core.lora.text_encoder import count_matrices
 from ...craft_core.lora.without_model import carried, read_together
 from ...craft_core.merging.compare import UpdateComparison, UpdateSummary, compare, measure
+from ...craft_core.projection import trained_backbone
 from ...craft_core.requests import ModelFiles, Read
 from ...craft_core.types import LayerUpdate, LoraFile
 from ..host import enter
@@ -211,6 +212,9 @@ def _summary(
         yield f"   tensors not described, and refused by the other commands: {kinds}"
     if file.faults:
         yield f"   cannot act: {listed(file.faults, 3)}"
+    basis = trained_backbone(file.metadata)
+    if basis:
+        yield f"   trained on the rank-limited backbone of {basis}"
     yield from (f"   {note}" for note in file.notes)
     embeddings = [key for key in file.unmatched if is_embedding(key)]
     others = [key for key in file.unmatched if key not in embeddings]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import comfy.model_management
@@ -26,6 +27,7 @@ from torch import Tensor
 from ...craft_core.errors import CraftError
 from ...craft_core.projection import (
     Basis,
+    Projected,
     Side,
     Which,
     component,
@@ -36,7 +38,7 @@ from ...craft_core.projection import (
 )
 from ..engine.modules import PREFIX, model_layers
 from .host_files import path_by_name
-from .stamps import stamp
+from .stamps import hash_of, stamp
 
 log = logging.getLogger("craft")
 
@@ -44,18 +46,20 @@ FOLDER = "craft_bases"
 # Weights are projected in pieces of this many values, so that the float32 copies stay small
 # beside a weight that the host streams through little memory.
 PIECE = 1 << 24
+_DIGITS = 12  # of a file's hash
 
 
 class ProjectionAdapter(comfy.weight_adapter.WeightAdapterBase):
     """W - strength * Q Q^T W (output side) or W - strength * W Q Q^T (input side), in place.
 
-    weights: (q, side). The host rebuilds adapters as type(self)(loaded_keys, weights) with the
-    tensors of `weights` moved, so they hold all of this one's state.
+    weights: (q, side, what is projected). The host rebuilds adapters as
+    type(self)(loaded_keys, weights) with the tensors of `weights` moved, so they hold all of this
+    one's state.
     """
 
     name = "craft_projection"
 
-    def __init__(self, loaded_keys: set[str], weights: tuple[Tensor, Side]) -> None:
+    def __init__(self, loaded_keys: set[str], weights: tuple[Tensor, Side, Projected]) -> None:
         self.loaded_keys = loaded_keys
         self.weights = weights  # type: ignore[assignment]
 
@@ -74,7 +78,7 @@ class ProjectionAdapter(comfy.weight_adapter.WeightAdapterBase):
 
         Projected in float32 and rounded once, whatever that dtype is.
         """
-        q, side = self.weights
+        q, side, _ = self.weights
         q = comfy.model_management.cast_to_device(q, weight.device, torch.float32)
         for piece in _pieces(weight, side):
             piece.copy_(piece.float() - strength * component(piece, q, side))
@@ -103,7 +107,10 @@ def apply_basis(
     limited = model.clone()
     if strength == 0.0:
         return limited
-    patches = {_key(path): ProjectionAdapter({path}, (q, basis.side)) for path, q in layers.items()}
+    told = Projected(basis.name, basis.digest, basis.part_taken(which), strength)
+    patches = {
+        _key(path): ProjectionAdapter({path}, (q, basis.side, told)) for path, q in layers.items()
+    }
     patched = limited.add_patches(patches, strength)
     assert len(patched) == len(patches), "the host has no weight for a layer it lists"
     log.info("rank-limited %d of the basis's %d layers", len(layers), len(basis.layers))
@@ -129,6 +136,16 @@ def require_unlimited(model: Any, layers: Iterable[str]) -> None:
 def _is_limited(model: Any, path: str) -> bool:
     return any(
         isinstance(patch[1], ProjectionAdapter) for patch in model.patches.get(_key(path), ())
+    )
+
+
+def projected_from(model: Any) -> frozenset[Projected]:
+    """What is projected out of the MODEL's weights; no weight is read."""
+    return frozenset(
+        patch[1].weights[2]
+        for own in model.patches.values()
+        for patch in own
+        if isinstance(patch[1], ProjectionAdapter)
     )
 
 
@@ -199,7 +216,12 @@ def basis_path(name: str) -> str:
 
 def load_basis(name: str) -> Basis:
     """The basis file of that name, checked."""
-    return read_basis(basis_path(name))
+    return basis_at(basis_path(name))
+
+
+def basis_at(path: str) -> Basis:
+    """The basis file there, checked, with its name and hash."""
+    return replace(read_basis(path), name=os.path.basename(path), digest=hash_of(path)[:_DIGITS])
 
 
 def require_part(name: str, which: Which) -> None:

@@ -11,10 +11,12 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from ...craft_core.lora import Meter
+from ...craft_core.projection import backbone_lines
 from ...craft_core.routing.plan import CandidateLora
 from ...craft_core.types import LoraFile
 from ..engine.modules import model_names
 from ..living import keep_latest
+from .basis import projected_from
 from .lora_files import BranchFile, TextFit, branch, require, text_fit
 from .measured import FileNumbers
 from .stamps import file_stamp
@@ -39,7 +41,8 @@ def kept() -> Iterator[None]:
 
 
 def given(chosen: BranchFile, file: LoraFile, model: Any, clip: Any = None) -> CandidateLora:
-    """clip: where there is one, to know what of the file it cannot take."""
+    """clip: where there is one, to know what of the file it cannot take. The lines tell where the
+    file was trained on another backbone."""
     text = text_fit(clip, file) if clip else TextFit({})
     return CandidateLora(
         branch(chosen, file),
@@ -48,6 +51,7 @@ def given(chosen: BranchFile, file: LoraFile, model: Any, clip: Any = None) -> C
         _meter(chosen, file, model),
         (*file.faults, *text.faults),
         file.notes,
+        backbone_lines(chosen.name, file.metadata, projected_from(model)),
     )
 
 

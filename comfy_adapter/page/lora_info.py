@@ -10,6 +10,7 @@ import folder_paths
 
 from ...craft_core.lora.header.base_model import base_model
 from ...craft_core.lora.header.layers import read_lora_header
+from ...craft_core.projection import trained_backbone
 from ...craft_core.routing.trigger_words import trigger_words
 from ..model.lora_files import FOLDER, require
 
@@ -18,8 +19,8 @@ _PREVIEW = "/experiment/models/preview"  # the host's route of the picture besid
 
 def lora_info(name: str) -> dict[str, Any]:
     """{"kinds": {kind: layers}, "ranks": [...], "text_encoder": matrices, "family", "stated",
-    "words": [...], "picture": the host's address of it or None}; CraftError where it cannot be
-    read."""
+    "basis": of the rank-limited backbone that it was trained on or "", "words": [...], "picture":
+    the host's address of it or None}; CraftError where it cannot be read."""
     path = Path(require(name))
     header = read_lora_header(path)
     family, stated = base_model(header.metadata, [*header.layers, *header.others])
@@ -29,6 +30,7 @@ def lora_info(name: str) -> dict[str, Any]:
         "text_encoder": len(header.text_encoder),
         "family": family,
         "stated": list(stated),
+        "basis": trained_backbone(header.metadata),
         "words": list(trigger_words(header.metadata)),
         "picture": _picture(path),
     }

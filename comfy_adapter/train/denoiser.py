@@ -8,7 +8,7 @@ weights), with the MODEL's patches on it (a rank-limited backbone stays one).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...craft_core.errors import CraftError
+from ...craft_core.families import mixes_rows
 from ...craft_core.training import Edit, LayerCall
 from ..engine.modules import dequantised, is_norm, model_layers, output_axis, scaled_norm
 from ..engine.shortcuts import forget_keys, without_replays
@@ -118,6 +119,13 @@ class HostDenoiser:
             ready = {name: one.process_cond(batch_size=1, area=None) for name, one in found.items()}
             self._prepared[key] = (condition, ready)  # the condition too, so that its id stays its
         return self._prepared[key][1]
+
+    def needs_single_rows(self, layers: Iterable[str]) -> bool:
+        network = self._model.diffusion_model
+        kind = type(network).__name__
+        return _reads_step(network) or any(
+            mixes_rows(path, kind) or "experts" in path.split(".") for path in layers
+        )
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
         """denoised = a x + b output, so its squared error is b^2 times the output's."""

@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ...craft_core.projection import backbone_metadata
 from ...craft_core.registry import Method
 from ...craft_core.routing.markers import parse
 from ...craft_core.routing.trigger_words import common_phrases, stated
 from ...craft_core.training import SlotContents, StepCallback
 from ...craft_core.training.slots import LAYERS, ROLE, LayerSlot, PictureSlot
 from ...craft_core.types import ROLES
+from ..model.basis import projected_from
 from .basis import read_pairs
 from .data import caption_lines
 from .denoiser import is_copyable, open_denoiser
@@ -55,7 +57,10 @@ def start_training(
     place = save_place(how.save_as, slots.folder, part)
     filled, sizes = fit_pictures(source, method, filled, how.warn)
     prepared = READERS[slots.reader](source, method, filled, settings)
-    prepared = replace(prepared, notes=[sizes, *prepared.notes])
+    backbone = backbone_metadata(projected_from(source.model))
+    prepared = replace(
+        prepared, notes=[sizes, *prepared.notes], metadata={**prepared.metadata, **backbone}
+    )
     precision = precision_of(how, place, source.model)
     sample_every = how.sample_every
     if sample_every and prepared.vae is None and not is_copyable(source.vae):

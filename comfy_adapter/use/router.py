@@ -16,6 +16,7 @@ from ...craft_core.errors import CraftError
 from ...craft_core.fusion import FUSION
 from ...craft_core.fusion.compose import compose
 from ...craft_core.messages import NO_MARKER
+from ...craft_core.projection import backbone_lines
 from ...craft_core.routing.markers import MarkedPrompt, parse
 from ...craft_core.routing.plan import Plan, PlanRequest, plan
 from ...craft_core.routing.presets import PRESETS
@@ -25,6 +26,7 @@ from ..engine.compiled import is_compiled, uncompiled_line, why_uncompiled
 from ..engine.engine import attach, is_routed
 from ..engine.modules import model_names
 from ..living import let_go
+from ..model.basis import projected_from
 from ..model.encoded_text import encoded
 from ..model.expert_encoder import Applied, apply_encoder
 from ..model.given import given, kept
@@ -241,7 +243,8 @@ def _place(
     made = planned(model, request, marked, files, clip if text else None, whole)
     expert = _expert(request, connected, marked, made.bank)
     gates = compose(made.gates, made.bank, request.schedule, expert.table)
-    lines = (*expert.lines, *stacked, *_compiled(model, made))
+    lines = (*expert.lines, *_expert_backbone(request, expert, model), *stacked,
+             *_compiled(model, made))  # fmt: skip
     return _Placed(model, clip, files, made, gates, expert, lines)
 
 
@@ -273,6 +276,14 @@ def _expert(request: RouterRequest, clip: Any, marked: MarkedPrompt, bank: Bank)
     if not request.expert_encoder:
         return Applied()
     return apply_encoder(request.expert_encoder, clip, marked, request.branches, bank)
+
+
+def _expert_backbone(request: RouterRequest, expert: Applied, model: Any) -> tuple[str, ...]:
+    """Where the expert encoder was trained on another backbone."""
+    if expert.file is None:
+        return ()
+    called = f"Expert encoder {request.expert_encoder}"
+    return backbone_lines(called, expert.file.metadata, projected_from(model))
 
 
 def _active(files: Sequence[BranchFile], gamma: Sequence[float]) -> list[tuple[str, float, float]]:

@@ -1,5 +1,12 @@
 """Rank-limited backbones: subspaces, their ranks by depth, and the files that hold them."""
 
+from .backbone import (
+    Projected,
+    backbone_lines,
+    backbone_metadata,
+    stated_backbone,
+    trained_backbone,
+)
 from .basis_file import (
     WHICH,
     Basis,
@@ -34,9 +41,12 @@ __all__ = [
     "Basis",
     "Header",
     "LayerBasis",
+    "Projected",
     "RankSchedule",
     "Side",
     "Which",
+    "backbone_lines",
+    "backbone_metadata",
     "component",
     "decomposed",
     "dimension",
@@ -53,5 +63,7 @@ __all__ = [
     "require_orthonormal",
     "require_strength",
     "solution_of",
+    "stated_backbone",
+    "trained_backbone",
     "write_basis",
 ]

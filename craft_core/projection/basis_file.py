@@ -70,12 +70,21 @@ class LayerBasis:
 
 @dataclass(frozen=True)
 class Basis:
-    """The bases of a model's layers by module path, in depth order."""
+    """The bases of a model's layers by module path, in depth order. name, digest: of its file, and
+    short, for what is trained with it; "" where it is in none."""
 
     layers: Mapping[str, LayerBasis]
     side: Side = "output"
     base_model: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""
+    digest: str = ""
+
+    def part_taken(self, which: Which) -> Which:
+        """`which`, or the one part that there is where both are asked for."""
+        parts = [role for role in ROLES if any(getattr(one, role) is not None
+                                               for one in self.layers.values())]  # fmt: skip
+        return parts[0] if which == "both" and len(parts) == 1 else which
 
     def select(self, which: Which) -> dict[str, Tensor]:
         """Q by module path of the layers that have what was asked for; CraftError if none has."""

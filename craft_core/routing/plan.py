@@ -36,7 +36,8 @@ class CandidateLora:
     branch: with every layer its file adapts. layers: its own layer patterns, one a line; "" for
     its role's set. unmatched: keys of its file that name nothing in the model, nor in the text
     encoder where the caller has one. meter: measures the branch; None for a new one. cannot_act:
-    what of its file cannot act, and why. notes: on how its file is read, for the report.
+    what of its file cannot act, and why. notes: on how its file is read, for the report. lines:
+    whole lines of the report.
     """
 
     branch: Branch
@@ -45,6 +46,7 @@ class CandidateLora:
     meter: Meter | None = None
     cannot_act: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -374,6 +376,7 @@ def _unused_lines(method: Method, sets: LayerSets) -> Iterator[str]:
 def _file_lines(given: Sequence[CandidateLora]) -> Iterator[str]:
     for one in given:
         yield from (f"{one.branch.name}: {note}" for note in one.notes)
+        yield from one.lines
 
 
 def _own_lines(given: Sequence[CandidateLora], method: Method) -> Iterator[str]:

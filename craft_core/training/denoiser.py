@@ -6,7 +6,7 @@ was trained at, for `denoised` at one of them, and to run with some layers' outp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -112,6 +112,12 @@ class Denoiser(Protocol):
 
     def denoise(self, x: Tensor, sigma: Tensor, conditions: Sequence[Condition]) -> Tensor:
         """`denoised` (B, C, *spatial), float32, of x at sigma (B,); row i sees conditions[i]."""
+        ...
+
+    def needs_single_rows(self, layers: Iterable[str]) -> bool:
+        """Whether, where one of these layers is edited and the edit tells rows apart, each row has
+        to be denoised in a call of its own: in a call of several the layer would not see all of
+        them, one after the other."""
         ...
 
     def loss_weight(self, sigma: Tensor) -> Tensor:

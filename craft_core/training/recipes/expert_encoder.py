@@ -14,7 +14,7 @@ so that a pair of LoRAs it was not trained with meets an encoder that has seen t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +29,7 @@ from ...papers import CRAFT
 from ...registry import Knob
 from ...types import ROLES, Branch, LayerUpdate, Role
 from ..data import Dataset, Moves, batch, choose
-from ..denoiser import Denoiser, Edit, Example, LayerCall
+from ..denoiser import Condition, Denoiser, Edit, Example, LayerCall
 from ..loop import Pace, Training
 from ..losses import Draw, Noised, denoising_loss, noised
 from ..registry import TRAINING, Accumulate, Mirror, Shift
@@ -239,6 +239,7 @@ class EncoderRecipe:
         layers: dict[Role, list[str]] = {
             role: _layers(self.branches, role, denoiser.layers) for role in ROLES
         }
+        self._adapted = frozenset(path for branch in self.branches for path in branch.layers)
         self.encoder = ExpertEncoder(layers, _text_width(lessons), [concept], seed)
 
     def parameters(self) -> Mapping[str, Tensor]:
@@ -267,7 +268,7 @@ class EncoderRecipe:
         leaf = scales.detach().to(self.denoiser.device).requires_grad_(True)
         gammas = torch.tensor([data.gammas[i] for i in indices], device=self.denoiser.device)
         total = 0.0
-        for rows in _alike(conditions):
+        for rows in rows_of_calls(self.denoiser, self._adapted, conditions):
             part = len(rows) / len(indices)
             with self.denoiser.edited(self._edits(leaf[rows], gammas[rows])):
                 loss, _ = denoising_loss(self.denoiser, _rows(ready, rows))
@@ -376,6 +377,7 @@ def scaled_branches(pieces: Sequence[tuple[LayerUpdate, Tensor]]) -> Edit:
 
 def _by_row(weight: Tensor, output: Tensor) -> Tensor:
     """(B,) against (B, ...), or (B * frames, ...) where a layer sees frames one by one."""
+    assert len(output) % len(weight) == 0, "a layer sees all rows, one after the other"
     weight = weight.repeat_interleave(len(output) // len(weight))
     return weight.reshape(-1, *[1] * (output.ndim - 1))
 
@@ -388,9 +390,14 @@ def _added(output: Tensor, update: Tensor, rows: tuple[int, int] | None, axis: i
     return whole
 
 
-def _alike(conditions: Sequence[object]) -> list[list[int]]:
-    """Rows that share one condition: a Denoiser may split unlike ones into several calls, and an
-    edit would not know whose rows it sees."""
+def rows_of_calls(
+    denoiser: Denoiser, layers: Iterable[str], conditions: Sequence[Condition]
+) -> list[list[int]]:
+    """Rows that may share a call while edits of these layers tell rows apart: those of one
+    condition, as a Denoiser may split unlike ones into several calls, where an edit would not know
+    whose rows it sees; and each alone where a layer does not see them one after the other."""
+    if denoiser.needs_single_rows(layers):
+        return [[row] for row in range(len(conditions))]
     groups: dict[int, list[int]] = {}
     for row, condition in enumerate(conditions):
         groups.setdefault(id(condition), []).append(row)

@@ -23,6 +23,7 @@ from craft_lora_pack.comfy_adapter.page.routes import method_traits
 from craft_lora_pack.craft_core.errors import CraftError
 from craft_lora_pack.craft_core.families import FAMILIES
 from craft_lora_pack.craft_core.fusion import FUSION
+from craft_lora_pack.craft_core.projection import Projected, backbone_metadata
 from craft_lora_pack.craft_core.routing.layer_sets import resolve
 from craft_lora_pack.craft_core.routing.presets import PRESETS
 from safetensors.torch import save_file
@@ -186,11 +187,13 @@ def test_the_page_learns_what_a_lora_file_says_of_itself(tmp_path):
     tensors = {f"{name}.lora_down.weight": torch.zeros(4, 8) for name in (stem, text)}
     tensors |= {f"{name}.lora_up.weight": torch.zeros(8, 4) for name in (stem, text)}
     metadata = {"ss_sd_model_name": "base.safetensors", "modelspec.trigger_phrase": "sks dog"}
+    metadata |= backbone_metadata([Projected("one.safetensors", "0123456789ab", "both", 1.0)])
     (tmp_path / "own dogs").mkdir()
     save_file(tensors, tmp_path / "own dogs" / "a#1.safetensors", metadata)
     expected = {
         "kinds": {"LoRA": 1}, "ranks": [4], "text_encoder": 1, "family": "SDXL",
         "stated": ["base.safetensors"], "words": ["sks dog"], "picture": None,
+            "basis": "one.safetensors (0123456789ab), both at 1",
     }  # fmt: skip
     folder_paths.add_model_folder_path("loras", str(tmp_path))
     folders = folder_paths.get_folder_paths("loras")

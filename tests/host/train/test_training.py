@@ -19,6 +19,7 @@ from craft_lora_pack.comfy_adapter.train.run import save_place
 from craft_lora_pack.comfy_adapter.train.train import Captioned, How, ModelParts, identity
 from craft_lora_pack.comfy_adapter.use.router import RouterRequest, route
 from craft_lora_pack.craft_core.errors import CraftError
+from craft_lora_pack.craft_core.projection import Projected, stated_backbone
 from craft_lora_pack.craft_core.requests import (
     ModelFiles,
     Picture,
@@ -385,6 +386,50 @@ def test_a_training_resumes_on_its_own_backbone_only(world):
                 continue
             with pytest.raises(CraftError, match="base_model"):
                 train_lora(*given, *rest, lambda t: None)
+
+
+def test_a_lora_on_another_backbone_than_it_was_trained_on_is_told(world):
+    """Its file names the basis, its part and the strength; where all agree nothing is said."""
+    one, other = limit(world, "train/told", seed=1), limit(world, "train/told_other", seed=2)
+    with torch.inference_mode():
+        basis = load_basis(one.name)
+        models = {
+            "plain": world.model,
+            "limited": apply_basis(world.model, basis),
+            "weaker": apply_basis(world.model, basis, strength=0.5),
+            "content alone": apply_basis(world.model, basis, "content"),
+            "other": apply_basis(world.model, load_basis(other.name)),
+        }
+        for trained_on in ("plain", "limited"):
+            parts = ModelParts(models[trained_on], world.clip, world.vae)
+            file = train_lora(
+                parts, Captioned([image()], ["a cat"]), None, "content", SETS,
+                {**LORA, "steps": 1}, How(f"train/on_{trained_on}"), lambda t: None,
+            )  # fmt: skip
+            notes = {name: backbone_lines(world, model, file) for name, model in models.items()}
+            assert notes.pop(trained_on) == []
+            assert all(len(lines) == 1 for lines in notes.values()), notes
+            with safe_open(file.path, "pt") as opened:
+                metadata = opened.metadata()
+            if trained_on == "plain":
+                assert "craft_basis" not in metadata
+                assert "a model without a basis" in notes["limited"][0]
+            else:
+                own = f"told_00001_.safetensors ({basis.digest}), both at 1"
+                assert stated_backbone(metadata) == {
+                    Projected("told_00001_.safetensors", basis.digest, "both", 1.0)
+                }
+                assert notes["plain"][0].endswith(f"of {own}, and this MODEL has no basis")
+                assert f"of {own}, and this MODEL is that of told_" in notes["weaker"][0]
+                assert "both at 0.5" in notes["weaker"][0]
+
+
+def backbone_lines(world, model, file):
+    request = RouterRequest(
+        "a cat", (BranchFile(file.name, "content", 1.0),), "all", {"method": "direct"}
+    )
+    report = route(model, world.clip, request).report
+    return [line for line in report.splitlines() if line.startswith(f"{file.name}: it was trained")]
 
 
 def test_a_vgg_file_is_used_and_named(world, monkeypatch):

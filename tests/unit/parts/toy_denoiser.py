@@ -6,7 +6,7 @@ input) -> conv_out. `denoised = x - sigma * network(x)`, as a flow or epsilon mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -58,6 +58,9 @@ class ToyDenoiser:
         x, sigma = x.to(self.dtype), sigma.to(self.dtype).view(-1, 1, 1, 1)
         text = torch.stack(list(conditions)).to(self.dtype)
         return x - sigma * self.network(x / (1 + sigma**2).sqrt(), text)
+
+    def needs_single_rows(self, layers: Iterable[str]) -> bool:
+        return False
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
         return 1 / sigma**2

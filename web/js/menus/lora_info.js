@@ -41,7 +41,7 @@ export async function showLoraInfo(file, put) {
 }
 
 /** Kinds, ranks and base model. @param {any} info @returns {string[]} */
-function infoLines({ kinds, ranks, text_encoder, family, stated }) {
+function infoLines({ kinds, ranks, text_encoder, family, stated, basis }) {
   const parts = Object.entries(kinds).map(([kind, count]) =>
     say("{kind} in {count} layers", { kind, count: Number(count) }));
   if (ranks.length) {
@@ -51,7 +51,9 @@ function infoLines({ kinds, ranks, text_encoder, family, stated }) {
   if (text_encoder) parts.push(say("text encoder: {count} matrices", { count: text_encoder }));
   const names = [family, ...stated].filter(Boolean).join(", ");
   const lines = parts.length ? [parts.join(", ")] : [];
-  return names ? [...lines, say("Base model: {names}", { names })] : lines;
+  if (names) lines.push(say("Base model: {names}", { names }));
+  if (basis) lines.push(say("Trained on the rank-limited backbone of {basis}", { basis }));
+  return lines;
 }
 
 /** @param {string[]} words @param {Put | null} put */

@@ -142,6 +142,35 @@ def test_a_slice_of_a_fused_layer_changes_its_own_outputs_only():
     torch.testing.assert_close(added[..., 2:5], by_hand)
 
 
+def test_rows_denoised_alone_teach_what_they_teach_in_one_call():
+    """Where a layer would not see the rows of a call one after the other."""
+
+    class Alone(ToyDenoiser):
+        def denoise(self, x, sigma, conditions):
+            assert len(x) == 1
+            return super().denoise(x, sigma, conditions)
+
+        def needs_single_rows(self, layers):
+            return set(CONTENT + STYLE) == set(layers)
+
+    learned, gradients = [], []
+    for denoiser in (ToyDenoiser(dtype=torch.float64), Alone(dtype=torch.float64)):
+        recipe = training(denoiser, Lessons(phrased(3), phrased(2, seed=9)), batch_size=3).recipe
+        learned.append(recipe.backward(Draw(0, 0), 1.0))
+        gradients.append([value.grad for value in recipe.parameters().values()])
+    assert learned[1] == pytest.approx(learned[0])
+    for one, alone in zip(*gradients, strict=True):
+        torch.testing.assert_close(alone, one)
+
+
+def test_a_layer_that_sees_fewer_rows_than_there_are_scales_is_no_silent_mistake():
+    denoiser = ToyDenoiser()
+    one = factors((8, 8), 1)
+    with denoiser.edited({"blocks.0.q": scaled_branches([(one, torch.tensor([1.0, 0.5]))])}):
+        with pytest.raises(AssertionError, match="all rows"):
+            denoiser.network.blocks[0]["q"](torch.randn(1, 5, 8))
+
+
 def test_the_loras_and_the_model_get_no_gradient_and_do_not_change():
     denoiser = ToyDenoiser()
     given = branches(denoiser)

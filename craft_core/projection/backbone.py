@@ -1,0 +1,111 @@
+"""Which rank-limited backbone a file was trained on, in its metadata, and whether a MODEL is that.
+
+What is learned on W* = W - strength Q Q^T W is added to W* (CRAFT-LoRA 2026, arXiv:2602.18936,
+Eqs. 1-4). On another backbone it does something else than what it learned, and nothing looks wrong.
+`craft_basis`: JSON, a table for each basis with its file's name and hash, the side that was taken
+and its strength. Without one, a file of ours says by `base_model`, in `training`, whether nothing
+was patched onto its model's weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..json_text import shallow_json
+
+_KEY = "craft_basis"
+_TRAINING = "training"
+_PATCHED = " with patches "  # in the base_model of a training on a MODEL with patches
+_LONGEST = 80  # letters of a name that a file states
+
+
+@dataclass(frozen=True, order=True)
+class Projected:
+    """A basis that is projected out of weights. digest: of its file, short; "" where it was in no
+    file, as the name is then. which: content, style or both, as far as the file has them."""
+
+    name: str
+    digest: str
+    which: str
+    strength: float
+
+    def __str__(self) -> str:
+        name = " ".join(self.name.split())[:_LONGEST] or "a basis"
+        digest = f" ({self.digest[:12]})" if self.digest else ""
+        return f"{name}{digest}, {self.which} at {self.strength:g}"
+
+    @property
+    def acts_as(self) -> tuple[str, str, float]:
+        """The same for a file that was renamed."""
+        return self.digest, self.which, self.strength
+
+
+def backbone_metadata(found: Iterable[Projected]) -> dict[str, str]:
+    """The metadata of what is trained on a MODEL with these; empty without any."""
+    tables = [asdict(one) for one in sorted(found)]
+    return {_KEY: json.dumps(tables)} if tables else {}
+
+
+def stated_backbone(metadata: Mapping[str, str]) -> frozenset[Projected] | None:
+    """What a file says that it was trained on; none where that was a model without a basis. None:
+    it does not say, or not in a known way."""
+    if _KEY in metadata:
+        tables = _json(metadata[_KEY])
+        read = [_read(one) for one in tables] if isinstance(tables, list) and tables else [None]
+        return None if None in read else frozenset(one for one in read if one is not None)
+    training = _json(metadata.get(_TRAINING, ""))
+    base = training.get("base_model") if isinstance(training, dict) else None
+    return frozenset() if isinstance(base, str) and _PATCHED not in base else None
+
+
+def backbone_lines(
+    called: str, metadata: Mapping[str, str], here: Iterable[Projected]
+) -> tuple[str, ...]:
+    """A line of a report where a file of ours was trained on another backbone than the MODEL is.
+    here: the bases that are projected out of the MODEL."""
+    stated, here = stated_backbone(metadata), frozenset(here)
+    if stated is None or {one.acts_as for one in stated} == {one.acts_as for one in here}:
+        return ()
+    if not here:
+        return (
+            f"{called}: it was trained on the rank-limited backbone of {_named(stated)}, and this "
+            "MODEL has no basis",
+        )
+    if not stated:
+        return (
+            f"{called}: it was trained on a model without a basis, and this MODEL is rank-limited "
+            f"by {_named(here)}",
+        )
+    return (
+        f"{called}: it was trained on the rank-limited backbone of {_named(stated)}, and this "
+        f"MODEL is that of {_named(here)}",
+    )
+
+
+def trained_backbone(metadata: Mapping[str, str]) -> str:
+    """The basis that a file says it was trained with; "" without."""
+    return _named(stated_backbone(metadata) or ())
+
+
+def _named(found: Iterable[Projected]) -> str:
+    return "; ".join(map(str, sorted(found)))
+
+
+def _read(table: Any) -> Projected | None:
+    if not isinstance(table, dict):
+        return None
+    texts = [table.get(key) for key in ("name", "digest", "which")]
+    strength = table.get("strength")
+    if not all(isinstance(one, str) for one in texts) or not isinstance(strength, int | float):
+        return None
+    return Projected(*texts, float(strength))  # type: ignore[arg-type]
+
+
+def _json(text: str) -> Any:
+    try:
+        return shallow_json(text)
+    except ValueError:  # also nested too deeply
+        return None
