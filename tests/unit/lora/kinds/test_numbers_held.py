@@ -1,5 +1,5 @@
-"""In every form of every kind an update holds about what its file does. What it needs beyond that it
-makes while it acts, and no tensor of it is larger than the layer's weight."""
+"""In every form of every kind an update holds about what its file does. What it needs beyond that
+it makes while it acts, and no tensor of it is larger than the layer's weight."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def test_what_it_makes_to_act_is_no_larger_than_the_weight(kind, name, rank, sha
 @pytest.mark.parametrize("rank", [1, 2, 4, 8, 11, 16, 24])
 @pytest.mark.parametrize("shape", [(320, 320), (64, 640), (640, 64), (64, 32, 3, 3)])
 def test_a_loha_takes_the_way_of_fewer_multiplications(shape, rank):
-    """Low-rank factors of rank r1 r2, or the product as a whole, for which each 1024 tokens make two
-    products, of r1 and of r2."""
+    """Low-rank factors of rank r1 r2, or the product as a whole: two products, of r1 and of r2, for
+    all tokens together."""
     update, _ = read("LoHa", "plain", rank, shape)
     out, size = shape[0], math.prod(shape[1:])
     whole = out * size * (1 + 2 * rank / 1024)
