@@ -95,15 +95,15 @@ class Hadamard(LayerUpdate):
     def act(self, layer: LayerPass, amount: float | Tensor) -> None:
         if self._pairs_are_fewer:
             return self._in_pairs(layer.x.dtype).act(layer, amount)
+        x, alpha = times(layer.x, amount)
         together = len(self.layer_inputs) == 1 and layer.base.is_contiguous()
-        for start, piece in self._in_pieces(layer.x.dtype):
+        for start, piece in self._in_pieces(x.dtype):
             if together:  # the product goes into the outputs at once
-                x, alpha = times(layer.x.reshape(-1, self._size), amount)
                 base = layer.base.view(-1, self.outputs).narrow(1, start, len(piece))
-                base.addmm_(x, piece.T, alpha=alpha)
+                base.addmm_(x.reshape(-1, self._size), piece.T, alpha=alpha)
             else:
-                added, alpha = times(layer.product(layer.x, piece), amount)
-                layer.base.narrow(layer.axis, start, len(piece)).add_(added, alpha=alpha)
+                base = layer.base.narrow(layer.axis, start, len(piece))
+                base.add_(layer.product(x, piece), alpha=alpha)
 
     def with_outputs_times(self, factor: Tensor) -> Hadamard:
         along = factor[:, None] if self.core1 is None else factor
