@@ -97,12 +97,13 @@ class LayerUpdate(ABC):
     """What an adapter does to one layer: scale times what its tensors make of the inputs.
 
     Each is a frozen dataclass whose tensor fields are all of its numbers. scale: as the file has
-    it; a strength is never folded in here. rows: (start, length) of the layer's outputs that it
-    covers, None for all. rank: that of dW, at most. inputs: (n, *kernel), of a normalisation and
-    of a bias (). is_low_rank: whether `factors` are a smaller form of dW than dW itself. of_bias:
-    whether dW is that of the layer's bias. on_weight: whether dW depends on the weight that it is
-    added to; `on` then makes of it an update that does not. precise: the tensors to compute with in
-    float32 whatever the model's type.
+    it; a strength is never folded in here. They are about as many as the file has for it: what is
+    larger an update makes while it acts on one layer, and lets go. rows: (start, length) of the
+    layer's outputs that it covers, None for all. rank: that of dW, at most. inputs: (n, *kernel),
+    of a normalisation and of a bias (). is_low_rank: whether `factors` are a smaller form of dW
+    than dW itself. of_bias: whether dW is that of the layer's bias. on_weight: whether dW depends
+    on the weight that it is added to; `on` then makes of it an update that does not. precise: the
+    tensors to compute with in float32 whatever the model's type.
     """
 
     of_bias: ClassVar[bool] = False
@@ -163,6 +164,11 @@ class LayerUpdate(ABC):
         """As it acts where a method takes out that share of what it may take out (Gates.share);
         a number, or a tensor () of one."""
         return self
+
+    def with_outputs_times(self, factor: Tensor) -> LayerUpdate | None:
+        """The same with each output times a number, (out,); None where that is no smaller change of
+        its tensors than of what it adds."""
+        return None
 
     def taken(self, weight: Callable[[], Tensor]) -> Mapping[str, Tensor]:
         """What `added` needs of the layer's weight, as fields of the update: taken once.
@@ -234,6 +240,9 @@ class Factors(LayerUpdate):
     def act(self, layer: LayerPass, amount: float | Tensor) -> None:
         hidden = layer.product(layer.x, self.down)
         add_product(layer.base, hidden, self.up.to(hidden.dtype), amount, self.down.ndim > 2)
+
+    def with_outputs_times(self, factor: Tensor) -> Factors:
+        return replace(self, up=factor[:, None] * self.up)
 
     def factors(self) -> Factors:
         return self

@@ -23,29 +23,39 @@ class BranchModule(nn.Module):
     dtype, they are the file's own, not copies.
 
     shapes: per layer the updates without their numbers (on the meta device), each with the prefix
-    of its parameters.
+    of its parameters. same: name of a parameter that there is not -> of the one that it is: what
+    a file holds once for several layers, as for a fused one of which the model has the parts, is
+    held once.
     """
 
     def __init__(self, layers: Mapping[str, Sequence[LayerUpdate]], dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
+        self.same: dict[str, str] = {}
+        self._known: dict[tuple, str] = {}
         self.shapes: dict[str, tuple[tuple[str, LayerUpdate], ...]] = {
             path: tuple(self._add(f"layer_{index}_{part}", one) for part, one in enumerate(updates))
             for index, (path, updates) in enumerate(layers.items())
         }
+        del self._known  # the tensors may go now, and others take their places
 
     def _add(self, name: str, update: LayerUpdate) -> tuple[str, LayerUpdate]:
         for field, tensor in update.tensors().items():
             dtype = torch.float32 if field in update.precise else self.dtype
+            own = f"{name}_{field}"
+            first = self._known.setdefault(_place(tensor, dtype), own)
+            if first != own:
+                self.same[own] = first
+                continue
             value = tensor.to(dtype).contiguous()
-            self.register_parameter(f"{name}_{field}", nn.Parameter(value, requires_grad=False))
+            self.register_parameter(own, nn.Parameter(value, requires_grad=False))
         return name, update.mapped(lambda tensor: torch.empty_like(tensor, device="meta"))
 
     def own_copy(self) -> BranchModule:
         """The same with tensors of its own, and without what a host has hung on this one: memory
         of a card, which a plain copy would share and free twice."""
         made = BranchModule({}, self.dtype)
-        made.shapes = self.shapes
+        made.shapes, made.same = self.shapes, self.same
         for name, tensor in self.named_parameters():
             own = nn.Parameter(tensor.detach().clone(), requires_grad=False)
             made.register_parameter(name, own)
@@ -53,6 +63,12 @@ class BranchModule(nn.Module):
 
     def get_dtype(self) -> torch.dtype:
         return self.dtype
+
+
+def _place(tensor: Tensor, dtype: torch.dtype) -> tuple:
+    """The same for the same numbers in memory, as they run in that dtype."""
+    address = tensor.data_ptr() or id(tensor)  # those without numbers have none
+    return tensor.device, address, tensor.dtype, tensor.shape, tensor.stride(), dtype
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +90,8 @@ class BranchPart:
 
     def held(self, field: str) -> Tensor:
         """One of its tensors as the module has it now."""
-        return getattr(self.module, f"{self.name}_{field}")
+        name = f"{self.name}_{field}"
+        return getattr(self.module, self.module.same.get(name, name))
 
     def at(self, like: Tensor, share: float | Tensor) -> LayerUpdate:
         """The update on `like`'s device and dtype; read anew at each call, likewise. share: of what

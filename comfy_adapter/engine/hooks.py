@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ...craft_core.errors import CraftError
 from ...craft_core.families import mixes_rows
+from ...craft_core.lora.formats.difference import acts_by_parts
 from ...craft_core.types import Factors, LayerPass, LayerUpdate, add_product, times
 from .bank import BranchPart
 from .in_turn import Acting, InTurn, LayerPart
@@ -259,7 +260,7 @@ class HookBetween(LayerHook):
 def act(module: Any, x: Tensor, y: Tensor, update: LayerUpdate, amount: float | Tensor) -> None:
     """Add one update to y, in place. The amount is a plain number, or a tensor () of one on y's
     device: nothing waits for a device."""
-    if getattr(module, "groups", 1) > 1 and update.is_low_rank:
+    if getattr(module, "groups", 1) > 1 and acts_by_parts(update):
         return _act_in_groups(module, x, y, update, amount / update.scale)
     layer = LayerPass(x, y, partial(project, module), output_axis(module))
     update.act(layer.narrowed(update.rows), amount)

@@ -2,8 +2,9 @@
 
 A target says where in a layer an update belongs (types.LayerTarget). Low-rank factors are put
 there once and stay plain factors: zeros in `down` for inputs that are not covered, the rows of
-`up` in the layer's order. An update of another kind keeps its own algebra: it is given its part
-of the inputs, and what it adds is reordered.
+`up` in the layer's order. A LoHa and a LoCon with a core have their rows put in order, too. Any
+other update, and these of a part of the inputs, keeps its own algebra: it is given its part of the
+inputs, and what it adds is reordered.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from ..errors import CraftError
 from ..types import Factors, LayerPass, LayerTarget, LayerUpdate
 from .formats.difference import Difference
 from .formats.dora import Dora
+from .formats.loha import Hadamard
+from .formats.lora import Tucker
 
 Runs = tuple[tuple[int, int], ...]
 
@@ -36,6 +39,10 @@ def placed(update: LayerUpdate, target: LayerTarget, shape: tuple[int, ...]) -> 
     if isinstance(update, Difference):
         whole = _widened(update.difference, columns) if columns else update.difference
         return replace(update, difference=_ordered(whole, target.order, 0))
+    if columns is None and isinstance(update, Tucker):
+        return replace(update, up=_ordered(update.up, target.order, 0))
+    if columns is None and isinstance(update, Hadamard):
+        return _placed_hadamard(update, target.order)
     if isinstance(update, Dora) and columns is None and not (update.axis and target.of):
         return _placed_dora(update, target, shape)
     if update.on_weight:
@@ -116,6 +123,14 @@ class Placed(LayerUpdate):
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> Placed:
         return replace(self, inner=self.inner.with_tensors(tensors))
+
+
+def _placed_hadamard(update: Hadamard, order: Runs | None) -> Hadamard:
+    up1, up2 = (
+        _ordered(up, order, 0 if core is None else 1)
+        for up, core in ((update.up1, update.core1), (update.up2, update.core2))
+    )
+    return replace(update, up1=up1, up2=up2)
 
 
 def _placed_dora(update: Dora, target: LayerTarget, shape: tuple[int, ...]) -> Dora:

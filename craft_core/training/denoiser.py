@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..lora.formats.difference import acts_by_parts
 from ..types import LayerPass, LayerUpdate
 
 # What the model is conditioned on for one picture. Only the Denoiser that made it can read it.
@@ -83,7 +84,7 @@ class LayerCall:
 
     def added(self, update: LayerUpdate) -> Tensor:
         """What an update adds to the outputs that it covers, at a scale of 1."""
-        if not (self.in_groups and update.is_low_rank):
+        if not (self.in_groups and acts_by_parts(update)):
             return update.added(self.passed.narrowed(update.rows))
         delta = replace(update, scale=1.0).delta()
         start, count = update.rows or (0, len(delta))

@@ -81,6 +81,12 @@ class BiasDifference(Difference):
         return layer.along(self.difference)
 
 
+def acts_by_parts(update: LayerUpdate) -> bool:
+    """Whether it acts by more than one product, none with a weight of its layer's shape: in a
+    convolution in groups then only its dW does the same."""
+    return not (update.on_weight or isinstance(update, Difference))
+
+
 def _shape(tensors: Mapping[str, Tensor]) -> tuple[int, ...] | None:
     return tuple(next(iter(tensors.values())).shape) or None
 

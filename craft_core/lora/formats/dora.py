@@ -23,7 +23,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ...types import Factors, LayerPass, LayerUpdate
+from ...types import LayerPass, LayerUpdate
 from ..peft_config import Stated
 from .kinds import KINDS, AdapterKind, ending
 from .on_weight import OnWeight, channel_norms
@@ -98,8 +98,9 @@ class Dora(OnWeight):
         if layer.bias is not None:
             layer.base.sub_(layer.along(change * layer.bias))
         amount *= self.inner.scale
-        if isinstance(self.inner, Factors):
-            replace(self.inner, up=self.factor[:, None] * self.inner.up).act(layer, amount)
+        inner = self.inner.with_outputs_times(self.factor)
+        if inner is not None:
+            inner.act(layer, amount)
         else:
             layer.base.add_(layer.along(self.factor) * self.inner.added(layer), alpha=amount)
 

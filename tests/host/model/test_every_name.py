@@ -18,6 +18,7 @@ import tiny
 import torch
 from adapter_samples import SAMPLES, whole_file
 from craft_lora_pack.comfy_adapter.engine import engine
+from craft_lora_pack.comfy_adapter.engine.bank import BranchModule, layer_parts
 from craft_lora_pack.comfy_adapter.engine.modules import host_names, model_layers
 from craft_lora_pack.comfy_adapter.model.lora_files import BranchFile, branch, read_branch_file
 from craft_lora_pack.comfy_adapter.use.fuse_file import FuseRequest, fuse_branches
@@ -249,6 +250,25 @@ def test_a_layer_that_the_trainer_fused_is_its_parts(family, kind, tmp_path, mon
     theirs = sampled(loaded(model, saved(tmp_path, whole), monkeypatch))
     assert oracle.distance(theirs, sampled(model)) > 0.005
     assert oracle.distance(sampled(ours), theirs) <= oracle.LAW
+
+
+@pytest.mark.parametrize("kind", ["LoRA", "LoHa", "LoKr"])
+def test_what_the_parts_of_a_fused_layer_share_is_held_once(kind):
+    """On the device, too, and in a copy for another one; each part finds its own there."""
+    (stem, paths), model = APART["wan"], tiny.wan()
+    shapes = model_layers(model)
+    out, inputs = shapes[paths[0]]
+    state, _ = whole_file(kind, {stem: (len(paths) * out, inputs)}, seed=3)
+    file = parse_lora(state, {}, shapes, host_names(model))
+    assert list(file.layers) == paths
+    module = BranchModule(file.layers, torch.bfloat16)
+    for held in (module, module.own_copy()):
+        numbers = sum(one.numel() for one in held.parameters())
+        assert numbers <= 1.1 * sum(tensor.numel() for tensor in state.values())
+        for path, (update,) in file.layers.items():
+            (part,) = layer_parts(path, [file.layers], [held])
+            for field, tensor in update.tensors().items():
+                assert torch.equal(part.held(field), tensor.bfloat16())
 
 
 def test_the_table_of_hunyuan_video_swaps_the_halves_that_diffusers_swaps():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from raw_lora import noise
@@ -44,16 +45,22 @@ class Sample:
         return Sample(self.tensors | {first: by * self.tensors[first]}, by * self.delta)
 
 
-def _plain(shape: Shape, seed: int) -> Sample:
-    rank, ones = 2, (1,) * (len(shape) - 2)
+class Make(Protocol):
+    def __call__(self, shape: Shape, seed: int, rank: int = 2) -> Sample:
+        """One form of a kind on a layer of that shape; a kind without a rank takes no notice."""
+        ...
+
+
+def _plain(shape: Shape, seed: int, rank: int = 2) -> Sample:
+    ones = (1,) * (len(shape) - 2)
     up, down = noise(shape[0], rank, seed=seed), noise(rank, *shape[1:], seed=seed + 1)
     tensors = {"lora_up.weight": up.reshape(*up.shape, *ones), "lora_down.weight": down}
     delta = ALPHA / rank * (up @ down.flatten(1)).reshape(shape)
     return Sample({**tensors, "alpha": torch.tensor(ALPHA)}, delta)
 
 
-def _locon_with_mid(shape: Shape, seed: int) -> Sample:
-    rank, ones = 2, (1,) * (len(shape) - 2)
+def _locon_with_mid(shape: Shape, seed: int, rank: int = 2) -> Sample:
+    ones = (1,) * (len(shape) - 2)
     up, down = noise(shape[0], rank, seed=seed), noise(rank, shape[1], seed=seed + 1)
     mid = noise(rank, rank, *shape[2:], seed=seed + 2)
     tensors = {"lora_up.weight": up.reshape(*up.shape, *ones),
@@ -62,8 +69,8 @@ def _locon_with_mid(shape: Shape, seed: int) -> Sample:
     return Sample(tensors, torch.einsum("om,mr...,rn->on...", up, mid, down))
 
 
-def _loha(shape: Shape, seed: int) -> Sample:
-    rank, size, tensors, sides = 2, math.prod(shape[1:]), {}, []
+def _loha(shape: Shape, seed: int, rank: int = 2) -> Sample:
+    size, tensors, sides = math.prod(shape[1:]), {}, []
     for i in (1, 2):
         a, b = noise(shape[0], rank, seed=seed + i), noise(rank, size, seed=seed + i + 2)
         tensors |= {f"hada_w{i}_a": a, f"hada_w{i}_b": b}
@@ -72,8 +79,8 @@ def _loha(shape: Shape, seed: int) -> Sample:
     return Sample({**tensors, "alpha": torch.tensor(ALPHA)}, delta)
 
 
-def _loha_with_cores(shape: Shape, seed: int) -> Sample:
-    rank, tensors, sides = 2, {}, []
+def _loha_with_cores(shape: Shape, seed: int, rank: int = 2) -> Sample:
+    tensors, sides = {}, []
     for i in (1, 2):
         a, b = noise(rank, shape[0], seed=seed + i), noise(rank, shape[1], seed=seed + i + 2)
         core = noise(rank, rank, *shape[2:], seed=seed + i + 4)
@@ -82,24 +89,34 @@ def _loha_with_cores(shape: Shape, seed: int) -> Sample:
     return Sample(tensors, sides[0] * sides[1])
 
 
+def _full(make: Make) -> Make:
+    """Of a LoHa: of so large a rank that its product is full."""
+
+    def made(shape: Shape, seed: int, rank: int = 2) -> Sample:
+        return make(shape, seed, rank + 3)
+
+    return made
+
+
 def _divisor(size: int, most: int) -> int:
     return max(i for i in range(1, most + 1) if size % i == 0)
 
 
-def _lokr(left: str, right: str, most: tuple[int, int]) -> Callable[[Shape, int], Sample]:
-    """left, right: "whole" or "pair", right also "core"; most: the largest size of w1."""
+def _lokr(left: str, right: str, most: tuple[int, int], more: int = 1) -> Make:
+    """left, right: "whole" or "pair", right also "core"; most: the largest size of w1; more: by
+    how much the rank of its pair is above that of w2's."""
 
-    def made(shape: Shape, seed: int) -> Sample:
+    def made(shape: Shape, seed: int, rank: int = 2) -> Sample:
         a, b = _divisor(shape[0], most[0]), _divisor(shape[1], most[1])
         c, d, kernel = shape[0] // a, shape[1] // b, shape[2:]
-        rank, scale, tensors = 2, 1.0, {"alpha": torch.tensor(ALPHA)}
+        scale, tensors, own = 1.0, {"alpha": torch.tensor(ALPHA)}, rank + more
         if left == "whole":
             w1 = noise(a, b, seed=seed)
             tensors = {"lokr_w1": w1} | tensors
         else:
-            pair = noise(a, 3, seed=seed), noise(3, b, seed=seed + 1)
+            pair = noise(a, own, seed=seed), noise(own, b, seed=seed + 1)
             tensors = dict(zip(("lokr_w1_a", "lokr_w1_b"), pair, strict=True)) | tensors
-            w1, scale = pair[0] @ pair[1], ALPHA / 3
+            w1, scale = pair[0] @ pair[1], ALPHA / own
         if right == "whole":
             w2 = noise(c, d, *kernel, seed=seed + 2)
             tensors["lokr_w2"] = w2
@@ -121,18 +138,16 @@ def _lokr(left: str, right: str, most: tuple[int, int]) -> Callable[[Shape, int]
     return made
 
 
-def _difference(shape: Shape, seed: int) -> Sample:
+def _difference(shape: Shape, seed: int, rank: int = 2) -> Sample:
     delta = noise(*shape, seed=seed)
     return Sample({"diff": delta}, delta)
 
 
-def _dora(
-    inner: Callable[[Shape, int], Sample], ending: str, axis: int = 0, flat: bool = False
-) -> Callable[[Shape, int], Sample]:
+def _dora(inner: Make, ending: str, axis: int = 0, flat: bool = False) -> Make:
     """Over another kind: m about 1, which is the norm of a row of `weight_of`."""
 
-    def made(shape: Shape, seed: int) -> Sample:
-        within = inner(shape, seed).sized(0.2)
+    def made(shape: Shape, seed: int, rank: int = 2) -> Sample:
+        within = inner(shape, seed, rank).sized(0.2)
         norm = (shape[0] / shape[1]) ** (axis / 2)
         magnitude = norm * (1.0 + 0.2 * noise(shape[axis], seed=seed + 11))
         stored = [1] * len(shape)
@@ -161,10 +176,10 @@ def _turned(blocks: Tensor, bound: float) -> Tensor:
     return (one + skew) @ torch.linalg.inv(one - skew)
 
 
-def _oft(most: int, bound: float | None = None) -> Callable[[Shape, int], Sample]:
+def _oft(most: int, bound: float | None = None) -> Make:
     """Blocks of at most that size."""
 
-    def made(shape: Shape, seed: int) -> Sample:
+    def made(shape: Shape, seed: int, rank: int = 2) -> Sample:
         size = _divisor(shape[0], most)
         blocks = 0.1 * noise(shape[0] // size, size, size, seed=seed)
         tensors = {"oft_blocks": blocks}
@@ -181,10 +196,10 @@ def _oft(most: int, bound: float | None = None) -> Callable[[Shape, int], Sample
     return made
 
 
-def _boft(rescaled: bool) -> Callable[[Shape, int], Sample]:
+def _boft(rescaled: bool) -> Make:
     """Butterflies of blocks of 4, as many stages as the outputs allow, two at most."""
 
-    def made(shape: Shape, seed: int) -> Sample:
+    def made(shape: Shape, seed: int, rank: int = 2) -> Sample:
         out, size = shape[0], 4
         stages = 2 if out % 8 == 0 else 1
         blocks = 0.1 * noise(stages, out // size, size, size, seed=seed)
@@ -210,9 +225,9 @@ def _boft(rescaled: bool) -> Callable[[Shape, int], Sample]:
     return made
 
 
-def _glora(old: bool) -> Callable[[Shape, int], Sample]:
-    def made(shape: Shape, seed: int) -> Sample:
-        (out, n), kernel, rank = shape[:2], shape[2:], 2
+def _glora(old: bool) -> Make:
+    def made(shape: Shape, seed: int, rank: int = 2) -> Sample:
+        (out, n), kernel = shape[:2], shape[2:]
         ones = (1,) * len(kernel)
         left, right = 0.2 * noise(n, rank, seed=seed), noise(rank, n, seed=seed + 1) / n**0.5
         up, down = 0.1 * noise(out, rank, seed=seed + 2), noise(rank, *shape[1:], seed=seed + 3)
@@ -232,10 +247,10 @@ def _glora(old: bool) -> Callable[[Shape, int], Sample]:
     return made
 
 
-def _ia3(on_input: bool) -> Callable[[Shape, int], Sample]:
+def _ia3(on_input: bool) -> Make:
     """As LyCORIS has it: of a linear layer (channels,), of a convolution (1, channels, 1, ..)."""
 
-    def made(shape: Shape, seed: int) -> Sample:
+    def made(shape: Shape, seed: int, rank: int = 2) -> Sample:
         axis = 1 if on_input else 0
         factor = 0.2 * noise(shape[axis], seed=seed)
         stored = factor if len(shape) == 2 else factor.reshape(1, -1, *(1,) * (len(shape) - 2))
@@ -255,9 +270,14 @@ def weight_of(shape: Shape) -> Tensor:
     return noise(*shape, seed=101) / math.prod(shape[1:]) ** 0.5
 
 
-SAMPLES: dict[str, dict[str, Callable[[Shape, int], Sample]]] = {
+SAMPLES: dict[str, dict[str, Make]] = {
     "LoRA": {"plain": _plain, "mid": _locon_with_mid},
-    "LoHa": {"plain": _loha, "cores": _loha_with_cores},
+    "LoHa": {
+        "plain": _loha,
+        "cores": _loha_with_cores,
+        "full rank": _full(_loha),
+        "full rank, cores": _full(_loha_with_cores),
+    },
     "LoKr": {
         "whole": _lokr("whole", "whole", (4, 4)),
         "wide w1": _lokr("whole", "whole", (2, 8)),
@@ -267,6 +287,8 @@ SAMPLES: dict[str, dict[str, Callable[[Shape, int], Sample]]] = {
         "both in two": _lokr("pair", "pair", (4, 8)),
         "w1 in two": _lokr("pair", "whole", (8, 4)),
         "core": _lokr("whole", "core", (4, 4)),
+        "thin w1": _lokr("pair", "pair", (8, 8), more=-1),
+        "core of a large block": _lokr("pair", "core", (2, 1)),
     },
     "weight difference": {"whole": _difference},
     "DoRA": {
@@ -274,6 +296,8 @@ SAMPLES: dict[str, dict[str, Callable[[Shape, int], Sample]]] = {
         "inputs": _dora(_plain, "dora_scale", axis=1),
         "over mid": _dora(_locon_with_mid, "dora_scale"),
         "over LoHa": _dora(_loha, "dora_scale"),
+        "over LoHa of full rank": _dora(_full(_loha), "dora_scale"),
+        "over LoHa with cores": _dora(_loha_with_cores, "dora_scale"),
         "over LoKr": _dora(_lokr("whole", "pair", (4, 4)), "dora_scale"),
         "inputs over LoKr": _dora(_lokr("whole", "whole", (4, 4)), "dora_scale", axis=1),
         "magnitude": _dora(_plain, "lora_magnitude_vector", flat=True),
@@ -288,9 +312,12 @@ SAMPLES: dict[str, dict[str, Callable[[Shape, int], Sample]]] = {
     },
     "IA3": {"outputs": _ia3(False), "inputs": _ia3(True)},
 }
-_NEEDS_A_KERNEL = {"mid", "cores", "core", "over mid"}
+_NEEDS_A_KERNEL = {
+    "mid", "cores", "full rank, cores", "core", "core of a large block", "over mid",
+    "over LoHa with cores",
+}  # fmt: skip
 # ComfyUI 0.30.0 logs an error for a LoKr's Tucker core, and goes on; it reads no PEFT magnitude.
-HOST_DROPS = ("core", "magnitude")
+HOST_DROPS = ("core", "core of a large block", "magnitude")
 HOST_KINDS = tuple(kind for kind in SAMPLES if kind != "IA3")  # it has no IA3
 
 

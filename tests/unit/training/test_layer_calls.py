@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from adapter_samples import SAMPLES, variants
+from craft_lora_pack.craft_core.lora import parse_lora
 from craft_lora_pack.craft_core.training.denoiser import LayerCall
 from craft_lora_pack.craft_core.types import Factors
 from torch.nn import functional
@@ -35,3 +37,16 @@ def test_an_update_adds_what_its_dw_adds_to_the_weight(groups, rank, rows):
     torch.testing.assert_close(own, added, rtol=1e-4, atol=1e-4)
     if rows is None:
         torch.testing.assert_close(call.low_rank(down, up), added, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+@pytest.mark.parametrize("kind", ["LoRA", "LoHa", "LoKr", "weight difference"])
+def test_every_form_of_a_kind_adds_in_groups_what_its_dw_does(kind, groups):
+    call = call_of(groups, torch.Generator().manual_seed(1))
+    shape = tuple(call.weight().shape)
+    for name in variants(kind, shape):
+        sample = SAMPLES[kind][name](shape, 3)
+        (update,) = parse_lora(sample.named("lora_unet_a"), {}, {"a": shape}).layers["a"]
+        wanted = call.apply(sample.delta)
+        found = update.scale * call.added(update)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
