@@ -31,7 +31,12 @@ GOES_BY_MARKERS = {
 _ROLES = ("content", "style")
 _MARKERS = {"content": re.compile("<[cC]>"), "style": re.compile("<[sS]>")}
 _BRANCH, _SAME = "CRAFTLoadLoRABranch", "same"
-_OTHER_LOADERS = {"lora_name": "strength_model", "lora": "strength"}  # a file's input, its dial's
+_OTHER_LOADERS = {  # inputs of a file, and of its dial, of nodes that are not ours
+    "lora_name": "strength_model",
+    "lora": "strength",
+    "content_lora": "content_strength",
+    "style_lora": "style_strength",
+}
 _OURS = "CRAFT"  # how the names of our nodes begin
 _MAKES_A_FILE = "save_name"  # an input of our nodes that do
 _ABOVE_A_ROUTER = ("model", "second_model", "clip", "lora_stack")
