@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...craft_core.errors import plain
-from .resources import called, lora_hashes, loras_of, sampled_model, short_hash, with_loras
+from .loras import loras_of
+from .resources import called, lora_hashes, sampled_model, short_hash, with_loras
 from .sampling import (
     ApiPrompt,
     SamplingFacts,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -180,6 +180,20 @@ def _is_link(value: Any) -> bool:
 
 def above(prompt: ApiPrompt, link: Any) -> Iterator[tuple[str, NodeInputs]]:
     """(name, inputs) of the node that a link comes from, and of those above it, nearest first."""
+    for node in _names_above(prompt, link, lambda one: one["inputs"].values()):
+        yield node, prompt[node]["inputs"]
+
+
+def nodes_above(
+    prompt: ApiPrompt, link: Any, links_of: Callable[[Mapping[str, Any]], Iterable[Any]]
+) -> Iterator[Mapping[str, Any]]:
+    """The same nodes, of those above by the links of a node that count."""
+    return (prompt[node] for node in _names_above(prompt, link, links_of))
+
+
+def _names_above(
+    prompt: ApiPrompt, link: Any, links_of: Callable[[Mapping[str, Any]], Iterable[Any]]
+) -> Iterator[str]:
     waiting, seen = deque([link]), set()
     while waiting:
         link = waiting.popleft()
@@ -187,6 +201,5 @@ def above(prompt: ApiPrompt, link: Any) -> Iterator[tuple[str, NodeInputs]]:
         if node is None or node in seen or node not in prompt:
             continue
         seen.add(node)
-        inputs = prompt[node]["inputs"]
-        yield node, inputs
-        waiting += inputs.values()
+        yield node
+        waiting += links_of(prompt[node])

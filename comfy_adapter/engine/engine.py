@@ -138,17 +138,20 @@ class RoutedBank:
     shares: by what each layer's gates are multiplied, (layers, 1), where a node multiplied weights
     of the MODEL. patched: how many patches a layer's weight had when the bank came onto the MODEL,
     where it had any: those behind them act after its branches.
+    on: by branch, whether it is on; None: all that have a layer.
     """
 
     def __init__(
         self, bank: Bank, gates: Gates, whole: Sequence[float] | None, factors_key: str,
         modules: Sequence[Hashable | None], held: Any = None,
-        patched: Mapping[str, int] | None = None,
+        patched: Mapping[str, int] | None = None, on: Sequence[float] | None = None,
     ) -> None:  # fmt: skip
         self.layers, self.gates, self.whole = bank.layers, gates, whole
         self.roles = tuple(branch.role for branch in bank.branches)
         self.strengths = tuple(branch.strength for branch in bank.branches)
         self.where = tuple(frozenset(branch.layers) for branch in bank.branches)
+        dials = [1.0] * len(self.where) if on is None else on
+        self.on = tuple(bool(d and where) for d, where in zip(dials, self.where, strict=True))
         self.factors_key, self.modules, self.held = factors_key, modules, held
         self.shares: Tensor | None = None
         self.patched = dict(patched or {})
@@ -534,6 +537,7 @@ def attach(
     whole: Sequence[float] | None = None,
     patchers: Sequence[Any] | None = None,
     held: Any = None,
+    on: Sequence[float] | None = None,
 ) -> Any:
     """A clone of MODEL that carries the bank; nothing of the given MODEL changes. Nodes that ask
     for its weights find the branches in them (weights.py).
@@ -541,6 +545,7 @@ def attach(
     whole: the sigmas that a sampler's run is a part of, where several make one picture.
     patchers: of the branches, for those that act (engine.bank), where MODELs share them; they may
     hold more layers than the bank. held: an object that lives as long as the clone and its clones.
+    on: by branch, 0 for one that no gate ever lets act, though it may have layers.
     """
     routed, bank = model.clone(), gates.bank or bank
     if not bank.layers:
@@ -558,7 +563,7 @@ def attach(
     key = f"{KEY}_{sum(1 for name in routed.additional_models if name.startswith(KEY))}"
     routed.set_additional_models(key, loaded)
     patched = {path: len(patches_of(routed, path)) for path in bank.layers}
-    RoutedBank(bank, gates, whole, key, modules, held, patched).put_on(routed)
+    RoutedBank(bank, gates, whole, key, modules, held, patched, on).put_on(routed)
     return answering(routed)
 
 
@@ -574,12 +579,13 @@ def is_routed(model: Any) -> bool:
 
 
 def strengths_by_role(model: Any) -> dict[str, float]:
-    """The largest strength of a role's branches on a MODEL."""
+    """The largest strength of a role's branches that can act on a MODEL; no role of none."""
     found: dict[str, float] = {}
     for bank in model.attachments.values():
         if isinstance(bank, RoutedBank):
-            for role, strength in zip(bank.roles, bank.strengths, strict=True):
-                found[role] = max(found.get(role, 0.0), abs(strength))
+            for role, strength, on in zip(bank.roles, bank.strengths, bank.on, strict=True):
+                if on:
+                    found[role] = max(found.get(role, 0.0), abs(strength))
     return found
 
 

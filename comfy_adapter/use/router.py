@@ -99,7 +99,8 @@ class _Placed:
         CLIP, whose memory the host may need while the MODEL samples."""
         patchers = shared_patchers(self.plan.bank, self.files, self.model)
         held = (self.files, patchers, self.expert.file, *held)
-        made = attach(self.model, self.plan.bank, self.gates, whole, patchers, held)
+        plan = self.plan
+        made = attach(self.model, plan.bank, self.gates, whole, patchers, held, plan.gammas)
         if not is_routed(made):  # else the bank does so
             made.add_callback(CallbacksMP.ON_PRE_RUN, lambda _patcher: let_go())
         return made

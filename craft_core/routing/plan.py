@@ -73,11 +73,11 @@ class Plan:
     """What was decided.
 
     bank: the LoRAs on the layers they can act on. gates: the method's own, before strengths,
-    schedule and expert encoder. By branch: gammas; layer_sets, where it may act; adapted, in how
-    many layers its file has an update; active, in how many of them it may act. faults: what
-    matched nothing and was allowed to. early: a sentence on layers where no branch acts, since the
-    host runs them once, before it samples; "" without such. notes: report lines on own layers,
-    faults and early ones. report: all lines for the user.
+    schedule and expert encoder. By branch: gammas; layer_sets, where it may act if it is on;
+    adapted, in how many layers its file has an update; active, in how many of them it acts, none
+    where it is off. faults: what matched nothing and was allowed to. early: a sentence on layers
+    where no branch acts, since the host runs them once, before it samples; "" without such. notes:
+    report lines on own layers, faults and early ones. report: all lines for the user.
     """
 
     bank: Bank
@@ -104,16 +104,15 @@ def plan(given: Sequence[CandidateLora], asked: PlanRequest, layers: LayerShapes
     branches = [_restricted(one.branch, chosen) for one, chosen in zip(given, own, strict=True)]
     gamma = _gammas(branches, asked)
     allowed = _allowed(branches, own, sets)
-    active = [sum(path in where for path in branch.layers)
-              for branch, where in zip(branches, allowed, strict=True)]  # fmt: skip
+    reachable = _reachable(branches, gamma, allowed)
+    active = [len(branch.layers) for branch in reachable]
     faults = [*_faults(given, own), *_idle(given, own, gamma, active)]
     if sets.unmatched and sets_text(asked.method, asked.layer_sets) not in PRESETS:
         faults.append(f"layer patterns {listed(sets.unmatched)}")
     require_matched(faults, asked.allow_unmatched)
 
     statistics = _statistics(given, branches, asked.method.traits.statistics, layers)
-    reached = branches if asked.whole else _reachable(branches, gamma, allowed)
-    bank = Bank.of(reached, list(layers))
+    bank = Bank.of(branches if asked.whole else reachable, list(layers))
     gates = asked.method.function(bank, Routing(gamma, allowed, statistics), **asked.knobs)
     bank = gates.bank or bank
     adapted = [len(one.branch.layers) for one in given]
@@ -358,10 +357,12 @@ def _branch_lines(
         phrases = getattr(asked.marked, b.role) if asked.marked else ()
         said = ", ".join(repr(phrase.text) for phrase in phrases) or "no marker"
         acts = f"acts on {active} of {adapted} adapted layers"
-        yield (
-            f"{b.role} {b.name}: strength {b.strength:g}, gamma {dial:g} ({said}), "
-            + (acts if adapted else "acts on the text encoder alone")
-        )
+        if not dial:
+            said = said if b.strength else "strength 0"
+            acts = f"off: acts on 0 of {adapted} adapted layers" if adapted else "off"
+        elif not adapted:
+            acts = "acts on the text encoder alone"
+        yield f"{b.role} {b.name}: strength {b.strength:g}, gamma {dial:g} ({said}), {acts}"
     if not given:
         yield "No LoRA chosen: the model passes through unchanged"
 

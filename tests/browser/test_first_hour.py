@@ -246,6 +246,18 @@ def test_a_sweep_says_which_settings_burn_and_a_click_mends_them(comfy, drawn):
 
 
 @ONCE
+def test_no_strength_of_a_lora_that_is_off_is_warned_of(comfy, drawn):
+    bare = Bare(comfy, "CRAFTACFGKSampler", content_strength=0.1, style_strength=3)
+    bare.says("With style_strength, bring the strength to")
+    bare.set("router", "prompt", "<c>a sks animal</c> in zwx style")
+    bare.says("so the style LoRA is off")
+    bare.says_not("pictures burn")
+    assert "distort" not in bare.text()
+    bare.set("router", "method", "direct")
+    bare.says("pictures burn")
+
+
+@ONCE
 def test_quiet_lines_say_what_is_odd_about_the_loras(comfy, drawn):
     bare = Bare(comfy, "CRAFTACFGKSampler", style_lora=PAIR["content_lora"])
     bare.says(f"{PAIR['content_lora']} is both content and style")

@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+from laws.off_dials import CFG, NAMED, STRENGTH, dials_in
 from playwright._impl._driver import compute_driver_executable
 
 from craft_core.errors import CraftError
@@ -131,7 +132,13 @@ def node(arguments: list[str], text: str = "") -> str:
 def evaluated() -> dict[str, Any]:
     cases = [{"values": values, "strengths": strengths} for values, strengths in GUIDED]
     sweeps = [{"values": values, "strength": strength} for values, strength in SWEEPS]
+    off = [
+        {"method": method.key, "marked": method.traits.markers, "prompt": prompt,
+         "strength": STRENGTH, "cfg": CFG}
+        for method, prompt, _ in NAMED
+    ]  # fmt: skip
     asked = {"curves": curve_cases(), "prompts": PROMPTS, "guided": cases, "sweeps": sweeps}
+    asked["off"] = off
     return json.loads(node([str(WEB_TESTS / "evaluate.mjs")], json.dumps(asked)))
 
 
@@ -186,3 +193,10 @@ def test_the_page_counts_the_settings_of_a_sweep_that_go_too_far_as_the_core_doe
     for (values, strength), said in zip(SWEEPS, evaluated["sweeps"], strict=True):
         assert said == python_sweep(values, strength), (values, strength)
     assert 0 < sum(map(bool, evaluated["sweeps"])) < len(SWEEPS)
+
+
+def test_the_page_calls_no_dial_too_strong_whose_loras_are_off(evaluated):
+    for (method, prompt, named), places in zip(NAMED, evaluated["off"], strict=True):
+        assert len(places) == 3
+        for texts in places:
+            assert dials_in(texts) == named, (method.key, prompt)

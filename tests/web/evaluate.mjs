@@ -1,8 +1,10 @@
-// Reads {"curves": [...], "prompts": [...], "guided": [...], "sweeps": [...]} and writes what web/js/lib makes of each, for
-// the tests that hold it to the Python.
+// Reads {"curves": [...], "prompts": [...], "guided": [...], "sweeps": [...], "off": [...]} and writes what web/js/lib makes
+// of each, for the tests that hold it to the Python.
 
 import { parse } from "../../web/js/lib/drawings/markers.js";
-import { chosenLoras, sweepNotices } from "../../web/js/lib/drawings/notices.js";
+import {
+  actingLoras, chosenLoras, dialNotices, guidanceNotices, sweepNotices,
+} from "../../web/js/lib/drawings/notices.js";
 import { sampleCurve } from "../../web/js/lib/drawings/schedule.js";
 import { excesses, reaches } from "../../web/js/lib/guidance.js";
 import { linked } from "./linked.mjs";
@@ -34,15 +36,31 @@ const prompts = asked.prompts.map((prompt) =>
 const guided = asked.guided.map(({ values, strengths }) =>
   excesses(strengths, reaches((name) => values[name])).map(({ text }) => text),
 );
-const sweeps = asked.sweeps.map(({ values, strength }) => {
-  const widgets = Object.entries(values).map(([name, value]) => ({ name, value }));
-  const sweep = { id: 1, type: "CRAFTMethodSweep", widgets, inputs: [] };
+const pair = chosenLoras({ content: "dog", style: "ink" }, []);
+const widgetsOf = (values) => Object.entries(values).map(([name, value]) => ({ name, value }));
+const ofSweep = (values, strength, acting) => {
+  const sweep = { id: 1, type: "CRAFTMethodSweep", widgets: widgetsOf(values), inputs: [] };
   const inputs = ["asymmetric", "cfg"].map((name) => ({ name, link: 1 }));
   const sampler = { id: 2, type: "CRAFTACFGKSampler", widgets: [], inputs };
   linked([sweep, sampler]);
   const [at, behind] = [sweep, sampler].map((node) => ({ node, hosts: [] }));
   const dials = { content: strength, style: strength };
-  const pair = chosenLoras({ content: "dog", style: "ink" }, []);
-  return sweepNotices(at, [behind], pair, dials).map(({ text }) => text).join("");
+  return sweepNotices(at, [behind], acting, dials);
+};
+const sweeps = asked.sweeps.map(({ values, strength }) =>
+  ofSweep(values, strength, () => pair).map(({ text }) => text).join(""),
+);
+const off = asked.off.map(({ method, marked, prompt, strength, cfg }) => {
+  const acting = (methods) =>
+    actingLoras(pair, parse(prompt).phrases, methods.every((one) => one === method && marked));
+  const values = { cfg, asymmetric: true, guidance: "acfg/cfg" };
+  const sampler = { type: "CRAFTACFGKSampler", widgets: widgetsOf(values) };
+  const dials = { content: strength, style: strength };
+  const of = [
+    guidanceNotices([{ node: sampler, hosts: [] }], acting([method]), dials),
+    ofSweep({ methods: method, cfgs: String(cfg), asymmetric: true }, strength, acting),
+    dialNotices(pair, dials, acting([method])),
+  ];
+  return of.map((notices) => notices.map(({ text }) => text));
 });
-process.stdout.write(JSON.stringify({ curves, prompts, guided, sweeps }));
+process.stdout.write(JSON.stringify({ curves, prompts, guided, sweeps, off }));

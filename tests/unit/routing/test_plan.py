@@ -1,5 +1,7 @@
 """One plan for all callers: which LoRA acts where, and what matched nothing."""
 
+import re
+
 import pytest
 import torch
 from unet_layers import sdxl_layers
@@ -277,3 +279,28 @@ def test_layers_that_the_host_runs_before_it_samples_are_named_under_either_name
     assert made.early in made.notes and made.early in made.report
     later = {other: shape for other, shape in layers.items() if other != path}
     assert not plan([CandidateLora(lora("content", 1, list(later)))], asked(), later).early
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("prompt", ["<c>a</c> <s>b</s>", "<c>a</c>", "<s>b</s>", "a", None])
+@pytest.mark.parametrize("method", FUSION.keys())
+def test_the_report_says_in_how_many_layers_a_lora_acts_and_why_one_is_off(method, prompt, whole):
+    marked = prompt if prompt is None else parse(prompt)
+    branches = [*PAIR, lora("style", 3, EARLY), lora("content", 4, strength=0.0)]
+    changes = {"marked": marked, "allow_unmatched": True}
+    made = planned(branches, method, **changes, whole=whole)
+    acting = planned(branches, method, **changes)
+    said = [line for line in made.report if "adapted layers" in line]
+    assert [int(re.search(r"acts on (\d+) of", line)[1]) for line in said] == [
+        len(branch.layers) for branch in acting.bank.branches
+    ]
+    assert made.active == acting.active == tuple(len(b.layers) for b in acting.bank.branches)
+    for branch, gamma, line in zip(branches, made.gammas, said, strict=True):
+        assert (", off: acts on 0 of " in line) == (not gamma)
+        why = "strength 0" if not branch.strength else "no marker"
+        assert gamma or f"gamma 0 ({why})" in line
+
+
+def test_a_file_of_a_text_encoder_alone_that_is_off_acts_on_nothing():
+    made = planned([lora("style", 1, [])], marked=parse("<c>a</c>"))
+    assert "style style-1: strength 1, gamma 0 (no marker), off" in made.report

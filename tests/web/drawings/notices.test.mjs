@@ -4,8 +4,8 @@ import { test } from "node:test";
 import { GUIDED_WEIGHT, MOST_GUIDED_WEIGHT } from "../../../web/js/lib/core.js";
 import { parse } from "../../../web/js/lib/drawings/markers.js";
 import {
-  chosenLoras, dialNotices, guidanceNotices, isAsInserted, sameNotices, sizeNotices, sweepNotices,
-  wordNotices,
+  actingLoras, chosenLoras, dialNotices, guidanceNotices, isAsInserted, sameNotices, sizeNotices,
+  sweepNotices, wordNotices,
 } from "../../../web/js/lib/drawings/notices.js";
 import { isGuided, replaceable } from "../../../web/js/lib/graph/samplers.js";
 import { guidedStrength } from "../../../web/js/lib/guidance.js";
@@ -120,7 +120,7 @@ test("a sampler in a subgraph that is placed twice is offered ACFG once", () => 
 });
 
 const widgets = (values) => Object.entries(values).map(([name, value]) => ({ name, value }));
-const swept = (lines, values, of = {}, type = "CRAFTACFGKSampler") => {
+const swept = (lines, values, of = {}, type = "CRAFTACFGKSampler", acting = () => PAIR) => {
   const node = {
     id: 1, type: "CRAFTMethodSweep", inputs: [],
     widgets: widgets({ methods: lines.join("\n"), cfgs: "2", asymmetric: true, ...values }),
@@ -131,7 +131,7 @@ const swept = (lines, values, of = {}, type = "CRAFTACFGKSampler") => {
   };
   linked([node, behind]);
   const dials = { content: 0.75, style: 0.75 };
-  return sweepNotices({ node, hosts: [] }, [{ node: behind, hosts: [] }], PAIR, dials);
+  return sweepNotices({ node, hosts: [] }, [{ node: behind, hosts: [] }], acting, dials);
 };
 
 test("of a sweep's settings those that guidance takes too far are counted, the farthest is named", () => {
@@ -160,6 +160,23 @@ test("a sweep's lines with weights are counted, and what a sampler sets itself g
   assert.match(swept(["craft"], { asymmetric: false }, own)[0].text, /farthest in CRAFTACFGKSampler/);
 });
 
+test("of a sweep's settings those count whose LoRAs act by their method", () => {
+  const phrases = parse("<c>a dog</c> in ink").phrases;
+  const acting = (methods) => actingLoras(PAIR, phrases, !methods.includes("direct"));
+  const said = (lines, of) => swept(lines, { cfgs: "8" }, of, "CRAFTACFGKSampler", acting)[0];
+  const both = ["content_strength", "style_strength"];
+  assert.deepEqual(Object.keys(said(["craft", "k_lora: gamma = 1"]).strengths), both.slice(0, 1));
+  assert.match(said(["craft", "k_lora: gamma = 1"]).text, /in 2 of 2 settings/);
+  assert.deepEqual(Object.keys(said(["direct"]).strengths), both);
+  const own = { cfg: 2, guidance: "role", "guidance.weight": 3, "guidance.content_weight": 1, "guidance.style_weight": 1 };
+  assert.deepEqual(Object.keys(said(["craft"], own).strengths), both.slice(0, 1));
+  assert.deepEqual(Object.keys(said(["craft", "direct"], own).strengths), both);
+  const none = (methods) => actingLoras(PAIR, [], methods.includes("craft"));
+  assert.deepEqual(swept(["craft"], { cfgs: "8" }, {}, "CRAFTACFGKSampler", none), []);
+  const [one] = swept(["craft", "direct"], { cfgs: "8" }, {}, "CRAFTACFGKSampler", none);
+  assert.match(one.text, /in 1 of 2 settings, farthest in direct/);
+});
+
 test("what the page cannot read of a sweep is not guessed at", () => {
   assert.deepEqual(swept([], { cfgs: "8" }), []);
   assert.deepEqual(swept(["craft: guidance = role, weight = x"], {}), []);
@@ -177,6 +194,23 @@ test("a dial at 0 or far up is a line, for a role that has a LoRA", () => {
   ]);
   const one = chosenLoras({ content: "dog", style: "none" }, []);
   assert.deepEqual(dialNotices(one, { content: undefined, style: 0 }), []);
+});
+
+test("a LoRA acts if its role has a phrase, or its method reads no markers", () => {
+  const { phrases } = parse("<c>a dog</c> in ink");
+  const roles = (...given) => actingLoras(PAIR, ...given).map(({ role }) => role);
+  assert.deepEqual(roles(phrases, true), ["content"]);
+  assert.deepEqual(roles([], true), []);
+  for (const given of [[phrases, false], [undefined, true]])
+    assert.deepEqual(roles(...given), ["content", "style"]);
+});
+
+test("a dial of LoRAs that are off is not called too high", () => {
+  const acting = actingLoras(PAIR, parse("<c>a dog</c> in ink").phrases, true);
+  assert.deepEqual(texts(dialNotices(PAIR, { content: 2, style: 3 }, acting)), [
+    "content_strength is 2: above 1.5, most LoRAs distort pictures.",
+  ]);
+  assert.deepEqual(guidanceNotices([acfg({})], acting, { content: 0.1, style: 3 }), []);
 });
 
 test("one file in both roles is a line", () => {

@@ -11,9 +11,10 @@ import { putWords } from "../insertion/trigger_words.js";
 import { actingRows } from "../lib/drawings/lora_rows.js";
 import { parse, pieces } from "../lib/drawings/markers.js";
 import {
-  chosenLoras, dialNotices, guidanceNotices, isAsInserted, sameNotices, sizeNotices, sweepNotices,
-  weightNotices, wordNotices,
+  actingLoras, chosenLoras, dialNotices, guidanceNotices, isAsInserted, sameNotices, sizeNotices,
+  sweepNotices, weightNotices, wordNotices,
 } from "../lib/drawings/notices.js";
+import { methodsOf } from "../lib/drawings/sweep.js";
 import {
   layerSetWarnings, markerWarnings, rolesWithLora, usedSet,
 } from "../lib/drawings/warnings.js";
@@ -67,7 +68,7 @@ export function routerDrawing(routerOf = (node, hosts) => ({ node, hosts })) {
       const other = second.file && second.file !== layers.file ? second : null;
       const ofLayers = /** @type {string[]} */ ([...layers.warnings, ...(other?.warnings ?? [])]);
       const warnings = [...words.warnings, ...new Set(ofLayers)];
-      const readers = readersOf(at);
+      const readers = readersOf(at, words.phrases);
       links = readers ? linksTo(rootNow(), node, readers) : [];
       const notices = readNotices(at, layers.of, readers, shown.graph, words.phrases);
       const ids = links.map(({ id }) => id);
@@ -100,7 +101,7 @@ function readWords(node, hosts) {
       },
       extraRoles(node, hosts),
     );
-    const traits = traitsOf(valueOf(node, "method", hosts));
+    const traits = { markers: readMarkers(methodsAt({ node, hosts })) };
     const warnings = [...marked.unclosed, ...markerWarnings(marked, roles, traits)];
     return { pieces: pieces(prompt, marked), phrases: marked.phrases, warnings };
   } catch (error) {
@@ -134,10 +135,30 @@ const lorasAt = ({ node, hosts }) =>
     extraLoras(node, hosts),
   );
 
+/** The methods of a Router or a Sweep; none where only a run knows them. @param {At} at
+ * @returns {string[]} */
+function methodsAt({ node, hosts }) {
+  if (node.type !== ROUTER) return methodsOf(valueOf(node, "methods", hosts));
+  const method = valueOf(node, "method", hosts);
+  return typeof method === "string" ? [method] : [];
+}
+
+/** Whether a method goes by markers; true where that is not known. @param {string} method */
+const isMarked = (method) => traitsOf(method)?.markers ?? true;
+
+/** Whether one of the methods does. @param {string[]} methods */
+const readMarkers = (methods) => !methods.length || methods.some(isMarked);
+
+/** Whether a role without a marker is off by each of the methods. @param {string[]} methods */
+const leavesOff = (methods) => methods.length > 0 && methods.every(isMarked);
+
 /** The nodes that read weights of a Router's MODEL; null where it adds none to them.
- * @param {At} at */
-function readersOf({ node, hosts }) {
-  const asks = node.type === ROUTER && hosts && lorasAt({ node, hosts }).length;
+ * @param {At} at
+ * @param {{role: any}[]} [phrases] not given where the prompt cannot be read */
+function readersOf({ node, hosts }, phrases) {
+  if (node.type !== ROUTER || !hosts) return null;
+  const at = { node, hosts };
+  const asks = actingLoras(lorasAt(at), phrases, leavesOff(methodsAt(at))).length;
   return asks ? weightReaders(rootNow(), node) : null;
 }
 
@@ -154,18 +175,19 @@ function readNotices({ node, hosts }, file, readers, graph, phrases) {
   const loras = lorasAt({ node, hosts });
   const dials = { content: of("content_strength"), style: of("style_strength") };
   const prompt = phrases ? of("prompt") : null;
-  const marked = traitsOf(of("method"))?.markers ?? true;
+  const methods = methodsAt({ node, hosts });
+  const acting = (/** @type {string[]} */ by) => actingLoras(loras, phrases, leavesOff(by));
   const said = [
     ...sameNotices(loras),
-    ...dialNotices(loras, dials),
-    ...wordNotices(loras, triggerWords, prompt, phrases ?? [], marked),
+    ...dialNotices(loras, dials, acting(methods)),
+    ...wordNotices(loras, triggerWords, prompt, phrases ?? [], readMarkers(methods)),
   ];
   if (!hosts) return said;
   const samplers = samplersBehind(rootNow(), node, hosts, (one) => isSampler(one) || isGuided(one));
   const guided = samplers.filter((at) => isGuided(at.node) && !isOfTwoModels(at));
   const guidance = node.type === ROUTER
-    ? guidanceNotices(guided, loras, dials)
-    : sweepNotices({ node, hosts }, guided, loras, dials);
+    ? guidanceNotices(guided, acting(methods), dials)
+    : sweepNotices({ node, hosts }, guided, acting, dials);
   const isSet = (/** @type {string} */ name) =>
     typeof placeOf({ node, hosts }, name) !== "string";
   for (const notice of guidance)

@@ -4,9 +4,16 @@ import json
 import time
 
 import pytest
+from craft_lora_pack.cli.queue.loras import GOES_BY_MARKERS, loras_of
 from craft_lora_pack.cli.queue.parameters import parameters_text
-from craft_lora_pack.cli.queue.resources import resource_files
-from craft_lora_pack.cli.queue.sampling import sampler_words, scheduler_words
+from craft_lora_pack.cli.queue.resources import called, resource_files
+from craft_lora_pack.cli.queue.sampling import sampler_words, sampling_of, scheduler_words
+from unet_layers import sdxl_layers
+
+from craft_core.fusion import FUSION
+from craft_core.routing import parse
+from craft_core.routing.plan import CandidateLora, PlanRequest, plan
+from craft_core.types import Branch
 
 DOG, INK, OLD = "animals/dog.safetensors", "ink.safetensors", "old one.safetensors"
 MODEL = "sdxl\\base.safetensors"
@@ -173,7 +180,7 @@ LORAS = {
     "the same file twice": (
         {"l": node("LoraLoader", model=["l2", 0], lora_name=INK, strength_model=1),
          "l2": node("LoraLoader", model=["model", 0], lora_name=INK, strength_model=2)},
-        "<lora:ink:1>"),
+        "<lora:ink:3>"),
     "at 0": ({"l": node("LoraLoader", model=["model", 0], lora_name=DOG, strength_model=0)}, ""),
     "a linked strength": (
         {"l": node("LoraLoader", model=["model", 0], lora_name=DOG, strength_model=["n", 0]),
@@ -194,12 +201,57 @@ LORAS = {
     "a list": (
         {"l": router(content_lora="none", style_lora="none", extra_branches=["list", 0]),
          "list": node("CRAFTLoRAList", loras=json.dumps(ROWS))},
-        "<lora:old one:0.25> <lora:bare:1>"),
+        "<lora:old one:0.125> <lora:bare:0.5>"),
     "a branch": (
         {"l": router(extra_branches=["b", 0]),
          "b": node("CRAFTLoadLoRABranch", lora=OLD, role="style", strength=0.4,
                    second_lora="same")},
-        "<lora:dog:0.75> <lora:ink:0.5> <lora:old one:0.4>"),
+        "<lora:dog:0.75> <lora:ink:0.5> <lora:old one:0.2>"),
+    "a branch of two roles' file": (
+        {"l": router(extra_branches=["b", 0]),
+         "b": node("CRAFTLoadLoRABranch", lora=DOG, role="style", strength=0.5)},
+        "<lora:dog:1> <lora:ink:0.5>"),
+    "a branch for a second model": (
+        {"l": router(extra_branches=["b", 0], second_model=["model", 0]),
+         "b": node("CRAFTLoadLoRABranch", lora=OLD, role="style", strength=0.4,
+                   second_lora="low.safetensors")},
+        "<lora:dog:0.75> <lora:ink:0.5> <lora:old one:0.2> <lora:low:0.2>"),
+    "a second file of a role that is off": (
+        {"l": router(prompt="<c>a cat</c> in ink", method="craft", second_model=["model", 0],
+                     second_content_lora="low.safetensors", second_style_lora=OLD)},
+        "<lora:dog:0.75> <lora:low:0.75>"),
+    "a dial at 0": (
+        {"l": router(style_strength=0, extra_branches=["b", 0]),
+         "b": node("CRAFTLoadLoRABranch", lora=OLD, role="style", strength=0.4)},
+        "<lora:dog:0.75>"),
+    "a role without its marker": (
+        {"l": router(prompt="a cat in <S>ink</S>", method="craft")}, "<lora:ink:0.5>"),
+    "a prompt in a node of its own": (
+        {"l": router(prompt=["p", 0], method="k_lora"),
+         "p": node("PrimitiveStringMultiline", value="<c>a cat</c> in ink")},
+        "<lora:dog:0.75>"),
+    "a method without markers": (
+        {"l": router(prompt="a cat in ink", method="direct")}, "<lora:dog:0.75> <lora:ink:0.5>"),
+    "two Routers in a row": (
+        {"l": router(model=["l2", 0], style_lora="none", extra_branches=["b", 0]),
+         "l2": router(content_lora="none", content_strength=0.5, extra_branches=["b", 0]),
+         "b": node("CRAFTLoadLoRABranch", lora=OLD, role="content", strength=0.4)},
+        "<lora:dog:0.75> <lora:old one:0.5> <lora:ink:0.5>"),
+    "a trainer of an encoder": (
+        {"l": router(expert_encoder=["e", 0]),
+         "e": node("CRAFTTrainEncoder", branches=["b", 0], save_name="e"),
+         "b": node("CRAFTLoadLoRABranch", lora=OLD, role="content", strength=0.4)},
+        "<lora:dog:0.75> <lora:ink:0.5>"),
+    "a chain through a trainer": (
+        {"l": router(extra_branches=["t", 0]),
+         "t": node("CRAFTTrainLoRA", model=["x", 0], branches=["b", 0], save_name="t"),
+         "x": node("LoraLoader", model=["model", 0], lora_name=INK, strength_model=1),
+         "b": node("CRAFTLoadLoRABranch", lora=OLD, role="content", strength=0.4)},
+        "<lora:dog:0.75> <lora:ink:0.5> <lora:old one:0.3>"),
+    "a sweep whose methods agree": (
+        {"l": router(prompt="<c>a cat</c> in ink", methods="craft  # all\n\nk_lora: gamma = 1")
+         | {"class_type": "CRAFTMethodSweep"}},
+        "<lora:dog:0.75>"),
     "one that does not act on the model": (
         {"l": node("ModelSamplingSD3", model=["model", 0], shift=5),
          "x": node("LoraLoader", model=["model", 0], lora_name=DOG, strength_model=1)}, ""),
@@ -226,6 +278,62 @@ def test_a_lora_that_the_prompt_names_is_named_once():
     good = node("CLIPTextEncode", text="a cat <lora:dog:1>", clip=["model", 1])
     text = parameters_text(graph(l=router(), k=ksampler(model=["l", 0])) | {"good": good})
     assert text.startswith("a cat <lora:dog:1> <lora:ink:0.5>\n")
+
+
+ONLY_FILES = {
+    "a prompt that only a run knows": ({"l": router(prompt=["good", 0], method="craft")}, 2),
+    "a method that only a run knows": ({"l": router(prompt="<c>a</c>", method=["good", 0])}, 1),
+    "strengths that only a run knows": (
+        {"l": router(content_strength=["good", 0], style_strength=["good", 0])}, 2),
+    "roles that cancel each other out": ({"l": router(style_lora=DOG, style_strength=-0.75)}, 1),
+    "a sweep whose methods differ": (
+        {"l": router(prompt="a cat", methods="craft\ndirect") | {"class_type": "CRAFTMethodSweep"}},
+        2),
+    "a search": ({"l": router() | {"class_type": "CRAFTFindBest"}}, 2),
+    "a file that is made": (
+        {"l": node("LoraModelLoader", model=["model", 0], lora=["f", 0], strength_model=1.0),
+         "f": router(style_strength=0, save_name="x") | {"class_type": "CRAFTFuseToFile"}}, 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ONLY_FILES)
+def test_of_what_only_a_run_knows_the_file_is_named_without_a_strength(case):
+    nodes, files = ONLY_FILES[case]
+    prompt = graph(k=ksampler(model=["l", 0]), **nodes)
+    hashes = {file: digit * 64 for file, digit in ((DOG, "d"), (INK, "1"))}
+    text = parameters_text(prompt, hashes)
+    loras = loras_of(prompt, sampling_of(prompt))
+    unknown = [file for file, strength in loras.items() if strength is None]
+    assert len(unknown) == files
+    for file in (DOG, INK):
+        assert (f"<lora:{called(file)}:" in text) == (loras.get(file) is not None)
+        assert (f"{called(file)}: {hashes[file][:10]}" in text) == (file in loras)
+
+
+def test_the_cells_of_a_grid_have_no_one_strength():
+    grid = router(seed=1, steps=4, cfg=2.0, x_axis="strength: 0.4, 1") | {
+        "class_type": "CRAFTXYGrid"
+    }
+    prompt = graph(k=grid)
+    assert loras_of(prompt, sampling_of(prompt)) == {DOG: None, INK: None}
+
+
+def test_the_methods_that_go_by_markers_are_the_cores():
+    assert {one.key: one.traits.markers for one in FUSION} == GOES_BY_MARKERS
+
+
+@pytest.mark.parametrize("prompt", [
+    "", "no markers", "<c>a</c> in <s>b</s>", "a dog <c> in ink <s>.", "<C>a</C> x", "in <S>x</S>",
+    "<\u017f>long s", "a <c >dog", "a < c>dog", "<s>a</s> <<c>", "🦊 fox<c>🦊<s>", "<cc>a</cc>",
+])  # fmt: skip
+@pytest.mark.parametrize("method", GOES_BY_MARKERS)
+def test_a_role_is_off_where_the_core_finds_no_marker(method, prompt):
+    made = graph(l=router(prompt=prompt, method=method), k=ksampler(model=["l", 0]))
+    branches = [Branch(DOG, "content", {}, 0.75), Branch(INK, "style", {}, 0.5)]
+    asked = PlanRequest(FUSION[method], FUSION[method].knobs({}), "all", parse(prompt))
+    gammas = plan([CandidateLora(one) for one in branches], asked, sdxl_layers()).gammas
+    on = {b.name: b.strength for b, gamma in zip(branches, gammas, strict=True) if gamma}
+    assert loras_of(made, sampling_of(made)) == on
 
 
 def test_a_name_cannot_end_its_tag():

@@ -43,17 +43,30 @@ export function chosenLoras(own, extra) {
 }
 
 /**
+ * The LoRAs that a prompt leaves on.
+ *
+ * @param {Lora[]} loras
+ * @param {{role: Role}[] | undefined} phrases undefined where only a run knows them: then all
+ * @param {boolean} marked whether the method goes by markers
+ */
+export function actingLoras(loras, phrases, marked) {
+  if (!marked || !phrases) return loras;
+  return loras.filter(({ role }) => phrases.some((phrase) => phrase.role === role));
+}
+
+/**
  * @param {Lora[]} loras
  * @param {Record<Role, any>} dials strengths of the roles; undefined where a run decides
+ * @param {Lora[]} [acting] those that the prompt leaves on
  * @returns {Notice[]}
  */
-export function dialNotices(loras, dials) {
+export function dialNotices(loras, dials, acting = loras) {
   const roles = ROLES.filter((role) => loras.some((one) => one.role === role));
   return roles.flatMap((role) => {
     const [input, value] = [dialOf(role), dials[role]];
     const values = { input, value, most: HIGH, role: sayRole(role) };
     if (value === 0) return [{ text: say("{input} is 0: {role} is off.", values) }];
-    if (!(Math.abs(value) > HIGH)) return [];
+    if (!(Math.abs(value) > HIGH) || !acting.some((one) => one.role === role)) return [];
     return [{ text: say("{input} is {value}: above {most}, most LoRAs distort pictures.", values) }];
   });
 }
@@ -103,15 +116,15 @@ export function wordNotices(loras, wordsOf, prompt, phrases, marked) {
  * multiply the strengths too far.
  *
  * @param {Sampler[]} samplers behind the Router, with a negative prompt
- * @param {Lora[]} loras
+ * @param {Lora[]} loras that act
  * @param {Record<Role, any>} dials
  * @returns {Notice[]}
  */
 export function guidanceNotices(samplers, loras, dials) {
   if (!loras.length) return [];
   const settings = samplers.filter(isOurs).map(({ node, hosts }) =>
-    ({ place: "", by: reaches((name) => valueOf(node, name, hosts)) }));
-  const notices = burnNotices(settings, loras, dials);
+    ({ place: "", by: reaches((name) => valueOf(node, name, hosts)), loras }));
+  const notices = burnNotices(settings, dials);
   const plain = replaceable(samplers);
   const others = samplers.map(({ node }) => node)
     .filter((node) => !OURS.has(node.type) && !plain.includes(node));
@@ -129,14 +142,15 @@ export function guidanceNotices(samplers, loras, dials) {
  *
  * @param {Sampler} sweep
  * @param {Sampler[]} samplers behind it, with a negative prompt
- * @param {Lora[]} loras
+ * @param {(methods: string[]) => Lora[]} lorasOf those that act by one of the methods
  * @param {Record<Role, any>} dials
  * @returns {Notice[]}
  */
-export function sweepNotices(sweep, samplers, loras, dials) {
+export function sweepNotices(sweep, samplers, lorasOf, dials) {
   const settings = samplers.flatMap((at) => sweepSettings(sweep, at, isOurs(at)));
   const different = new Map(settings.map((one) => [JSON.stringify(one), one]));
-  return loras.length ? burnNotices([...different.values()], loras, dials) : [];
+  const each = [...different.values()];
+  return burnNotices(each.map((one) => ({ ...one, loras: lorasOf(one.methods) })), dials);
 }
 
 /** @param {Sampler} at */
@@ -146,23 +160,24 @@ const isOurs = ({ node }) => OURS.has(node.type);
  * Strengths that guidance multiplies too far in some of the settings: a line of those that go
  * farthest.
  *
- * @param {import("./sweep.js").Setting[]} settings
- * @param {Lora[]} loras
+ * @param {{place: string, by: import("./sweep.js").Setting["by"], loras: Lora[]}[]} settings
+ *   loras: those that act
  * @param {Record<Role, any>} dials
  * @returns {Notice[]}
  */
-function burnNotices(settings, loras, dials) {
-  const own = ownStrengths(loras);
-  const strengths = strengthsOf(own, dials);
+function burnNotices(settings, dials) {
   const burning = settings
-    .map(({ place, by }) => ({ place, found: excesses(strengths, by) }))
+    .map(({ place, by, loras }) => {
+      const own = ownStrengths(loras);
+      return { place, own, found: excesses(strengthsOf(own, dials), by) };
+    })
     .filter(({ found }) => found.length);
-  const all = burning.flatMap(({ place, found }) => found.map((one) => ({ ...one, place })));
+  const all = burning.flatMap(({ found, ...at }) => found.map((one) => ({ ...one, ...at })));
   const [worst] = all.toSorted((one, other) =>
     one.fitting - other.fitting || other.product - one.product);
   if (!worst) return [];
+  const { place, text, own } = worst;
   const fitting = worst.roles.map((role) => fittingDial(worst.fitting, own[role], dials[role]));
-  const { place, text } = worst;
   const places = { count: burning.length, total: settings.length, place };
   return [{
     text: place ? sentences([overdrivenPlaces(places), text]) : text,

@@ -5,7 +5,8 @@ import { titleOf } from "../graph/links.js";
 import { originPastReroutes, valueOf } from "../graph/upstream.js";
 import { isLeftToSwitch, reaches } from "../guidance.js";
 
-/** @typedef {{place: string, by: ReturnType<typeof reaches>}} Setting place: what it is called */
+/** @typedef {{place: string, by: ReturnType<typeof reaches>, methods: string[]}} Setting place: what
+ * it is called; methods: those that its pictures are made by */
 /** @typedef {{node: any, hosts: any[]}} At a node, and the subgraph nodes around it */
 
 const SWITCHED = ["acfg", "cfg"]; // the rules that the switch `asymmetric` chooses between
@@ -22,14 +23,17 @@ const WEIGHTS = ["weight", "content_weight", "style_weight"]; // of the other ru
 export function sweepSettings(sweep, sampler, isOurs) {
   const of = (/** @type {string} */ name) => valueOf(sampler.node, name, sampler.hosts);
   const own = isOurs ? of("guidance") : undefined;
-  if (!isLeftToSwitch(own)) return [{ place: titleOf(sampler.node), by: reaches(of) }];
+  const written = valueOf(sweep.node, "methods", sweep.hosts);
+  const [lines, methods] = [linesOf(written), methodsOf(written)];
+  if (!isLeftToSwitch(own)) return [{ place: titleOf(sampler.node), by: reaches(of), methods }];
   const switched = isOurs ? of("asymmetric") : undefined;
   const cfgs = scales(sweep, sampler);
-  return linesOf(valueOf(sweep.node, "methods", sweep.hosts)).flatMap((line) => {
+  return lines.flatMap((line) => {
     const asymmetric = switched ?? isAsymmetric(line, sweep);
     return cfgs.map((cfg) => ({
       place: [line.text, ...(cfgs.length > 1 ? [`cfg ${cfg}`] : [])].join(", "),
       by: reaches((name) => ({ cfg, asymmetric, ...line.weights })[name]),
+      methods: [line.method],
     }));
   });
 }
@@ -51,8 +55,11 @@ function scales(sweep, sampler) {
 const isAsymmetric = ({ rule }, sweep) =>
   rule ? rule === SWITCHED[0] : valueOf(sweep.node, "asymmetric", sweep.hosts);
 
+/** The methods of the lines of `methods`. @param {any} methods */
+export const methodsOf = (methods) => [...new Set(linesOf(methods).map(({ method }) => method))];
+
 /** The lines of `methods` with what they say of guidance.
- * @param {any} methods @returns {{text: string, rule: string, weights: Record<string, any>}[]}
+ * @param {any} methods @returns {{text: string, method: string, rule: string, weights: Record<string, any>}[]}
  *   weights: as inputs of a sampler with that rule; none under a rule of the switch */
 function linesOf(methods) {
   if (typeof methods !== "string") return [];
@@ -66,6 +73,7 @@ function linesOf(methods) {
     const weights = WEIGHTS.map((name) => [`guidance.${name}`, Number(settings[name] ?? 1)]);
     return {
       text: [method.trim(), ...pairs.map((pair) => pair.join(" = "))].join(", "),
+      method: method.trim(),
       rule,
       weights: !rule || SWITCHED.includes(rule)
         ? {}

@@ -28,7 +28,7 @@ export function rolesWithLora(own, extra) {
 /**
  * @param {import("./markers.js").MarkedPrompt} marked
  * @param {Role[]} roles that have a LoRA
- * @param {Traits | undefined} traits of the method, where it is known
+ * @param {{markers: boolean} | undefined} traits of the method, where it is known
  */
 export function markerWarnings(marked, roles, traits) {
   if (traits && !traits.markers) return [];
