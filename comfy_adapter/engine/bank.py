@@ -32,18 +32,21 @@ class BranchModule(nn.Module):
         super().__init__()
         self.dtype = dtype
         self.same: dict[str, str] = {}
-        self._known: dict[tuple, str] = {}
+        known: dict[tuple, tuple[str, Tensor]] = {}  # held, so that no other takes a tensor's place
         self.shapes: dict[str, tuple[tuple[str, LayerUpdate], ...]] = {
-            path: tuple(self._add(f"layer_{index}_{part}", one) for part, one in enumerate(updates))
+            path: tuple(
+                self._add(f"layer_{index}_{part}", one, known) for part, one in enumerate(updates)
+            )
             for index, (path, updates) in enumerate(layers.items())
         }
-        del self._known  # the tensors may go now, and others take their places
 
-    def _add(self, name: str, update: LayerUpdate) -> tuple[str, LayerUpdate]:
+    def _add(
+        self, name: str, update: LayerUpdate, known: dict[tuple, tuple[str, Tensor]]
+    ) -> tuple[str, LayerUpdate]:
         for field, tensor in update.tensors().items():
             dtype = torch.float32 if field in update.precise else self.dtype
             own = f"{name}_{field}"
-            first = self._known.setdefault(_place(tensor, dtype), own)
+            first, _ = known.setdefault(_place(tensor, dtype), (own, tensor))
             if first != own:
                 self.same[own] = first
                 continue
