@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from ...craft_core.errors import CraftError
 from ...craft_core.families import mixes_rows
 from ...craft_core.lora.formats.difference import acts_by_parts
-from ...craft_core.types import Factors, LayerPass, LayerUpdate, add_product, times
+from ...craft_core.types import Factors, LayerPass, LayerUpdate, add_product
 from .bank import BranchPart
 from .in_turn import Acting, InTurn, LayerPart
-from .modules import is_norm, output_axis, project
+from .modules import act_in_groups, in_groups, is_norm, output_axis, project
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class LayerHook:
         self.is_convolution, self.axis = hasattr(module, "kernel_size"), output_axis(module)
         self.is_plain = (
             not is_norm(module)
-            and getattr(module, "groups", 1) == 1
+            and not in_groups(module)
             and all(type(part.update) is Factors for part in parts)
         )
         self.covered = [part.update.rows for part in parts]
@@ -260,18 +260,7 @@ class HookBetween(LayerHook):
 def act(module: Any, x: Tensor, y: Tensor, update: LayerUpdate, amount: float | Tensor) -> None:
     """Add one update to y, in place. The amount is a plain number, or a tensor () of one on y's
     device: nothing waits for a device."""
-    if getattr(module, "groups", 1) > 1 and acts_by_parts(update):
-        return _act_in_groups(module, x, y, update, amount / update.scale)
+    if in_groups(module) and acts_by_parts(update):
+        return act_in_groups(module, x, y, update, amount / update.scale)
     layer = LayerPass(x, y, partial(project, module), output_axis(module))
     update.act(layer.narrowed(update.rows), amount)
-
-
-def _act_in_groups(module: Any, x: Tensor, y: Tensor, update: Any, amount: float | Tensor) -> None:
-    """Add an update to a convolution in groups: as a whole weight, which is small there, since the
-    rows of `up` belong to different groups and each sees other inputs."""
-    delta = update.delta()
-    whole = delta.new_zeros(y.shape[output_axis(module)], *delta.shape[1:])
-    start, count = update.rows or (0, len(whole))
-    whole[start : start + count] = delta
-    added, alpha = times(module._conv_forward(x, whole.to(x.dtype), None), amount)
-    y.add_(added, alpha=alpha)

@@ -26,7 +26,9 @@ from ...craft_core.lora.formats.difference import Difference
 from ...craft_core.types import LayerPass, LayerUpdate
 from .modules import (
     PREFIX,
+    act_in_groups,
     bias_now,
+    in_groups,
     output_axis,
     project,
     reading_again,
@@ -116,7 +118,11 @@ class _Turn:
         """Those from `start` to before `stop`, on what the layer and those before made of x; bias:
         in y already."""
         for index in range(start, stop):
-            gate, update = self.acting[index].gate, self._update(index, x)
+            gate = self.acting[index].gate
+            if in_groups(self.module):
+                act_in_groups(self.module, x, y, self._whole(index, x), gate)
+                continue
+            update = self._update(index, x)
             layer = LayerPass(
                 x, y, self.product, output_axis(self.module), bias, gate,
                 partial(self._before, index),
@@ -137,6 +143,11 @@ class _Turn:
         y = layer.unbiased
         self.apply(x, y, 0, index)
         return y
+
+    def _whole(self, index: int, x: Tensor) -> LayerUpdate:
+        """The update with a dW of its own."""
+        one = self.acting[index]
+        return one.part.at(x, one.share).on(self._weight(index, x), one.gate)
 
     def _update(self, index: int, x: Tensor) -> LayerUpdate:
         weight = partial(self._weight, index, x)

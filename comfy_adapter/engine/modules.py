@@ -24,7 +24,7 @@ from torch.nn import functional
 from ...craft_core.errors import CraftError
 from ...craft_core.lora.keys import LoraNames, lora_names
 from ...craft_core.lora.placing import runs_of
-from ...craft_core.types import LayerTarget
+from ...craft_core.types import LayerTarget, LayerUpdate, times
 
 PREFIX = "diffusion_model."
 _FUSED_STEP = "rms_rope"
@@ -144,6 +144,24 @@ def project(module: Any, x: Tensor, down: Tensor) -> Tensor:
     if down.ndim > 2:
         return module._conv_forward(x, down, None)
     return x @ down.T
+
+
+def in_groups(module: Any) -> bool:
+    """Whether it is a convolution each of whose outputs sees some of the inputs only."""
+    return getattr(module, "groups", 1) > 1
+
+
+def act_in_groups(
+    module: Any, x: Tensor, y: Tensor, update: LayerUpdate, amount: float | Tensor
+) -> None:
+    """Add amount * dW x to y, in place, for a convolution in groups: by dW as a whole, which is
+    small there, since rows of `up` in different groups see different inputs."""
+    delta = update.delta()
+    whole = delta.new_zeros(y.shape[output_axis(module)], *delta.shape[1:])
+    start, count = update.rows or (0, len(whole))
+    whole[start : start + count] = delta
+    added, alpha = times(module._conv_forward(x, whole.to(x.dtype), None), amount)
+    y.add_(added, alpha=alpha)
 
 
 def weight_now(module: Any, like: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..lora.formats.difference import acts_by_parts
 from ..types import LayerPass, LayerUpdate
 
 # What the model is conditioned on for one picture. Only the Denoiser that made it can read it.
@@ -84,9 +83,10 @@ class LayerCall:
 
     def added(self, update: LayerUpdate) -> Tensor:
         """What an update adds to the outputs that it covers, at a scale of 1."""
-        if not (self.in_groups and acts_by_parts(update)):
+        if not self.in_groups:
             return update.added(self.passed.narrowed(update.rows))
-        delta = replace(update, scale=1.0).delta()
+        made = update.on(self.weight().float()) if update.on_weight else update
+        delta = replace(made, scale=1.0).delta()
         start, count = update.rows or (0, len(delta))
         whole = delta.new_zeros(self.output.shape[1], *delta.shape[1:])
         whole[start : start + count] = delta

@@ -16,7 +16,9 @@ import tiny
 import torch
 from adapter_samples import HOST_DROPS, HOST_KINDS, SAMPLES, variants, whole_file
 from craft_lora_pack.comfy_adapter.engine import engine
+from craft_lora_pack.comfy_adapter.engine.bank import BranchModule, layer_parts
 from craft_lora_pack.comfy_adapter.engine.hooks import act
+from craft_lora_pack.comfy_adapter.engine.in_turn import Acting, InTurn
 from craft_lora_pack.comfy_adapter.engine.modules import host_names, lora_layers, model_layers
 from craft_lora_pack.comfy_adapter.engine.weights import in_weights
 from craft_lora_pack.comfy_adapter.guide.acfg import acfg_guider
@@ -488,15 +490,24 @@ def test_a_rank_of_zero_is_refused_where_an_update_has_full_rank(folder):
 
 
 @pytest.mark.parametrize("groups", [1, 2, 8])
-@pytest.mark.parametrize("kind", ["LoRA", "LoHa", "LoKr", "weight difference"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_convolution_in_groups_gets_the_kinds_dw(kind, groups):
+    """One after another, where a kind depends on the weight it meets."""
     layer = torch.nn.Conv2d(8, 8, 3, padding=1, groups=groups)
     shape, x = tuple(layer.weight.shape), torch.randn(2, 8, 5, 5)
     for name in variants(kind, shape):
         made = SAMPLES[kind][name](shape, 3)
         (update,) = parse_lora(made.named("lora_unet_a"), {}, {"a": shape}).layers["a"]
         with torch.inference_mode():
-            y = layer(x)
-            act(layer, x, y, update, 0.7 * update.scale)
-            wanted = layer._conv_forward(x, layer.weight + 0.7 * made.delta, layer.bias)
-        assert distance(y, wanted) <= TOLERANCE
+            y, weight = layer(x), layer.weight.clone()
+            if update.on_weight:
+                module = BranchModule({"a": (update,)}, torch.float32)
+                (part,) = layer_parts("a", [frozenset("a")], [module])
+                InTurn().add(layer, x, y, [Acting(part, 0.7), Acting(part, 0.4)])
+            else:
+                for gate in (0.7, 0.4):
+                    act(layer, x, y, update, gate * update.scale)
+            for gate in (0.7, 0.4):
+                weight += gate * made.on(weight, gate)
+            wanted = layer._conv_forward(x, weight, layer.bias)
+        assert distance(y, wanted) <= TOLERANCE, name

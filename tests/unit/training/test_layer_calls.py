@@ -1,5 +1,7 @@
 """What an edit adds to a convolution in groups is what its dW adds to the weight."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from adapter_samples import SAMPLES, variants
@@ -40,13 +42,14 @@ def test_an_update_adds_what_its_dw_adds_to_the_weight(groups, rank, rows):
 
 
 @pytest.mark.parametrize("groups", [1, 2, 8])
-@pytest.mark.parametrize("kind", ["LoRA", "LoHa", "LoKr", "weight difference"])
+@pytest.mark.parametrize("kind", SAMPLES)
 def test_every_form_of_a_kind_adds_in_groups_what_its_dw_does(kind, groups):
     call = call_of(groups, torch.Generator().manual_seed(1))
     shape = tuple(call.weight().shape)
     for name in variants(kind, shape):
         sample = SAMPLES[kind][name](shape, 3)
         (update,) = parse_lora(sample.named("lora_unet_a"), {}, {"a": shape}).layers["a"]
-        wanted = call.apply(sample.delta)
+        update = replace(update, **update.taken(call.weight))
+        wanted = call.apply(sample.on(call.weight()))
         found = update.scale * call.added(update)
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
