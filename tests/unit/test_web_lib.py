@@ -8,10 +8,11 @@ from itertools import product
 from typing import Any
 
 import pytest
-from laws.off_dials import CFG, NAMED, STRENGTH, dials_in
+from laws.off_dials import CFG, STRENGTH, dials_in, named_dials
 from playwright._impl._driver import compute_driver_executable
 
 from craft_core.errors import CraftError
+from craft_core.fusion import FUSION
 from craft_core.fusion.lines import parse_lines
 from craft_core.guidance import GUIDANCE
 from craft_core.guidance.reach import Guided, overdriven, overdriven_places, reaches
@@ -21,6 +22,7 @@ from craft_core.schedule.schedule import Schedule, sample_curve
 from launcher.paths import ROOT
 
 NODE, _ = compute_driver_executable()  # node as the browser tier brings it, so never missing
+NAMED = named_dials(FUSION)
 WEB_TESTS = ROOT / "tests" / "web"
 FLOORS = ((0.0, 0.0), (0.3, 0.0), (0.25, 1.0))
 SWEPT = (0.0, 0.25, 0.5, 1.0)  # parts of a knob's range

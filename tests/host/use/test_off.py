@@ -29,10 +29,11 @@ from craft_lora_pack.craft_core.guidance import GUIDANCE
 from craft_lora_pack.craft_core.guidance.reach import overdriven_places
 from craft_lora_pack.craft_core.routing.markers import parse
 from craft_lora_pack.nodes.lora_branch import LoadLoRABranch, LoRAList
-from laws.off_dials import CFG, NAMED, STRENGTH, dials_in
+from laws.off_dials import CFG, STRENGTH, dials_in, named_dials
 
 FILES = (small.CONTENT, small.STYLE)
 ACTS = re.compile(r"^(content|style) .*, (off: )?acts on (\d+) of (\d+) adapted layers$", re.M)
+NAMED = named_dials(FUSION)
 IDS = [f"{method.key}-{len(named)}-{at % 4}" for at, (method, _, named) in enumerate(NAMED)]
 
 

@@ -1,7 +1,5 @@
 """Which dials may be named as too strong, by method and prompt: none of a role that is off."""
 
-from craft_core.fusion import FUSION
-
 STRENGTH, CFG = 3.0, 7.0  # their product is far more than pictures bear
 DIALS = ("content_strength", "style_strength")
 _PROMPTS = {
@@ -10,12 +8,15 @@ _PROMPTS = {
     "a sks animal in <s>zwx style</s>": DIALS[1:],
     "a sks animal in zwx style": (),
 }
-NAMED = [
-    (method, prompt, dials if method.traits.markers else DIALS)
-    for method in FUSION
-    for prompt, dials in _PROMPTS.items()
-]
-"""(method, prompt, the dials that are named) at STRENGTH and CFG."""
+
+
+def named_dials(methods):
+    """(method, prompt, the dials that are named) at STRENGTH and CFG."""
+    return [
+        (method, prompt, dials if method.traits.markers else DIALS)
+        for method in methods
+        for prompt, dials in _PROMPTS.items()
+    ]
 
 
 def dials_in(texts):
