@@ -64,20 +64,16 @@ def stated_backbone(metadata: Mapping[str, str]) -> frozenset[Projected] | None:
 def backbone_lines(
     called: str, metadata: Mapping[str, str], here: Iterable[Projected]
 ) -> tuple[str, ...]:
-    """A line of a report where a file of ours was trained on another backbone than the MODEL is.
-    here: the bases that are projected out of the MODEL."""
+    """A line of a report where a file was trained on a rank-limited backbone that the MODEL is not.
+    None of what was trained without a basis: a basis is put under such LoRAs on purpose, to keep
+    the backbone's own content or style out. here: those that are projected out of the MODEL."""
     stated, here = stated_backbone(metadata), frozenset(here)
-    if stated is None or {one.acts_as for one in stated} == {one.acts_as for one in here}:
+    if not stated or {one.acts_as for one in stated} == {one.acts_as for one in here}:
         return ()
     if not here:
         return (
             f"{called}: it was trained on the rank-limited backbone of {_named(stated)}, and this "
             "MODEL has no basis",
-        )
-    if not stated:
-        return (
-            f"{called}: it was trained on a model without a basis, and this MODEL is rank-limited "
-            f"by {_named(here)}",
         )
     return (
         f"{called}: it was trained on the rank-limited backbone of {_named(stated)}, and this "
