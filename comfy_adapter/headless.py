@@ -60,6 +60,7 @@ log = logging.getLogger("craft")
 SAVED = ("checkpoints", "clip", "vae", "diffusion_models", "loras")  # where the host's nodes save
 SAFE = (".safetensors", ".sft")
 _PROCESSORS = "DefaultCPUAllocator"  # in what torch says of the processor's memory
+_NO_PICTURE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # Pillow's, PyAV's
 SHOWN = 20  # names in a message
 _BATCH = (
     "The model and the activations of one batch have to fit",
@@ -201,7 +202,7 @@ def _image(path: Path) -> Tensor:
         file = path.resolve()  # the host follows no link out of its folder
         with _input_folder(file.parent):
             return host_nodes.LoadImage().load_image(f"{file.name} [input]")[0][:1]
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow's and PyAV's
+    except _NO_PICTURE as error:
         raise CraftError(
             f"{path} cannot be read as a picture ({error})",
             "Pictures are PNG, JPEG or WebP files",
