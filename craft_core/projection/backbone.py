@@ -2,24 +2,24 @@
 
 What is learned on W* = W - strength Q Q^T W is added to W* (CRAFT-LoRA 2026, arXiv:2602.18936,
 Eqs. 1-4). On another backbone it does something else than what it learned, and nothing looks wrong.
-`craft_basis`: JSON, a table for each basis with its file's name and hash, the side that was taken
-and its strength. Without one, a file of ours says by `base_model`, in `training`, whether nothing
-was patched onto its model's weights.
+`craft_basis`: JSON, a table for each basis with its file's name and hash, the part that was taken
+and its strength.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ..json_text import shallow_json
+from .basis_file import WHICH, Which
 
 _KEY = "craft_basis"
-_TRAINING = "training"
-_PATCHED = " with patches "  # in the base_model of a training on a MODEL with patches
 _LONGEST = 80  # letters of a name that a file states
+_STRONGEST = 1e6  # far beyond what a basis can be applied at
+_MOST = 8  # bases that a file may state; each is a part of one line
 
 
 @dataclass(frozen=True, order=True)
@@ -29,7 +29,7 @@ class Projected:
 
     name: str
     digest: str
-    which: str
+    which: Which
     strength: float
 
     def __str__(self) -> str:
@@ -43,22 +43,26 @@ class Projected:
         return self.digest, self.which, self.strength
 
 
+_FIELDS = tuple(one.name for one in fields(Projected))
+
+
 def backbone_metadata(found: Iterable[Projected]) -> dict[str, str]:
     """The metadata of what is trained on a MODEL with these; empty without any."""
     tables = [asdict(one) for one in sorted(found)]
     return {_KEY: json.dumps(tables)} if tables else {}
 
 
-def stated_backbone(metadata: Mapping[str, str]) -> frozenset[Projected] | None:
-    """What a file says that it was trained on; none where that was a model without a basis. None:
-    it does not say, or not in a known way."""
-    if _KEY in metadata:
-        tables = _json(metadata[_KEY])
-        read = [_read(one) for one in tables] if isinstance(tables, list) and tables else [None]
-        return None if None in read else frozenset(one for one in read if one is not None)
-    training = _json(metadata.get(_TRAINING, ""))
-    base = training.get("base_model") if isinstance(training, dict) else None
-    return frozenset() if isinstance(base, str) and _PATCHED not in base else None
+def stated_backbone(metadata: Mapping[str, str]) -> frozenset[Projected]:
+    """The bases that a file says it was trained with; none where it says nothing, or not in a known
+    way."""
+    try:
+        tables = shallow_json(metadata.get(_KEY, ""))
+    except ValueError:  # also nested too deeply
+        return frozenset()
+    if not isinstance(tables, list) or len(tables) > _MOST:
+        return frozenset()
+    read = [_read(one) for one in tables]
+    return frozenset() if None in read else frozenset(one for one in read if one is not None)
 
 
 def backbone_lines(
@@ -82,8 +86,8 @@ def backbone_lines(
 
 
 def trained_backbone(metadata: Mapping[str, str]) -> str:
-    """The basis that a file says it was trained with; "" without."""
-    return _named(stated_backbone(metadata) or ())
+    """The same in words; "" without."""
+    return _named(stated_backbone(metadata))
 
 
 def _named(found: Iterable[Projected]) -> str:
@@ -93,15 +97,8 @@ def _named(found: Iterable[Projected]) -> str:
 def _read(table: Any) -> Projected | None:
     if not isinstance(table, dict):
         return None
-    texts = [table.get(key) for key in ("name", "digest", "which")]
-    strength = table.get("strength")
-    if not all(isinstance(one, str) for one in texts) or not isinstance(strength, int | float):
+    name, digest, which, strength = (table.get(key) for key in _FIELDS)
+    known = isinstance(name, str) and isinstance(digest, str) and which in WHICH
+    if not known or not isinstance(strength, int | float) or not abs(strength) <= _STRONGEST:
         return None
-    return Projected(*texts, float(strength))  # type: ignore[arg-type]
-
-
-def _json(text: str) -> Any:
-    try:
-        return shallow_json(text)
-    except ValueError:  # also nested too deeply
-        return None
+    return Projected(name, digest, which, float(strength))

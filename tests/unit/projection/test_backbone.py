@@ -17,6 +17,7 @@ from craft_core.projection import (
 
 ONE = Projected("one.safetensors", "0123456789ab", "both", 1.0)
 OTHER = Projected("other.safetensors", "ba9876543210", "style", 0.5)
+TABLE = {"name": "one", "digest": "0", "which": "both", "strength": 1}
 PLAIN = {"training": json.dumps({"base_model": "0" * 64})}
 PATCHED = {"training": json.dumps({"base_model": f"{'0' * 64} with patches 0123456789abcdef"})}
 
@@ -49,10 +50,15 @@ def test_nothing_is_written_of_a_model_without_a_basis():
         {"craft_basis": "[" * 10000},
         {"craft_basis": json.dumps([{"name": 1, "digest": "", "which": "both", "strength": 1}])},
         {"craft_basis": json.dumps([{"name": "", "digest": "", "which": "both"}])},
+        {"craft_basis": json.dumps([{**TABLE, "strength": 10**400}])},
+        {"craft_basis": json.dumps([{**TABLE, "strength": float("nan")}])},
+        {"craft_basis": json.dumps([{**TABLE, "which": "x" * 100000}])},
+        {"craft_basis": json.dumps([{**TABLE, "which": ["both"]}])},
+        {"craft_basis": json.dumps([{**TABLE, "name": f"{n}"} for n in range(100000)])},
     ],
 )
 def test_a_file_that_does_not_say_is_told_nothing(metadata):
-    assert stated_backbone(metadata) is None and trained_backbone(metadata) == ""
+    assert stated_backbone(metadata) == frozenset() and trained_backbone(metadata) == ""
     assert backbone_lines("x", metadata, [ONE]) == backbone_lines("x", metadata, []) == ()
 
 
