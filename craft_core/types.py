@@ -165,6 +165,14 @@ class LayerUpdate(ABC):
         a number, or a tensor () of one."""
         return self
 
+    def whole(self, outputs: int) -> Tensor:
+        """dW in float32 with all the outputs of its layer, zeros where it covers none."""
+        delta = self.delta()
+        made = delta.new_zeros(outputs, *delta.shape[1:])
+        start, count = self.rows or (0, outputs)
+        made[start : start + count] = delta
+        return made
+
     def with_outputs_times(self, factor: Tensor) -> LayerUpdate | None:
         """The same with each output times a number, (out,); None where that is no smaller change of
         its tensors than of what it adds."""

@@ -156,10 +156,7 @@ def act_in_groups(
 ) -> None:
     """Add amount * dW x to y, in place, for a convolution in groups: by dW as a whole, which is
     small there, since rows of `up` in different groups see different inputs."""
-    delta = update.delta()
-    whole = delta.new_zeros(y.shape[output_axis(module)], *delta.shape[1:])
-    start, count = update.rows or (0, len(whole))
-    whole[start : start + count] = delta
+    whole = update.whole(y.shape[output_axis(module)])
     added, alpha = times(module._conv_forward(x, whole.to(x.dtype), None), amount)
     y.add_(added, alpha=alpha)
 

@@ -86,11 +86,9 @@ class LayerCall:
         if not self.in_groups:
             return update.added(self.passed.narrowed(update.rows))
         made = update.on(self.weight().float()) if update.on_weight else update
-        delta = replace(made, scale=1.0).delta()
-        start, count = update.rows or (0, len(delta))
-        whole = delta.new_zeros(self.output.shape[1], *delta.shape[1:])
-        whole[start : start + count] = delta
-        return self.apply(whole).narrow(1, start, count)
+        outputs = self.output.shape[1]
+        whole = replace(made, scale=1.0).whole(outputs)
+        return self.apply(whole).narrow(1, *(update.rows or (0, outputs)))
 
 
 Edit = Callable[[LayerCall], Tensor]  # -> what the layer returns instead of call.output
