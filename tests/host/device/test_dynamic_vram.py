@@ -16,6 +16,7 @@ from craft_lora_pack.comfy_adapter.engine.bank import BranchModule, branch_patch
 from craft_lora_pack.comfy_adapter.engine.in_turn import _Turn
 from craft_lora_pack.comfy_adapter.engine.modules import bias_now, model_layers, weight_now
 from craft_lora_pack.craft_core.schedule.schedule import Schedule
+from older_hosts import needs
 from two_loras import NEGATIVE, POSITIVE, bank_of, loras, routed
 
 pytestmark = pytest.mark.skipif(
@@ -129,13 +130,11 @@ def patched_layer(dtype) -> torch.nn.Module:
     return layer
 
 
-@pytest.mark.skipif(
-    not hasattr(comfy.ops, "resolve_cast_module_with_vbar"), reason="this host fetches no blocks"
-)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.inference_mode()
 def test_a_fetched_layer_that_is_read_again_has_its_patches_once(dtype):
     """What runs in a hook reads it after its own pass, and the layer may run once more."""
+    needs(hasattr(comfy.ops, "resolve_cast_module_with_vbar"), "block that is fetched ahead")
     layer, like = patched_layer(dtype), torch.eye(8, dtype=dtype)
     with dynamic_vram.fetched_without_room([layer]):
         fetched = layer._prefetch
@@ -157,11 +156,9 @@ def test_a_fetched_layer_that_is_read_again_has_its_patches_once(dtype):
         torch.testing.assert_close(again, first - bias)
 
 
-@pytest.mark.skipif(
-    not hasattr(comfy.ops, "resolve_cast_module_with_vbar"), reason="this host fetches no blocks"
-)
 @torch.inference_mode()
 def test_reading_a_fetched_layer_again_leaves_the_others_of_its_block_as_fetched():
+    needs(hasattr(comfy.ops, "resolve_cast_module_with_vbar"), "block that is fetched ahead")
     layers, like = [patched_layer(torch.float32) for _ in range(3)], torch.eye(8)
     with dynamic_vram.fetched_without_room(layers):
         before = [one._prefetch["xfer_dest"].clone() for one in layers]

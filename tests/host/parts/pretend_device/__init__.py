@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 
 import torch
+from torch import library as operators
 
 from .build import build
 
@@ -96,9 +97,9 @@ def without_decompositions() -> Iterator[None]:
     def refused(*_: object, **__: object) -> None:
         raise NotImplementedError("This device has no decompositions of matrices")
 
-    with torch.library._scoped_library("aten", "IMPL") as library:
+    with operators._scoped_library("aten", "IMPL") as overriding:
         for name in DECOMPOSITIONS:
-            library.impl(name, refused, "PrivateUse1")
+            overriding.impl(name, refused, "PrivateUse1")
         yield
 
 
